@@ -1,0 +1,187 @@
+"""DBLRNet: spatio-temporal video deblurring with 3D convolutions.
+
+"Adversarial Spatio-Temporal Learning for Video Deblurring" (arXiv 1804.00533, IEEE TIP 2019). Five consecutive
+frames enter un-aligned; two 3D layers join them, 2D residual blocks at full resolution restore the middle frame.
+The authors published no code; where the paper is silent the choice is an option and named here:
+
+- L1 and L2 are followed by ReLU, and every convolution has a bias.
+- L31-L32 (``tail_conv``) have no skip of their own; the long skip starts at L2's output.
+- ``groups`` of L2: the paper's "16 groups" also admits a grouped convolution.
+- ``input_skip`` is ours: the network predicts the difference to the middle frame and starts as the identity.
+"""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ['DBLRNet', 'MiddleFrame', 'TimeStackedConv', 'rename_simdeblur_keys']
+
+
+class TimeStackedConv(nn.Conv3d):
+    """3D convolution, unpadded in time and padded by 1 in space, computed as one 2D convolution.
+
+    Time is stacked into the channels and the 3D weight is laid out as a banded 2D one. Weights keep their 3D shape
+    ``(out, in / groups, kt, 3, 3)``, so checkpoints are those of ``nn.Conv3d``. The 2D form is faster, and bf16
+    gradients of ``Conv3d`` on CPUs with AMX are wrong in torch 2.15.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, time: int, groups: int = 1) -> None:
+        super().__init__(in_channels, out_channels, (time, 3, 3), padding=(0, 1, 1), groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, in, t, h, w)`` to ``(b, out, t - kt + 1, h, w)``."""
+        b, _, t, h, w = x.shape
+        steps = t - self.kernel_size[0] + 1
+        # one copy of the kernel for each output step, shifted along the input's time axis, zero elsewhere
+        banded = torch.stack([F.pad(self.weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
+        weight = banded.reshape(self.out_channels * steps, -1, 3, 3)
+        bias = self.bias.repeat_interleave(steps)
+        out = F.conv2d(x.reshape(b, -1, h, w), weight, bias, padding=1, groups=self.groups)
+        return out.view(b, self.out_channels, steps, h, w)
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN with an identity skip (L3-L30)."""
+
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        self.convs = conv_pair(num_feat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, num_feat, h, w)`` to the same shape."""
+        return x + self.convs(x)
+
+
+def conv_pair(num_feat: int) -> nn.Sequential:
+    """conv-BN-ReLU-conv-BN."""
+    return nn.Sequential(
+        nn.Conv2d(num_feat, num_feat, 3, padding=1),
+        nn.BatchNorm2d(num_feat),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(num_feat, num_feat, 3, padding=1),
+        nn.BatchNorm2d(num_feat),
+    )
+
+
+@ARCH_REGISTRY.register()
+class DBLRNet(nn.Module):
+    """The generator of DBLRGAN.
+
+    Args:
+        num_in_ch: Channels of one input frame: 1 for Y (the paper), 3 for RGB.
+        num_out_ch: Channels of the restored frame.
+        num_frame: Frames in a window, at least 3. L1 looks at triples, L2 at all of L1's steps.
+        num_feat: Width of the residual blocks; the reconstruction layers are four times as wide.
+        num_block: Residual blocks (14 in the paper).
+        groups: Groups of L2's convolution; must divide 16 and ``num_feat``.
+        tail_conv: Whether L31-L32 stand between the last block and the long skip.
+        single: Repeats the middle frame instead of using its neighbours (the paper's "single" variant).
+        input_skip: Adds the middle frame to the output and starts from the identity. Off is the paper.
+        init_std: Standard deviation of normally distributed initial weights (0.01 is published);
+            without it PyTorch's default initialisation is used.
+
+    Raises:
+        ValueError: If the arguments contradict each other.
+    """
+
+    num_maps = 16
+
+    def __init__(
+        self,
+        num_in_ch: int = 1,
+        num_out_ch: int = 1,
+        num_frame: int = 5,
+        num_feat: int = 64,
+        num_block: int = 14,
+        groups: int = 1,
+        tail_conv: bool = True,
+        single: bool = False,
+        input_skip: bool = False,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        if num_frame < 3:
+            raise ValueError(f'DBLRNet needs windows of at least 3 frames, num_frame is {num_frame}')
+        if self.num_maps % groups or num_feat % groups:
+            raise ValueError(f'groups must divide {self.num_maps} and num_feat ({num_feat}), groups is {groups}')
+        if input_skip and num_in_ch != num_out_ch:
+            raise ValueError(f'input_skip needs num_in_ch ({num_in_ch}) equal to num_out_ch ({num_out_ch})')
+        self.num_frame = num_frame
+        self.single = single
+        self.input_skip = input_skip
+        self.conv_l1 = TimeStackedConv(num_in_ch, self.num_maps, 3)
+        self.conv_l2 = TimeStackedConv(self.num_maps, num_feat, num_frame - 2, groups)
+        blocks = [ResidualBlock(num_feat) for _ in range(num_block)]
+        self.body = nn.Sequential(*blocks, conv_pair(num_feat)) if tail_conv else nn.Sequential(*blocks)
+        self.reconstruction = nn.Sequential(
+            nn.Conv2d(num_feat, num_feat * 4, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(num_feat * 4, num_feat * 4, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(num_feat * 4, num_out_ch, 3, padding=1),
+        )
+        self._init_weights(init_std)
+
+    def _init_weights(self, std: float | None) -> None:
+        if std is not None:
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                    nn.init.normal_(module.weight, std=std)
+                    nn.init.zeros_(module.bias)
+        if self.input_skip:
+            nn.init.zeros_(self.reconstruction[-1].weight)
+            nn.init.zeros_(self.reconstruction[-1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restores the middle frame of each window.
+
+        Args:
+            x: ``(b, num_frame, num_in_ch, h, w)``, any h and w.
+
+        Returns:
+            ``(b, num_out_ch, h, w)``.
+
+        Raises:
+            ValueError: If the windows have another number of frames.
+        """
+        if x.dim() != 5 or x.shape[1] != self.num_frame:
+            raise ValueError(f'DBLRNet expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
+        middle = x[:, self.num_frame // 2]
+        if self.single:
+            x = middle.unsqueeze(1).expand_as(x)
+        maps = F.relu(self.conv_l1(x.transpose(1, 2)))
+        feat = F.relu(self.conv_l2(maps)).squeeze(2)
+        out = self.reconstruction(feat + self.body(feat))
+        return out + middle if self.input_skip else out
+
+
+@ARCH_REGISTRY.register()
+class MiddleFrame(nn.Module):
+    """Returns the middle frame of each window unchanged: the blurry input, measured like any method.
+
+    Args:
+        num_in_ch: Channels of one frame.
+    """
+
+    def __init__(self, num_in_ch: int = 3) -> None:
+        super().__init__()
+        self.num_in_ch = num_in_ch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, t, c, h, w)`` to ``(b, c, h, w)``."""
+        return x[:, x.shape[1] // 2]
+
+
+def rename_simdeblur_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the weights of SimDeblur's DBLRNet to ours.
+
+    They fit ``DBLRNet(num_in_ch=3, num_out_ch=3, num_block=15, tail_conv=False)``.
+
+    Args:
+        state: Weights whose keys start with ``L_in``, ``Ln`` and ``L_out``.
+    """
+    prefixes = {'L_in.0.': 'conv_l1.', 'L_in.2.': 'conv_l2.', 'Ln.': 'body.', 'L_out.': 'reconstruction.'}
+    return {new + key[len(old) :]: v for key, v in state.items() for old, new in prefixes.items() if key.startswith(old)}

@@ -1,0 +1,30 @@
+"""Make a BasicSR checkout know this plugin.
+
+dblr link CHECKOUT writes a few small files and the option files there; after it, in that checkout,
+python basicsr/train.py -opt options/train_DBLRGAN.yml trains with the plugin's classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from dblr_plugin import link
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CHECKOUT and --unlink."""
+    parser.add_argument('checkout', metavar='CHECKOUT', help='folder that holds basicsr/ and VERSION')
+    parser.add_argument('--unlink', action='store_true', help='remove exactly what was written')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Links or unlinks, and says which files it wrote or removed."""
+    if not args.unlink:
+        for path in link.link(args.checkout):
+            print(f'wrote   {path}')
+        return
+    removed, kept = link.unlink(args.checkout)
+    for path in removed:
+        print(f'removed {path}')
+    for path in kept:
+        print(f'kept    {path} (changed since it was written)')

@@ -1,0 +1,63 @@
+"""What stock BasicSR needs on today's Python, torch and torchvision: one small function per defect.
+
+Nothing here imports the rest of the plugin, and the file may be executed on its own: the shim that ``dblr link``
+writes into a checkout runs it before BasicSR's archs and data are imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import types
+
+__all__ = ['prepare_import', 'repair_distributed']
+
+
+def prepare_import() -> None:
+    """Makes ``import basicsr`` possible. Must run before it; calling it again changes nothing."""
+    _alias_functional_tensor()
+    _alias_distutils()
+
+
+def _alias_functional_tensor() -> None:
+    """basicsr <= 1.4.2 imports ``torchvision.transforms.functional_tensor``, removed in torchvision 0.17."""
+    name = 'torchvision.transforms.functional_tensor'
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        return
+    from torchvision.transforms import functional
+
+    alias = types.ModuleType(name)
+    alias.rgb_to_grayscale = functional.rgb_to_grayscale
+    sys.modules[name] = alias
+
+
+def _alias_distutils() -> None:
+    """basicsr (all versions) takes ``LooseVersion`` from distutils, removed in Python 3.12."""
+    if 'distutils' in sys.modules or importlib.util.find_spec('distutils') is not None:
+        return
+    from packaging.version import Version
+
+    package, module = types.ModuleType('distutils'), types.ModuleType('distutils.version')
+    # BasicSR only compares torchvision's release number, which every packaging version can do
+    module.LooseVersion = Version
+    package.version = module
+    sys.modules.update({'distutils': package, 'distutils.version': module})
+
+
+def repair_distributed() -> None:
+    """basicsr (all versions) forces nccl and divides by the number of GPUs: torchrun fails on CPUs."""
+    from basicsr.utils import dist_util
+
+    dist_util._init_dist_pytorch = _init_process_group
+
+
+def _init_process_group(backend: str = 'nccl', **kwargs: object) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        # LOCAL_RANK, where BasicSR takes RANK modulo the number of GPUs: right on nodes of unequal size too
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+    else:
+        backend = 'gloo'
+    torch.distributed.init_process_group(backend=backend, **kwargs)

@@ -1,0 +1,20 @@
+"""Clips on disk or in LMDB, and the samples made of them; importing it registers the data sets."""
+
+from dblr_plugin.data.clips import ClipPair, index_pairs
+from dblr_plugin.data.lmdb_writer import write_lmdb
+from dblr_plugin.data.store import FolderStore, FrameStore, LmdbStore, open_store
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset, window_indices
+
+__all__ = [
+    'ClipPair',
+    'FolderStore',
+    'FrameStore',
+    'LmdbStore',
+    'VideoDeblurDataset',
+    'VideoDeblurTestDataset',
+    'index_pairs',
+    'open_store',
+    'window_indices',
+    'write_lmdb',
+]

@@ -1,0 +1,89 @@
+"""Image files and image bytes: their names, their headers, whether they are whole, and their pixels."""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['IMAGE_SUFFIXES', 'TAIL_BYTES', 'decode', 'header_size', 'is_image', 'is_whole', 'looks_whole', 'natural']
+
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+TAIL_BYTES = 1024
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Sort key that puts ``frame_10`` after ``frame_9``; names that differ only in zeros keep a fixed order."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)], name
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is a frame: a known suffix in any case, and not hidden."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
+
+
+def decode(data: bytes | memoryview, where: str) -> np.ndarray:
+    """Decodes one encoded image; ``where`` names it in messages.
+
+    The pixels are taken as stored: an EXIF orientation is not applied, so that they agree with the header's size.
+
+    Returns:
+        uint8 (h, w, 3), BGR, as cv2 has it. Grey is repeated, alpha dropped, 16 bits are reduced to 8.
+
+    Raises:
+        DBLRError: The bytes are empty or no image.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    if image is None:
+        reason = 'cannot be decoded as an image' if len(data) else 'is empty'
+        raise DBLRError(f'{where} {reason}; replace it with an intact copy')
+    return image
+
+
+def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
+    """Reads (height, width) from an image's header alone; raises DBLRError when there is no readable header."""
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except Exception as error:  # Pillow's plugins raise whatever their parsers meet in a damaged header
+        raise DBLRError(f'{where} has no readable image header; replace it with an intact copy') from error
+
+
+def looks_whole(head: bytes, tail: bytes, length: int) -> bool:
+    """Cheap test for truncation, from both ends of an encoded image.
+
+    OpenCV fills the missing part of a truncated JPEG or PNG with grey and says nothing, so somebody has to look.
+
+    Args:
+        head: The first 12 bytes or more.
+        tail: The last ``TAIL_BYTES``; less when the image is shorter.
+        length: Bytes in all.
+
+    Returns:
+        True when the format's end is in place, or when the format has no end that could be looked for.
+    """
+    if head.startswith(b'\x89PNG'):
+        return b'IEND' in tail
+    if head.startswith(b'\xff\xd8'):
+        return b'\xff\xd9' in tail
+    if head.startswith(b'RIFF'):
+        return length >= int.from_bytes(head[4:8], 'little') + 8
+    if head.startswith(b'BM'):
+        return length >= int.from_bytes(head[2:6], 'little')
+    return True
+
+
+def is_whole(file: BinaryIO) -> bool:
+    """Slow and certain: whether Pillow, which refuses truncated data, decodes every pixel of the image."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except Exception:  # the same as in header_size: any exception means that it cannot be decoded
+        return False
+    return True

@@ -1,0 +1,134 @@
+"""Writes a folder of clips into a BasicSR-format LMDB database: completely, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+from tqdm import tqdm
+
+from dblr_plugin.data.clips import ClipPair, index_pairs
+from dblr_plugin.data.store import FolderStore
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['check_space', 'database_bytes', 'put_files', 'whole_folder', 'write_lmdb']
+
+BATCH = 64  # frames in one transaction
+PAGE = 4096
+# what LMDB adds to a value: a part of a leaf page for its key and node, and the rounding to pages
+ENTRY_OVERHEAD = PAGE
+FIXED_OVERHEAD = 1 << 20
+
+Entry = tuple[str, Path]  # key, file
+
+
+def write_lmdb(src: str | Path, dst: str | Path, progress: bool = True) -> int:
+    """Writes the clips in ``src`` into a new database ``dst``; the bytes of each file stay as they are.
+
+    The keys are ``clip/frame``. The lines of ``meta_info.txt`` give 3 channels, as frames are read in colour.
+
+    Args:
+        src: Folder of clips; checked as a data set is.
+        dst: The ``.lmdb`` folder to create. It appears once it is complete.
+        progress: Show a progress bar.
+
+    Returns:
+        Number of frames written.
+
+    Raises:
+        DBLRError: ``src`` has faults, ``dst`` exists or has another ending, or the disk is full.
+    """
+    dst = Path(dst)
+    if dst.suffix != '.lmdb':
+        raise DBLRError(f'{dst} does not end in .lmdb; BasicSR knows a database by that ending')
+    if os.path.lexists(dst):
+        raise DBLRError(f'{dst} exists; remove it or choose another name')
+    if not dst.parent.is_dir():
+        raise DBLRError(f'{dst.parent} is not a folder; create it first')
+    store = FolderStore(src)
+    clips = index_pairs(store)
+    entries = [(f'{clip.name}/{frame}', store.path(clip.name, frame)) for clip in clips for frame in clip.frames]
+    size = database_bytes([path.stat().st_size for _, path in entries])
+    check_space(dst.parent, size)
+    try:
+        with whole_folder(dst) as folder:
+            _write_database(folder, entries, size, progress)
+            _write_meta_info(folder / 'meta_info.txt', store, clips)
+    except (lmdb.Error, OSError) as error:
+        raise DBLRError(f'{dst} could not be written ({error}); nothing was left behind') from error
+    return len(entries)
+
+
+def database_bytes(lengths: list[int]) -> int:
+    """Returns an upper estimate of the bytes a database of values of these lengths takes."""
+    return sum(-(-length // PAGE) * PAGE + ENTRY_OVERHEAD for length in lengths) + FIXED_OVERHEAD
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises DBLRError unless ``folder``'s disk has ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DBLRError(
+            f'{folder} has {free / 1e9:.1f} GB free, and the database needs {needed / 1e9:.1f} GB; make room first'
+        )
+
+
+@contextmanager
+def whole_folder(dst: Path) -> Iterator[Path]:
+    """Gives a new folder beside ``dst`` that takes its name when the block ends, and is removed when it fails."""
+    partial = dst.with_name(f'.{dst.name}.partial-{os.getpid()}')
+    try:
+        partial.mkdir()
+        yield partial
+        os.replace(partial, dst)
+        _sync_folder(dst.parent)
+    except BaseException:  # Ctrl-C as well
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def put_files(environment: lmdb.Environment, entries: list[Entry]) -> None:
+    """Stores files under their keys in one transaction, with a larger map when the present one is full."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, path in entries:
+                    transaction.put(key.encode(), path.read_bytes())
+            return
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()['map_size'])
+
+
+def _write_database(folder: Path, entries: list[Entry], size: int, progress: bool) -> None:
+    # one sync at the end: until then nobody sees the folder
+    with lmdb.open(str(folder), map_size=size, sync=False) as environment:
+        with tqdm(total=len(entries), desc='lmdb', unit='frame', disable=not progress) as bar:
+            for start in range(0, len(entries), BATCH):
+                batch = entries[start : start + BATCH]
+                put_files(environment, batch)
+                bar.update(len(batch))
+        environment.sync(True)
+
+
+def _write_meta_info(path: Path, store: FolderStore, clips: list[ClipPair]) -> None:
+    with open(path, 'w', encoding='utf-8') as file:
+        for clip in clips:
+            height, width = clip.size
+            for frame in clip.frames:
+                file.write(f'{clip.name}/{store.path(clip.name, frame).name} ({height},{width},3) 1\n')
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` survive a power cut, where the system lets folders be opened (POSIX)."""
+    if os.name == 'posix':
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

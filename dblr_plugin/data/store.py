@@ -1,0 +1,149 @@
+"""Where frames come from: a folder of clips or an LMDB database, behind the same five methods."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from dblr_plugin.data.images import TAIL_BYTES, decode, header_size, is_image, is_whole, looks_whole, natural
+from dblr_plugin.data.lmdb_store import LmdbStore
+from dblr_plugin.errors import DBLRError, nearest
+
+__all__ = ['FolderStore', 'FrameStore', 'LmdbStore', 'open_store']
+
+
+class FolderStore:
+    """Frames of clips in files ``root/<clip>/<frame>.<suffix>``, under any names.
+
+    A frame's name is its file's without the suffix. Hidden files and files that are no images are ignored.
+
+    Args:
+        root: The folder that holds one folder for each clip.
+
+    Raises:
+        DBLRError: The folder is missing, cannot be listed, holds no clips, or holds two files of one frame.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            reason = 'is not a folder' if self.root.exists() else 'does not exist'
+            raise DBLRError(f'{self.root} {reason}; give the folder that holds one folder of frames for each clip')
+        try:
+            self._files = {clip: _frame_files(self.root / clip) for clip in _subfolders(self.root)}
+        except OSError as error:
+            raise DBLRError(f'{error.filename} cannot be listed ({error.strerror}); mend or remove it') from error
+        if not any(self._files.values()):
+            raise DBLRError(f'{self.root} has no clips; {self._layout_hint()}')
+
+    def clips(self) -> dict[str, tuple[str, ...]]:
+        """Returns clip name -> frame names, both in natural order; a folder without images is a clip of no frames."""
+        return {clip: tuple(files) for clip, files in self._files.items()}
+
+    def path(self, clip: str, frame: str) -> Path:
+        """Returns the file of a frame."""
+        return self.root / clip / self._files[clip][frame]
+
+    def where(self, clip: str, frame: str) -> str:
+        """Returns the path of a frame's file."""
+        return str(self.path(clip, frame))
+
+    def size(self, clip: str, frame: str) -> tuple[int, int]:
+        """Returns (height, width), from the file's header alone."""
+        path = self.path(clip, frame)
+        with _opened(path) as file:
+            return header_size(file, str(path))
+
+    def inspect(self, clip: str, frame: str) -> tuple[int, int]:
+        """Returns (height, width) after checking that the file is not cut short, as a rule without decoding it.
+
+        Raises:
+            DBLRError: The file is missing, empty, truncated, or has no readable header.
+        """
+        path = self.path(clip, frame)
+        with _opened(path) as file:
+            length = os.fstat(file.fileno()).st_size
+            if length == 0:
+                raise DBLRError(f'{path} is empty; replace it with an intact copy')
+            size = header_size(file, str(path))
+            file.seek(0)
+            head = file.read(12)
+            file.seek(max(0, length - TAIL_BYTES))
+            # garbage behind an image's end is legal and pushes that end out of the tail: decoding decides
+            if not looks_whole(head, file.read(), length) and not is_whole(file):
+                raise DBLRError(f'{path} is truncated; replace it with an intact copy')
+            return size
+
+    def read(self, clip: str, frame: str) -> np.ndarray:
+        """Decodes one frame.
+
+        Returns:
+            uint8 (h, w, 3), BGR.
+
+        Raises:
+            DBLRError: The file is missing, empty or no image.
+        """
+        path = self.path(clip, frame)
+        with _opened(path) as file:
+            return decode(file.read(), str(path))
+
+    def _layout_hint(self) -> str:
+        """What to do about a folder without a single clip."""
+        if any(is_image(entry.name) for entry in os.scandir(self.root)):
+            return f'the images lie directly in it: move them into a folder of their own, such as {self.root}/clip'
+        for clip in self._files:
+            deeper = next((sub for sub in _subfolders(self.root / clip) if _frame_files(self.root / clip / sub)), None)
+            if deeper is not None:
+                return f'the images lie one level too deep, in {self.root / clip / deeper}: give {self.root / clip}'
+        return 'put the frames of each clip into a folder of its own there'
+
+
+FrameStore = FolderStore | LmdbStore
+
+
+def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None) -> FrameStore:
+    """Opens the frames under ``root``: LMDB where the name ends in ``.lmdb``, otherwise a folder of clips.
+
+    Args:
+        root: Folder of clips, or ``.lmdb`` folder.
+        io_backend: BasicSR's option ``{type: disk | lmdb}``. It may be left out; it may not contradict the path.
+
+    Raises:
+        DBLRError: There is nothing usable at ``root``, or ``io_backend`` contradicts it.
+    """
+    is_lmdb = Path(root).suffix == '.lmdb'
+    backend = (io_backend or {}).get('type', 'lmdb' if is_lmdb else 'disk')
+    if backend not in ('disk', 'lmdb'):
+        raise DBLRError(f"io_backend type '{backend}' is not one of disk, lmdb{nearest(backend, ('disk', 'lmdb'))}")
+    if is_lmdb != (backend == 'lmdb'):
+        actual = 'an LMDB database' if is_lmdb else 'a folder, as its name does not end in .lmdb'
+        raise DBLRError(f"io_backend type is '{backend}', but {root} is {actual}; change one of them")
+    return LmdbStore(root) if is_lmdb else FolderStore(root)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.'))
+    return sorted(names, key=natural)
+
+
+def _frame_files(folder: Path) -> dict[str, str]:
+    """Returns frame name -> file name, in natural order of the frames."""
+    files: dict[str, str] = {}
+    for name in sorted(filter(is_image, os.listdir(folder))):
+        stem = os.path.splitext(name)[0]
+        if stem in files:
+            raise DBLRError(f"{folder} has two files of frame '{stem}': {files[stem]} and {name}; remove one of them")
+        files[stem] = name
+    return {stem: files[stem] for stem in sorted(files, key=natural)}
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Opens a file for reading, with our error where that fails."""
+    try:
+        return open(path, 'rb')
+    except OSError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); restore it') from error

@@ -1,0 +1,110 @@
+"""Validation and test samples: whole frames, each with its padded window, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from basicsr.data.data_util import generate_frame_indices
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch.utils.data import Dataset
+
+from dblr_plugin.data.clips import ClipPair, index_pairs
+from dblr_plugin.data.frames import FrameCache, to_tensor
+from dblr_plugin.data.options import label, num_frame_of, require_unit_scale, required
+from dblr_plugin.data.store import open_store
+from dblr_plugin.errors import DBLRError, nearest
+
+__all__ = ['VideoDeblurTestDataset', 'window_indices']
+
+PADDINGS = ('replicate', 'reflection', 'reflection_circle', 'circle')
+
+
+def window_indices(centre: int, length: int, num_frame: int, padding: str) -> list[int]:
+    """Returns the indices of the window around ``centre``, padded as BasicSR pads at a clip's ends.
+
+    In clips shorter than the window, where BasicSR's indices leave the clip, they are clamped into it.
+
+    >>> window_indices(0, 100, 5, 'reflection')
+    [2, 1, 0, 1, 2]
+    >>> window_indices(0, 2, 5, 'reflection')
+    [1, 1, 0, 1, 0]
+    """
+    indices = generate_frame_indices(centre, length, num_frame, padding)
+    return [min(max(index, 0), length - 1) for index in indices]
+
+
+@DATASET_REGISTRY.register()
+class VideoDeblurTestDataset(Dataset):
+    """One sample for each frame of each clip, whole, with or without ground truth.
+
+    Read in order, each frame is decoded once, and no more than a window of them is remembered.
+
+    Args:
+        opt: BasicSR's dataset options, only read:
+            dataroot_lq (str): Folder of clips, or ``.lmdb`` database.
+            dataroot_gt (str, optional): The same for the sharp frames, paired by name.
+            meta_info_file (str, optional): List of the clips to use; without it, all.
+            io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
+            num_frame (int): Frames in a window, odd. Default: 5.
+            padding (str): What stands for the frames beyond a clip's ends: replicate (the default), reflection,
+                reflection_circle or circle.
+            scale (int, optional): Must be 1.
+
+    Attributes:
+        clips (list[ClipPair]): Name, frames and size of each clip, in the order of the samples.
+        data_info (dict[str, list]): folder, idx (``'i/n'``), border, lq_path and gt_path of each sample, as in
+            BasicSR's VideoTestDataset; gt_path is empty without ground truth.
+
+    Raises:
+        DBLRError: The options or the data cannot be used.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.opt = dict(opt)
+        require_unit_scale(opt)
+        self.num_frame = num_frame_of(opt)
+        self.padding = opt.get('padding', 'replicate')
+        if self.padding not in PADDINGS:
+            hint = nearest(self.padding, PADDINGS)
+            raise DBLRError(f"{label(opt)}: padding '{self.padding}' is not one of {', '.join(PADDINGS)}{hint}")
+        self.lq_store = open_store(required(opt, 'dataroot_lq'), opt.get('io_backend'))
+        gt_root = opt.get('dataroot_gt')
+        self.gt_store = None if gt_root is None else open_store(gt_root, opt.get('io_backend'))
+        self.clips = index_pairs(self.lq_store, self.gt_store, opt.get('meta_info_file'))
+        self.data_info: dict[str, list] = {'lq_path': [], 'gt_path': [], 'folder': [], 'idx': [], 'border': []}
+        for clip in self.clips:
+            self._add(clip)
+        self._positions = [(clip, i) for clip in self.clips for i in range(len(clip.frames))]
+        self._read_lq = FrameCache(self.lq_store.read, self.num_frame)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns the frame at ``index`` with its window.
+
+        Returns:
+            lq: float32 RGB in [0, 1], (num_frame, 3, h, w).
+            gt: The same for the centre frame, (3, h, w); absent without ground truth.
+            folder, idx, border, lq_path: The sample's entries of ``data_info``.
+        """
+        clip, centre = self._positions[index]
+        window = window_indices(centre, len(clip.frames), self.num_frame, self.padding)
+        lq = np.stack([self._read_lq(clip.name, clip.frames[i]) for i in window])
+        sample = {'lq': to_tensor(lq)}
+        if self.gt_store is not None:
+            sample['gt'] = to_tensor(self.gt_store.read(clip.name, clip.frames[centre])[None])[0]
+        return sample | {key: self.data_info[key][index] for key in ('folder', 'idx', 'border', 'lq_path')}
+
+    def _add(self, clip: ClipPair) -> None:
+        """Appends one clip's samples to ``data_info``."""
+        count, half = len(clip.frames), self.num_frame // 2
+        self.data_info['folder'] += [clip.name] * count
+        self.data_info['idx'] += [f'{i}/{count}' for i in range(count)]
+        self.data_info['border'] += [int(i < half or i >= count - half) for i in range(count)]
+        self.data_info['lq_path'] += [self.lq_store.where(clip.name, frame) for frame in clip.frames]
+        if self.gt_store is not None:
+            self.data_info['gt_path'] += [self.gt_store.where(clip.name, frame) for frame in clip.frames]

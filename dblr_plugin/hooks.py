@@ -1,0 +1,81 @@
+"""Where the plugin takes hold of BasicSR's ``train.py`` and ``test.py``, stock or ours.
+
+``parse_options`` is the first thing both programs call, and is looked up when they start. Ours checks the option
+file, understands torchrun, calls BasicSR's and puts our ``load_resume_state`` in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from types import TracebackType
+
+from basicsr.utils import options as basicsr_options
+
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['install', 'show_errors_in_one_line']
+
+_basicsr_parse_options = basicsr_options.parse_options
+
+
+def install() -> None:
+    """Replaces ``parse_options`` wherever BasicSR has it; ``__main__`` of a stock command imports it after us."""
+    for name in ('basicsr.utils.options', 'basicsr.train', 'basicsr.test'):
+        if name in sys.modules:
+            sys.modules[name].parse_options = parse_options
+
+
+def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
+    """BasicSR's ``parse_options`` with the option file checked first, torchrun understood, and resuming mended.
+
+    Raises:
+        DBLRError: For a faulty option file, or one this machine cannot run.
+    """
+    # these import the registries, which may still be filling when this module is imported
+    from dblr_plugin.models.resume import load_resume_state
+    from dblr_plugin.options import check_machine, check_option_file
+
+    show_errors_in_one_line()
+    sys.argv[1:] = _torchrun_arguments(sys.argv[1:])
+    given = argparse.ArgumentParser(add_help=False)
+    given.add_argument('-opt')
+    path = given.parse_known_args()[0].opt
+    if path is not None:
+        check_option_file(path, is_train)
+    opt, args = _basicsr_parse_options(root_path, is_train)
+    check_machine(opt)
+    for name in ('__main__', 'basicsr.train'):
+        if hasattr(sys.modules.get(name), 'load_resume_state'):
+            sys.modules[name].load_resume_state = load_resume_state
+    return opt, args
+
+
+def _torchrun_arguments(argv: list[str]) -> list[str]:
+    """Accepts both spellings of local rank, and detects torchrun by the variables it sets."""
+    argv = [a.replace('--local-rank', '--local_rank', 1) if a.startswith('--local-rank') else a for a in argv]
+    under_torchrun = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys()
+    if under_torchrun and not any(a == '--launcher' or a.startswith('--launcher=') for a in argv):
+        # first, because BasicSR's --force_yml takes all that follows it
+        argv = ['--launcher', 'pytorch', *argv]
+    return argv
+
+
+def show_errors_in_one_line() -> None:
+    """Makes the interpreter print a DBLRError as one line; any other exception keeps its traceback."""
+    if sys.excepthook is not _show:
+        global _previous_hook
+        _previous_hook = sys.excepthook
+        sys.excepthook = _show
+
+
+_previous_hook = sys.excepthook
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, DBLRError):
+        # an error that crossed from a loader's worker carries the worker's traceback in front of it
+        print(f'dblr: error: {str(error).rsplit("DBLRError: ", 1)[-1].strip()}', file=sys.stderr)  # noqa: T201
+    else:
+        _previous_hook(kind, error, trace)

@@ -1,0 +1,155 @@
+"""Makes an untouched BasicSR checkout know the plugin, and takes exactly that back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sysconfig
+from pathlib import Path
+
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['link', 'option_files', 'unlink']
+
+_MANIFEST = '.dblr_link.json'
+
+# BasicSR imports every *_arch.py before its data, and its data cannot be imported on today's torchvision
+_COMPAT_SHIM = '''\
+"""Written by `dblr link`: lets BasicSR import on today's torchvision. `dblr link --unlink` removes it."""
+import importlib.util
+from pathlib import Path
+
+_plugin = importlib.util.find_spec('dblr_plugin')
+if _plugin is not None:
+    # the file alone: importing the package would register classes before BasicSR has its registries filled
+    _spec = importlib.util.spec_from_file_location('_dblr_compat', Path(_plugin.origin).with_name('compat.py'))
+    _compat = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(_compat)
+    _compat.prepare_import()
+'''
+
+_MODEL_SHIM = '''\
+"""Written by `dblr link`: registers dblr_plugin's classes. `dblr link --unlink` removes it."""
+import importlib.util
+import sys
+
+if importlib.util.find_spec('dblr_plugin') is not None:
+    import dblr_plugin  # noqa: F401
+else:
+    print('dblr_plugin is linked into this checkout but not installed: install it again, or delete the files named '
+          'in .dblr_link.json', file=sys.stderr)
+'''
+
+# `python basicsr/train.py` puts basicsr/ itself first on the path, where this stands for the package
+_PATH_SHIM = '''\
+"""Written by `dblr link`: makes `python basicsr/train.py` import this checkout, not an installed BasicSR.
+
+`dblr link --unlink` removes it.
+"""
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+del sys.modules['basicsr']
+importlib.import_module('basicsr')
+'''
+
+
+def option_files() -> list[Path]:
+    """The option files that come with the plugin, in its source tree or installed beside it."""
+    source = Path(__file__).resolve().parents[1] / 'options'
+    installed = Path(sysconfig.get_path('data')) / 'share' / 'dblr_plugin' / 'options'
+    return sorted((source if source.is_dir() else installed).glob('*.yml'))
+
+
+def link(checkout: str | Path) -> list[Path]:
+    """Writes shims and option files into a BasicSR checkout.
+
+    Afterwards ``python basicsr/train.py -opt options/train_DBLRGAN.yml`` works there, and so does torchrun.
+
+    Args:
+        checkout: The folder that holds BasicSR's ``basicsr/`` and ``VERSION``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DBLRError: If it is no checkout, is linked already, or one of the files exists.
+    """
+    root = _checkout(checkout)
+    if (root / _MANIFEST).exists():
+        raise DBLRError(f'{root} is linked already; run dblr link --unlink first to write the files anew')
+    files = _contents(root)
+    taken = [str(name) for name in files if (root / name).exists()]
+    if taken:
+        raise DBLRError(f'{root} has files of these names already: {", ".join(taken)}; move them away')
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    # first, so that a link interrupted half way can be taken back
+    (root / _MANIFEST).write_text(json.dumps(manifest, indent=2))
+    for name, content in files.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(content)
+    return [root / name for name in files]
+
+
+def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
+    """Removes what :func:`link` wrote.
+
+    Returns:
+        The files removed, and those kept because they were changed since.
+
+    Raises:
+        DBLRError: If the checkout is not linked.
+    """
+    root = _checkout(checkout)
+    if not (root / _MANIFEST).exists():
+        raise DBLRError(f'{root} is not linked: there is no {_MANIFEST}')
+    removed, kept = [], []
+    for name, digest in json.loads((root / _MANIFEST).read_text()).items():
+        path = root / name
+        if not path.exists():
+            continue
+        if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            path.unlink()
+            removed.append(path)
+        else:
+            kept.append(path)
+    for folder in (root / 'basicsr' / 'basicsr', root / 'options'):
+        _remove_if_empty(folder)
+    (root / _MANIFEST).unlink()
+    return removed, kept
+
+
+def _checkout(path: str | Path) -> Path:
+    root = Path(path).resolve()
+    if not (root / 'basicsr' / 'train.py').is_file() or not (root / 'VERSION').is_file():
+        raise DBLRError(f'{path}: not a BasicSR checkout: basicsr/train.py and VERSION are not there')
+    return root
+
+
+def _contents(root: Path) -> dict[str, bytes]:
+    files = {
+        'basicsr/archs/dblr_compat_arch.py': _COMPAT_SHIM,
+        'basicsr/models/dblr_model.py': _MODEL_SHIM,
+        'basicsr/basicsr/__init__.py': _PATH_SHIM,
+    }
+    if not (root / 'basicsr' / 'version.py').exists():
+        files['basicsr/version.py'] = _version_file((root / 'VERSION').read_text().strip())
+    contents = {name: text.encode() for name, text in files.items()}
+    return contents | {f'options/{path.name}': path.read_bytes() for path in option_files()}
+
+
+def _version_file(version: str) -> str:
+    """What BasicSR's setup.py would write; a checkout that was never installed lacks it."""
+    return f"# Written by `dblr link`\n__version__ = '{version}'\n__gitsha__ = 'unknown'\n"
+
+
+def _remove_if_empty(folder: Path) -> None:
+    cache = folder / '__pycache__'
+    if cache.is_dir() and not any(p for p in folder.iterdir() if p != cache):
+        for compiled in cache.iterdir():
+            compiled.unlink()
+        cache.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

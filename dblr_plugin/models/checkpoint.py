@@ -1,0 +1,110 @@
+"""Checkpoint files: written whole or not at all, and loaded only into the network they belong to."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['load_weights', 'load_state_dict', 'read_checkpoint', 'save_atomically']
+
+
+def save_atomically(content: dict, path: str | Path) -> None:
+    """Saves to a file beside ``path`` and renames it, so that ``path`` is never half written.
+
+    Raises:
+        OSError, RuntimeError: If the file cannot be written (torch reports a full disk as either).
+    """
+    path = Path(path)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        with open(partial, 'wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Reads a ``.pth`` or ``.state`` file to the CPU.
+
+    Raises:
+        DBLRError: If it does not exist, is damaged, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DBLRError(f'{path}: no such checkpoint; check the path section of the option file')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
+    if not isinstance(content, dict) or not content:
+        raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
+    return content
+
+
+def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
+    """The weights in a checkpoint file, whatever wrote it.
+
+    Args:
+        path: A file of BasicSR (weights under ``params`` and ``params_ema``), or of bare weights; keys may carry
+            DataParallel's ``module.``; SimDeblur's names for DBLRNet are translated.
+        param_key: ``params``, ``params_ema`` (``params`` where it is missing), or None for bare weights.
+
+    Raises:
+        DBLRError: If there are no weights under that key.
+    """
+    content = read_checkpoint(path)
+    if not all(isinstance(v, Tensor) for v in content.values()):
+        groups = [k for k, v in content.items() if isinstance(v, dict)]
+        key = next((k for k in (param_key, 'params', 'params_ema') if k in groups), None)
+        if key is None:
+            raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
+        content = content[key]
+    state = {k.removeprefix('module.'): v for k, v in content.items()}
+    return rename_simdeblur_keys(state) if 'L_in.0.weight' in state else state
+
+
+def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_key: str | None = 'params') -> None:
+    """Loads a checkpoint file into a network.
+
+    Args:
+        net: The bare network.
+        path: See :func:`load_state_dict`.
+        strict: Whether every weight must match. Otherwise those that match in name and shape are loaded.
+        param_key: See :func:`load_state_dict`.
+
+    Raises:
+        DBLRError: If weights are missing, unexpected or of another shape; without ``strict`` if less than half of
+            the network's weights match.
+    """
+    state, own = load_state_dict(path, param_key), net.state_dict()
+    matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    faults = _mismatches(own, state)
+    if faults and (strict or 2 * len(matching) < len(own)):
+        shown = '; '.join(faults[:3]) + (f'; and {len(faults) - 3} more' if len(faults) > 3 else '')
+        raise DBLRError(
+            f'{path}: not a checkpoint of this {type(net).__name__}: {len(matching)} of its {len(own)} tensors match '
+            f'({shown}); the options under network_g or network_d must be those it was trained with'
+        )
+    net.load_state_dict(matching, strict=not faults)
+
+
+def _mismatches(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    faults = [f'{k} is missing' for k in own if k not in state]
+    faults += [f'{k} is unknown' for k in state if k not in own]
+    faults += [
+        f'{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}'
+        for k, v in own.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    return faults

@@ -1,0 +1,49 @@
+"""Restores RGB windows with any video network: the one code path of validation, testing and video inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dblr_plugin.models.colour import replace_y, rgb_to_y
+
+__all__ = ['FrameRestorer', 'to_network_colour']
+
+
+def to_network_colour(rgb: Tensor, num_in_ch: int) -> Tensor:
+    """RGB pictures ``(..., 3, h, w)`` as the network takes them: Y for one channel, RGB for three."""
+    return rgb_to_y(rgb) if num_in_ch == 1 else rgb
+
+
+class FrameRestorer:
+    """Restores the middle frame of RGB windows.
+
+    A one-channel network restores Y, and the blurry middle frame keeps its Cb and Cr (the paper).
+
+    Args:
+        net: ``(b, t, num_in_ch, h, w)`` to ``(b, num_in_ch, h, w)``.
+        num_in_ch: 1 (Y) or 3 (RGB).
+        size_multiple: The network needs h and w to be multiples of this; frames are padded and cut back.
+    """
+
+    def __init__(self, net: nn.Module, num_in_ch: int, size_multiple: int = 1) -> None:
+        self.net = net
+        self.num_in_ch = num_in_ch
+        self.size_multiple = size_multiple
+
+    @torch.no_grad()
+    def __call__(self, window: Tensor) -> Tensor:
+        """``(b, t, 3, h, w)`` RGB in [0, 1] to ``(b, 3, h, w)``, not clipped."""
+        h, w = window.shape[-2:]
+        out = self.net(self._pad(to_network_colour(window, self.num_in_ch)))[..., :h, :w].to(window.dtype)
+        if self.num_in_ch == 1:
+            return replace_y(window[:, window.shape[1] // 2], out)
+        return out
+
+    def _pad(self, window: Tensor) -> Tensor:
+        h, w = window.shape[-2:]
+        pad_h, pad_w = -h % self.size_multiple, -w % self.size_multiple
+        if not (pad_h or pad_w):
+            return window
+        return F.pad(window, (0, pad_w, 0, pad_h, 0, 0), mode='replicate')

@@ -1,0 +1,231 @@
+"""Training and testing of any video restoration network with a pixel loss."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger, imwrite
+from basicsr.utils.dist_util import master_only
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.models.checkpoint import load_weights, save_atomically
+from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
+from dblr_plugin.models.validation import Scores, protocol_name, score_dataset, summarise
+
+__all__ = ['VideoDeblurModel']
+
+
+@MODEL_REGISTRY.register()
+class VideoDeblurModel(SRModel):
+    """Restores the middle frame of RGB windows; works for DBLRNet, DBN, EDVR and their like.
+
+    A network with ``num_in_ch: 1`` is trained on Y and keeps the blurry frame's colour, one with 3 on RGB.
+
+    Beyond BasicSR's ``SRModel``: any device; checkpoints that are atomic and refuse another network's weights; EMA
+    with BatchNorm's statistics; ``train.freeze_bn`` (BatchNorm uses its running statistics and leaves them alone, for
+    fine-tuning with small batches); validation on any number of sets, shared by all processes.
+    """
+
+    def __init__(self, opt: dict) -> None:
+        self.num_in_ch = _num_in_ch(opt['network_g'])
+        self.validated: dict[str, int] = {}  # data set -> iteration of its newest figures
+        super().__init__(opt)
+
+    # ------------------------------------------------------------------ networks
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Moves a network to this process's device and wraps it for distributed training."""
+        if not self.opt['dist']:
+            return super().model_to_device(net)
+        net = net.to(self.device)
+        if not any(p.requires_grad for p in net.parameters()):
+            return net
+        device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
+        find_unused = self.opt.get('find_unused_parameters', False)
+        return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused)
+
+    def init_training_settings(self) -> None:
+        """Builds EMA, losses, optimisers and schedulers."""
+        super().init_training_settings()
+        self.train_mode()
+
+    def train_mode(self) -> None:
+        """Puts the trained networks into training mode, BatchNorm as ``train.freeze_bn`` says."""
+        for net in (self.net_g, getattr(self, 'net_d', None)):
+            if net is None:
+                continue
+            net.train()
+            if self.opt['train'].get('freeze_bn'):
+                for module in net.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Moves the averaged network towards the trained one; buffers (BatchNorm's statistics) are copied."""
+        net = self.get_bare_model(self.net_g)
+        with torch.no_grad():
+            for averaged, current in zip(self.net_g_ema.parameters(), net.parameters(), strict=True):
+                averaged.lerp_(current, 1 - decay)
+            for averaged, current in zip(self.net_g_ema.buffers(), net.buffers(), strict=True):
+                averaged.copy_(current)
+
+    # ------------------------------------------------------------------ training
+
+    def feed_data(self, data: dict) -> None:
+        """Takes a batch: ``lq`` (b, t, 3, h, w) and ``gt`` (b, 3, h, w), RGB in [0, 1]."""
+        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.num_in_ch)
+        if 'gt' in data:
+            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.num_in_ch)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
+    ) -> None:
+        """Loads weights, whatever wrote them; raises DBLRError where they belong to another network."""
+        net = self.get_bare_model(net)
+        load_weights(net, load_path, strict, param_key)
+        get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
+
+    @master_only
+    def save_network(
+        self,
+        net: nn.Module | list[nn.Module],
+        net_label: str,
+        current_iter: int,
+        param_key: str | list[str] = 'params',
+    ) -> None:
+        """Saves ``<net_label>_<iter>.pth`` (``latest`` for iteration -1) atomically."""
+        nets = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        content = {
+            key: {k: v.cpu() for k, v in self.get_bare_model(n).state_dict().items()}
+            for key, n in zip(keys, nets, strict=True)
+        }
+        name = f'{net_label}_{"latest" if current_iter == -1 else current_iter}.pth'
+        self._save(content, Path(self.opt['path']['models']) / name, final=current_iter == -1)
+
+    @master_only
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Saves ``<iter>.state``, atomically and after the networks: where it exists, they are complete."""
+        if current_iter == -1:
+            return
+        state = {
+            'epoch': epoch,
+            'iter': current_iter,
+            'optimizers': [o.state_dict() for o in self.optimizers],
+            'schedulers': [s.state_dict() for s in self.schedulers],
+        }
+        self._save(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state', final=False)
+
+    def _save(self, content: dict, path: Path, final: bool) -> None:
+        try:
+            save_atomically(content, path)
+        except (OSError, RuntimeError) as error:
+            message = f'{path} could not be saved ({error}); free disk space or mend the permissions'
+            if final:
+                raise DBLRError(message) from error
+            # training is worth more than one checkpoint: the next occasion saves again
+            get_root_logger().error(message)
+
+    # ------------------------------------------------------------------ validation
+
+    def restorer(self) -> FrameRestorer:
+        """The current network (EMA's where there is one) as a restorer of RGB windows, in evaluation mode."""
+        net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g)).eval()
+        self._share_buffers(net)
+        return FrameRestorer(net, self.num_in_ch, self.opt['val'].get('pad_multiple', 1))
+
+    def _share_buffers(self, net: nn.Module) -> None:
+        """Gives all processes the first one's BatchNorm statistics, so that figures do not depend on who measured."""
+        if self.opt['dist']:
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
+
+    def nondist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger, save_img: bool) -> None:
+        """Restores and scores a data set, logs the figures and appends them to ``metrics.json``.
+
+        BasicSR validates once more when training ends, with a counter that has run past the last iteration: the
+        figures belong to ``total_iter``, and are not made again if they were made there.
+        """
+        dataset = dataloader.dataset
+        if self.is_train:
+            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+            if self.validated.get(dataset.opt['name']) == current_iter:
+                return
+            self.validated[dataset.opt['name']] = current_iter
+        metrics = self.opt['val'].get('metrics') or {}
+        restore = self.restorer()
+        scores = score_dataset(
+            dataset,
+            lambda window: restore(window.to(self.device)),
+            metrics,
+            keep_image=(lambda sample, image: self._save_image(dataset, sample, image, current_iter))
+            if save_img
+            else None,
+            progress=self.opt['val'].get('pbar', True),
+        )
+        if self.is_train:
+            self.train_mode()
+        if scores:
+            self._report(dataset.opt['name'], scores, current_iter, tb_logger)
+
+    dist_validation = nondist_validation
+
+    def _save_image(self, dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
+        frame = Path(sample['lq_path']).stem
+        suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
+        folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
+        imwrite(image, str(folder / f'{frame}_{suffix}.png'))
+
+    def _report(self, name: str, scores: Scores, current_iter: int | str, tb_logger) -> None:
+        mean, clips = summarise(scores)
+        self.metric_results = mean
+        self._initialize_best_metric_results(name)
+        for metric, value in mean.items():
+            self._update_best_metric_result(name, metric, value, current_iter)
+        protocol = protocol_name(self.opt['val']['metrics'])
+        self._log_figures(name, mean, clips, current_iter, protocol, tb_logger)
+        entry = {'dataset': name, 'iter': current_iter, 'protocol': protocol, 'mean': mean, 'clips': clips}
+        self._append_metrics(entry)
+
+    @master_only
+    def _log_figures(self, name, mean, clips, current_iter, protocol, tb_logger) -> None:
+        lines = [f'Validation {name} (protocol {protocol})']
+        for metric, value in mean.items():
+            best = self.best_metric_results[name][metric]
+            lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter')
+            lines += [f'\t    {clip}: {figures[metric]:.4f}' for clip, figures in clips.items()]
+            if tb_logger:
+                tb_logger.add_scalar(f'metrics/{name}/{metric}', value, current_iter)
+                for clip, figures in clips.items():
+                    tb_logger.add_scalar(f'metrics/{name}/{metric}/{clip}', figures[metric], current_iter)
+        get_root_logger().info('\n'.join(lines))
+
+    @master_only
+    def _append_metrics(self, entry: dict) -> None:
+        path = Path(self.opt['path']['log']) / 'metrics.json'
+        entries = json.loads(path.read_text()) if path.exists() else []
+        partial = path.with_suffix('.partial')
+        partial.write_text(json.dumps([*entries, entry], indent=2))
+        os.replace(partial, path)
+
+
+def _num_in_ch(network: dict) -> int:
+    """The channels a network takes: its ``num_in_ch`` option, or that argument's default in the class."""
+    if 'num_in_ch' in network:
+        return network['num_in_ch']
+    argument = inspect.signature(ARCH_REGISTRY.get(network['type'])).parameters.get('num_in_ch')
+    return 3 if argument is None else argument.default

@@ -1,0 +1,18 @@
+"""``python -m dblr_plugin.train -opt F``: BasicSR's trainer, with the working directory as its root."""
+
+from __future__ import annotations
+
+import os
+
+from basicsr.train import train_pipeline
+
+__all__ = ['main']
+
+
+def main() -> None:
+    """Trains as ``sys.argv`` says (BasicSR's arguments)."""
+    train_pipeline(os.getcwd())
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,119 @@
+"""The demo's pictures: crops side by side, and the course of the trainings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from demo_report import METHODS
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+matplotlib.use('Agg')
+
+__all__ = ['draw_comparison', 'draw_curves', 'most_blurred_crop']
+
+CROP = (120, 160)
+TRAININGS = tuple((method.label, method.training) for method in METHODS if method.training)
+
+
+def most_blurred_crop(blurry: np.ndarray, sharp: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Returns rows and columns of the crop in which two pictures differ most.
+
+    Args:
+        blurry: uint8 (h, w, 3).
+        sharp: The same shape.
+        size: Height and width of the crop, at most those of the pictures.
+    """
+    difference = cv2.absdiff(blurry, sharp).mean(axis=2)
+    height, width = size
+    # integral[y, x] is the sum above and left of (y, x): four look-ups sum any rectangle
+    integral = cv2.integral(difference)
+    sums = integral[height:, width:] - integral[:-height, width:] - integral[height:, :-width]
+    sums += integral[:-height, :-width]
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def draw_comparison(root: Path, figures: dict[str, dict], path: Path) -> None:
+    """Draws blurry | DBLRNet | DBLRGAN | sharp crops, one row for each validation clip.
+
+    The frame is the clip's middle one; the crop is where its blurry and sharp versions differ most.
+
+    Args:
+        root: The folder that holds ``datasets`` and ``results``.
+        figures: As ``read_figures`` returns them.
+        path: The PNG to write.
+    """
+    clips = list(next(iter(figures.values()))['clips'])
+    figure = Figure(figsize=(14, 2.95 * len(clips) + 0.5), layout='constrained')
+    rows = figure.subplots(len(clips), len(METHODS) + 1, squeeze=False)
+    for axes, clip in zip(rows, clips, strict=True):
+        sharp_files = sorted((root / 'datasets/demo/val/gt' / clip).iterdir())
+        frame = sharp_files[len(sharp_files) // 2]
+        pictures = [_read(_restored(root, method.test, clip, frame.stem)) for method in METHODS] + [_read(frame)]
+        crop = most_blurred_crop(pictures[0], pictures[-1], CROP)
+        psnr = [f'{method.label}, {figures[method.label]["clips"][clip]["psnr"]:.2f} dB' for method in METHODS]
+        for ax, picture, title in zip(axes, pictures, [*psnr, 'sharp'], strict=True):
+            ax.imshow(picture[crop], interpolation='nearest')
+            ax.set(title=title, xticks=[], yticks=[])
+        axes[0].set_ylabel(f'{clip}, frame {int(frame.stem)}')
+    figure.suptitle('The crop in which blurry and sharp differ most; PSNR over the whole clip')
+    figure.savefig(path, dpi=110)
+
+
+def draw_curves(root: Path, figures: dict[str, dict], path: Path) -> None:
+    """Draws content loss, adversarial losses and validation PSNR over the iterations of both trainings.
+
+    Args:
+        root: The folder that holds ``experiments`` and ``tb_logger``.
+        figures: As ``read_figures`` returns them.
+        path: The PNG to write.
+    """
+    figure = Figure(figsize=(15, 4.2), layout='constrained')
+    content, adversarial, psnr = figure.subplots(1, 3)
+    for label, training in TRAININGS:
+        losses = _losses(root / 'tb_logger' / training)
+        content.plot(*losses.pop('l_g_pix', None) or losses.pop('l_pix'), label=label)
+        for name, points in losses.items():
+            adversarial.plot(*points, label=f'{label} {name}')
+        entries = json.loads((root / 'experiments' / training / 'metrics.json').read_text())
+        psnr.plot([e['iter'] for e in entries], [e['mean']['psnr'] for e in entries], marker='o', label=label)
+    psnr.axhline(figures['blurry input']['mean']['psnr'], color='grey', linestyle='--', label='blurry input')
+    content.set_yscale('log')
+    _finish(content, 'Content loss (mean squared error of Y)')
+    _finish(adversarial, 'Adversarial losses')
+    _finish(psnr, 'PSNR on the validation clips (dB)')
+    figure.savefig(path, dpi=110)
+
+
+def _finish(ax: Axes, title: str) -> None:
+    ax.set(title=title, xlabel='iteration')
+    ax.grid(alpha=0.3)
+    ax.legend()
+
+
+def _losses(folder: Path) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
+    """Reads BasicSR's TensorBoard log: name -> iterations and values."""
+    log = EventAccumulator(str(folder))
+    log.Reload()
+    curves = {}
+    for tag in log.Tags()['scalars']:
+        if tag.startswith('losses/'):
+            events = log.Scalars(tag)
+            curves[tag.removeprefix('losses/')] = ([e.step for e in events], [e.value for e in events])
+    return curves
+
+
+def _restored(root: Path, test: str, clip: str, frame: str) -> Path:
+    return root / 'results' / test / 'visualization/demo' / clip / f'{frame}_{test}.png'
+
+
+def _read(path: Path) -> np.ndarray:
+    """Reads a picture as uint8 RGB (h, w, 3)."""
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Makes .venv in the checkout: the versions of constraints.txt, and the plugin in development mode.
+# Once made, it is reused until the checkout moves or the files that describe it change.
+#
+#   PYTHON=/path/to/python3.11   another interpreter than the first suitable one
+#
+# pip's own settings (PIP_INDEX_URL and the like) are left as they are, so they can select another build of torch.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+suitable() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate candidates=(python3 python3.11 python3.12)
+    if [ -n "${PYTHON:-}" ]; then
+        candidates=("$PYTHON")
+    fi
+    for candidate in "${candidates[@]}"; do
+        if suitable "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    candidate=${candidates[0]}
+    echo "setup: Python 3.11 or 3.12 is needed, $candidate is $("$candidate" --version 2>&1 || true)." \
+        'Install one of them, or name it: PYTHON=/path/to/python3.11' >&2
+    return 1
+}
+
+ensure_venv() {
+    if suitable .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        return
+    fi
+    local python
+    python=$(find_python)
+    if ! "$python" -m venv --clear .venv; then
+        echo "setup: $python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2
+        return 1
+    fi
+}
+
+pip_install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt "$@"
+}
+
+# The path is part of the fingerprint because a development install points at the checkout.
+fingerprint=$({ pwd; cat setup.cfg pyproject.toml constraints.txt; } | sha256sum)
+stamp=.venv/setup-complete
+if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$fingerprint" ]; then
+    exit 0
+fi
+
+ensure_venv
+rm -f "$stamp"
+echo 'setup: installing into .venv (the first time a few GB are downloaded, most of it torch)'
+# basicsr's source distribution imports these while it is built. Without isolation it uses the ones installed here
+# instead of downloading torch a second time.
+pip_install torch torchvision numpy cython setuptools wheel
+pip_install --no-build-isolation basicsr
+pip_install --no-build-isolation --editable '.[dev]'
+.venv/bin/python -c 'import dblr_plugin'
+echo "$fingerprint" >"$stamp"

@@ -1,0 +1,201 @@
+"""Folder and LMDB stores: layouts, decoding, faults, and one LMDB environment in a process."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dblr_plugin.data.lmdb_store import LmdbStore, shared_environment
+from dblr_plugin.data.lmdb_writer import write_lmdb
+from dblr_plugin.data.store import FolderStore, open_store
+from dblr_plugin.errors import DBLRError
+
+
+@pytest.fixture
+def database(make_tree) -> Path:
+    source = make_tree('clips', {'alpha': 3})
+    write_lmdb(source, source.parent / 'x.lmdb', progress=False)
+    return source.parent / 'x.lmdb'
+
+
+class TestFolder:
+    def test_natural_order_and_what_is_ignored(self, tmp_path):
+        image = np.zeros((4, 6, 3), np.uint8)
+        for clip in ('clip10', 'clip9', '.hidden'):
+            (tmp_path / clip).mkdir()
+            for name in ('frame_10.png', 'frame_9.JPG', 'frame_100.webp'):
+                cv2.imwrite(str(tmp_path / clip / name), image)
+            (tmp_path / clip / '.frame_1.png').write_bytes(b'')
+            (tmp_path / clip / 'notes.txt').write_text('no image')
+        frames = ('frame_9', 'frame_10', 'frame_100')
+        clips = open_store(tmp_path).clips()
+        assert clips == {'clip9': frames, 'clip10': frames}
+        assert list(clips) == ['clip9', 'clip10']
+
+    @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.tif', '.webp'])
+    def test_read_is_what_cv2_reads(self, make_tree, suffix):
+        store = open_store(make_tree('clips', {'a': 1}, suffix=suffix))
+        frame = store.read('a', '00000000')
+        assert frame.dtype == np.uint8
+        np.testing.assert_array_equal(frame, cv2.imread(store.where('a', '00000000')))
+        assert store.size('a', '00000000') == store.inspect('a', '00000000') == frame.shape[:2] == (24, 32)
+
+    def test_grey_16_bit_and_alpha_become_bgr(self, tmp_path):
+        (tmp_path / 'a').mkdir()
+        cv2.imwrite(str(tmp_path / 'a/grey.png'), np.full((4, 6), 70, np.uint8))
+        cv2.imwrite(str(tmp_path / 'a/deep.png'), np.full((4, 6, 3), 70 * 257, np.uint16))
+        cv2.imwrite(str(tmp_path / 'a/alpha.png'), np.full((4, 6, 4), 70, np.uint8))
+        store = open_store(tmp_path)
+        for frame in store.clips()['a']:
+            np.testing.assert_array_equal(store.read('a', frame), np.full((4, 6, 3), 70, np.uint8))
+
+    def test_two_files_of_one_frame(self, make_tree):
+        root = make_tree('clips', {'a': 2})
+        shutil.copy(root / 'a/00000001.png', root / 'a/00000001.jpg')
+        with pytest.raises(DBLRError, match='00000001.jpg and 00000001.png'):
+            open_store(root)
+
+    @pytest.mark.parametrize('data', [b'', b'this is no image', b'\x89PNG\r\n\x1a\n'])
+    def test_decode_error_names_the_file(self, make_tree, data):
+        root = make_tree('clips', {'a': 2})
+        (root / 'a/00000001.png').write_bytes(data)
+        with pytest.raises(DBLRError, match='a/00000001.png'):
+            open_store(root).read('a', '00000001')
+
+    def test_folder_that_cannot_be_listed(self, make_tree):
+        root = make_tree('clips', {'a': 2})
+        (root / 'loop').symlink_to('loop')
+        with pytest.raises(DBLRError, match='loop cannot be listed'):
+            open_store(root)
+
+    def test_file_removed_later(self, make_tree):
+        root = make_tree('clips', {'a': 2})
+        store = open_store(root)
+        (root / 'a/00000001.png').unlink()
+        with pytest.raises(DBLRError, match='a/00000001.png cannot be read'):
+            store.read('a', '00000001')
+
+
+class TestOpenStore:
+    def test_backend_must_agree_with_the_path(self, make_tree, database):
+        folder = make_tree('folder', {'a': 1})
+        assert isinstance(open_store(folder, {'type': 'disk'}), FolderStore)
+        assert isinstance(open_store(database, {'type': 'lmdb'}), LmdbStore)
+        with pytest.raises(DBLRError, match="'lmdb', but .*folder"):
+            open_store(folder, {'type': 'lmdb'})
+        with pytest.raises(DBLRError, match="'disk', but .*x.lmdb"):
+            open_store(database, {'type': 'disk'})
+        with pytest.raises(DBLRError, match="did you mean 'disk'"):
+            open_store(folder, {'type': 'disc'})
+
+    def test_missing_and_not_a_folder(self, tmp_path):
+        (tmp_path / 'file').write_text('')
+        with pytest.raises(DBLRError, match='absent does not exist'):
+            open_store(tmp_path / 'absent')
+        with pytest.raises(DBLRError, match='file is not a folder'):
+            open_store(tmp_path / 'file')
+        with pytest.raises(DBLRError, match='absent.lmdb is not a folder'):
+            open_store(tmp_path / 'absent.lmdb')
+
+
+class TestLmdb:
+    def test_same_frames_as_the_folder(self, database):
+        folder, lmdb_store = open_store(database.parent / 'clips'), open_store(database)
+        assert lmdb_store.clips() == folder.clips()
+        for frame in folder.clips()['alpha']:
+            np.testing.assert_array_equal(lmdb_store.read('alpha', frame), folder.read('alpha', frame))
+            assert lmdb_store.inspect('alpha', frame) == lmdb_store.size('alpha', frame) == (24, 32)
+        assert os.path.basename(lmdb_store.where('alpha', '00000001')) == '00000001'
+
+    def test_one_environment_for_two_stores_and_two_spellings(self, database):
+        (database.parent / 'link.lmdb').symlink_to(database)
+        first, second = open_store(database), open_store(database.parent / 'link.lmdb')
+        np.testing.assert_array_equal(first.read('alpha', '00000000'), second.read('alpha', '00000000'))
+        assert shared_environment(first.root) is shared_environment(second.root)
+
+    @pytest.mark.parametrize('generations', [1, 2])
+    def test_forked_child_reads_while_the_parent_holds_the_database(self, database, generations):
+        store = open_store(database)
+        expected = store.read('alpha', '00000001')
+        held = shared_environment(database)
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(generations - 1):
+                store.read('alpha', '00000001')
+                if child := os.fork():
+                    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            same = np.array_equal(store.read('alpha', '00000001'), expected)
+            os._exit(0 if same and shared_environment(database) is not held else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert shared_environment(database) is held
+        np.testing.assert_array_equal(store.read('alpha', '00000001'), expected)
+
+    def test_pickles_after_reading(self, database):
+        store = open_store(database)
+        expected = store.read('alpha', '00000002')
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read('alpha', '00000002'), expected)
+
+    def test_database_written_again_under_the_same_path(self, database, make_tree):
+        before = open_store(database).read('alpha', '00000000')
+        shutil.rmtree(database)
+        write_lmdb(make_tree('others', {'alpha': 3}, first_mark=50), database, progress=False)
+        after = open_store(database).read('alpha', '00000000')
+        assert before[0, 0, 0] == 0 and after[0, 0, 0] == 50
+
+    def test_missing_key(self, database):
+        with open(database / 'meta_info.txt', 'a') as file:
+            file.write('alpha/00000099.png (24,32,3) 1\n')
+        for method in ('read', 'inspect'):
+            with pytest.raises(DBLRError, match=r"key 'alpha/00000099' is not in .*x\.lmdb"):
+                getattr(open_store(database), method)('alpha', '00000099')
+
+    def test_size_other_than_in_meta_info(self, database):
+        meta = database / 'meta_info.txt'
+        meta.write_text(meta.read_text().replace('(24,32,3)', '(24,33,3)'))
+        with pytest.raises(DBLRError, match=r"key 'alpha/00000000' of .*x\.lmdb is \(24, 32\).*\(24, 33\)"):
+            open_store(database).read('alpha', '00000000')
+
+    @pytest.mark.parametrize(
+        'line, message',
+        [
+            ('alpha/00000007.png 24,32,3 1', 'is not'),
+            ('00000007.png (24,32,3) 1', 'is not'),
+            ('alpha/00000001.jpg (24,32,3) 1', 'listed twice'),
+        ],
+    )
+    def test_meta_info_faults_name_the_line(self, database, line, message):
+        with open(database / 'meta_info.txt', 'a') as file:
+            file.write(line + '\n')
+        with pytest.raises(DBLRError, match=rf'meta_info\.txt:4: .*{message}'):
+            open_store(database)
+
+    def test_meta_info_missing_or_empty(self, database):
+        (database / 'meta_info.txt').write_text('')
+        with pytest.raises(DBLRError, match='no clips'):
+            open_store(database)
+        (database / 'meta_info.txt').unlink()
+        with pytest.raises(DBLRError, match='meta_info.txt cannot be read'):
+            open_store(database)
+
+    def test_incompletely_copied_database(self, database):
+        data = (database / 'data.mdb').read_bytes()
+        (database / 'data.mdb').write_bytes(data[: len(data) // 2])
+        with pytest.raises(DBLRError, match=r'x\.lmdb/data\.mdb is truncated'):
+            open_store(database).inspect('alpha', '00000000')
+
+    def test_damaged_pages(self, database):
+        data = (database / 'data.mdb').read_bytes()
+        meta_pages = 2 * 4096
+        (database / 'data.mdb').write_bytes(data[:meta_pages] + bytes(len(data) - meta_pages))
+        with pytest.raises(DBLRError, match=r"key 'alpha/00000000' of .*x\.lmdb is unreadable"):
+            open_store(database).read('alpha', '00000000')
+
+    @pytest.mark.parametrize('data', [None, b'junk' * 5000])
+    def test_damaged_database(self, database, data):
+        (database / 'data.mdb').unlink() if data is None else (database / 'data.mdb').write_bytes(data)
+        with pytest.raises(DBLRError, match='x.lmdb cannot be opened'):
+            open_store(database).read('alpha', '00000000')
