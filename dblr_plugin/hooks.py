@@ -35,7 +35,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     """
     # these import the registries, which may still be filling when this module is imported
     from dblr_plugin.models.resume import load_resume_state
-    from dblr_plugin.options import check_machine, check_option_file
+    from dblr_plugin.options import check_option_file, check_options
 
     show_errors_in_one_line()
     sys.argv[1:] = _torchrun_arguments(sys.argv[1:])
@@ -45,7 +45,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     if path is not None:
         check_option_file(path, is_train)
     opt, args = _basicsr_parse_options(root_path, is_train)
-    check_machine(opt)
+    check_options(opt)
     for name in ('__main__', 'basicsr.train'):
         if hasattr(sys.modules.get(name), 'load_resume_state'):
             sys.modules[name].load_resume_state = load_resume_state

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable
 
 import basicsr
 import torch
@@ -13,9 +13,9 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.models import VideoDeblurModel
+from dblr_plugin.models.video_deblur_model import VideoDeblurModel, network_argument
 
-__all__ = ['check_machine', 'check_option_file']
+__all__ = ['check_option_file', 'check_options']
 
 _COMMON = {'name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path'}
 _REQUIRED = {True: _COMMON | {'train', 'logger'}, False: _COMMON | {'val'}}
@@ -71,11 +71,12 @@ def check_option_file(path: str, is_train: bool) -> None:
     _OptionFile(path, is_train).check(root)
 
 
-def check_machine(opt: dict) -> None:
-    """Refuses options that this machine cannot run.
+def check_options(opt: dict) -> None:
+    """Refuses parsed options that contradict each other or that this machine cannot run.
 
     Raises:
-        DBLRError: If more GPUs are asked for than there are, or a prefetcher that cannot work.
+        DBLRError: If more GPUs are asked for than there are, a prefetcher cannot work, or the windows of a data set
+            have another length than the network's.
     """
     found = torch.cuda.device_count()
     if opt['num_gpu'] > found:
@@ -86,6 +87,13 @@ def check_machine(opt: dict) -> None:
             raise DBLRError(f'datasets.{name}.prefetch_mode: cpu hangs when a frame cannot be read; remove the line')
         if mode == 'cuda' and opt['num_gpu'] == 0:
             raise DBLRError(f'datasets.{name}.prefetch_mode: cuda needs a GPU; remove the line')
+    frames = network_argument(opt['network_g'], 'num_frame', None)
+    for name, dataset in opt['datasets'].items():
+        if frames is not None and dataset.get('num_frame', 5) != frames:
+            raise DBLRError(
+                f'datasets.{name}.num_frame is {dataset.get("num_frame", 5)}, but network_g takes windows of {frames} '
+                f'frames; set both alike'
+            )
 
 
 class _OptionFile:

@@ -11,11 +11,13 @@ Clips that are complete are reused; trainings and tests run anew, and BasicSR ar
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,26 +66,29 @@ class Demo:
         Raises:
             DBLRError: A step failed, or DBLRNet did not beat the blurry input.
         """
-        window = FAST_WINDOW if self.fast else None
-        recipe = self._timed('clips', lambda: make_clips(find_footage(), self.root / 'datasets/demo', window))
+        with self._timed('clips'):
+            window = FAST_WINDOW if self.fast else None
+            recipe = make_clips(find_footage(), self.root / 'datasets/demo', window)
         for method in METHODS:
             if method.training:
-                self._timed(method.training, lambda name=method.training: self._plugin('train', name))
+                self._plugin('train', method.training)
         for method in METHODS:
-            self._timed(method.test, lambda name=method.test: self._plugin('test', name))
+            self._plugin('test', method.test)
         self._report(recipe)
 
-    def _timed(self, name: str, step: Callable[[], Any]) -> Any:
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
-        result = step()
-        self.seconds[name] = round(time.perf_counter() - start, 1)
-        return result
+        yield
+        self.seconds[step] = round(time.perf_counter() - start, 1)
 
     def _plugin(self, program: str, name: str) -> None:
         """Runs ``python -m dblr_plugin.train`` or ``.test``, as a user would type it, on ``options/<name>.yml``."""
-        command = [sys.executable, '-m', f'dblr_plugin.{program}', '-opt', str(self._option_file(name))]
-        print(f'\n$ {shlex.join(["python", *command[1:]])}', flush=True)
-        code = subprocess.run(command, cwd=self.root, check=False).returncode
+        option_file = os.path.relpath(self._option_file(name), self.root)
+        arguments = ['-m', f'dblr_plugin.{program}', '-opt', option_file]
+        print(f'\n$ {shlex.join(["python", *arguments])}', flush=True)
+        with self._timed(name):
+            code = subprocess.run([sys.executable, *arguments], cwd=self.root, check=False).returncode
         if code:
             raise DBLRError(f'{program} {name} ended with exit status {code}; the reason stands above')
 
@@ -94,7 +99,7 @@ class Demo:
         options = yaml.safe_load(path.read_text())
         for key, value in FAST_OPTIONS.items():
             _replace(options, key.split(':'), value)
-        derived = (self.root / 'options' / path.name).resolve()
+        derived = self.root / 'options' / path.name
         derived.parent.mkdir(parents=True, exist_ok=True)
         derived.write_text(yaml.safe_dump(options, sort_keys=False))
         return derived

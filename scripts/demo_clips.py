@@ -64,7 +64,7 @@ def make_clips(footage: Path, root: Path, window: tuple[int, int] | None = None)
     Args:
         footage: The video.
         root: Folder of the clips. It appears when all of them are written; an outdated one is replaced.
-        window: Height and width of the central window to keep; the whole frame without it.
+        window: Height and width of the upper left window to keep; the whole frame without it.
 
     Returns:
         How the clips were made: footage, exposure, window, spans, and the number of frames of each clip.
@@ -112,12 +112,7 @@ def _read(footage: Path, window: tuple[int, int] | None) -> list[np.ndarray]:
     frames = list(islice(read_video(footage), wanted))
     if len(frames) < wanted:
         raise DBLRError(f'{footage}: {wanted} frames are needed, it has {len(frames)}')
-    return [_central(frame, window) for frame in frames] if window else frames
-
-
-def _central(frame: np.ndarray, window: tuple[int, int]) -> np.ndarray:
-    top, left = ((have - want) // 2 for have, want in zip(frame.shape, window, strict=False))
-    return frame[top : top + window[0], left : left + window[1]]
+    return [frame[: window[0], : window[1]] for frame in frames] if window else frames
 
 
 def _write_span(frames: Sequence[np.ndarray], root: Path, span: Span) -> dict[str, int]:

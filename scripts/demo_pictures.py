@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 matplotlib.use('Agg')
 
 __all__ = ['draw_comparison', 'draw_curves', 'most_blurred_crop']
+
+#: iterations and values
+Curve = tuple[list[int], list[float]]
 
 CROP = (120, 160)
 TRAININGS = tuple((method.label, method.training) for method in METHODS if method.training)
@@ -79,17 +81,26 @@ def draw_curves(root: Path, figures: dict[str, dict], path: Path) -> None:
     content, adversarial, psnr = figure.subplots(1, 3)
     for label, training in TRAININGS:
         losses = _losses(root / 'tb_logger' / training)
-        content.plot(*losses.pop('l_g_pix', None) or losses.pop('l_pix'), label=label)
-        for name, points in losses.items():
-            adversarial.plot(*points, label=f'{label} {name}')
-        entries = json.loads((root / 'experiments' / training / 'metrics.json').read_text())
-        psnr.plot([e['iter'] for e in entries], [e['mean']['psnr'] for e in entries], marker='o', label=label)
+        content.plot(*losses.get('l_g_pix', losses.get('l_pix')), label=label)
+        if 'l_g_gan' in losses:
+            _plot_adversarial(adversarial, losses)
+        psnr.plot(*_validations(root / 'experiments' / training), marker='o', label=label)
     psnr.axhline(figures['blurry input']['mean']['psnr'], color='grey', linestyle='--', label='blurry input')
     content.set_yscale('log')
     _finish(content, 'Content loss (mean squared error of Y)')
-    _finish(adversarial, 'Adversarial losses')
+    _finish(adversarial, 'Adversarial losses of DBLRGAN')
     _finish(psnr, 'PSNR on the validation clips (dB)')
     figure.savefig(path, dpi=110)
+
+
+def _plot_adversarial(ax: Axes, losses: dict[str, Curve]) -> None:
+    """Draws the discriminator's losses, and the generator's on a scale of its own: alpha makes it small."""
+    ax.plot(*losses['l_d_real'], label='D, sharp frames')
+    ax.plot(*losses['l_d_fake'], label='D, restored frames')
+    ax.plot([], [], 'C2', label='G, times alpha (right scale)')
+    right = ax.twinx()
+    right.plot(*losses['l_g_gan'], 'C2')
+    right.ticklabel_format(style='sci', scilimits=(0, 0))
 
 
 def _finish(ax: Axes, title: str) -> None:
@@ -98,8 +109,8 @@ def _finish(ax: Axes, title: str) -> None:
     ax.legend()
 
 
-def _losses(folder: Path) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
-    """Reads BasicSR's TensorBoard log: name -> iterations and values."""
+def _losses(folder: Path) -> dict[str, Curve]:
+    """Reads BasicSR's TensorBoard log: the curve of each loss by its name."""
     log = EventAccumulator(str(folder))
     log.Reload()
     curves = {}
@@ -108,6 +119,12 @@ def _losses(folder: Path) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
             events = log.Scalars(tag)
             curves[tag.removeprefix('losses/')] = ([e.step for e in events], [e.value for e in events])
     return curves
+
+
+def _validations(folder: Path) -> Curve:
+    """Reads the mean PSNR of a training's validations."""
+    entries = json.loads((folder / 'metrics.json').read_text())
+    return [entry['iter'] for entry in entries], [entry['mean']['psnr'] for entry in entries]
 
 
 def _restored(root: Path, test: str, clip: str, frame: str) -> Path:

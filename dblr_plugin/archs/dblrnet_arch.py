@@ -184,4 +184,8 @@ def rename_simdeblur_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state: Weights whose keys start with ``L_in``, ``Ln`` and ``L_out``.
     """
     prefixes = {'L_in.0.': 'conv_l1.', 'L_in.2.': 'conv_l2.', 'Ln.': 'body.', 'L_out.': 'reconstruction.'}
-    return {new + key[len(old) :]: v for key, v in state.items() for old, new in prefixes.items() if key.startswith(old)}
+    renamed = {}
+    for key, value in state.items():
+        old = next((p for p in prefixes if key.startswith(p)), '')
+        renamed[prefixes.get(old, '') + key[len(old) :]] = value
+    return renamed

@@ -24,7 +24,7 @@ from dblr_plugin.models.checkpoint import load_weights, save_atomically
 from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
 from dblr_plugin.models.validation import Scores, protocol_name, score_dataset, summarise
 
-__all__ = ['VideoDeblurModel']
+__all__ = ['VideoDeblurModel', 'network_argument']
 
 
 @MODEL_REGISTRY.register()
@@ -39,9 +39,11 @@ class VideoDeblurModel(SRModel):
     """
 
     def __init__(self, opt: dict) -> None:
-        self.num_in_ch = _num_in_ch(opt['network_g'])
+        self.num_in_ch = network_argument(opt['network_g'], 'num_in_ch', 3)
         self.validated: dict[str, int] = {}  # data set -> iteration of its newest figures
         super().__init__(opt)
+        # BasicSR's trainer warns of what this class does support
+        get_root_logger().addFilter(lambda record: 'Multiple validation datasets' not in str(record.msg))
 
     # ------------------------------------------------------------------ networks
 
@@ -223,9 +225,15 @@ class VideoDeblurModel(SRModel):
         os.replace(partial, path)
 
 
-def _num_in_ch(network: dict) -> int:
-    """The channels a network takes: its ``num_in_ch`` option, or that argument's default in the class."""
-    if 'num_in_ch' in network:
-        return network['num_in_ch']
-    argument = inspect.signature(ARCH_REGISTRY.get(network['type'])).parameters.get('num_in_ch')
-    return 3 if argument is None else argument.default
+def network_argument(network: dict, name: str, missing: object) -> object:
+    """An argument of a network's class: as its options give it, else the class's default.
+
+    Args:
+        network: ``network_g`` or ``network_d`` of the options.
+        name: The argument, such as ``num_in_ch``.
+        missing: Returned for a class that has no such argument.
+    """
+    if name in network:
+        return network[name]
+    argument = inspect.signature(ARCH_REGISTRY.get(network['type'])).parameters.get(name)
+    return missing if argument is None else argument.default

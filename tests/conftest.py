@@ -1,0 +1,108 @@
+"""Real footage in miniature: moving texture, blurred by averaging, as folders of PNG frames."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+SIZE = (48, 48)
+
+
+def _write_clip(root: Path, clip: str, seed: int, frames: int) -> None:
+    texture = cv2.GaussianBlur(np.random.default_rng(seed).random((SIZE[0], SIZE[1] + 2 * frames + 4, 3)), (0, 0), 2)
+    texture = (texture - texture.min()) / np.ptp(texture) * 255
+    for side in ('gt', 'lq'):
+        (root / side / clip).mkdir(parents=True)
+    for i in range(frames):
+        views = [texture[:, 2 * i + d : 2 * i + d + SIZE[1]] for d in range(5)]
+        for side, frame in (('gt', views[2]), ('lq', np.mean(views, axis=0))):
+            assert cv2.imwrite(str(root / side / clip / f'{i:08d}.png'), frame.round().astype(np.uint8))
+
+
+@pytest.fixture(scope='session')
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``train/{lq,gt}/{a,b}`` and ``val/{lq,gt}/{v,w}``, 8 and 6 frames of 48x48."""
+    root = tmp_path_factory.mktemp('footage')
+    clips = [('train', 'a', 8), ('train', 'b', 8), ('val', 'v', 6), ('val', 'w', 6)]
+    for seed, (part, clip, frames) in enumerate(clips):
+        _write_clip(root / part, clip, seed, frames)
+    return root
+
+
+_NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True}
+_METRICS = {
+    'psnr': {'type': 'calculate_psnr', 'crop_border': 0},
+    'ssim': {'type': 'calculate_ssim', 'crop_border': 0},
+}
+
+
+def _test_set(footage: Path, name: str = 'V') -> dict:
+    roots = {'dataroot_lq': str(footage / 'val/lq'), 'dataroot_gt': str(footage / 'val/gt')}
+    return {'name': name, 'type': 'VideoDeblurTestDataset', **roots}
+
+
+@pytest.fixture
+def train_options(footage: Path) -> dict:
+    """Options of a small DBLRNet training; a test changes its own copy."""
+    train_set = {
+        'name': 'T',
+        'type': 'VideoDeblurDataset',
+        'dataroot_lq': str(footage / 'train/lq'),
+        'dataroot_gt': str(footage / 'train/gt'),
+        'gt_size': 32,
+        'use_hflip': True,
+        'num_worker_per_gpu': 0,
+        'batch_size_per_gpu': 4,
+        'dataset_enlarge_ratio': 100,
+    }
+    return copy.deepcopy(
+        {
+            'name': 'net',
+            'model_type': 'VideoDeblurModel',
+            'scale': 1,
+            'num_gpu': 0,
+            'manual_seed': 0,
+            'datasets': {'train': train_set, 'val': _test_set(footage)},
+            'network_g': _NETWORK,
+            'path': {'pretrain_network_g': None},
+            'train': {
+                'optim_g': {'type': 'Adam', 'lr': 1e-3},
+                'scheduler': {'type': 'MultiStepLR', 'milestones': [1000], 'gamma': 0.5},
+                'total_iter': 10,
+                'pixel_opt': {'type': 'MSELoss'},
+            },
+            'val': {'val_freq': 1000, 'save_img': False, 'pbar': False, 'metrics': _METRICS},
+            'logger': {'print_freq': 5, 'save_checkpoint_freq': 5, 'use_tb_logger': True},
+        }
+    )
+
+
+@pytest.fixture
+def gan_options(train_options: dict) -> dict:
+    """Options of a small DBLRGAN training."""
+    train_options |= {
+        'name': 'gan',
+        'model_type': 'DBLRGANModel',
+        'network_d': {'type': 'DBLRDiscriminator', 'num_feat': 8, 'num_fc': 16},
+    }
+    train_options['train'] |= {
+        'optim_d': {'type': 'Adam', 'lr': 1e-4},
+        'gan_opt': {'type': 'MinimaxGANLoss', 'loss_weight': 2e-4},
+    }
+    return train_options
+
+
+@pytest.fixture
+def test_options(train_options: dict, footage: Path) -> dict:
+    """Options that test the same network."""
+    return {
+        **{k: train_options[k] for k in ('model_type', 'scale', 'num_gpu', 'manual_seed', 'network_g', 'path', 'val')},
+        'name': 'tested',
+        'datasets': {'test': _test_set(footage)},
+    }

@@ -1,0 +1,210 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from basicsr.metrics import calculate_psnr
+from basicsr.models import build_model
+from basicsr.utils import tensor2img
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from dblr_plugin.errors import DBLRError
+
+
+def parsed(options: dict, root) -> dict:
+    """What BasicSR's parse_options adds."""
+    folder = root / options['name']
+    options |= {'dist': False, 'rank': 0, 'world_size': 1, 'is_train': True, 'auto_resume': False}
+    for phase, dataset in options['datasets'].items():
+        dataset |= {'phase': phase.split('_')[0], 'scale': 1}
+    for name, place in {'models': 'models', 'training_states': 'states', 'visualization': 'vis', 'log': '.'}.items():
+        options['path'][name] = str(folder / place)
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def batch(channels: int = 3) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        'lq': torch.rand(4, 5, channels, 32, 32, generator=generator),
+        'gt': torch.rand(4, channels, 32, 32, generator=generator),
+    }
+
+
+def train(model, steps: int = 3) -> None:
+    for i in range(1, steps + 1):
+        model.update_learning_rate(i)
+        model.feed_data(batch())
+        model.optimize_parameters(i)
+
+
+def snapshot(net) -> dict:
+    return {k: v.clone() for k, v in net.state_dict().items()}
+
+
+class TestTraining:
+    @pytest.mark.parametrize('channels', [1, 3])
+    def test_network_sees_its_colour(self, train_options, tmp_path, channels):
+        train_options['network_g'] |= {'num_in_ch': channels, 'num_out_ch': channels}
+        model = build_model(parsed(train_options, tmp_path))
+        model.feed_data(batch())
+        assert model.lq.shape == (4, 5, channels, 32, 32) and model.gt.shape == (4, channels, 32, 32)
+        before = snapshot(model.net_g)
+        train(model, 1)
+        assert not torch.equal(before['reconstruction.4.weight'], model.net_g.reconstruction[4].weight)
+
+    def test_ema_holds_batchnorm_statistics(self, train_options, tmp_path):
+        """BasicSR's leaves them at their initial values."""
+        train_options['train']['ema_decay'] = 0.9
+        model = build_model(parsed(train_options, tmp_path))
+        start = snapshot(model.net_g)['conv_l1.weight']
+        train(model, 1)
+        current, averaged = model.net_g.state_dict(), model.net_g_ema.state_dict()
+        assert averaged['body.0.convs.1.num_batches_tracked'] == 1
+        assert torch.equal(averaged['body.0.convs.1.running_mean'], current['body.0.convs.1.running_mean'])
+        torch.testing.assert_close(averaged['conv_l1.weight'], 0.9 * start + 0.1 * current['conv_l1.weight'])
+
+    def test_frozen_batchnorm_keeps_its_statistics(self, gan_options, tmp_path):
+        gan_options['train']['freeze_bn'] = True
+        model = build_model(parsed(gan_options, tmp_path))
+        model.nondist_validation(val_loader(gan_options), 1, None, False)  # which must not thaw it
+        before = snapshot(model.net_g), snapshot(model.net_d)
+        train(model)
+        for net, old in zip((model.net_g, model.net_d), before, strict=True):
+            for name, module in net.named_modules():
+                if isinstance(module, _BatchNorm):
+                    assert torch.equal(module.running_mean, old[f'{name}.running_mean'])
+        assert not torch.equal(before[0]['reconstruction.4.weight'], model.net_g.reconstruction[4].weight)
+
+    def test_gan_updates_both_networks_in_turn(self, gan_options, tmp_path):
+        model = build_model(parsed(gan_options, tmp_path))
+        before = snapshot(model.net_g), snapshot(model.net_d)
+        train(model, 1)
+        assert not torch.equal(before[0]['reconstruction.4.weight'], model.net_g.reconstruction[4].weight)
+        assert not torch.equal(before[1]['features.0.weight'], model.net_d.features[0].weight)
+        log = model.get_current_log()
+        assert {'l_g_pix', 'l_g_gan', 'l_d_real', 'l_d_fake', 'out_d_real', 'out_d_fake'} <= log.keys()
+        assert log['l_g_gan'] < 0  # alpha * log(1 - D)
+
+    def test_discriminator_alone_at_first(self, gan_options, tmp_path):
+        gan_options['train']['net_d_init_iters'] = 3
+        model = build_model(parsed(gan_options, tmp_path))
+        start = snapshot(model.net_g)
+        train(model, 3)
+        assert all(torch.equal(p, start[n]) for n, p in model.net_g.named_parameters())
+        model.feed_data(batch())
+        model.optimize_parameters(4)
+        assert not torch.equal(start['reconstruction.4.weight'], model.net_g.reconstruction[4].weight)
+
+    def test_vanilla_loss_can_take_its_place(self, gan_options, tmp_path):
+        gan_options['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 2e-4}
+        model = build_model(parsed(gan_options, tmp_path))
+        train(model, 1)
+        assert model.get_current_log()['l_g_gan'] > 0
+
+    def test_basicsrs_edvr_trains_and_validates(self, train_options, tmp_path):
+        """RGB, deformable convolution, and sizes that must be multiples of 16: 48x40 has to be padded."""
+        train_options['network_g'] = {
+            'type': 'EDVR', 'num_feat': 8, 'deformable_groups': 1, 'num_extract_block': 1, 'num_reconstruct_block': 1,
+            'hr_in': True, 'with_predeblur': True,
+        }  # fmt: skip
+        train_options['val']['pad_multiple'] = 16
+        model = build_model(parsed(train_options, tmp_path))
+        train(model, 1)
+        assert model.restorer()(torch.rand(1, 5, 3, 48, 40)).shape == (1, 3, 48, 40)
+
+
+class TestCheckpoints:
+    def test_saved_networks_load_again(self, train_options, tmp_path):
+        train_options['train']['ema_decay'] = 0.9
+        options = parsed(train_options, tmp_path)
+        model = build_model(options)
+        train(model)
+        model.save(0, 3)
+        options['path']['pretrain_network_g'] = str(tmp_path / 'net/models/net_g_3.pth')
+        again = build_model(options)
+        for name in ('net_g', 'net_g_ema'):
+            old, new = snapshot(getattr(model, name)), snapshot(getattr(again, name))
+            assert all(torch.equal(old[k], new[k]) for k in old)
+
+    def test_full_disk_costs_one_checkpoint_but_never_the_last(self, train_options, tmp_path, caplog):
+        model = build_model(parsed(train_options, tmp_path))
+        (tmp_path / 'net/models').rmdir()
+        model.save(0, 3)  # training goes on
+        with pytest.raises(DBLRError, match='net_g_latest.pth could not be saved'):
+            model.save(0, -1)
+
+
+def val_loader(options: dict, name: str = 'val') -> DataLoader:
+    return DataLoader(build_dataset(options['datasets'][name]))
+
+
+class TestValidation:
+    def test_figures_are_those_of_the_frames(self, train_options, tmp_path):
+        options = parsed(train_options, tmp_path)
+        model = build_model(options)
+        train(model)
+        loader = val_loader(options)
+        model.nondist_validation(loader, 3, None, False)
+        restore = model.restorer()
+        by_clip: dict[str, list[float]] = {}
+        for sample in loader:
+            images = [tensor2img(restore(sample['lq'])), tensor2img(sample['gt'])]
+            by_clip.setdefault(sample['folder'][0], []).append(calculate_psnr(*images, crop_border=0))
+        entry = json.loads((tmp_path / 'net/metrics.json').read_text())[0]
+        assert entry['protocol'] == 'basicsr' and entry['iter'] == 3 and entry['dataset'] == 'V'
+        assert {c: f['psnr'] for c, f in entry['clips'].items()} == {c: np.mean(v) for c, v in by_clip.items()}
+        assert entry['mean']['psnr'] == np.mean([np.mean(v) for v in by_clip.values()])
+
+    def test_sets_with_the_same_clips_stay_apart(self, train_options, tmp_path):
+        second = {**train_options['datasets']['val'], 'name': 'W', 'padding': 'circle'}
+        train_options['datasets']['val_2'] = second
+        options = parsed(train_options, tmp_path)
+        model = build_model(options)
+        train(model, 30)
+        with SummaryWriter(tmp_path / 'tb') as writer:
+            for name in ('val', 'val_2'):
+                model.nondist_validation(val_loader(options, name), 3, writer, False)
+        events = EventAccumulator(str(tmp_path / 'tb')).Reload()
+        entries = json.loads((tmp_path / 'net/metrics.json').read_text())
+        assert [e['dataset'] for e in entries] == ['V', 'W']
+        assert entries[0]['mean']['psnr'] != entries[1]['mean']['psnr']
+        for tag, value in (
+            ('metrics/V/psnr', entries[0]['mean']['psnr']),
+            ('metrics/W/psnr/v', entries[1]['clips']['v']['psnr']),
+        ):
+            assert events.Scalars(tag)[0].value == pytest.approx(value, rel=1e-6)
+
+    def test_images_while_training(self, train_options, tmp_path):
+        options = parsed(train_options, tmp_path)
+        build_model(options).nondist_validation(val_loader(options), 7, None, True)
+        images = sorted(p.relative_to(tmp_path / 'net/vis').as_posix() for p in (tmp_path / 'net/vis').rglob('*.png'))
+        assert images == [f'V/{c}/{i:08d}_7.png' for c in 'vw' for i in range(6)]
+
+    @pytest.mark.parametrize('remove', ['metrics', 'dataroot_gt'])
+    def test_without_metrics_or_ground_truth(self, train_options, tmp_path, remove):
+        options = parsed(train_options, tmp_path)
+        options['val'].pop(remove, None)
+        options['datasets']['val'].pop(remove, None)
+        build_model(options).nondist_validation(val_loader(options), 1, None, True)
+        assert len(list((tmp_path / 'net/vis').rglob('*.png'))) == 12
+        assert not (tmp_path / 'net/metrics.json').exists()
+
+    def test_last_validation_is_not_repeated_and_counts_right(self, train_options, tmp_path):
+        """BasicSR validates again at the end, with a counter beyond total_iter."""
+        options = parsed(train_options, tmp_path)
+        model, loader = build_model(options), val_loader(options)
+        for current_iter in (5, 10, 12):
+            model.nondist_validation(loader, current_iter, None, False)
+        assert [e['iter'] for e in json.loads((tmp_path / 'net/metrics.json').read_text())] == [5, 10]
+
+    def test_protocol_is_named(self, train_options, tmp_path):
+        for metric in train_options['val']['metrics'].values():
+            metric['test_y_channel'] = True
+        options = parsed(train_options, tmp_path)
+        build_model(options).nondist_validation(val_loader(options), 1, None, False)
+        assert json.loads((tmp_path / 'net/metrics.json').read_text())[0]['protocol'] == 'luma'

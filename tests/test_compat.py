@@ -1,0 +1,40 @@
+import subprocess
+import sys
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+
+
+def test_import_registers_everything_and_is_silent():
+    result = run(
+        'import dblr_plugin\n'
+        'from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY\n'
+        'assert {"DBLRNet", "DBLRDiscriminator", "MiddleFrame", "EDVR"} <= ARCH_REGISTRY.keys()\n'
+        'assert {"VideoDeblurDataset", "VideoDeblurTestDataset"} <= DATASET_REGISTRY.keys()\n'
+        'assert {"MinimaxGANLoss"} <= LOSS_REGISTRY.keys()\n'
+        'assert {"VideoDeblurModel", "DBLRGANModel"} <= MODEL_REGISTRY.keys()\n'
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
+
+
+def test_stock_basicsr_is_what_it_cures():
+    """Should this ever pass, the alias for functional_tensor has become needless."""
+    assert 'functional_tensor' in run('import basicsr').stderr
+
+
+def test_distutils_alias_serves_basicsrs_one_use():
+    """As on Python 3.12 and later, where distutils is gone."""
+    result = run(
+        'import importlib.util, sys\n'
+        'spec = importlib.util.find_spec\n'
+        'importlib.util.find_spec = lambda name, *a: None if name == "distutils" else spec(name, *a)\n'
+        'from importlib.util import spec_from_file_location, module_from_spec\n'
+        'path = spec("dblr_plugin").submodule_search_locations[0] + "/compat.py"\n'
+        's = spec_from_file_location("compat", path); m = module_from_spec(s); s.loader.exec_module(m)\n'
+        'm._alias_distutils()\n'
+        'from distutils.version import LooseVersion\n'
+        'assert LooseVersion("0.29.2+cu130") >= LooseVersion("0.9.0") > LooseVersion("0.8.2a0")\n'
+        'assert sys.modules["distutils"].__spec__ is None\n'
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,126 @@
+"""The demo: its data are split honestly, its clips reused, and a smoke run leaves everything it promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from dblr_plugin.errors import DBLRError
+
+SCRIPTS = Path(__file__).resolve().parent.parent / 'scripts'
+
+
+@pytest.fixture
+def clips(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import demo_clips
+
+    return demo_clips
+
+
+@pytest.fixture
+def footage(tmp_path: Path) -> Path:
+    """As many frames as the demo's footage has, each of one grey value, which is its number."""
+    path = tmp_path / 'footage.mkv'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('ffv1', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 24, 'bgr0'
+        for number in range(190):
+            frame = np.full((16, 24, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())
+    return path
+
+
+def _source_frames(folder: Path, exposure: int) -> set[int]:
+    """The numbers of all source frames that the clips of a folder were made of."""
+    reach = exposure // 2
+    centres = [int(cv2.imread(str(path))[0, 0, 0]) for path in folder.rglob('*.png')]
+    return {centre + offset for centre in centres for offset in range(-reach, reach + 1)}
+
+
+class TestClips:
+    def test_training_and_validation_share_no_source_frame(
+        self, clips: ModuleType, footage: Path, tmp_path: Path
+    ) -> None:
+        clips.make_clips(footage, tmp_path / 'demo')
+        train, val = (_source_frames(tmp_path / 'demo' / part / 'gt', clips.EXPOSURE) for part in ('train', 'val'))
+        assert not train & val
+        assert train == {*range(0, 81), *range(151, 190)}
+        assert val == set(range(81, 151))
+
+    def test_complete_clips_are_reused(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
+        recipe = clips.make_clips(footage, tmp_path / 'demo')
+        frame = tmp_path / 'demo/val/lq/shot1_0/00000000.png'
+        written = frame.stat().st_mtime_ns
+        assert clips.make_clips(footage, tmp_path / 'demo') == recipe
+        assert frame.stat().st_mtime_ns == written
+
+    def test_incomplete_clips_are_made_anew(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
+        clips.make_clips(footage, tmp_path / 'demo')
+        frame = tmp_path / 'demo/val/lq/shot1_0/00000000.png'
+        frame.unlink()
+        clips.make_clips(footage, tmp_path / 'demo')
+        assert frame.is_file()
+
+    def test_another_window_is_made_anew(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
+        clips.make_clips(footage, tmp_path / 'demo')
+        clips.make_clips(footage, tmp_path / 'demo', window=(8, 12))
+        assert cv2.imread(str(tmp_path / 'demo/val/lq/shot1_0/00000000.png')).shape == (8, 12, 3)
+
+    def test_footage_that_ends_too_early(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
+        content = footage.read_bytes()
+        footage.write_bytes(content[: len(content) // 2])
+        with pytest.raises(DBLRError, match=r'footage\.mkv'):
+            clips.make_clips(footage, tmp_path / 'demo')
+        assert not (tmp_path / 'demo').exists()
+
+
+def test_crop_is_where_pictures_differ_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from demo_pictures import most_blurred_crop
+
+    sharp = np.full((60, 80, 3), 100, np.uint8)
+    blurry = sharp.copy()
+    blurry[5, 70] = 110
+    blurry[30:40, 20:35] = 90
+    assert most_blurred_crop(blurry, sharp, (10, 15)) == (slice(30, 40), slice(20, 35))
+
+
+def test_a_demo_without_gain_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from demo_report import check_gain
+
+    figures = {'blurry input': {'mean': {'psnr': 25.2}}, 'DBLRNet': {'mean': {'psnr': 25.2}}}
+    with pytest.raises(DBLRError, match='does not beat'):
+        check_gain(figures)
+    figures['DBLRNet']['mean']['psnr'] = 27.0
+    check_gain(figures)
+
+
+@pytest.mark.slow
+def test_smoke_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / 'demo.py'), '--fast']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / 'results/demo_fast/results/demo'
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['smoke_run']
+    assert summary['protocol']['name'] == 'basicsr'
+    assert list(summary['figures']) == ['blurry input', 'DBLRNet', 'DBLRGAN']
+    assert {'python', 'torch', 'basicsr'} <= summary['versions'].keys()
+    assert (out / 'table.txt').read_text() in done.stdout
+    for label, entry in summary['figures'].items():
+        assert f'{entry["mean"]["psnr"]:.2f} / {entry["mean"]["ssim"]:.4f}' in done.stdout, label
+        assert entry['clips'].keys() == {'shot1_0', 'shot2_0'}
+    for picture in ('comparison.png', 'training.png'):
+        image = cv2.imread(str(out / picture))
+        assert image.shape[1] > 1000 and image.std() > 20

@@ -1,0 +1,124 @@
+"""The stock command, in real checkouts of BasicSR."""
+
+import hashlib
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import basicsr
+import pytest
+from processes import run_python, torchrun
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.link import link, option_files, unlink
+
+
+def checksums(root: Path) -> dict[str, str]:
+    files = (p for p in root.rglob('*') if p.is_file() and '__pycache__' not in p.parts)
+    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The package of the installed BasicSR laid out as a checkout that nobody installed: no version.py."""
+    root = tmp_path / 'BasicSR'
+    shutil.copytree(Path(basicsr.__path__[0]), root / 'basicsr', ignore=shutil.ignore_patterns('__pycache__'))
+    (root / 'basicsr/version.py').unlink()
+    (root / 'VERSION').write_text(importlib.metadata.version('basicsr') + '\n')
+    return root
+
+
+def test_unlink_removes_exactly_what_link_wrote(checkout):
+    before = checksums(checkout)
+    written = link(checkout)
+    assert set(checksums(checkout)) - set(before) == {
+        '.dblr_link.json', *(p.relative_to(checkout).as_posix() for p in written),
+    }  # fmt: skip
+    assert {f'options/{p.name}' for p in option_files()} <= set(checksums(checkout))
+    removed, kept = unlink(checkout)
+    assert (sorted(removed), kept) == (sorted(written), [])
+    assert checksums(checkout) == before
+    assert not (checkout / 'options').exists() and not (checkout / 'basicsr/basicsr').exists()
+
+
+def test_unlink_keeps_what_the_user_changed(checkout):
+    link(checkout)
+    mine = checkout / 'options/train_DBLRGAN.yml'
+    mine.write_text(mine.read_text() + '# mine\n')
+    assert unlink(checkout)[1] == [mine]
+    assert mine.exists()
+
+
+def test_refusals(checkout, tmp_path):
+    with pytest.raises(DBLRError, match='not a BasicSR checkout'):
+        link(tmp_path)
+    with pytest.raises(DBLRError, match='is not linked'):
+        unlink(checkout)
+    (checkout / 'options').mkdir()
+    (checkout / 'options/train_DBLRGAN.yml').write_text('mine')
+    with pytest.raises(DBLRError, match='has files of these names already: options/train_DBLRGAN.yml'):
+        link(checkout)
+    assert not (checkout / '.dblr_link.json').exists()
+    (checkout / 'options/train_DBLRGAN.yml').unlink()
+    link(checkout)
+    with pytest.raises(DBLRError, match='linked already'):
+        link(checkout)
+
+
+def lay_out_dvd(root: Path, footage: Path) -> None:
+    """The footage where the shipped option files look for DVD."""
+    for ours, theirs in (('train', 'train'), ('val', 'test')):
+        shutil.copytree(footage / ours, root / 'datasets/DVD' / theirs)
+
+
+SHORT = [
+    'datasets:train:gt_size=32', 'datasets:train:num_worker_per_gpu=1', 'datasets:train:batch_size_per_gpu=2',
+    'train:total_iter=2', 'val:val_freq=2', 'network_g:num_block=1', 'network_d:num_fc=16', 'network_d:num_feat=8',
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_stock_command_trains_dblrgan(checkout, footage):
+    link(checkout)
+    lay_out_dvd(checkout, footage)
+    short = ['--force_yml', *SHORT]
+    result = run_python('basicsr/train.py', '-opt', 'options/train_DBLRNet.yml', *short[:-2], cwd=checkout)
+    assert result.returncode == 0, result.stderr
+    result = run_python('basicsr/train.py', '-opt', 'options/train_DBLRGAN.yml', *short, cwd=checkout)
+    assert result.returncode == 0, result.stderr
+    assert 'Model [DBLRGANModel] is created' in result.stderr
+    assert 'DVD-test (protocol basicsr)' in result.stderr
+    assert (checkout / 'experiments/DBLRGAN/models/net_d_latest.pth').exists()
+    result = run_python('basicsr/test.py', '-opt', 'options/test_DBLRGAN.yml', '--force_yml', 'network_g:num_block=1',
+                        cwd=checkout)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(list((checkout / 'results').rglob('*.png'))) == 12
+
+
+@pytest.mark.slow
+def test_stock_command_under_torchrun(checkout, footage):
+    link(checkout)
+    lay_out_dvd(checkout, footage)
+    result = run_python(*torchrun(2, 'basicsr/train.py', '--launcher', 'pytorch', '-opt', 'options/train_DBLRNet.yml',
+                                  '--force_yml', *SHORT[:-2]), cwd=checkout)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert 'DVD-test (protocol basicsr)' in result.stderr
+
+
+@pytest.mark.slow
+def test_linked_checkout_without_the_plugin_still_works(checkout):
+    """The shims of a plugin that was uninstalled must not break BasicSR."""
+    link(checkout)
+    code = (
+        'import sys, importlib.util, torchvision.transforms.functional as F\n'
+        'sys.modules["torchvision.transforms.functional_tensor"] = F\n'
+        'find = importlib.util.find_spec\n'
+        'importlib.util.find_spec = lambda name, *a: None if name == "dblr_plugin" else find(name, *a)\n'
+        'sys.path.insert(0, "basicsr"); import basicsr; print(basicsr.__file__)'
+    )
+    result = subprocess.run([sys.executable, '-c', code], cwd=checkout, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(checkout / 'basicsr/__init__.py')
+    assert 'not installed' in result.stderr

@@ -1,0 +1,138 @@
+"""Training, testing and resuming as a user types them, on one and two processes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from processes import run_python, torchrun, write_options
+
+pytestmark = pytest.mark.slow
+
+
+def train(options: dict, cwd: Path, *arguments: str, processes: int = 1):
+    """Trains and returns the finished process; several processes without any launcher flag."""
+    path = write_options(cwd / f'{options["name"]}.yml', options)
+    module = ['-m', 'dblr_plugin.train', '-opt', path, *arguments]
+    result = run_python(*(module if processes == 1 else torchrun(processes, *module)), cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def weights(cwd: Path, name: str, net: str = 'net_g', at: str = 'latest') -> torch.Tensor:
+    params = torch.load(cwd / f'experiments/{name}/models/{net}_{at}.pth')['params']
+    return torch.cat([v.flatten().double() for k, v in params.items() if v.is_floating_point()])
+
+
+def test_dblrnet_then_dblrgan_then_test(train_options, gan_options, test_options, tmp_path):
+    """The main job, on footage a person could look at."""
+    net = {**gan_options, 'name': 'net', 'model_type': 'VideoDeblurModel'}
+    net['datasets']['train'] |= {'num_worker_per_gpu': 2, 'use_rot': True, 'random_reverse': True}
+    net['train'] = {**net['train'], 'total_iter': 150, 'ema_decay': 0.9}
+    train(net, tmp_path)
+    start = tmp_path / 'experiments/net/models/net_g_latest.pth'
+    gan = {**gan_options, 'path': {'pretrain_network_g': str(start), 'param_key_g': 'params_ema'}}
+    train(gan, tmp_path)
+
+    figures = {}
+    blurry = {'type': 'MiddleFrame'}
+    for name, network, path in (
+        ('blurry', blurry, None),
+        ('net', test_options['network_g'], start),
+        ('gan', test_options['network_g'], tmp_path / 'experiments/gan/models/net_g_latest.pth'),
+    ):
+        options = {**test_options, 'name': name, 'network_g': network}
+        options['path'] = {'pretrain_network_g': path and str(path)}
+        options['val'] = {**options['val'], 'save_img': True, 'suffix': 'restored'}
+        path = write_options(tmp_path / f'test_{name}.yml', options)
+        result = run_python('-m', 'dblr_plugin', 'test', '-opt', path, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        figures[name] = json.loads((tmp_path / f'results/{name}/metrics.json').read_text())[0]['mean']
+        assert (tmp_path / f'results/{name}/visualization/V/v/00000003_restored.png').exists()
+    assert figures['net']['psnr'] > figures['blurry']['psnr'] + 2
+    assert figures['gan']['psnr'] > figures['blurry']['psnr'] + 2
+
+
+@pytest.mark.parametrize('kind', ['net', 'gan'])
+def test_two_processes_equal_one_with_the_same_global_batch(gan_options, tmp_path, kind):
+    """Whole frames, no augmentation, BatchNorm frozen: only the way the gradients are summed differs."""
+    options = gan_options if kind == 'gan' else {**gan_options, 'name': 'net', 'model_type': 'VideoDeblurModel'}
+    options['datasets']['train'] |= {'gt_size': 48, 'use_hflip': False}
+    options['train'] |= {'freeze_bn': True, 'total_iter': 6}
+    # Adam divides by the gradients' size, and a larger eps keeps it from amplifying rounding of tiny ones
+    options['train']['optim_g'] |= {'eps': 1e-4}
+    options['train']['optim_d'] |= {'eps': 1e-4}
+    runs = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        options['datasets']['train']['batch_size_per_gpu'] = 4 // processes
+        train(options, folder, processes=processes)
+        runs[processes] = folder
+    for net in ('net_g', 'net_d') if kind == 'gan' else ('net_g',):
+        one, two = (weights(folder, options['name'], net) for folder in runs.values())
+        moved = (one - weights(runs[1], options['name'], net, '5')).norm()  # in one iteration
+        assert moved > 0
+        assert (one - two).norm() < 1e-2 * moved
+    one, two = (json.loads((f / f'experiments/{options["name"]}/metrics.json').read_text()) for f in runs.values())
+    for metric, value in one[0]['mean'].items():
+        assert two[0]['mean'][metric] == pytest.approx(value, abs=1e-3)
+
+
+def test_resume_after_an_interrupt(gan_options, tmp_path):
+    """Both ways of resuming continue at the saved iteration, past a damaged newer state."""
+    train(gan_options, tmp_path)
+    states = tmp_path / 'experiments/gan/training_states'
+    (states / '10.state').write_bytes((states / '10.state').read_bytes()[:100])
+    gan_options['train']['total_iter'] = 15
+    result = train(gan_options, tmp_path, '--auto_resume')
+    assert 'iter: 5.' in result.stderr and 'skipping' in result.stderr
+    assert (states / '15.state').exists()
+    assert not list((tmp_path / 'experiments').glob('gan_archived*'))
+
+    gan_options['path']['resume_state'] = str(states / '15.state')
+    gan_options['train']['total_iter'] = 20
+    elsewhere = tmp_path / 'elsewhere'
+    shutil.copytree(tmp_path / 'experiments', elsewhere / 'experiments')
+    result = train(gan_options, elsewhere)
+    assert 'iter: 15.' in result.stderr
+    assert torch.load(elsewhere / 'experiments/gan/training_states/20.state')['iter'] == 20
+
+
+@pytest.mark.parametrize(('trail', 'value', 'message'), [
+    ('network_g', {'type': 'DBLRnet'}, "no class 'DBLRnet' is registered; did you mean 'DBLRNet'?"),
+    ('dataroot_lq', 'nowhere', 'nowhere'),
+    ('pretrain', 'none.pth', 'none.pth: no such checkpoint'),
+])  # fmt: skip
+def test_a_mistake_is_one_line_and_fails(train_options, tmp_path, trail, value, message):
+    if trail == 'dataroot_lq':
+        train_options['datasets']['train'][trail] = value
+    elif trail == 'pretrain':
+        train_options['path']['pretrain_network_g'] = value
+    else:
+        train_options[trail] = value
+    path = write_options(tmp_path / 'net.yml', train_options)
+    result = run_python('-m', 'dblr_plugin', 'train', '-opt', path, cwd=tmp_path)
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith('dblr: error: ')]
+    assert len(lines) == 1 and message in lines[0]
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_frame_damaged_after_the_start_is_named(train_options, footage, tmp_path, workers):
+    """Its header and end are whole, so that only decoding it can tell; in a worker too."""
+    shutil.copytree(footage / 'train', tmp_path / 'train')
+    for path in (tmp_path / 'train/lq').rglob('*.png'):
+        content = bytearray(path.read_bytes())
+        content[60:-40] = bytes(len(content) - 100)
+        path.write_bytes(content)
+    train_options['datasets']['train'] |= {
+        'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt', 'num_worker_per_gpu': workers,
+    }  # fmt: skip
+    path = write_options(tmp_path / 'net.yml', train_options)
+    result = run_python('-m', 'dblr_plugin.train', '-opt', path, cwd=tmp_path)
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    error = result.stderr[result.stderr.index('dblr: error: ') :]
+    assert 'train/lq/' in error and '.png' in error and len(error.splitlines()) == 1
