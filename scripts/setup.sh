@@ -55,8 +55,8 @@ fi
 ensure_venv
 rm -f "$stamp"
 echo 'setup: installing into .venv (the first time a few GB are downloaded, most of it torch)'
-# basicsr's source distribution imports these while it is built. Without isolation it uses the ones installed here
-# instead of downloading torch a second time.
+# basicsr comes as a source distribution that asks for torch, numpy and cython to be built. Without isolation it is
+# built with the ones installed here instead of downloading torch a second time.
 pip_install torch torchvision numpy cython setuptools wheel
 pip_install --no-build-isolation basicsr
 pip_install --no-build-isolation --editable '.[dev]'

@@ -15,8 +15,11 @@ SIZE = (48, 48)
 
 
 def _write_clip(root: Path, clip: str, seed: int, frames: int) -> None:
-    texture = cv2.GaussianBlur(np.random.default_rng(seed).random((SIZE[0], SIZE[1] + 2 * frames + 4, 3)), (0, 0), 2)
-    texture = (texture - texture.min()) / np.ptp(texture) * 255
+    noise = np.random.default_rng(seed).random((SIZE[0], SIZE[1] + 2 * frames + 4))
+    texture = cv2.GaussianBlur(noise, (0, 0), 1.2)
+    texture = (texture - texture.min()) / np.ptp(texture)
+    # detail in brightness, as in most footage: DBLRNet restores Y and leaves Cb and Cr blurry
+    texture = texture[..., None] * np.array([200.0, 255.0, 230.0])
     for side in ('gt', 'lq'):
         (root / side / clip).mkdir(parents=True)
     for i in range(frames):
