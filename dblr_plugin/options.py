@@ -75,8 +75,9 @@ def check_options(opt: dict) -> None:
     """Refuses parsed options that contradict each other or that this machine cannot run.
 
     Raises:
-        DBLRError: If more GPUs are asked for than there are, a prefetcher cannot work, or the windows of a data set
-            have another length than the network's.
+        DBLRError: If more GPUs are asked for than there are, a prefetcher cannot work, the windows of a data set
+            have another length than the network's, or a path does not exist. BasicSR would find that out only after
+            it has put an older experiment of the same name aside.
     """
     found = torch.cuda.device_count()
     if opt['num_gpu'] > found:
@@ -94,6 +95,20 @@ def check_options(opt: dict) -> None:
                 f'datasets.{name}.num_frame is {dataset.get("num_frame", 5)}, but network_g takes windows of {frames} '
                 f'frames; set both alike'
             )
+    _check_paths(opt)
+
+
+def _check_paths(opt: dict) -> None:
+    paths = {
+        f'datasets.{name}.{key}': dataset.get(key)
+        for name, dataset in opt['datasets'].items()
+        for key in ('dataroot_lq', 'dataroot_gt', 'meta_info_file')
+    }
+    if not (opt['auto_resume'] or opt['path'].get('resume_state')):
+        paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network_')}
+    for key, path in paths.items():
+        if path is not None and not Path(path).exists():
+            raise DBLRError(f'{key}: {path} does not exist (looked up from {Path.cwd()})')
 
 
 class _OptionFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,8 @@ __all__ = ['draw_comparison', 'draw_curves', 'most_blurred_crop']
 Curve = tuple[list[int], list[float]]
 
 CROP = (120, 160)
+# A batch of two says little about the loss.
+SMOOTHING = 10
 TRAININGS = tuple((method.label, method.training) for method in METHODS if method.training)
 
 
@@ -77,30 +80,24 @@ def draw_curves(root: Path, figures: dict[str, dict], path: Path) -> None:
         figures: As ``read_figures`` returns them.
         path: The PNG to write.
     """
-    figure = Figure(figsize=(15, 4.2), layout='constrained')
-    content, adversarial, psnr = figure.subplots(1, 3)
+    figure = Figure(figsize=(14, 8), layout='constrained')
+    content, psnr, discriminator, generator = figure.subplots(2, 2).flat
     for label, training in TRAININGS:
         losses = _losses(root / 'tb_logger' / training)
         content.plot(*losses.get('l_g_pix', losses.get('l_pix')), label=label)
-        if 'l_g_gan' in losses:
-            _plot_adversarial(adversarial, losses)
         psnr.plot(*_validations(root / 'experiments' / training), marker='o', label=label)
+        if 'l_g_gan' in losses:
+            discriminator.plot(*losses['l_d_real'], label='on sharp frames')
+            discriminator.plot(*losses['l_d_fake'], label='on restored frames')
+            generator.plot(*losses['l_g_gan'], label=label)
     psnr.axhline(figures['blurry input']['mean']['psnr'], color='grey', linestyle='--', label='blurry input')
+    discriminator.axhline(math.log(2), color='grey', linestyle='--', label='guessing')
     content.set_yscale('log')
-    _finish(content, 'Content loss (mean squared error of Y)')
-    _finish(adversarial, 'Adversarial losses of DBLRGAN')
+    _finish(content, f'Content loss: mean squared error of Y (mean of {SMOOTHING} logged values)')
     _finish(psnr, 'PSNR on the validation clips (dB)')
+    _finish(discriminator, f'Losses of the discriminator (mean of {SMOOTHING} logged values)')
+    _finish(generator, f'Adversarial loss of the generator, times alpha (mean of {SMOOTHING} logged values)')
     figure.savefig(path, dpi=110)
-
-
-def _plot_adversarial(ax: Axes, losses: dict[str, Curve]) -> None:
-    """Draws the discriminator's losses, and the generator's on a scale of its own: alpha makes it small."""
-    ax.plot(*losses['l_d_real'], label='D, sharp frames')
-    ax.plot(*losses['l_d_fake'], label='D, restored frames')
-    ax.plot([], [], 'C2', label='G, times alpha (right scale)')
-    right = ax.twinx()
-    right.plot(*losses['l_g_gan'], 'C2')
-    right.ticklabel_format(style='sci', scilimits=(0, 0))
 
 
 def _finish(ax: Axes, title: str) -> None:
@@ -110,14 +107,16 @@ def _finish(ax: Axes, title: str) -> None:
 
 
 def _losses(folder: Path) -> dict[str, Curve]:
-    """Reads BasicSR's TensorBoard log: the curve of each loss by its name."""
+    """Reads BasicSR's TensorBoard log: the curve of each loss by its name, each point the mean of the latest ones."""
     log = EventAccumulator(str(folder))
     log.Reload()
     curves = {}
     for tag in log.Tags()['scalars']:
         if tag.startswith('losses/'):
             events = log.Scalars(tag)
-            curves[tag.removeprefix('losses/')] = ([e.step for e in events], [e.value for e in events])
+            values = [event.value for event in events]
+            means = [float(np.mean(values[max(0, i - SMOOTHING) : i])) for i in range(1, len(values) + 1)]
+            curves[tag.removeprefix('losses/')] = ([event.step for event in events], means)
     return curves
 
 

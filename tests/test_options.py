@@ -128,9 +128,12 @@ def test_other_models_are_left_to_basicsr(tmp_path):
     ('datasets.train.prefetch_mode', 'cuda', 'needs a GPU'),
     ('datasets.val.num_frame', 7, 'val.num_frame is 7, but network_g takes windows of 5'),
     ('network_g.num_frame', 3, 'num_frame is 5, but network_g takes windows of 3'),
+    ('datasets.val.dataroot_gt', 'nowhere', 'datasets.val.dataroot_gt: nowhere does not exist'),
+    ('path.pretrain_network_g', 'none.pth', 'path.pretrain_network_g: none.pth does not exist'),
 ])  # fmt: skip
 def test_impossible_combinations(gan_options, trail, value, message, monkeypatch):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
+    gan_options['auto_resume'] = False
     check_options(gan_options)
     with pytest.raises(DBLRError, match=message):
         check_options(changed(gan_options, trail, value))

@@ -105,7 +105,7 @@ def test_resume_after_an_interrupt(gan_options, tmp_path):
 @pytest.mark.parametrize(('trail', 'value', 'message'), [
     ('network_g', {'type': 'DBLRnet'}, "no class 'DBLRnet' is registered; did you mean 'DBLRNet'?"),
     ('dataroot_lq', 'nowhere', 'nowhere'),
-    ('pretrain', 'none.pth', 'none.pth: no such checkpoint'),
+    ('pretrain', 'other.pth', 'other.pth: not a checkpoint of this DBLRNet'),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_fails(train_options, tmp_path, trail, value, message):
     if trail == 'dataroot_lq':
@@ -114,6 +114,7 @@ def test_a_mistake_is_one_line_and_fails(train_options, tmp_path, trail, value, 
         train_options['path']['pretrain_network_g'] = value
     else:
         train_options[trail] = value
+    torch.save({'params': {'weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     path = write_options(tmp_path / 'net.yml', train_options)
     result = run_python('-m', 'dblr_plugin', 'train', '-opt', path, cwd=tmp_path)
     assert result.returncode == 1

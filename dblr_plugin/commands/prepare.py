@@ -1,4 +1,7 @@
-"""``dblr prepare``: brings data into the form that training reads."""
+"""Bring data into the form that training reads.
+
+dblr prepare lmdb SRC DST writes a folder of clips into an LMDB database in BasicSR's format.
+"""
 
 from __future__ import annotations
 
