@@ -1,12 +1,14 @@
 """Where the plugin takes hold of BasicSR's ``train.py`` and ``test.py``, stock or ours.
 
 ``parse_options`` is the first thing both programs call, and is looked up when they start. Ours checks the option
-file, understands torchrun, calls BasicSR's and puts our ``load_resume_state`` in place.
+file, understands torchrun and ``--protocol``, calls BasicSR's, and puts our sampler and our way of resuming in place.
+Runs whose model is not ours are left to BasicSR.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from types import TracebackType
@@ -19,6 +21,9 @@ __all__ = ['install', 'show_errors_in_one_line']
 
 _basicsr_parse_options = basicsr_options.parse_options
 
+#: What the last ``parse_options`` returned; BasicSR's programs tell nobody where they left their results.
+parsed_options: dict = {}
+
 
 def install() -> None:
     """Replaces ``parse_options`` wherever BasicSR has it; ``__main__`` of a stock command imports it after us."""
@@ -30,26 +35,57 @@ def install() -> None:
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
     """BasicSR's ``parse_options`` with the option file checked first, torchrun understood, and resuming mended.
 
+    ``--protocol NAME`` anywhere among the arguments becomes ``val.protocol``.
+
     Raises:
         DBLRError: For a faulty option file, or one this machine cannot run.
     """
     # these import the registries, which may still be filling when this module is imported
-    from dblr_plugin.models.resume import load_resume_state
-    from dblr_plugin.options import check_option_file, check_options
+    from dblr_plugin.options import check_option_file, check_options, is_ours
 
     show_errors_in_one_line()
-    sys.argv[1:] = _torchrun_arguments(sys.argv[1:])
+    protocol, arguments = _protocol_argument(sys.argv[1:])
+    sys.argv[1:] = _torchrun_arguments(arguments)
     given = argparse.ArgumentParser(add_help=False)
     given.add_argument('-opt')
     path = given.parse_known_args()[0].opt
     if path is not None:
         check_option_file(path, is_train)
     opt, args = _basicsr_parse_options(root_path, is_train)
-    check_options(opt)
-    for name in ('__main__', 'basicsr.train'):
-        if hasattr(sys.modules.get(name), 'load_resume_state'):
-            sys.modules[name].load_resume_state = load_resume_state
+    if protocol is not None:
+        if opt.get('val') is None:
+            raise DBLRError(f'--protocol: {path} has no val section; add one')
+        if not is_ours(opt):
+            raise DBLRError(f'--protocol: {opt["model_type"]} of {path} scores by val.metrics alone; leave it out')
+        opt['val']['protocol'] = protocol
+    parsed_options.clear()
+    parsed_options.update(opt)
+    if is_ours(opt):
+        check_options(opt)
+        if is_train:
+            _take_part_in_training(opt)
     return opt, args
+
+
+def _take_part_in_training(opt: dict) -> None:
+    """Puts our sampler and our way of resuming in place of BasicSR's, in its trainer or the stock command."""
+    from dblr_plugin.data.train_sampler import TrainSampler
+    from dblr_plugin.models.resume import load_resume_state
+
+    for name in ('__main__', 'basicsr.train'):
+        module = sys.modules.get(name)
+        if hasattr(module, 'load_resume_state'):
+            module.load_resume_state = load_resume_state
+            # the trainer makes its sampler of four arguments; resuming needs the options too
+            module.EnlargedSampler = functools.partial(TrainSampler, opt=opt)
+
+
+def _protocol_argument(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Takes our ``--protocol NAME`` out of the arguments, wherever it stands; BasicSR would refuse it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--protocol', metavar='NAME')
+    given, rest = parser.parse_known_args(argv)
+    return given.protocol, rest
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:
@@ -76,6 +112,6 @@ _previous_hook = sys.excepthook
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, DBLRError):
         # an error that crossed from a loader's worker carries the worker's traceback in front of it
-        print(f'dblr: error: {str(error).rsplit("DBLRError: ", 1)[-1].strip()}', file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f'dblr: error: {str(error).rsplit("DBLRError: ", 1)[-1].strip()}\n')
     else:
         _previous_hook(kind, error, trace)

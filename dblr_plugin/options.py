@@ -13,9 +13,11 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.metrics import choose_protocols
+from dblr_plugin.models.validation import protocols_of
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel, network_argument
 
-__all__ = ['check_option_file', 'check_options']
+__all__ = ['check_option_file', 'check_options', 'is_ours']
 
 _COMMON = {'name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path'}
 _REQUIRED = {True: _COMMON | {'train', 'logger'}, False: _COMMON | {'val'}}
@@ -31,7 +33,7 @@ _SECTIONS: dict[str, set[str]] = {
         'total_iter', 'warmup_iter', 'ema_decay', 'freeze_bn', 'optim_g', 'optim_d', 'scheduler', 'pixel_opt',
         'perceptual_opt', 'ldl_opt', 'gan_opt', 'net_d_iters', 'net_d_init_iters',
     },
-    'val': {'val_freq', 'save_img', 'suffix', 'pbar', 'pad_multiple', 'metrics'},
+    'val': {'val_freq', 'save_img', 'suffix', 'pbar', 'pad_multiple', 'metrics', 'protocol'},
     'logger': {'print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb'},
 }  # fmt: skip
 _NEEDED = {
@@ -44,7 +46,7 @@ _FRAMES = {
 }  # fmt: skip
 _TRAIN_SET = _FRAMES | {
     'gt_size', 'interval_list', 'random_reverse', 'use_hflip', 'use_rot', 'num_worker_per_gpu', 'batch_size_per_gpu',
-    'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue',
+    'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'y_only',
 }  # fmt: skip
 _TEST_SET = _FRAMES | {'padding'}
 _NEEDED_TRAIN_SET = {
@@ -71,13 +73,18 @@ def check_option_file(path: str, is_train: bool) -> None:
     _OptionFile(path, is_train).check(root)
 
 
+def is_ours(opt: dict) -> bool:
+    """Whether the options are for one of the plugin's models."""
+    return issubclass(MODEL_REGISTRY.get(opt['model_type']), VideoDeblurModel)
+
+
 def check_options(opt: dict) -> None:
     """Refuses parsed options that contradict each other or that this machine cannot run.
 
     Raises:
         DBLRError: If more GPUs are asked for than there are, a prefetcher cannot work, the windows of a data set
-            have another length than the network's, or a path does not exist. BasicSR would find that out only after
-            it has put an older experiment of the same name aside.
+            have another length than the network's, there is no such protocol, or a path does not exist. BasicSR
+            would find that out only after it has put an older experiment of the same name aside.
     """
     found = torch.cuda.device_count()
     if opt['num_gpu'] > found:
@@ -95,6 +102,7 @@ def check_options(opt: dict) -> None:
                 f'datasets.{name}.num_frame is {dataset.get("num_frame", 5)}, but network_g takes windows of {frames} '
                 f'frames; set both alike'
             )
+    protocols_of(opt.get('val') or {})  # --protocol and --force_yml are not in the option file
     _check_paths(opt)
 
 
@@ -140,7 +148,9 @@ class _OptionFile:
         if 'train' in top and self.is_train:
             self.check_train(self.entries(top['train'], 'train'))
         if 'val' in top:
-            self.check_metrics(self.entries(top['val'], 'val').get('metrics'))
+            val = self.entries(top['val'], 'val')
+            self.check_metrics(val.get('metrics'))
+            self.check_protocol(val.get('protocol'))
 
     def check_datasets(self, node: yaml.Node) -> None:
         phases = self.entries(node, 'datasets')
@@ -172,6 +182,14 @@ class _OptionFile:
         for name, value in self.entries(node, 'val.metrics').items():
             section = f'val.metrics.{name}'
             self.component(value, METRIC_REGISTRY, section, skip=('img', 'img2', 'kwargs'), also=('better',))
+
+    def check_protocol(self, node: yaml.Node | None) -> None:
+        if node is not None and node.tag != 'tag:yaml.org,2002:null':
+            names = node.value if isinstance(node, yaml.SequenceNode) else [node]
+            try:
+                choose_protocols([name.value for name in names])
+            except DBLRError as error:
+                self.fail(node, f'val.protocol: {error}')
 
     # ------------------------------------------------------------------ building blocks
 

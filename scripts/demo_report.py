@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.metrics import PROTOCOLS
 
 __all__ = ['METHODS', 'PROTOCOL', 'Method', 'check_gain', 'format_table', 'read_figures', 'write_summary']
 
 PROTOCOL = 'basicsr'
-PROTOCOL_MEANING = 'RGB, uint8, all frames, no crop, mean of clip means'
+PROTOCOL_MEANING = PROTOCOLS[PROTOCOL].meaning
 
 
 @dataclass(frozen=True)

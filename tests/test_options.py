@@ -1,4 +1,5 @@
 import copy
+import re
 from pathlib import Path
 
 import basicsr
@@ -54,6 +55,7 @@ def test_option_files_we_ship_pass(path):
     ('train.pixel_opt.loss_weigth', 'loss_weight'),
     ('train.gan_opt.weight', 'loss_weight'),
     ('val.val_frequ', 'val_freq'),
+    ('val.protocols', 'protocol'),
     ('val.metrics.psnr.crop_boarder', 'crop_border'),
     ('logger.print_frequency', 'print_freq'),
 ])  # fmt: skip
@@ -87,6 +89,21 @@ def test_unknown_class(gan_options, tmp_path, trail, value, nearest):
     assert f"no class '{value}'" in message and f"did you mean '{nearest}'?" in message
     assert f'train.yml:{line_of(path, value)}' in message
     assert basicsr.__version__ in message and basicsr.__path__[0] in message
+
+
+@pytest.mark.parametrize('protocol', ['kair', 'all', ['basicsr', 'dvd-official'], None])
+def test_protocols(gan_options, tmp_path, protocol):
+    path = write_options(tmp_path / 'train.yml', changed(gan_options, 'val.protocol', protocol))
+    check_option_file(str(path), is_train=True)
+
+
+@pytest.mark.parametrize('protocol', ['kiar', ['basicsr', 'kiar'], []])
+def test_unknown_protocol(gan_options, tmp_path, protocol):
+    path = write_options(tmp_path / 'train.yml', changed(gan_options, 'val.protocol', protocol))
+    with pytest.raises(DBLRError) as error:
+        check_option_file(str(path), is_train=True)
+    assert re.search(rf'train.yml:({line_of(path, "protocol:")}|\d+): val.protocol: no protocol is', str(error.value))
+    assert not protocol or "did you mean 'kair'?" in str(error.value)
 
 
 @pytest.mark.parametrize(('trail', 'section'), [
@@ -130,6 +147,7 @@ def test_other_models_are_left_to_basicsr(tmp_path):
     ('network_g.num_frame', 3, 'num_frame is 5, but network_g takes windows of 3'),
     ('datasets.val.dataroot_gt', 'nowhere', 'datasets.val.dataroot_gt: nowhere does not exist'),
     ('path.pretrain_network_g', 'none.pth', 'path.pretrain_network_g: none.pth does not exist'),
+    ('val.protocol', 'lume', "no protocol is called 'lume'; did you mean 'luma'?"),
 ])  # fmt: skip
 def test_impossible_combinations(gan_options, trail, value, message, monkeypatch):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 0)

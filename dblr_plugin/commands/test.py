@@ -1,24 +1,38 @@
 """Restore and score data sets with a trained network.
 
-dblr test -opt options/test_DBLRGAN.yml [--force_yml path:pretrain_network_g=net.pth]
+dblr test -opt options/test_DBLRGAN.yml [--protocol all] [--force_yml path:pretrain_network_g=net.pth]
 takes BasicSR's arguments and uses the working directory as its root: figures and pictures go to results/.
+--protocol scores by a named protocol instead of val.metrics; dblr evaluate --help lists their names.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
+
+from dblr_plugin import hooks
+from dblr_plugin.metrics import format_table
 
 passes_arguments_on = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own: ``args.arguments`` are BasicSR's."""
+    """None of its own: ``args.arguments`` are BasicSR's, and ``--protocol``."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Tests."""
+    """Tests, and prints a table of the figures of each data set under each protocol."""
     from dblr_plugin.test import main
 
     sys.argv = ['dblr test', *args.arguments]
     main()
+    if hooks.parsed_options['rank'] == 0:
+        _print_figures(Path(hooks.parsed_options['path']['log']) / 'metrics.json')
+
+
+def _print_figures(path: Path) -> None:
+    # there is no such file when no data set has ground truth
+    for entry in json.loads(path.read_text()) if path.exists() else []:
+        print(f'\n{entry["dataset"]}, {format_table(entry)}')

@@ -1,6 +1,6 @@
 """Train a network with BasicSR's trainer.
 
-dblr train -opt options/train_DBLRGAN.yml [--auto_resume] [--force_yml train:total_iter=1000]
+dblr train -opt options/train_DBLRGAN.yml [--auto_resume] [--protocol all] [--force_yml train:total_iter=1000]
 takes BasicSR's arguments and uses the working directory as its root: experiments/ and tb_logger/ are made there.
 On several GPUs: torchrun --nproc_per_node=N -m dblr_plugin.train -opt options/train_DBLRGAN.yml
 """

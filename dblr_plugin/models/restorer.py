@@ -6,14 +6,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.models.colour import replace_y, rgb_to_y
 
 __all__ = ['FrameRestorer', 'to_network_colour']
 
 
-def to_network_colour(rgb: Tensor, num_in_ch: int) -> Tensor:
-    """RGB pictures ``(..., 3, h, w)`` as the network takes them: Y for one channel, RGB for three."""
-    return rgb_to_y(rgb) if num_in_ch == 1 else rgb
+def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
+    """Pictures as the network takes them: Y for one channel, RGB for three.
+
+    Args:
+        frames: RGB ``(..., 3, h, w)``, or Y ``(..., 1, h, w)`` from a data set with ``y_only: true``.
+        num_in_ch: The network's channels.
+
+    Raises:
+        DBLRError: Y cannot become RGB.
+    """
+    if frames.shape[-3] == 1:
+        if num_in_ch != 1:
+            raise DBLRError(
+                f'the training set gives brightness alone (y_only: true), but network_g takes {num_in_ch} channels; '
+                'remove y_only, or set num_in_ch: 1'
+            )
+        return frames
+    return rgb_to_y(frames) if num_in_ch == 1 else frames
 
 
 class FrameRestorer:

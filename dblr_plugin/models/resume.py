@@ -17,7 +17,8 @@ def load_resume_state(opt: dict) -> dict | None:
     """Takes the place of ``basicsr.train.load_resume_state``: any device, any root, no damaged file.
 
     With ``--auto_resume`` the newest state is taken that is readable and whose networks are; damaged ones are
-    skipped with a warning. ``path.resume_state`` names one. Sets the ``pretrain_network_*`` paths in ``opt``.
+    skipped with a warning. ``path.resume_state`` names one. Sets ``resume_iter`` (for the sampler) and the
+    ``pretrain_network_*`` paths in ``opt``.
 
     Returns:
         The state, on the CPU, or None to start anew.
@@ -33,6 +34,7 @@ def load_resume_state(opt: dict) -> dict | None:
         return None
     if state is not None:
         check_resume(opt, state['iter'])
+        opt['resume_iter'] = state['iter']
     return state
 
 

@@ -1,8 +1,9 @@
-"""Validation: every frame of every clip, restored and scored, the work shared by all processes."""
+"""Validation: every frame of every clip, restored once and scored, the work shared by all processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch.distributed as dist
@@ -13,17 +14,42 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-__all__ = ['Scores', 'protocol_name', 'score_dataset', 'summarise']
+from dblr_plugin.metrics import Protocol, choose_protocols, summarise
 
-#: clip -> metric -> value of each frame, in order
-Scores = dict[str, dict[str, list[float]]]
+__all__ = ['ConfiguredMetrics', 'protocols_of', 'score_dataset']
 
 
-def protocol_name(metrics: dict[str, dict]) -> str:
-    """Names how figures are made: all frames, uint8, no alignment, mean of clip means; and
+@dataclass(frozen=True)
+class ConfiguredMetrics(Protocol):
+    """``val.metrics`` as a protocol: all frames, uint8, no alignment, mean of clip means.
 
-    ``basicsr``: RGB without crop; ``luma``: Y (BT.601) without crop; otherwise colour and crop are spelled out.
+    Attributes:
+        metrics: Name -> type and arguments of any BasicSR metric.
     """
+
+    metrics: dict[str, dict] = field(default_factory=dict)
+
+    def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        """Scores one frame; restored and truth as for :meth:`Protocol.score`."""
+        images = {'img': restored.round().astype(np.uint8), 'img2': truth}
+        # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
+        return {name: float(calculate_metric(images, metric)) for name, metric in self.metrics.items()}
+
+
+def protocols_of(val: dict) -> list[Protocol]:
+    """What the ``val`` section scores by: ``val.protocol`` if there is one, else ``val.metrics``, else nothing.
+
+    Raises:
+        DBLRError: There is no protocol of that name.
+    """
+    if val.get('protocol'):
+        return choose_protocols(val['protocol'])
+    metrics = val.get('metrics')
+    return [ConfiguredMetrics(_name_of(metrics), 'val.metrics', metrics=metrics)] if metrics else []
+
+
+def _name_of(metrics: dict[str, dict]) -> str:
+    """``basicsr``: RGB without crop; ``luma``: Y (BT.601) without crop; otherwise colour and crop are spelled out."""
     settings = {(bool(m.get('test_y_channel')), m.get('crop_border', 0)) for m in metrics.values()}
     if settings == {(False, 0)}:
         return 'basicsr'
@@ -35,21 +61,21 @@ def protocol_name(metrics: dict[str, dict]) -> str:
 def score_dataset(
     dataset: Dataset,
     restore: Callable[[Tensor], Tensor],
-    metrics: dict[str, dict],
+    protocols: Sequence[Protocol],
     keep_image: Callable[[dict, np.ndarray], None] | None = None,
     progress: bool = True,
-) -> Scores:
-    """Restores this process's share of a data set's frames and scores them; all processes get all scores.
+) -> list[dict]:
+    """Restores this process's share of a data set's frames and scores them; all processes get all figures.
 
     Args:
         dataset: A ``VideoDeblurTestDataset``, or any with its sample keys.
         restore: ``(1, t, 3, h, w)`` RGB in [0, 1] to ``(1, 3, h, w)``.
-        metrics: BasicSR's ``val.metrics``: name -> type and arguments.
+        protocols: What to score by.
         keep_image: Called with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
         progress: Whether to show a progress bar on the first process.
 
     Returns:
-        The scores; empty without ground truth or metrics.
+        The entries of :func:`dblr_plugin.metrics.summarise`; none without ground truth or protocols.
     """
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
@@ -57,34 +83,34 @@ def score_dataset(
     rows = []
     for index in tqdm(range(first, last), unit='frame', desc=_title(dataset), disable=not progress or rank > 0):
         sample = dataset[index]
-        restored = tensor2img(restore(sample['lq'].unsqueeze(0)))
+        # BasicSR's tensor2img up to its rounding, which is for the protocol to do
+        restored = tensor2img(restore(sample['lq'].unsqueeze(0)), out_type=np.float32) * 255
         if keep_image is not None:
-            keep_image(sample, restored)
+            keep_image(sample, restored.round().astype(np.uint8))
         if 'gt' in sample:
             truth = tensor2img(sample['gt'])
-            for name, metric in metrics.items():
-                # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
-                rows.append((sample['folder'], name, float(calculate_metric({'img': restored, 'img2': truth}, metric))))
-    return _collect(rows, world_size)
+            rows += [
+                (protocol.name, sample['folder'], metric, value)
+                for protocol in _scoring(sample, protocols)
+                for metric, value in protocol.score(restored, truth).items()
+            ]
+    return summarise(_gathered(rows, world_size), protocols)
 
 
 def _title(dataset: Dataset) -> str:
     return f'Test {dataset.opt["name"]}'
 
 
-def _collect(rows: list[tuple[str, str, float]], world_size: int) -> Scores:
+def _scoring(sample: dict, protocols: Sequence[Protocol]) -> list[Protocol]:
+    """The protocols that score this frame of its clip."""
+    index, count = (int(number) for number in sample['idx'].split('/'))
+    return [protocol for protocol in protocols if index in protocol.frames(count)]
+
+
+def _gathered(rows: list, world_size: int) -> list:
+    """The rows of all processes, in the order of the frames."""
     shares = [rows]
     if world_size > 1:
         shares = [None] * world_size
         dist.all_gather_object(shares, rows)
-    scores: Scores = {}
-    for clip, metric, value in (row for share in shares for row in share):
-        scores.setdefault(clip, {}).setdefault(metric, []).append(value)
-    return scores
-
-
-def summarise(scores: Scores) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The mean of clip means of each metric, and the clip means."""
-    clips = {clip: {m: float(np.mean(v)) for m, v in by_metric.items()} for clip, by_metric in scores.items()}
-    names = next(iter(clips.values()), {})
-    return {m: float(np.mean([clip[m] for clip in clips.values()])) for m in names}, clips
+    return [row for share in shares for row in share]

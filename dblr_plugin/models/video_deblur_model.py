@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.metrics import write_json
 from dblr_plugin.models.checkpoint import load_weights, save_atomically
 from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
-from dblr_plugin.models.validation import Scores, protocol_name, score_dataset, summarise
+from dblr_plugin.models.validation import protocols_of, score_dataset
 
 __all__ = ['VideoDeblurModel', 'network_argument']
 
@@ -129,8 +129,14 @@ class VideoDeblurModel(SRModel):
             'iter': current_iter,
             'optimizers': [o.state_dict() for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
+            'best_metric_results': getattr(self, 'best_metric_results', {}),
         }
         self._save(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state', final=False)
+
+    def resume_training(self, resume_state: dict) -> None:
+        """Takes up optimisers, schedulers and the record of the best figures."""
+        super().resume_training(resume_state)
+        self.best_metric_results = resume_state.get('best_metric_results', {})
 
     def _save(self, content: dict, path: Path, final: bool) -> None:
         try:
@@ -168,12 +174,11 @@ class VideoDeblurModel(SRModel):
             if self.validated.get(dataset.opt['name']) == current_iter:
                 return
             self.validated[dataset.opt['name']] = current_iter
-        metrics = self.opt['val'].get('metrics') or {}
         restore = self.restorer()
-        scores = score_dataset(
+        figures = score_dataset(
             dataset,
             lambda window: restore(window.to(self.device)),
-            metrics,
+            protocols_of(self.opt['val']),
             keep_image=(lambda sample, image: self._save_image(dataset, sample, image, current_iter))
             if save_img
             else None,
@@ -181,8 +186,8 @@ class VideoDeblurModel(SRModel):
         )
         if self.is_train:
             self.train_mode()
-        if scores:
-            self._report(dataset.opt['name'], scores, current_iter, tb_logger)
+        if figures:
+            self._report(dataset.opt['name'], figures, current_iter, tb_logger)
 
     dist_validation = nondist_validation
 
@@ -192,37 +197,51 @@ class VideoDeblurModel(SRModel):
         folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
         imwrite(image, str(folder / f'{frame}_{suffix}.png'))
 
-    def _report(self, name: str, scores: Scores, current_iter: int | str, tb_logger) -> None:
-        mean, clips = summarise(scores)
-        self.metric_results = mean
+    def _report(self, name: str, figures: list[dict], current_iter: int | str, tb_logger) -> None:
+        # the first protocol's metrics are called as those of val.metrics are, so that runs can be compared
+        labels = [f'{entry["protocol"]}/' if number else '' for number, entry in enumerate(figures)]
+        labelled = list(zip(labels, figures, strict=True))
+        self.metric_results = {
+            label + metric: value for label, entry in labelled for metric, value in entry['mean'].items()
+        }
         self._initialize_best_metric_results(name)
-        for metric, value in mean.items():
+        for metric, value in self.metric_results.items():
             self._update_best_metric_result(name, metric, value, current_iter)
-        protocol = protocol_name(self.opt['val']['metrics'])
-        self._log_figures(name, mean, clips, current_iter, protocol, tb_logger)
-        entry = {'dataset': name, 'iter': current_iter, 'protocol': protocol, 'mean': mean, 'clips': clips}
-        self._append_metrics(entry)
+        for label, entry in labelled:
+            self._log_figures(name, label, entry, current_iter, tb_logger)
+        self._append_metrics([{'dataset': name, 'iter': current_iter, **entry} for entry in figures])
+
+    def _initialize_best_metric_results(self, dataset_name: str) -> None:
+        """Starts the record of the best figures; BasicSR's knows only the metrics of ``val.metrics``."""
+        if not hasattr(self, 'best_metric_results'):
+            self.best_metric_results = {}
+        record = self.best_metric_results.setdefault(dataset_name, {})
+        for metric in self.metric_results:
+            better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
+            worst = float('-inf' if better == 'higher' else 'inf')
+            record.setdefault(metric, {'better': better, 'val': worst, 'iter': -1})
 
     @master_only
-    def _log_figures(self, name, mean, clips, current_iter, protocol, tb_logger) -> None:
-        lines = [f'Validation {name} (protocol {protocol})']
-        for metric, value in mean.items():
-            best = self.best_metric_results[name][metric]
+    def _log_figures(self, name: str, label: str, entry: dict, current_iter: int | str, tb_logger) -> None:
+        lines = [f'Validation {name} (protocol {entry["protocol"]})']
+        for metric, value in entry['mean'].items():
+            best = self.best_metric_results[name][label + metric]
             lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter')
-            lines += [f'\t    {clip}: {figures[metric]:.4f}' for clip, figures in clips.items()]
+            clip_mean, frame_mean = entry['clip_mean'][metric], entry['frame_mean'][metric]
+            lines.append(f'\t    clip mean {clip_mean:.4f}, frame mean {frame_mean:.4f}')
+            lines += [f'\t    {clip}: {means[metric]:.4f}' for clip, means in entry['clips'].items()]
             if tb_logger:
-                tb_logger.add_scalar(f'metrics/{name}/{metric}', value, current_iter)
-                for clip, figures in clips.items():
-                    tb_logger.add_scalar(f'metrics/{name}/{metric}/{clip}', figures[metric], current_iter)
+                tag = f'metrics/{name}/{label}{metric}'
+                tb_logger.add_scalar(tag, value, current_iter)
+                for clip, means in entry['clips'].items():
+                    tb_logger.add_scalar(f'{tag}/{clip}', means[metric], current_iter)
         get_root_logger().info('\n'.join(lines))
 
     @master_only
-    def _append_metrics(self, entry: dict) -> None:
+    def _append_metrics(self, entries: list[dict]) -> None:
         path = Path(self.opt['path']['log']) / 'metrics.json'
-        entries = json.loads(path.read_text()) if path.exists() else []
-        partial = path.with_suffix('.partial')
-        partial.write_text(json.dumps([*entries, entry], indent=2))
-        os.replace(partial, path)
+        earlier = json.loads(path.read_text()) if path.exists() else []
+        write_json(path, [*earlier, *entries])
 
 
 def network_argument(network: dict, name: str, missing: object) -> object:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.metrics import PROTOCOLS
 
 
 def parsed(options: dict, root) -> dict:
@@ -222,3 +223,64 @@ class TestValidation:
         options = parsed(train_options, tmp_path)
         build_model(options).nondist_validation(val_loader(options), 1, None, False)
         assert json.loads((tmp_path / 'net/metrics.json').read_text())[0]['protocol'] == 'luma'
+
+
+class TestProtocols:
+    def validate(self, options: dict, root, protocol=None, writer=None):
+        """Validates a network after a little training; returns it and the entries of metrics.json."""
+        if protocol:
+            options['val']['protocol'] = protocol
+        torch.manual_seed(0)
+        model = build_model(parsed(options, root))
+        train(model)  # until then it returns its input
+        model.nondist_validation(val_loader(options), 3, writer, False)
+        return model, json.loads((root / 'net/metrics.json').read_text())
+
+    def test_basicsr_is_what_the_shipped_metrics_are(self, train_options, tmp_path):
+        named, configured = (
+            self.validate(train_options, tmp_path / folder, protocol)[1]
+            for folder, protocol in (('metrics', None), ('protocol', 'basicsr'))
+        )
+        assert named == configured and named[0]['protocol'] == 'basicsr'
+
+    def test_all_in_one_pass(self, train_options, tmp_path):
+        with SummaryWriter(tmp_path / 'tb') as writer:
+            model, entries = self.validate(train_options, tmp_path, 'all', writer)
+        assert [e['protocol'] for e in entries] == list(PROTOCOLS)
+        assert {(e['dataset'], e['iter']) for e in entries} == {('V', 3)}
+        assert len({e['mean']['psnr'] for e in entries}) == len(PROTOCOLS)
+        # the first protocol has the plain names; the others are told apart
+        names = {e['protocol']: '' if i == 0 else f'{e["protocol"]}/' for i, e in enumerate(entries)}
+        events = EventAccumulator(str(tmp_path / 'tb')).Reload()
+        for entry in entries:
+            label = names[entry['protocol']]
+            for metric, value in entry['mean'].items():
+                assert model.best_metric_results['V'][label + metric] == {'better': 'higher', 'val': value, 'iter': 3}
+                assert events.Scalars(f'metrics/V/{label}{metric}')[0].value == pytest.approx(value, rel=1e-6)
+                tag = f'metrics/V/{label}{metric}/v'
+                assert events.Scalars(tag)[0].value == pytest.approx(entry['clips']['v'][metric], rel=1e-6)
+
+    def test_a_list_keeps_its_order_and_its_figures(self, train_options, tmp_path):
+        several = self.validate(train_options, tmp_path / 'list', ['kair', 'cdvd-tsp'])[1]
+        alone = self.validate(train_options, tmp_path / 'alone', 'cdvd-tsp')[1]
+        assert [e['protocol'] for e in several] == ['kair', 'cdvd-tsp'] and several[1:] == alone
+        assert alone[0]['frames'] == {'v': 2, 'w': 2}
+
+    def test_kair_sees_what_was_not_rounded(self, train_options, tmp_path):
+        model, entries = self.validate(train_options, tmp_path, 'kair')
+        restore, values = model.restorer(), []
+        for sample in val_loader(train_options):
+            error = restore(sample['lq']).clamp(0, 1).double() - sample['gt'].double()
+            values.append(-10 * torch.log10(error.square().mean()))
+        assert entries[0]['frame_mean']['psnr'] == pytest.approx(float(torch.stack(values).mean()), abs=1e-4)
+
+    def test_best_figures_are_kept(self, train_options, tmp_path):
+        """Each metric of each protocol has its own best; the metrics' ``better`` is heeded."""
+        train_options['val']['metrics']['psnr']['better'] = 'lower'
+        model, entries = self.validate(train_options, tmp_path)
+        train(model, 5)
+        model.nondist_validation(val_loader(train_options), 5, None, False)
+        first, second = (e['mean'] for e in json.loads((tmp_path / 'net/metrics.json').read_text()))
+        best = model.best_metric_results['V']
+        assert best['psnr']['val'] == min(first['psnr'], second['psnr'])
+        assert best['ssim']['val'] == max(first['ssim'], second['ssim'])

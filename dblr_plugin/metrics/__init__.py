@@ -1,0 +1,7 @@
+"""Named evaluation protocols on top of BasicSR's PSNR and SSIM, and the figures made with them."""
+
+from dblr_plugin.metrics.evaluate import evaluate
+from dblr_plugin.metrics.figures import format_table, summarise, write_json
+from dblr_plugin.metrics.protocols import PROTOCOLS, Protocol, choose_protocols
+
+__all__ = ['PROTOCOLS', 'Protocol', 'choose_protocols', 'evaluate', 'format_table', 'summarise', 'write_json']

@@ -1,0 +1,141 @@
+"""Named evaluation protocols: which frames, colour, crop, alignment, rounding and mean a figure stands for.
+
+The same weights move by up to about 0.7 dB between them, so every figure names its protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from basicsr.metrics import calculate_psnr, calculate_ssim
+
+from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.metrics.registration import register
+
+__all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'choose_protocols']
+
+#: stands for every protocol, in option files and on command lines
+ALL = 'all'
+
+# ITU-R BT.601 luminance of BGR without offset, in the full range [0, 255]
+_LUMINANCE = np.array([0.114, 0.587, 0.299])
+
+
+def _all_frames(count: int) -> Sequence[int]:
+    return range(count)
+
+
+def _full_windows(count: int) -> Sequence[int]:
+    """The frames with two neighbours on both sides; all frames of a clip too short to have any."""
+    return range(2, count - 2) if count >= 5 else range(count)
+
+
+def _thirty_frames(count: int) -> Sequence[int]:
+    """Thirty frames spread over those of full windows, ``floor(linspace(2, 97, 30))`` of 100; fewer in short clips."""
+    inner = _full_windows(count)
+    if len(inner) <= 30:
+        return inner
+    return [int(i) for i in np.floor(np.linspace(inner[0], inner[-1], 30))]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How figures are made of restored frames and their ground truth.
+
+    Attributes:
+        name: What figures call it.
+        meaning: The same in one line, for people.
+        frames: Indices of the frames of a clip of the given length that are scored, in order.
+        colour: ``rgb``; ``y`` (BT.601 as BasicSR has it, 16 to 235); or ``luminance`` (BT.601, 0 to 255).
+        size_multiple: Height and width are cut at the bottom and right to multiples of it.
+        crop: Pixels removed at each edge after that.
+        registered: Whether the restored frame is aligned by gain and shift first.
+        rounded: Whether restored frames are rounded to whole grey values.
+        mean: Which mean is the protocol's figure for a data set: over clip means or over all frames.
+    """
+
+    name: str
+    meaning: str
+    frames: Callable[[int], Sequence[int]] = _all_frames
+    colour: Literal['rgb', 'y', 'luminance'] = 'rgb'
+    size_multiple: int = 1
+    crop: int = 0
+    registered: bool = False
+    rounded: bool = True
+    mean: Literal['clips', 'frames'] = 'clips'
+
+    def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        """Scores one frame with BasicSR's own PSNR and SSIM.
+
+        Args:
+            restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
+            truth: BGR ``(h, w, 3)`` in [0, 255], whole numbers.
+
+        Returns:
+            ``psnr`` in dB, infinite for equal frames, and ``ssim``.
+        """
+        if self.rounded:
+            restored = restored.round()
+        height, width = (length - length % self.size_multiple for length in truth.shape[:2])
+        restored, truth = restored[:height, :width], truth[:height, :width]
+        if self.registered:
+            restored, truth = register(restored, truth)
+        if self.colour == 'luminance':
+            restored, truth = restored @ _LUMINANCE, truth @ _LUMINANCE
+        settings = {'crop_border': self.crop, 'test_y_channel': self.colour == 'y'}
+        # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
+        return {
+            'psnr': float(calculate_psnr(restored, truth, **settings)),
+            'ssim': float(calculate_ssim(restored, truth, **settings)),
+        }
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol('basicsr', 'RGB, uint8, all frames, no crop, mean of clip means'),
+        # Su et al. (DVD) published the frames' indices, and the evaluation code of Koehler et al. as their PSNR. That
+        # code turns aligned frames to luminance. Their second figure is multi-scale SSIM; ours is SSIM.
+        Protocol(
+            'dvd-official',
+            'luminance after gain and shift registration, uint8, 30 frames of each clip, no crop, mean of clip means',
+            frames=_thirty_frames,
+            colour='luminance',
+            registered=True,
+        ),
+        Protocol('kair', 'RGB, not rounded, all frames, no crop, mean of clip means', rounded=False),
+        # CDVD-TSP's inference.py without --border
+        Protocol(
+            'cdvd-tsp',
+            'RGB, uint8, frames 2 to N-3, sides cut to multiples of 4, 4 pixels cropped, mean over all frames',
+            frames=_full_windows,
+            size_multiple=4,
+            crop=4,
+            mean='frames',
+        ),
+        Protocol('luma', 'Y (BT.601), uint8, all frames, no crop, mean of clip means', colour='y'),
+    )
+}
+
+
+def choose_protocols(names: str | Iterable[str]) -> list[Protocol]:
+    """The protocols of these names, each once, in order.
+
+    Args:
+        names: A name, ``all``, or several names.
+
+    Raises:
+        DBLRError: There is no such protocol, or no name at all.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise DBLRError(f'no protocol is named; choose from {", ".join(PROTOCOLS)}, {ALL}')
+    for name in names:
+        if name not in (*PROTOCOLS, ALL):
+            hint = nearest(name, (*PROTOCOLS, ALL))
+            raise DBLRError(f"no protocol is called '{name}'{hint} (there are {', '.join(PROTOCOLS)}, {ALL})")
+    chosen = PROTOCOLS if ALL in names else dict.fromkeys(names)
+    return [PROTOCOLS[name] for name in chosen]
