@@ -72,6 +72,9 @@ def _take_part_in_training(opt: dict) -> None:
     from dblr_plugin.data.train_sampler import TrainSampler
     from dblr_plugin.models.resume import load_resume_state
 
+    train_set = opt['datasets']['train']
+    if not train_set['num_worker_per_gpu']:
+        train_set['persistent_workers'] = False  # torch's loader refuses it without workers
     for name in ('__main__', 'basicsr.train'):
         module = sys.modules.get(name)
         if hasattr(module, 'load_resume_state'):

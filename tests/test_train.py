@@ -21,6 +21,12 @@ def train(options: dict, cwd: Path, *arguments: str, processes: int = 1):
     return result
 
 
+def without_gan(options: dict) -> dict:
+    """The same training with the content loss alone."""
+    network = {k: v for k, v in options.items() if k != 'network_d'}
+    return {**network, 'name': 'net', 'model_type': 'VideoDeblurModel'}
+
+
 def weights(cwd: Path, name: str, net: str = 'net_g', at: str = 'latest') -> torch.Tensor:
     params = torch.load(cwd / f'experiments/{name}/models/{net}_{at}.pth')['params']
     return torch.cat([v.flatten().double() for k, v in params.items() if v.is_floating_point()])
@@ -28,7 +34,7 @@ def weights(cwd: Path, name: str, net: str = 'net_g', at: str = 'latest') -> tor
 
 def test_dblrnet_then_dblrgan_then_test(train_options, gan_options, test_options, tmp_path):
     """The main job, on footage a person could look at."""
-    net = {**gan_options, 'name': 'net', 'model_type': 'VideoDeblurModel'}
+    net = without_gan(gan_options)
     net['datasets']['train'] |= {'num_worker_per_gpu': 2, 'random_reverse': True}
     net['train'] = {**net['train'], 'total_iter': 200, 'ema_decay': 0.9}
     train(net, tmp_path)
@@ -58,9 +64,8 @@ def test_dblrnet_then_dblrgan_then_test(train_options, gan_options, test_options
 
 @pytest.mark.parametrize('kind', ['net', 'gan'])
 def test_two_processes_equal_one_with_the_same_global_batch(gan_options, tmp_path, kind):
-    """Whole frames, no augmentation, BatchNorm frozen: only the way the gradients are summed differs."""
-    options = gan_options if kind == 'gan' else {**gan_options, 'name': 'net', 'model_type': 'VideoDeblurModel'}
-    options['datasets']['train'] |= {'gt_size': 48, 'use_hflip': False}
+    """Augmentation included, BatchNorm frozen: only the way the gradients are summed differs."""
+    options = gan_options if kind == 'gan' else without_gan(gan_options)
     options['train'] |= {'freeze_bn': True, 'total_iter': 6}
     # Adam divides by the gradients' size, and a larger eps keeps it from amplifying rounding of tiny ones
     options['train']['optim_g'] |= {'eps': 1e-4}
@@ -100,6 +105,28 @@ def test_resume_after_an_interrupt(gan_options, tmp_path):
     result = train(gan_options, elsewhere)
     assert 'iter: 15.' in result.stderr
     assert torch.load(elsewhere / 'experiments/gan/training_states/20.state')['iter'] == 20
+
+
+@pytest.mark.parametrize(('kind', 'processes'), [('net', 1), ('gan', 1), ('gan', 2)])
+def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes):
+    """With augmentation, workers, EMA, and a schedule; stopped in the middle of an epoch."""
+    options = gan_options if kind == 'gan' else without_gan(gan_options)
+    options['datasets']['train'] |= {'num_worker_per_gpu': 1, 'dataset_enlarge_ratio': 2, 'use_rot': True}
+    options['train'] |= {'ema_decay': 0.9, 'total_iter': 8, 'warmup_iter': 3}
+    options['train']['scheduler']['milestones'] = [4, 7]
+    options['logger']['save_checkpoint_freq'] = 4 if processes == 1 else 5
+    train(options, tmp_path, processes=processes)
+    whole = tmp_path / f'experiments/{kind}/models'
+    expected = {path.name: torch.load(path) for path in whole.glob('*_latest.pth')}
+    for path in [*whole.glob('*_latest.pth'), *whole.glob('*_8.pth')]:
+        path.unlink()
+    (tmp_path / f'experiments/{kind}/training_states/8.state').unlink(missing_ok=True)
+    result = train(options, tmp_path, '--auto_resume', processes=processes)
+    assert f'iter: {options["logger"]["save_checkpoint_freq"]}.' in result.stderr
+    for name, checkpoint in expected.items():
+        again = torch.load(whole / name)
+        for group, weights in checkpoint.items():
+            assert all(torch.equal(value, again[group][key]) for key, value in weights.items()), (name, group)
 
 
 @pytest.mark.parametrize(('trail', 'value', 'message'), [

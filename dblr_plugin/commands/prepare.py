@@ -1,15 +1,29 @@
 """Bring data into the form that training reads.
 
-dblr prepare lmdb SRC DST writes a folder of clips into an LMDB database in BasicSR's format.
+dblr prepare dvd|dvd-qualitative|gopro|reds|bsd|kitti SRC DST
+    checks a data set as its authors lay it out, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
+dblr prepare video SRC DST
+    makes blurry and sharp clips of sharp footage
+dblr prepare lmdb SRC DST
+    writes a folder of clips into an LMDB database in BasicSR's format
+
+Stopped, each goes on where it was when the same command is run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import yaml
 
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import open_store
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.link import option_files
+from dblr_plugin.prepare import LMDB, Plan, Recipe, bsd, dvd, gopro, kitti, prepare_layout, prepare_video, reds, summary
 
 __all__ = ['add_arguments', 'run']
 
@@ -17,6 +31,16 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds one subcommand for each kind of preparation, each with its own ``prepare`` function."""
     kinds = parser.add_subparsers(title='kinds', metavar='KIND', required=True)
+    _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', lambda a: dvd.plan(a.src))
+    _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', lambda a: dvd.plan_qualitative(a.src))
+    parser_gopro = _add_layout(kinds, 'gopro', 'GoPro (GOPRO_Large)', _plan_gopro)
+    parser_gopro.add_argument('--blur', choices=gopro.BLURS, help=_choices(gopro.BLURS))
+    parser_reds = _add_layout(kinds, 'reds', 'REDS', _plan_reds)
+    parser_reds.add_argument('--blur', choices=reds.BLURS, help=_choices(reds.BLURS))
+    parser_bsd = _add_layout(kinds, 'bsd', 'BSD, beam-splitter recordings', _plan_bsd)
+    parser_bsd.add_argument('--exposure', choices=bsd.EXPOSURES, help="the sharp camera's time, then the blurry one's")
+    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', lambda a: kitti.plan(a.src), _print_kitti_padding)
+    _add_video(kinds)
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
     parser_lmdb.add_argument('src', type=Path, metavar='SRC', help='folder of clips, SRC/<clip>/<frame>.png')
     parser_lmdb.add_argument('dst', type=Path, metavar='DST', help='database to create, its name ending in .lmdb')
@@ -25,7 +49,112 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the chosen preparation; raises DBLRError when the data or the paths do not allow it."""
-    args.prepare(args)
+    try:
+        args.prepare(args)
+    except KeyboardInterrupt:
+        print('stopped; run the same command again to go on', file=sys.stderr)
+        sys.exit(130)
+
+
+def _add_layout(
+    kinds: argparse._SubParsersAction,
+    name: str,
+    text: str,
+    plan: Callable[[argparse.Namespace], Plan],
+    afterwards: Callable[[], None] | None = None,
+) -> argparse.ArgumentParser:
+    """Adds a data set: ``plan`` makes its plan of the arguments, ``afterwards`` prints what else is worth knowing."""
+    parser = kinds.add_parser(name, help=text, description=text)
+    parser.add_argument('src', type=Path, metavar='SRC', help='the unpacked download')
+    parser.add_argument('--copy', action='store_true', help='copy the files instead of linking them')
+    parser.add_argument('--allow-partial', action='store_true', help='leave out clips that have faults')
+    _add_results(parser)
+
+    def prepare(args: argparse.Namespace) -> None:
+        prepared = prepare_layout(plan(args), args.dst, args.copy, args.allow_partial, _databases(args))
+        print(summary(args.dst, prepared))
+        if afterwards is not None:
+            afterwards()
+
+    parser.set_defaults(prepare=prepare)
+    return parser
+
+
+def _add_video(kinds: argparse._SubParsersAction) -> None:
+    default = Recipe()
+    parser = kinds.add_parser('video', help='blurry and sharp clips made of sharp footage')
+    parser.add_argument('src', type=Path, metavar='SRC', help='a video, a folder of frames, or a folder of either')
+    parser.add_argument(
+        '--average',
+        type=int,
+        nargs='+',
+        metavar='N',
+        default=default.average,
+        help='source frames in one exposure, odd; each number gives clips of its own (default: 7)',
+    )
+    parser.add_argument('--stride', type=int, help='source frames from one exposure to the next (default: N)')
+    parser.add_argument(
+        '--in-between', type=int, metavar='K', default=0, help='frames made by optical flow between two (default: 0)'
+    )
+    parser.add_argument(
+        '--shake', type=float, metavar='AMPLITUDE', default=0.0, help='hold the camera by hand, in pixels (default: 0)'
+    )
+    parser.add_argument(
+        '--test-share', type=float, default=default.test_share, help='end of each shot kept for testing (default: 0.2)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='what the shake is drawn from (default: 0)')
+    _add_results(parser)
+    parser.set_defaults(prepare=_prepare_video)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/DVD')
+    parser.add_argument('--lmdb', action='store_true', help='write DST/train_lq.lmdb and so on as well')
+
+
+def _databases(args: argparse.Namespace) -> list:
+    return [LMDB] if args.lmdb else []
+
+
+def _plan_gopro(args: argparse.Namespace) -> Plan:
+    return gopro.plan(args.src, _chosen('--blur', args.blur, gopro.BLURS))
+
+
+def _plan_reds(args: argparse.Namespace) -> Plan:
+    return reds.plan(args.src, _chosen('--blur', args.blur, reds.BLURS))
+
+
+def _plan_bsd(args: argparse.Namespace) -> Plan:
+    return bsd.plan(args.src, _chosen('--exposure', args.exposure, dict.fromkeys(bsd.EXPOSURES, '')))
+
+
+def _chosen(option: str, value: str | None, choices: dict[str, str]) -> str:
+    """Returns ``value``; raises DBLRError that explains the choices when none was made: figures depend on it."""
+    if value is None:
+        raise DBLRError(f'{option} is missing, and figures depend on it. Give one of: {_choices(choices)}')
+    return value
+
+
+def _choices(choices: dict[str, str]) -> str:
+    return '; '.join(f'{name} ({text})' if text else name for name, text in choices.items())
+
+
+def _print_kitti_padding() -> None:
+    path = next(path for path in option_files() if path.name == 'test_DBLRNet_KITTI.yml')
+    padding = yaml.safe_load(path.read_text())['datasets']['test']['padding']
+    print(f'three frames do not fill a window of five: {path.name} fills it by padding: {padding}')
+
+
+def _prepare_video(args: argparse.Namespace) -> None:
+    recipe = Recipe(
+        average=tuple(args.average),
+        stride=args.stride,
+        in_between=args.in_between,
+        shake=args.shake,
+        test_share=args.test_share,
+        seed=args.seed,
+    )
+    print(summary(args.dst, prepare_video(args.src, args.dst, recipe, _databases(args))))
 
 
 def _prepare_lmdb(args: argparse.Namespace) -> None:

@@ -1,36 +1,21 @@
 """Blurry/sharp clips from a sharp video: a long exposure is the mean of consecutive frames in linear light.
 
-A sensor adds up light, while the values in a video file are encoded for display. So frames are taken to linear light,
-averaged there, and taken back. Both directions use the sRGB transfer function of IEC 61966-2-1.
+Cameras that move between the frames, and frames in between, are the business of dblr_plugin.prepare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dblr_plugin.data.light import from_light, to_light
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['blur_frames', 'linear_to_srgb', 'read_video', 'srgb_to_linear', 'write_clip_pair']
-
-
-def srgb_to_linear(value: np.ndarray) -> np.ndarray:
-    """Decodes sRGB values in [0, 1] to linear light in [0, 1]; float64, any shape."""
-    value = np.asarray(value, np.float64)
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(light: np.ndarray) -> np.ndarray:
-    """Encodes linear light in [0, 1] as sRGB values in [0, 1]; float64, any shape. Inverts :func:`srgb_to_linear`."""
-    light = np.asarray(light, np.float64)
-    return np.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-# An 8-bit frame holds 256 different values: looking them up is exact and much faster than the power function.
-_LINEAR_LIGHT = srgb_to_linear(np.arange(256) / 255)
+__all__ = ['blur_frames', 'check_average', 'expose', 'read_video', 'write_clip_pair', 'write_png']
 
 # Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)
@@ -58,6 +43,18 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
         raise DBLRError(f'{path}: cannot be decoded as video ({error.strerror})') from error
 
 
+def expose(lights: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the uint8 frame (h, w, 3) of a sensor that saw each of these frames of linear light equally long.
+
+    Args:
+        lights: One or more float32 frames (h, w, 3) in [0, 1]; consumed one by one, so they may be made on the way.
+    """
+    total, count = np.float32(0), 0
+    for light in lights:
+        total, count = total + light, count + 1
+    return from_light(total / np.float32(count))
+
+
 def blur_frames(frames: Sequence[np.ndarray], num_average: int) -> np.ndarray:
     """Returns the long exposure around the middle frame: the mean of ``num_average`` frames in linear light.
 
@@ -71,16 +68,13 @@ def blur_frames(frames: Sequence[np.ndarray], num_average: int) -> np.ndarray:
     Raises:
         DBLRError: a number is even, or there are fewer frames than the exposure needs.
     """
-    _check_average(num_average)
+    check_average(num_average)
     if len(frames) % 2 == 0 or len(frames) < num_average:
         raise DBLRError(
             f'an exposure of {num_average} frames needs an odd number of {num_average} or more, got {len(frames)}'
         )
     first = (len(frames) - num_average) // 2
-    light = np.zeros(frames[first].shape, np.float64)
-    for frame in frames[first : first + num_average]:
-        light += _LINEAR_LIGHT[frame]
-    return np.rint(linear_to_srgb(light / num_average) * 255).astype(np.uint8)
+    return expose(to_light(frame) for frame in frames[first : first + num_average])
 
 
 def write_clip_pair(
@@ -110,7 +104,7 @@ def write_clip_pair(
     Raises:
         DBLRError: ``num_average`` is even, ``stride`` is not positive, there are too few frames, or the disk refuses.
     """
-    _check_average(num_average)
+    check_average(num_average)
     if stride < 1:
         raise DBLRError(f'clip {clip}: the stride must be at least 1, got {stride}')
     if len(frames) < num_average:
@@ -119,18 +113,28 @@ def write_clip_pair(
     centres = range(reach, len(frames) - reach, stride)
     for index, centre in enumerate(centres):
         exposure = frames[centre - reach : centre + reach + 1]
-        _write_png(Path(root_lq, clip, f'{index:08d}.png'), blur_frames(exposure, num_average))
-        _write_png(Path(root_gt, clip, f'{index:08d}.png'), frames[centre])
+        write_png(Path(root_lq, clip, f'{index:08d}.png'), blur_frames(exposure, num_average))
+        write_png(Path(root_gt, clip, f'{index:08d}.png'), frames[centre])
     return len(centres)
 
 
-def _check_average(num_average: int) -> None:
+def check_average(num_average: int) -> None:
+    """Raises DBLRError unless the number of averaged frames is odd and positive, so that one is in the middle."""
     if num_average < 1 or num_average % 2 == 0:
         raise DBLRError(f'the number of averaged frames must be odd, so that one is in the middle; got {num_average}')
 
 
-def _write_png(path: Path, frame: np.ndarray) -> None:
-    """Writes a uint8 RGB frame (h, w, 3), creating the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS):
-        raise DBLRError(f'{path}: could not be written (is the disk full?)')
+def write_png(path: Path, frame: np.ndarray) -> None:
+    """Writes a uint8 RGB frame (h, w, 3), creating the folder; the file appears when it is complete.
+
+    Raises:
+        DBLRError: The disk refuses.
+    """
+    _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DBLRError(f'{path}: could not be written ({error.strerror})') from error

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dblr_plugin.data.synthesis import blur_frames, linear_to_srgb, read_video, srgb_to_linear, write_clip_pair
+from dblr_plugin.data.light import linear_to_srgb
+from dblr_plugin.data.synthesis import blur_frames, read_video, write_clip_pair
 from dblr_plugin.errors import DBLRError
 
 
@@ -30,18 +31,6 @@ def _write_video(path: Path, frames: list[np.ndarray]) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         container.mux(stream.encode())
-
-
-class TestTransfer:
-    def test_inverts_on_every_8_bit_value(self) -> None:
-        value = np.arange(256) / 255
-        np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(value)), value, rtol=0, atol=1e-15)
-
-    def test_known_values(self) -> None:
-        np.testing.assert_allclose(srgb_to_linear([0, 0.04045, 0.5, 1]), [0, 0.0031308, 0.2140411, 1], atol=1e-7)
-
-    def test_rises_everywhere_across_the_joint(self) -> None:
-        assert np.all(np.diff(linear_to_srgb(np.linspace(0, 0.01, 10001))) > 0)
 
 
 class TestBlurFrames:

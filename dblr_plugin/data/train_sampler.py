@@ -1,0 +1,70 @@
+"""The order in which training sees its samples: the same for any number of processes and workers, and resumable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from basicsr.data.data_sampler import EnlargedSampler
+from torch.utils.data import Dataset
+
+__all__ = ['SampleIndex', 'TrainSampler']
+
+
+class SampleIndex(int):
+    """An index that carries the seed of its sample's augmentation; to other data sets it is a plain index."""
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> SampleIndex:
+        """Makes one; pickling, which sends it to a loader's worker, keeps the seed."""
+        self = super().__new__(cls, index)
+        self.seed = seed
+        return self
+
+    def __reduce__(self) -> tuple:
+        return SampleIndex, (int(self), self.seed)
+
+
+class TrainSampler(EnlargedSampler):
+    """Takes the place of BasicSR's ``EnlargedSampler`` in ``train_pipeline``.
+
+    - An epoch holds whole batches. BasicSR counts a last, partial batch as an iteration, but its loader drops it, so
+      that with a small set training ends before ``total_iter``, or does nothing at all. The last epoch ends with
+      ``total_iter``.
+    - Order and augmentation follow from ``manual_seed``, epoch and place in the epoch. One process or several, any
+      number of workers: the global batches are the same.
+    - A resumed run goes on behind the last sample it was trained on, where BasicSR begins the epoch anew.
+
+    Args:
+        dataset: The training set.
+        num_replicas: Number of processes.
+        rank: This process.
+        ratio: ``dataset_enlarge_ratio``.
+        opt: The options of the run. ``resume_iter`` is read from them, ``iters_per_epoch`` written to them.
+    """
+
+    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1, *, opt: dict) -> None:
+        super().__init__(dataset, num_replicas, rank, ratio)
+        # BasicSR's loader feeds all GPUs of one process where there is no distribution
+        gpus = 1 if opt['dist'] else max(1, opt['num_gpu'])
+        self.batch_size = opt['datasets']['train']['batch_size_per_gpu'] * gpus
+        self.iters_per_epoch = math.ceil(self.num_samples / self.batch_size)
+        self.num_samples = self.iters_per_epoch * self.batch_size
+        self.total_size = self.num_samples * num_replicas
+        self.seed = opt['manual_seed']
+        self.resume_iter = opt.get('resume_iter', 0)
+        self.total_iter = int(opt['train']['total_iter'])
+        opt['iters_per_epoch'] = self.iters_per_epoch
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        """This process's share of the epoch: from where a resumed run was stopped, to ``total_iter`` at most."""
+        # torch's generator looks at 32 bits of its seed
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**32)
+        order = torch.randperm(self.total_size, generator=generator).tolist()
+        seeds = torch.randint(2**62, (self.total_size,), generator=generator).tolist()
+        first, last = (max(i - self.epoch * self.iters_per_epoch, 0) for i in (self.resume_iter, self.total_iter))
+        share = range(self.rank, self.total_size, self.num_replicas)
+        for place in share[first * self.batch_size : last * self.batch_size]:
+            yield SampleIndex(order[place] % len(self.dataset), seeds[place])

@@ -1,0 +1,188 @@
+"""Compares what lies on disk with the plan: every fault is found before anything is written."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dblr_plugin.data.images import is_image, natural
+from dblr_plugin.data.store import FolderStore
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.prepare.parallel import DISK_THREADS, parallel
+from dblr_plugin.prepare.plan import Clip, Plan
+
+__all__ = ['CheckedClip', 'Fault', 'check', 'raise_faults']
+
+MAX_SHOWN = 10
+
+Files = dict[str, dict[str, Path]]  # 'lq' or 'gt' -> frame -> source file
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, and with which clip; None when it is with none that could be used."""
+
+    clip: Clip | None
+    text: str
+
+
+@dataclass(frozen=True)
+class CheckedClip:
+    """A clip without faults: its source files by side and frame, and their one (height, width)."""
+
+    clip: Clip
+    files: Files
+    size: tuple[int, int]
+
+
+def check(plan: Plan) -> tuple[list[CheckedClip], list[Fault]]:
+    """Looks at every folder, every name, and every file's header and end.
+
+    Returns:
+        The clips without faults, in the plan's order, and all faults.
+    """
+    faults = [Fault(None, f'{path} is no clip of {plan.kind}; move it away') for path in plan.unknown]
+    faults += _total_faults(plan)
+    images = functools.cache(_images)  # where clips share a folder, it is listed once
+    found = {clip: _listed(clip, images, faults) for clip in plan.clips}
+    sizes = _inspected(found, faults)
+    bad = {fault.clip for fault in faults}
+    checked = []
+    for clip, files in found.items():
+        if clip not in bad:
+            (first, size), *others = sizes[clip].items()
+            odd = next(((path, other) for path, other in others if other != size), None)
+            if odd is None:
+                checked.append(CheckedClip(clip, files, size))
+            else:
+                text = f'{odd[0]} is {_text(odd[1])}, but {first} is {_text(size)}'
+                faults.append(Fault(clip, f'{_label(clip)}: {text}; all its frames must have one size'))
+    return checked, faults
+
+
+def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
+    """Raises one DBLRError that lists the first ten faults, counts the others, and says what to do; or returns.
+
+    Args:
+        faults: What is wrong.
+        plan: What was looked for.
+        usable: How many clips are without faults.
+    """
+    texts = list(faults)
+    if not texts:
+        return
+    more = [f'and {len(texts) - MAX_SHOWN} more'] if len(texts) > MAX_SHOWN else []
+    cure = f'download again what is missing or damaged (the layout is {plan.layout})'
+    if usable:
+        cure += f', or go on with the {usable} complete clips: --allow-partial'
+    count = f'{len(texts)} faults' if len(texts) > 1 else '1 fault'
+    raise DBLRError('\n  '.join([f'{count} in {plan.source}:', *texts[:MAX_SHOWN], *more]) + f'\n{cure}')
+
+
+class _SourceStore(FolderStore):
+    """The store's way of looking into a file, for the listed frames of one clip wherever they are."""
+
+    def __init__(self, files: dict[str, Path]) -> None:  # without the listing of a whole tree
+        self._paths = files
+
+    def path(self, clip: str, frame: str) -> Path:
+        return self._paths[frame]
+
+
+def _total_faults(plan: Plan) -> list[Fault]:
+    """Wrong numbers of clips, where their names are not published."""
+    counts = {part: sum(clip.part == part for clip in plan.clips) for part in plan.totals}
+    return [
+        Fault(None, f'{part} has {counts[part]} of {total} clips')
+        for part, total in plan.totals.items()
+        if counts[part] != total
+    ]
+
+
+def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]) -> Files:
+    """Returns the clip's files; notes missing folders, frames without a counterpart, and wrong counts."""
+    missing = [str(folder) for folder in clip.folders.values() if not folder.is_dir()]
+    if missing:
+        faults.append(Fault(clip, f'{_label(clip)} is missing: no folder {" and no ".join(missing)}'))
+        return {}
+    try:
+        files = {side: _frame_files(folder, images(folder), clip.stem) for side, folder in clip.folders.items()}
+    except (DBLRError, OSError) as error:
+        faults.append(Fault(clip, f'{_label(clip)}: {error}'))
+        return {}
+    for side, other in (('lq', 'gt'), ('gt', 'lq')) if clip.gt else ():
+        faults += [
+            Fault(clip, f'{_label(clip)}: {path} has no counterpart in {clip.folders[other]}')
+            for frame, path in files[side].items()
+            if frame not in files[other]
+        ]
+    for side, folder in clip.folders.items():
+        if not files[side] or clip.frames not in (None, len(files[side])):
+            wanted = f' of {clip.frames}' if clip.frames else ''
+            hint = _gaps(files[side])
+            faults.append(Fault(clip, f'{_label(clip)}: {folder} has {len(files[side])}{wanted} frames{hint}'))
+    return files
+
+
+def _images(folder: Path) -> list[str]:
+    """Returns the names of a folder's images, in natural order."""
+    return sorted(filter(is_image, os.listdir(folder)), key=natural)
+
+
+def _frame_files(folder: Path, images: list[str], stem: str) -> dict[str, Path]:
+    """Returns frame -> file, of the images that belong to a clip; raises DBLRError for two files of one frame."""
+    files: dict[str, Path] = {}
+    for name in images:
+        match = re.fullmatch(stem, os.path.splitext(name)[0])
+        if match and match[1] in files:
+            raise DBLRError(f'{folder} has two files of one frame: {files[match[1]].name} and {name}; remove one')
+        if match:
+            files[match[1]] = folder / name
+    return files
+
+
+def _gaps(frames: Iterable[str]) -> str:
+    """Returns a hint at the numbers that a numbered clip lacks in between."""
+    names = list(frames)
+    if not all(name.isdecimal() for name in names) or not names:
+        return ''
+    numbers = {int(name) for name in names}
+    missing = [f'{n:0{len(names[0])}d}' for n in range(min(numbers), max(numbers)) if n not in numbers]
+    return f': {", ".join(missing[:3])}{" ..." if len(missing) > 3 else ""} missing' if missing else ''
+
+
+def _inspected(found: dict[Clip, Files], faults: list[Fault]) -> dict[Clip, dict[Path, tuple[int, int]]]:
+    """Returns the size of every intact file; notes those that are empty, cut short or no images."""
+
+    def inspect(task: tuple[Clip, FolderStore, str]) -> tuple[int, int] | str:
+        try:
+            return task[1].inspect('', task[2])
+        except DBLRError as error:
+            return str(error)
+
+    tasks = [
+        (clip, _SourceStore(frames), frame)
+        for clip, files in found.items()
+        for frames in files.values()
+        for frame in frames
+    ]
+    sizes: dict[Clip, dict[Path, tuple[int, int]]] = {clip: {} for clip in found}
+    results = parallel(inspect, tasks, DISK_THREADS, len(tasks), 'checking')
+    for (clip, store, frame), size in zip(tasks, results, strict=True):
+        if isinstance(size, str):
+            faults.append(Fault(clip, f'{_label(clip)}: {size}'))
+        else:
+            sizes[clip][store.path('', frame)] = size
+    return sizes
+
+
+def _label(clip: Clip) -> str:
+    return f"clip '{clip.part}/{clip.name}'"
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f'{size[1]}x{size[0]} (w x h)'

@@ -1,0 +1,133 @@
+"""Training and test clips from any sharp video: finds the shots, divides them, makes exposures, measures the blur."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.prepare import manifest, tree
+from dblr_plugin.prepare.cuts import find_shots, thumbnails
+from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
+from dblr_plugin.prepare.exposures import frame_paths, make_clips
+from dblr_plugin.prepare.footage import Footage, find_footage
+from dblr_plugin.prepare.layout import Prepared, finish_databases
+from dblr_plugin.prepare.recipe import Recipe, Span, split
+
+__all__ = ['prepare_video']
+
+KIND = 'video'
+PNG_OVERHEAD = 1.01  # stored pixels, a filter byte for each row, and chunk headers
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A video that has been looked through: (height, width), shots, and the clips to make."""
+
+    footage: Footage
+    size: tuple[int, int]
+    shots: list[range]
+    spans: list[Span]
+    skipped: list[str]
+
+
+def prepare_video(src: Path, dst: Path, recipe: Recipe, databases: Sequence[DatabaseKind] = ()) -> Prepared:
+    """Makes blurry and sharp clips in the tree ``dst``; goes on where an earlier run with the same recipe stopped.
+
+    Args:
+        src: A sharp video file, a folder of frames, or a folder of several of either.
+        dst: The tree's folder. ``dataset.json`` appears there when everything is in place.
+        recipe: How the clips are made.
+        databases: What to make of each folder of clips.
+
+    Raises:
+        DBLRError: There is no usable footage, ``dst`` holds something else, or the disk is full.
+    """
+    videos = find_footage(src)
+    variant = f'of {src.resolve().name} ({_bytes(videos)} bytes): {recipe}'
+    manifest.refuse_others(dst, KIND, variant)
+    held = manifest.complete(dst, KIND, variant)
+    if held is not None:
+        return Prepared(held, finish_databases(dst, databases), was_complete=True)
+    sources = [_looked_through(footage, recipe) for footage in videos]
+    files = {str(path.relative_to(dst)): size for source in sources for path, size in _planned(dst, source)}
+    if not files:
+        raise DBLRError(f'{src} has no shot of {max(recipe.average)} frames; average fewer')
+    if strangers := tree.unplanned(dst, files):
+        raise DBLRError(f'{dst} has {len(strangers)} other frames, such as {strangers[0]}; remove them')
+    manifest.begin(dst, KIND, variant)
+    missing = sum(size for path, size in files.items() if not (dst / path).exists())
+    tree.require_space(dst, missing + bytes_needed(dst, databases, files))
+    clips = [clip for source in sources for clip in _made(dst, source, recipe)]
+    written = write_databases(dst, databases)
+    content = manifest.finish(dst, KIND, variant, clips, _details(src, sources, recipe))
+    return Prepared(content, written, was_complete=False)
+
+
+def _looked_through(footage: Footage, recipe: Recipe) -> _Source:
+    """Decodes a video once to find its size and its shots.
+
+    Raises:
+        DBLRError: It has no frames, or its frames differ in size.
+    """
+    sizes: list[tuple[int, int]] = []
+
+    def noted(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            sizes.append(frame.shape[:2])
+            if sizes[-1] != sizes[0]:
+                raise DBLRError(f'{footage.path}: frame {len(sizes) - 1} has another size than the first; remove it')
+            yield frame
+
+    small = list(tqdm(thumbnails(noted(footage.frames())), desc=f'looking through {footage.name}', unit='frame'))
+    if not small:
+        raise DBLRError(f'{footage.path} has no frames')
+    shots = find_shots(small)
+    return _Source(footage, sizes[0], shots, *split(footage.name, shots, recipe))
+
+
+def _planned(dst: Path, source: _Source) -> Iterator[tuple[Path, int]]:
+    """Yields each file that a video's clips will have, and about how many bytes it will take."""
+    size = round(source.size[0] * source.size[1] * 3 * PNG_OVERHEAD) + 1024
+    for span in source.spans:
+        for index in range(len(span.centres)):
+            yield from ((path, size) for path in frame_paths(dst, span, index).values())
+
+
+def _made(dst: Path, source: _Source, recipe: Recipe) -> list[manifest.TreeClip]:
+    """Makes all clips of a video."""
+    if not source.spans:
+        return []
+    figures = make_clips(dst, source.footage.frames(), source.spans, recipe, source.footage.name)
+    return [
+        manifest.TreeClip(span.part, span.clip, len(span.centres), source.size, round(psnr, 2))
+        for span, psnr in zip(source.spans, figures, strict=True)
+    ]
+
+
+def _details(src: Path, sources: list[_Source], recipe: Recipe) -> dict[str, Any]:
+    """What ``dataset.json`` tells beyond counts."""
+    details = {
+        'source': str(src.resolve()),
+        'placed': 'made',
+        'recipe': asdict(recipe),
+        'shots': {source.footage.name: [[shot[0], shot[-1]] for shot in source.shots] for source in sources},
+    }
+    skipped = [line for source in sources for line in source.skipped]
+    return details | ({'too_short': skipped} if skipped else {})
+
+
+def _bytes(videos: list[Footage]) -> int:
+    """Returns the bytes of all source files, which tell an exchanged source from the one that was begun with."""
+    files = (
+        path
+        for video in videos
+        for path in ([video.path] if video.path.is_file() else video.path.iterdir())
+        if path.is_file()
+    )
+    return sum(path.stat().st_size for path in files)

@@ -1,0 +1,87 @@
+import pickle
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from dblr_plugin.data.train_sampler import SampleIndex, TrainSampler
+
+
+class Numbers(Dataset):
+    """The indices it is asked for, and their seeds."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        assert isinstance(index, SampleIndex)
+        return int(index), index.seed
+
+
+def samplers(length: int, batch: int, processes: int, ratio: int = 1, total_iter: int = 10**6, **opt) -> list:
+    train = {'batch_size_per_gpu': batch}
+    opt = {'dist': processes > 1, 'num_gpu': 0, 'manual_seed': 0, 'datasets': {'train': train}, **opt}
+    opt['train'] = {'total_iter': total_iter}
+    return [TrainSampler(Numbers(length), processes, rank, ratio, opt=opt) for rank in range(processes)]
+
+
+def batches(sampler: TrainSampler, epoch: int) -> list[set]:
+    """The (index, seed) pairs of each batch of an epoch."""
+    sampler.set_epoch(epoch)
+    items = [(int(i), i.seed) for i in sampler]
+    size = sampler.batch_size
+    return [set(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+@pytest.mark.parametrize('length', [3, 16, 17, 50])
+@pytest.mark.parametrize('ratio', [1, 3])
+def test_global_batches_do_not_depend_on_the_number_of_processes(length, ratio):
+    (one,) = samplers(length, 4, 1, ratio)
+    two = samplers(length, 2, 2, ratio)
+    for epoch in (0, 1):
+        merged = [a | b for a, b in zip(*(batches(s, epoch) for s in two), strict=True)]
+        assert merged == batches(one, epoch)
+
+
+@pytest.mark.parametrize('length', [1, 3, 4, 9])
+def test_epochs_are_as_long_as_basicsr_counts(length):
+    (sampler,) = samplers(length, 4, 1)
+    loader = DataLoader(Numbers(length), batch_size=4, sampler=sampler, drop_last=True)
+    assert len(list(loader)) == len(loader) == -(-length // 4) == sampler.iters_per_epoch
+
+
+def test_every_sample_once_before_any_twice():
+    (sampler,) = samplers(16, 4, 1)
+    indices = [int(i) for i in sampler]
+    assert sorted(indices) == list(range(16))
+    assert indices != sorted(indices)
+
+
+def test_epochs_and_seeds_differ():
+    (sampler,), (other,) = samplers(16, 4, 1), samplers(16, 4, 1, manual_seed=1)
+    first, second = batches(sampler, 0), batches(sampler, 1)
+    assert first != second and batches(other, 0) != first
+    assert len({seed for batch in first + second for _, seed in batch}) == 32
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+@pytest.mark.parametrize('stopped_at', [0, 1, 4, 7, 8, 11])
+def test_resumed_run_sees_what_was_left(processes, stopped_at):
+    whole = [s for s in samplers(32, 4, processes, total_iter=15)]
+    resumed = samplers(32, 4, processes, total_iter=15, resume_iter=stopped_at)
+    for before, after in zip(whole, resumed, strict=True):
+        expected = [b for epoch in range(5) for b in batches(before, epoch)]
+        assert len(expected) == 15  # not one sample beyond total_iter
+        assert [b for epoch in range(5) for b in batches(after, epoch)] == expected[stopped_at:]
+
+
+def test_one_process_with_several_gpus_gets_their_batches():
+    (sampler,) = samplers(16, 2, 1, num_gpu=4)
+    assert sampler.batch_size == 8 and sampler.iters_per_epoch == 2
+
+
+def test_the_seed_reaches_a_worker():
+    index = pickle.loads(pickle.dumps(SampleIndex(3, 7)))
+    assert (index, index.seed) == (3, 7)

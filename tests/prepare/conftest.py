@@ -1,0 +1,59 @@
+"""Data sets in their authors' exact layouts, full where counts matter: many hard links to a few tiny images."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from processes import run_python
+from source_trees import Picture, link_frames, numbered
+
+
+@pytest.fixture(scope='session')
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Picture:
+    """Writes an image of a size (h, w), format and grey value, once each."""
+    root = tmp_path_factory.mktemp('pictures')
+
+    def make(size: tuple[int, int] = (12, 16), suffix: str = '.png', value: int = 90) -> Path:
+        path = root / f'{size[0]}_{size[1]}_{value}{suffix}'
+        if not path.exists():
+            assert cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
+    """All 6708 pairs of DVD, numbered and shaped as they are: landscape, larger, portrait. Do not write to it."""
+    from dblr_plugin.prepare import dvd as published
+
+    root = tmp_path_factory.mktemp('dvd')
+    shapes = {'C0036': (18, 32), 'C0041': (18, 32), 'IMG_0051': (16, 12), 'IMG_0053': (16, 12)}
+    for video, count in {**published.TRAIN, **published.TEST}.items():
+        names = numbered(count, digits=5, first=30 if video == 'IMG_0009' else 0, suffix='.jpg')
+        for value, side in ((80, 'input'), (120, 'GT')):
+            image = picture(shapes.get(video, (12, 16)), '.jpg', value)
+            link_frames(image, root / 'quantitative_datasets' / video / side, names)
+    return root
+
+
+@pytest.fixture(scope='session')
+def dvd_run(dvd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """The whole of DVD as a user prepares it: the tree, and what the command printed. Do not write to it."""
+    folder = tmp_path_factory.mktemp('prepared')
+    result = run_python('-m', 'dblr_plugin', 'prepare', 'dvd', dvd, 'datasets/DVD', cwd=folder)
+    return folder / 'datasets/DVD', result
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, picture: Picture) -> Path:
+    """A small source of three clips, ``<clip>/{blur,sharp}/00000000.png``: a and b of 8 frames, c of 6."""
+    root = tmp_path / 'source'
+    for clip, count in (('a', 8), ('b', 8), ('c', 6)):
+        for value, side in ((80, 'blur'), (120, 'sharp')):
+            link_frames(picture(value=value), root / clip / side, numbered(count))
+    return root

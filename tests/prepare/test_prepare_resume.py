@@ -1,0 +1,161 @@
+"""Stopped anywhere and run again, a preparation completes and gives the same result; nothing foreign is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from source_trees import Picture, link_frames, numbered
+
+from dblr_plugin.data import VideoDeblurTestDataset, open_store
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.prepare import LMDB, Plan, dvd, prepare_layout
+
+
+@pytest.fixture
+def source(tmp_path: Path, picture: Picture) -> Path:
+    """The 22 scenes of DVD's qualitative subset, 60 frames each."""
+    for number in range(22):
+        folder = tmp_path / f'source/scene{number}/input'
+        link_frames(picture(suffix='.jpg'), folder, numbered(60, digits=5, suffix='.jpg'))
+    return tmp_path / 'source'
+
+
+@pytest.fixture
+def plan(source: Path) -> Plan:
+    return dvd.plan_qualitative(source)
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    command = [sys.executable, '-m', 'dblr_plugin', 'prepare', *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize('stop', [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_the_middle(source: Path, plan: Plan, tmp_path: Path, stop: signal.Signals) -> None:
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    prepare_layout(plan, whole, copy=True)
+    process = start('dvd-qualitative', source, stopped, '--copy')
+    wait_for(lambda: any(stopped.glob('test/lq/scene3/*.jpg')), process)
+    process.send_signal(stop)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 130), output
+    assert stop == signal.SIGKILL or 'run the same command again' in output
+    assert not (stopped / 'dataset.json').exists()
+    assert 0 < len(list(stopped.rglob('*.jpg'))) < 22 * 60
+    assert not prepare_layout(plan, stopped, copy=True).was_complete
+    assert (stopped / 'dataset.json').read_bytes() == (whole / 'dataset.json').read_bytes()
+    assert sorted(os.listdir(stopped)) == ['dataset.json', 'meta_info_test.txt', 'test']
+    assert not list(stopped.rglob('*.partial'))
+
+
+def test_complete_tree_is_only_verified(plan: Plan, source: Path, tmp_path: Path) -> None:
+    first = prepare_layout(plan, tmp_path / 'tree', copy=True)
+    shutil.rmtree(source)
+    again = prepare_layout(plan, tmp_path / 'tree')
+    assert again.was_complete and again.manifest == first.manifest
+
+
+@pytest.mark.parametrize('harm', ['removed', 'cut short'])
+def test_tree_that_lost_something_is_mended(plan: Plan, tmp_path: Path, harm: str) -> None:
+    before = prepare_layout(plan, tmp_path / 'tree', copy=True).manifest
+    frame = tmp_path / 'tree/test/lq/scene3/00007.jpg'
+    frame.unlink() if harm == 'removed' else os.truncate(frame, 20)
+    mended = prepare_layout(plan, tmp_path / 'tree', copy=True)
+    assert not mended.was_complete and mended.manifest == before
+
+
+def test_links_become_copies_when_asked(plan: Plan, source: Path, tmp_path: Path) -> None:
+    frame, theirs = tmp_path / 'tree/test/lq/scene3/00007.jpg', source / 'scene3/input/00007.jpg'
+    assert prepare_layout(plan, tmp_path / 'tree').manifest['placed'] == 'linked'
+    assert os.path.samefile(frame, theirs)
+    assert prepare_layout(plan, tmp_path / 'tree', copy=True).manifest['placed'] == 'copied'
+    assert not os.path.samefile(frame, theirs) and frame.read_bytes() == theirs.read_bytes()
+
+
+def test_symbolic_links_where_hard_ones_are_impossible(plan: Plan, tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError('another disk')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    prepare_layout(plan, tmp_path / 'tree')
+    assert (tmp_path / 'tree/test/lq/scene3/00007.jpg').is_symlink()
+    assert prepare_layout(plan, tmp_path / 'tree').was_complete
+    assert len(VideoDeblurTestDataset({'dataroot_lq': str(tmp_path / 'tree/test/lq')})) == 1320
+
+
+def test_foreign_folders_are_refused_and_untouched(plan: Plan, source: Path, tmp_path: Path) -> None:
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/notes.txt').write_text('mine')
+    with pytest.raises(DBLRError, match='neither empty nor a prepared data set'):
+        prepare_layout(plan, tmp_path / 'mine')
+    assert os.listdir(tmp_path / 'mine') == ['notes.txt']
+    with pytest.raises(DBLRError, match='neither empty nor'):
+        prepare_layout(plan, source)
+    prepare_layout(plan, tmp_path / 'tree')
+    with pytest.raises(DBLRError, match="holds 'dvd-qualitative', not 'dvd'"):
+        prepare_layout(dvd.plan(source), tmp_path / 'tree')
+    (tmp_path / 'tree/dataset.json').rename(tmp_path / 'tree/.unfinished.json')
+    with pytest.raises(DBLRError, match="holds 'dvd-qualitative', not 'dvd'"):
+        prepare_layout(dvd.plan(source), tmp_path / 'tree')
+
+
+def test_strange_frames_in_the_tree(plan: Plan, source: Path, tmp_path: Path) -> None:
+    prepare_layout(plan, tmp_path / 'tree')
+    shutil.copytree(tmp_path / 'tree/test/lq/scene1', tmp_path / 'tree/test/lq/strange')
+    with pytest.raises(DBLRError, match='60 frames that are none of dvd-qualitative, such as test/lq/strange/'):
+        prepare_layout(plan, tmp_path / 'tree')
+
+
+def test_full_disk_is_found_before_writing(plan: Plan, tmp_path: Path, monkeypatch) -> None:
+    usage = namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(10**12, 10**12, 10**5))
+    for options in ({'copy': True}, {'databases': [LMDB]}):
+        with pytest.raises(DBLRError, match='0.00 GB free .*needed; make room first'):
+            prepare_layout(plan, tmp_path / 'tree', **options)
+        assert os.listdir(tmp_path / 'tree') == ['.unfinished.json']
+    monkeypatch.undo()
+    assert prepare_layout(plan, tmp_path / 'tree').manifest['files'] == 1320
+
+
+def test_databases_beside_the_tree(plan: Plan, tmp_path: Path) -> None:
+    tree = tmp_path / 'tree'
+    first = prepare_layout(plan, tree, databases=[LMDB])
+    assert first.databases == [tree / 'test_lq.lmdb']
+    assert open_store(tree / 'test_lq.lmdb').clips() == open_store(tree / 'test/lq').clips()
+    written = (tree / 'test_lq.lmdb/data.mdb').stat().st_mtime_ns
+    again = prepare_layout(plan, tree, databases=[LMDB])
+    assert again.was_complete and (tree / 'test_lq.lmdb/data.mdb').stat().st_mtime_ns == written
+    # one that a killed run left half-written, beside a whole tree
+    shutil.rmtree(tree / 'test_lq.lmdb')
+    (tree / '.test_lq.lmdb.partial-1').mkdir()
+    prepare_layout(plan, tree, databases=[LMDB])
+    assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'test', 'test_lq.lmdb']
+
+
+def test_database_of_other_frames(plan: Plan, tmp_path: Path) -> None:
+    prepare_layout(plan, tmp_path / 'tree', databases=[LMDB])
+    meta = tmp_path / 'tree/test_lq.lmdb/meta_info.txt'
+    meta.write_text('\n'.join(meta.read_text().splitlines()[:-1]))
+    with pytest.raises(DBLRError, match='test_lq.lmdb holds other frames than .*remove it'):
+        prepare_layout(plan, tmp_path / 'tree', databases=[LMDB])
+
+
+def test_manifest_is_plain_json(plan: Plan, source: Path, tmp_path: Path) -> None:
+    content = prepare_layout(plan, tmp_path / 'tree').manifest
+    assert content == json.loads((tmp_path / 'tree/dataset.json').read_text())
+    assert content['source'] == str(source) and content['kind'] == 'dvd-qualitative' and content['version']

@@ -1,0 +1,262 @@
+"""Clips made of sharp footage: cuts, splits, exposures, flow, shake, and a real encoded file from end to end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
+from dblr_plugin.data.light import to_light
+from dblr_plugin.data.synthesis import blur_frames
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.prepare import LMDB, Recipe, prepare_video
+from dblr_plugin.prepare.cuts import find_shots, thumbnails
+from dblr_plugin.prepare.exposures import Exposure, blurry_frame
+from dblr_plugin.prepare.footage import find_footage
+from dblr_plugin.prepare.in_between import in_betweens
+from dblr_plugin.prepare.recipe import Span, split
+from dblr_plugin.prepare.shake import HandHeld, moved
+
+
+def texture(seed: int, size: tuple[int, int] = (96, 300)) -> np.ndarray:
+    noise = np.random.default_rng(seed).random((*size, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    return np.rint(255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+
+
+def panning(count: int, seed: int = 0, step: int = 2, width: int = 128) -> list[np.ndarray]:
+    """Frames of 96x128 that move over a texture by ``step`` pixels each."""
+    picture = texture(seed)
+    return [np.ascontiguousarray(picture[:, step * i : step * i + width]) for i in range(count)]
+
+
+def write_video(path: Path, frames: list[np.ndarray], codec: str = 'ffv1', pixels: str = 'bgr0') -> Path:
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())
+    return path
+
+
+def exposure(frames: list[np.ndarray]) -> Exposure:
+    reach = len(frames) // 2
+    span = Span('train', 'clip', len(frames), range(len(frames)), range(reach, reach + 1))
+    return Exposure(span, 0, tuple(frames))
+
+
+class TestCuts:
+    def test_one_cut_in_moving_footage(self) -> None:
+        frames = panning(20, seed=1) + panning(30, seed=2)
+        assert find_shots(list(thumbnails(frames))) == [range(0, 20), range(20, 50)]
+
+    def test_cut_between_still_pictures(self) -> None:
+        frames = [texture(1)] * 3 + [texture(2)] * 4 + [texture(3)] * 2
+        assert find_shots(list(thumbnails(frames))) == [range(0, 3), range(3, 7), range(7, 9)]
+
+    def test_no_cut_in_fast_motion_noise_or_fading(self) -> None:
+        rng = np.random.default_rng(0)
+        noisy = [np.clip(f + rng.normal(0, 20, f.shape), 0, 255).astype(np.uint8) for f in panning(20, step=8)]
+        fading = [np.full((96, 128, 3), 12 * i, np.uint8) for i in range(20)]
+        for frames in (noisy, fading):
+            assert find_shots(list(thumbnails(frames))) == [range(20)]
+
+    def test_the_demo_footage_has_one_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'scripts'))
+        from demo_clips import find_footage as find_demo_footage
+
+        from dblr_plugin.data.synthesis import read_video
+
+        shots = find_shots(list(thumbnails(read_video(find_demo_footage()))))
+        assert shots == [range(0, 116), range(116, 190)]
+
+
+class TestSplit:
+    @pytest.mark.parametrize('stride', [None, 1, 4])
+    def test_parts_share_no_source_frame(self, stride: int | None) -> None:
+        recipe = Recipe(average=(5, 7), stride=stride, test_share=0.25)
+        spans, skipped = split('v', [range(0, 60), range(60, 64), range(64, 100)], recipe)
+        assert len(skipped) == 1 and 'shot 2, frames 60 to 63' in skipped[0]
+        used: dict[str, set[int]] = {'train': set(), 'test': set()}
+        for span in spans:
+            for centre in span.centres:
+                reach = span.average // 2
+                used[span.part] |= set(range(centre - reach, centre + reach + 1))
+                assert {centre - reach, centre + reach} <= set(span.frames)
+        assert used['train'] and used['test'] and not used['train'] & used['test']
+        assert max(used['train'] & set(range(60))) < min(used['test'])
+
+    def test_default_stride_is_an_open_shutter(self) -> None:
+        spans, _ = split('v', [range(0, 23)], Recipe(average=(5,), test_share=0))
+        assert [list(span.centres) for span in spans] == [[2, 7, 12, 17]]
+
+    def test_shot_too_short_for_both_parts_is_for_training(self) -> None:
+        spans, _ = split('v', [range(0, 9)], Recipe(average=(5,)))
+        assert [(span.part, list(span.centres)) for span in spans] == [('train', [2])]
+
+    @pytest.mark.parametrize(
+        'options',
+        [{'average': (4,)}, {'stride': 0}, {'in_between': -1}, {'shake': -1.0}, {'test_share': 1.0}, {'seed': -1}],
+    )
+    def test_recipes_out_of_range(self, options: dict) -> None:
+        with pytest.raises(DBLRError):
+            Recipe(**options)
+
+
+class TestInBetweens:
+    def test_none_is_plain_averaging(self) -> None:
+        frames = panning(5)
+        np.testing.assert_array_equal(blurry_frame(exposure(frames), Recipe()), blur_frames(frames, 5))
+
+    def test_still_frames_stay_as_they_are(self) -> None:
+        frame = panning(1)[0]
+        np.testing.assert_array_equal(blurry_frame(exposure([frame] * 3), Recipe(in_between=3)), frame)
+
+    def test_brightness_of_the_average_is_kept(self) -> None:
+        frames = panning(5)
+        plain, smooth = (to_light(blurry_frame(exposure(frames), Recipe(in_between=k))).mean() for k in (0, 3))
+        assert abs(smooth / plain - 1) < 0.01
+
+    def test_they_show_the_motion_in_between(self) -> None:
+        """The frame half way between two frames of a pan by 8 pixels is the one that the camera saw there."""
+        frames = panning(3, step=4)
+        (middle,) = in_betweens(frames[0], frames[2], 1)
+        inside = np.s_[16:-16, 16:-16]
+        ghost = (to_light(frames[0]) + to_light(frames[2])) / 2
+        truth = to_light(frames[1])
+        assert np.abs(middle - truth)[inside].mean() < 0.1 * np.abs(ghost - truth)[inside].mean()
+
+    def test_average_is_closer_to_that_of_many_frames(self) -> None:
+        many = panning(17, step=2)
+        truth = blur_frames(many, 17).astype(float)[:, 24:-24]
+        few = exposure(many[::4])
+        error = [np.abs(blurry_frame(few, Recipe(in_between=k))[:, 24:-24] - truth).mean() for k in (0, 3)]
+        assert error[1] < 0.5 * error[0]
+
+    def test_frames_too_small_for_flow(self) -> None:
+        with pytest.raises(DBLRError, match='12x8 are too small'):
+            list(in_betweens(*np.zeros((2, 8, 12, 3), np.uint8), 1))
+
+
+class TestShake:
+    def test_zero_pose_changes_nothing(self) -> None:
+        light = to_light(panning(1)[0])
+        np.testing.assert_array_equal(moved(light, np.zeros(3)), light)
+
+    def test_still_scene_is_blurred_and_the_sharp_frame_untouched(self) -> None:
+        frame = panning(1)[0]
+        shaken = exposure([frame] * 7)
+        blurry = blurry_frame(shaken, Recipe(shake=3.0))
+        assert np.abs(blurry.astype(float) - frame).mean() > 2
+        np.testing.assert_array_equal(shaken.sharp, frame)
+
+    def test_seed_decides(self) -> None:
+        shaken = exposure(panning(7))
+        first, again, other = (blurry_frame(shaken, Recipe(shake=2.0, seed=seed)) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+    def test_path_is_smooth_and_as_wide_as_asked(self) -> None:
+        poses = np.stack([HandHeld(3.0, 7, (96, 128), seed).pose(t / 10) for seed in range(40) for t in range(700)])
+        poses = poses.reshape(40, 700, 3)
+        np.testing.assert_allclose(np.sqrt((poses[..., :2] ** 2).mean((0, 1))), 3.0, rtol=0.15)
+        corner = np.abs(poses[..., 2]) * np.hypot(96, 128) / 2
+        assert corner.max() < 6
+        steps = np.abs(np.diff(poses[..., :2], axis=1)).max()
+        assert steps < 0.1 * 2 * 3.0, 'a tenth of a frame moves the camera by a small part of the amplitude'
+
+    def test_shift_and_rotation(self) -> None:
+        light = to_light(panning(1)[0])
+        np.testing.assert_allclose(moved(light, np.array([2, 3, 0]))[3:, 2:], light[:-3, :-2], atol=1e-6)
+        turned = moved(light[:, :96].copy(), np.array([0, 0, np.pi / 2]))
+        np.testing.assert_allclose(turned, np.rot90(light[:, :96]), atol=1e-4)
+
+
+class TestPrepareVideo:
+    @pytest.fixture
+    def video(self, tmp_path: Path) -> Path:
+        """48 frames with a cut before frame 28, lossless."""
+        return write_video(tmp_path / 'walk.mkv', panning(28, seed=1) + panning(20, seed=2))
+
+    def test_from_file_to_samples(self, video: Path, tmp_path: Path) -> None:
+        tree, recipe = tmp_path / 'tree', Recipe(average=(3, 5), stride=2, test_share=0.3)
+        content = prepare_video(video, tree, recipe, [LMDB]).manifest
+        assert content['shots'] == {'walk': [[0, 27], [28, 47]]}
+        assert set(content['parts']['train']['blurry_psnr']) == {
+            f'walk_shot{shot}_average{average}' for shot in (1, 2) for average in (3, 5)
+        }
+        psnr = content['parts']['test']['blurry_psnr']
+        assert psnr['walk_shot1_average5'] < psnr['walk_shot1_average3'] < 45
+        frames = panning(28, seed=1)
+        store = open_store(tree / 'train/lq')
+        np.testing.assert_array_equal(
+            store.read('walk_shot1_average5', '00000001')[..., ::-1], blur_frames(frames[2:7], 5)
+        )
+        sharp = open_store(tree / 'train/gt').read('walk_shot1_average5', '00000001')
+        np.testing.assert_array_equal(sharp[..., ::-1], frames[4])
+        for ending in ('/{}', '_{}.lmdb'):
+            roots = {f'dataroot_{side}': str(tree) + '/{}' + ending.format(side) for side in ('lq', 'gt')}
+            train = {key: root.format('train') for key, root in roots.items()}
+            meta = str(tree / 'meta_info_train.txt')
+            sample = VideoDeblurDataset({**train, 'gt_size': 64, 'meta_info_file': meta})[0]
+            assert sample['lq'].shape == (5, 3, 64, 64)
+            test = VideoDeblurTestDataset({key: root.format('test') for key, root in roots.items()})
+            assert len(test) == content['parts']['test']['frames']
+        assert prepare_video(video, tree, recipe).was_complete
+        with pytest.raises(DBLRError, match="holds 'video of walk.mkv .*average 3 5.*not .*average 3,"):
+            prepare_video(video, tree, Recipe(average=(3,)))
+
+    def test_killed_and_run_again(self, video: Path, tmp_path: Path) -> None:
+        options = ['--average', '3', '--stride', '1', '--in-between', '3', '--shake', '2']
+        command = [sys.executable, '-m', 'dblr_plugin', 'prepare', 'video', video, tmp_path / 'stopped', *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        while len(list((tmp_path / 'stopped').rglob('0*.png'))) < 6:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert not (tmp_path / 'stopped/dataset.json').exists()
+        recipe = Recipe(average=(3,), stride=1, in_between=3, shake=2.0)
+        for name in ('stopped', 'whole'):
+            prepare_video(video, tmp_path / name, recipe)
+        files = {path.relative_to(tmp_path / 'whole') for path in (tmp_path / 'whole').rglob('*') if path.is_file()}
+        for path in files:
+            assert (tmp_path / 'stopped' / path).read_bytes() == (tmp_path / 'whole' / path).read_bytes(), path
+
+    def test_lossy_video_and_folders_of_frames(self, tmp_path: Path) -> None:
+        folder = tmp_path / 'footage'
+        (folder / 'stills').mkdir(parents=True)
+        write_video(folder / 'lossy.mp4', panning(24, seed=3), 'libx264', 'yuv420p')
+        for index, frame in enumerate(panning(24, seed=4)):
+            cv2.imwrite(str(folder / f'stills/img_{index}.png'), frame[..., ::-1])
+        assert [footage.name for footage in find_footage(folder)] == ['lossy', 'stills']
+        content = prepare_video(folder, tmp_path / 'tree', Recipe(average=(3,), test_share=0)).manifest
+        assert content['shots'] == {'lossy': [[0, 23]], 'stills': [[0, 23]]}
+        assert content['parts']['train']['clips'] == 2 and 'test' not in content['parts']
+        first = open_store(tmp_path / 'tree/train/gt').read('stills_shot1_average3', '00000000')
+        np.testing.assert_array_equal(first[..., ::-1], panning(24, seed=4)[1])
+
+    def test_unusable_footage(self, tmp_path: Path) -> None:
+        with pytest.raises(DBLRError, match='nothing does not exist'):
+            prepare_video(tmp_path / 'nothing', tmp_path / 'tree', Recipe())
+        (tmp_path / 'empty').mkdir()
+        with pytest.raises(DBLRError, match='neither images, nor folders of images, nor videos'):
+            prepare_video(tmp_path / 'empty', tmp_path / 'tree', Recipe())
+        short = write_video(tmp_path / 'short.mkv', panning(4))
+        with pytest.raises(DBLRError, match='no shot of 7 frames; average fewer'):
+            prepare_video(short, tmp_path / 'tree', Recipe())
+        cv2.imwrite(str(tmp_path / 'empty/0.png'), panning(1)[0])
+        cv2.imwrite(str(tmp_path / 'empty/1.png'), panning(1)[0][:-2])
+        with pytest.raises(DBLRError, match='frame 1 has another size'):
+            prepare_video(tmp_path / 'empty', tmp_path / 'tree', Recipe())
+        assert not (tmp_path / 'tree').exists()
