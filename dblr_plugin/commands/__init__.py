@@ -6,12 +6,12 @@ import argparse
 import sys
 
 from dblr_plugin import hooks
-from dblr_plugin.commands import link, prepare, test, train
+from dblr_plugin.commands import bench, evaluate, link, prepare, test, train
 from dblr_plugin.version import __version__
 
 __all__ = ['main']
 
-_COMMANDS = {'train': train, 'test': test, 'prepare': prepare, 'link': link}
+_COMMANDS = {'train': train, 'test': test, 'evaluate': evaluate, 'prepare': prepare, 'bench': bench, 'link': link}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,24 +1,23 @@
-"""Small operations on decoded frames: crop, flip, to tensor, and a bounded memory of what was decoded."""
+"""Small operations on decoded frames: flip, to tensor, and a bounded memory of what was decoded."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
-__all__ = ['FrameCache', 'crop', 'flip', 'to_tensor']
+__all__ = ['FrameCache', 'flip', 'to_planes', 'to_tensor', 'unit_range']
 
-
-def crop(frames: list[np.ndarray], top: int, left: int, side: int) -> np.ndarray:
-    """Cuts the same square out of frames (h, w, 3) and returns it as one stack (t, side, side, 3)."""
-    return np.stack([frame[top : top + side, left : left + side] for frame in frames])
+# float32 quotients by 255, to the bit: looked up four times as fast as divided
+_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 def flip(stack: np.ndarray, horizontal: bool, vertical: bool, transpose: bool) -> np.ndarray:
-    """Returns a view of a stack (t, h, w, 3) with all frames flipped and transposed alike, in BasicSR's order."""
+    """Returns a view of a stack (t, h, w, c) with all frames flipped and transposed alike, in BasicSR's order."""
     if horizontal:
         stack = stack[:, :, ::-1]
     if vertical:
@@ -27,9 +26,30 @@ def flip(stack: np.ndarray, horizontal: bool, vertical: bool, transpose: bool) -
 
 
 def to_tensor(stack: np.ndarray) -> torch.Tensor:
-    """Turns uint8 BGR (t, h, w, 3) into contiguous float32 RGB (t, 3, h, w) in [0, 1]."""
-    rgb = np.ascontiguousarray(stack[..., ::-1].transpose(0, 3, 1, 2))
-    return torch.from_numpy(rgb).float().div_(255)
+    """Turns a stack of crops into a contiguous float32 tensor.
+
+    Args:
+        stack: uint8 BGR (t, h, w, 3), or float32 Y (t, h, w, 1), whose values stay as they are.
+
+    Returns:
+        RGB (t, 3, h, w) in [0, 1], or Y (t, 1, h, w).
+    """
+    planes = stack[..., ::-1].transpose(0, 3, 1, 2).copy()
+    return torch.from_numpy(planes) if planes.dtype == np.float32 else unit_range([planes])[0]
+
+
+def to_planes(frame: np.ndarray) -> np.ndarray:
+    """Turns a uint8 BGR frame (h, w, 3) into uint8 RGB planes (3, h, w)."""
+    return np.stack(cv2.split(frame)[::-1])
+
+
+def unit_range(planes: Sequence[np.ndarray]) -> torch.Tensor:
+    """Stacks contiguous uint8 arrays of one shape, with at least two dimensions, as float32 in [0, 1]."""
+    values = np.empty((len(planes), *planes[0].shape), np.float32)
+    for source, target in zip(planes, values, strict=True):
+        flat = -1, source.shape[-1]
+        cv2.LUT(source.reshape(flat), _UNIT, dst=target.reshape(flat))
+    return torch.from_numpy(values)
 
 
 class FrameCache:
@@ -46,7 +66,7 @@ class FrameCache:
         self._frames: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
 
     def __call__(self, clip: str, frame: str) -> np.ndarray:
-        """Returns the decoded frame (h, w, 3); it is shared with later calls and must not be written to."""
+        """Returns the decoded frame; it is shared with later calls and must not be written to."""
         key = clip, frame
         if key not in self._frames:
             self._frames[key] = self._read(clip, frame)

@@ -10,6 +10,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
+from dblr_plugin.data.crops import decode_crop
 from dblr_plugin.data.images import TAIL_BYTES, decode, is_whole, looks_whole
 from dblr_plugin.data.meta_info import read_lmdb_meta
 from dblr_plugin.errors import DBLRError
@@ -105,7 +106,7 @@ class LmdbStore:
             DBLRError: The key is missing, or its value is empty or truncated.
         """
         with shared_environment(self.root).begin(buffers=True) as transaction:
-            value = self._value(transaction, clip, frame)
+            value = self._value(transaction, f'{clip}/{frame}')
             # slices of the memory map: only the pages at both ends are read
             whole = looks_whole(bytes(value[:12]), bytes(value[-TAIL_BYTES:]), len(value))
             if not value or not (whole or is_whole(io.BytesIO(value))):
@@ -123,20 +124,46 @@ class LmdbStore:
                 ``meta_info.txt`` says.
         """
         with shared_environment(self.root).begin(buffers=True) as transaction:
-            value = self._value(transaction, clip, frame)
-            image = decode(value, f"key '{clip}/{frame}' of {self.root}")
-        if image.shape[:2] != self.size(clip, frame):
-            raise DBLRError(
-                f"key '{clip}/{frame}' of {self.root} is {image.shape[:2]} (h, w), but meta_info.txt says "
-                f'{self.size(clip, frame)}; write the database again'
-            )
+            image = decode(self._value(transaction, f'{clip}/{frame}'), self._name(clip, frame))
+        self._check_size(clip, frame, image.shape[:2])
         return image
 
-    def _value(self, transaction: lmdb.Transaction, clip: str, frame: str) -> memoryview:
+    def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
+        """Decodes one square crop of a frame.
+
+        Args:
+            clip, frame: Which frame.
+            top, left, size: The square, in pixels, within the frame.
+            y_only: Return brightness alone.
+
+        Returns:
+            uint8 (size, size, 3) BGR; with ``y_only`` float32 (size, size, 1), BasicSR's Y in [16/255, 235/255], which
+            comes from a JPEG's own Y channel (see :mod:`~dblr_plugin.data.luma`) and else from BGR, exactly.
+
+        Raises:
+            DBLRError: As in :meth:`read`.
+        """
+        with shared_environment(self.root).begin(buffers=True) as transaction:
+            value = self._value(transaction, f'{clip}/{frame}')
+            crop, frame_size = decode_crop(value, self._name(clip, frame), top, left, size, y_only)
+        self._check_size(clip, frame, frame_size)
+        return crop
+
+    def _name(self, clip: str, frame: str) -> str:
+        return f"key '{clip}/{frame}' of {self.root}"
+
+    def _check_size(self, clip: str, frame: str, size: tuple[int, int]) -> None:
+        if size != self.size(clip, frame):
+            raise DBLRError(
+                f'{self._name(clip, frame)} is {size} (h, w), but meta_info.txt says {self.size(clip, frame)}; write '
+                'the database again'
+            )
+
+    def _value(self, transaction: lmdb.Transaction, key: str) -> memoryview:
         try:
-            value = transaction.get(f'{clip}/{frame}'.encode())
+            value = transaction.get(key.encode())
         except lmdb.Error as error:
-            raise DBLRError(f"key '{clip}/{frame}' of {self.root} is unreadable ({error}); copy it again") from error
+            raise DBLRError(f"key '{key}' of {self.root} is unreadable ({error}); copy it again") from error
         if value is None:
-            raise DBLRError(f"key '{clip}/{frame}' is not in {self.root}; write the database again")
+            raise DBLRError(f"key '{key}' is not in {self.root}; write the database again")
         return value

@@ -15,7 +15,17 @@ from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.store import FolderStore
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['check_space', 'database_bytes', 'put_files', 'whole_folder', 'write_lmdb']
+__all__ = [
+    'check_destination',
+    'check_space',
+    'database_bytes',
+    'new_database',
+    'put_files',
+    'put_values',
+    'whole_folder',
+    'write_lmdb',
+    'write_meta_info',
+]
 
 BATCH = 64  # frames in one transaction
 PAGE = 4096
@@ -43,24 +53,30 @@ def write_lmdb(src: str | Path, dst: str | Path, progress: bool = True) -> int:
         DBLRError: ``src`` has faults, ``dst`` exists or has another ending, or the disk is full.
     """
     dst = Path(dst)
+    check_destination(dst)
+    store = FolderStore(src)
+    clips = index_pairs(store)
+    entries = [(f'{clip.name}/{frame}', store.path(clip.name, frame)) for clip in clips for frame in clip.frames]
+    with (
+        new_database(dst, database_bytes([path.stat().st_size for _, path in entries])) as environment,
+        tqdm(total=len(entries), desc='lmdb', unit='frame', disable=not progress) as bar,
+    ):
+        for start in range(0, len(entries), BATCH):
+            batch = entries[start : start + BATCH]
+            put_files(environment, batch)
+            bar.update(len(batch))
+        write_meta_info(Path(environment.path()), store, clips)
+    return len(entries)
+
+
+def check_destination(dst: Path) -> None:
+    """Raises DBLRError unless a database of this name can be created."""
     if dst.suffix != '.lmdb':
         raise DBLRError(f'{dst} does not end in .lmdb; BasicSR knows a database by that ending')
     if os.path.lexists(dst):
         raise DBLRError(f'{dst} exists; remove it or choose another name')
     if not dst.parent.is_dir():
         raise DBLRError(f'{dst.parent} is not a folder; create it first')
-    store = FolderStore(src)
-    clips = index_pairs(store)
-    entries = [(f'{clip.name}/{frame}', store.path(clip.name, frame)) for clip in clips for frame in clip.frames]
-    size = database_bytes([path.stat().st_size for _, path in entries])
-    check_space(dst.parent, size)
-    try:
-        with whole_folder(dst) as folder:
-            _write_database(folder, entries, size, progress)
-            _write_meta_info(folder / 'meta_info.txt', store, clips)
-    except (lmdb.Error, OSError) as error:
-        raise DBLRError(f'{dst} could not be written ({error}); nothing was left behind') from error
-    return len(entries)
 
 
 def database_bytes(lengths: list[int]) -> int:
@@ -91,31 +107,47 @@ def whole_folder(dst: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
+    """Gives the environment of a new database that takes the name ``dst`` when the block ends.
+
+    Args:
+        dst: The ``.lmdb`` folder to create.
+        size: An upper estimate of its bytes; it may turn out larger.
+
+    Raises:
+        DBLRError: The disk is full; nothing is left behind.
+    """
+    check_space(dst.parent, size)
+    try:
+        # one sync at the end: until then nobody sees the folder
+        with whole_folder(dst) as folder, lmdb.open(str(folder), map_size=size, sync=False) as environment:
+            yield environment
+            environment.sync(True)
+    except (lmdb.Error, OSError) as error:
+        raise DBLRError(f'{dst} could not be written ({error}); nothing was left behind') from error
+
+
 def put_files(environment: lmdb.Environment, entries: list[Entry]) -> None:
-    """Stores files under their keys in one transaction, with a larger map when the present one is full."""
+    """Stores files under their keys in one transaction."""
+    put_values(environment, [(key, path.read_bytes()) for key, path in entries])
+
+
+def put_values(environment: lmdb.Environment, values: list[tuple[str, bytes]]) -> None:
+    """Stores values under their keys in one transaction, with a larger map when the present one is full."""
     while True:
         try:
             with environment.begin(write=True) as transaction:
-                for key, path in entries:
-                    transaction.put(key.encode(), path.read_bytes())
+                for key, value in values:
+                    transaction.put(key.encode(), value)
             return
         except lmdb.MapFullError:
             environment.set_mapsize(2 * environment.info()['map_size'])
 
 
-def _write_database(folder: Path, entries: list[Entry], size: int, progress: bool) -> None:
-    # one sync at the end: until then nobody sees the folder
-    with lmdb.open(str(folder), map_size=size, sync=False) as environment:
-        with tqdm(total=len(entries), desc='lmdb', unit='frame', disable=not progress) as bar:
-            for start in range(0, len(entries), BATCH):
-                batch = entries[start : start + BATCH]
-                put_files(environment, batch)
-                bar.update(len(batch))
-        environment.sync(True)
-
-
-def _write_meta_info(path: Path, store: FolderStore, clips: list[ClipPair]) -> None:
-    with open(path, 'w', encoding='utf-8') as file:
+def write_meta_info(folder: Path, store: FolderStore, clips: list[ClipPair]) -> None:
+    """Writes BasicSR's ``meta_info.txt`` into a database's folder."""
+    with open(folder / 'meta_info.txt', 'w', encoding='utf-8') as file:
         for clip in clips:
             height, width = clip.size
             for frame in clip.frames:

@@ -1,4 +1,4 @@
-"""Where frames come from: a folder of clips or an LMDB database, behind the same five methods."""
+"""Where frames come from: a folder of clips or an LMDB database, behind the same six methods."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dblr_plugin.data.crops import decode_crop
 from dblr_plugin.data.images import TAIL_BYTES, decode, header_size, is_image, is_whole, looks_whole, natural
 from dblr_plugin.data.lmdb_store import LmdbStore
+from dblr_plugin.data.tile_format import TILES_JSON
+from dblr_plugin.data.tile_store import TileStore
 from dblr_plugin.errors import DBLRError, nearest
 
 __all__ = ['FolderStore', 'FrameStore', 'LmdbStore', 'open_store']
@@ -91,6 +94,12 @@ class FolderStore:
         with _opened(path) as file:
             return decode(file.read(), str(path))
 
+    def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
+        """Decodes one square crop of a frame, as :meth:`LmdbStore.read_crop` does."""
+        path = self.path(clip, frame)
+        with _opened(path) as file:
+            return decode_crop(file.read(), str(path), top, left, size, y_only)[0]
+
     def _layout_hint(self) -> str:
         """What to do about a folder without a single clip."""
         if any(is_image(entry.name) for entry in os.scandir(self.root)):
@@ -108,6 +117,8 @@ FrameStore = FolderStore | LmdbStore
 def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None) -> FrameStore:
     """Opens the frames under ``root``: LMDB where the name ends in ``.lmdb``, otherwise a folder of clips.
 
+    An LMDB database that holds ``tiles.json`` is one of tiles.
+
     Args:
         root: Folder of clips, or ``.lmdb`` folder.
         io_backend: BasicSR's option ``{type: disk | lmdb}``. It may be left out; it may not contradict the path.
@@ -122,7 +133,9 @@ def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None)
     if is_lmdb != (backend == 'lmdb'):
         actual = 'an LMDB database' if is_lmdb else 'a folder, as its name does not end in .lmdb'
         raise DBLRError(f"io_backend type is '{backend}', but {root} is {actual}; change one of them")
-    return LmdbStore(root) if is_lmdb else FolderStore(root)
+    if not is_lmdb:
+        return FolderStore(root)
+    return TileStore(root) if (Path(root) / TILES_JSON).is_file() else LmdbStore(root)
 
 
 def _subfolders(folder: Path) -> list[str]:

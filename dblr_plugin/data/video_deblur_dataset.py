@@ -7,15 +7,17 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs, raise_faults
-from dblr_plugin.data.frames import crop, flip, to_tensor
+from dblr_plugin.data.frames import flip, to_tensor
 from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.store import open_store
+from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['VideoDeblurDataset']
@@ -32,6 +34,8 @@ class VideoDeblurDataset(Dataset):
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
             gt_size (int): Side of the square crop, in pixels.
+            y_only (bool): Read brightness alone, for a network of one channel; faster with JPEG, whose own Y is read
+                then, 60 dB and more from the Y of its RGB, and exact with all others. Default: False.
             interval_list (list[int]): Distances between a window's frames, drawn among those that fit the clip
                 around its centre. Default: [1].
             random_reverse (bool): Turn half the windows backwards. Default: False.
@@ -50,6 +54,7 @@ class VideoDeblurDataset(Dataset):
         require_unit_scale(opt)
         self.num_frame = num_frame_of(opt)
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
+        self.y_only = bool(opt.get('y_only', False))
         self.intervals = _intervals(opt)
         self.lq_store = open_store(required(opt, 'dataroot_lq'), opt.get('io_backend'))
         self.gt_store = open_store(required(opt, 'dataroot_gt'), opt.get('io_backend'))
@@ -63,23 +68,24 @@ class VideoDeblurDataset(Dataset):
         return len(self.centres)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one sample, drawn anew at each call.
+        """Returns one sample, drawn anew at each call with a plain index, always alike with a ``SampleIndex``.
 
         Returns:
-            lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size).
-            gt: The same for the centre frame, (3, gt_size, gt_size).
+            lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in
+                [16/255, 235/255], (num_frame, 1, gt_size, gt_size).
+            gt: The same for the centre frame, without the first dimension.
             key: ``clip/frame`` of the centre.
         """
         clip, centre = self.centres[index]
-        # BasicSR's worker_init_fn seeds `random` alike in every epoch; torch's own seed of a worker differs
-        rng = random.Random(int(torch.randint(2**62, ())))
+        # without our sampler torch's seed serves: BasicSR's worker_init_fn seeds `random` alike in every epoch
+        rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
         window = self._window(rng, clip, centre)
-        frames = [self.lq_store.read(clip.name, clip.frames[i]) for i in window]
-        frames.append(self.gt_store.read(clip.name, clip.frames[centre]))
         height, width = clip.size
-        stack = crop(frames, rng.randint(0, height - self.gt_size), rng.randint(0, width - self.gt_size), self.gt_size)
+        square = rng.randint(0, height - self.gt_size), rng.randint(0, width - self.gt_size), self.gt_size
+        frames = [self.lq_store.read_crop(clip.name, clip.frames[i], *square, self.y_only) for i in window]
+        frames.append(self.gt_store.read_crop(clip.name, clip.frames[centre], *square, self.y_only))
         stack = flip(
-            stack,
+            np.stack(frames),
             horizontal=self._coin(rng, 'use_hflip'),
             vertical=self._coin(rng, 'use_rot'),
             transpose=self._coin(rng, 'use_rot'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs
-from dblr_plugin.data.frames import FrameCache, to_tensor
+from dblr_plugin.data.frames import FrameCache, to_planes, unit_range
 from dblr_plugin.data.options import label, num_frame_of, require_unit_scale, required
-from dblr_plugin.data.store import open_store
+from dblr_plugin.data.store import FrameStore, open_store
 from dblr_plugin.errors import DBLRError, nearest
 
 __all__ = ['VideoDeblurTestDataset', 'window_indices']
@@ -65,6 +66,8 @@ class VideoDeblurTestDataset(Dataset):
         super().__init__()
         self.opt = dict(opt)
         require_unit_scale(opt)
+        if opt.get('y_only'):
+            raise DBLRError(f'{label(opt)}: y_only is for training alone, as the Y of JPEG is not exact; remove it')
         self.num_frame = num_frame_of(opt)
         self.padding = opt.get('padding', 'replicate')
         if self.padding not in PADDINGS:
@@ -78,7 +81,7 @@ class VideoDeblurTestDataset(Dataset):
         for clip in self.clips:
             self._add(clip)
         self._positions = [(clip, i) for clip in self.clips for i in range(len(clip.frames))]
-        self._read_lq = FrameCache(self.lq_store.read, self.num_frame)
+        self._read_lq = FrameCache(partial(_read_planes, self.lq_store), self.num_frame)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -93,10 +96,9 @@ class VideoDeblurTestDataset(Dataset):
         """
         clip, centre = self._positions[index]
         window = window_indices(centre, len(clip.frames), self.num_frame, self.padding)
-        lq = np.stack([self._read_lq(clip.name, clip.frames[i]) for i in window])
-        sample = {'lq': to_tensor(lq)}
+        sample = {'lq': unit_range([self._read_lq(clip.name, clip.frames[i]) for i in window])}
         if self.gt_store is not None:
-            sample['gt'] = to_tensor(self.gt_store.read(clip.name, clip.frames[centre])[None])[0]
+            sample['gt'] = unit_range([_read_planes(self.gt_store, clip.name, clip.frames[centre])])[0]
         return sample | {key: self.data_info[key][index] for key in ('folder', 'idx', 'border', 'lq_path')}
 
     def _add(self, clip: ClipPair) -> None:
@@ -108,3 +110,8 @@ class VideoDeblurTestDataset(Dataset):
         self.data_info['lq_path'] += [self.lq_store.where(clip.name, frame) for frame in clip.frames]
         if self.gt_store is not None:
             self.data_info['gt_path'] += [self.gt_store.where(clip.name, frame) for frame in clip.frames]
+
+
+def _read_planes(store: FrameStore, clip: str, frame: str) -> np.ndarray:
+    """Returns one frame as uint8 RGB (3, h, w): a quarter of the bytes of floats, and ready to become them."""
+    return to_planes(store.read(clip, frame))

@@ -158,6 +158,8 @@ class TestLmdb:
         meta.write_text(meta.read_text().replace('(24,32,3)', '(24,33,3)'))
         with pytest.raises(DBLRError, match=r"key 'alpha/00000000' of .*x\.lmdb is \(24, 32\).*\(24, 33\)"):
             open_store(database).read('alpha', '00000000')
+        with pytest.raises(DBLRError, match=r"key 'alpha/00000000' of .*x\.lmdb is \(24, 32\).*\(24, 33\)"):
+            open_store(database).read_crop('alpha', '00000000', 0, 0, 16)
 
     @pytest.mark.parametrize(
         'line, message',

@@ -112,6 +112,7 @@ def test_pickles_without_the_decoded_frames(pair):
         ({'num_frame': 2}, 'num_frame is 2'),
         ({'scale': 2}, 'scale is 2'),
         ({'dataroot_lq': None}, 'dataroot_lq is missing'),
+        ({'y_only': True}, 'y_only is for training alone'),
     ],
 )
 def test_refusals(pair, changes, words):

@@ -4,7 +4,9 @@ from basicsr.utils import tensor2img
 from torch import nn
 
 from dblr_plugin.archs import MiddleFrame
-from dblr_plugin.models.restorer import FrameRestorer
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.models.colour import rgb_to_y
+from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
 
 
 class NeedsMultiples(nn.Module):
@@ -38,3 +40,12 @@ def test_keeps_the_colour_of_the_blurry_frame():
     change = FrameRestorer(Brighter(), 1)(window) - window[:, 2]
     # a new Y alone adds the same grey to all channels
     torch.testing.assert_close(change, torch.full_like(change, 0.1 * 255 / 219))
+
+
+def test_network_colour():
+    rgb = torch.rand(2, 5, 3, 8, 9)
+    y = rgb_to_y(rgb)
+    assert to_network_colour(rgb, 3) is rgb and to_network_colour(y, 1) is y
+    assert torch.equal(to_network_colour(rgb, 1), y)
+    with pytest.raises(DBLRError, match='network_g takes 3 channels; remove y_only, or set num_in_ch: 1'):
+        to_network_colour(y, 3)

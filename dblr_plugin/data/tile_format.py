@@ -1,0 +1,123 @@
+"""How a frame lies in a tile database, for the writer and the reader alike.
+
+A frame is cut into cells, small enough that a crop needs few pixels beside its own. Cells are stacked in columns, as
+in a column the cells that a crop needs lie together. One value holds a bundle of neighbouring columns, because a
+value takes whole pages, which narrow columns would leave half empty. Keys: ``clip/frame`` for the head, and
+``clip/frame/0``, ``clip/frame/1`` and so on for the bundles.
+
+Cells of JPEG sources are pieces of the source's own coefficients, see :mod:`dblr_plugin.data.jpeg_cells`; those of
+all others are pixels, compressed without loss, see :mod:`dblr_plugin.data.pixel_cells`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass
+from itertools import accumulate, pairwise
+from typing import ClassVar
+from zlib import crc32
+
+__all__ = ['JPEG', 'PIXELS', 'TILES_JSON', 'VERSION', 'FrameHead', 'bundle_columns', 'pack_bundle', 'unpack_cells']
+
+TILES_JSON = 'tiles.json'
+VERSION = 1
+JPEG, PIXELS = 'jpeg', 'pixels'
+CODECS = (JPEG, PIXELS)
+
+# of pages of 4096 bytes half of the last one is lost: a twelfth of this
+BUNDLE_BYTES = 24 << 10
+_CHECKSUM = struct.Struct('<I')
+
+
+@dataclass(frozen=True)
+class FrameHead:
+    """What there is to know about a frame before its cells can be read.
+
+    Attributes:
+        codec: JPEG or PIXELS.
+        height, width: The frame's, in pixels.
+        cell_height, cell_width: Those of a cell; the last cells of a row and a column may be cut by the frame's edge.
+        bundle: Columns in one value.
+        jpeg: The bytes of a JPEG file before and after the height and width in its header, up to its scan.
+    """
+
+    codec: str
+    height: int
+    width: int
+    cell_height: int
+    cell_width: int
+    bundle: int
+    jpeg: tuple[bytes, bytes] = (b'', b'')
+
+    _FIXED: ClassVar[struct.Struct] = struct.Struct('<7I')
+
+    @property
+    def rows(self) -> int:
+        """Cells in a column."""
+        return -(-self.height // self.cell_height)
+
+    @property
+    def columns(self) -> int:
+        """Cells in a row."""
+        return -(-self.width // self.cell_width)
+
+    def pack(self) -> bytes:
+        """Returns the head as it is stored."""
+        codec, *sizes, (before, after) = astuple(self)
+        return self._FIXED.pack(CODECS.index(codec), *sizes, len(before)) + before + after
+
+    @classmethod
+    def unpack(cls, data: memoryview) -> FrameHead:
+        """Reads a stored head; raises ValueError when it is none."""
+        try:
+            codec, *sizes, split = cls._FIXED.unpack_from(data)
+            jpeg = bytes(data[cls._FIXED.size :])
+            head = cls(CODECS[codec], *sizes, (jpeg[:split], jpeg[split:]))
+        except (struct.error, IndexError) as error:
+            raise ValueError('no head of a frame') from error
+        if not all(sizes):
+            raise ValueError('a size of 0')
+        return head
+
+    def cells_around(self, top: int, left: int, height: int, width: int, margin: int) -> tuple[range, range]:
+        """Returns the rows and the columns of the cells that cover a rectangle and a margin within the frame."""
+        bottom, right = min(top + height + margin, self.height), min(left + width + margin, self.width)
+        top, left = max(top - margin, 0), max(left - margin, 0)
+        return (
+            range(top // self.cell_height, -(-bottom // self.cell_height)),
+            range(left // self.cell_width, -(-right // self.cell_width)),
+        )
+
+
+def bundle_columns(columns: list[list[bytes]]) -> int:
+    """Returns how many columns to put into one value."""
+    mean = sum(len(cell) for column in columns for cell in column) / len(columns)
+    return min(max(1, round(BUNDLE_BYTES / mean)), len(columns))
+
+
+def pack_bundle(columns: list[list[bytes]]) -> bytes:
+    """Returns a value: where each cell begins and the last one ends (uint32, from the value's start), then the cells.
+
+    Each cell is followed by its CRC-32, as a JPEG decoder takes damage for a picture.
+
+    Args:
+        columns: Neighbouring columns of encoded cells, from left to right and from top to bottom.
+    """
+    cells = [cell + _CHECKSUM.pack(crc32(cell)) for column in columns for cell in column]
+    offsets = accumulate(map(len, cells), initial=4 * (len(cells) + 1))
+    return struct.pack(f'<{len(cells) + 1}I', *offsets) + b''.join(cells)
+
+
+def unpack_cells(bundle: memoryview, first: int, count: int) -> list[memoryview]:
+    """Returns ``count`` consecutive cells of a bundle from the ``first`` on; raises ValueError if they are damaged."""
+    cells = []
+    try:
+        offsets = struct.unpack_from(f'<{count + 1}I', bundle, 4 * first)
+        for start, end in pairwise(offsets):
+            cell = bundle[start : end - _CHECKSUM.size]
+            if (crc32(cell),) != _CHECKSUM.unpack_from(bundle, end - _CHECKSUM.size):
+                raise ValueError('a checksum does not fit')
+            cells.append(cell)
+    except struct.error as error:
+        raise ValueError('cells are missing') from error
+    return cells

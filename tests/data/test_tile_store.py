@@ -1,0 +1,171 @@
+"""Crops, whatever they are read from, are those of the decoded source, to the bit; and damage is named."""
+
+import json
+import random
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from basicsr.utils.color_util import bgr2ycbcr
+from tile_images import ENCODINGS, encode, picture
+
+from dblr_plugin.data.images import decode
+from dblr_plugin.data.lmdb_writer import write_lmdb
+from dblr_plugin.data.store import open_store
+from dblr_plugin.data.tile_store import TileStore
+from dblr_plugin.data.tile_writer import write_tiles
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
+from dblr_plugin.errors import DBLRError
+
+SIZES = [(200, 300), (301, 171), (16, 16), (70, 632)]  # portrait, odd, one cell, a prime number of units in a row
+
+
+@pytest.fixture
+def make_stores(tmp_path: Path):
+    """Writes frames 00, 01, ... of a clip 'a' and returns them as a folder, a database and a tile database."""
+
+    def make(frames: list[tuple[str, bytes]], name: str = 'clips'):
+        root = tmp_path / name
+        (root / 'a').mkdir(parents=True)
+        for number, (suffix, data) in enumerate(frames):
+            (root / f'a/{number:02d}{suffix}').write_bytes(data)
+        write_lmdb(root, tmp_path / f'{name}.lmdb', progress=False)
+        write_tiles(root, tmp_path / f'{name}_tiles.lmdb', progress=False)
+        return [open_store(tmp_path / path) for path in (name, f'{name}.lmdb', f'{name}_tiles.lmdb')]
+
+    return make
+
+
+@pytest.fixture
+def tiles(make_stores) -> TileStore:
+    return make_stores([encode(picture(150, 200), 'jpeg 4:2:0'), encode(picture(150, 200), 'png')])[2]
+
+
+def squares(height: int, width: int) -> list[tuple[int, int, int]]:
+    """(top, left, size) in the corners, along each edge, around the borders of tiles, and anywhere."""
+    rng = random.Random(height)
+    found = []
+    for size in {1, 2, 16, 40, min(height, width)}:
+        size = min(size, height, width)
+        bottom, right = height - size, width - size
+        found += [(top, left, size) for top in (0, bottom // 2, bottom) for left in (0, right // 2, right)]
+        near = [8, 15, 16, 17, 63, 64, 65, 127, 128]
+        found += [(min(y, bottom), min(x, right), size) for y, x in zip(near, rng.sample(near, len(near)), strict=True)]
+        found += [(rng.randint(0, bottom), rng.randint(0, right), size) for _ in range(5)]
+    return found
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_crops_and_frames_are_the_sources(make_stores, encoding):
+    for number, size in enumerate(SIZES):
+        frame = encode(picture(*size), encoding)
+        expected = decode(frame[1], encoding)
+        for store in make_stores([frame], f'clips{number}'):
+            np.testing.assert_array_equal(store.read('a', '00'), expected)
+            assert store.size('a', '00') == store.inspect('a', '00') == size
+            for top, left, side in squares(*size):
+                crop = store.read_crop('a', '00', top, left, side)
+                np.testing.assert_array_equal(crop, expected[top : top + side, left : left + side])
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_brightness_alone(make_stores, encoding):
+    """All stores agree to the bit; it is BasicSR's Y exactly, or of a JPEG 55 dB and more from it."""
+    frame = encode(picture(90, 140), encoding)
+    y = bgr2ycbcr(decode(frame[1], encoding).astype(np.float32) / 255, y_only=True)[..., None]
+    stores = make_stores([frame])
+    for top, left, side in [(0, 0, 90), (13, 50, 64), (26, 76, 64)]:
+        crops = [store.read_crop('a', '00', top, left, side, y_only=True) for store in stores]
+        assert crops[0].shape == (side, side, 1) and crops[0].dtype == np.float32
+        for crop in crops:
+            np.testing.assert_array_equal(crop, crops[0])
+        error = crops[0] - y[top : top + side, left : left + side]
+        assert np.sqrt(np.mean(error**2)) < (10 ** (-55 / 20) if frame[0] == '.jpg' else 1e-6)
+
+
+def test_brightness_of_jpeg_is_its_own(make_stores):
+    """Black, white and grey are BasicSR's Y of them."""
+    for grey, expected in ((0, 16), (255, 235), (128, 16 + 219 * 128 / 255)):
+        image = np.full((32, 32, 3), grey, np.uint8)
+        stores = make_stores([encode(image, 'jpeg 4:4:4')], f'clips{grey}')
+        for store in stores:
+            np.testing.assert_allclose(store.read_crop('a', '00', 4, 4, 16, y_only=True) * 255, expected, rtol=1e-6)
+
+
+def test_samples_are_those_of_the_folder(make_stores):
+    frames = [encode(picture(96, 130, seed), 'jpeg 4:2:0' if seed % 2 else 'png') for seed in range(6)]
+    roots = [store.root for store in make_stores(frames)]
+    for y_only in (False, True):
+        samples = []
+        for root in roots:
+            options = {'dataroot_lq': str(root), 'dataroot_gt': str(root), 'gt_size': 64, 'y_only': y_only}
+            data = VideoDeblurDataset(options | {'use_hflip': True, 'use_rot': True, 'random_reverse': True})
+            torch.manual_seed(3)
+            samples.append([data[index] for index in (0, 1, 0, 1)])
+        channels = 1 if y_only else 3
+        assert samples[0][0]['lq'].shape == (5, channels, 64, 64) and samples[0][0]['gt'].shape == (channels, 64, 64)
+        for others in samples[1:]:
+            for ours, theirs in zip(samples[0], others, strict=True):
+                assert torch.equal(ours['lq'], theirs['lq']) and torch.equal(ours['gt'], theirs['gt'])
+
+
+@pytest.mark.parametrize('method', ['fork', pytest.param('spawn', marks=pytest.mark.slow)])
+def test_many_workers(tiles, method):
+    """The parent holds the database open while they start."""
+    squares = [('a', f'{place % 2:02d}', place, place, 64) for place in range(80)]
+    expected = [tiles.read_crop(*square) for square in squares]
+    with ProcessPoolExecutor(2 if method == 'spawn' else 4, mp_context=get_context(method)) as pool:
+        crops = list(pool.map(tiles.read_crop, *zip(*squares, strict=True)))
+    np.testing.assert_array_equal(crops, expected)
+
+
+def change(store: TileStore, key: str, value: bytes | None) -> None:
+    """Replaces a value behind the store's back, or removes it."""
+    with lmdb.open(str(store.root), map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(key.encode()) if value is None else transaction.put(key.encode(), value)
+
+
+@pytest.mark.parametrize('frame', ['00', '01'])
+@pytest.mark.parametrize(
+    'key, damage',
+    [
+        ('', lambda value: None),
+        ('', lambda value: value[:10]),
+        ('', lambda value: bytes(len(value))),
+        ('/0', lambda value: None),
+        ('/0', lambda value: b''),
+        ('/0', lambda value: value[: len(value) // 3]),
+        ('/0', lambda value: value[:600] + bytes(len(value) - 600)),
+    ],
+)
+def test_damage_is_named(tiles, frame, key, damage):
+    path = tiles.root
+    with lmdb.open(str(path), readonly=True) as environment, environment.begin() as transaction:
+        value = transaction.get(f'a/{frame}{key}'.encode())
+    change(tiles, f'a/{frame}{key}', damage(value))
+    with pytest.raises(DBLRError, match=f"'a/{frame}.*{path}.*write the database again"):
+        tiles.read('a', frame)
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [('{', 'cannot be read'), ('[]', 'cannot be read'), ('{"version": 9, "codecs": []}', 'version 9, not 1')],
+)
+def test_marker_that_does_not_fit(tiles, text, words):
+    (tiles.root / 'tiles.json').write_text(text)
+    with pytest.raises(DBLRError, match=words):
+        open_store(tiles.root)
+
+
+def test_missing_package_is_named_when_the_database_is_opened(tiles, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'zstandard', None)
+    with pytest.raises(DBLRError, match=r"need the package zstandard .*pip install 'dblr_plugin\[fast\]'"):
+        open_store(tiles.root)
+    marker = json.loads((tiles.root / 'tiles.json').read_text())
+    (tiles.root / 'tiles.json').write_text(json.dumps({**marker, 'codecs': ['jpeg']}))
+    open_store(tiles.root)
