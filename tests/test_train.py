@@ -112,6 +112,7 @@ def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes):
     """With augmentation, workers, EMA, and a schedule; stopped in the middle of an epoch."""
     options = gan_options if kind == 'gan' else without_gan(gan_options)
     options['datasets']['train'] |= {'num_worker_per_gpu': 1, 'dataset_enlarge_ratio': 2, 'use_rot': True}
+    options['datasets']['train']['persistent_workers'] = True
     options['train'] |= {'ema_decay': 0.9, 'total_iter': 8, 'warmup_iter': 3}
     options['train']['scheduler']['milestones'] = [4, 7]
     options['logger']['save_checkpoint_freq'] = 4 if processes == 1 else 5

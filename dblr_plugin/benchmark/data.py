@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from dblr_plugin.benchmark.frames import Sample, generate_sample, take_sample, write_png
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FrameStore
-from dblr_plugin.data.tile_writer import write_tiles
+from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 

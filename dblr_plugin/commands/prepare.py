@@ -5,7 +5,7 @@ dblr prepare dvd|dvd-qualitative|gopro|reds|bsd|kitti SRC DST
 dblr prepare video SRC DST
     makes blurry and sharp clips of sharp footage
 dblr prepare lmdb SRC DST
-    writes a folder of clips into an LMDB database in BasicSR's format
+    writes a folder of clips into an LMDB database in BasicSR's format, or one of tiles
 
 Stopped, each goes on where it was when the same command is run again.
 """
@@ -21,9 +21,23 @@ import yaml
 
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import open_store
+from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
-from dblr_plugin.prepare import LMDB, Plan, Recipe, bsd, dvd, gopro, kitti, prepare_layout, prepare_video, reds, summary
+from dblr_plugin.prepare import (
+    LMDB,
+    TILES,
+    Plan,
+    Recipe,
+    bsd,
+    dvd,
+    gopro,
+    kitti,
+    prepare_layout,
+    prepare_video,
+    reds,
+    summary,
+)
 
 __all__ = ['add_arguments', 'run']
 
@@ -44,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
     parser_lmdb.add_argument('src', type=Path, metavar='SRC', help='folder of clips, SRC/<clip>/<frame>.png')
     parser_lmdb.add_argument('dst', type=Path, metavar='DST', help='database to create, its name ending in .lmdb')
+    parser_lmdb.add_argument('--tiles', action='store_true', help='cut into tiles for fast training')
     parser_lmdb.set_defaults(prepare=_prepare_lmdb)
 
 
@@ -110,10 +125,13 @@ def _add_video(kinds: argparse._SubParsersAction) -> None:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/DVD')
     parser.add_argument('--lmdb', action='store_true', help='write DST/train_lq.lmdb and so on as well')
+    parser.add_argument(
+        '--tiles', action='store_true', help='write DST/train_lq.tiles.lmdb and so on as well, for fast training'
+    )
 
 
 def _databases(args: argparse.Namespace) -> list:
-    return [LMDB] if args.lmdb else []
+    return [kind for kind, wanted in ((LMDB, args.lmdb), (TILES, args.tiles)) if wanted]
 
 
 def _plan_gopro(args: argparse.Namespace) -> Plan:
@@ -158,7 +176,7 @@ def _prepare_video(args: argparse.Namespace) -> None:
 
 
 def _prepare_lmdb(args: argparse.Namespace) -> None:
-    frames = write_lmdb(args.src, args.dst)
+    frames = (write_tiles if args.tiles else write_lmdb)(args.src, args.dst)
     clips = len(open_store(args.dst).clips())
     size = (args.dst / 'data.mdb').stat().st_size
     print(f'{args.dst}: {clips} clips, {frames} frames, {size:,} bytes')

@@ -3,8 +3,8 @@
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FolderStore, FrameStore, LmdbStore, open_store
-from dblr_plugin.data.tile_store import TileStore
-from dblr_plugin.data.tile_writer import write_tiles
+from dblr_plugin.data.tiles.store import TileStore
+from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset, window_indices
 

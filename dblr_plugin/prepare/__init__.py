@@ -1,10 +1,21 @@
 """Brings data sets as users have them into one tree that training and testing read: planned, checked, resumable."""
 
-from dblr_plugin.prepare.databases import LMDB, DatabaseKind
+from dblr_plugin.prepare.databases import LMDB, TILES, DatabaseKind
 from dblr_plugin.prepare.layout import Prepared, prepare_layout
 from dblr_plugin.prepare.plan import Clip, Plan
 from dblr_plugin.prepare.recipe import Recipe
 from dblr_plugin.prepare.summary import summary
 from dblr_plugin.prepare.video import prepare_video
 
-__all__ = ['LMDB', 'Clip', 'DatabaseKind', 'Plan', 'Prepared', 'Recipe', 'prepare_layout', 'prepare_video', 'summary']
+__all__ = [
+    'LMDB',
+    'TILES',
+    'Clip',
+    'DatabaseKind',
+    'Plan',
+    'Prepared',
+    'Recipe',
+    'prepare_layout',
+    'prepare_video',
+    'summary',
+]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from dblr_plugin.data.lmdb_writer import database_bytes, write_lmdb
 from dblr_plugin.data.store import open_store
+from dblr_plugin.data.tiles.writer import tiles_bytes, write_tiles
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.manifest import roots
 
-__all__ = ['LMDB', 'DatabaseKind', 'bytes_needed', 'write_databases']
+__all__ = ['LMDB', 'TILES', 'DatabaseKind', 'bytes_needed', 'write_databases']
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class DatabaseKind:
 
 
 LMDB = DatabaseKind('.lmdb', write_lmdb, database_bytes)
+TILES = DatabaseKind('.tiles.lmdb', write_tiles, tiles_bytes)
 
 
 def bytes_needed(dst: Path, kinds: Sequence[DatabaseKind], files: dict[str, int]) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tile_images import encode, picture
 
-from dblr_plugin.data import jpeg_transform, open_store, write_tiles
+from dblr_plugin.data import open_store, write_tiles
+from dblr_plugin.data.tiles import jpeg_transform
 from dblr_plugin.errors import DBLRError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from processes import run_python
 from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.commands import prepare
+from dblr_plugin.data import open_store
 from dblr_plugin.errors import DBLRError
 
 
@@ -52,10 +54,13 @@ def test_video_as_a_user(tmp_path: Path) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         container.mux(stream.encode())
     command = ['-m', 'dblr_plugin', 'prepare', 'video', 'clip.mp4', 'own', '--average', '3', '5', '--in-between', '1']
-    result = run_python(*command, '--lmdb', cwd=tmp_path)
+    result = run_python(*command, '--lmdb', '--tiles', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    databases = {f'{part}_{side}.lmdb' for part in ('train', 'test') for side in ('lq', 'gt')}
-    assert databases < set(os.listdir(tmp_path / 'own'))
+    for part, side, form in itertools.product(('train', 'test'), ('lq', 'gt'), ('lmdb', 'tiles.lmdb')):
+        store, files = (open_store(tmp_path / 'own' / name) for name in (f'{part}_{side}.{form}', f'{part}/{side}'))
+        assert store.clips() == files.clips()
+        clip, (frame, *_) = next(iter(files.clips().items()))
+        assert np.array_equal(store.read(clip, frame), files.read(clip, frame))
     assert 'PSNR of the blurry frames (dB)' in result.stdout and 'train/clip_shot1_average5' in result.stdout
     assert json.loads((tmp_path / 'own/dataset.json').read_text())['recipe']['in_between'] == 1
 

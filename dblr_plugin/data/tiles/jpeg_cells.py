@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from dblr_plugin.data.jpeg_header import parse_jpeg
-from dblr_plugin.data.jpeg_transform import crop_losslessly
-from dblr_plugin.data.tile_format import JPEG, FrameHead
+from dblr_plugin.data.tiles.format import JPEG, FrameHead
+from dblr_plugin.data.tiles.jpeg_transform import crop_losslessly
 
 __all__ = ['MARGIN', 'cut_jpeg', 'decode_jpeg']
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dblr_plugin.data.extras import load_fast
-from dblr_plugin.data.tile_format import PIXELS, FrameHead
+from dblr_plugin.data.tiles.format import PIXELS, FrameHead
 
 __all__ = ['cut_pixels', 'decode_pixels']
 

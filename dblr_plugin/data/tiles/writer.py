@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from dblr_plugin.data.clips import index_pairs
 from dblr_plugin.data.images import decode
-from dblr_plugin.data.jpeg_cells import cut_jpeg, decode_jpeg
 from dblr_plugin.data.jpeg_header import is_jpeg
 from dblr_plugin.data.lmdb_writer import (
     check_destination,
@@ -22,11 +21,12 @@ from dblr_plugin.data.lmdb_writer import (
     put_values,
     write_meta_info,
 )
-from dblr_plugin.data.pixel_cells import cut_pixels
 from dblr_plugin.data.store import FolderStore
-from dblr_plugin.data.tile_format import TILES_JSON, VERSION, FrameHead, bundle_columns, pack_bundle
+from dblr_plugin.data.tiles.format import TILES_JSON, VERSION, FrameHead, bundle_columns, pack_bundle
+from dblr_plugin.data.tiles.jpeg_cells import cut_jpeg, decode_jpeg
+from dblr_plugin.data.tiles.pixel_cells import cut_pixels
 
-__all__ = ['write_tiles']
+__all__ = ['tiles_bytes', 'write_tiles']
 
 BATCH = 16  # frames encoded ahead of what is written
 SPARE = 1.2  # for the estimate: measured were 1.1 times a JPEG's bytes and 0.8 to 1.03 times a PNG's
@@ -58,7 +58,7 @@ def write_tiles(src_root: str | Path, dst_lmdb: str | Path, progress: bool = Tru
     lengths = [path.stat().st_size for _, path in frames]
     codecs = set()
     with (
-        new_database(dst, int(SPARE * database_bytes(lengths))) as environment,
+        new_database(dst, tiles_bytes(lengths)) as environment,
         ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding and compressing leave the interpreter's lock alone
         tqdm(total=len(frames), desc='tiles', unit='frame', disable=not progress) as bar,
     ):
@@ -72,6 +72,11 @@ def write_tiles(src_root: str | Path, dst_lmdb: str | Path, progress: bool = Tru
         marker = {'version': VERSION, 'codecs': sorted(codecs), 'source_bytes': sum(lengths)}
         (Path(environment.path()) / TILES_JSON).write_text(json.dumps(marker, indent=2) + '\n', encoding='utf-8')
     return len(frames)
+
+
+def tiles_bytes(lengths: list[int]) -> int:
+    """Returns an upper estimate of the bytes of a tile database, from those of the frames' files."""
+    return int(SPARE * database_bytes(lengths))
 
 
 def _encode_file(frame: tuple[str, Path]) -> tuple[FrameHead, list[bytes]]:
