@@ -26,14 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RESULTS, GT, --protocol and --json; the help tells what each protocol means."""
     parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png')
     parser.add_argument('truth', metavar='GT', help='sharp frames, in the same layout')
-    parser.add_argument('--protocol', default='basicsr', metavar='NAME', help='a name below, or all (basicsr)')
+    parser.add_argument(
+        '--protocol', action='append', metavar='NAME', help='a name below, or all; may be repeated (default: basicsr)'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
     parser.epilog = '\n'.join(['protocols:', *(f'  {p.name:<14}{p.meaning}' for p in PROTOCOLS.values())])
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table for each protocol; raises DBLRError when the frames do not pair."""
-    protocols = choose_protocols(args.protocol)
+    protocols = choose_protocols(args.protocol or 'basicsr')
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
     entries = evaluate(args.results, args.truth, protocols)
