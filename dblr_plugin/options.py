@@ -127,6 +127,7 @@ class _OptionFile:
         self.is_train = is_train
 
     def check(self, root: yaml.Node | None) -> None:
+        """Checks the whole file."""
         top = self.entries(root, '')
         model = top.get('model_type')
         if model is not None:
@@ -153,6 +154,7 @@ class _OptionFile:
             self.check_protocol(val.get('protocol'))
 
     def check_datasets(self, node: yaml.Node) -> None:
+        """Checks the sections of ``datasets``."""
         phases = self.entries(node, 'datasets')
         for phase, value in phases.items():
             section = f'datasets.{phase}'
@@ -170,6 +172,7 @@ class _OptionFile:
             self.fail(node, 'datasets: training needs a data set called train')
 
     def check_train(self, train: dict[str, yaml.Node]) -> None:
+        """Checks losses, optimisers and scheduler."""
         for section in ('pixel_opt', 'perceptual_opt', 'ldl_opt', 'gan_opt'):
             if section in train:
                 self.component(train[section], LOSS_REGISTRY, f'train.{section}')
@@ -179,11 +182,13 @@ class _OptionFile:
         self.component(train['scheduler'], lr_scheduler, 'train.scheduler', skip=('optimizer',))
 
     def check_metrics(self, node: yaml.Node | None) -> None:
+        """Checks ``val.metrics``."""
         for name, value in self.entries(node, 'val.metrics').items():
             section = f'val.metrics.{name}'
             self.component(value, METRIC_REGISTRY, section, skip=('img', 'img2', 'kwargs'), also=('better',))
 
     def check_protocol(self, node: yaml.Node | None) -> None:
+        """Checks ``val.protocol``."""
         if node is not None and node.tag != 'tag:yaml.org,2002:null':
             names = node.value if isinstance(node, yaml.SequenceNode) else [node]
             try:
@@ -194,6 +199,7 @@ class _OptionFile:
     # ------------------------------------------------------------------ building blocks
 
     def fail(self, node: yaml.Node | None, message: str) -> None:
+        """Raises DBLRError with file and line."""
         line = f':{node.start_mark.line + 1}' if node is not None else ''
         raise DBLRError(f'{self.path}{line}: {message}')
 
@@ -211,11 +217,13 @@ class _OptionFile:
         return found
 
     def known(self, entries: dict[str, yaml.Node], keys: Iterable[str], section: str) -> None:
+        """Fails at a key that is none of ``keys``."""
         for key, value in entries.items():
             if key not in keys:
                 self.fail(value, f"unknown key '{f'{section}.{key}' if section else key}'{nearest(key, keys)}")
 
     def needed(self, entries: dict[str, yaml.Node], keys: set[str], section: str, node: yaml.Node | None) -> None:
+        """Fails if one of ``keys`` is missing."""
         missing = sorted(keys - entries.keys())
         if missing:
             self.fail(node, f'{section or "the file"} lacks {", ".join(missing)}')

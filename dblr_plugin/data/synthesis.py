@@ -5,7 +5,6 @@ Cameras that move between the frames, and frames in between, are the business of
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from dblr_plugin.data.light import from_light, to_light
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
 
 __all__ = ['blur_frames', 'check_average', 'expose', 'read_video', 'write_clip_pair', 'write_png']
 
@@ -131,10 +131,9 @@ def write_png(path: Path, frame: np.ndarray) -> None:
         DBLRError: The disk refuses.
     """
     _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
-    partial = path.with_name(f'.{path.name}.partial')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise DBLRError(f'{path}: could not be written ({error.strerror})') from error

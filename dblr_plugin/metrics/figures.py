@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from dblr_plugin.files import whole_file
 from dblr_plugin.metrics.protocols import PROTOCOLS, Protocol
 
 __all__ = ['Row', 'format_table', 'summarise', 'write_json']
@@ -81,12 +81,8 @@ def write_json(path: Path, content: object) -> None:
     JSON has no infinity, which is the PSNR of equal frames, and no NaN: they are written as the strings ``"inf"`` and
     ``"nan"``, which ``float()`` reads.
     """
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
+    with whole_file(path) as partial:
         partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _finite(content: object) -> object:

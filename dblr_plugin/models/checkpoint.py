@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
 
 __all__ = ['load_weights', 'load_state_dict', 'read_checkpoint', 'save_atomically']
 
@@ -21,16 +21,8 @@ def save_atomically(content: dict, path: str | Path) -> None:
     Raises:
         OSError, RuntimeError: If the file cannot be written (torch reports a full disk as either).
     """
-    path = Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        with open(partial, 'wb') as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(Path(path), sync=True) as partial:
+        torch.save(content, partial)
 
 
 def read_checkpoint(path: str | Path) -> dict:

@@ -17,6 +17,7 @@ from typing import Any
 
 from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
 from dblr_plugin.prepare.plan import PARTS
 from dblr_plugin.version import __version__
 
@@ -54,7 +55,7 @@ def begin(dst: Path, kind: str, variant: str) -> None:
     """Marks ``dst`` as being prepared, and no longer as whole; creates it where needed."""
     try:
         dst.mkdir(parents=True, exist_ok=True)
-        _write_text(dst / UNFINISHED, json.dumps({'kind': kind, 'variant': variant}))
+        _write(dst / UNFINISHED, json.dumps({'kind': kind, 'variant': variant}))
         (dst / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise DBLRError(f'{dst} cannot be written to ({error.strerror}); choose another folder') from error
@@ -85,7 +86,7 @@ def finish(
     for part, members in parts.items():
         if members:
             lines = [f'{clip.name} {clip.frames} ({clip.size[0]},{clip.size[1]},3)\n' for clip in members]
-            _write_text(dst / f'meta_info_{part}.txt', ''.join(lines))
+            _write(dst / f'meta_info_{part}.txt', ''.join(lines))
     content = {
         'kind': kind,
         'variant': variant,
@@ -95,7 +96,7 @@ def finish(
         'files': len(files),
         'sha256': _checksum(files),
     }
-    _write_text(dst / MANIFEST, json.dumps(content, indent=2) + '\n')
+    _write(dst / MANIFEST, json.dumps(content, indent=2) + '\n')
     (dst / UNFINISHED).unlink(missing_ok=True)
     return content
 
@@ -125,14 +126,9 @@ def files_below(dst: Path) -> dict[str, int]:
     }
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old or the new one, whatever happens."""
-    partial = path.with_name(f'.{path.name}.partial')
-    with open(partial, 'w', encoding='utf-8') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _write(path: Path, text: str) -> None:
+    with whole_file(path, sync=True) as partial:
+        partial.write_text(text, encoding='utf-8')
 
 
 def _summary(clips: list[TreeClip], part: str, files: Mapping[str, int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
 from dblr_plugin.prepare.check import CheckedClip
 from dblr_plugin.prepare.manifest import files_below
 from dblr_plugin.prepare.parallel import DISK_THREADS, parallel
@@ -50,11 +51,9 @@ def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
         (dst / folder).mkdir(parents=True, exist_ok=True)
 
     def put(task: tuple[str, Path]) -> None:
-        path, source = dst / task[0], task[1]
-        partial = path.with_name(f'.{path.name}.partial')
-        partial.unlink(missing_ok=True)
-        shutil.copyfile(source, partial) if copy else _link(source, partial)
-        os.replace(partial, path)
+        source = task[1]
+        with whole_file(dst / task[0]) as partial:
+            shutil.copyfile(source, partial) if copy else _link(source, partial)
 
     try:
         for _ in parallel(put, missing, DISK_THREADS, len(missing), 'copying' if copy else 'linking'):
