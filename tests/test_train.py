@@ -88,7 +88,8 @@ def test_two_processes_equal_one_with_the_same_global_batch(gan_options, tmp_pat
 
 
 def test_resume_after_an_interrupt(gan_options, tmp_path):
-    """Both ways of resuming continue at the saved iteration, past a damaged newer state."""
+    """Both ways of resuming continue at the saved iteration, past a damaged newer state, with another batch size."""
+    gan_options['datasets']['train']['dataset_enlarge_ratio'] = 1
     train(gan_options, tmp_path)
     states = tmp_path / 'experiments/gan/training_states'
     (states / '10.state').write_bytes((states / '10.state').read_bytes()[:100])
@@ -100,6 +101,7 @@ def test_resume_after_an_interrupt(gan_options, tmp_path):
 
     gan_options['path']['resume_state'] = str(states / '15.state')
     gan_options['train']['total_iter'] = 20
+    gan_options['datasets']['train']['batch_size_per_gpu'] = 2
     elsewhere = tmp_path / 'elsewhere'
     shutil.copytree(tmp_path / 'experiments', elsewhere / 'experiments')
     result = train(gan_options, elsewhere)

@@ -137,6 +137,8 @@ class VideoDeblurModel(SRModel):
         """Takes up optimisers, schedulers and the record of the best figures."""
         super().resume_training(resume_state)
         self.best_metric_results = resume_state.get('best_metric_results', {})
+        # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
+        resume_state['epoch'] = resume_state['iter'] // self.opt['iters_per_epoch']
 
     def _save(self, content: dict, path: Path, final: bool) -> None:
         try:
