@@ -58,7 +58,10 @@ echo 'setup: installing into .venv (the first time a few GB are downloaded, most
 # basicsr comes as a source distribution that asks for torch, numpy and cython to be built. Without isolation it is
 # built with the ones installed here instead of downloading torch a second time.
 pip_install torch torchvision numpy cython setuptools wheel
-pip_install --no-build-isolation basicsr
+# The source distribution is kept for the tests: it is what a checkout of BasicSR holds.
+.venv/bin/python -m pip download --disable-pip-version-check --constraint constraints.txt --no-deps --no-binary :all: \
+    --no-build-isolation --dest .venv/sources basicsr
+pip_install --no-build-isolation .venv/sources/basicsr-*.tar.gz
 pip_install --no-build-isolation --editable '.[dev]'
 .venv/bin/python -c 'import dblr_plugin'
 echo "$fingerprint" >"$stamp"

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import basicsr
 import pytest
 from processes import run_python, torchrun
 
@@ -20,18 +19,34 @@ def checksums(root: Path) -> dict[str, str]:
     return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.fixture(scope='session')
+def source_distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BasicSR's source distribution: the one scripts/setup.sh kept, or downloaded by pip."""
+    kept = sorted(Path(sys.prefix, 'sources').glob('basicsr-*.tar.gz'))
+    if kept:
+        return kept[-1]
+    folder = tmp_path_factory.mktemp('sources')
+    command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', ':all:', '--no-build-isolation']
+    command += ['--dest', str(folder), f'basicsr=={importlib.metadata.version("basicsr")}']
+    subprocess.run(command, check=True, timeout=240)
+    return next(folder.glob('basicsr-*.tar.gz'))
+
+
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The package of the installed BasicSR laid out as a checkout that nobody installed: no version.py."""
-    root = tmp_path / 'BasicSR'
-    shutil.copytree(Path(basicsr.__path__[0]), root / 'basicsr', ignore=shutil.ignore_patterns('__pycache__'))
-    (root / 'basicsr/version.py').unlink()
-    (root / 'VERSION').write_text(importlib.metadata.version('basicsr') + '\n')
-    return root
+def checkout(source_distribution: Path, tmp_path: Path) -> Path:
+    """An untouched BasicSR, unpacked."""
+    shutil.unpack_archive(source_distribution, tmp_path)
+    return next(tmp_path.glob('basicsr-*'))
+
+
+def uninstalled(checkout: Path) -> Path:
+    """The same as git clones it: BasicSR writes version.py only when it is installed."""
+    (checkout / 'basicsr/version.py').unlink()
+    return checkout
 
 
 def test_unlink_removes_exactly_what_link_wrote(checkout):
-    before = checksums(checkout)
+    before = checksums(uninstalled(checkout))
     written = link(checkout)
     assert set(checksums(checkout)) - set(before) == {
         '.dblr_link.json', *(p.relative_to(checkout).as_posix() for p in written),
@@ -99,7 +114,7 @@ def test_stock_command_trains_dblrgan(checkout, footage):
 
 @pytest.mark.slow
 def test_stock_command_under_torchrun(checkout, footage):
-    link(checkout)
+    link(uninstalled(checkout))
     lay_out_dvd(checkout, footage)
     result = run_python(*torchrun(2, 'basicsr/train.py', '--launcher', 'pytorch', '-opt', 'options/train_DBLRNet.yml',
                                   '--force_yml', *SHORT[:-2]), cwd=checkout)  # fmt: skip
