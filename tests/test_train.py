@@ -130,6 +130,7 @@ def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes):
         again = torch.load(whole / name)
         for group, weights in checkpoint.items():
             assert all(torch.equal(value, again[group][key]) for key, value in weights.items()), (name, group)
+    assert [e['iter'] for e in json.loads((whole.parent / 'metrics.json').read_text())] == [8]  # not twice
 
 
 @pytest.mark.parametrize(('trail', 'value', 'message'), [

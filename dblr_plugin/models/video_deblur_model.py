@@ -243,7 +243,9 @@ class VideoDeblurModel(SRModel):
     def _append_metrics(self, entries: list[dict]) -> None:
         path = Path(self.opt['path']['log']) / 'metrics.json'
         earlier = json.loads(path.read_text()) if path.exists() else []
-        write_json(path, [*earlier, *entries])
+        # a resumed run validates again at iterations that it had passed before it was stopped
+        again = {(entry['dataset'], entry['iter']) for entry in entries}
+        write_json(path, [*(e for e in earlier if (e['dataset'], e['iter']) not in again), *entries])
 
 
 def network_argument(network: dict, name: str, missing: object) -> object:
