@@ -6,6 +6,8 @@ writes into a checkout runs it before BasicSR's archs and data are imported.
 
 from __future__ import annotations
 
+import datetime
+import functools
 import importlib.util
 import os
 import sys
@@ -45,14 +47,19 @@ def _alias_distutils() -> None:
     sys.modules.update({'distutils': package, 'distutils.version': module})
 
 
-def repair_distributed() -> None:
-    """basicsr (all versions) forces nccl and divides by the number of GPUs: torchrun fails on CPUs."""
+def repair_distributed(timeout: float | None = None) -> None:
+    """basicsr (all versions) forces nccl and divides by the number of GPUs: torchrun fails on CPUs.
+
+    Args:
+        timeout: Seconds after which a collective operation that not all processes have joined fails; None leaves it
+            to torch (10 minutes for nccl, 30 for gloo).
+    """
     from basicsr.utils import dist_util
 
-    dist_util._init_dist_pytorch = _init_process_group
+    dist_util._init_dist_pytorch = functools.partial(_init_process_group, timeout=timeout)
 
 
-def _init_process_group(backend: str = 'nccl', **kwargs: object) -> None:
+def _init_process_group(backend: str = 'nccl', timeout: float | None = None) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -60,4 +67,5 @@ def _init_process_group(backend: str = 'nccl', **kwargs: object) -> None:
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     else:
         backend = 'gloo'
-    torch.distributed.init_process_group(backend=backend, **kwargs)
+    limit = None if timeout is None else datetime.timedelta(seconds=timeout)
+    torch.distributed.init_process_group(backend=backend, timeout=limit)

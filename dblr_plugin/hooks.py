@@ -1,20 +1,22 @@
 """Where the plugin takes hold of BasicSR's ``train.py`` and ``test.py``, stock or ours.
 
 ``parse_options`` is the first thing both programs call, and is looked up when they start. Ours checks the option
-file, understands torchrun and ``--protocol``, calls BasicSR's, and puts our sampler and our way of resuming in place.
+file, understands torchrun, ``--set`` and ``--protocol``, calls BasicSR's, and puts our parts of training in place.
 Runs whose model is not ours are left to BasicSR.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 
 from basicsr.utils import options as basicsr_options
 
+from dblr_plugin.compat import repair_distributed
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['install', 'show_errors_in_one_line']
@@ -33,31 +35,28 @@ def install() -> None:
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
-    """BasicSR's ``parse_options`` with the option file checked first, torchrun understood, and resuming mended.
+    """BasicSR's ``parse_options`` with the options checked first, and torchrun understood.
 
-    ``--protocol NAME`` anywhere among the arguments becomes ``val.protocol``.
+    ``--set KEY=VALUE ...``, ``--force_yml KEY:KEY=VALUE ...`` and ``--protocol NAME`` may stand anywhere among the
+    arguments. BasicSR gets the options as they were checked; ``sys.argv`` stays what the user typed.
 
     Raises:
-        DBLRError: For a faulty option file, or one this machine cannot run.
+        DBLRError: For faulty options, or what this machine cannot run.
     """
     # these import the registries, which may still be filling when this module is imported
-    from dblr_plugin.options import check_option_file, check_options, is_ours
+    from dblr_plugin.options import check_option_file, check_options, is_ours, take_overrides
 
     show_errors_in_one_line()
-    protocol, arguments = _protocol_argument(sys.argv[1:])
-    sys.argv[1:] = _torchrun_arguments(arguments)
-    given = argparse.ArgumentParser(add_help=False)
-    given.add_argument('-opt')
-    path = given.parse_known_args()[0].opt
-    if path is not None:
-        check_option_file(path, is_train)
-    opt, args = _basicsr_parse_options(root_path, is_train)
-    if protocol is not None:
-        if opt.get('val') is None:
-            raise DBLRError(f'--protocol: {path} has no val section; add one')
-        if not is_ours(opt):
-            raise DBLRError(f'--protocol: {opt["model_type"]} of {path} scores by val.metrics alone; leave it out')
-        opt['val']['protocol'] = protocol
+    overrides, arguments = take_overrides(sys.argv[1:])
+    path = _option_file(arguments)
+    options = None if path is None else check_option_file(path, is_train, overrides)
+    if options is None:  # --force_yml is for BasicSR then
+        opt, args = _run_basicsr_parser(sys.argv[1:], root_path, is_train)
+    else:
+        # BasicSR would hand the limit to what does not know it
+        repair_distributed(options.get('dist_params', {}).pop('timeout', None))
+        with _basicsr_reading(options):
+            opt, args = _run_basicsr_parser(arguments, root_path, is_train)
     parsed_options.clear()
     parsed_options.update(opt)
     if is_ours(opt):
@@ -68,9 +67,8 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
 
 
 def _take_part_in_training(opt: dict) -> None:
-    """Puts our sampler and our way of resuming in place of BasicSR's, in its trainer or the stock command."""
-    from dblr_plugin.data.train_sampler import TrainSampler
-    from dblr_plugin.models.resume import load_resume_state
+    """Puts our parts in place of BasicSR's, in its trainer or the stock command."""
+    from dblr_plugin.training.trainer import take_part
 
     train_set = opt['datasets']['train']
     if not train_set['num_worker_per_gpu']:
@@ -78,17 +76,45 @@ def _take_part_in_training(opt: dict) -> None:
     for name in ('__main__', 'basicsr.train'):
         module = sys.modules.get(name)
         if hasattr(module, 'load_resume_state'):
-            module.load_resume_state = load_resume_state
-            # the trainer makes its sampler of four arguments; resuming needs the options too
-            module.EnlargedSampler = functools.partial(TrainSampler, opt=opt)
+            take_part(module, opt)
 
 
-def _protocol_argument(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Takes our ``--protocol NAME`` out of the arguments, wherever it stands; BasicSR would refuse it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument('--protocol', metavar='NAME')
-    given, rest = parser.parse_known_args(argv)
-    return given.protocol, rest
+def _option_file(arguments: list[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('-opt')
+    return parser.parse_known_args(arguments)[0].opt
+
+
+def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) -> tuple[dict, argparse.Namespace]:
+    """Has BasicSR parse these arguments; the user's own, which it writes into the run's option file, are kept."""
+    typed = sys.argv
+    sys.argv = [typed[0], *_torchrun_arguments(arguments)]
+    try:
+        return _basicsr_parse_options(root_path, is_train)
+    finally:
+        sys.argv = typed
+
+
+@contextlib.contextmanager
+def _basicsr_reading(options: dict) -> Iterator[None]:
+    """Gives BasicSR these options whatever file it reads; all versions ask ``ordered_yaml`` for YAML's loader."""
+
+    class Loader:
+        def __init__(self, stream: object) -> None:
+            pass
+
+        def get_single_data(self) -> dict:
+            return options
+
+        def dispose(self) -> None:
+            pass
+
+    original = basicsr_options.ordered_yaml
+    basicsr_options.ordered_yaml = lambda: (Loader, None)
+    try:
+        yield
+    finally:
+        basicsr_options.ordered_yaml = original
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:
@@ -96,7 +122,7 @@ def _torchrun_arguments(argv: list[str]) -> list[str]:
     argv = [a.replace('--local-rank', '--local_rank', 1) if a.startswith('--local-rank') else a for a in argv]
     under_torchrun = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys()
     if under_torchrun and not any(a == '--launcher' or a.startswith('--launcher=') for a in argv):
-        # first, because BasicSR's --force_yml takes all that follows it
+        # first, because BasicSR's --force_yml, which is left to it for its own models, takes all that follows it
         argv = ['--launcher', 'pytorch', *argv]
     return argv
 

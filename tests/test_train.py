@@ -109,14 +109,18 @@ def test_resume_after_an_interrupt(gan_options, tmp_path):
     assert torch.load(elsewhere / 'experiments/gan/training_states/20.state')['iter'] == 20
 
 
-@pytest.mark.parametrize(('kind', 'processes'), [('net', 1), ('gan', 1), ('gan', 2)])
-def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes):
+@pytest.mark.parametrize(('kind', 'processes', 'changes'), [
+    ('net', 1, {}), ('gan', 1, {}), ('gan', 2, {}),
+    ('gan', 1, {'amp': 'fp16', 'accumulate': 2, 'scheduler': {'type': 'PlateauLR', 'window': 3, 'patience': 1}}),
+], ids=['net', 'gan', 'gan on 2', 'gan with loss scales and plateaus'])  # fmt: skip
+def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes, changes):
     """With augmentation, workers, EMA, and a schedule; stopped in the middle of an epoch."""
     options = gan_options if kind == 'gan' else without_gan(gan_options)
     options['datasets']['train'] |= {'num_worker_per_gpu': 1, 'dataset_enlarge_ratio': 2, 'use_rot': True}
     options['datasets']['train']['persistent_workers'] = True
     options['train'] |= {'ema_decay': 0.9, 'total_iter': 8, 'warmup_iter': 3}
     options['train']['scheduler']['milestones'] = [4, 7]
+    options['train'] |= changes
     options['logger']['save_checkpoint_freq'] = 4 if processes == 1 else 5
     train(options, tmp_path, processes=processes)
     whole = tmp_path / f'experiments/{kind}/models'
@@ -131,6 +135,32 @@ def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes):
         for group, weights in checkpoint.items():
             assert all(torch.equal(value, again[group][key]) for key, value in weights.items()), (name, group)
     assert [e['iter'] for e in json.loads((whole.parent / 'metrics.json').read_text())] == [8]  # not twice
+
+
+def test_everything_at_once_on_two_processes(gan_options, tmp_path):
+    """Mixed precision, pieces, clipping and layout, wrapped for distribution."""
+    gan_options['train'] |= {
+        'amp': 'bf16', 'accumulate': 2, 'clip_grad_norm': 1.0, 'channels_last': True, 'ema_decay': 0.9,
+    }  # fmt: skip
+    gan_options['val']['val_freq'] = 5
+    result = train(gan_options, tmp_path, processes=2)
+    log = re.findall(r'p_d_real: (\S+) p_d_fake: (\S+) .*grad_d: (\S+) .*l_g_pix: (\S+) grad_g: (\S+)', result.stderr)
+    assert len(log) == 2 and all(0 < float(value) < 10 for line in log for value in line)
+    assert [e['iter'] for e in json.loads((tmp_path / 'experiments/gan/metrics.json').read_text())] == [5, 10]
+    assert len(list((tmp_path / 'experiments/gan/visualization/strips/V').glob('*_5.png'))) == 2
+
+
+def test_compiled_on_two_processes(gan_options, tmp_path):
+    """The same weights as without, to rounding."""
+    net = without_gan(gan_options)
+    net['train'] |= {'total_iter': 2, 'optim_g': {'type': 'Adam', 'lr': 1e-3, 'eps': 1e-4}}
+    found = []
+    for compiled in (False, True):
+        net['train']['compile'] = compiled
+        (tmp_path / str(compiled)).mkdir()
+        train(net, tmp_path / str(compiled), processes=2)
+        found.append(weights(tmp_path / str(compiled), 'net'))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(('trail', 'value', 'message'), [

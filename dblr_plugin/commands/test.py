@@ -1,8 +1,12 @@
 """Restore and score data sets with a trained network.
 
-dblr test -opt options/test_DBLRGAN.yml [--protocol all] [--force_yml path:pretrain_network_g=net.pth]
+dblr test -opt options/test_DBLRGAN.yml [--protocol all] [--set KEY=VALUE ...]
 takes BasicSR's arguments and uses the working directory as its root: figures and pictures go to results/.
+
 --protocol scores by a named protocol instead of val.metrics; dblr evaluate --help lists their names.
+--set changes options for this run; values are YAML, and checked like those of the file:
+  --set path.pretrain_network_g=net.pth val.save_img=false
+BasicSR's form of it works too: --force_yml path:pretrain_network_g=net.pth
 """
 
 from __future__ import annotations
@@ -19,13 +23,15 @@ passes_arguments_on = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own: ``args.arguments`` are BasicSR's, and ``--protocol``."""
+    """None of its own: ``args.arguments`` are for ``parse_options``."""
 
 
 def run(args: argparse.Namespace) -> None:
     """Tests, and prints a table of the figures of each data set under each protocol."""
     from dblr_plugin.test import main
 
+    if {'-h', '--help'} & {*args.arguments}:
+        print(__doc__)  # BasicSR's own help follows, and ends the program
     sys.argv = ['dblr test', *args.arguments]
     main()
     if hooks.parsed_options['rank'] == 0:

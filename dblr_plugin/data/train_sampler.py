@@ -47,9 +47,7 @@ class TrainSampler(EnlargedSampler):
 
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1, *, opt: dict) -> None:
         super().__init__(dataset, num_replicas, rank, ratio)
-        # BasicSR's loader feeds all GPUs of one process where there is no distribution
-        gpus = 1 if opt['dist'] else max(1, opt['num_gpu'])
-        self.batch_size = opt['datasets']['train']['batch_size_per_gpu'] * gpus
+        self.batch_size = opt['datasets']['train']['batch_size_per_gpu']
         self.iters_per_epoch = math.ceil(self.num_samples / self.batch_size)
         self.num_samples = self.iters_per_epoch * self.batch_size
         self.total_size = self.num_samples * num_replicas

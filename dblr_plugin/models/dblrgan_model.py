@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from basicsr.models.srgan_model import SRGANModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
+from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
+from dblr_plugin.training.step import Outcome, Step
+from dblr_plugin.training.watches import DiscriminatorWatch
 
 __all__ = ['DBLRGANModel']
 
@@ -25,51 +26,78 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     Beyond BasicSR's ``SRGANModel``, whose networks, losses and optimisers it has: D scores sharp and restored patches
     in one batch. In batches of their own, BatchNorm would give both the same statistics and so take away what tells
     them apart, and with the few patches of video training D stays at chance. G meets D with its running statistics.
+    The log has D's mean probabilities (``p_d_real``, ``p_d_fake``) and warns when D has won or collapsed.
     """
 
-    def optimize_parameters(self, current_iter: int) -> None:
+    content_names = ('l_g_pix', 'l_g_percep', 'l_g_style')
+
+    def init_training_settings(self) -> None:
+        """Also builds D's step and watch."""
+        super().init_training_settings()
+        self.step_d = self._step(self.net_d, self.optimizer_d)
+        self.d_watch = DiscriminatorWatch()
+        gan_type = 'vanilla' if isinstance(self.cri_gan, MinimaxGANLoss) else self.cri_gan.gan_type
+        # only then is the sigmoid of D's output a probability
+        self.d_is_probability = gan_type == 'vanilla'
+
+    @property
+    def steps(self) -> list[Step]:
+        """G's and D's."""
+        return [self.step_g, self.step_d]
+
+    def train_step(self, current_iter: int) -> list[Outcome]:
         """One step of D and, unless it is D's turn alone, one of G."""
         update_g = current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters
-        with torch.set_grad_enabled(update_g):
-            self.output = self.net_g(self.lq)
-        loss_dict = self._step_d()
+        pieces = self.pieces()
+        # one forward pass of G serves both, but not in pieces: the graphs of all of them would fill the memory
+        shared = self.forward_g(self.lq) if update_g and len(pieces) == 1 else None
+
+        self.log_values = {}
+        outcomes = [self.step_d.run(pieces, lambda piece: self._losses_of_d(piece, shared))]
+        self.log_values |= outcomes[0].losses | {'grad_d': outcomes[0].grad_norm}
         if update_g:
-            loss_dict |= self._step_g()
-        self.log_dict = self.reduce_loss_dict(loss_dict)
-        if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
+            outcomes.append(self.step_g.run(pieces, lambda piece: self._losses_of_g(piece, shared)))
+            self.log_values |= outcomes[1].losses | {'grad_g': outcomes[1].grad_norm}
+        return outcomes
 
-    def _step_d(self) -> OrderedDict[str, Tensor]:
-        patches = torch.cat([self.gt, self.output.detach()])
-        real, fake = self.net_d(patches).chunk(2)
-        l_d_real = self.cri_gan(real, True, is_disc=True)
-        l_d_fake = self.cri_gan(fake, False, is_disc=True)
-        self.optimizer_d.zero_grad()
-        (l_d_real + l_d_fake).backward()
-        self.optimizer_d.step()
-        return OrderedDict(
-            l_d_real=l_d_real.detach(),
-            out_d_real=real.detach().mean(),
-            l_d_fake=l_d_fake.detach(),
-            out_d_fake=fake.detach().mean(),
-        )
+    def _losses_of_d(self, piece: tuple[Tensor, Tensor], shared: Tensor | None) -> dict[str, Tensor]:
+        lq, gt = piece
+        with torch.no_grad():
+            output = self.forward_g(lq) if shared is None else shared
+        with self.autocast():
+            real, fake = self.net_d(torch.cat([gt, output.detach()])).float().chunk(2)
+        self._log_scores(real.detach(), fake.detach())
+        return {
+            'l_d_real': self.cri_gan(real, True, is_disc=True),
+            'l_d_fake': self.cri_gan(fake, False, is_disc=True),
+        }
 
-    def _step_g(self) -> OrderedDict[str, Tensor]:
-        losses = OrderedDict(l_g_gan=self.cri_gan(self._scores_for_g(), True, is_disc=False))
-        if self.cri_pix:
-            losses['l_g_pix'] = self.cri_pix(self.output, self.gt)
-        if self.cri_perceptual:
-            percep, style = self.cri_perceptual(self.output, self.gt)
-            losses |= {k: v for k, v in (('l_g_percep', percep), ('l_g_style', style)) if v is not None}
-        self.optimizer_g.zero_grad()
-        sum(losses.values()).backward()
-        self.optimizer_g.step()
-        return OrderedDict((k, v.detach()) for k, v in losses.items())
+    def _losses_of_g(self, piece: tuple[Tensor, Tensor], shared: Tensor | None) -> dict[str, Tensor]:
+        lq, gt = piece
+        output = self.forward_g(lq) if shared is None else shared
+        losses = {'l_g_gan': self.cri_gan(self._scores_for_g(output), True, is_disc=False)}
+        return losses | {k.replace('l_', 'l_g_', 1): v for k, v in self.content_losses(output, gt).items()}
 
-    def _scores_for_g(self) -> Tensor:
-        """D's logits of the restored batch; only G gets gradients, so D needs no distributed wrapper."""
+    def _scores_for_g(self, output: Tensor) -> Tensor:
+        """D's logits of a restored batch; only G gets gradients, so D needs no distributed wrapper."""
         net_d = self.get_bare_model(self.net_d).eval().requires_grad_(False)
-        scores = net_d(self.output)
+        with self.autocast():
+            scores = net_d(output).float()
         net_d.requires_grad_(True)
         self.train_mode()
         return scores
+
+    def _log_scores(self, real: Tensor, fake: Tensor) -> None:
+        scores = {'out_d_real': real.mean(), 'out_d_fake': fake.mean()}
+        if self.d_is_probability:
+            scores |= {'p_d_real': real.sigmoid().mean(), 'p_d_fake': fake.sigmoid().mean()}
+        for name, value in scores.items():
+            self.log_values[name] = self.log_values.get(name, 0) + value / self.accumulate
+
+    def _networks(self) -> dict[str, dict]:
+        return super()._networks() | {'net_d': {'params': self._weights(self.net_d)}}
+
+    def _log_step(self, current_iter: int, outcomes: list[Outcome]) -> None:
+        super()._log_step(current_iter, outcomes)
+        if self.d_is_probability:
+            self.d_watch.record(self.log_dict['p_d_real'], self.log_dict['p_d_fake'])

@@ -16,7 +16,11 @@ from tqdm import tqdm
 
 from dblr_plugin.metrics import Protocol, choose_protocols, summarise
 
-__all__ = ['ConfiguredMetrics', 'protocols_of', 'score_dataset']
+__all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
+
+
+class Interrupted(Exception):
+    """A validation was given up on all processes because one of them was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ def score_dataset(
     dataset: Dataset,
     restore: Callable[[Tensor], Tensor],
     protocols: Sequence[Protocol],
-    keep_image: Callable[[dict, np.ndarray], None] | None = None,
+    keepers: Sequence[Callable[[dict, np.ndarray], None]] = (),
     progress: bool = True,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> list[dict]:
     """Restores this process's share of a data set's frames and scores them; all processes get all figures.
 
@@ -71,22 +76,28 @@ def score_dataset(
         dataset: A ``VideoDeblurTestDataset``, or any with its sample keys.
         restore: ``(1, t, 3, h, w)`` RGB in [0, 1] to ``(1, 3, h, w)``.
         protocols: What to score by.
-        keep_image: Called with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
+        keepers: Called with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
         progress: Whether to show a progress bar on the first process.
+        interrupted: Asked before each frame whether to give up.
 
     Returns:
         The entries of :func:`dblr_plugin.metrics.summarise`; none without ground truth or protocols.
+
+    Raises:
+        Interrupted: On all processes, if ``interrupted`` said so on one.
     """
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
     rows = []
     for index in tqdm(range(first, last), unit='frame', desc=_title(dataset), disable=not progress or rank > 0):
+        if interrupted():
+            break
         sample = dataset[index]
         # BasicSR's tensor2img up to its rounding, which is for the protocol to do
         restored = tensor2img(restore(sample['lq'].unsqueeze(0)), out_type=np.float32) * 255
-        if keep_image is not None:
-            keep_image(sample, restored.round().astype(np.uint8))
+        for keep in keepers:
+            keep(sample, restored.round().astype(np.uint8))
         if 'gt' in sample:
             truth = tensor2img(sample['gt'])
             rows += [
@@ -94,7 +105,10 @@ def score_dataset(
                 for protocol in _scoring(sample, protocols)
                 for metric, value in protocol.score(restored, truth).items()
             ]
-    return summarise(_gathered(rows, world_size), protocols)
+    shares = _gathered((rows, interrupted()), world_size)
+    if any(stopped for _, stopped in shares):
+        raise Interrupted
+    return summarise([row for share, _ in shares for row in share], protocols)
 
 
 def _title(dataset: Dataset) -> str:
@@ -107,10 +121,10 @@ def _scoring(sample: dict, protocols: Sequence[Protocol]) -> list[Protocol]:
     return [protocol for protocol in protocols if index in protocol.frames(count)]
 
 
-def _gathered(rows: list, world_size: int) -> list:
-    """The rows of all processes, in the order of the frames."""
-    shares = [rows]
+def _gathered(share: tuple[list, bool], world_size: int) -> list[tuple[list, bool]]:
+    """The rows of all processes, in the order of the frames, and whether each was told to stop."""
+    shares = [share]
     if world_size > 1:
         shares = [None] * world_size
-        dist.all_gather_object(shares, rows)
-    return [row for share in shares for row in share]
+        dist.all_gather_object(shares, share)
+    return shares

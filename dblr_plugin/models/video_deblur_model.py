@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import inspect
-import json
+import random
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from basicsr.data import build_dataset
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite
 from basicsr.utils.dist_util import master_only
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.metrics import write_json
-from dblr_plugin.models.checkpoint import load_weights, save_atomically
+from dblr_plugin.models.figure_record import FigureRecord
 from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
-from dblr_plugin.models.validation import protocols_of, score_dataset
+from dblr_plugin.models.samples import SampleStrips
+from dblr_plugin.models.validation import Interrupted, protocols_of, score_dataset
+from dblr_plugin.training import interrupts
+from dblr_plugin.training.acceleration import autocast, prepare_network
+from dblr_plugin.training.checkpoint import load_weights
+from dblr_plugin.training.plateau_lr import PlateauLR
+from dblr_plugin.training.saving import CheckpointFolder, size_of
+from dblr_plugin.training.step import Outcome, Step
+from dblr_plugin.training.watches import DataWatch, SkipWatch
 
 __all__ = ['VideoDeblurModel', 'network_argument']
 
@@ -33,35 +43,81 @@ class VideoDeblurModel(SRModel):
 
     A network with ``num_in_ch: 1`` is trained on Y and keeps the blurry frame's colour, one with 3 on RGB.
 
-    Beyond BasicSR's ``SRModel``: any device; checkpoints that are atomic and refuse another network's weights; EMA
-    with BatchNorm's statistics; ``train.freeze_bn`` (BatchNorm uses its running statistics and leaves them alone, for
-    fine-tuning with small batches); validation on any number of sets, shared by all processes.
+    Beyond BasicSR's ``SRModel``, under ``train``:
+        amp: ``bf16`` or ``fp16``: the networks' forward passes in mixed precision.
+        accumulate: Computes a batch in so many pieces, for as much less memory; the step is that of the whole batch.
+        clip_grad_norm: Longer gradients are scaled down to this 2-norm, each network's by itself.
+        compile, channels_last: ``torch.compile`` and the faster memory layout for the trained networks.
+        max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a
+            row (default 10) end the run.
+        freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.
+        scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
+    Any device; checkpoints that are complete, atomic and refuse another network's weights
+    (``logger.max_keep_ckpts`` of them); EMA with BatchNorm's statistics; all randomness follows from ``manual_seed``
+    and the iteration, so that a resumed run is the uninterrupted one; SIGINT and SIGTERM save and stop; validation on
+    any number of sets, shared by all processes.
     """
 
     def __init__(self, opt: dict) -> None:
         self.num_in_ch = network_argument(opt['network_g'], 'num_in_ch', 3)
+        self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', (opt.get('val') or {}).get('metrics'))
         self.validated: dict[str, int] = {}  # data set -> iteration of its newest figures
         super().__init__(opt)
         # BasicSR's trainer warns of what this class does support
         get_root_logger().addFilter(lambda record: 'Multiple validation datasets' not in str(record.msg))
 
-    # ------------------------------------------------------------------ networks
+    # ------------------------------------------------------------------ set-up
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Moves a network to this process's device and wraps it for distributed training."""
-        if not self.opt['dist']:
-            return super().model_to_device(net)
+        """Moves a network to this process's device and prepares and wraps it as the options say."""
         net = net.to(self.device)
-        if not any(p.requires_grad for p in net.parameters()):
+        if self.is_train:
+            train = self.opt['train']
+            prepare_network(net, train.get('channels_last', False), train.get('compile', False))
+        if not self.opt['dist'] or not any(p.requires_grad for p in net.parameters()):
             return net
         device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
         find_unused = self.opt.get('find_unused_parameters', False)
         return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused)
 
     def init_training_settings(self) -> None:
-        """Builds EMA, losses, optimisers and schedulers."""
+        """Builds EMA, losses, optimisers, schedulers, and what keeps and watches the run."""
         super().init_training_settings()
+        train = self.opt['train']
+        self.accumulate = train.get('accumulate', 1)
+        self.step_g = self._step(self.net_g, self.optimizer_g)
+        self.skip_watch = SkipWatch(train.get('max_skipped_steps', 10))
+        self.data_watch = DataWatch(self.opt['datasets']['train'])
+        self.strips = SampleStrips(Path(self.opt['path']['visualization']))
+        self.iteration = 0
+        self.saved: int | None = None  # the iteration of the newest checkpoint
+        self.checkpoints = CheckpointFolder(
+            self.opt['path']['models'], self.opt['path']['training_states'], self.opt['logger'].get('max_keep_ckpts')
+        )
+        # an optimiser such as Adam keeps two numbers for each weight
+        self.checkpoints.check_space(3 * size_of(self._networks()))
         self.train_mode()
+
+    def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+        train = self.opt['train']
+        return Step(net, optimizer, train.get('amp') == 'fp16', train.get('clip_grad_norm'))
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of all trained networks, in the order of ``optimizers``."""
+        return [self.step_g]
+
+    def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """Makes an optimiser of ``torch.optim``; BasicSR 1.4.2 knows Adam only."""
+        return getattr(torch.optim, optim_type)(params, lr=lr, **kwargs)
+
+    def setup_schedulers(self) -> None:
+        """Makes a scheduler for each optimiser: one of BasicSR's, or ``PlateauLR``."""
+        arguments = dict(self.opt['train']['scheduler'])
+        if arguments.pop('type') != 'PlateauLR':
+            super().setup_schedulers()
+            return
+        self.schedulers = [PlateauLR(optimizer, **arguments) for optimizer in self.optimizers]
 
     def train_mode(self) -> None:
         """Puts the trained networks into training mode, BatchNorm as ``train.freeze_bn`` says."""
@@ -74,6 +130,57 @@ class VideoDeblurModel(SRModel):
                     if isinstance(module, _BatchNorm):
                         module.eval()
 
+    # ------------------------------------------------------------------ training
+
+    def feed_data(self, data: dict) -> None:
+        """Takes a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1], and ``key``, the samples' names."""
+        if self.is_train:
+            self.data_watch.batch_arrived()
+        self.keys = list(data.get('key', ()))
+        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.num_in_ch)
+        if 'gt' in data:
+            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.num_in_ch)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One iteration; ends the program, with a checkpoint, after a signal."""
+        self.iteration = current_iter
+        self._seed(current_iter)
+        for step in self.steps:
+            step.begin()
+        outcomes = self.train_step(current_iter)
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+        self._log_step(current_iter, outcomes)
+        self.data_watch.step_done()
+
+    def train_step(self, current_iter: int) -> list[Outcome]:
+        """Updates the weights. ``log_dict`` may get figures of its own."""
+        self.log_values: dict[str, Tensor] = {}
+        outcome = self.step_g.run(self.pieces(), lambda piece: self.content_losses(self.forward_g(piece[0]), piece[1]))
+        self.log_values |= outcome.losses | {'grad_g': outcome.grad_norm}
+        return [outcome]
+
+    def pieces(self) -> list[tuple[Tensor, Tensor]]:
+        """The batch, ``lq`` and ``gt``, in ``train.accumulate`` equal parts."""
+        return list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
+
+    def forward_g(self, lq: Tensor) -> Tensor:
+        """Restores, as ``train.amp`` says; float32 whatever it says."""
+        with self.autocast():
+            return self.net_g(lq).float()
+
+    def autocast(self) -> AbstractContextManager:
+        """The context for forward passes in training."""
+        return autocast(self.device, self.opt['train'].get('amp'))
+
+    def content_losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        """The losses that compare a restored batch with its truth."""
+        losses = {'l_pix': self.cri_pix(output, gt)} if self.cri_pix else {}
+        if self.cri_perceptual:
+            percep, style = self.cri_perceptual(output, gt)
+            losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
+        return losses
+
     def model_ema(self, decay: float = 0.999) -> None:
         """Moves the averaged network towards the trained one; buffers (BatchNorm's statistics) are copied."""
         net = self.get_bare_model(self.net_g)
@@ -83,13 +190,47 @@ class VideoDeblurModel(SRModel):
             for averaged, current in zip(self.net_g_ema.buffers(), net.buffers(), strict=True):
                 averaged.copy_(current)
 
-    # ------------------------------------------------------------------ training
+    def _seed(self, current_iter: int) -> None:
+        """Makes whatever is random in networks and losses follow from the iteration: nothing to save, nothing lost."""
+        seed = (self.opt['manual_seed'] * 1_000_003 + current_iter) * self.opt['world_size'] + self.opt['rank']
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
 
-    def feed_data(self, data: dict) -> None:
-        """Takes a batch: ``lq`` (b, t, 3, h, w) and ``gt`` (b, 3, h, w), RGB in [0, 1]."""
-        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.num_in_ch)
-        if 'gt' in data:
-            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.num_in_ch)
+    def _log_step(self, current_iter: int, outcomes: list[Outcome]) -> None:
+        """Shares the figures of an iteration between the processes, and does what they and the signals ask for."""
+        values = {**self.log_values, 'interrupted': torch.tensor(float(interrupts.received() is not None))}
+        means = self._mean_over_processes(values)
+        interrupted = means.pop('interrupted') > 0
+        self.log_dict = means
+        skipped = any(outcome.skipped for outcome in outcomes)
+        self.skip_watch.record(current_iter, skipped, self._suspects(outcomes) if skipped else [])
+        for scheduler in self.schedulers:
+            if isinstance(scheduler, PlateauLR):
+                scheduler.record(sum(v for k, v in means.items() if k in self.content_names))
+        if interrupted:
+            self.stop()
+
+    #: The losses that ``PlateauLR`` goes by.
+    content_names = ('l_pix', 'l_percep', 'l_style')
+
+    def _mean_over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """The means, the same on every process; BasicSR tells them the first alone."""
+        stacked = torch.stack([value.detach().to(self.device, torch.float32) for value in values.values()])
+        if self.opt['dist']:
+            dist.all_reduce(stacked)
+            stacked /= self.opt['world_size']
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    def _suspects(self, outcomes: list[Outcome]) -> list[str]:
+        """The samples of the processes whose loss was not finite; of all, if it was only a gradient."""
+        own = self.keys, all(outcome.loss_is_finite for outcome in outcomes)
+        everyone = [own]
+        if self.opt['dist']:
+            everyone = [None] * self.opt['world_size']
+            dist.all_gather_object(everyone, own)
+        guilty = [keys for keys, finite in everyone if not finite] or [keys for keys, _ in everyone]
+        return [key for keys in guilty for key in keys]
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -101,54 +242,78 @@ class VideoDeblurModel(SRModel):
         load_weights(net, load_path, strict, param_key)
         get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
 
-    @master_only
-    def save_network(
-        self,
-        net: nn.Module | list[nn.Module],
-        net_label: str,
-        current_iter: int,
-        param_key: str | list[str] = 'params',
-    ) -> None:
-        """Saves ``<net_label>_<iter>.pth`` (``latest`` for iteration -1) atomically."""
-        nets = net if isinstance(net, list) else [net]
-        keys = param_key if isinstance(param_key, list) else [param_key]
-        content = {
-            key: {k: v.cpu() for k, v in self.get_bare_model(n).state_dict().items()}
-            for key, n in zip(keys, nets, strict=True)
-        }
-        name = f'{net_label}_{"latest" if current_iter == -1 else current_iter}.pth'
-        self._save(content, Path(self.opt['path']['models']) / name, final=current_iter == -1)
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Saves networks and training state, as BasicSR's trainer asks: iteration -1 is the end of training.
+
+        A save that fails is reported and tried again at the next occasion.
+
+        Raises:
+            DBLRError: If it was the last occasion.
+        """
+        final = current_iter == -1
+        self._save(self.iteration if final else current_iter, final)
+        self.data_watch.pause()
 
     @master_only
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Saves ``<iter>.state``, atomically and after the networks: where it exists, they are complete."""
-        if current_iter == -1:
+    def _save(self, iteration: int, final: bool) -> None:
+        if iteration == self.saved:
             return
-        state = {
-            'epoch': epoch,
-            'iter': current_iter,
-            'optimizers': [o.state_dict() for o in self.optimizers],
-            'schedulers': [s.state_dict() for s in self.schedulers],
-            'best_metric_results': getattr(self, 'best_metric_results', {}),
-        }
-        self._save(state, Path(self.opt['path']['training_states']) / f'{current_iter}.state', final=False)
-
-    def resume_training(self, resume_state: dict) -> None:
-        """Takes up optimisers, schedulers and the record of the best figures."""
-        super().resume_training(resume_state)
-        self.best_metric_results = resume_state.get('best_metric_results', {})
-        # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
-        resume_state['epoch'] = resume_state['iter'] // self.opt['iters_per_epoch']
-
-    def _save(self, content: dict, path: Path, final: bool) -> None:
         try:
-            save_atomically(content, path)
+            self.checkpoints.save(iteration, self._networks(), self._training_state(iteration))
+            self.saved = iteration
         except (OSError, RuntimeError) as error:
-            message = f'{path} could not be saved ({error}); free disk space or mend the permissions'
+            message = f'the checkpoint of iteration {iteration} could not be saved ({error}); free disk space or mend '
+            message += 'the permissions'
             if final:
                 raise DBLRError(message) from error
-            # training is worth more than one checkpoint: the next occasion saves again
-            get_root_logger().error(message)
+            # training is worth more than one checkpoint
+            get_root_logger().error(f'{message}. It is tried again at the next occasion.')
+
+    def _networks(self) -> dict[str, dict]:
+        """What the networks' files hold."""
+        weights = {'params': self.net_g}
+        if hasattr(self, 'net_g_ema'):
+            weights['params_ema'] = self.net_g_ema
+        return {'net_g': {key: self._weights(net) for key, net in weights.items()}}
+
+    def _weights(self, net: nn.Module) -> dict[str, Tensor]:
+        return {k: v.cpu().contiguous() for k, v in self.get_bare_model(net).state_dict().items()}
+
+    def _training_state(self, iteration: int) -> dict:
+        return {
+            'epoch': iteration // self.opt['iters_per_epoch'],
+            'iter': iteration,
+            'optimizers': [o.state_dict() for o in self.optimizers],
+            'schedulers': [s.state_dict() for s in self.schedulers],
+            'scalers': [step.scaler.state_dict() for step in self.steps],
+            'best_metric_results': self.record.best,
+        }
+
+    def resume_training(self, resume_state: dict) -> None:
+        """Takes up optimisers, schedulers, loss scales, the best figures, and a validation that was cut short."""
+        super().resume_training(resume_state)
+        for step, scaler in zip(self.steps, resume_state.get('scalers', []), strict=False):
+            step.scaler.load_state_dict(scaler)
+        self.iteration = self.saved = resume_state['iter']
+        self.record.resume(resume_state.get('best_metric_results', {}), self.iteration)
+        # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
+        resume_state['epoch'] = self.iteration // self.opt['iters_per_epoch']
+        self._make_latest()
+        self._validate_what_was_missed()
+
+    @master_only
+    def _make_latest(self) -> None:
+        self.checkpoints.make_latest(self.iteration, self._networks())
+
+    def stop(self) -> None:
+        """Saves and ends the program, as a signal asked for; its exit code is the shell's for that signal."""
+        if self.iteration:
+            self.save(-1, -1)
+            get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume goes on from there.')
+        if self.opt['dist']:
+            dist.barrier()  # torchrun kills the others when one has ended, and the first may still be saving
+            dist.destroy_process_group()
+        raise SystemExit(128 + (interrupts.received() or 15))
 
     # ------------------------------------------------------------------ validation
 
@@ -171,81 +336,72 @@ class VideoDeblurModel(SRModel):
         figures belong to ``total_iter``, and are not made again if they were made there.
         """
         dataset = dataloader.dataset
-        if self.is_train:
-            current_iter = min(current_iter, int(self.opt['train']['total_iter']))
-            if self.validated.get(dataset.opt['name']) == current_iter:
-                return
+        if not self.is_train:
+            self._score(dataset, current_iter, tb_logger, save_img)
+            return
+        current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+        if self.validated.get(dataset.opt['name']) != current_iter:
             self.validated[dataset.opt['name']] = current_iter
-        restore = self.restorer()
-        figures = score_dataset(
-            dataset,
-            lambda window: restore(window.to(self.device)),
-            protocols_of(self.opt['val']),
-            keep_image=(lambda sample, image: self._save_image(dataset, sample, image, current_iter))
-            if save_img
-            else None,
-            progress=self.opt['val'].get('pbar', True),
-        )
-        if self.is_train:
+            self._score(dataset, current_iter, tb_logger, save_img)
+            self.data_watch.pause()
             self.train_mode()
-        if figures:
-            self._report(dataset.opt['name'], figures, current_iter, tb_logger)
 
     dist_validation = nondist_validation
 
-    def _save_image(self, dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
+    def _score(self, dataset: Dataset, current_iter: int | str, tb_logger, save_img: bool) -> None:
+        restore = self.restorer()
+        keepers = [lambda sample, image: self._save_image(dataset, sample, image, current_iter)] if save_img else []
+        if self.is_train:
+            keepers.append(self.strips.begin(dataset))
+        try:
+            with self._uncompiled():
+                figures = score_dataset(
+                    dataset,
+                    lambda window: restore(window.to(self.device)),
+                    protocols_of(self.opt['val']),
+                    keepers,
+                    self.opt['val'].get('pbar', True),
+                    interrupted=lambda: self.is_train and interrupts.received() is not None,
+                )
+        except Interrupted:
+            self.stop()
+        if self.is_train:
+            self.strips.finish(current_iter, tb_logger)
+        if figures:
+            self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
+
+    def _uncompiled(self) -> AbstractContextManager:
+        """A compiled network would be compiled again for each size of frame."""
+        compiled = self.is_train and self.opt['train'].get('compile', False)
+        return torch.compiler.set_stance('force_eager') if compiled else nullcontext()
+
+    def _validate_what_was_missed(self) -> None:
+        """Makes the figures of the iteration resumed from, if they were due and the run ended before they were done."""
+        val_freq = (self.opt.get('val') or {}).get('val_freq')
+        if not val_freq or self.iteration % val_freq:
+            return
+        for phase, options in self.opt['datasets'].items():
+            if phase.startswith('val') and self._is_missing(options['name']):
+                loader = DataLoader(build_dataset(options))
+                self.nondist_validation(loader, self.iteration, None, self.opt['val'].get('save_img', False))
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether a data set has no figures of this iteration; the first process knows."""
+        missing = [not self.record.has(name, self.iteration)]
+        if self.opt['dist']:
+            dist.broadcast_object_list(missing, 0)
+        return missing[0]
+
+    def _save_image(self, dataset: Dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
         frame = Path(sample['lq_path']).stem
         suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
         folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
         imwrite(image, str(folder / f'{frame}_{suffix}.png'))
 
-    def _report(self, name: str, figures: list[dict], current_iter: int | str, tb_logger) -> None:
-        # the first protocol's metrics are called as those of val.metrics are, so that runs can be compared
-        labels = [f'{entry["protocol"]}/' if number else '' for number, entry in enumerate(figures)]
-        labelled = list(zip(labels, figures, strict=True))
-        self.metric_results = {
-            label + metric: value for label, entry in labelled for metric, value in entry['mean'].items()
-        }
-        self._initialize_best_metric_results(name)
-        for metric, value in self.metric_results.items():
-            self._update_best_metric_result(name, metric, value, current_iter)
-        for label, entry in labelled:
-            self._log_figures(name, label, entry, current_iter, tb_logger)
-        self._append_metrics([{'dataset': name, 'iter': current_iter, **entry} for entry in figures])
-
-    def _initialize_best_metric_results(self, dataset_name: str) -> None:
-        """Starts the record of the best figures; BasicSR's knows only the metrics of ``val.metrics``."""
-        if not hasattr(self, 'best_metric_results'):
-            self.best_metric_results = {}
-        record = self.best_metric_results.setdefault(dataset_name, {})
-        for metric in self.metric_results:
-            better = (self.opt['val'].get('metrics') or {}).get(metric, {}).get('better', 'higher')
-            worst = float('-inf' if better == 'higher' else 'inf')
-            record.setdefault(metric, {'better': better, 'val': worst, 'iter': -1})
-
-    @master_only
-    def _log_figures(self, name: str, label: str, entry: dict, current_iter: int | str, tb_logger) -> None:
-        lines = [f'Validation {name} (protocol {entry["protocol"]})']
-        for metric, value in entry['mean'].items():
-            best = self.best_metric_results[name][label + metric]
-            lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter')
-            clip_mean, frame_mean = entry['clip_mean'][metric], entry['frame_mean'][metric]
-            lines.append(f'\t    clip mean {clip_mean:.4f}, frame mean {frame_mean:.4f}')
-            lines += [f'\t    {clip}: {means[metric]:.4f}' for clip, means in entry['clips'].items()]
-            if tb_logger:
-                tag = f'metrics/{name}/{label}{metric}'
-                tb_logger.add_scalar(tag, value, current_iter)
-                for clip, means in entry['clips'].items():
-                    tb_logger.add_scalar(f'{tag}/{clip}', means[metric], current_iter)
-        get_root_logger().info('\n'.join(lines))
-
-    @master_only
-    def _append_metrics(self, entries: list[dict]) -> None:
-        path = Path(self.opt['path']['log']) / 'metrics.json'
-        earlier = json.loads(path.read_text()) if path.exists() else []
-        # a resumed run validates again at iterations that it had passed before it was stopped
-        again = {(entry['dataset'], entry['iter']) for entry in entries}
-        write_json(path, [*(e for e in earlier if (e['dataset'], e['iter']) not in again), *entries])
+    @property
+    def best_metric_results(self) -> dict[str, dict[str, dict]]:
+        """Data set, metric -> the best figure so far and its iteration; BasicSR's name for it."""
+        return self.record.best
 
 
 def network_argument(network: dict, name: str, missing: object) -> object:

@@ -77,11 +77,6 @@ def test_resumed_run_sees_what_was_left(processes, stopped_at):
         assert [b for epoch in range(5) for b in batches(after, epoch)] == expected[stopped_at:]
 
 
-def test_one_process_with_several_gpus_gets_their_batches():
-    (sampler,) = samplers(16, 2, 1, num_gpu=4)
-    assert sampler.batch_size == 8 and sampler.iters_per_epoch == 2
-
-
 def test_the_seed_reaches_a_worker():
     index = pickle.loads(pickle.dumps(SampleIndex(3, 7)))
     assert (index, index.seed) == (3, 7)

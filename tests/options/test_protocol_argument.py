@@ -10,19 +10,6 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import PROTOCOLS
 
 
-@pytest.mark.parametrize('argv', [
-    ['--protocol', 'kair', '-opt', 'a.yml', '--force_yml', 'a=1', 'b=2'],
-    ['-opt', 'a.yml', '--force_yml', 'a=1', '--protocol=kair', 'b=2'],
-    ['-opt', 'a.yml', '--force_yml', 'a=1', 'b=2', '--protocol', 'kair'],
-])  # fmt: skip
-def test_is_taken_out_wherever_it_stands(argv):
-    assert hooks._protocol_argument(argv) == ('kair', ['-opt', 'a.yml', '--force_yml', 'a=1', 'b=2'])
-
-
-def test_is_not_needed():
-    assert hooks._protocol_argument(['-opt', 'a.yml', '--debug']) == (None, ['-opt', 'a.yml', '--debug'])
-
-
 @pytest.mark.slow
 def test_all_protocols_alone_and_distributed(test_options, tmp_path):
     """Two processes get the figures of one to the last bit, and the table is printed once."""
@@ -46,7 +33,10 @@ def test_an_unknown_one_is_refused(test_options, tmp_path):
     path = write_options(tmp_path / 'test.yml', test_options)
     result = run_python('-m', 'dblr_plugin.test', '-opt', path, '--protocol', 'kiar', cwd=tmp_path)
     assert result.returncode == 1 and 'Traceback' not in result.stderr
-    assert "dblr: error: no protocol is called 'kiar'; did you mean 'kair'?" in result.stderr
+    assert (
+        "dblr: error: --protocol kiar: val.protocol cannot be used: no protocol is called 'kiar'; did you mean"
+        in result.stderr
+    )
     assert not (tmp_path / 'results').exists()
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from dblr_plugin.archs import DBLRDiscriminator, DBLRNet
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.models.checkpoint import load_state_dict, load_weights, read_checkpoint, save_atomically
+from dblr_plugin.training.checkpoint import load_state_dict, load_weights, read_checkpoint, save_atomically
 
 
 def net(seed: int = 0, **kwargs) -> DBLRNet:

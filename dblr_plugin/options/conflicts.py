@@ -1,0 +1,169 @@
+"""Options that are each right and cannot go together; whatever machine they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.metrics import choose_protocols
+from dblr_plugin.models.dblrgan_model import DBLRGANModel
+from dblr_plugin.models.video_deblur_model import network_argument
+
+__all__ = ['conflicts']
+
+Conflict = tuple[str, str]
+
+
+def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
+    """Yields what contradicts something else, with the cure.
+
+    Args:
+        opt: Options that fit the schema.
+        is_train: Whether they are for training.
+
+    Yields:
+        The key, as ``a.b.c``, and a message that follows it.
+    """
+    yield from _networks(opt)
+    yield from _windows(opt)
+    yield from _names(opt)
+    yield from _protocol(opt)
+    if is_train:
+        yield from _gan(opt)
+        yield from _losses(opt)
+        yield from _training_set(opt)
+        yield from _schedule(opt['train'])
+        yield from _wandb(opt['logger'])
+
+
+def _networks(opt: dict) -> Iterator[Conflict]:
+    network = opt['network_g']
+    channels = network_argument(network, 'num_in_ch', 3)
+    out = network_argument(network, 'num_out_ch', channels)
+    if channels not in (1, 3):
+        yield 'network_g.num_in_ch', f'is {channels}, and frames have 1 (Y) or 3 (RGB); set one of these'
+    if out != channels:
+        yield 'network_g.num_out_ch', f'is {out}, and num_in_ch is {channels}; set both alike'
+    if network_argument(network, 'hr_in', True) is False:
+        yield 'network_g.hr_in', 'is false, and the network would enlarge frames fourfold; set hr_in: true'
+    discriminator = opt.get('network_d')
+    if discriminator:
+        judged = network_argument(discriminator, 'num_in_ch', out)
+        if judged != out:
+            yield 'network_d.num_in_ch', f'is {judged}, and network_g restores {out} channels; set network_d alike'
+    for section in ('network_g', 'network_d'):
+        if opt.get(section):
+            yield from _refusal(section, opt[section])
+
+
+def _refusal(section: str, network: dict) -> Iterator[Conflict]:
+    """What one of our networks says to its arguments. Others may do more than build when they are built."""
+    arguments = dict(network)
+    cls = ARCH_REGISTRY.get(arguments.pop('type'))
+    if cls.__module__.startswith('dblr_plugin.'):
+        try:
+            with torch.device('meta'):  # no weights
+                cls(**arguments)
+        except (ValueError, RuntimeError) as error:
+            yield section, f'cannot be built: {error}'
+
+
+def _windows(opt: dict) -> Iterator[Conflict]:
+    frames = network_argument(opt['network_g'], 'num_frame', None)
+    for name, dataset in opt['datasets'].items():
+        given = dataset.get('num_frame', 5)
+        if frames is not None and given != frames:
+            yield (
+                f'datasets.{name}.num_frame',
+                f'is {given}, but network_g takes windows of {frames} frames; set both alike',
+            )
+
+
+def _names(opt: dict) -> Iterator[Conflict]:
+    """Figures and pictures are filed under the names of data sets."""
+    seen: dict[str, str] = {}
+    for phase, dataset in opt['datasets'].items():
+        name = dataset.get('name')
+        if phase != 'train' and name in seen:
+            yield f'datasets.{phase}.name', f"is '{name}', as that of datasets.{seen[name]}; give it one of its own"
+        if phase != 'train':
+            seen[name] = phase
+
+
+def _protocol(opt: dict) -> Iterator[Conflict]:
+    names = (opt.get('val') or {}).get('protocol')
+    if names is not None:
+        try:
+            choose_protocols(names)
+        except DBLRError as error:
+            yield 'val.protocol', f'cannot be used: {error}'
+
+
+def _gan(opt: dict) -> Iterator[Conflict]:
+    if issubclass(MODEL_REGISTRY.get(opt['model_type']), DBLRGANModel):
+        given: Callable[[str], Any] = {**opt, **opt['train']}.get
+        for trail in ('network_d', 'train.optim_d', 'train.gan_opt'):
+            if not given(trail.split('.')[-1]):
+                yield trail, f'is missing, and {opt["model_type"]} needs it; add it, or use VideoDeblurModel'
+
+
+def _losses(opt: dict) -> Iterator[Conflict]:
+    train = opt['train']
+    if not train.get('pixel_opt') and not train.get('perceptual_opt'):
+        yield 'train', 'has neither pixel_opt nor perceptual_opt; add one, such as pixel_opt: {type: MSELoss}'
+
+
+def _training_set(opt: dict) -> Iterator[Conflict]:
+    train_set, trail = opt['datasets']['train'], 'datasets.train'
+    channels = network_argument(opt['network_g'], 'num_in_ch', 3)
+    if train_set.get('y_only') and channels != 1:
+        yield f'{trail}.y_only', f'is true, but network_g takes {channels} channels; remove it or set num_in_ch: 1'
+    mode = train_set.get('prefetch_mode')
+    if mode == 'cpu':
+        yield f'{trail}.prefetch_mode', 'is cpu, which hangs when a frame cannot be read; remove the line'
+    if mode == 'cuda' and not train_set.get('pin_memory'):
+        yield f'{trail}.prefetch_mode', 'is cuda, which needs pinned memory; add pin_memory: true beside it'
+    batch, pieces = train_set.get('batch_size_per_gpu', 1), opt['train'].get('accumulate', 1)
+    if batch % pieces:
+        yield 'train.accumulate', f'is {pieces}, and does not divide batch_size_per_gpu, {batch}; set it to a divisor'
+    size = train_set.get('gt_size')
+    if size is not None:
+        yield from _crop(opt, size, f'{trail}.gt_size')
+
+
+def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
+    multiple = (opt.get('val') or {}).get('pad_multiple', 1)
+    if size % multiple:
+        fit = -(-size // multiple) * multiple
+        yield trail, f'is {size}, which is no multiple of val.pad_multiple, {multiple}; write {fit}'
+    if opt.get('network_d'):
+        name = opt['network_d']['type']
+        least = getattr(ARCH_REGISTRY.get(name), 'min_size', 1)
+        if size < least:
+            yield trail, f'is {size}, and {name} needs crops of at least {least}; raise it'
+
+
+def _schedule(train: dict) -> Iterator[Conflict]:
+    scheduler, trail = train['scheduler'], 'train.scheduler'
+    milestones = scheduler.get('milestones', [])
+    if any(later <= earlier for earlier, later in zip(milestones, milestones[1:], strict=False)):
+        yield f'{trail}.milestones', f'{milestones} must increase; sort them, and write each once'
+    key = 'periods' if 'periods' in scheduler else 'restarts'
+    count, weights = len(scheduler.get(key, [0])), len(scheduler.get('restart_weights', [1]))
+    if count != weights:
+        yield f'{trail}.restart_weights', f'are {weights}, and {key} are {count}; give each of these one weight'
+    total = sum(scheduler.get('periods', [train['total_iter']]))
+    if total < train['total_iter'] - 1:
+        yield (
+            f'{trail}.periods',
+            f'add up to {total} iterations, less than total_iter, {train["total_iter"]}; lengthen the last',
+        )
+
+
+def _wandb(logger: dict) -> Iterator[Conflict]:
+    if (logger.get('wandb') or {}).get('project') and not logger['use_tb_logger']:
+        yield 'logger.wandb.project', 'needs use_tb_logger: true; BasicSR sends what TensorBoard is given'

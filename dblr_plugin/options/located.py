@@ -1,0 +1,148 @@
+"""Option files as values that know where they stand, for messages with file and line.
+
+YAML as BasicSR reads it, anchors and merge keys included, but numbers as in YAML 1.2: ``1e-4`` needs no ``!!float``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['Located', 'parse', 'peek']
+
+_MERGE = 'tag:yaml.org,2002:merge'
+
+
+@dataclass
+class Located:
+    """A value and where it stands.
+
+    Attributes:
+        value: Key -> :class:`Located` for a mapping, else the plain value; lists are plain throughout.
+        where: ``file:line``, or the command line's option.
+    """
+
+    value: Any
+    where: str
+
+    def entries(self, trail: str) -> dict[str, Located]:
+        """The keys and values of a mapping; nothing counts as an empty one. Raises DBLRError for anything else."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, dict):
+            self.fail(f'{trail or "the file"} must hold keys and values')
+        return self.value
+
+    def at(self, trail: str) -> Located:
+        """What stands at ``a.b.c``, or the innermost section on the way there that exists."""
+        here = self
+        for key in trail.split('.'):
+            if not isinstance(here.value, dict) or key not in here.value:
+                break
+            here = here.value[key]
+        return here
+
+    def plain(self) -> Any:
+        """The value without places, as BasicSR takes it; changing it changes nothing here."""
+        if isinstance(self.value, dict):
+            return {key: entry.plain() for key, entry in self.value.items()}
+        return list(self.value) if isinstance(self.value, list) else self.value
+
+    def fail(self, message: str) -> NoReturn:
+        """Raises DBLRError with the place in front of the message."""
+        raise DBLRError(f'{self.where}: {message}')
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 but for numbers with an exponent, which needed a point before it and a sign in it."""
+
+
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float',
+    re.compile(r'[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$'),
+    list('-+.0123456789'),
+)
+
+
+def parse(text: str, name: str, lines: bool = True) -> Located:
+    """Parses YAML.
+
+    Args:
+        text: One document.
+        name: What messages call it: a path, or an option of the command line.
+        lines: Whether messages name lines too.
+
+    Raises:
+        DBLRError: It is not YAML, or a key stands twice in a section.
+    """
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        return Located(None, name) if root is None else _Reader(loader, name, lines).located(root, root, '')
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        where = f'{name}:{mark.line + 1}' if lines and mark else name
+        raise DBLRError(f'{where}: not valid YAML: {getattr(error, "problem", None) or error}') from error
+
+
+def peek(text: str, key: str) -> str | None:
+    """The word that stands at a key of a document's top level, whatever else is there; None if there is none."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return None
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    words = (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode))
+    return next(words, None)
+
+
+class _Reader:
+    """Turns YAML's nodes into values with places."""
+
+    def __init__(self, loader: _Loader, name: str, lines: bool) -> None:
+        self.loader, self.name, self.lines = loader, name, lines
+        self.open: list[yaml.Node] = []  # the mappings around the present one
+
+    def located(self, node: yaml.Node, key: yaml.Node, trail: str) -> Located:
+        """A node's value; the place is that of its key."""
+        where = self.where(key)
+        if not isinstance(node, yaml.MappingNode):
+            return Located(self.loader.construct_object(node, deep=True), where)
+        if any(node is around for around in self.open):
+            raise DBLRError(f'{where}: {trail} contains itself; write out what the alias should stand for')
+        self.open.append(node)
+        # an aliased section becomes one of its own at each place, as BasicSR takes keys out of sections
+        value = {
+            name: self.located(child, key, f'{trail}.{name}' if trail else str(name))
+            for name, (key, child) in self.pairs(node, trail).items()
+        }
+        self.open.pop()
+        return Located(value, where)
+
+    def pairs(self, node: yaml.Node, trail: str) -> dict[Any, tuple[yaml.Node, yaml.Node]]:
+        """Key -> nodes of key and value, those of merged sections included; the section's own come last and win."""
+        if not isinstance(node, yaml.MappingNode):
+            raise DBLRError(f'{self.where(node)}: << takes a section, such as <<: *name')
+        own: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                for section in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    merged = self.pairs(section, trail) | merged
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise DBLRError(f'{self.where(key)}: a key of {trail or "the file"} is no plain word')
+            name = self.loader.construct_object(key)
+            if name in own:
+                raise DBLRError(f"{self.where(key)}: '{name}' stands twice in {trail or 'the file'}; remove one")
+            own[name] = key, value
+        return merged | own
+
+    def where(self, node: yaml.Node) -> str:
+        """The place of a node."""
+        return f'{self.name}:{node.start_mark.line + 1}' if self.lines else self.name

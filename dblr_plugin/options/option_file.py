@@ -1,0 +1,191 @@
+"""Checks an option file, with the command line's settings in it, against the schema and the classes it names."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import basicsr
+from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
+
+from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.models.video_deblur_model import VideoDeblurModel
+from dblr_plugin.options.components import Kind, registered
+from dblr_plugin.options.conflicts import conflicts
+from dblr_plugin.options.located import Located, parse, peek
+from dblr_plugin.options.overrides import Override, apply
+from dblr_plugin.options.schema import Needed, Options, TestSet, TrainSet
+from dblr_plugin.options.typed import fault, fits, whole
+
+__all__ = ['check_option_file']
+
+
+def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
+    """Checks a YAML option file. Files whose model is not ours are left to BasicSR, once its class is known.
+
+    Args:
+        path: The file.
+        is_train: Whether it is for training; testing needs other sections.
+        overrides: Settings from the command line, which win.
+
+    Returns:
+        The options as BasicSR is to take them; None if the model is not ours.
+
+    Raises:
+        DBLRError: Naming file and line, or the setting, with the key and what to do.
+    """
+    text = _read(path)
+    model = peek(text, 'model_type')
+    if model in MODEL_REGISTRY and not issubclass(MODEL_REGISTRY.get(model), VideoDeblurModel):
+        _refuse_overrides(overrides, f'{model} of {path}')
+        return None
+    root = parse(text, str(path))
+    root.value = root.entries('')
+    apply(overrides, root)
+    _Checker(is_train).check(root)
+    options = root.plain()
+    for trail, message in conflicts(options, is_train):
+        root.at(trail).fail(f'{trail} {message}')
+    return options
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding='utf-8')
+    except FileNotFoundError as error:
+        raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DBLRError(f'{path}: cannot be read as text ({error})') from error
+
+
+def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
+    """Refuses our own options with a model that would not heed them."""
+    for override in overrides:
+        if override.option == '--protocol':
+            raise DBLRError(f'--protocol: {what} scores by val.metrics alone; leave it out')
+        if override.option == '--set':
+            raise DBLRError(f'--set: {what} is not one of dblr_plugin; use --force_yml')
+
+
+class _Checker:
+    """Walks an option file's values."""
+
+    def __init__(self, is_train: bool) -> None:
+        self.needs = {Needed.ALWAYS, Needed.TRAINING if is_train else Needed.TESTING}
+        self.is_train = is_train
+
+    def check(self, root: Located) -> None:
+        """Checks the whole file."""
+        model = root.value.get('model_type')
+        if model is not None:
+            cls = _class_of(model, registered(MODEL_REGISTRY), 'model_type')
+            if not issubclass(cls, VideoDeblurModel):
+                model.fail(f'model_type {model.value} is not one of dblr_plugin; write it into an option file')
+        self.section(root, Options, '')
+        self.data_sets(root.value['datasets'])
+
+    def section(self, here: Located, schema: type, trail: str) -> None:
+        """Checks a section against a TypedDict; an empty one is as good as ``{}``, which BasicSR needs."""
+        here.value = here.entries(trail)
+        annotations = get_type_hints(schema, include_extras=True)
+        required = {
+            key
+            for key, annotation in annotations.items()
+            if any(isinstance(mark, Needed) and mark in self.needs for mark in _parts(annotation)[1])
+        }
+        self.fields(here, annotations, required, trail)
+
+    def fields(
+        self, here: Located, annotations: Mapping[str, Any], required: Collection[str], trail: str, others: bool = False
+    ) -> None:
+        """Checks keys and values; with ``others``, keys without an annotation may hold anything."""
+        entries = here.entries(trail)
+        for key, entry in entries.items():
+            name = f'{trail}.{key}' if trail else str(key)
+            if key in annotations:
+                self.value(entry, annotations[key], name)
+            elif not others:
+                hint = nearest(key, annotations) or f'; known here: {", ".join(sorted(annotations))}'
+                entry.fail(f"unknown key '{name}'{hint}")
+        missing = sorted(set(required) - entries.keys())
+        if missing:
+            here.fail(f'{trail or "the file"} lacks {", ".join(missing)}; add {"it" if len(missing) == 1 else "them"}')
+
+    def value(self, here: Located, annotation: Any, trail: str) -> None:
+        """Checks a value: a section, a class with its arguments, several of them by name, or a leaf."""
+        base, marks = _parts(annotation)
+        kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
+        if here.value is None and fits(None, annotation):
+            return
+        if is_typeddict(base):
+            self.section(here, base, trail)
+        elif kind is not None:
+            self.component(here, kind, trail)
+        elif get_origin(base) is dict:
+            for name, entry in here.entries(trail).items():
+                self.value(entry, get_args(base)[1], f'{trail}.{name}')
+        elif not fits(here.plain(), annotation) and fits(whole(here.value), annotation):
+            here.value = whole(here.value)
+        else:
+            found = fault(here.plain(), annotation)
+            if found:
+                here.fail(f'{trail} {found}')
+
+    def component(self, here: Located, kind: Kind, trail: str) -> None:
+        """Checks a ``type`` and the arguments beside it."""
+        self.fields(here, {}, {'type'}, trail, others=True)
+        arguments = kind.arguments(_class_of(here.value['type'], kind.classes(), f'{trail}.type'))
+        annotations = {'type': str} | arguments.annotations
+        self.fields(here, annotations, arguments.required, trail, arguments.others)
+
+    def data_sets(self, here: Located) -> None:
+        """Checks the sections of ``datasets``."""
+        for phase, entry in here.entries('datasets').items():
+            trail = f'datasets.{phase}'
+            kinds = ('train', 'val') if self.is_train else ('test', 'val')
+            if str(phase).split('_')[0] not in kinds or str(phase).startswith('train_'):
+                what, names = ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
+                entry.fail(f'{trail}: the data sets of {what} are called {names} and so on{nearest(phase, kinds)}')
+            self.fields(entry, {}, {'type'}, trail, others=True)
+            cls = _class_of(entry.value['type'], registered(DATASET_REGISTRY), f'{trail}.type')
+            if cls.__module__.startswith('dblr_plugin.'):
+                self.data_set(entry, cls.__name__, phase == 'train', trail)
+        if self.is_train and 'train' not in here.entries('datasets'):
+            here.fail('datasets lacks train; add it')
+
+    def data_set(self, here: Located, cls: str, is_train: bool, trail: str) -> None:
+        """Checks one of our data sets."""
+        fit = 'VideoDeblurDataset' if is_train else 'VideoDeblurTestDataset'
+        if cls != fit:
+            here.value['type'].fail(f'{trail}.type is {cls}, which is not for this; write {fit}')
+        self.section(here, TrainSet if is_train else TestSet, trail)
+
+
+def _parts(annotation: Any) -> tuple[Any, list[Any]]:
+    """What an annotation comes down to without ``Annotated`` and ``| None``, and the marks found on the way."""
+    marks: list[Any] = []
+    while True:
+        members = [part for part in get_args(annotation) if part is not types.NoneType]
+        if get_origin(annotation) is Annotated:
+            annotation, *found = get_args(annotation)
+            marks += found
+        elif get_origin(annotation) in (Union, types.UnionType) and len(members) == 1:
+            annotation = members[0]
+        else:
+            return annotation, marks
+
+
+def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any:
+    """The class that a value names."""
+    name = here.value
+    found = fault(name, str)
+    if found:
+        here.fail(f'{trail} {found}')
+    if name not in classes:
+        here.fail(
+            f"{trail}: no class '{name}' is registered{nearest(name, classes)} Registered: "
+            f'{", ".join(sorted(classes))} (basicsr {basicsr.__version__} imported from {basicsr.__path__[0]})'
+        )
+    return classes[name]

@@ -1,0 +1,111 @@
+"""Settings from the command line: ``--set KEY=VALUE``, BasicSR's ``--force_yml``, and ``--protocol NAME``.
+
+They are put into the option file's values before these are checked, and so are checked like them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.options.located import Located, parse
+
+__all__ = ['Override', 'apply', 'take_overrides']
+
+
+@dataclass(frozen=True)
+class Override:
+    """One setting, as typed.
+
+    Attributes:
+        option: ``--set``, ``--force_yml`` or ``--protocol``.
+        text: ``KEY=VALUE``, or the name of a protocol.
+    """
+
+    option: str
+    text: str
+
+    @property
+    def origin(self) -> str:
+        """What messages call it."""
+        return f'{self.option} {self.text}'
+
+    def parsed(self) -> tuple[list[str], Located]:
+        """The key, section by section, and the value, which is YAML; Python's ``None`` counts as nothing too.
+
+        Raises:
+            DBLRError: There is no ``=``, a part of the key is empty, or the value is not YAML.
+        """
+        key, equals, value = self.text.partition('=')
+        if self.option == '--protocol':
+            key, equals, value = 'val.protocol', '=', self.text
+        keys = re.split('[.:]', key.strip())  # BasicSR's --force_yml has colons
+        if not equals or not all(keys):
+            raise DBLRError(
+                f'{self.origin}: write {self.option} KEY=VALUE, such as {self.option} train.total_iter=1000'
+            )
+        value = value.strip()
+        return keys, parse('' if value.lower() == 'none' else value, self.origin, lines=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise DBLRError(f'{message}; write --set KEY=VALUE or --protocol NAME')
+
+
+class _Collect(argparse.Action):
+    """Appends what was given as overrides, so that those of all options stay in order."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        texts = values if isinstance(values, list) else [values]
+        given = [Override(self.option_strings[0], text) for text in texts]
+        namespace.overrides = [*namespace.overrides, *given]
+
+
+def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
+    """Takes our options out of a command line, wherever they stand, repeated or not.
+
+    Args:
+        argv: Arguments, without the program.
+
+    Returns:
+        The settings in order, that of ``--protocol`` first, and the arguments that are left for BasicSR.
+
+    Raises:
+        DBLRError: An option has no value.
+    """
+    overrides: list[Override] = []
+    # --protocol goes first: what follows it may still belong to the --set or --force_yml before it
+    for options, nargs in ((['--protocol'], None), (['--set', '--force_yml'], '+')):
+        parser = _Parser(add_help=False)
+        for option in options:
+            parser.add_argument(option, dest='overrides', nargs=nargs, action=_Collect, default=overrides)
+        given, argv = parser.parse_known_args(argv)
+        overrides = given.overrides
+    return overrides, list(argv)
+
+
+def apply(overrides: Sequence[Override], root: Located) -> None:
+    """Puts settings into an option file's values; sections that are missing are made.
+
+    Raises:
+        DBLRError: One is faulty, goes through something that is no section, or names a protocol where there is no
+            ``val`` section.
+    """
+    for override in overrides:
+        (*sections, key), setting = override.parsed()
+        if override.option == '--protocol' and root.value.get('val', Located(None, '')).value is None:
+            raise DBLRError(f'{override.origin}: the option file has no val section; add one')
+        here = root
+        for depth, name in enumerate(sections, 1):
+            here = here.value.setdefault(name, Located({}, override.origin))
+            if here.value is None:
+                here.value = {}
+            if not isinstance(here.value, dict):
+                trail = '.'.join(sections[:depth])
+                raise DBLRError(f'{override.origin}: {trail} holds no keys; set {trail} itself')
+        here.value[key] = setting

@@ -1,0 +1,182 @@
+"""Every key of our option files, its type, and which are needed.
+
+What a ``type`` names (networks, losses, optimisers, schedulers, metrics) is checked against the class itself.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Literal, TypedDict
+
+from dblr_plugin.options.components import LOSS, METRIC, NETWORK, OPTIMISER, SCHEDULER
+from dblr_plugin.options.typed import Must
+
+__all__ = ['Needed', 'Options', 'TestSet', 'TrainSet']
+
+
+class Needed(enum.Enum):
+    """Which option files need a key. Those without a mark may be left out."""
+
+    ALWAYS = enum.auto()
+    TRAINING = enum.auto()
+    TESTING = enum.auto()
+
+
+ALWAYS, TRAINING, TESTING = Needed
+
+Count = Annotated[int, Must('from 1', lambda v: v >= 1)]
+Natural = Annotated[int, Must('from 0', lambda v: v >= 0)]
+Positive = Annotated[float, Must('above 0', lambda v: v > 0)]
+# an empty name, or dots alone, would be the folder of all experiments, which BasicSR then puts aside
+Name = Annotated[str, Must('that can name a folder', lambda v: v.strip('./ ') != '')]
+Odd = Annotated[Count, Must('and odd, as a window has a middle', lambda v: v % 2 == 1)]
+
+Network = Annotated[dict, NETWORK]
+Loss = Annotated[dict, LOSS]
+Optimiser = Annotated[dict, OPTIMISER]
+Scheduler = Annotated[dict, SCHEDULER]
+Metric = Annotated[dict, METRIC]
+
+
+class IoBackend(TypedDict, total=False):
+    """How frames are stored; needed nowhere, as paths say it."""
+
+    type: Annotated[Literal['disk', 'lmdb'], ALWAYS]
+
+
+class _DataSet(TypedDict, total=False):
+    """What all our data sets have."""
+
+    name: Annotated[Name, ALWAYS]
+    type: Annotated[str, ALWAYS]
+    dataroot_lq: Annotated[str, ALWAYS]  # folder of clips, or .lmdb
+    meta_info_file: str | None
+    io_backend: IoBackend | None
+    num_frame: Odd
+    scale: Literal[1]
+    pin_memory: bool
+
+
+class TrainSet(_DataSet, total=False):
+    """``datasets.train``."""
+
+    dataroot_gt: Annotated[str, ALWAYS]
+    gt_size: Annotated[Count, ALWAYS]  # side of the square crop
+    interval_list: Annotated[list[Count], Must('with at least one entry', bool)]
+    random_reverse: bool
+    use_hflip: bool
+    use_rot: bool
+    y_only: bool  # read brightness alone
+    batch_size_per_gpu: Annotated[Count, ALWAYS]
+    num_worker_per_gpu: Annotated[Natural, ALWAYS]
+    persistent_workers: bool
+    timeout: Annotated[float, Must('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits for ever
+    dataset_enlarge_ratio: Positive
+    prefetch_mode: Literal['cuda', 'cpu'] | None
+    num_prefetch_queue: Count
+
+
+class TestSet(_DataSet, total=False):
+    """``datasets.val``, ``datasets.test`` and more of them."""
+
+    __test__ = False  # no test, whatever pytest thinks
+
+    dataroot_gt: str | None  # without it frames are restored and not scored
+    padding: Literal['replicate', 'reflection', 'reflection_circle', 'circle']
+    persistent_workers: Literal[False]  # BasicSR validates without workers, and torch refuses persistent ones then
+
+
+class Path(TypedDict, total=False):
+    """``path``: what to start from."""
+
+    pretrain_network_g: str | None
+    pretrain_network_d: str | None
+    param_key_g: str | None
+    param_key_d: str | None
+    strict_load_g: bool
+    strict_load_d: bool
+    resume_state: str | None
+    ignore_resume_networks: list[str] | None
+    experiments_root: str | None
+    results_root: str | None
+
+
+class Train(TypedDict, total=False):
+    """``train``."""
+
+    total_iter: Annotated[Count, TRAINING]
+    warmup_iter: Annotated[int, Must('from -1', lambda v: v >= -1)]  # -1 is none
+    ema_decay: Annotated[float, Must('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 is none
+    freeze_bn: bool
+    amp: Literal['bf16', 'fp16'] | None
+    accumulate: Count  # parts into which a batch is cut
+    clip_grad_norm: Positive | None
+    compile: bool
+    channels_last: bool
+    max_skipped_steps: Count
+
+    optim_g: Annotated[Optimiser, TRAINING]
+    optim_d: Optimiser | None
+    scheduler: Annotated[Scheduler, TRAINING]
+
+    pixel_opt: Loss | None
+    perceptual_opt: Loss | None
+    gan_opt: Loss | None
+    net_d_iters: Count
+    net_d_init_iters: Natural
+
+
+class Val(TypedDict, total=False):
+    """``val``."""
+
+    val_freq: Annotated[Count, TRAINING]
+    save_img: Annotated[bool, ALWAYS]
+    suffix: str | None
+    pbar: bool
+    pad_multiple: Count  # frames are padded to multiples of it
+    metrics: dict[str, Metric] | None
+    protocol: str | list[str] | None
+
+
+class Wandb(TypedDict, total=False):
+    """``logger.wandb``."""
+
+    project: str | None
+    resume_id: str | None
+
+
+class Logger(TypedDict, total=False):
+    """``logger``."""
+
+    print_freq: Annotated[Count, TRAINING]
+    save_checkpoint_freq: Annotated[Count, TRAINING]
+    use_tb_logger: Annotated[bool, TRAINING]
+    max_keep_ckpts: Count | None
+    wandb: Wandb | None
+
+
+class DistParams(TypedDict, total=False):
+    """``dist_params``."""
+
+    backend: str
+    port: Annotated[int, Must('from 1 to 65535', lambda v: 1 <= v <= 65535)]
+    timeout: Annotated[float, Must('of seconds above 0', lambda v: v > 0)]  # for what processes do together
+
+
+class Options(TypedDict, total=False):
+    """A whole file."""
+
+    name: Annotated[Name, ALWAYS]
+    model_type: Annotated[str, ALWAYS]
+    scale: Literal[1]
+    num_gpu: Annotated[Literal['auto'] | Natural, ALWAYS]
+    manual_seed: Natural | None
+    find_unused_parameters: bool
+    datasets: Annotated[dict, ALWAYS]  # train: TrainSet, all others: TestSet
+    network_g: Annotated[Network, ALWAYS]
+    network_d: Network | None
+    path: Annotated[Path, ALWAYS]
+    train: Annotated[Train, TRAINING]
+    val: Annotated[Val | None, TESTING]
+    logger: Annotated[Logger, TRAINING]
+    dist_params: DistParams

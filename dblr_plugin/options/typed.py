@@ -1,0 +1,135 @@
+"""Does a value from YAML fit a type annotation, and if not, what is wanted and how is it mended?"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
+
+from torch import Tensor
+
+from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.options.located import parse
+
+__all__ = ['Must', 'fault', 'fits', 'shown', 'whole']
+
+
+@dataclass(frozen=True)
+class Must:
+    """What more than its type is asked of a value: ``Annotated[int, Must('from 1', lambda v: v >= 1)]``.
+
+    Attributes:
+        text: Follows the name of the type in messages.
+        holds: Whether a value of the type will do.
+    """
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def fault(value: object, annotation: object) -> str | None:
+    """What is wrong with a value, and the cure; None if nothing is.
+
+    >>> fault('1e-4', float)
+    "is the text '1e-4', and must be a number; remove the quotes"
+    """
+    if fits(value, annotation):
+        return None
+    return f'is {shown(value)}, and must be {_wanted(annotation)}{_cure(value, annotation)}'
+
+
+def fits(value: object, annotation: object) -> bool:
+    """Whether a value is of a type. Whole numbers are floats too, bools are not numbers, lists are tuples.
+
+    An annotation that says nothing about YAML's types lets everything pass.
+    """
+    kind, parts = get_origin(annotation) or annotation, get_args(annotation)
+    if kind is Annotated:
+        return fits(value, parts[0]) and all(m.holds(value) for m in parts[1:] if isinstance(m, Must))
+    if kind in (Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if kind is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if kind in (None, types.NoneType):
+        return value is None
+    if kind in (bool, int, str):
+        return type(value) is kind
+    if kind is float:
+        return type(value) in (int, float)
+    if kind is Tensor:
+        return False  # torch.optim takes learning rates as tensors too, which YAML has not
+    if kind is tuple and parts and parts[-1] is not ...:
+        return isinstance(value, list) and len(value) == len(parts) and all(map(fits, value, parts))
+    if kind in (list, tuple, Sequence, Iterable):
+        return isinstance(value, list) and all(fits(entry, part) for part in parts[:1] for entry in value)
+    if kind in (dict, Mapping) or is_typeddict(kind):
+        return isinstance(value, dict) and all(fits(entry, part) for part in parts[1:] for entry in value.values())
+    return True
+
+
+def whole(value: object) -> object:
+    """The value with floats that are whole numbers as such: BasicSR's files write ``!!float 5e3`` for a count."""
+    if isinstance(value, list):
+        return [whole(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def shown(value: object) -> str:
+    """A value as messages show it, in YAML's words."""
+    if isinstance(value, str):
+        return f"the text '{value}'"
+    if value is None or isinstance(value, bool):
+        return {None: 'empty', True: 'true', False: 'false'}[value]
+    return str(value)
+
+
+def _wanted(annotation: object, plural: bool = False) -> str:
+    """A type in words, in the plural for entries of a list."""
+    kind, parts = get_origin(annotation) or annotation, get_args(annotation)
+    if kind is Annotated:
+        return ' '.join([_wanted(parts[0], plural), *(m.text for m in parts[1:] if isinstance(m, Must))])
+    if kind in (Union, types.UnionType):
+        return ' or '.join(_wanted(part, plural) for part in parts if part is not Tensor)
+    if kind is Literal:
+        return ('one of ' if len(parts) > 1 else '') + ', '.join(map(str, parts))
+    if kind in (None, types.NoneType):
+        return 'empty'
+    if kind is bool:
+        return 'true or false'
+    if kind is str:
+        return 'texts' if plural else 'text'
+    if kind in (int, float):
+        return {int: 'whole number', float: 'number'}[kind].join(('', 's') if plural else ('a ', ''))
+    if kind is tuple and parts and parts[-1] is not ...:
+        return f'a list of {len(parts)} {_wanted(parts[0], plural=True)}'
+    if kind in (list, tuple, Sequence, Iterable):
+        return f'a list of {_wanted(parts[0], plural=True)}' if parts else 'a list'
+    return 'keys and values'
+
+
+def _cure(value: object, annotation: object) -> str:
+    """How to write what was probably meant, or nothing."""
+    if isinstance(value, str):
+        if fits(_unquoted(value), annotation):
+            return '; remove the quotes'
+        return nearest(value, [word for word in _words(annotation) if isinstance(word, str)])
+    if fits([value], annotation):
+        return f'; write [{value}]'
+    if not isinstance(value, (list, dict, types.NoneType)) and fits(str(value), annotation):
+        return '; put it in quotes'
+    return ''
+
+
+def _unquoted(text: str) -> object:
+    try:
+        return parse(text, text).plain()
+    except DBLRError:
+        return text
+
+
+def _words(annotation: object) -> Iterable[object]:
+    """The values that the Literals of an annotation list."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return [word for part in get_args(annotation) for word in _words(part)]

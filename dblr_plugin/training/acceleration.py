@@ -1,0 +1,60 @@
+"""Mixed precision, memory layout and compilation of any network: ``train.amp``, ``channels_last``, ``compile``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
+from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
+
+__all__ = ['AMP_TYPES', 'autocast', 'prepare_network']
+
+#: What ``train.amp`` may be.
+AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+_DEFORMABLE = (DeformConv2d, DeformConvPack, ModulatedDeformConvPack)
+
+
+def autocast(device: torch.device, amp: str | None) -> AbstractContextManager:
+    """The context in which a network's forward pass runs; without ``amp`` it changes nothing."""
+    return torch.autocast(device.type, dtype=AMP_TYPES.get(amp), enabled=amp is not None)
+
+
+def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool = False) -> None:
+    """Makes a network fit for mixed precision and, as asked, for faster layouts and kernels; weights keep their names.
+
+    Args:
+        net: A bare network, on its device.
+        channels_last: Whether convolution weights, and so what flows between the layers, get that layout.
+        compiled: Whether calls of the network go through ``torch.compile``.
+    """
+    for module in net.modules():
+        if isinstance(module, _DEFORMABLE):
+            module.forward = _in_fp32(module.forward)
+    if channels_last:
+        _lay_out_channels_last(net)
+    if compiled:
+        net.compile()
+
+
+def _in_fp32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Deformable convolution has no bf16 kernel on CPUs, and its offsets, in pixels, need more than bf16's 8 bits."""
+
+    def wrapped(*inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return forward(*(x.float() for x in inputs))
+
+    return wrapped
+
+
+def _lay_out_channels_last(net: nn.Module) -> None:
+    # Module.to(memory_format=...) refuses the weights of 3D convolutions, which DBLRNet has
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    for conv in convs:
+        conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    if convs and any(isinstance(m, nn.Linear) for m in net.modules()):
+        # BasicSR's VGG-style discriminators flatten what their last convolution gives with view(), which needs this
+        convs[-1].register_forward_hook(lambda module, inputs, output: output.contiguous())

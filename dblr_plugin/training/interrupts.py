@@ -1,0 +1,36 @@
+"""SIGINT and SIGTERM let a training run save before it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+__all__ = ['ignore_in_worker', 'received', 'watch']
+
+_received: int | None = None
+
+
+def watch() -> None:
+    """From now on the two signals are only noted; the run asks :func:`received` where it can stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _note)
+
+
+def received() -> int | None:
+    """The number of the signal that this process got first, if any."""
+    return _received
+
+
+def ignore_in_worker() -> None:
+    """A loader's worker lives until its process is done with it: Ctrl-C, sent to all, must not take it away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _received
+    if _received is None:
+        _received = number
+        # not print or the logger: the signal may have come while they were writing
+        os.write(2, b'\ndblr: stopping after this iteration, once it is saved (Ctrl-\\ stops at once)\n')

@@ -1,0 +1,121 @@
+"""From losses to new weights, for one network and its optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+__all__ = ['Outcome', 'Step']
+
+Piece = TypeVar('Piece')
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to.
+
+    Attributes:
+        losses: Each loss's mean over the pieces, detached scalars.
+        grad_norm: 2-norm of all gradients before clipping, a scalar; not finite where they overflowed.
+        skipped: Whether the weights were left as they were because a loss or gradient was not finite on any process.
+            Not set for the overflows with which fp16's loss scale finds its size.
+        loss_is_finite: Whether this process's own losses were finite.
+    """
+
+    losses: dict[str, Tensor]
+    grad_norm: Tensor
+    skipped: bool
+    loss_is_finite: bool
+
+
+class Step:
+    """Backward pass, loss scaling, clipping and update; weights and BatchNorm statistics survive bad numbers.
+
+    Args:
+        net: The network, bare or wrapped for distributed training.
+        optimizer: Its optimiser.
+        loss_scaling: Whether losses are scaled, as fp16 gradients need it.
+        clip_grad_norm: Gradients longer than this are scaled down to it; None leaves them.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Optimizer,
+        loss_scaling: bool = False,
+        clip_grad_norm: float | None = None,
+    ) -> None:
+        self.net = net
+        self.optimizer = optimizer
+        self.clip_grad_norm = clip_grad_norm
+        self.parameters = [p for group in optimizer.param_groups for p in group['params']]
+        self.device = self.parameters[0].device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
+        self._buffers: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Drops old gradients and remembers BatchNorm's statistics; before the network's first forward pass."""
+        self.optimizer.zero_grad()
+        self._buffers = [buffer.clone() for buffer in self.net.buffers()]
+
+    def run(self, pieces: Sequence[Piece], losses_of: Callable[[Piece], dict[str, Tensor]]) -> Outcome:
+        """Adds up the gradients of a batch's pieces and updates the weights.
+
+        Args:
+            pieces: Equal parts of the batch.
+            losses_of: Runs the network on one and returns its scalar losses.
+        """
+        totals: dict[str, Tensor] = {}
+        for number, piece in enumerate(pieces, 1):
+            with self._synchronised(number == len(pieces)):
+                losses = {name: loss / len(pieces) for name, loss in losses_of(piece).items()}
+                self.scaler.scale(sum(losses.values())).backward()
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0) + loss.detach()
+        return self._update(totals)
+
+    def _synchronised(self, last: bool) -> AbstractContextManager:
+        """Gradients travel between processes once a batch, with its last piece."""
+        wrapped = isinstance(self.net, DistributedDataParallel)
+        return nullcontext() if last or not wrapped else self.net.no_sync()
+
+    def _update(self, losses: dict[str, Tensor]) -> Outcome:
+        self.scaler.unscale_(self.optimizer)
+        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        own_losses = torch.isfinite(torch.stack(list(losses.values()))).all()
+        losses_finite, all_finite = self._everywhere(own_losses, own_losses & torch.isfinite(norm))
+        skipped = False
+        if all_finite:
+            if self.clip_grad_norm is not None:
+                clip_grads_with_norm_(self.parameters, self.clip_grad_norm, norm)
+            self.scaler.step(self.optimizer)
+        elif not losses_finite or self._scale_is_not_to_blame():
+            skipped = True
+            self._restore_buffers()
+        self.scaler.update()
+        return Outcome(losses, norm, skipped, bool(own_losses))
+
+    def _scale_is_not_to_blame(self) -> bool:
+        """fp16 begins with a scale that is too large and halves it at each overflow; below 1 it cannot be the cause."""
+        return not self.scaler.is_enabled() or self.scaler.get_scale() < 1
+
+    def _everywhere(self, *flags: Tensor) -> list[bool]:
+        """Whether each flag is set on all processes; they must agree on what they do."""
+        agreed = torch.stack(flags).to(torch.uint8)
+        if dist.is_initialized():
+            dist.all_reduce(agreed, dist.ReduceOp.MIN)
+        return [bool(flag) for flag in agreed.tolist()]
+
+    def _restore_buffers(self) -> None:
+        with torch.no_grad():
+            for buffer, kept in zip(self.net.buffers(), self._buffers, strict=True):
+                buffer.copy_(kept)

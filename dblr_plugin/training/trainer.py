@@ -1,0 +1,47 @@
+"""Our parts in BasicSR's ``train_pipeline``: sampler, loader, resuming, signals."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from basicsr.data import build_dataloader
+from basicsr.models import build_model
+from torch.utils.data import DataLoader, Dataset
+
+from dblr_plugin.data.train_sampler import TrainSampler
+from dblr_plugin.training import interrupts
+from dblr_plugin.training.resume import load_resume_state
+
+__all__ = ['take_part']
+
+
+def take_part(trainer: ModuleType, opt: dict) -> None:
+    """Puts our parts in place of BasicSR's in a module that holds ``train_pipeline``, for a run with these options."""
+    trainer.load_resume_state = load_resume_state
+    # the trainer makes its sampler of four arguments; resuming needs the options too
+    trainer.EnlargedSampler = functools.partial(TrainSampler, opt=opt)
+    trainer.build_dataloader = _build_dataloader
+    trainer.build_model = _build_model
+
+
+def _build_dataloader(dataset: Dataset, dataset_opt: dict, **kwargs: Any) -> DataLoader:
+    """BasicSR's, with a time limit, and workers that outlive Ctrl-C."""
+    loader = build_dataloader(dataset, dataset_opt, **kwargs)
+    if loader.num_workers:
+        loader.timeout = dataset_opt.get('timeout', 600)
+        loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
+    return loader
+
+
+def _start_worker(worker_init_fn: Any, worker_id: int) -> None:
+    interrupts.ignore_in_worker()
+    worker_init_fn(worker_id)
+
+
+def _build_model(opt: dict) -> Any:
+    """BasicSR's; what comes next is training, which can save before it stops."""
+    model = build_model(opt)
+    interrupts.watch()
+    return model

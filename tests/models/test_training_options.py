@@ -1,0 +1,152 @@
+"""What ``train`` offers beyond BasicSR, on whole models."""
+
+import copy
+
+import pytest
+import torch
+from basicsr.models import build_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_video_deblur_model import batch, parsed, snapshot, train, val_loader
+from torch.utils.tensorboard import SummaryWriter
+
+from dblr_plugin.errors import DBLRError
+
+
+def trained(options: dict, root, steps: int = 3, **train_options) -> tuple[torch.nn.Module, dict]:
+    """A model after some steps from the same start, and its log."""
+    options = copy.deepcopy(options)
+    options['train'] |= train_options
+    torch.manual_seed(0)
+    model = build_model(parsed(options, root))
+    train(model, steps)
+    return model, model.get_current_log()
+
+
+def moved(one, two) -> float:
+    """How far apart two networks are, relative to how far they are from their start, their biases."""
+    a, b = (torch.cat([p.flatten() for p in m.net_g.parameters()]) for m in (one, two))
+    return float((a - b).norm() / a.norm())
+
+
+@pytest.mark.parametrize('kind', ['net', 'gan'])
+@pytest.mark.parametrize('how', [
+    {'amp': 'bf16'}, {'amp': 'fp16'}, {'channels_last': True}, {'accumulate': 2, 'freeze_bn': True},
+    {'amp': 'bf16', 'channels_last': True, 'accumulate': 4, 'clip_grad_norm': 1.0, 'ema_decay': 0.9},
+])  # fmt: skip
+def test_trains_as_without(request, tmp_path, kind, how):
+    options = request.getfixturevalue('gan_options' if kind == 'gan' else 'train_options')
+    options['network_g']['num_feat'] = 8 if how.get('amp') == 'fp16' else 16  # which CPUs do slowly
+    options['train']['optim_g']['lr'] = 1e-4
+    plain, expected = trained(options, tmp_path / 'plain', freeze_bn=how.get('freeze_bn', False))
+    model, log = trained(options, tmp_path / 'fast', **how)
+    loss = 'l_g_pix' if kind == 'gan' else 'l_pix'
+    assert log[loss] == pytest.approx(expected[loss], rel=0.05) and log['grad_g'] > 0
+    assert moved(plain, model) < 2e-3
+    assert all(p.dtype == torch.float32 for p in model.net_g.parameters())
+    model.save(0, 3)
+    weights = torch.load(tmp_path / f'fast/{options["name"]}/models/net_g_3.pth', weights_only=True)['params']
+    assert all(v.is_contiguous() for v in weights.values())  # as other tools expect them
+
+
+def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
+    """Weights of both networks and the log, BatchNorm frozen: its statistics are a piece's own."""
+    gan_options['train'] |= {'freeze_bn': True}
+    gan_options['train']['optim_g'] |= {'eps': 1e-4}
+    gan_options['train']['optim_d'] |= {'eps': 1e-4}
+    whole, expected = trained(gan_options, tmp_path / 'whole')
+    pieces, log = trained(gan_options, tmp_path / 'pieces', accumulate=4)
+    assert log == pytest.approx(expected, rel=1e-3)
+    for net in ('net_g', 'net_d'):
+        for a, b in zip(getattr(whole, net).parameters(), getattr(pieces, net).parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize('optimizer', ['AdamW', 'SGD', 'RAdam'])
+def test_any_optimiser_of_torch(train_options, tmp_path, optimizer):
+    train_options['train']['optim_g'] = {'type': optimizer, 'lr': 1e-3}
+    model, _ = trained(train_options, tmp_path, 1)
+    assert type(model.optimizer_g) is getattr(torch.optim, optimizer)
+
+
+def test_plateau_divides_both_rates_by_the_content_loss(gan_options, tmp_path):
+    gan_options['train']['scheduler'] = {'type': 'PlateauLR', 'window': 2, 'patience': 1, 'threshold': 0.99}
+    gan_options['train']['warmup_iter'] = 2
+    model, _ = trained(gan_options, tmp_path, 6)
+    rates = [optimizer.param_groups[0]['lr'] for optimizer in model.optimizers]
+    assert rates == [pytest.approx(1e-4), pytest.approx(1e-5)]
+
+
+class TestBadNumbers:
+    def bad_batch(self) -> dict:
+        data = batch() | {'key': ['a/0', 'a/1', 'b/0', 'b/1']}
+        data['lq'][0, 0, 0, 0, 0] = float('nan')
+        return data
+
+    @pytest.mark.parametrize('amp', [None, 'bf16'])
+    def test_are_skipped_and_named(self, gan_options, tmp_path, caplog, amp):
+        model, _ = trained(gan_options, tmp_path, 2, amp=amp)
+        before = snapshot(model.net_g), snapshot(model.net_d)
+        model.feed_data(self.bad_batch())
+        model.optimize_parameters(3)
+        for net, state in zip((model.net_g, model.net_d), before, strict=True):
+            assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+        assert 'iteration 3' in caplog.text and 'a/0, a/1, b/0, b/1' in caplog.text
+        train(model, 1)
+        assert all(torch.isfinite(p).all() for p in model.net_g.parameters())
+
+    def test_so_many_in_a_row_end_the_run(self, train_options, tmp_path):
+        model, _ = trained(train_options, tmp_path, 1, max_skipped_steps=3)
+        for iteration, data in enumerate([self.bad_batch(), self.bad_batch(), batch(), self.bad_batch()], 2):
+            model.feed_data(data)
+            model.optimize_parameters(iteration)
+        model.feed_data(self.bad_batch())
+        model.optimize_parameters(6)
+        model.feed_data(self.bad_batch())
+        with pytest.raises(DBLRError, match='iteration 7.*a/0.*3 in a row.*lower the learning rate'):
+            model.optimize_parameters(7)
+
+
+class TestDiscriminatorsHealth:
+    def test_probabilities_and_norms_are_logged(self, gan_options, tmp_path):
+        _, log = trained(gan_options, tmp_path, 1)
+        assert 0 < log['p_d_fake'] < 1 and 0 < log['p_d_real'] < 1
+        assert log['grad_d'] > 0 and log['grad_g'] > 0
+
+    def test_other_losses_have_no_probability(self, gan_options, tmp_path):
+        gan_options['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'lsgan', 'loss_weight': 1e-3}
+        _, log = trained(gan_options, tmp_path, 1)
+        assert 'p_d_real' not in log and 'out_d_real' in log
+
+    def test_warns_when_it_has_won(self, gan_options, tmp_path, caplog):
+        """Restored patches that are black are easy to tell from noise."""
+        gan_options['network_d']['negative_slope'] = 0.2
+        gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 3e-3}}
+        torch.manual_seed(0)
+        model = build_model(parsed(gan_options, tmp_path))
+        model.d_watch.memory = 20
+        for i in range(1, 100):
+            data = batch()
+            data['lq'] *= 0
+            model.feed_data(data)
+            model.optimize_parameters(i)
+        assert caplog.text.count('The discriminator has won') == 1
+
+    def test_warns_when_it_tells_nothing_apart(self, gan_options, tmp_path, caplog):
+        gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 1e-9}}
+        model = build_model(parsed(gan_options, tmp_path))
+        model.d_watch.memory = 5
+        train(model, 15)
+        assert caplog.text.count('The discriminator has collapsed') == 1
+
+
+def test_strips_show_input_output_and_truth(train_options, tmp_path):
+    """As files and in TensorBoard, one for the middle frame of each clip."""
+    options = parsed(train_options, tmp_path)
+    model, loader = build_model(options), val_loader(options)
+    with SummaryWriter(tmp_path / 'tb') as writer:
+        model.nondist_validation(loader, 7, writer, False)
+    strips = sorted(p.name for p in (tmp_path / 'net/vis/strips/V').iterdir())
+    assert strips == ['v_00000003_7.png', 'w_00000003_7.png']
+    events = EventAccumulator(str(tmp_path / 'tb')).Reload()
+    image = events.Images('samples/V/v_00000003')[0]
+    assert (image.width, image.height, image.step) == (3 * 48, 48, 7)

@@ -1,0 +1,135 @@
+"""Options that cannot go together, and those that this machine cannot do."""
+
+import re
+
+import pytest
+from changes import changed, line_of
+from processes import write_options
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.options import check_option_file, check_options
+
+
+@pytest.mark.parametrize(('changes', 'at', 'message'), [
+    ({'datasets.train.y_only': True, 'network_g.num_in_ch': 3, 'network_g.num_out_ch': 3, 'network_d.num_in_ch': 3},
+     'datasets.train.y_only', 'but network_g takes 3 channels; remove it or set num_in_ch: 1'),
+    ({'network_g.num_in_ch': 2, 'network_g.num_out_ch': 2}, 'network_g.num_in_ch', 'frames have 1 (Y) or 3 (RGB)'),
+    ({'network_g.num_in_ch': 3}, 'network_g', 'num_out_ch is 1, and num_in_ch is 3; set both alike'),
+    ({'network_d.num_in_ch': 3}, 'network_d.num_in_ch', 'network_g restores 1 channels; set network_d alike'),
+    ({'network_g': {'type': 'EDVR'}, 'network_d.num_in_ch': 3}, 'network_g', 'set hr_in: true'),
+    ({'network_g.groups': 3}, 'network_g', 'cannot be built: groups must divide 16'),
+    ({'network_g.num_frame': 3}, 'datasets.train', 'num_frame is 5, but network_g takes windows of 3 frames'),
+    ({'datasets.val.num_frame': 7}, 'datasets.val.num_frame', 'is 7, but network_g takes windows of 5'),
+    ({'datasets.val_2.name': 'V'}, 'datasets.val_2.name', "is 'V', as that of datasets.val; give it one of its own"),
+    ({'datasets.val.type': 'VideoDeblurDataset'}, 'datasets.val.type', 'write VideoDeblurTestDataset'),
+    ({'datasets.train.type': 'VideoDeblurTestDataset'}, 'datasets.train.type', 'write VideoDeblurDataset'),
+    ({'datasets.test': {}}, 'datasets.test', 'the data sets of training are called train, val, val_2 and so on'),
+    ({'datasets.train_2': {}}, 'datasets.train_2', 'the data sets of training'),
+    ({'val.protocol': 'lume'}, 'val.protocol', "no protocol is called 'lume'; did you mean 'luma'?"),
+    ({'val.protocol': ['kair', 'kiar']}, 'val.protocol', "did you mean 'kair'?"),
+    ({'val.protocol': []}, 'val.protocol', 'no protocol is named'),
+    ({'network_d': ...}, None, 'network_d is missing, and DBLRGANModel needs it; add it, or use VideoDeblurModel'),
+    ({'train.optim_d': ...}, 'train', 'train.optim_d is missing'),
+    ({'train.gan_opt': None}, 'train.gan_opt', 'is missing'),
+    ({'train.pixel_opt': ...}, 'train', 'has neither pixel_opt nor perceptual_opt; add one'),
+    ({'datasets.train.prefetch_mode': 'cpu'}, 'datasets.train.prefetch_mode', 'hangs when a frame cannot be read'),
+    ({'datasets.train.prefetch_mode': 'cuda'}, 'datasets.train.prefetch_mode', 'add pin_memory: true beside it'),
+    ({'train.accumulate': 3}, 'train.accumulate', 'does not divide batch_size_per_gpu, 4'),
+    ({'val.pad_multiple': 12}, 'datasets.train.gt_size', 'no multiple of val.pad_multiple, 12; write 36'),
+    ({'datasets.train.gt_size': 8}, 'datasets.train.gt_size', 'DBLRDiscriminator needs crops of at least 16'),
+    ({'train.scheduler.milestones': [2, 1]}, 'train.scheduler.milestones', 'must increase'),
+    ({'train.scheduler.milestones': [2, 2]}, 'train.scheduler.milestones', 'write each once'),
+    ({'train.scheduler.restarts': [0, 5]}, 'train.scheduler', 'restart_weights are 1, and restarts are 2'),
+    ({'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4, 4]}}, 'train.scheduler',
+     'restart_weights are 1, and periods are 2'),
+    ({'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4]}}, 'train.scheduler.periods',
+     'add up to 4 iterations, less than total_iter, 10; lengthen the last'),
+    ({'logger.wandb': {'project': 'p'}, 'logger.use_tb_logger': False}, 'logger.wandb.project', 'use_tb_logger: true'),
+])  # fmt: skip
+def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message):
+    gan_options['datasets']['val_2'] = {**gan_options['datasets']['val'], 'name': 'V2'}
+    check_option_file(write_options(tmp_path / 'good.yml', gan_options), is_train=True)
+    for trail, value in changes.items():
+        gan_options = changed(gan_options, trail, value)
+    path = write_options(tmp_path / 'train.yml', gan_options)
+    with pytest.raises(DBLRError) as error:
+        check_option_file(path, is_train=True)
+    line = 1 if at is None else line_of(path, at)
+    assert re.match(rf'{path}:{line}: {at or ""}', str(error.value)), str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize('changes', [
+    {'train.scheduler.milestones': [1000, 2000], 'train.warmup_iter': 5000},
+    {'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [10]}},
+    {'train.scheduler': {'type': 'PlateauLR'}},
+    {'train.accumulate': 4},
+    {'train.optim_g': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
+    {'train.optim_g': {'type': 'AdamW', 'lr': 1, 'betas': [0, 0.9]}},
+    {'datasets.train.name': 'V'},
+    {'network_g': {'type': 'EDVR', 'hr_in': True}, 'network_d.num_in_ch': 3, 'val.pad_multiple': 16},
+    {'datasets.train.prefetch_mode': 'cuda', 'datasets.train.pin_memory': True},
+    {'logger.wandb': {'project': 'p'}},
+])  # fmt: skip
+def test_possible_ones_pass(gan_options, tmp_path, changes):
+    for trail, value in changes.items():
+        gan_options = changed(gan_options, trail, value)
+    check_option_file(write_options(tmp_path / 'train.yml', gan_options), is_train=True)
+
+
+def test_testing_takes_test_sets_of_different_names(test_options, tmp_path):
+    def refusal(datasets: dict) -> str:
+        path = write_options(tmp_path / 'test.yml', test_options | {'datasets': datasets})
+        with pytest.raises(DBLRError) as error:
+            check_option_file(path, is_train=False)
+        return str(error.value)
+
+    one = test_options['datasets']['test']
+    assert "is 'V', as that of datasets.test" in refusal({'test': one, 'test_2': one})
+    assert 'the data sets of testing are called test, test_2, val' in refusal({'train': one})
+
+
+@pytest.fixture
+def machine(gan_options, monkeypatch):
+    """Options as BasicSR returns them, and a machine of so many GPUs and compilers."""
+
+    def with_gpus(count: int, compiler: str | None = None) -> dict:
+        monkeypatch.setattr('torch.cuda.device_count', lambda: count)
+        monkeypatch.setattr('shutil.which', lambda name: compiler and name == compiler)
+        return gan_options | {'num_gpu': count, 'auto_resume': False, 'dist': False, 'is_train': True}
+
+    monkeypatch.delenv('CXX', raising=False)
+    return with_gpus
+
+
+@pytest.mark.parametrize(('trail', 'value', 'message'), [
+    ('num_gpu', 99, 'num_gpu is 99, but 0 CUDA devices are visible; set num_gpu: auto'),
+    ('datasets.train.prefetch_mode', 'cuda', 'needs a GPU'),
+    ('train.compile', True, 'needs a C\\+\\+ compiler on the CPU; install g\\+\\+'),
+    ('datasets.val.dataroot_gt', 'nowhere', 'datasets.val.dataroot_gt: nowhere does not exist'),
+    ('path.pretrain_network_g', 'none.pth', 'path.pretrain_network_g: none.pth does not exist'),
+])  # fmt: skip
+def test_what_this_machine_cannot_do(machine, trail, value, message):
+    opt = machine(0)
+    check_options(opt)
+    with pytest.raises(DBLRError, match=message):
+        check_options(changed(opt, trail, value))
+
+
+@pytest.mark.parametrize('compiler', ['g++', 'clang++', 'c++', '/opt/cxx'])
+def test_any_compiler_will_do(machine, monkeypatch, compiler):
+    monkeypatch.setenv('CXX', '/opt/cxx')
+    check_options(changed(machine(0, compiler), 'train.compile', True))
+
+
+def test_one_process_uses_one_gpu_and_says_how_to_use_all(machine, caplog):
+    opt = machine(4)
+    check_options(opt)
+    assert opt['num_gpu'] == 1
+    assert 'torchrun --nproc_per_node=4 -m dblr_plugin.train -opt FILE' in caplog.text
+
+
+def test_torchrun_is_left_all_gpus(machine, caplog):
+    opt = machine(4) | {'dist': True}
+    check_options(opt)
+    assert opt['num_gpu'] == 4 and not caplog.text

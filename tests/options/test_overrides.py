@@ -1,0 +1,162 @@
+"""``--set``, ``--force_yml`` and ``--protocol``: where they may stand, what they set, how their faults are named."""
+
+import re
+import sys
+
+import pytest
+import yaml
+from changes import changed
+from processes import run_python, torchrun, write_options
+
+from dblr_plugin import hooks
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.options import Override, check_option_file, take_overrides
+
+SET, FORCE, PROTOCOL = '--set', '--force_yml', '--protocol'
+
+
+@pytest.mark.parametrize(('argv', 'overrides'), [
+    ([], []),
+    ([SET, 'a=1'], [(SET, 'a=1')]),
+    ([SET + '=a.b=c=d'], [(SET, 'a.b=c=d')]),
+    ([SET, 'a=1', 'b=-1', '--auto_resume', SET, 'c=3'], [(SET, 'a=1'), (SET, 'b=-1'), (SET, 'c=3')]),
+    ([FORCE, 'a:b=1', SET, 'a.b=2', FORCE, 'a:b=3'], [(FORCE, 'a:b=1'), (SET, 'a.b=2'), (FORCE, 'a:b=3')]),
+    ([PROTOCOL, 'kair', FORCE, 'a=1', 'b=2'], [(PROTOCOL, 'kair'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
+    ([FORCE, 'a=1', PROTOCOL + '=kair', 'b=2'], [(PROTOCOL, 'kair'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
+    ([SET, 'a=1', 'b=2', PROTOCOL, 'kair'], [(PROTOCOL, 'kair'), (SET, 'a=1'), (SET, 'b=2')]),
+])  # fmt: skip
+def test_are_taken_out_wherever_they_stand(argv, overrides):
+    ours = [Override(*override) for override in overrides]
+    rest = [a for a in argv if a == '--auto_resume']
+    assert take_overrides([*argv, '-opt', 'a.yml']) == (ours, [*rest, '-opt', 'a.yml'])
+    assert take_overrides(['-opt', 'a.yml', *argv]) == (ours, ['-opt', 'a.yml', *rest])
+
+
+def checked(tmp_path, options: dict, *settings: str, option: str = SET, is_train: bool = True) -> dict:
+    path = write_options(tmp_path / 'options.yml', options)
+    return check_option_file(path, is_train, [Override(option, setting) for setting in settings])
+
+
+@pytest.mark.parametrize(('setting', 'trail', 'value'), [
+    ('train.optim_g.lr=1e-5', 'train.optim_g.lr', 1e-5),
+    ('train.optim_g.lr=1', 'train.optim_g.lr', 1),
+    ('train.warmup_iter=-1', 'train.warmup_iter', -1),
+    ('train.optim_g.betas=[0.5, 0.9]', 'train.optim_g.betas', [0.5, 0.9]),
+    ('train.freeze_bn=true', 'train.freeze_bn', True),
+    ('path.resume_state=a=b.state', 'path.resume_state', 'a=b.state'),
+    ('path.pretrain_network_g=null', 'path.pretrain_network_g', None),
+    ('path.pretrain_network_g=None', 'path.pretrain_network_g', None),
+    ('path.pretrain_network_g=~', 'path.pretrain_network_g', None),
+    ('path.pretrain_network_g=', 'path.pretrain_network_g', None),
+    (' name = another ', 'name', 'another'),
+    ("name='2024'", 'name', '2024'),
+    ('dist_params.timeout=60', 'dist_params', {'timeout': 60}),
+    ('logger.wandb.project=p', 'logger.wandb', {'project': 'p'}),
+    ('train.scheduler={type: PlateauLR, factor: 0.5}', 'train.scheduler', {'type': 'PlateauLR', 'factor': 0.5}),
+    ('val.metrics=null', 'val.metrics', None),
+])  # fmt: skip
+def test_set_yaml_values_as_if_the_file_held_them(gan_options, tmp_path, setting, trail, value):
+    assert checked(tmp_path, gan_options, setting) == changed(gan_options, trail, value)
+
+
+@pytest.mark.parametrize(('setting', 'trail', 'value'), [
+    ('train:total_iter=100', 'train.total_iter', 100),
+    ('train:optim_g:lr=!!float 1e-3', 'train.optim_g.lr', 1e-3),
+    ('train:scheduler:milestones=[10,20]', 'train.scheduler.milestones', [10, 20]),
+    ('path:pretrain_network_g=~', 'path.pretrain_network_g', None),
+    ('path:pretrain_network_g=none', 'path.pretrain_network_g', None),
+    ('val:save_img=True', 'val.save_img', True),
+])  # fmt: skip
+def test_force_yml_is_the_same(gan_options, tmp_path, setting, trail, value):
+    assert checked(tmp_path, gan_options, setting, option=FORCE) == changed(gan_options, trail, value)
+
+
+def test_later_settings_win_and_sections_that_are_empty_are_filled(train_options, tmp_path):
+    train_options['val']['metrics'] = None
+    found = checked(tmp_path, train_options, 'train.total_iter=1', 'val.metrics.p={type: calculate_psnr}',
+                    'val.metrics.p.crop_border=4', 'train.total_iter=2')  # fmt: skip
+    assert found['train']['total_iter'] == 2
+    assert found['val']['metrics'] == {'p': {'type': 'calculate_psnr', 'crop_border': 4}}
+
+
+def test_one_of_two_aliased_sections_is_changed(gan_options, tmp_path):
+    gan_options['train']['optim_d'] = gan_options['train']['optim_g']  # PyYAML writes an alias
+    found = checked(tmp_path, gan_options, 'train.optim_g.lr=0.5')
+    assert '*id' in (tmp_path / 'options.yml').read_text()
+    assert (found['train']['optim_g']['lr'], found['train']['optim_d']['lr']) == (0.5, 1e-3)
+
+
+@pytest.mark.parametrize(('setting', 'message'), [
+    ('train.optim_g.lr', r'write --set KEY=VALUE'),
+    ('=1', r'write --set KEY=VALUE'),
+    ('train..lr=1', r'write --set KEY=VALUE'),
+    ('train.optim_g.lr=abc', r"train.optim_g.lr is the text 'abc', and must be a number from 0"),
+    ('train.optimg.lr=1', r"unknown key 'train.optimg'; did you mean 'optim_g'\?"),
+    ('train.total_iter=1.5', r'train.total_iter is 1.5, and must be a whole number from 1'),
+    ('train.total_iter.x=1', r'train.total_iter holds no keys; set train.total_iter itself'),
+    ('train.scheduler.milestones.0=1', r'train.scheduler.milestones holds no keys'),
+    ('train.optim_g.betas=[0.9', r'not valid YAML: '),
+    ('train.scheduler=null', r'train.scheduler lacks type'),
+    ('model_type=SRModel', r'model_type SRModel is not one of dblr_plugin'),
+])  # fmt: skip
+def test_faults_name_the_setting(train_options, tmp_path, setting, message):
+    with pytest.raises(DBLRError) as error:
+        checked(tmp_path, train_options, setting)
+    assert re.match(f'--set {re.escape(setting)}: {message}', str(error.value)), str(error.value)
+
+
+def test_an_option_without_a_value_is_refused():
+    with pytest.raises(DBLRError, match='--set: expected at least one argument'):
+        take_overrides(['-opt', 'a.yml', '--set'])
+
+
+@pytest.mark.parametrize(('option', 'message'), [
+    (SET, '--set: SRModel of .*options.yml is not one of dblr_plugin; use --force_yml'),
+    (PROTOCOL, '--protocol: SRModel of .*options.yml scores by val.metrics alone; leave it out'),
+])  # fmt: skip
+def test_are_refused_with_models_that_are_not_ours(tmp_path, option, message):
+    with pytest.raises(DBLRError, match=message):
+        checked(tmp_path, {'model_type': 'SRModel'}, 'kair=', option=option)
+    assert checked(tmp_path, {'model_type': 'SRModel'}, 'faulty', option=FORCE) is None
+
+
+def parsed(monkeypatch, tmp_path, options: dict, *arguments: str) -> dict:
+    """What BasicSR makes of a training's command line."""
+    path = write_options(tmp_path / 'options.yml', options)
+    argv = ['train', '-opt', str(path), *arguments]
+    monkeypatch.setattr('sys.argv', [*argv])
+    opt, args = hooks.parse_options(str(tmp_path), is_train=True)
+    assert sys.argv == argv and args.opt == str(path)
+    return opt
+
+
+def test_basicsr_takes_what_was_checked(train_options, tmp_path, monkeypatch):
+    opt = parsed(monkeypatch, tmp_path, train_options, SET, 'train.optim_g.lr=1e-5', 'name=n', PROTOCOL, 'kair')
+    assert opt['train']['optim_g']['lr'] == 1e-5 and opt['val']['protocol'] == 'kair'
+    assert opt['path']['models'] == str(tmp_path / 'experiments/n/models')
+    assert yaml.safe_load((tmp_path / 'options.yml').read_text()) == train_options
+
+
+def test_basicsr_handles_its_own_models_itself(train_options, tmp_path, monkeypatch):
+    """Its colons, its types, its faults."""
+    options = train_options | {'model_type': 'SRModel', 'anything': {'at': 'all'}}
+    opt = parsed(monkeypatch, tmp_path, options, FORCE, 'anything:at=1.5', 'train:optim_g:lr=1e-5')
+    assert opt['anything'] == {'at': 1.5} and opt['train']['optim_g']['lr'] == '1e-5'
+    with pytest.raises(ValueError):
+        parsed(monkeypatch, tmp_path, options, FORCE, 'anything')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
+def test_settings_are_trained_with(train_options, tmp_path, processes):
+    """1e-4 of the file and 2e-4 of the command line are learning rates, and the run's file tells the command."""
+    path = write_options(tmp_path / 'train.yml', train_options)
+    path.write_text(path.read_text().replace('lr: 0.001', 'lr: 1e-4'))
+    command = ['-m', 'dblr_plugin.train', '--set', 'train.total_iter=2', 'logger.print_freq=1', '-opt', path]
+    for name, settings, rate in (('a', [], '1.000e-04'), ('b', ['--force_yml', 'train:optim_g:lr=2e-4'], '2.000e-04')):
+        arguments = [*command, '--set', f'name={name}', *settings]
+        result = run_python(*(arguments if processes == 1 else torchrun(processes, *arguments)), cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.count(f'lr:({rate}') == 2, result.stderr
+        kept = (tmp_path / f'experiments/{name}/train.yml').read_text()
+        assert re.search(rf'# .*--set train.total_iter=2 logger.print_freq=1 -opt .* --set name={name}', kept)

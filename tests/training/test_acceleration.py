@@ -1,0 +1,96 @@
+"""Each way of running a network faster against the plain one, for every network of the benchmark."""
+
+import copy
+
+import pytest
+import torch
+from basicsr.archs import build_network
+from torch import nn
+
+from dblr_plugin.training.acceleration import autocast, prepare_network
+
+CPU = torch.device('cpu')
+WINDOW, FRAME = (2, 5, 1, 32, 32), (2, 3, 128, 128)
+NETWORKS = {
+    'DBLRNet': ({'num_feat': 16, 'num_block': 2}, WINDOW),
+    'EDVR': (
+        {'num_feat': 16, 'deformable_groups': 2, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'hr_in': True,
+         'with_predeblur': True},
+        (2, 5, 3, 32, 32),
+    ),
+    'DBLRDiscriminator': ({'num_in_ch': 3, 'num_feat': 8, 'num_fc': 32, 'negative_slope': 0.2}, FRAME),
+    'VGGStyleDiscriminator': ({'num_in_ch': 3, 'num_feat': 8}, FRAME),
+    'UNetDiscriminatorSN': ({'num_in_ch': 3, 'num_feat': 8}, FRAME),
+}  # fmt: skip
+
+
+def build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network({'type': name, **copy.deepcopy(NETWORKS[name][0])})
+
+
+def gradients(net: nn.Module, name: str, amp: str | None = None) -> dict[str, torch.Tensor]:
+    """The gradients of a loss on a random batch, by weight."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.rand(NETWORKS[name][1], generator=generator)
+    with autocast(CPU, amp):
+        output = net(inputs).float()
+    (output - torch.rand(output.shape, generator=generator)).square().mean().backward()
+    return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0))
+
+
+def assert_equal_to_rounding(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    """In float32; a bias in front of BatchNorm has no gradient but rounding, and is measured against the others."""
+    assert expected.keys() == found.keys()
+    scale = max(gradient.norm() for gradient in expected.values())
+    for weight, gradient in expected.items():
+        assert (found[weight] - gradient).norm() < 1e-2 * gradient.norm() + 1e-5 * scale, weight
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_channels_last_is_the_same_network(name):
+    plain, fast = build(name), build(name)
+    names = list(fast.state_dict())
+    prepare_network(fast, channels_last=True)
+    assert list(fast.state_dict()) == names
+    assert any(p.dim() == 4 and not p.is_contiguous() for p in fast.parameters())
+    assert_equal_to_rounding(gradients(plain, name), gradients(fast, name))
+
+
+@pytest.mark.parametrize('amp', ['bf16', 'fp16'])
+@pytest.mark.parametrize('name', NETWORKS)
+def test_mixed_precision_has_the_gradients_of_fp32(name, amp):
+    plain, mixed = build(name), build(name)
+    prepare_network(mixed, channels_last=True)
+    expected, found = gradients(plain, name), gradients(mixed, name, amp)
+    whole = [torch.cat([g[k].flatten() for k in expected]) for g in (expected, found)]
+    assert all(torch.isfinite(g).all() for g in found.values())
+    assert cosine(*whole) > 0.98  # wrong kernels, as Conv3d's on CPUs with AMX, come out near 0
+    for weight, gradient in expected.items():
+        if gradient.dim() > 1 and gradient.norm() > 1e-3 * whole[0].norm():
+            assert cosine(gradient, found[weight]) > 0.9, weight
+
+
+def test_deformable_convolution_stays_in_fp32():
+    """Its offsets are pixels, for which bf16's 8 bits are too coarse, and there is no bf16 kernel on CPUs."""
+    net = build('EDVR')
+    prepare_network(net)
+    seen = []
+    for name, module in net.named_modules():
+        if name.endswith('dcn_pack.l1'):
+            module.conv_offset.register_forward_hook(lambda m, inputs, output: seen.append(output.dtype))
+    gradients(net, 'EDVR', 'bf16')
+    assert seen and set(seen) == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['DBLRNet', 'DBLRDiscriminator'])  # EDVR's takes two minutes
+def test_compiled_is_the_same_network(name):
+    plain, fast = build(name), build(name)
+    prepare_network(fast, compiled=True)
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    assert_equal_to_rounding(gradients(plain, name), gradients(fast, name))

@@ -1,0 +1,120 @@
+"""Each error is provoked for real: torch may change its words."""
+
+import datetime
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset
+
+from dblr_plugin.training.failures import explain
+
+
+def error_of(function, *args, **kwargs) -> BaseException:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        function(*args, **kwargs)
+    return caught.value
+
+
+class Faulty(Dataset):
+    """Its worker meets with what is to be explained."""
+
+    def __init__(self, fault) -> None:
+        self.fault = fault
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        self.fault()
+        return index
+
+
+def allocate_too_much() -> None:
+    torch.empty(2**50)
+
+
+def hang() -> None:
+    time.sleep(60)
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_out_of_shared_memory() -> None:
+    os.kill(os.getpid(), signal.SIGBUS)  # what the system sends then
+
+
+def assert_meaning(error: BaseException, meaning: str) -> None:
+    assert re.match(meaning, explain(error) or ''), error
+
+
+@pytest.mark.parametrize(('fault', 'meaning'), [
+    (hang, 'no batch came for 1 s: .* raise datasets.train.timeout'),
+    (be_killed, r'a worker of the data loader \(process \d+\) was killed'),
+    (run_out_of_shared_memory, '.* shared memory .*--shm-size'),
+    (allocate_too_much, 'the memory is full: lower'),
+])  # fmt: skip
+def test_loader(fault, meaning):
+    loader = DataLoader(Faulty(fault), num_workers=1, timeout=1 if fault is hang else 10)
+    assert_meaning(error_of(next, iter(loader)), meaning)
+
+
+def test_memory():
+    assert_meaning(error_of(allocate_too_much), 'the memory is full: lower')
+    assert_meaning(torch.OutOfMemoryError('CUDA out of memory. Tried to allocate'), "the GPU's memory is full: lower")
+
+
+def test_what_only_a_traceback_explains():
+    assert explain(error_of(torch.matmul, torch.ones(2, 3), torch.ones(2, 3))) is None
+    assert explain(BrokenPipeError(32, 'Broken pipe')) is None
+    assert explain(KeyboardInterrupt()) == 'interrupted'
+
+
+def join(rank: int, port: int) -> None:
+    where = f'tcp://127.0.0.1:{port}'
+    dist.init_process_group('gloo', where, datetime.timedelta(seconds=1), rank=rank, world_size=2)
+
+
+def free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_rendezvous():
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is taken')
+    assert_meaning(error_of(join, 0, free_port()), 'the processes of this run did not find each other')
+
+
+def reduce_with(port: int, rank: int, fault, answers) -> None:
+    """One of two processes; the second has a fault before the second operation."""
+    os.environ.pop('TORCHELASTIC_USE_AGENT_STORE', None)
+    join(rank, port)
+    tensor = torch.ones(10)
+    dist.all_reduce(tensor)
+    if rank:
+        fault()
+    answers.put(explain(error_of(dist.all_reduce, tensor)))
+
+
+@pytest.mark.parametrize(('fault', 'meaning'), [
+    (be_killed, 'another process of this run has ended; the cause is in its own error'),
+    (hang, 'the processes of this run wait for one that does not come: .* dist_params.timeout'),
+])  # fmt: skip
+def test_peers(fault, meaning):
+    fork = multiprocessing.get_context('fork')
+    answers, port = fork.SimpleQueue(), free_port()
+    ranks = [fork.Process(target=reduce_with, args=(port, rank, fault, answers)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    ranks[0].join(60)
+    assert re.match(meaning, answers.get())
+    ranks[1].kill()

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from dblr_plugin.training.plateau_lr import PlateauLR
+
+
+def optimizer(lr: float = 1e-4) -> torch.optim.Adam:
+    return torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def rates(scheduler: PlateauLR, losses: list[float]) -> list[float]:
+    """The rate that each iteration is trained with, in BasicSR's order of calls."""
+    used = []
+    for iteration, loss in enumerate(losses):
+        if iteration:
+            scheduler.step()
+        used.append(scheduler.optimizer.param_groups[0]['lr'])
+        scheduler.record(loss)
+    return used
+
+
+def test_rate_falls_once_the_mean_loss_stops_falling():
+    losses = [1.0, 3.0] * 5 + [0.5, 1.5] * 5 + [0.9, 1.1] * 40  # windows of 10: means 2, 1, then 1 for ever
+    used = rates(PlateauLR(optimizer(), window=10, patience=2), losses)
+    assert used[:40] == [1e-4] * 40  # two windows without a better mean end with the fourth
+    assert used[40:60] == [pytest.approx(1e-5)] * 20
+    assert used[60] == pytest.approx(1e-6)
+
+
+def test_noise_of_batches_does_not_count():
+    generator = torch.Generator().manual_seed(0)
+    falling = [1 / (1 + i / 100) * (0.5 + float(torch.rand((), generator=generator))) for i in range(600)]
+    assert set(rates(PlateauLR(optimizer(), window=100, patience=1), falling)) == {1e-4}
+
+
+def test_is_torchs_on_the_means():
+    means = [float(m) for m in torch.rand(40, generator=torch.Generator().manual_seed(1)) + 1]
+    ours = rates(PlateauLR(optimizer(), factor=0.5, window=2, patience=3, min_lr=1e-6), [m for m in means for _ in '12'])
+    reference = ReduceLROnPlateau(optimizer(), factor=0.5, patience=2, threshold=1e-3, min_lr=1e-6)
+    for index, mean in enumerate(means[:-1]):
+        reference.step(mean)
+        assert ours[2 * (index + 1)] == reference.optimizer.param_groups[0]['lr']
+
+
+def test_state_is_taken_up_in_the_middle_of_a_window():
+    losses = [2.0] * 13 + [1.0] * 30
+    whole = rates(PlateauLR(optimizer(), window=10, patience=1), losses)
+    first = PlateauLR(optimizer(), window=10, patience=1)
+    rates(first, losses[:13])
+    second = PlateauLR(optimizer(), window=10, patience=1)
+    second.load_state_dict(first.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    second.step()
+    assert rates(second, losses[13:]) == whole[13:]
+
+
+def test_losses_that_are_not_finite_do_not_count():
+    used = rates(PlateauLR(optimizer(), window=2, patience=1), [1.0, float('nan'), 0.5, float('inf'), 0.4, 0.3, 0.2])
+    assert set(used) == {1e-4}

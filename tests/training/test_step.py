@@ -1,0 +1,130 @@
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dblr_plugin.training.step import Step
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+
+
+def batch(size: int = 4) -> torch.Tensor:
+    return torch.rand(size, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def step_of(net: nn.Module, **kwargs) -> Step:
+    return Step(net, torch.optim.SGD(net.parameters(), lr=0.1), **kwargs)
+
+
+def run(step: Step, *pieces: torch.Tensor, factor: float = 1.0):
+    step.begin()
+    return step.run(pieces, lambda piece: {'l_pix': (step.net(piece) - 1).square().mean() * factor})
+
+
+def state(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in net.state_dict().items()}
+
+
+def unchanged(net: nn.Module, before: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_is_a_plain_step_of_torch():
+    ours, reference = network(), network()
+    outcome = run(step_of(ours), batch())
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    loss = (reference(batch()) - 1).square().mean()
+    loss.backward()
+    optimizer.step()
+    assert unchanged(ours, reference.state_dict()) and outcome.losses['l_pix'] == loss and not outcome.skipped
+    gradients = torch.cat([p.grad.flatten() for p in reference.parameters()])
+    torch.testing.assert_close(outcome.grad_norm, gradients.norm())
+
+
+def test_pieces_make_the_step_of_the_whole_batch():
+    whole, pieces = (network().eval() for _ in range(2))  # BatchNorm would see other batches
+    first = run(step_of(whole), batch())
+    second = run(step_of(pieces), *batch().chunk(4))
+    torch.testing.assert_close(second.losses['l_pix'], first.losses['l_pix'])
+    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_clipping_limits_the_length_of_the_step():
+    net = network()
+    before = state(net)
+    outcome = run(step_of(net, clip_grad_norm=0.01), batch())
+    moved = torch.cat([(p - before[n]).flatten() for n, p in net.named_parameters()]).norm()
+    assert outcome.grad_norm > 0.01
+    assert float(moved) == pytest.approx(0.1 * 0.01, rel=1e-3)  # the rate times the limit
+
+
+@pytest.mark.parametrize('scaling', [False, True])
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_numbers_that_are_not_finite_change_nothing(bad, scaling):
+    net = network()
+    step = step_of(net, loss_scaling=scaling)
+    run(step, batch())
+    before = state(net)
+    damaged = batch()
+    damaged[0, 0, 0, 0] = bad
+    outcome = run(step, damaged)
+    assert outcome.skipped and not outcome.loss_is_finite
+    assert unchanged(net, before)  # BatchNorm's statistics too, which the forward pass had spoilt
+    assert not run(step, batch()).skipped and not unchanged(net, before)
+
+
+def test_a_gradient_that_overflows_changes_nothing():
+    net = network()
+    before = state(net)
+    outcome = run(step_of(net), batch(), factor=1e38)
+    assert outcome.skipped and outcome.loss_is_finite and unchanged(net, before)
+
+
+def test_a_loss_scale_that_is_too_large_is_no_fault():
+    net = network()
+    step = step_of(net, loss_scaling=True)
+    before = {n: p.clone() for n, p in net.named_parameters()}
+    step.scaler.load_state_dict({**step.scaler.state_dict(), 'scale': 1e38})
+    for _ in range(200):
+        outcome = run(step, batch(), factor=1e3)
+        assert not outcome.skipped
+        if torch.isfinite(outcome.grad_norm):
+            break
+    assert step.scaler.get_scale() < 1e38
+    assert any(not torch.equal(p, before[n]) for n, p in net.named_parameters())
+
+
+def test_overflow_without_a_scale_to_blame_is_one():
+    step = step_of(network(), loss_scaling=True)
+    step.scaler.load_state_dict({**step.scaler.state_dict(), 'scale': 0.5})
+    assert run(step, batch(), factor=3e38).skipped
+
+
+def _skip_on_two(rank: int, folder: str) -> None:
+    os.environ |= {'MASTER_ADDR': '127.0.0.1'}
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+    step = step_of(DistributedDataParallel(network()))
+    run(step, batch())
+    before = state(step.net)
+    damaged = batch()
+    damaged[:, :, :, :] = float('nan') if rank else damaged
+    outcome = run(step, damaged)
+    assert outcome.skipped and outcome.loss_is_finite == (rank == 0)
+    assert unchanged(step.net, before)
+    assert not run(step, *batch().chunk(2)).skipped
+    gathered = [None, None]
+    dist.all_gather_object(gathered, [p.detach().sum().item() for p in step.net.parameters()])
+    assert gathered[0] == gathered[1]
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_one_process_with_bad_numbers_holds_back_the_other(tmp_path):
+    torch.multiprocessing.spawn(_skip_on_two, (str(tmp_path),), nprocs=2)
