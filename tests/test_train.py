@@ -111,8 +111,8 @@ def test_resume_after_an_interrupt(gan_options, tmp_path):
 
 @pytest.mark.parametrize(('kind', 'processes', 'changes'), [
     ('net', 1, {}), ('gan', 1, {}), ('gan', 2, {}),
-    ('gan', 1, {'amp': 'fp16', 'accumulate': 2, 'scheduler': {'type': 'PlateauLR', 'window': 3, 'patience': 1}}),
-], ids=['net', 'gan', 'gan on 2', 'gan with loss scales and plateaus'])  # fmt: skip
+    ('gan', 1, {'amp': 'bf16', 'accumulate': 2, 'scheduler': {'type': 'PlateauLR', 'window': 3, 'patience': 1}}),
+], ids=['net', 'gan', 'gan on 2', 'gan with plateaus in bf16'])  # fmt: skip
 def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes, changes):
     """With augmentation, workers, EMA, and a schedule; stopped in the middle of an epoch."""
     options = gan_options if kind == 'gan' else without_gan(gan_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 from contextlib import AbstractContextManager, nullcontext
@@ -62,7 +63,7 @@ class VideoDeblurModel(SRModel):
         self.num_in_ch = network_argument(opt['network_g'], 'num_in_ch', 3)
         self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', (opt.get('val') or {}).get('metrics'))
         self.validated: dict[str, int] = {}  # data set -> iteration of its newest figures
-        super().__init__(opt)
+        super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
         # BasicSR's trainer warns of what this class does support
         get_root_logger().addFilter(lambda record: 'Multiple validation datasets' not in str(record.msg))
 
@@ -133,7 +134,7 @@ class VideoDeblurModel(SRModel):
     # ------------------------------------------------------------------ training
 
     def feed_data(self, data: dict) -> None:
-        """Takes a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1], and ``key``, the samples' names."""
+        """Takes a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1]; ``key``, the samples' names."""
         if self.is_train:
             self.data_watch.batch_arrived()
         self.keys = list(data.get('key', ()))
@@ -309,7 +310,7 @@ class VideoDeblurModel(SRModel):
         """Saves and ends the program, as a signal asked for; its exit code is the shell's for that signal."""
         if self.iteration:
             self.save(-1, -1)
-            get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume goes on from there.')
+            get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume goes on there.')
         if self.opt['dist']:
             dist.barrier()  # torchrun kills the others when one has ended, and the first may still be saving
             dist.destroy_process_group()

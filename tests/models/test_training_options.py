@@ -61,6 +61,25 @@ def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
+def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
+    """The step after resuming is that of the run that was not stopped, to the last bit."""
+    gan_options['network_g']['num_feat'] = 8
+    model, _ = trained(gan_options, tmp_path, 2, amp='fp16')
+    model.step_g.scaler.update(1024.0)
+    model.save(0, 2)
+    gan_options['train']['amp'] = 'fp16'
+    gan_options['path'] |= {f'pretrain_network_{n}': str(tmp_path / f'gan/models/net_{n}_2.pth') for n in 'gd'}
+    again = build_model(parsed(gan_options, tmp_path))
+    again.resume_training(torch.load(tmp_path / 'gan/states/2.state', weights_only=True))
+    assert again.step_g.scaler.get_scale() == 1024.0
+    for resumed in (model, again):
+        resumed.feed_data(batch())
+        resumed.optimize_parameters(3)
+    for net in ('net_g', 'net_d'):
+        one, two = snapshot(getattr(model, net)), snapshot(getattr(again, net))
+        assert all(torch.equal(one[k], two[k]) for k in one)
+
+
 @pytest.mark.parametrize('optimizer', ['AdamW', 'SGD', 'RAdam'])
 def test_any_optimiser_of_torch(train_options, tmp_path, optimizer):
     train_options['train']['optim_g'] = {'type': optimizer, 'lr': 1e-3}

@@ -214,7 +214,8 @@ def test_counts_may_be_written_as_floats(gan_options, tmp_path):
     gan_options['train']['scheduler']['milestones'] = [1e4, 2e4]
     gan_options['network_g']['num_feat'] = 64.0
     options = check_option_file(write_options(tmp_path / 'train.yml', gan_options), is_train=True)
-    found = options['train']['total_iter'], *options['train']['scheduler']['milestones'], options['network_g']['num_feat']
+    train = options['train']
+    found = train['total_iter'], *train['scheduler']['milestones'], options['network_g']['num_feat']
     assert [(type(value), value) for value in found] == [(int, 100_000), (int, 10_000), (int, 20_000), (int, 64)]
 
 

@@ -17,7 +17,7 @@ from dblr_plugin.training.failures import explain
 
 
 def error_of(function, *args, **kwargs) -> BaseException:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011
+    with pytest.raises(BaseException) as caught:
         function(*args, **kwargs)
     return caught.value
 

@@ -36,7 +36,8 @@ def test_noise_of_batches_does_not_count():
 
 def test_is_torchs_on_the_means():
     means = [float(m) for m in torch.rand(40, generator=torch.Generator().manual_seed(1)) + 1]
-    ours = rates(PlateauLR(optimizer(), factor=0.5, window=2, patience=3, min_lr=1e-6), [m for m in means for _ in '12'])
+    twice = [mean for mean in means for _ in range(2)]
+    ours = rates(PlateauLR(optimizer(), factor=0.5, window=2, patience=3, min_lr=1e-6), twice)
     reference = ReduceLROnPlateau(optimizer(), factor=0.5, patience=2, threshold=1e-3, min_lr=1e-6)
     for index, mean in enumerate(means[:-1]):
         reference.step(mean)

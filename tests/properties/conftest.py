@@ -1,0 +1,16 @@
+"""What holds for all inputs, searched for counterexamples; the same inputs in every run."""
+
+from hypothesis import HealthCheck, settings
+
+import dblr_plugin  # noqa: F401  makes basicsr importable, before any test module needs it
+
+settings.register_profile(
+    'dblr',
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=100,
+    # fixtures here only say where files go
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile('dblr')

@@ -1,0 +1,140 @@
+"""Training and test data share nothing, and nothing is lost between them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dblr_plugin.prepare import Recipe, dvd, gopro, prepare_video, reds
+from dblr_plugin.prepare.cuts import find_shots
+from dblr_plugin.prepare.exposures import exposures
+from dblr_plugin.prepare.recipe import split
+
+recipes = st.builds(
+    Recipe,
+    average=st.lists(st.integers(0, 4).map(lambda half: 2 * half + 1), min_size=1, max_size=2, unique=True).map(tuple),
+    stride=st.none() | st.integers(1, 6),
+    test_share=st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9]),
+)
+
+
+def consecutive(lengths: list[int]) -> list[range]:
+    """Shots of these lengths, one behind the other."""
+    ends = np.cumsum([0, *lengths]).tolist()
+    return [range(first, end) for first, end in pairwise(ends)]
+
+
+@settings(max_examples=200)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), recipe=recipes)
+def test_spans_of_shots(lengths, recipe):
+    shots, needed = consecutive(lengths), max(recipe.average)
+    spans, skipped = split('video', shots, recipe)
+    assert len(skipped) == sum(len(shot) < needed for shot in shots)
+    for part in ('train', 'test'):
+        names = [span.clip for span in spans if span.part == part]
+        assert len(names) == len(set(names))
+    parts = {part: {n for span in spans if span.part == part for n in span.frames} for part in ('train', 'test')}
+    assert not parts['train'] & parts['test']
+    assert parts['train'] | parts['test'] == {n for shot in shots if len(shot) >= needed for n in shot}
+    for shot in shots:
+        in_shot = [span for span in spans if span.frames[0] in shot]
+        assert all(span.frames[-1] in shot for span in in_shot)
+        # each length of exposure has clips of its own, of the same frames
+        assert len(in_shot) == len(recipe.average) * len({span.part for span in in_shot})
+        if len(shot) >= needed:
+            assert 'train' in {span.part for span in in_shot}
+            assert ('test' in {span.part for span in in_shot}) == (
+                recipe.test_share > 0 and len(shot) - max(round(len(shot) * recipe.test_share), needed) >= needed
+            )
+
+
+@settings(max_examples=100)
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=3), recipe=recipes)
+def test_exposures_of_spans(lengths, recipe):
+    """Every exposure is whole, lies in its span, and comes once, a stride from the one before; no more would fit."""
+    spans, _ = split('video', consecutive(lengths), recipe)
+    assume(spans)
+    frames = (np.full((1, 1, 3), number, np.uint8) for number in range(sum(lengths)))
+    made = {span: {} for span in spans}
+    for exposure in exposures(frames, spans):
+        assert exposure.index not in made[exposure.span]
+        made[exposure.span][exposure.index] = [int(frame[0, 0, 0]) for frame in exposure.frames]
+    for span, found in made.items():
+        average, stride = span.average, recipe.stride or span.average
+        expected = [
+            list(span.frames[start : start + average]) for start in range(0, len(span.frames) - average + 1, stride)
+        ]
+        assert [found[index] for index in range(len(found))] == expected
+        assert len(expected) > 0
+
+
+@given(segments=st.lists(st.tuples(st.integers(3, 30), st.integers(7, 200)), min_size=1, max_size=5), data=st.data())
+def test_cuts_between_still_shots(segments, data):
+    """Shots are runs of all frames; a still shot ends where the picture changes at once by more than the floor."""
+    level, levels = 0, []
+    for count, jump in segments:
+        level = (level + jump) % 256 if abs((level + jump) % 256 - level) > 6 else level + jump
+        levels += [level] * count
+    small = [np.full((18, 32), value, np.float32) for value in levels]
+    shots = find_shots(small)
+    assert [number for shot in shots for number in shot] == list(range(len(levels)))
+    assert [len(shot) for shot in shots] == [count for count, _ in segments]
+
+
+@given(levels=st.lists(st.integers(0, 255), max_size=40))
+def test_shots_are_all_frames(levels):
+    shots = find_shots([np.full((18, 32), value, np.float32) for value in levels])
+    assert [number for shot in shots for number in shot] == list(range(len(levels)))
+
+
+@settings(max_examples=30)
+@given(
+    lengths=st.lists(st.integers(3, 14), min_size=1, max_size=2),
+    recipe=st.builds(Recipe, average=st.sampled_from([(3,), (1, 3)]), stride=st.none() | st.integers(1, 3),
+                     test_share=st.sampled_from([0.0, 0.3])),
+)  # fmt: skip
+def test_prepared_video(lengths, recipe):
+    """From a folder of frames to the tree: what a training frame is made of is in no test frame."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, tree = Path(folder) / 'source', Path(folder) / 'tree'
+        source.mkdir()
+        # shots 0, 1, 2 ... and 100, 101, ...: each frame's brightness is its number
+        levels = [100 * shot + number for shot, length in enumerate(lengths) for number in range(length)]
+        for number, level in enumerate(levels):
+            assert cv2.imwrite(str(source / f'{number:03d}.png'), np.full((8, 8, 3), level, np.uint8))
+        prepare_video(source, tree, recipe)
+        used = {'train': set(), 'test': set()}
+        for path in sorted(tree.glob('*/gt/*/*.png')):
+            part, clip = path.parts[-4], path.parts[-2]
+            reach = int(clip.rpartition('average')[2]) // 2
+            middle = int(cv2.imread(str(path))[0, 0, 0])
+            used[part] |= set(range(middle - reach, middle + reach + 1))
+            assert (tree / part / 'lq' / clip / path.name).is_file()
+        assert not used['train'] & used['test'] and used['train'] <= set(levels) and used['test'] <= set(levels)
+        assert used['train']
+
+
+@pytest.mark.parametrize(
+    'plan, clips, frames',
+    [
+        (lambda root: dvd.plan(root), {'train': 61, 'test': 10}, {'train': 5708, 'test': 1000}),
+        (lambda root: gopro.plan(root, 'blur'), {'train': 22, 'test': 11}, {'train': 2103, 'test': 1111}),
+        (lambda root: reds.plan(root, 'blur'), {'train': 240, 'test': 30}, {'train': 24000, 'test': 3000}),
+    ],
+)
+def test_published_splits(tmp_path, plan, clips, frames):
+    """The published numbers, no folder in both parts, none used twice."""
+    planned = plan(tmp_path).clips
+    assert Counter(clip.part for clip in planned) == clips
+    assert {part: sum(c.frames for c in planned if c.part == part) for part in clips} == frames
+    assert len({(clip.part, clip.name) for clip in planned}) == len(planned)
+    folders = [folder for clip in planned for folder in clip.folders.values()]
+    assert len(set(folders)) == len(folders)
