@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -18,6 +19,7 @@ from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.training.failures import explain
 
 __all__ = ['install', 'show_errors_in_one_line']
 
@@ -128,7 +130,10 @@ def _torchrun_arguments(argv: list[str]) -> list[str]:
 
 
 def show_errors_in_one_line() -> None:
-    """Makes the interpreter print a DBLRError as one line; any other exception keeps its traceback."""
+    """Makes the interpreter print a DBLRError, and what torch says of common mishaps, as one line.
+
+    Any other exception keeps its traceback.
+    """
     if sys.excepthook is not _show:
         global _previous_hook
         _previous_hook = sys.excepthook
@@ -139,8 +144,15 @@ _previous_hook = sys.excepthook
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # torchrun tells a process to stop when another has failed, and a training run would promise to save
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if issubclass(kind, DBLRError):
         # an error that crossed from a loader's worker carries the worker's traceback in front of it
-        sys.stderr.write(f'dblr: error: {str(error).rsplit("DBLRError: ", 1)[-1].strip()}\n')
+        meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
     else:
+        meaning = explain(error)
+    if meaning is None:
         _previous_hook(kind, error, trace)
+    else:
+        sys.stderr.write(f'dblr: error: {meaning}\n')
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,6 +5,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,35 @@ def test_stock_command_trains_dblrgan(checkout, footage):
                         cwd=checkout)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert len(list((checkout / 'results').rglob('*.png'))) == 12
+
+
+def ending(run: Path) -> dict[str, bytes]:
+    """The networks and figures that a run ends with."""
+    return {path.name: path.read_bytes() for path in [*run.glob('models/*_latest.pth'), run / 'metrics.json']}
+
+
+@pytest.mark.slow
+def test_stock_command_killed_and_resumed_ends_bit_identical(checkout, footage, tmp_path):
+    link(checkout)
+    lay_out_dvd(checkout, footage)
+    command = ['basicsr/train.py', '-opt', 'options/train_DBLRGAN.yml', '--auto_resume', '--force_yml', *SHORT]
+    command += ['path:pretrain_network_g=~', 'network_g:num_feat=16', 'train:total_iter=24', 'train:ema_decay=0.9']
+    command += ['val:val_freq=7', 'logger:save_checkpoint_freq=5']
+    run = checkout / 'experiments/DBLRGAN'
+    with open(tmp_path / 'output.txt', 'w') as log:
+        killed = subprocess.Popen([sys.executable, *command], cwd=checkout, stdout=log, stderr=log)
+        while not (run / 'training_states/10.state').exists():
+            assert killed.poll() is None, (tmp_path / 'output.txt').read_text()
+            time.sleep(2e-3)
+        killed.kill()
+        killed.wait()
+    assert not (run / 'training_states/24.state').exists()
+    resumed = run_python(*command, cwd=checkout)
+    assert resumed.returncode == 0 and 'Resuming training' in resumed.stderr, resumed.stderr
+    run.rename(tmp_path / 'resumed')
+    whole = run_python(*command, cwd=checkout)
+    assert whole.returncode == 0 and 'Resuming training' not in whole.stderr, whole.stderr
+    assert len(ending(run)) == 3 and ending(tmp_path / 'resumed') == ending(run)
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def write_json(path: Path, content: object) -> None:
     JSON has no infinity, which is the PSNR of equal frames, and no NaN: they are written as the strings ``"inf"`` and
     ``"nan"``, which ``float()`` reads.
     """
-    with whole_file(path) as partial:
+    with whole_file(path, sync=True) as partial:
         partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
 
 

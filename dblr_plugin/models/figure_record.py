@@ -8,6 +8,7 @@ from pathlib import Path
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import write_json
 
 __all__ = ['FigureRecord']
@@ -74,7 +75,10 @@ class FigureRecord:
         return [(*key, figures) for key, figures in validations.items()]
 
     def _entries(self) -> list[dict]:
-        return json.loads(self.path.read_text()) if self.path.exists() else []
+        try:
+            return json.loads(self.path.read_text()) if self.path.exists() else []
+        except ValueError as error:
+            raise DBLRError(f'{self.path}: damaged ({error}); mend it, or move it away') from error
 
     @master_only
     def _log(self, name: str, label: str, entry: dict, iteration: int | str, tb_logger: object | None) -> None:

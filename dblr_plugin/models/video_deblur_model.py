@@ -95,8 +95,9 @@ class VideoDeblurModel(SRModel):
         self.checkpoints = CheckpointFolder(
             self.opt['path']['models'], self.opt['path']['training_states'], self.opt['logger'].get('max_keep_ckpts')
         )
-        # an optimiser such as Adam keeps two numbers for each weight
-        self.checkpoints.check_space(3 * size_of(self._networks()))
+        if self.opt['rank'] == 0:  # the one that saves; other nodes need not have the folder
+            # an optimiser such as Adam keeps two numbers for each weight
+            self.checkpoints.check_space(3 * size_of(self._networks()))
         self.train_mode()
 
     def _step(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
@@ -299,11 +300,13 @@ class VideoDeblurModel(SRModel):
         self.record.resume(resume_state.get('best_metric_results', {}), self.iteration)
         # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
         resume_state['epoch'] = self.iteration // self.opt['iters_per_epoch']
-        self._make_latest()
+        self._tidy_checkpoints()
         self._validate_what_was_missed()
 
     @master_only
-    def _make_latest(self) -> None:
+    def _tidy_checkpoints(self) -> None:
+        """After a kill inside a save."""
+        self.checkpoints.remove_remains()
         self.checkpoints.make_latest(self.iteration, self._networks())
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 
 __all__ = ['ignore_in_worker', 'received', 'watch']
@@ -23,9 +24,22 @@ def received() -> int | None:
 
 
 def ignore_in_worker() -> None:
-    """A loader's worker lives until its process is done with it: Ctrl-C, sent to all, must not take it away."""
+    """A loader's worker lives until its process is done with it.
+
+    Ctrl-C, SLURM and systemd signal all processes of a run, and the last iteration needs its workers. Their own process
+    ends them with SIGTERM too, if they hang, so what counts is the sender; only sigwaitinfo tells it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent asks, or, once that is gone, anybody."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent == os.getppid():
+        pass
+    os._exit(0)  # torch reports any other code as a failure
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch.distributed as dist
 from basicsr.utils import check_resume
 
 from dblr_plugin.errors import DBLRError
@@ -24,7 +25,8 @@ def load_resume_state(opt: dict) -> dict | None:
         The state, on the CPU, or None to start anew.
 
     Raises:
-        DBLRError: If the state named by ``path.resume_state``, or a network that belongs to it, cannot be read.
+        DBLRError: If the state named by ``path.resume_state``, or a network that belongs to it, cannot be read, or if
+            the processes do not find the same one.
     """
     if opt['auto_resume']:
         state = _newest_state(opt)
@@ -35,10 +37,24 @@ def load_resume_state(opt: dict) -> dict | None:
         state = CheckpointFolder(opt['path']['models'], path.parent).read(int(path.stem), _networks(opt))
     else:
         return None
+    _agree(None if state is None else state['iter'], opt)
     if state is not None:
         check_resume(opt, state['iter'])
         opt['resume_iter'] = state['iter']
     return state
+
+
+def _agree(iteration: int | None, opt: dict) -> None:
+    """Refuses to train where only some of the nodes have the checkpoint, or an older one."""
+    if not opt['dist']:
+        return
+    found = [None] * opt['world_size']
+    dist.all_gather_object(found, iteration)
+    if len(set(found)) > 1:
+        raise DBLRError(
+            f'{opt["path"]["experiments_root"]}: the processes found checkpoints of different iterations ({found}); '
+            f'put it on a file system that all nodes share, or copy it to each of them'
+        )
 
 
 def _newest_state(opt: dict) -> dict | None:

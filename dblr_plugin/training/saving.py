@@ -98,6 +98,12 @@ class CheckpointFolder:
                 except OSError:  # a file system without hard links
                     shutil.copyfile(self.network_path(name, iteration), partial)
 
+    def remove_remains(self) -> None:
+        """Removes what a save left that was killed; no other run may be saving here."""
+        for folder in (self.models, self.states):
+            for path in folder.glob('.*.partial'):
+                path.unlink()
+
     def check_space(self, needed: int) -> None:
         """Refuses to begin where not even one checkpoint fits.
 

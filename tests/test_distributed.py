@@ -1,0 +1,223 @@
+"""Several processes and nodes: the same result, and no hang when one of them fails."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from processes import torchrun, write_options
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = Path(__file__).parents[1] / 'scripts'
+DIST_TRAIN = SCRIPTS / 'dist_train.sh'
+
+
+@pytest.fixture
+def options(gan_options: dict) -> dict:
+    """DBLRGAN with EMA, long enough to be stopped in the middle."""
+    gan_options['datasets']['train']['batch_size_per_gpu'] = 1
+    gan_options['train'] |= {'ema_decay': 0.9, 'total_iter': 30}
+    gan_options['val']['val_freq'] = 10
+    gan_options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 20, 'use_tb_logger': False}
+    return gan_options
+
+
+class Job:
+    """A command in a folder of its own, with what it prints in ``output.txt`` there."""
+
+    def __init__(self, folder: Path, *command: object, **env: str) -> None:
+        self.log = folder / 'output.txt'
+        with open(self.log, 'w') as log:
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                cwd=folder,
+                env={**os.environ, 'OMP_NUM_THREADS': '1', **env},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors='replace')
+
+    @property
+    def errors(self) -> set[str]:
+        """The errors that our processes gave."""
+        return {line.split('dblr: error: ')[1] for line in self.output.splitlines() if 'dblr: error: ' in line}
+
+    def until(self, pattern: str, within: float = 240) -> None:
+        """Waits until it has printed this."""
+        deadline = time.monotonic() + within
+        while not re.search(pattern, self.output):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.output
+            time.sleep(2e-3)
+
+    def ends(self, within: float = 240) -> int:
+        """Waits for the end; returns the exit code."""
+        return self.process.wait(within)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Job]]:
+    """Starts jobs, and ends what a failed test has left of them."""
+    jobs = []
+
+    def start_job(*args: object, **env: str) -> Job:
+        jobs.append(Job(*args, **env))
+        return jobs[-1]
+
+    yield start_job
+    for job in jobs:
+        if job.process.poll() is None:
+            job.process.terminate()
+            job.process.wait(60)
+
+
+def train_command(path: Path) -> list[object]:
+    return ['-m', 'dblr_plugin.train', '-opt', path]
+
+
+def results(folder: Path) -> dict[str, object]:
+    """The networks and figures that a run ends with."""
+    run = folder / 'experiments/gan'
+    networks = {path.name: torch.load(path) for path in run.glob('models/*_latest.pth')}
+    weights = {
+        f'{name} {group} {key}': value.tolist()
+        for name, groups in networks.items()
+        for group, content in groups.items()
+        for key, value in content.items()
+    }
+    return {**weights, 'figures': json.loads((run / 'metrics.json').read_text())}
+
+
+def different(one: dict[str, object], two: dict[str, object]) -> list[str]:
+    assert one.keys() == two.keys()
+    return [name for name, value in one.items() if two[name] != value]
+
+
+def folder(root: Path, name: str) -> Path:
+    (root / name).mkdir()
+    return root / name
+
+
+def free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
+    """Two of scripts/dist_train.sh, which share no folder; SIGTERM to torchrun, and the old launcher to go on.
+
+    The old one adds ``--local-rank=N`` to the arguments, its predecessors ``--local_rank=N``.
+    """
+    path = write_options(tmp_path / 'gan.yml', options)
+    whole = folder(tmp_path, 'whole')
+    job = start(whole, 'bash', DIST_TRAIN, 2, path, '--local_rank=0')
+    assert job.ends() == 0, job.output
+    expected = results(whole)
+
+    meeting = {'NNODES': '2', 'MASTER_ADDR': '127.0.0.1', 'PORT': str(free_port())}
+    nodes = [folder(tmp_path, rank) for rank in '01']
+    for job in [start(node, 'bash', DIST_TRAIN, 1, path, NODE_RANK=node.name, **meeting) for node in nodes]:
+        assert job.ends() == 0, job.output
+    assert not different(results(nodes[0]), expected)
+    again = ['bash', DIST_TRAIN, 1, path, '--auto_resume']
+    for job in [start(node, *again, NODE_RANK=node.name, **meeting) for node in nodes]:
+        assert job.ends() != 0
+        assert len(job.errors) == 1 and 'checkpoints of different iterations ([30, None])' in job.errors.pop()
+
+    stopped = folder(tmp_path, 'stopped')
+    job = start(stopped, sys.executable, *torchrun(2, *train_command(path)))
+    job.until(r'iter:\s+3,')
+    job.process.send_signal(signal.SIGTERM)
+    assert job.ends() != 0
+    iteration = int(re.search(r'Stopped and saved at iteration (\d+);', job.output).group(1))
+    assert 3 <= iteration < 20
+    assert (stopped / f'experiments/gan/training_states/{iteration}.state').exists()
+    launcher = 'launch' if importlib.util.find_spec('torch.distributed.launch') else 'run'
+    launch = ['-m', f'torch.distributed.{launcher}', '--nproc-per-node=2', f'--master-port={free_port()}']
+    job = start(stopped, sys.executable, *launch, *train_command(path), '--auto_resume')
+    assert job.ends() == 0, job.output
+    assert f'iter: {iteration}.' in job.output
+    assert not different(results(stopped), expected)
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'slurm_train.sh'])
+def test_scripts_say_how_they_are_used(script):
+    assert subprocess.run(['bash', '-n', SCRIPTS / script]).returncode == 0
+    result = subprocess.run(['bash', SCRIPTS / script], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith('usage: ')
+
+
+# ---------------------------------------------------------------------- failures
+
+
+def damage(path: Path) -> None:
+    """Leaves head and end of a PNG file, so that only decoding it can tell."""
+    content = bytearray(path.read_bytes())
+    content[60:-40] = bytes(len(content) - 100)
+    path.write_bytes(content)
+
+
+LOST = 'another process of this run has ended; the cause is in its own error, above or on its machine'
+
+
+def test_a_rank_that_fails_ends_all(options, footage, start, tmp_path):
+    """One rank comes to a frame that was damaged after the start, while the other waits for its gradients."""
+    shutil.copytree(footage / 'train', tmp_path / 'train')
+    roots = {'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt'}
+    options['datasets']['train'] |= {**roots, 'dataset_enlarge_ratio': 1000}
+    options['train']['total_iter'] = 10000
+    job = start(tmp_path, 'bash', DIST_TRAIN, 2, write_options(tmp_path / 'gan.yml', options))
+    job.until(r'iter:\s+3,')
+    damage(tmp_path / 'train/lq/a/00000000.png')
+    job.until('dblr: error: train/lq/a/00000000.png cannot be decoded')
+    assert job.ends(within=30) == 1
+    assert {'train/lq/a/00000000.png cannot be decoded as an image; replace it with an intact copy', LOST} == job.errors
+
+
+def ranks_of(agent: subprocess.Popen) -> list[int]:
+    """The processes that a torchrun has started."""
+    return [int(pid) for pid in Path(f'/proc/{agent.pid}/task/{agent.pid}/children').read_text().split()]
+
+
+def test_a_rank_that_hangs_ends_all(options, start, tmp_path):
+    """After ``dist_params.timeout``, and nobody else has to wait for torch's 30 minutes."""
+    options['dist_params'] = {'backend': 'nccl', 'port': 29500, 'timeout': 3}
+    options['datasets']['train']['dataset_enlarge_ratio'] = 1000
+    options['train']['total_iter'] = 10000
+    path = write_options(tmp_path / 'gan.yml', options)
+    job = start(tmp_path, sys.executable, *torchrun(2, *train_command(path)))
+    job.until(r'iter:\s+3,')
+    ranks = ranks_of(job.process)
+    os.kill(ranks[1], signal.SIGSTOP)
+    job.until('dblr: error: ')
+    assert len(job.errors) == 1 and 'wait for one that does not come' in job.errors.pop()
+    os.kill(ranks[1], signal.SIGKILL)  # torchrun itself would do it after 30 s
+    assert job.ends(within=30) == 1
+
+
+def test_a_loader_that_hangs_ends_the_run(options, footage, start, tmp_path):
+    """A frame becomes a pipe into which nobody writes: reading it takes for ever, as on a dead network drive."""
+    shutil.copytree(footage / 'train', tmp_path / 'train')
+    roots = {'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt'}
+    options['datasets']['train'] |= {**roots, 'num_worker_per_gpu': 1, 'timeout': 2, 'dataset_enlarge_ratio': 1000}
+    options['train']['total_iter'] = 10000
+    job = start(tmp_path, sys.executable, *train_command(write_options(tmp_path / 'gan.yml', options)))
+    job.until(r'iter:\s+3,')
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'pipe').replace(tmp_path / 'train/gt/a/00000003.png')
+    job.until('dblr: error: ')
+    assert job.ends(within=30) == 1
+    assert len(job.errors) == 1 and 'no batch came for 2 s' in job.errors.pop()

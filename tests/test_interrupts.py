@@ -1,0 +1,244 @@
+"""Kill it anywhere, it continues as if nothing had happened."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from processes import write_options
+from warm_python import Run, WarmPython
+
+from dblr_plugin.training.saving import CheckpointFolder, digest_of
+
+pytestmark = pytest.mark.slow
+
+KILLS = 30
+
+
+@pytest.fixture(scope='module')
+def warm() -> Iterator[WarmPython]:
+    process = WarmPython()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def options(gan_options: dict) -> dict:
+    """DBLRGAN with EMA and augmentation; saves and validates at different iterations."""
+    gan_options['datasets']['train'] |= {'batch_size_per_gpu': 2, 'use_rot': True}
+    gan_options['train'] |= {'ema_decay': 0.9, 'total_iter': 10}
+    gan_options['val']['val_freq'] = 3
+    gan_options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False}
+    return gan_options
+
+
+class Folder:
+    """Where a run works, and what it leaves."""
+
+    def __init__(self, root: Path, options: dict) -> None:
+        root.mkdir()
+        self.root = root
+        self.options = write_options(root / 'gan.yml', options)
+        self.run = root / 'experiments/gan'
+        self.checkpoints = CheckpointFolder(self.run / 'models', self.run / 'training_states')
+
+    def newest(self) -> int:
+        return max(self.checkpoints.iterations(), default=0)
+
+    def unfinished(self, since: float) -> list[Path]:
+        """Files that a run was writing, or is writing now; older ones are of runs before it."""
+        found = []
+        for path in self.run.rglob('.*.partial'):
+            with contextlib.suppress(FileNotFoundError):  # finished in this moment
+                found += [path] if path.stat().st_mtime >= since else []
+        return found
+
+    def results(self) -> dict[str, object]:
+        """All that a training is for: the last networks and state, the figures, the pictures."""
+        kept = [*self.run.glob('models/*_latest.pth'), *self.run.glob('visualization/**/*.png')]
+        results = {path.relative_to(self.run).as_posix(): path.read_bytes() for path in kept}
+        results['figures'] = json.loads((self.run / 'metrics.json').read_text())
+        # not its bytes: pickle writes a string that occurs twice in two ways
+        results['state'] = plain(torch.load(self.checkpoints.state_path(self.newest())))
+        return results
+
+
+def plain(content: object) -> object:
+    """Nested containers with lists in place of tensors, which == compares bit by bit."""
+    if isinstance(content, torch.Tensor):
+        return content.dtype, content.tolist()
+    if isinstance(content, dict):
+        return {key: plain(value) for key, value in content.items()}
+    return [plain(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def uninterrupted(warm: WarmPython, folder: Folder) -> dict[str, object]:
+    run = warm.train(folder.options, folder.root)
+    assert run.wait() == 0, run.output
+    return folder.results()
+
+
+def assert_same(results: dict[str, object], expected: dict[str, object]) -> None:
+    assert results.keys() == expected.keys()
+    assert not [name for name, content in expected.items() if results[name] != content]
+
+
+# ---------------------------------------------------------------------- kill -9
+
+
+def moments(rng: random.Random) -> list[str]:
+    """Kinds of moments to kill at: in a save, before training has begun, or any; in the beginning there is no save."""
+    kinds = ['save'] * 11 + ['start'] * 3 + ['any'] * (KILLS - 15)
+    rng.shuffle(kinds)
+    return ['any', *kinds]
+
+
+def reach(moment: str, run: Run, folder: Folder, rng: random.Random, start_up: float) -> bool:
+    """Waits for a moment of that kind; False if the run has ended before."""
+    began = time.time()
+    if moment == 'start':
+        time.sleep(rng.uniform(0, start_up))
+        return True
+    goal = max(folder.newest() + 2 * rng.choice((0, 1, 1, 2)), 4)
+    if not run.until(lambda: 'Start training' in run.output) or not run.until(lambda: folder.newest() >= goal):
+        return False
+    if moment == 'save' and not run.until(lambda: folder.unfinished(began)):
+        return False
+    time.sleep(rng.uniform(0, 0.01 if moment == 'save' else 0.15))  # a save takes that long, and two iterations
+    return True
+
+
+def check_checkpoints(folder: Folder) -> None:
+    """What a process that was killed leaves: complete pairs, and ``latest`` networks that belong to one of them."""
+    digests = {'net_g': set(), 'net_d': set()}
+    for iteration in folder.checkpoints.iterations():
+        state = folder.checkpoints.read(iteration, list(digests))
+        for name in digests:
+            digests[name].add(state['networks'][name])
+    for name in digests:
+        assert digest_of(folder.checkpoints.network_path(name, 'latest')) in digests[name]
+
+
+def test_thirty_kills_change_nothing(options, warm, tmp_path):
+    options['train']['total_iter'] = 100
+    options['logger']['max_keep_ckpts'] = 3
+    options['val']['val_freq'] = 5
+    expected = uninterrupted(warm, Folder(tmp_path / 'whole', options))
+    folder = Folder(tmp_path / 'killed', options)
+    rng = random.Random(0)
+    start_up, in_saves, progress = 1.0, 0, []
+    for moment in moments(rng):
+        before, began = folder.newest(), time.time()
+        run = warm.train(folder.options, folder.root, '--auto_resume')
+        assert reach(moment, run, folder, rng, start_up), run.output
+        assert run.kill() == -signal.SIGKILL
+        if moment == 'start':
+            start_up = time.time() - began
+        assert 'skipping' not in run.output
+        assert f'iter: {before}\n' in run.output or 'Start training' not in run.output
+        check_checkpoints(folder)
+        in_saves += bool(folder.unfinished(began))
+        progress.append(folder.newest() - before)
+    assert sum(done > 0 for done in progress) > KILLS / 2
+    assert in_saves >= 3
+    run = warm.train(folder.options, folder.root, '--auto_resume')
+    assert run.wait() == 0, run.output
+    assert_same(folder.results(), expected)
+    assert folder.checkpoints.iterations() == [96, 98, 100]
+    names = {f'net_{net}_{at}.pth' for net in 'gd' for at in (96, 98, 100, 'latest')}
+    assert {path.name for path in (folder.run / 'models').iterdir()} == names
+
+
+# ---------------------------------------------------------------------- signals
+
+
+class Command:
+    """``python -m dblr_plugin.train`` in a process group of its own, as a shell starts it."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.log = folder.root / 'command.txt'
+        command = [sys.executable, '-m', 'dblr_plugin.train', '-opt', str(folder.options)]
+        with open(self.log, 'w') as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder.root,
+                env={**os.environ, 'OMP_NUM_THREADS': '1'},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def until(self, pattern: str) -> None:
+        """Waits until it has printed this."""
+        while not re.search(pattern, self.output):
+            assert self.process.poll() is None, self.output
+            time.sleep(2e-3)
+
+    def stopped_at(self) -> int:
+        """The iteration at which it says to have stopped."""
+        return int(re.search(r'Stopped and saved at iteration (\d+); --auto_resume', self.output).group(1))
+
+
+def test_ctrl_c_reaches_the_loaders_workers_too(options, warm, tmp_path):
+    options['train']['total_iter'] = 20
+    options['datasets']['train'] |= {'num_worker_per_gpu': 2, 'persistent_workers': True}
+    expected = uninterrupted(warm, Folder(tmp_path / 'whole', options))
+    folder = Folder(tmp_path / 'stopped', options)
+    command = Command(folder)
+    command.until(r'iter:\s+3,')
+    for _ in range(2):  # people press it again
+        os.killpg(command.process.pid, signal.SIGINT)
+    assert command.process.wait(60) == 128 + signal.SIGINT
+    assert 3 <= command.stopped_at() == folder.newest() < 20
+    assert 'stopping after this iteration' in command.output and 'Traceback' not in command.output
+    run = warm.train(folder.options, folder.root, '--auto_resume')
+    assert run.wait() == 0, run.output
+    assert f'iter: {command.stopped_at()}.' in run.output
+    assert_same(folder.results(), expected)
+
+
+@pytest.fixture
+def large_footage(footage, tmp_path) -> Path:
+    """Frames that take a while to restore."""
+    root = shutil.copytree(footage / 'val', tmp_path / 'large')
+    for path in root.rglob('*.png'):
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (144, 144)))
+    return root
+
+
+def test_a_validation_cut_short_is_made_up_for(options, large_footage, warm, tmp_path):
+    """SIGTERM to all processes, as SLURM sends it, in the second of two sets; only that one is validated again."""
+    second = {**options['datasets']['val'], 'name': 'W'}
+    second |= {f'dataroot_{side}': str(large_footage / side) for side in ('lq', 'gt')}
+    options['datasets']['val_2'] = second
+    options['datasets']['train']['num_worker_per_gpu'] = 1
+    options['train']['total_iter'] = 7
+    options['val']['pbar'] = True
+    expected = uninterrupted(warm, Folder(tmp_path / 'whole', options))
+    folder = Folder(tmp_path / 'stopped', options)
+    command = Command(folder)
+    command.until('Test W: ')
+    os.killpg(command.process.pid, signal.SIGTERM)
+    assert command.process.wait(60) == 128 + signal.SIGTERM
+    assert command.stopped_at() == folder.newest() == 3  # which is no iteration to save at
+    figures = json.loads((folder.run / 'metrics.json').read_text())
+    assert [(entry['dataset'], entry['iter']) for entry in figures] == [('V', 3)]
+    run = warm.train(folder.options, folder.root, '--auto_resume')
+    assert run.wait() == 0, run.output
+    assert run.output.index('Validation W') < run.output.index('Start training') < run.output.index('Validation V')
+    assert_same(folder.results(), expected)
