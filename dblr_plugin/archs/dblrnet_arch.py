@@ -78,8 +78,9 @@ class DBLRNet(nn.Module):
         num_block: Residual blocks (14 in the paper).
         groups: Groups of L2's convolution; must divide 16 and ``num_feat``.
         tail_conv: Whether L31-L32 stand between the last block and the long skip.
-        single: Repeats the middle frame instead of using its neighbours (the paper's "single" variant).
-        input_skip: Adds the middle frame to the output and starts from the identity. Off is the paper.
+        single: Repeats the restored frame instead of using its neighbours (the paper's "single" variant).
+        input_skip: Adds the blurry frame to the output and starts from the identity. Off is the paper.
+        causal: Restores the last frame of a window, for live use, instead of the middle one (the paper).
         init_std: Standard deviation of normally distributed initial weights (0.01 is published);
             without it PyTorch's default initialisation is used.
 
@@ -100,6 +101,7 @@ class DBLRNet(nn.Module):
         tail_conv: bool = True,
         single: bool = False,
         input_skip: bool = False,
+        causal: bool = False,
         init_std: float | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +114,7 @@ class DBLRNet(nn.Module):
         self.num_frame = num_frame
         self.single = single
         self.input_skip = input_skip
+        self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
         self.conv_l1 = TimeStackedConv(num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat, num_frame - 2, groups)
         blocks = [ResidualBlock(num_feat) for _ in range(num_block)]
@@ -136,7 +139,7 @@ class DBLRNet(nn.Module):
             nn.init.zeros_(self.reconstruction[-1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restores the middle frame of each window.
+        """Restores one frame of each window, the middle one unless ``causal``.
 
         Args:
             x: ``(b, num_frame, num_in_ch, h, w)``, any h and w.
@@ -149,30 +152,32 @@ class DBLRNet(nn.Module):
         """
         if x.dim() != 5 or x.shape[1] != self.num_frame:
             raise ValueError(f'DBLRNet expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
-        middle = x[:, self.num_frame // 2]
+        blurry = x[:, self.restored]
         if self.single:
-            x = middle.unsqueeze(1).expand_as(x)
+            x = blurry.unsqueeze(1).expand_as(x)
         maps = F.relu(self.conv_l1(x.transpose(1, 2)))
         feat = F.relu(self.conv_l2(maps)).squeeze(2)
         out = self.reconstruction(feat + self.body(feat))
-        return out + middle if self.input_skip else out
+        return out + blurry if self.input_skip else out
 
 
 @ARCH_REGISTRY.register()
 class MiddleFrame(nn.Module):
-    """Returns the middle frame of each window unchanged: the blurry input, measured like any method.
+    """Returns the frame that others restore unchanged: the blurry input, measured like any method.
 
     Args:
         num_in_ch: Channels of one frame.
+        causal: Whether that is the last frame of a window, not the middle one.
     """
 
-    def __init__(self, num_in_ch: int = 3) -> None:
+    def __init__(self, num_in_ch: int = 3, causal: bool = False) -> None:
         super().__init__()
         self.num_in_ch = num_in_ch
+        self.causal = causal
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b, t, c, h, w)`` to ``(b, c, h, w)``."""
-        return x[:, x.shape[1] // 2]
+        return x[:, -1 if self.causal else x.shape[1] // 2]
 
 
 def rename_simdeblur_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:

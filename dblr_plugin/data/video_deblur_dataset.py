@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs, raise_faults
 from dblr_plugin.data.frames import flip, to_tensor
-from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
+from dblr_plugin.data.options import label, num_frame_of, positive_int, reach_of, require_unit_scale, required
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
@@ -33,6 +33,7 @@ class VideoDeblurDataset(Dataset):
             meta_info_file (str, optional): List of the clips to use; without it, all.
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
+            causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
             gt_size (int): Side of the square crop, in pixels.
             y_only (bool): Read brightness alone, for a network of one channel; faster with JPEG, whose own Y is read
                 then, 60 dB and more from the Y of its RGB, and exact with all others. Default: False.
@@ -54,14 +55,15 @@ class VideoDeblurDataset(Dataset):
         require_unit_scale(opt)
         self.num_frame = num_frame_of(opt)
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
+        self.causal = bool(opt.get('causal', False))
         self.y_only = bool(opt.get('y_only', False))
         self.intervals = _intervals(opt)
         self.lq_store = open_store(required(opt, 'dataroot_lq'), opt.get('io_backend'))
         self.gt_store = open_store(required(opt, 'dataroot_gt'), opt.get('io_backend'))
         self.clips = index_pairs(self.lq_store, self.gt_store, opt.get('meta_info_file'))
         self._check_extent()
-        reach = self.num_frame // 2 * min(self.intervals)
-        self.centres = [(clip, i) for clip in self.clips for i in range(reach, len(clip.frames) - reach)]
+        before, after = (reach * min(self.intervals) for reach in reach_of(self.num_frame, self.causal))
+        self.centres = [(clip, i) for clip in self.clips for i in range(before, len(clip.frames) - after)]
         _check_batch(opt, len(self.centres))
 
     def __len__(self) -> int:
@@ -73,8 +75,8 @@ class VideoDeblurDataset(Dataset):
         Returns:
             lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in
                 [16/255, 235/255], (num_frame, 1, gt_size, gt_size).
-            gt: The same for the centre frame, without the first dimension.
-            key: ``clip/frame`` of the centre.
+            gt: The same for the frame to restore, without the first dimension.
+            key: ``clip/frame`` of that frame.
         """
         clip, centre = self.centres[index]
         # without our sampler torch's seed serves: BasicSR's worker_init_fn seeds `random` alike in every epoch
@@ -95,10 +97,13 @@ class VideoDeblurDataset(Dataset):
 
     def _window(self, rng: random.Random, clip: ClipPair, centre: int) -> list[int]:
         """Draws the indices of the window's frames, in order or reversed."""
-        half = self.num_frame // 2
-        room = min(centre, len(clip.frames) - 1 - centre)
-        interval = rng.choice([interval for interval in self.intervals if half * interval <= room])
-        window = [centre + offset * interval for offset in range(-half, half + 1)]
+        before, after = reach_of(self.num_frame, self.causal)
+        behind = len(clip.frames) - 1 - centre
+        fitting = [
+            interval for interval in self.intervals if before * interval <= centre and after * interval <= behind
+        ]
+        interval = rng.choice(fitting)
+        window = [centre + offset * interval for offset in range(-before, after + 1)]
         return window[::-1] if self._coin(rng, 'random_reverse') else window
 
     def _coin(self, rng: random.Random, key: str) -> bool:

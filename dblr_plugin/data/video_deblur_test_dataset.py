@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.frames import FrameCache, to_planes, unit_range
-from dblr_plugin.data.options import label, num_frame_of, require_unit_scale, required
+from dblr_plugin.data.options import label, num_frame_of, reach_of, require_unit_scale, required
 from dblr_plugin.data.store import FrameStore, open_store
 from dblr_plugin.errors import DBLRError, nearest
 
@@ -22,16 +22,19 @@ __all__ = ['VideoDeblurTestDataset', 'window_indices']
 PADDINGS = ('replicate', 'reflection', 'reflection_circle', 'circle')
 
 
-def window_indices(centre: int, length: int, num_frame: int, padding: str) -> list[int]:
+def window_indices(centre: int, length: int, num_frame: int, padding: str, causal: bool = False) -> list[int]:
     """Returns the indices of the window around ``centre``, padded as BasicSR pads at a clip's ends.
 
-    In clips shorter than the window, where BasicSR's indices leave the clip, they are clamped into it.
+    In clips shorter than the window, where BasicSR's indices leave the clip, they are clamped into it. A causal window
+    ends with ``centre``, and its first frame stands for those before it.
 
     >>> window_indices(0, 100, 5, 'reflection')
     [2, 1, 0, 1, 2]
     >>> window_indices(0, 2, 5, 'reflection')
     [1, 1, 0, 1, 0]
     """
+    if causal:
+        return [max(centre - distance, 0) for distance in reversed(range(num_frame))]
     indices = generate_frame_indices(centre, length, num_frame, padding)
     return [min(max(index, 0), length - 1) for index in indices]
 
@@ -49,6 +52,7 @@ class VideoDeblurTestDataset(Dataset):
             meta_info_file (str, optional): List of the clips to use; without it, all.
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
+            causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
             padding (str): What stands for the frames beyond a clip's ends: replicate (the default), reflection,
                 reflection_circle or circle.
             scale (int, optional): Must be 1.
@@ -69,6 +73,7 @@ class VideoDeblurTestDataset(Dataset):
         if opt.get('y_only'):
             raise DBLRError(f'{label(opt)}: y_only is for training alone, as the Y of JPEG is not exact; remove it')
         self.num_frame = num_frame_of(opt)
+        self.causal = bool(opt.get('causal', False))
         self.padding = opt.get('padding', 'replicate')
         if self.padding not in PADDINGS:
             hint = nearest(self.padding, PADDINGS)
@@ -95,7 +100,7 @@ class VideoDeblurTestDataset(Dataset):
             folder, idx, border, lq_path: The sample's entries of ``data_info``.
         """
         clip, centre = self._positions[index]
-        window = window_indices(centre, len(clip.frames), self.num_frame, self.padding)
+        window = window_indices(centre, len(clip.frames), self.num_frame, self.padding, self.causal)
         sample = {'lq': unit_range([self._read_lq(clip.name, clip.frames[i]) for i in window])}
         if self.gt_store is not None:
             sample['gt'] = unit_range([_read_planes(self.gt_store, clip.name, clip.frames[centre])])[0]
@@ -103,10 +108,10 @@ class VideoDeblurTestDataset(Dataset):
 
     def _add(self, clip: ClipPair) -> None:
         """Appends one clip's samples to ``data_info``."""
-        count, half = len(clip.frames), self.num_frame // 2
+        count, (before, after) = len(clip.frames), reach_of(self.num_frame, self.causal)
         self.data_info['folder'] += [clip.name] * count
         self.data_info['idx'] += [f'{i}/{count}' for i in range(count)]
-        self.data_info['border'] += [int(i < half or i >= count - half) for i in range(count)]
+        self.data_info['border'] += [int(i < before or i >= count - after) for i in range(count)]
         self.data_info['lq_path'] += [self.lq_store.where(clip.name, frame) for frame in clip.frames]
         if self.gt_store is not None:
             self.data_info['gt_path'] += [self.gt_store.where(clip.name, frame) for frame in clip.frames]

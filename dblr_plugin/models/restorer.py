@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dblr_plugin.errors import DBLRError
@@ -33,29 +35,44 @@ def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
 
 
 class FrameRestorer:
-    """Restores the middle frame of RGB windows.
+    """Restores one frame of RGB windows: the middle one, or the last of causal windows.
 
-    A one-channel network restores Y, and the blurry middle frame keeps its Cb and Cr (the paper).
+    A one-channel network restores Y, and the blurry frame keeps its Cb and Cr (the paper).
 
     Args:
         net: ``(b, t, num_in_ch, h, w)`` to ``(b, num_in_ch, h, w)``.
         num_in_ch: 1 (Y) or 3 (RGB).
         size_multiple: The network needs h and w to be multiples of this; frames are padded and cut back.
+        causal: Whether the last frame of a window is restored.
     """
 
-    def __init__(self, net: nn.Module, num_in_ch: int, size_multiple: int = 1) -> None:
+    def __init__(
+        self, net: Callable[[Tensor], Tensor], num_in_ch: int, size_multiple: int = 1, causal: bool = False
+    ) -> None:
         self.net = net
         self.num_in_ch = num_in_ch
         self.size_multiple = size_multiple
+        self.causal = causal
 
-    @torch.no_grad()
     def __call__(self, window: Tensor) -> Tensor:
         """``(b, t, 3, h, w)`` RGB in [0, 1] to ``(b, 3, h, w)``, not clipped."""
+        blurry = window[:, -1 if self.causal else window.shape[1] // 2]
+        return self.restore(to_network_colour(window, self.num_in_ch), blurry)
+
+    @torch.no_grad()
+    def restore(self, window: Tensor, blurry: Tensor) -> Tensor:
+        """Restores a window that has the network's colour already.
+
+        Args:
+            window: ``(b, t, num_in_ch, h, w)``.
+            blurry: The frame to restore, RGB ``(b, 3, h, w)`` in [0, 1].
+
+        Returns:
+            ``(b, 3, h, w)``, not clipped.
+        """
         h, w = window.shape[-2:]
-        out = self.net(self._pad(to_network_colour(window, self.num_in_ch)))[..., :h, :w].to(window.dtype)
-        if self.num_in_ch == 1:
-            return replace_y(window[:, window.shape[1] // 2], out)
-        return out
+        out = self.net(self._pad(window))[..., :h, :w].to(blurry.dtype)
+        return replace_y(blurry, out) if self.num_in_ch == 1 else out
 
     def _pad(self, window: Tensor) -> Tensor:
         h, w = window.shape[-2:]

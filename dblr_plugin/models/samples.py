@@ -32,6 +32,7 @@ class SampleStrips:
     def begin(self, dataset: Dataset) -> Callable[[dict, np.ndarray], None]:
         """Starts a validation; the returned function takes each sample and its restored frame, uint8 BGR."""
         self.name = dataset.opt['name']
+        self.causal = getattr(dataset, 'causal', False)
         self.strips: dict[str, np.ndarray] = {}
         return self._take
 
@@ -39,8 +40,8 @@ class SampleStrips:
         index, count = (int(number) for number in sample['idx'].split('/'))
         if index != count // 2:
             return
-        middle = sample['lq'].shape[0] // 2
-        frames = [tensor2img(sample['lq'][middle]), image]
+        restored = -1 if self.causal else sample['lq'].shape[0] // 2
+        frames = [tensor2img(sample['lq'][restored]), image]
         if 'gt' in sample:
             frames.append(tensor2img(sample['gt']))
         self.strips[f'{sample["folder"]}_{Path(sample["lq_path"]).stem}'] = np.hstack([self._cut(f) for f in frames])

@@ -40,7 +40,7 @@ __all__ = ['VideoDeblurModel', 'network_argument']
 
 @MODEL_REGISTRY.register()
 class VideoDeblurModel(SRModel):
-    """Restores the middle frame of RGB windows; works for DBLRNet, DBN, EDVR and their like.
+    """Restores one frame of RGB windows; works for DBLRNet, DBN, EDVR and their like.
 
     A network with ``num_in_ch: 1`` is trained on Y and keeps the blurry frame's colour, one with 3 on RGB.
 
@@ -276,7 +276,8 @@ class VideoDeblurModel(SRModel):
         weights = {'params': self.net_g}
         if hasattr(self, 'net_g_ema'):
             weights['params_ema'] = self.net_g_ema
-        return {'net_g': {key: self._weights(net) for key, net in weights.items()}}
+        # with the network's options, whoever has the file needs no option file to use it
+        return {'net_g': {key: self._weights(net) for key, net in weights.items()} | {'network': self.opt['network_g']}}
 
     def _weights(self, net: nn.Module) -> dict[str, Tensor]:
         return {k: v.cpu().contiguous() for k, v in self.get_bare_model(net).state_dict().items()}
@@ -325,7 +326,8 @@ class VideoDeblurModel(SRModel):
         """The current network (EMA's where there is one) as a restorer of RGB windows, in evaluation mode."""
         net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g)).eval()
         self._share_buffers(net)
-        return FrameRestorer(net, self.num_in_ch, self.opt['val'].get('pad_multiple', 1))
+        causal = network_argument(self.opt['network_g'], 'causal', False)
+        return FrameRestorer(net, self.num_in_ch, self.opt['val'].get('pad_multiple', 1), causal)
 
     def _share_buffers(self, net: nn.Module) -> None:
         """Gives all processes the first one's BatchNorm statistics, so that figures do not depend on who measured."""

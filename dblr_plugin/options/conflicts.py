@@ -30,6 +30,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     """
     yield from _networks(opt)
     yield from _windows(opt)
+    yield from _placement(opt)
     yield from _names(opt)
     yield from _protocol(opt)
     if is_train:
@@ -81,6 +82,22 @@ def _windows(opt: dict) -> Iterator[Conflict]:
                 f'datasets.{name}.num_frame',
                 f'is {given}, but network_g takes windows of {frames} frames; set both alike',
             )
+
+
+def _placement(opt: dict) -> Iterator[Conflict]:
+    """Which frame of a window is restored: data sets and network must mean the same one."""
+    network = opt['network_g']
+    last = network_argument(network, 'num_frame', 5) - 1
+    causal = bool(network_argument(network, 'causal', network.get('center_frame_idx') == last))
+    for name, dataset in opt['datasets'].items():
+        trail = f'datasets.{name}'
+        if bool(dataset.get('causal', False)) != causal:
+            is_set = 'true' if dataset.get('causal') else 'false'
+            yield f'{trail}.causal', f'is {is_set}, unlike network_g; set both alike (EDVR: center_frame_idx: {last})'
+        if causal and dataset.get('random_reverse'):
+            yield f'{trail}.random_reverse', 'would put another frame at the end of causal windows; set it to false'
+        if causal and dataset.get('padding', 'replicate') != 'replicate':
+            yield f'{trail}.padding', f'is {dataset["padding"]}, and causal windows are padded by replicate; remove it'
 
 
 def _names(opt: dict) -> Iterator[Conflict]:

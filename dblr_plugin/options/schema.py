@@ -53,6 +53,7 @@ class _DataSet(TypedDict, total=False):
     meta_info_file: str | None
     io_backend: IoBackend | None
     num_frame: Odd
+    causal: bool  # windows end with the frame to restore
     scale: Literal[1]
     pin_memory: bool
 

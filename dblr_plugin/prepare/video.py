@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import manifest, tree
-from dblr_plugin.prepare.cuts import find_shots, thumbnails
 from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
 from dblr_plugin.prepare.exposures import frame_paths, make_clips
 from dblr_plugin.prepare.footage import Footage, find_footage

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from basicsr.data import build_dataset
 from basicsr.models import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_video_deblur_model import batch, parsed, snapshot, train, val_loader
@@ -169,3 +170,44 @@ def test_strips_show_input_output_and_truth(train_options, tmp_path):
     events = EventAccumulator(str(tmp_path / 'tb')).Reload()
     image = events.Images('samples/V/v_00000003')[0]
     assert (image.width, image.height, image.step) == (3 * 48, 48, 7)
+
+
+class TestCausal:
+    def options(self, train_options: dict) -> dict:
+        train_options['network_g'] |= {'causal': True}
+        for dataset in train_options['datasets'].values():
+            dataset['causal'] = True
+        return train_options
+
+    def test_only_past_frames_are_seen(self, train_options, tmp_path):
+        """The truth is that of a window's last frame, in training and in validation."""
+        options = parsed(self.options(train_options), tmp_path)
+        train_set, val_set = (build_dataset(options['datasets'][phase]) for phase in ('train', 'val'))
+        assert len(train_set) == 2 * (8 - 4)  # each frame with four before it
+        assert sorted(train_set[i]['key'] for i in range(4)) == [f'a/{i:08d}' for i in range(4, 8)]
+        assert len(val_set) == 12
+        shown = [sample['lq'] for sample in (val_set[i] for i in range(6))]
+        for later, earlier in zip(shown[1:], shown, strict=False):
+            assert torch.equal(later[:-1], earlier[1:])  # one frame further, and the newest comes last
+        assert all(torch.equal(shown[0][0], frame) for frame in shown[0])  # the first frame stands for those before it
+
+    def test_identity_returns_the_last_frame(self, train_options, tmp_path):
+        options = self.options(train_options)
+        options['network_g'] = {'type': 'MiddleFrame', 'causal': True}
+        model = build_model(parsed(options | {'is_train': False}, tmp_path) | {'is_train': False})
+        window = torch.rand(1, 5, 3, 16, 16)
+        assert torch.equal(model.restorer()(window), window[:, -1])
+
+    def test_trains_from_the_identity(self, train_options, tmp_path):
+        model, log = trained(self.options(train_options), tmp_path, 2)
+        window = torch.rand(1, 5, 3, 16, 16)
+        start = build_model(parsed(self.options(train_options), tmp_path / 'new'))
+        torch.testing.assert_close(start.restorer()(window), window[:, -1])
+        assert log['grad_g'] > 0
+
+
+def test_checkpoints_say_of_which_network_they_are(train_options, tmp_path):
+    model, _ = trained(train_options, tmp_path, 1)
+    model.save(0, 1)
+    content = torch.load(tmp_path / 'net/models/net_g_1.pth', weights_only=True)
+    assert content['network'] == train_options['network_g'] and content['network']['type'] == 'DBLRNet'

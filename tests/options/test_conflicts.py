@@ -9,6 +9,10 @@ from processes import write_options
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.options import check_option_file, check_options
 
+_CAUSAL = {
+    f'{section}.causal': True for section in ('network_g', *(f'datasets.{d}' for d in ('train', 'val', 'val_2')))
+}
+
 
 @pytest.mark.parametrize(('changes', 'at', 'message'), [
     ({'datasets.train.y_only': True, 'network_g.num_in_ch': 3, 'network_g.num_out_ch': 3, 'network_d.num_in_ch': 3},
@@ -20,6 +24,10 @@ from dblr_plugin.options import check_option_file, check_options
     ({'network_g.groups': 3}, 'network_g', 'cannot be built: groups must divide 16'),
     ({'network_g.num_frame': 3}, 'datasets.train', 'num_frame is 5, but network_g takes windows of 3 frames'),
     ({'datasets.val.num_frame': 7}, 'datasets.val.num_frame', 'is 7, but network_g takes windows of 5'),
+    ({'datasets.val.causal': True}, 'datasets.val.causal', 'is true, unlike network_g; set both alike'),
+    ({'network_g.causal': True}, 'datasets.train', 'causal is false, unlike network_g; set both alike'),
+    (_CAUSAL | {'datasets.train.random_reverse': True}, 'datasets.train.random_reverse', 'set it to false'),
+    (_CAUSAL | {'datasets.val.padding': 'circle'}, 'datasets.val.padding', 'causal windows are padded by replicate'),
     ({'datasets.val_2.name': 'V'}, 'datasets.val_2.name', "is 'V', as that of datasets.val; give it one of its own"),
     ({'datasets.val.type': 'VideoDeblurDataset'}, 'datasets.val.type', 'write VideoDeblurTestDataset'),
     ({'datasets.train.type': 'VideoDeblurTestDataset'}, 'datasets.train.type', 'write VideoDeblurDataset'),
@@ -70,6 +78,7 @@ def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message
     {'network_g': {'type': 'EDVR', 'hr_in': True}, 'network_d.num_in_ch': 3, 'val.pad_multiple': 16},
     {'datasets.train.prefetch_mode': 'cuda', 'datasets.train.pin_memory': True},
     {'logger.wandb': {'project': 'p'}},
+    {f'datasets.{phase}.causal': True for phase in ('train', 'val')} | {'network_g.causal': True},
 ])  # fmt: skip
 def test_possible_ones_pass(gan_options, tmp_path, changes):
     for trail, value in changes.items():

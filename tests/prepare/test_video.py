@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
+from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.data.light import to_light
 from dblr_plugin.data.synthesis import blur_frames
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import LMDB, Recipe, prepare_video
-from dblr_plugin.prepare.cuts import find_shots, thumbnails
 from dblr_plugin.prepare.exposures import Exposure, blurry_frame
 from dblr_plugin.prepare.footage import find_footage
 from dblr_plugin.prepare.in_between import in_betweens

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dblr_plugin.data.cuts import find_shots
 from dblr_plugin.prepare import Recipe, dvd, gopro, prepare_video, reds
-from dblr_plugin.prepare.cuts import find_shots
 from dblr_plugin.prepare.exposures import exposures
 from dblr_plugin.prepare.recipe import split
 
