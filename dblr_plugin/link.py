@@ -81,7 +81,9 @@ def link(checkout: str | Path) -> list[Path]:
     if (root / _MANIFEST).exists():
         raise DBLRError(f'{root} is linked already; run dblr link --unlink first to write the files anew')
     files = _contents(root)
-    taken = [str(name) for name in files if (root / name).exists()]
+    folders = {str(Path(name).parent) for name in files}
+    taken = [name for name in files if (root / name).exists()]
+    taken += sorted(name for name in folders if (root / name).exists() and not (root / name).is_dir())
     if taken:
         raise DBLRError(f'{root} has files of these names already: {", ".join(taken)}; move them away')
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -106,7 +108,7 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
     if not (root / _MANIFEST).exists():
         raise DBLRError(f'{root} is not linked: there is no {_MANIFEST}')
     removed, kept = [], []
-    for name, digest in json.loads((root / _MANIFEST).read_text()).items():
+    for name, digest in _read_manifest(root / _MANIFEST).items():
         path = root / name
         if not path.exists():
             continue
@@ -119,6 +121,16 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
         _remove_if_empty(folder)
     (root / _MANIFEST).unlink()
     return removed, kept
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        manifest = error
+    if not isinstance(manifest, dict):
+        raise DBLRError(f'{path} is damaged; remove it and the files that say that `dblr link` wrote them')
+    return manifest
 
 
 def _checkout(path: str | Path) -> Path:
@@ -135,9 +147,16 @@ def _contents(root: Path) -> dict[str, bytes]:
         'basicsr/basicsr/__init__.py': _PATH_SHIM,
     }
     if not (root / 'basicsr' / 'version.py').exists():
-        files['basicsr/version.py'] = _version_file((root / 'VERSION').read_text().strip())
+        files['basicsr/version.py'] = _version_file(_read_version(root / 'VERSION'))
     contents = {name: text.encode() for name, text in files.items()}
     return contents | {f'options/{path.name}': path.read_bytes() for path in option_files()}
+
+
+def _read_version(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8').strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DBLRError(f'{path} cannot be read as text ({error}); restore it') from error
 
 
 def _version_file(version: str) -> str:

@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
     protocols = choose_protocols(args.protocol or 'basicsr')
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
+    if args.json is not None and args.json.is_dir():
+        raise DBLRError(f'--json: {args.json} is a folder; name a file')
     entries = evaluate(args.results, args.truth, protocols)
     for entry in entries:
         print(f'\n{format_table(entry)}')

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO
 
 import cv2
@@ -11,7 +14,18 @@ from PIL import Image
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['IMAGE_SUFFIXES', 'TAIL_BYTES', 'decode', 'header_size', 'is_image', 'is_whole', 'looks_whole', 'natural']
+__all__ = [
+    'IMAGE_SUFFIXES',
+    'TAIL_BYTES',
+    'decode',
+    'header_size',
+    'is_image',
+    'is_whole',
+    'looks_whole',
+    'natural',
+    'opened',
+    'refuse_undecodable',
+]
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 TAIL_BYTES = 1024
@@ -27,6 +41,23 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
 
 
+def refuse_undecodable(folder: Path, names: Iterable[str]) -> None:
+    """Raises DBLRError for a name in ``folder`` that is no UTF-8: keys, lists and logs could not hold it."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DBLRError(f'{folder} holds {os.fsencode(name)!r}, whose name is not UTF-8; rename it') from error
+
+
+def opened(path: Path) -> BinaryIO:
+    """Opens an image file for reading; raises DBLRError where that fails."""
+    try:
+        return open(path, 'rb')
+    except OSError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); restore it') from error
+
+
 def decode(data: bytes | memoryview, where: str) -> np.ndarray:
     """Decodes one encoded image; ``where`` names it in messages.
 
@@ -39,7 +70,10 @@ def decode(data: bytes | memoryview, where: str) -> np.ndarray:
         DBLRError: The bytes are empty or no image.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    except cv2.error:  # a header that asks for more pixels than OpenCV allows
+        image = None
     if image is None:
         reason = 'cannot be decoded as an image' if len(data) else 'is empty'
         raise DBLRError(f'{where} {reason}; replace it with an intact copy')

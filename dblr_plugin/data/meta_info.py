@@ -12,8 +12,9 @@ from dblr_plugin.errors import DBLRError
 __all__ = ['ListedClip', 'read_clip_list', 'read_lmdb_meta']
 
 # names may contain spaces: both patterns are anchored at the figures that end a line
-_CLIP_LINE = re.compile(r'(?P<clip>\S.*?) +(?P<count>\d+) +\((?P<h>\d+), ?(?P<w>\d+), ?\d+\)')
-_FRAME_LINE = re.compile(r'(?P<clip>\S.*)/(?P<frame>[^/]+)\.\w+ \((?P<h>\d+), ?(?P<w>\d+), ?\d+\) \d+')
+_SIZE = r'\((?P<h>\d{1,9}), ?(?P<w>\d{1,9}), ?\d+\)'  # Python converts no text of thousands of digits
+_CLIP_LINE = re.compile(rf'(?P<clip>\S.*?) +(?P<count>\d{{1,9}}) +{_SIZE}')
+_FRAME_LINE = re.compile(rf'(?P<clip>\S.*)/(?P<frame>[^/]+)\.\w+ {_SIZE} \d+')
 
 
 @dataclass(frozen=True)

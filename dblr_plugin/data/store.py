@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from dblr_plugin.data.crops import decode_crop
-from dblr_plugin.data.images import TAIL_BYTES, decode, header_size, is_image, is_whole, looks_whole, natural
+from dblr_plugin.data.images import (
+    TAIL_BYTES,
+    decode,
+    header_size,
+    is_image,
+    is_whole,
+    looks_whole,
+    natural,
+    opened,
+    refuse_undecodable,
+)
 from dblr_plugin.data.lmdb_store import LmdbStore
 from dblr_plugin.data.tiles.format import TILES_JSON
 from dblr_plugin.data.tiles.store import TileStore
@@ -28,7 +37,8 @@ class FolderStore:
         root: The folder that holds one folder for each clip.
 
     Raises:
-        DBLRError: The folder is missing, cannot be listed, holds no clips, or holds two files of one frame.
+        DBLRError: The folder is missing, cannot be listed, holds no clips, two files of one frame, or a name that is
+            not UTF-8.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -58,7 +68,7 @@ class FolderStore:
     def size(self, clip: str, frame: str) -> tuple[int, int]:
         """Returns (height, width), from the file's header alone."""
         path = self.path(clip, frame)
-        with _opened(path) as file:
+        with opened(path) as file:
             return header_size(file, str(path))
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
@@ -68,7 +78,7 @@ class FolderStore:
             DBLRError: The file is missing, empty, truncated, or has no readable header.
         """
         path = self.path(clip, frame)
-        with _opened(path) as file:
+        with opened(path) as file:
             length = os.fstat(file.fileno()).st_size
             if length == 0:
                 raise DBLRError(f'{path} is empty; replace it with an intact copy')
@@ -91,13 +101,13 @@ class FolderStore:
             DBLRError: The file is missing, empty or no image.
         """
         path = self.path(clip, frame)
-        with _opened(path) as file:
+        with opened(path) as file:
             return decode(file.read(), str(path))
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
         """Decodes one square crop of a frame, as :meth:`LmdbStore.read_crop` does."""
         path = self.path(clip, frame)
-        with _opened(path) as file:
+        with opened(path) as file:
             return decode_crop(file.read(), str(path), top, left, size, y_only)[0]
 
     def _layout_hint(self) -> str:
@@ -139,24 +149,19 @@ def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None)
 
 
 def _subfolders(folder: Path) -> list[str]:
-    names = (entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.'))
+    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')]
+    refuse_undecodable(folder, names)
     return sorted(names, key=natural)
 
 
 def _frame_files(folder: Path) -> dict[str, str]:
     """Returns frame name -> file name, in natural order of the frames."""
     files: dict[str, str] = {}
-    for name in sorted(filter(is_image, os.listdir(folder))):
+    names = sorted(filter(is_image, os.listdir(folder)))
+    refuse_undecodable(folder, names)
+    for name in names:
         stem = os.path.splitext(name)[0]
         if stem in files:
             raise DBLRError(f"{folder} has two files of frame '{stem}': {files[stem]} and {name}; remove one of them")
         files[stem] = name
     return {stem: files[stem] for stem in sorted(files, key=natural)}
-
-
-def _opened(path: Path) -> BinaryIO:
-    """Opens a file for reading, with our error where that fails."""
-    try:
-        return open(path, 'rb')
-    except OSError as error:
-        raise DBLRError(f'{path} cannot be read ({error.strerror}); restore it') from error

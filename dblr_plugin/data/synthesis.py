@@ -37,7 +37,9 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DBLRError(f'{path}: holds no video stream')
-            for frame in container.decode(video=0):
+            for number, frame in enumerate(container.decode(video=0)):
+                if frame.is_corrupt:  # the decoder has made up what it could not read
+                    raise DBLRError(f'{path}: frame {number} is damaged; get an intact copy, or cut the frame out')
                 yield frame.to_ndarray(format='rgb24')
     except av.error.FFmpegError as error:
         raise DBLRError(f'{path}: cannot be decoded as video ({error.strerror})') from error

@@ -20,6 +20,8 @@ __all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'choose_protocols']
 #: stands for every protocol, in option files and on command lines
 ALL = 'all'
 
+SSIM_WINDOW = 11  # pixels
+
 # ITU-R BT.601 luminance of BGR without offset, in the full range [0, 255]
 _LUMINANCE = np.array([0.114, 0.587, 0.299])
 
@@ -76,11 +78,19 @@ class Protocol:
 
         Returns:
             ``psnr`` in dB, infinite for equal frames, and ``ssim``.
+
+        Raises:
+            DBLRError: After the crop less is left of the frame than SSIM's window.
         """
         if self.rounded:
             restored = restored.round()
         height, width = (length - length % self.size_multiple for length in truth.shape[:2])
         restored, truth = restored[:height, :width], truth[:height, :width]
+        if min(height, width) - 2 * self.crop < SSIM_WINDOW:
+            raise DBLRError(
+                f'protocol {self.name}: frames of {truth.shape[1]}x{truth.shape[0]} (w x h) are too small: without '
+                f'{self.crop} pixels at each edge there must be {SSIM_WINDOW}'
+            )
         if self.registered:
             restored, truth = register(restored, truth)
         if self.colour == 'luminance':

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import Protocol, choose_protocols, summarise
+from dblr_plugin.metrics.protocols import SSIM_WINDOW
 
 __all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
 
@@ -35,6 +37,12 @@ class ConfiguredMetrics(Protocol):
 
     def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         """Scores one frame; restored and truth as for :meth:`Protocol.score`."""
+        border = max((metric.get('crop_border', 0) for metric in self.metrics.values()), default=0)
+        if min(truth.shape[:2]) - 2 * border < SSIM_WINDOW:
+            raise DBLRError(
+                f'val.metrics: crop_border {border} leaves too little of frames of {truth.shape[1]}x{truth.shape[0]} '
+                f'(w x h): {SSIM_WINDOW} pixels are needed; lower it'
+            )
         images = {'img': restored.round().astype(np.uint8), 'img2': truth}
         # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
         return {name: float(calculate_metric(images, metric)) for name, metric in self.metrics.items()}

@@ -30,6 +30,7 @@ from dblr_plugin.models.validation import Interrupted, protocols_of, score_datas
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.acceleration import autocast, prepare_network
 from dblr_plugin.training.checkpoint import load_weights
+from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.training.saving import CheckpointFolder, size_of
 from dblr_plugin.training.step import Outcome, Step
@@ -110,8 +111,8 @@ class VideoDeblurModel(SRModel):
         return [self.step_g]
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-        """Makes an optimiser of ``torch.optim``; BasicSR 1.4.2 knows Adam only."""
-        return getattr(torch.optim, optim_type)(params, lr=lr, **kwargs)
+        """Makes any optimiser of ``torch.optim``."""
+        return build_optimizer(optim_type, params, lr=lr, **kwargs)
 
     def setup_schedulers(self) -> None:
         """Makes a scheduler for each optimiser: one of BasicSR's, or ``PlateauLR``."""
@@ -294,9 +295,15 @@ class VideoDeblurModel(SRModel):
 
     def resume_training(self, resume_state: dict) -> None:
         """Takes up optimisers, schedulers, loss scales, the best figures, and a validation that was cut short."""
-        super().resume_training(resume_state)
-        for step, scaler in zip(self.steps, resume_state.get('scalers', []), strict=False):
-            step.scaler.load_state_dict(scaler)
+        try:
+            super().resume_training(resume_state)
+            for step, scaler in zip(self.steps, resume_state.get('scalers', []), strict=False):
+                step.scaler.load_state_dict(scaler)
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DBLRError(
+                f'{self.opt["path"]["resume_state"]}: not a state of this training ({error}); its networks, optimisers '
+                'and schedulers must be those of the option file'
+            ) from error
         self.iteration = self.saved = resume_state['iter']
         self.record.resume(resume_state.get('best_metric_results', {}), self.iteration)
         # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length

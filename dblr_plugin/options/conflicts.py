@@ -12,6 +12,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import network_argument
+from dblr_plugin.training.optimizers import build_optimizer
 
 __all__ = ['conflicts']
 
@@ -36,6 +37,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     if is_train:
         yield from _gan(opt)
         yield from _losses(opt)
+        yield from _optimisers(opt['train'])
         yield from _training_set(opt)
         yield from _schedule(opt['train'])
         yield from _wandb(opt['logger'])
@@ -132,6 +134,17 @@ def _losses(opt: dict) -> Iterator[Conflict]:
     train = opt['train']
     if not train.get('pixel_opt') and not train.get('perceptual_opt'):
         yield 'train', 'has neither pixel_opt nor perceptual_opt; add one, such as pixel_opt: {type: MSELoss}'
+
+
+def _optimisers(train: dict) -> Iterator[Conflict]:
+    """What optimisers say to their arguments."""
+    for section in ('optim_g', 'optim_d'):
+        if train.get(section):
+            arguments = dict(train[section])
+            try:
+                build_optimizer(arguments.pop('type'), [torch.nn.Parameter(torch.zeros(2, 2))], **arguments)
+            except (ValueError, RuntimeError) as error:
+                yield f'train.{section}', f'cannot be used: {error}'
 
 
 def _training_set(opt: dict) -> Iterator[Conflict]:

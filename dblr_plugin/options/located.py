@@ -84,6 +84,8 @@ def parse(text: str, name: str, lines: bool = True) -> Located:
         loader = _Loader(text)
         root = loader.get_single_node()
         return Located(None, name) if root is None else _Reader(loader, name, lines).located(root, root, '')
+    except RecursionError as error:
+        raise DBLRError(f'{name}: not an option file: its brackets or sections are nested too deep') from error
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
         where = f'{name}:{mark.line + 1}' if lines and mark else name
@@ -94,7 +96,7 @@ def peek(text: str, key: str) -> str | None:
     """The word that stands at a key of a document's top level, whatever else is there; None if there is none."""
     try:
         root = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return None
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
     words = (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode))
@@ -112,7 +114,10 @@ class _Reader:
         """A node's value; the place is that of its key."""
         where = self.where(key)
         if not isinstance(node, yaml.MappingNode):
-            return Located(self.loader.construct_object(node, deep=True), where)
+            try:
+                return Located(self.loader.construct_object(node, deep=True), where)
+            except ValueError as error:  # a day or a number that cannot be, such as 2024-99-99
+                raise DBLRError(f'{where}: {trail} cannot be read ({error}); put it in quotes if it is text') from error
         if any(node is around for around in self.open):
             raise DBLRError(f'{where}: {trail} contains itself; write out what the alias should stand for')
         self.open.append(node)

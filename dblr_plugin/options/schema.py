@@ -26,9 +26,14 @@ ALWAYS, TRAINING, TESTING = Needed
 
 Count = Annotated[int, Must('from 1', lambda v: v >= 1)]
 Natural = Annotated[int, Must('from 0', lambda v: v >= 0)]
+# BasicSR adds the rank, and NumPy takes seeds below 2^32
+Seed = Annotated[int, Must('from 0 to 2147483647', lambda v: 0 <= v < 2**31)]
 Positive = Annotated[float, Must('above 0', lambda v: v > 0)]
-# an empty name, or dots alone, would be the folder of all experiments, which BasicSR then puts aside
-Name = Annotated[str, Must('that can name a folder', lambda v: v.strip('./ ') != '')]
+# an empty name, or dots alone, would be the folder of all experiments, which BasicSR then puts aside; files get longer
+# names than that
+Name = Annotated[
+    str, Must('that can name a folder', lambda v: v.strip('. ') and not set('/\\\0') & set(v) and len(v) <= 100)
+]
 Odd = Annotated[Count, Must('and odd, as a window has a middle', lambda v: v % 2 == 1)]
 
 Network = Annotated[dict, NETWORK]
@@ -171,7 +176,7 @@ class Options(TypedDict, total=False):
     model_type: Annotated[str, ALWAYS]
     scale: Literal[1]
     num_gpu: Annotated[Literal['auto'] | Natural, ALWAYS]
-    manual_seed: Natural | None
+    manual_seed: Seed | None
     find_unused_parameters: bool
     datasets: Annotated[dict, ALWAYS]  # train: TrainSet, all others: TestSet
     network_g: Annotated[Network, ALWAYS]

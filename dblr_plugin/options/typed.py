@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def fits(value: object, annotation: object) -> bool:
     if kind in (bool, int, str):
         return type(value) is kind
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) is int or (type(value) is float and math.isfinite(value))
     if kind is Tensor:
         return False  # torch.optim takes learning rates as tensors too, which YAML has not
     if kind is tuple and parts and parts[-1] is not ...:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dblr_plugin.data.images import is_image, natural
+from dblr_plugin.data.images import is_image, natural, refuse_undecodable
 from dblr_plugin.data.store import FolderStore
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.parallel import DISK_THREADS, parallel
@@ -129,8 +129,10 @@ def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]
 
 
 def _images(folder: Path) -> list[str]:
-    """Returns the names of a folder's images, in natural order."""
-    return sorted(filter(is_image, os.listdir(folder)), key=natural)
+    """Returns the names of a folder's images, in natural order; raises DBLRError where one is not UTF-8."""
+    names = sorted(filter(is_image, os.listdir(folder)), key=natural)
+    refuse_undecodable(folder, names)
+    return names
 
 
 def _frame_files(folder: Path, images: list[str], stem: str) -> dict[str, Path]:

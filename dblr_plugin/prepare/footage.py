@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dblr_plugin.data.images import decode, is_image, natural
+from dblr_plugin.data.images import decode, is_image, natural, opened, refuse_undecodable
 from dblr_plugin.data.synthesis import read_video
 from dblr_plugin.errors import DBLRError
 
@@ -30,7 +30,7 @@ def find_footage(src: Path) -> list[Footage]:
     """Returns the videos at ``src``, in natural order of their names.
 
     Raises:
-        DBLRError: There is none, or two share a name.
+        DBLRError: There is none, two share a name, or a name is not UTF-8.
     """
     if src.is_file():
         return [_from_file(src)]
@@ -55,13 +55,19 @@ def find_footage(src: Path) -> list[Footage]:
 
 
 def _from_file(path: Path) -> Footage:
+    refuse_undecodable(path.parent, [path.name])
+    if not path.is_file():
+        raise DBLRError(f'{path} is not a file; remove it')
     return Footage(path.stem, path, lambda: read_video(path))
 
 
 def _from_folder(folder: Path) -> Footage:
+    refuse_undecodable(folder.parent, [folder.name])
+
     def frames() -> Iterator[np.ndarray]:
         for path in _images(folder):
-            yield np.ascontiguousarray(decode(path.read_bytes(), str(path))[..., ::-1])
+            with opened(path) as file:
+                yield np.ascontiguousarray(decode(file.read(), str(path))[..., ::-1])
 
     return Footage(folder.resolve().name, folder, frames)
 

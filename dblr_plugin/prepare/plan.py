@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dblr_plugin.data.images import natural
+from dblr_plugin.data.images import natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['PARTS', 'Clip', 'Plan', 'existing', 'subfolders', 'unknown_folders']
@@ -80,7 +80,7 @@ def subfolders(folder: Path) -> list[str]:
     """Returns the names of the folders in ``folder``, in natural order; none when it does not exist.
 
     Raises:
-        DBLRError: The folder cannot be listed.
+        DBLRError: The folder cannot be listed, or a name is not UTF-8.
     """
     if not folder.is_dir():
         return []
@@ -88,6 +88,7 @@ def subfolders(folder: Path) -> list[str]:
         names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')]
     except OSError as error:
         raise DBLRError(f'{folder} cannot be listed ({error.strerror}); mend its permissions') from error
+    refuse_undecodable(folder, names)
     return sorted(names, key=natural)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,8 +41,10 @@ class Recipe:
             check_average(number)
         if self.stride is not None and self.stride < 1:
             raise DBLRError(f'the stride must be at least 1, got {self.stride}')
-        if self.in_between < 0 or self.shake < 0 or self.seed < 0:
-            raise DBLRError('in-betweens, shake and seed cannot be negative')
+        if self.in_between < 0 or self.seed < 0:
+            raise DBLRError('in-betweens and seed cannot be negative')
+        if not 0 <= self.shake < math.inf:
+            raise DBLRError(f'shake must be a number of pixels from 0, got {self.shake}')
         if not 0 <= self.test_share < 1:
             raise DBLRError(f'the test share must be at least 0 and less than 1, got {self.test_share}')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -35,13 +36,23 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise DBLRError(f'{path}: no such checkpoint; check the path section of the option file')
     try:
+        _check_records(path)
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
     if not isinstance(content, dict) or not content:
         raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
     return content
+
+
+def _check_records(path: Path) -> None:
+    """Raises ValueError when a record of torch's zip file does not fit its checksum, which ``torch.load`` ignores."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f'{damaged} does not fit its checksum')
 
 
 def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
@@ -62,6 +73,8 @@ def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[
         if key is None:
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
         content = content[key]
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights under names; use another one')
     state = {k.removeprefix('module.'): v for k, v in content.items()}
     return rename_simdeblur_keys(state) if 'L_in.0.weight' in state else state
 
@@ -76,8 +89,8 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
         param_key: See :func:`load_state_dict`.
 
     Raises:
-        DBLRError: If weights are missing, unexpected or of another shape; without ``strict`` if less than half of
-            the network's weights match.
+        DBLRError: If weights are missing, unexpected or of another shape, without ``strict`` if less than half of
+            the network's weights match; or if one is NaN or infinite.
     """
     state, own = load_state_dict(path, param_key), net.state_dict()
     matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -88,6 +101,9 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
             f'{path}: not a checkpoint of this {type(net).__name__}: {len(matching)} of its {len(own)} tensors match '
             f'({shown}); the options under network_g or network_d must be those it was trained with'
         )
+    diverged = next((k for k, v in matching.items() if not v.isfinite().all()), None)
+    if diverged is not None:
+        raise DBLRError(f'{path}: {diverged} holds NaN or infinity: its training had diverged; use an earlier one')
     net.load_state_dict(matching, strict=not faults)
 
 

@@ -36,12 +36,12 @@ class TileStore(LmdbStore):
         path = self.root / TILES_JSON
         try:
             marker = json.loads(path.read_text(encoding='utf-8'))
-            version, codecs = marker['version'], marker['codecs']
+            version, has_pixels = marker['version'], PIXELS in marker['codecs']
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DBLRError(f'{path} cannot be read ({error}); write the database again') from error
         if version != VERSION:
             raise DBLRError(f'{self.root} has tiles of version {version}, not {VERSION}; write the database again')
-        if PIXELS in codecs:
+        if has_pixels:
             load_fast('zstandard')
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:

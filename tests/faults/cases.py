@@ -1,0 +1,165 @@
+"""What a damaged input is, where it is made, and what every command must do about it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from forked import Outcome
+from options.changes import changed
+from processes import write_options
+
+__all__ = ['Case', 'Desk', 'complaints']
+
+#: Makes the damaged input of a case, and returns the arguments for ``dblr``
+Spoil = Callable[['Desk'], list[object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damaged input and the command that gets it.
+
+    Attributes:
+        name: Says what is damaged how; the family stands in front: ``frames/train-lq-empty``.
+        spoil: Makes it.
+        culprits: What the message must name.
+        resumable: Whether a tree that the same command goes on with may be left, as ``dblr prepare`` says.
+        trained: Whether the damage shows only after the training's single iteration, whose checkpoint is whole.
+    """
+
+    name: str
+    spoil: Spoil
+    culprits: tuple[str, ...]
+    resumable: bool = False
+    trained: bool = False
+
+
+class Desk:
+    """A case's own folder: ``inputs`` is for what is damaged, ``cwd`` for what the command makes of it.
+
+    Args:
+        root: A fresh folder.
+        supplies: Intact inputs, by name. They are read and copied, not written to.
+        options: Intact options, by name; the case's own.
+    """
+
+    def __init__(self, root: Path, supplies: dict[str, Path], options: dict[str, dict]) -> None:
+        self.root = root
+        self.inputs, self.cwd = root / 'inputs', root / 'cwd'
+        self.inputs.mkdir()
+        self.cwd.mkdir()
+        self.supplies = supplies
+        self.options = options
+
+    def copy(self, supply: str, name: str | None = None) -> Path:
+        """Copies an intact file or folder into ``inputs``, under its own name or another."""
+        source = self.supplies[supply]
+        target = self.inputs / (name or source.name)
+        if source.is_dir():
+            return shutil.copytree(source, target, symlinks=True)
+        return Path(shutil.copy(source, target))
+
+    @cached_property
+    def clips(self) -> Path:
+        """Training clips a and b, of 8 frames each, in folders ``lq`` and ``gt``."""
+        return self.copy('clips')
+
+    def frame(self, side: str = 'lq', clip: str = 'b') -> Path:
+        """A frame of these clips."""
+        return self.clips / side / clip / '00000003.png'
+
+    def mirror(self, supply: str, own: str) -> Path:
+        """Links a large intact tree into ``inputs``, but for the folder or file ``own``, of which there is a copy."""
+        root = self.inputs / supply
+        _mirror(self.supplies[supply], root, Path(own).parts)
+        return root
+
+    def train(self, lq: Path | None = None, gt: Path | None = None, changes: dict | None = None) -> list[object]:
+        """Arguments that train for an iteration whose batch is every window of the clips; ``a.b.c`` -> new value."""
+        data = {
+            'datasets.train.dataroot_lq': str(lq or self.supplies['clips'] / 'lq'),
+            'datasets.train.dataroot_gt': str(gt or self.supplies['clips'] / 'gt'),
+        }
+        options = self.options['train']
+        for trail, value in (data | (changes or {})).items():
+            options = changed(options, trail, value)
+        return ['train', *self.write(options)]
+
+    def test(self, lq: Path | None = None, gt: Path | None = None, changes: dict | None = None) -> list[object]:
+        """Arguments that restore and score the clips; ``a.b.c`` -> new value."""
+        data = {
+            'datasets.test.dataroot_lq': str(lq or self.supplies['clips'] / 'lq'),
+            'datasets.test.dataroot_gt': str(gt or self.supplies['clips'] / 'gt'),
+            'path.pretrain_network_g': str(self.supplies['net']),
+        }
+        options = self.options['test']
+        for trail, value in (data | (changes or {})).items():
+            options = changed(options, trail, value)
+        return ['test', *self.write(options)]
+
+    def write(self, options: dict, name: str = 'options.yml') -> list[object]:
+        """Writes an option file; returns the arguments that name it."""
+        return ['-opt', write_options(self.inputs / name, options)]
+
+    def content(self) -> dict[Path, int]:
+        """All files and folders, and when they were last written to."""
+        return {path: path.lstat().st_mtime_ns for path in self.root.glob('*/**/*')}
+
+
+def _mirror(source: Path, target: Path, own: tuple[str, ...]) -> None:
+    target.mkdir()
+    for entry in source.iterdir():
+        if entry.name != own[0]:
+            (target / entry.name).symlink_to(entry)
+        elif len(own) > 1:
+            _mirror(entry, target / entry.name, own[1:])
+        else:
+            (shutil.copytree if entry.is_dir() else shutil.copy)(entry, target / entry.name)
+
+
+def complaints(case: Case, desk: Desk, outcome: Outcome, before: dict[Path, int]) -> list[str]:
+    """What a command did wrong about a damaged input.
+
+    Args:
+        case: The case.
+        desk: Where it was.
+        outcome: How the command ended.
+        before: The desk's content before it ran.
+    """
+    if outcome.code is None:
+        return [f'it hung, having printed {outcome.stderr[-500:]}']
+    found = [] if outcome.code > 0 else [f'the exit code is {outcome.code}']
+    if 'Traceback' in outcome.stdout + outcome.stderr:
+        found.append('there is a traceback')
+    found += _about_message(case, outcome.stderr)
+    after = desk.content()
+    changed_paths = [path for path in after if path.is_file() and after[path] != before.get(path)]
+    found += [f'{path} has been written' for path in changed_paths if not _may_be_written(case, desk, path)]
+    found += [f'{path} is gone' for path in before.keys() - after.keys()]
+    return found
+
+
+def _about_message(case: Case, stderr: str) -> list[str]:
+    lines = re.split(r'[\r\n]+', stderr)
+    starts = [number for number, line in enumerate(lines) if re.match(r'dblr[ \w-]*: error: ', line)]
+    if len(starts) != 1:
+        return [f'{len(starts)} lines say "dblr: error: "']
+    message = '\n'.join(lines[starts[0] :])
+    return [f'the message does not name {culprit}' for culprit in case.culprits if culprit not in message]
+
+
+def _may_be_written(case: Case, desk: Desk, path: Path) -> bool:
+    """Whether a file that is new or changed does not promise what it does not hold."""
+    if desk.cwd not in path.parents:
+        return False
+    if case.resumable:
+        # whole frames, and the note that there are not all yet
+        return path.suffix in ('.png', '.jpg') or path.name == '.unfinished.json'
+    if case.trained and path.name in ('net_g_1.pth', 'net_g_latest.pth', '1.state', 'metrics.json'):
+        return True
+    # a run's log and a copy of its options are made before its data are read
+    return path.suffix in ('.log', '.yml') or 'tfevents' in path.name

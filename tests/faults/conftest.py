@@ -1,0 +1,66 @@
+"""Intact inputs of every kind, made once, and the process that the commands are forked from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from cases import Desk
+from forked import ForkedCommand
+from supplies import write_checkout, write_databases, write_layouts, write_videos
+
+
+@pytest.fixture(scope='session')
+def dblr() -> Iterator[ForkedCommand]:
+    """Runs ``dblr`` in forks of a warm process."""
+    command = ForkedCommand()
+    yield command
+    command.close()
+
+
+@pytest.fixture(scope='session')
+def supplies(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Intact inputs, but for those that a training makes."""
+    from dblr_plugin.archs import DBLRNet
+
+    root = tmp_path_factory.mktemp('supplies')
+    torch.manual_seed(0)
+    torch.save({'params': DBLRNet(num_feat=16, num_block=1, input_skip=True).state_dict()}, root / 'net.pth')
+    shutil.copytree(footage / 'train', root / 'clips')
+    return {
+        'clips': root / 'clips',
+        'net': root / 'net.pth',
+        **write_databases(root / 'clips', root / 'databases'),
+        **write_videos(root / 'videos'),
+        **write_layouts(root / 'layouts', next((root / 'clips/lq/a').iterdir())),
+        **write_checkout(root / 'checkout'),
+    }
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, supplies: dict[str, Path], train_options: dict, test_options: dict, dblr: ForkedCommand
+) -> Desk:
+    """A folder for a case, with small options; in every training the first batch is every window."""
+    train_options['datasets']['train'] |= {'gt_size': 48, 'batch_size_per_gpu': 8, 'dataset_enlarge_ratio': 1}
+    train_options['train']['total_iter'] = 1
+    train_options['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 1, 'use_tb_logger': False}
+    desk = Desk(tmp_path, supplies, {'train': train_options, 'test': test_options})
+    if 'experiment' not in supplies:
+        _add_experiments(supplies, desk, dblr)
+    return desk
+
+
+def _add_experiments(supplies: dict[str, Path], desk: Desk, dblr: ForkedCommand) -> None:
+    """Adds ``experiment`` and ``other_experiment``, two trainings of one iteration that differ in their seeds."""
+    root = supplies['net'].parent / 'trained'
+    root.mkdir(exist_ok=True)
+    for name, seed in (('experiment', 0), ('other_experiment', 1)):
+        argv = map(str, desk.train(changes={'name': name, 'manual_seed': seed}))
+        outcome = dblr.run([*argv], root, root / name)
+        assert outcome.code == 0, outcome.stderr
+        supplies[name] = root / 'experiments' / name
+    (desk.inputs / 'options.yml').unlink()

@@ -1,0 +1,267 @@
+"""Arguments and places that cannot be used, for the commands that read no clips or have read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import cv2
+from cases import Case, Desk
+
+__all__ = ['places']
+
+_NAMES = {'basicsr/archs/dblr_compat_arch.py': '0', 'basicsr/models/dblr_model.py': '0'}
+
+
+def places() -> Iterator[Case]:
+    """By command."""
+    for spoil, culprit in _CASES:
+        yield Case(f'place-{spoil.__name__}', spoil, (culprit,))
+    for name, text in _MANIFESTS.items():
+        yield Case(f'place-link_manifest-{name}', _manifest(text), ('.dblr_link.json',))
+
+
+def _manifest(text: bytes) -> Callable[[Desk], list[object]]:
+    def spoil(desk: Desk) -> list[object]:
+        root = desk.copy('checkout')
+        (root / '.dblr_link.json').write_bytes(text)
+        return ['link', root, '--unlink']
+
+    return spoil
+
+
+_MANIFESTS = {
+    'empty': b'',
+    'cut': json.dumps(_NAMES).encode()[:-9],
+    'noise': bytes(range(128, 256)),
+    'list': b'[1, 2]',
+    'number': b'7',
+    'zeroed': bytes(30),
+}
+
+
+def link_nothing(desk: Desk) -> list[object]:
+    """No folder."""
+    return ['link', desk.inputs / 'nothing']
+
+
+def link_no_checkout(desk: Desk) -> list[object]:
+    """A folder of something else."""
+    return ['link', desk.copy('clips')]
+
+
+def link_without_version(desk: Desk) -> list[object]:
+    """A checkout that lacks VERSION."""
+    root = desk.copy('checkout')
+    (root / 'VERSION').unlink()
+    return ['link', root]
+
+
+def link_version_of_noise(desk: Desk) -> list[object]:
+    """A VERSION that is no text."""
+    root = desk.copy('checkout')
+    (root / 'VERSION').write_bytes(b'\xff\xfe\x81')
+    return ['link', root]
+
+
+def link_taken(desk: Desk) -> list[object]:
+    """A checkout that has a file of ours."""
+    root = desk.copy('checkout')
+    (root / 'basicsr/models/dblr_model.py').write_text('mine')
+    return ['link', root]
+
+
+def link_options_is_file(desk: Desk) -> list[object]:
+    """A file where a folder of option files is to be."""
+    root = desk.copy('checkout')
+    (root / 'options').write_text('none')
+    return ['link', root]
+
+
+def link_not_linked(desk: Desk) -> list[object]:
+    """Nothing to take back."""
+    return ['link', desk.copy('checkout'), '--unlink']
+
+
+def evaluate_json_nowhere(desk: Desk) -> list[object]:
+    """Figures for a folder that does not exist."""
+    return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--json', 'nowhere/figures.json']
+
+
+def evaluate_json_is_folder(desk: Desk) -> list[object]:
+    """Figures for a file that is a folder."""
+    return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--json', desk.clips]
+
+
+def evaluate_protocol(desk: Desk) -> list[object]:
+    """A protocol that does not exist."""
+    return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--protocol', 'psnrr']
+
+
+def evaluate_file(desk: Desk) -> list[object]:
+    """Two frames in place of folders."""
+    return ['evaluate', desk.frame('lq'), desk.frame('gt')]
+
+
+def evaluate_suffixes(desk: Desk) -> list[object]:
+    """Results whose names have suffixes that differ."""
+    for number, path in enumerate(sorted((desk.clips / 'lq/b').iterdir())):
+        path.rename(path.with_stem(f'{path.stem}_net{number}'))
+    return ['evaluate', desk.clips / 'lq', desk.clips / 'gt']
+
+
+def evaluate_tiny(desk: Desk) -> list[object]:
+    """Frames smaller than the window of a metric."""
+    for path in desk.clips.glob('*/*/*.png'):
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (8, 8)))
+    return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--protocol', 'all']
+
+
+def evaluate_lmdb_of_text(desk: Desk) -> list[object]:
+    """A file of a database's name."""
+    (desk.inputs / 'results.lmdb').write_text('no database')
+    return ['evaluate', desk.inputs / 'results.lmdb', desk.clips / 'gt']
+
+
+def bench_one_root(desk: Desk) -> list[object]:
+    """One folder of two."""
+    return ['bench', 'data', desk.clips / 'lq']
+
+
+def bench_json_nowhere(desk: Desk) -> list[object]:
+    """Figures for a folder that does not exist."""
+    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--json', 'nowhere/bench.json']
+
+
+def bench_json_is_folder(desk: Desk) -> list[object]:
+    """Figures for a file that is a folder."""
+    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--json', desk.clips]
+
+
+def bench_seconds_of_text(desk: Desk) -> list[object]:
+    """A time that is none."""
+    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--seconds', 'long']
+
+
+def bench_seconds_nan(desk: Desk) -> list[object]:
+    """A time that is none."""
+    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--seconds', 'nan']
+
+
+def bench_seconds_infinite(desk: Desk) -> list[object]:
+    """A measurement that never ends."""
+    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--seconds', 'inf']
+
+
+def lmdb_without_ending(desk: Desk) -> list[object]:
+    """A database whose name BasicSR would not know."""
+    return ['prepare', 'lmdb', desk.clips / 'lq', 'database']
+
+
+def lmdb_nowhere(desk: Desk) -> list[object]:
+    """A database for a folder that does not exist."""
+    return ['prepare', 'lmdb', desk.clips / 'lq', 'nowhere/made.lmdb']
+
+
+def lmdb_taken(desk: Desk) -> list[object]:
+    """A database that is there."""
+    return ['prepare', 'lmdb', desk.clips / 'lq', desk.copy('lmdb') / 'lq.lmdb']
+
+
+def lmdb_of_lmdb(desk: Desk) -> list[object]:
+    """A database of a database."""
+    return ['prepare', 'lmdb', desk.copy('lmdb') / 'lq.lmdb', 'made.lmdb']
+
+
+def prepare_into_file(desk: Desk) -> list[object]:
+    """A file where the tree is to be."""
+    (desk.inputs / 'made').write_text('mine')
+    return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.inputs / 'made']
+
+
+def prepare_below_file(desk: Desk) -> list[object]:
+    """A file where a folder above the tree is to be."""
+    (desk.inputs / 'made').write_text('mine')
+    return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.inputs / 'made/tree']
+
+
+def prepare_into_others(desk: Desk) -> list[object]:
+    """A folder that holds something else."""
+    return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.clips]
+
+
+def prepare_into_other_set(desk: Desk) -> list[object]:
+    """A tree of another data set."""
+    (desk.inputs / 'made').mkdir()
+    (desk.inputs / 'made/dataset.json').write_text('{"kind": "gopro", "variant": "blur"}')
+    return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.inputs / 'made']
+
+
+def prepare_without_blur(desk: Desk) -> list[object]:
+    """A choice that was not made."""
+    return ['prepare', 'gopro', desk.supplies['gopro'], 'made']
+
+
+def video_of_even_average(desk: Desk) -> list[object]:
+    """An exposure without a middle."""
+    return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '4']
+
+
+def video_too_short(desk: Desk) -> list[object]:
+    """An exposure longer than the video."""
+    return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '99']
+
+
+def video_share_nan(desk: Desk) -> list[object]:
+    """A share that is no number."""
+    return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--test-share', 'nan']
+
+
+def video_shake_nan(desk: Desk) -> list[object]:
+    """An amplitude that is no number."""
+    return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '3', '--shake', 'nan']
+
+
+def video_shake_infinite(desk: Desk) -> list[object]:
+    """An amplitude beyond all bounds."""
+    return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '3', '--shake', 'inf']
+
+
+def train_without_file(desk: Desk) -> list[object]:
+    """An option file that is not there."""
+    return ['train', '-opt', desk.inputs / 'nothing.yml']
+
+
+def test_of_folder(desk: Desk) -> list[object]:
+    """A folder in place of an option file."""
+    (desk.inputs / 'options.yml').mkdir()
+    return ['test', '-opt', desk.inputs / 'options.yml']
+
+
+def train_without_arguments(desk: Desk) -> list[object]:
+    """No option file."""
+    return ['train']
+
+
+def no_such_command(desk: Desk) -> list[object]:
+    """A command that there is not."""
+    return ['deblurr', 'x']
+
+
+_CASES = (
+    (link_nothing, 'nothing'), (link_no_checkout, 'clips'), (link_without_version, 'VERSION'),
+    (link_version_of_noise, 'VERSION'), (link_taken, 'dblr_model.py'), (link_options_is_file, 'options'),
+    (link_not_linked, '.dblr_link.json'),
+    (evaluate_json_nowhere, '--json'), (evaluate_json_is_folder, '--json'), (evaluate_protocol, 'psnrr'),
+    (evaluate_file, '00000003.png'), (evaluate_suffixes, "'b/"), (evaluate_lmdb_of_text, 'results.lmdb'),
+    (evaluate_tiny, '8x8'),
+    (bench_one_root, 'ROOT_GT'), (bench_json_nowhere, 'nowhere'), (bench_json_is_folder, 'clips'),
+    (bench_seconds_of_text, '--seconds'), (bench_seconds_nan, '--seconds'), (bench_seconds_infinite, '--seconds'),
+    (lmdb_without_ending, 'database'), (lmdb_nowhere, 'nowhere'), (lmdb_taken, 'lq.lmdb'), (lmdb_of_lmdb, 'lq.lmdb'),
+    (prepare_into_file, 'made'), (prepare_below_file, 'made/tree'), (prepare_into_others, 'clips'),
+    (prepare_into_other_set, 'gopro'), (prepare_without_blur, '--blur'),
+    (video_of_even_average, '4'), (video_too_short, '99'), (video_share_nan, 'share'), (video_shake_nan, 'shake'),
+    (video_shake_infinite, 'shake'),
+    (train_without_file, 'nothing.yml'), (test_of_folder, 'options.yml'), (train_without_arguments, '-opt'),
+    (no_such_command, 'deblurr'),
+)  # fmt: skip

@@ -1,0 +1,185 @@
+"""Ways to damage files: each a function of the intact bytes and a random generator, whose seed makes it repeatable."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import cv2
+import numpy as np
+from PIL import Image
+
+__all__ = [
+    'ANY_FILE',
+    'ENDS_OF_IMAGES',
+    'INSIDE_OF_CHECKPOINT',
+    'INSIDE_OF_PNG',
+    'UNUSUAL_IMAGES',
+    'Damage',
+    'damage',
+]
+
+Damage = Callable[[bytes, Random], bytes]
+
+
+def damage(path: Path, kind: Damage, seed: object = 0) -> None:
+    """Damages a file; the seed and the kind choose where. Other links to the file keep their content."""
+    data = path.read_bytes()
+    damaged = kind(data, Random(f'{kind.__name__} {seed}'))
+    assert damaged != data
+    path.unlink()
+    path.write_bytes(damaged)
+
+
+def empty(data: bytes, rng: Random) -> bytes:
+    """An interrupted copy that had just begun."""
+    return b''
+
+
+def cut_early(data: bytes, rng: Random) -> bytes:
+    """An interrupted copy: within the first hundred bytes, where headers are."""
+    return data[: rng.randrange(1, 100)]
+
+
+def cut_anywhere(data: bytes, rng: Random) -> bytes:
+    """An interrupted copy."""
+    return data[: rng.randrange(len(data) // 10, len(data) * 9 // 10)]
+
+
+def cut_late(data: bytes, rng: Random) -> bytes:
+    """A copy that lacks its last bytes."""
+    return data[: -rng.randrange(40, 90)]
+
+
+def header_overwritten(data: bytes, rng: Random) -> bytes:
+    """Noise instead of the bytes that name the format."""
+    return rng.randbytes(64) + data[64:]
+
+
+def all_zeroed(data: bytes, rng: Random) -> bytes:
+    """What some file systems leave after a power cut: the length is right, the content is not."""
+    return bytes(len(data))
+
+
+def text_instead(data: bytes, rng: Random) -> bytes:
+    """What a download of a page that does not exist leaves."""
+    return b'<!DOCTYPE html><html><title>404 Not Found</title></html>\n'
+
+
+def zip_instead(data: bytes, rng: Random) -> bytes:
+    """An archive under the name of what is in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w') as archive:
+        archive.writestr('content', data)
+    return file.getvalue()
+
+
+def noise_instead(data: bytes, rng: Random) -> bytes:
+    """An encrypted file, or another's blocks."""
+    return rng.randbytes(len(data))
+
+
+def block_zeroed(data: bytes, rng: Random) -> bytes:
+    """A bad sector: 200 bytes of the middle half are gone."""
+    start = rng.randrange(len(data) // 4, len(data) * 3 // 4 - 200)
+    return data[:start] + bytes(200) + data[start + 200 :]
+
+
+def byte_flipped(data: bytes, rng: Random) -> bytes:
+    """Bad memory: a byte of the middle half has all its bits turned."""
+    place = rng.randrange(len(data) // 4, len(data) * 3 // 4)
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+def bytes_inserted(data: bytes, rng: Random) -> bytes:
+    """A transfer as text: bytes have been added."""
+    place = rng.randrange(len(data) // 4, len(data) * 3 // 4)
+    return data[:place] + rng.randbytes(3) + data[place:]
+
+
+def bytes_removed(data: bytes, rng: Random) -> bytes:
+    """A transfer as text: bytes have been taken out."""
+    place = rng.randrange(len(data) // 4, len(data) * 3 // 4)
+    return data[:place] + data[place + 7 :]
+
+
+def block_overwritten(data: bytes, rng: Random) -> bytes:
+    """Another file's 4 KiB in the middle half."""
+    start = rng.randrange(len(data) // 4, len(data) * 3 // 4 - 4096)
+    return data[:start] + rng.randbytes(4096) + data[start + 4096 :]
+
+
+def _with_size(data: bytes, width: int, height: int) -> bytes:
+    header = data[12:16] + struct.pack('>II', width, height) + data[24:29]
+    return data[:12] + header + struct.pack('>I', zlib.crc32(header)) + data[33:]
+
+
+def size_of_zero(data: bytes, rng: Random) -> bytes:
+    """A PNG whose header, with its checksum, says 0 columns."""
+    return _with_size(data, 0, 48)
+
+
+def size_of_a_bomb(data: bytes, rng: Random) -> bytes:
+    """A PNG whose header, with its checksum, asks for 30 GB."""
+    return _with_size(data, 100_000, 100_000)
+
+
+def size_doubled(data: bytes, rng: Random) -> bytes:
+    """A PNG whose header, with its checksum, says more rows than there are."""
+    return _with_size(data, *struct.unpack_from('>I', data, 16), 96)
+
+
+def _saved(data: bytes, kind: str, mode: str = 'RGB') -> bytes:
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+def grey_image(data: bytes, rng: Random) -> bytes:
+    """A grey PNG: is repeated."""
+    return _saved(data, 'PNG', 'L')
+
+
+def image_with_alpha(data: bytes, rng: Random) -> bytes:
+    """A PNG with an alpha channel: it is dropped."""
+    return _saved(data, 'PNG', 'RGBA')
+
+
+def palette_image(data: bytes, rng: Random) -> bytes:
+    """A PNG with a palette: is looked up."""
+    return _saved(data, 'PNG', 'P')
+
+
+def cmyk_image(data: bytes, rng: Random) -> bytes:
+    """A JPEG of a printer's colours under a PNG's name: the content counts, not the name."""
+    return _saved(data, 'JPEG', 'CMYK')
+
+
+def deep_image(data: bytes, rng: Random) -> bytes:
+    """A PNG of 16 bits: is reduced to 8."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.imencode('.png', image.astype(np.uint16) * 257)[1].tobytes()
+
+
+def _named(*damages: Damage) -> dict[str, Damage]:
+    return {damage.__name__: damage for damage in damages}
+
+
+#: certain to destroy a file of any binary format
+ANY_FILE = _named(
+    empty, cut_early, cut_anywhere, header_overwritten, all_zeroed, text_instead, noise_instead, zip_instead
+)
+#: certain to destroy a PNG, and seen without decoding it
+ENDS_OF_IMAGES = ANY_FILE | _named(cut_late, size_of_zero, size_of_a_bomb, size_doubled)
+#: certain to destroy a PNG, as its checksums show, and seen only when it is decoded
+INSIDE_OF_PNG = _named(block_zeroed, byte_flipped, bytes_inserted, bytes_removed)
+#: certain to destroy a checkpoint, whose records stand apart
+INSIDE_OF_CHECKPOINT = _named(block_overwritten, bytes_inserted, bytes_removed)
+#: rare and readable
+UNUSUAL_IMAGES = _named(grey_image, image_with_alpha, palette_image, cmyk_image, deep_image)

@@ -1,0 +1,88 @@
+"""Intact inputs, in miniature."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+from prepare.source_trees import link_frames, numbered
+
+__all__ = ['write_checkout', 'write_databases', 'write_layouts', 'write_videos']
+
+
+def write_databases(clips: Path, root: Path) -> dict[str, Path]:
+    """``lmdb`` and ``tiles``: folders with ``lq.lmdb`` and ``gt.lmdb``."""
+    from dblr_plugin.data.lmdb_writer import write_lmdb
+    from dblr_plugin.data.tiles.writer import write_tiles
+
+    for kind, write in (('lmdb', write_lmdb), ('tiles', write_tiles)):
+        (root / kind).mkdir(parents=True)
+        for side in ('lq', 'gt'):
+            write(clips / side, root / kind / f'{side}.lmdb', progress=False)
+    return {'lmdb': root / 'lmdb', 'tiles': root / 'tiles'}
+
+
+def write_videos(root: Path) -> dict[str, Path]:
+    """``mp4``, ``mkv``, ``avi`` and ``mpg``: 24 frames of 64x48; ``one`` frame, ``none``; ``wav``, sound alone."""
+    root.mkdir()
+    for suffix, codec in (('mp4', 'mpeg4'), ('mkv', 'mpeg4'), ('avi', 'mjpeg'), ('mpg', 'mpeg2video')):
+        _write_video(root / f'video.{suffix}', codec, 24)
+    _write_video(root / 'one.mp4', 'mpeg4', 1)
+    _write_video(root / 'none.mkv', 'mpeg4', 0)
+    with wave.open(str(root / 'sound.wav'), 'wb') as sound:
+        sound.setparams((1, 2, 8000, 0, 'NONE', ''))
+        sound.writeframes(bytes(16000))
+    return {path.name: path for path in root.iterdir()}
+
+
+def _write_video(path: Path, codec: str, frames: int) -> None:
+    import av
+
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64 + frames, 3), np.uint8)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+        if not frames:
+            container.start_encoding()
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(noise[:, number : number + 64]), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def write_layouts(root: Path, picture: Path) -> dict[str, Path]:
+    """Data sets as their authors lay them out, full where counts matter: ``dvd``, ``dvd-qualitative`` and so on."""
+    from dblr_plugin.prepare import dvd, gopro
+
+    for video, count in {**dvd.TRAIN, **dvd.TEST}.items():
+        for side in ('input', 'GT'):
+            link_frames(picture, root / 'dvd' / video / side, numbered(count, digits=5))
+    for number in range(dvd.SCENES):
+        link_frames(picture, root / f'dvd-qualitative/scene{number}/input', numbered(3, digits=5))
+    for part, sequences in (('train', gopro.TRAIN), ('test', gopro.TEST)):
+        for name, count in sequences.items():
+            for side in ('blur_gamma', 'sharp'):
+                link_frames(picture, root / 'gopro' / part / name / side, numbered(count, digits=6, first=1))
+    for part, count, clips in (('train', 100, 60), ('test', 150, 20)):
+        for number in range(clips):
+            for side in ('Blur', 'Sharp'):
+                link_frames(picture, root / 'bsd' / part / f'{number:03d}' / side / 'RGB', numbered(count))
+    for side in ('blur', 'sharp'):
+        for camera in ('image_2', 'image_3'):
+            names = [f'{scene:06d}_{frame}.png' for scene in range(199) for frame in ('09', '10', '11')]
+            link_frames(picture, root / 'kitti' / side / camera, names)
+    for kind in ('blur', 'sharp'):  # three clips of 240 and 30
+        for number in range(3):
+            link_frames(picture, root / f'reds/train/train_{kind}/{number:03d}', numbered(100))
+    return {path.name: path for path in root.iterdir()}
+
+
+def write_checkout(root: Path) -> dict[str, Path]:
+    """``checkout``: what ``dblr link`` looks for in BasicSR's source tree."""
+    for folder in ('basicsr/archs', 'basicsr/models'):
+        (root / folder).mkdir(parents=True)
+    (root / 'basicsr/train.py').write_text('')
+    (root / 'VERSION').write_text('1.4.2\n')
+    return {'checkout': root}

@@ -1,0 +1,146 @@
+"""Every damaged input ends a command with one line that names it: no traceback, no hang, nothing half made."""
+
+from __future__ import annotations
+
+import io
+import os
+from random import Random
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from cases import Case, Desk, complaints
+from corpus_checkpoints import checkpoints, skipped_states
+from corpus_databases import databases
+from corpus_frames import frames, unusual_frames
+from corpus_lists import lists
+from corpus_options import options, random_change
+from corpus_places import places
+from corpus_sources import sources
+from forked import ForkedCommand, Outcome, run_freshly
+from mutations import ENDS_OF_IMAGES, INSIDE_OF_PNG, UNUSUAL_IMAGES, Damage
+from PIL import Image
+from processes import write_options
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.link import option_files
+from dblr_plugin.options import check_option_file
+
+CORPUS = [*frames(), *databases(), *checkpoints(), *lists(), *sources(), *options(), *places()]
+TOLERATED = [*skipped_states(), *unusual_frames()]
+
+
+def of_name(case: Case) -> str:
+    return case.name
+
+
+def run(case: Case, desk: Desk, dblr: ForkedCommand | None = None) -> tuple[Outcome, list[str]]:
+    """Runs a case, freshly or by ``dblr``; returns how it ended and what is wrong with that."""
+    argv = [str(argument) for argument in case.spoil(desk)]
+    before = desk.content()
+    outcome = dblr.run(argv, desk.cwd, desk.root / 'output') if dblr else run_freshly(argv, desk.cwd)
+    return outcome, complaints(case, desk, outcome, before)
+
+
+#: Some cases as a user starts them, to see that forks of a warm process do the same
+FRESH = list({case.name.split('-')[0]: case for case in reversed(CORPUS)}.values())[::3]
+
+
+@pytest.mark.parametrize('case', CORPUS, ids=of_name)
+def test_refused(case: Case, desk: Desk, dblr: ForkedCommand) -> None:
+    outcome, found = run(case, desk, dblr)
+    assert not found, outcome.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', FRESH, ids=of_name)
+def test_refused_by_a_process_of_its_own(case: Case, desk: Desk) -> None:
+    outcome, found = run(case, desk)
+    assert not found, outcome.stderr[-3000:]
+
+
+@pytest.mark.parametrize('case', TOLERATED, ids=of_name)
+def test_tolerated_as_documented(case: Case, desk: Desk, dblr: ForkedCommand) -> None:
+    """Damaged states are skipped with a warning, rare kinds of images are read."""
+    outcome, _ = run(case, desk, dblr)
+    assert outcome.code == 0, outcome.stderr[-3000:]
+    assert all(culprit in outcome.stderr for culprit in case.culprits), outcome.stderr[-3000:]
+    assert 'Traceback' not in outcome.stdout + outcome.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
+@pytest.mark.parametrize('what', ['frame', 'clip', 'root'])
+def test_without_permission(what: str, desk: Desk, dblr: ForkedCommand) -> None:
+    path = {'frame': desk.frame(), 'clip': desk.frame().parent, 'root': desk.clips / 'lq'}[what]
+
+    def spoil(desk: Desk) -> list[object]:
+        path.chmod(0)
+        return desk.train(desk.clips / 'lq', desk.clips / 'gt')
+
+    try:
+        outcome, found = run(Case(what, spoil, (path.name,)), desk, dblr)
+    finally:
+        path.chmod(0o755)
+    assert not found, outcome.stderr
+
+
+@pytest.mark.parametrize('name', ['yaml-cut_anywhere', 'frame-empty-train', 'weights-all_zeroed-test'])
+def test_doctor_finds_the_same(name: str, desk: Desk, dblr: ForkedCommand) -> None:
+    """It reports instead of failing: the fault is on stdout, among what is right."""
+    case = next(case for case in CORPUS if case.name == name)
+    argv = ['doctor', *(str(argument) for argument in case.spoil(desk)[1:])]
+    outcome = dblr.run(argv, desk.cwd, desk.root / 'output')
+    assert outcome.code == 1 and 'Traceback' not in outcome.stdout + outcome.stderr, outcome.stderr
+    faults = outcome.stdout[outcome.stdout.index('FAULT') :]
+    assert all(culprit in faults for culprit in case.culprits), outcome.stdout
+
+
+@pytest.mark.parametrize('path', option_files(), ids=lambda path: path.name)
+def test_any_change_of_an_option_file_is_valid_or_refused(path, tmp_path) -> None:
+    """Not knowing which of the two, so these are no part of the corpus; what is refused is told in one line."""
+    rng = Random(path.name)
+    refused = 0
+    for _ in range(20):
+        found = yaml.safe_load(path.read_text(encoding='utf-8'))
+        random_change(found, rng)
+        file = write_options(tmp_path / 'options.yml', found)
+        try:
+            check_option_file(file, is_train='test' not in path.name)
+        except DBLRError as error:
+            refused += 1
+            assert str(error).startswith(f'{file}') and '\n' not in str(error)
+    assert refused >= 10
+
+
+class TestMutations:
+    """What the corpus takes for damage is damage, in the eyes of another decoder."""
+
+    @pytest.fixture
+    def picture(self) -> np.ndarray:
+        noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+        return cv2.GaussianBlur(noise, (0, 0), 1.2)
+
+    @pytest.mark.parametrize('kind', (ENDS_OF_IMAGES | INSIDE_OF_PNG).values(), ids=lambda kind: kind.__name__)
+    @pytest.mark.parametrize('seed', range(5))
+    def test_destroys(self, picture: np.ndarray, kind: Damage, seed: int) -> None:
+        assert self.decoded(kind(cv2.imencode('.png', picture)[1].tobytes(), Random(seed))) != (48, 48)
+
+    @pytest.mark.parametrize('kind', UNUSUAL_IMAGES.values(), ids=lambda kind: kind.__name__)
+    def test_unusual_and_readable(self, picture: np.ndarray, kind: Damage) -> None:
+        assert self.decoded(kind(cv2.imencode('.png', picture)[1].tobytes(), Random(0))) == (48, 48)
+
+    @staticmethod
+    def decoded(data: bytes) -> tuple[int, int] | None:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                return image.size
+        except Exception:  # whatever Pillow's plugins raise
+            return None
+
+
+def test_there_are_enough() -> None:
+    assert len(CORPUS) >= 200
+    for cases in (CORPUS, TOLERATED):
+        assert len({case.name for case in cases}) == len(cases)
