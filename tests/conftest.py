@@ -14,6 +14,14 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 SIZE = (48, 48)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _known_logger() -> None:
+    """BasicSR's logger does not propagate; pytest captures it if it is set up before the test."""
+    from basicsr.utils import get_root_logger
+
+    get_root_logger()
+
+
 def _write_clip(root: Path, clip: str, seed: int, frames: int) -> None:
     noise = np.random.default_rng(seed).random((SIZE[0], SIZE[1] + 2 * frames + 4))
     texture = cv2.GaussianBlur(noise, (0, 0), 1.2)

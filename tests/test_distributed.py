@@ -97,6 +97,7 @@ def results(folder: Path) -> dict[str, object]:
         for name, groups in networks.items()
         for group, content in groups.items()
         for key, value in content.items()
+        if group != 'network'  # its options
     }
     return {**weights, 'figures': json.loads((run / 'metrics.json').read_text())}
 
@@ -194,7 +195,7 @@ def ranks_of(agent: subprocess.Popen) -> list[int]:
 
 def test_a_rank_that_hangs_ends_all(options, start, tmp_path):
     """After ``dist_params.timeout``, and nobody else has to wait for torch's 30 minutes."""
-    options['dist_params'] = {'backend': 'nccl', 'port': 29500, 'timeout': 3}
+    options['dist_params'] = {'backend': 'nccl', 'port': 29500, 'timeout': 10}
     options['datasets']['train']['dataset_enlarge_ratio'] = 1000
     options['train']['total_iter'] = 10000
     path = write_options(tmp_path / 'gan.yml', options)

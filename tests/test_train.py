@@ -110,9 +110,9 @@ def test_resume_after_an_interrupt(gan_options, tmp_path):
 
 
 @pytest.mark.parametrize(('kind', 'processes', 'changes'), [
-    ('net', 1, {}), ('gan', 1, {}), ('gan', 2, {}),
+    ('net', 1, {}), ('gan', 2, {}),
     ('gan', 1, {'amp': 'bf16', 'accumulate': 2, 'scheduler': {'type': 'PlateauLR', 'window': 3, 'patience': 1}}),
-], ids=['net', 'gan', 'gan on 2', 'gan with plateaus in bf16'])  # fmt: skip
+], ids=['net', 'gan on 2', 'gan with plateaus in bf16'])  # fmt: skip
 def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes, changes):
     """With augmentation, workers, EMA, and a schedule; stopped in the middle of an epoch."""
     options = gan_options if kind == 'gan' else without_gan(gan_options)
@@ -132,6 +132,7 @@ def test_resumed_run_ends_bit_identical(gan_options, tmp_path, kind, processes, 
     assert f'iter: {options["logger"]["save_checkpoint_freq"]}.' in result.stderr
     for name, checkpoint in expected.items():
         again = torch.load(whole / name)
+        assert checkpoint.pop('network', None) == again.pop('network', None)
         for group, weights in checkpoint.items():
             assert all(torch.equal(value, again[group][key]) for key, value in weights.items()), (name, group)
     assert [e['iter'] for e in json.loads((whole.parent / 'metrics.json').read_text())] == [8]  # not twice
@@ -148,19 +149,6 @@ def test_everything_at_once_on_two_processes(gan_options, tmp_path):
     assert len(log) == 2 and all(0 < float(value) < 10 for line in log for value in line)
     assert [e['iter'] for e in json.loads((tmp_path / 'experiments/gan/metrics.json').read_text())] == [5, 10]
     assert len(list((tmp_path / 'experiments/gan/visualization/strips/V').glob('*_5.png'))) == 2
-
-
-def test_compiled_on_two_processes(gan_options, tmp_path):
-    """The same weights as without, to rounding."""
-    net = without_gan(gan_options)
-    net['train'] |= {'total_iter': 2, 'optim_g': {'type': 'Adam', 'lr': 1e-3, 'eps': 1e-4}}
-    found = []
-    for compiled in (False, True):
-        net['train']['compile'] = compiled
-        (tmp_path / str(compiled)).mkdir()
-        train(net, tmp_path / str(compiled), processes=2)
-        found.append(weights(tmp_path / str(compiled), 'net'))
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(('trail', 'value', 'message'), [

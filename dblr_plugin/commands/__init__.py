@@ -10,7 +10,7 @@ from dblr_plugin.version import __version__
 
 __all__ = ['main']
 
-_COMMANDS = ('train', 'test', 'evaluate', 'prepare', 'bench', 'link', 'doctor')
+_COMMANDS = ('train', 'test', 'evaluate', 'deblur', 'prepare', 'bench', 'link', 'doctor')
 
 
 def main(argv: list[str] | None = None) -> None:

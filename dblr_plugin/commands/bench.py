@@ -1,16 +1,21 @@
-"""Measure how fast data is read on this machine.
+"""Measure how fast data is read, and frames are restored, on this machine.
 
 dblr bench data measures BasicSR's ways to read and ours on generated frames; dblr bench data ROOT_LQ ROOT_GT measures
-them on a sample of your clips.
+them on a sample of your clips. dblr bench inference measures networks on the CPU, on generated frames or, with
+--input, on yours: each step from plain PyTorch to the fastest way, what it gains, and what it loses in precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 from pathlib import Path
 
 from dblr_plugin.benchmark.data import METHOD, measure_generated, measure_own
+from dblr_plugin.benchmark.inference import METHOD as INFERENCE_METHOD
+from dblr_plugin.benchmark.inference import generated_window, measure, own_window
 from dblr_plugin.benchmark.machine import describe_commit, describe_machine, describe_versions
 from dblr_plugin.errors import DBLRError
 
@@ -27,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--json', type=Path, metavar='FILE', help='write all figures there')
     data.add_argument('--seconds', type=float, default=60, metavar='S', help='time to measure for (default: 60)')
     data.set_defaults(measure=_measure_data)
+    inference = kinds.add_parser('inference', help='restoring frames: networks, backends and precisions')
+    inference.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least five consecutive frames')
+    inference.add_argument('--json', type=Path, metavar='FILE', help='write all figures there')
+    inference.add_argument('--seconds', type=float, default=60, metavar='S', help='time to measure for (default: 60)')
+    size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"
+    inference.add_argument('--size', type=_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
+    inference.add_argument('--full', action='store_true', help='1280x720, and everything compiled: takes long')
+    inference.set_defaults(measure=_measure_inference)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,8 +50,7 @@ def run(args: argparse.Namespace) -> None:
 def _measure_data(args: argparse.Namespace) -> None:
     if len(args.roots) not in (0, 2):
         raise DBLRError('give both folders, ROOT_LQ and ROOT_GT, or none')
-    if args.json is not None and not args.json.parent.is_dir():
-        raise DBLRError(f'{args.json.parent} is not a folder; create it first')
+    _check(args)
     sets = measure_own(*args.roots, args.seconds) if args.roots else measure_generated(args.seconds)
     report = {
         'schema': 'dblr_bench_data/1',
@@ -50,8 +62,64 @@ def _measure_data(args: argparse.Namespace) -> None:
     }
     for figures in sets:
         _print_table(figures)
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+    _write(report, args.json)
+
+
+def _measure_inference(args: argparse.Namespace) -> None:
+    _check(args)
+    size = (1280, 720) if args.full else args.size
+    origin, window = own_window(args.input, size) if args.input else generated_window(size)
+    figures = measure(window, args.seconds, args.full)
+    _print_ladder(origin, figures)
+    report = {
+        'schema': 'dblr_bench_inference/1',
+        'machine': describe_machine(),
+        'versions': describe_versions((*_PACKAGES, 'torchvision', 'openvino')),
+        'commit': describe_commit(),
+        'method': INFERENCE_METHOD,
+        'origin': origin,
+        **figures,
+    }
+    _write(report, args.json)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses what would fail only after the measurement."""
+    if args.json is not None and not args.json.parent.is_dir():
+        raise DBLRError(f'{args.json.parent} is not a folder; create it first')
+    if args.json is not None and args.json.is_dir():
+        raise DBLRError(f'{args.json} is a folder; name a file')
+    if not 0 <= args.seconds < math.inf:
+        raise DBLRError(f'--seconds must be a number from 0, got {args.seconds}')
+
+
+def _write(report: dict, path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+
+
+def _print_ladder(origin: str, figures: dict) -> None:
+    height, width = figures['size']
+    speeds = ', '.join(f'{precision} {speed:.0f}' for precision, speed in figures['matrix_gflops'].items())
+    print(f'\n{origin}: {width}x{height}, {figures["threads"]} threads; auto is {figures["auto"]}')
+    print(f'matrix products, GFLOPS: {speeds}')
+    for name, network in figures['networks'].items():
+        print(f'\n{name}, {network["gflop"]:.0f} GFLOP a frame')
+        print(f'{"ms a frame":>11} {"from":>8} {"to":>8} {"times":>7} {"dB":>6} {"GFLOPS":>7} {"share":>6} {"MB":>6}')
+        for step, way in network['steps'].items():
+            times = f'{way["ratio"]:.2f}x'
+            decibels = 'equal' if way['decibels'] is None else f'{way["decibels"]:.0f}'
+            memory = '-' if way['peak_bytes'] is None else f'{way["peak_bytes"] / 1e6:.0f}'
+            spread = f'{way["min_ms"]:8.1f} {way["max_ms"]:8.1f}'
+            speed = f'{way["gflops"]:7.0f} {way["share"]:6.0%}'
+            print(f'{way["median_ms"]:11.1f} {spread} {times:>7} {decibels:>6} {speed} {memory:>6}  {step}')
 
 
 def _print_table(figures: dict) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 
 from basicsr.utils import get_root_logger
 
@@ -19,13 +20,15 @@ class DataWatch:
     Args:
         dataset: Options of the training set.
         window: Iterations to judge by.
+        clock: Returns seconds.
     """
 
     limit = 0.25  # of the time
 
-    def __init__(self, dataset: dict, window: int = 200) -> None:
+    def __init__(self, dataset: dict, window: int = 200, clock: Callable[[], float] = time.perf_counter) -> None:
         self.dataset = dataset
         self.window = window
+        self.clock = clock
         self.told = False
         self._idle_since: float | None = None
         self._start()
@@ -40,13 +43,13 @@ class DataWatch:
 
     def batch_arrived(self) -> None:
         """Marks that the next batch is there."""
-        self._busy_since = time.perf_counter()
+        self._busy_since = self.clock()
         if self._idle_since is not None:
             self.waited += self._busy_since - self._idle_since
 
     def step_done(self) -> None:
         """Marks that a step has ended; warns once, after a window in which waiting took too much of the time."""
-        self._idle_since = time.perf_counter()
+        self._idle_since = self.clock()
         self.worked += self._idle_since - self._busy_since
         self.count += 1
         if self.count < self.window:

@@ -1,0 +1,1 @@
+"""Restoring videos: frames in, restored frames out."""

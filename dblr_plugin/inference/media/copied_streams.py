@@ -1,0 +1,128 @@
+"""Sound and subtitles of a video, copied bit for bit into another."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.rational import AVRational
+from av.stream import Discard, Stream
+
+from dblr_plugin.inference.media.video_source import VideoTraits, open_container, seek_before
+
+__all__ = ['CopiedStreams']
+
+_log = logging.getLogger(__name__)
+
+# of a container that was something else: they would describe the output wrongly
+_FOREIGN_METADATA = ('major_brand', 'minor_version', 'compatible_brands', 'encoder')
+
+
+class CopiedStreams:
+    """Reads the source a second time, beside the pictures, so that nothing piles up in memory.
+
+    Args:
+        traits: Says which file, and which part of it.
+        output: The file that is written; named in warnings of what its container cannot hold.
+        format_name: The container's name in FFmpeg.
+    """
+
+    def __init__(self, traits: VideoTraits, output: Path, format_name: str) -> None:
+        self._traits = traits
+        self._container = open_container(traits.copied)
+        self._streams: dict[int, Stream] = {}  # of the output, by index in the source
+        self._last_dts: dict[int, int] = {}
+        self._wanted = [s for s in self._container.streams if s.type in ('audio', 'subtitle')]
+        for stream in [s for s in self._wanted if not _fits(s, format_name)]:
+            self._wanted.remove(stream)
+            codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
+            language = f', {stream.language}' if stream.language else ''
+            text = '%s: %s stream %d of the source (%s%s) is left out, %s cannot hold it; write .mkv to keep it'
+            _log.warning(text, output, stream.type, stream.index, codec, language, output.suffix)
+
+    def add_to(self, target: OutputContainer) -> None:
+        """Adds the streams, with what the source says of them and of itself, before the target's header is written."""
+        for stream in self._wanted:
+            copy = target.add_stream_from_template(stream)
+            copy.metadata.update(stream.metadata)
+            copy.disposition = stream.disposition
+            self._streams[stream.index] = copy
+        metadata = self._container.metadata
+        target.metadata.update({k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA})
+        if self._traits.start is None and self._traits.end is None:
+            target.set_chapters(self._container.chapters())
+        self._target = target
+        self._packets = self._read()
+        self._next = next(self._packets, None)
+
+    def copy_until(self, time: Fraction | None) -> None:
+        """Copies what begins before ``time``, in seconds of the source; everything that is left for None.
+
+        Raises:
+            FFmpegError: The disk or the container refuses.
+        """
+        while self._next is not None and (time is None or _time(self._next) < time):
+            self._mux(self._next)
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._container.close()
+
+    def _read(self) -> Iterator[av.Packet]:
+        """Yields the packets of the part; a file that is cut off ends where it can be read no more."""
+        if not self._wanted:
+            return
+        for stream in self._container.streams:
+            if stream not in self._wanted:
+                stream.discard = Discard.all
+        if self._traits.start is not None:
+            seek_before(self._container, self._traits.start)
+        try:
+            for packet in self._container.demux(self._wanted):
+                if packet.size and self._is_in_part(packet):
+                    yield packet
+        except av.error.FFmpegError:
+            _log.warning('%s: sound ends at damaged data', self._traits.copied)
+
+    def _is_in_part(self, packet: av.Packet) -> bool:
+        start, end, time = self._traits.start, self._traits.end, _time(packet)
+        return (start is None or time >= start) and (end is None or time < end)
+
+    def _mux(self, packet: av.Packet) -> None:
+        """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
+        copy = self._streams[packet.stream.index]
+        shift = round(self._traits.origin / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = copy
+        packet.rescale_ts(AVRational(copy.time_base))
+        if packet.dts is not None:
+            least = self._last_dts.get(copy.index, packet.dts - 1) + 1
+            if packet.dts < least:
+                packet.dts = least
+                packet.pts = least if packet.pts is None else max(packet.pts, least)
+            self._last_dts[copy.index] = packet.dts
+        self._target.mux_one(packet)
+
+
+def _fits(stream: Stream, format_name: str) -> bool:
+    """Tries whether a container takes a stream: FFmpeg's tables say yes to some that writing a header refuses."""
+    try:
+        with av.open(io.BytesIO(), 'w', format=format_name) as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _time(packet: av.Packet) -> Fraction:
+    """Returns when a packet begins, in seconds of the source; one that does not say is due at once."""
+    ticks = packet.pts if packet.pts is not None else packet.dts
+    return Fraction(0) if ticks is None else ticks * packet.time_base

@@ -1,0 +1,179 @@
+"""Folders of pictures, in and out: names, order, format and depth stay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from dblr_plugin.data.images import TAIL_BYTES, header_size, looks_whole, natural, opened
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
+from dblr_plugin.inference.media.pictures import Picture, Source, scaled_size, shrink
+
+__all__ = ['FolderSink', 'FolderSource']
+
+_log = logging.getLogger(__name__)
+
+_DEEP_FORMATS = ('.png', '.tif', '.tiff')
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_WRITING = {'.jpg': _JPEG, '.jpeg': _JPEG, '.webp': (cv2.IMWRITE_WEBP_QUALITY, 101)}  # above 100 is lossless
+
+
+class FolderSource:
+    """Image files in natural order of their names, as pictures of one size.
+
+    Grey becomes RGB of three equal channels, alpha is dropped, and photographs that are stored lying are turned
+    upright.
+
+    Args:
+        path: What the user named.
+        files: The images.
+        start: The first to take; 0 is the first of all.
+        end: The first that is not taken any more.
+        scale_down: The factor by which pictures shrink.
+
+    Raises:
+        DBLRError: No file is left, one has no readable header or another size than the first.
+    """
+
+    def __init__(
+        self, path: Path, files: Sequence[Path], start: int = 0, end: int | None = None, scale_down: float = 1
+    ) -> None:
+        self.path = path
+        ordered = sorted(files, key=lambda file: natural(file.name))
+        self.files = ordered[start:end]
+        if not self.files:
+            raise DBLRError(f'{path} has {len(ordered)} images, none of them from {start} to {end}; mend start and end')
+        _refuse_unequal(self.files)
+        first = _read(self.files[0])
+        self.full_size = first.shape[:2]
+        self.size = scaled_size(self.full_size, scale_down)
+        self.deep = first.dtype == np.uint16
+        self.count = len(self.files)
+        _tell_alpha(self.files[0])
+
+    def __iter__(self) -> Iterator[Picture]:
+        for file in self.files:
+            pixels = _read(file)
+            if pixels.shape[:2] != self.full_size or (pixels.dtype == np.uint16) != self.deep:
+                raise DBLRError(f'{file} has another size or depth than {self.files[0].name}; convert or remove it')
+            yield Picture(shrink(pixels, self.size), file.name, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Holds nothing open."""
+
+
+class FolderSink:
+    """Writes pictures as image files, each of them whole or not at all; other files in the folder are left alone.
+
+    JPEG files get quality 98 without chroma subsampling, WebP files are lossless. A video's pictures become PNG files.
+
+    Args:
+        folder: Made where it is missing.
+        source: Where the pictures come from: its files are not written over.
+        suffix: Put behind each name, before the extension.
+        only: The output file's name, for a single picture.
+        overwrite: Whether older files of these names may be replaced.
+
+    Raises:
+        DBLRError: A file would replace one of the source's, or exists and may not be replaced.
+    """
+
+    def __init__(
+        self, folder: Path, source: Source, suffix: str = '', only: str | None = None, overwrite: bool = True
+    ) -> None:
+        self.folder, self.suffix, self.only, self.overwrite = folder, suffix, only, overwrite
+        self.written = 0
+        if isinstance(source, FolderSource):
+            self._refuse_sources(source.files)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DBLRError(f'{folder} cannot be made ({error.strerror}); give another output') from error
+
+    def write(self, picture: Picture) -> None:
+        """See :class:`Sink`."""
+        path = self._target(picture.name)
+        self._refuse_existing(path)
+        try:
+            with whole_file(path) as partial:
+                partial.write_bytes(_encoded(picture.pixels, path.suffix.lower()))
+        except OSError as error:
+            raise DBLRError(
+                f'{path} could not be written ({error.strerror}); make room or give another output'
+            ) from error
+        self.written += 1
+
+    def finish(self) -> None:
+        """Every file is complete already."""
+
+    def abandon(self) -> bool:
+        """See :class:`Sink`."""
+        return self.written > 0
+
+    def _target(self, name: str) -> Path:
+        if self.only is not None:
+            return self.folder / self.only
+        stem, dot, extension = name.rpartition('.')
+        return self.folder / (f'{stem}{self.suffix}.{extension}' if dot else f'{name}{self.suffix}.png')
+
+    def _refuse_sources(self, files: Sequence[Path]) -> None:
+        """Looks at all names before the first picture is restored."""
+        taken = {file.resolve() for file in files}
+        for file in files:
+            target = self._target(file.name)
+            if target.resolve() in taken:
+                raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
+            self._refuse_existing(target)
+
+    def _refuse_existing(self, path: Path) -> None:
+        if not self.overwrite and path.exists():
+            raise DBLRError(f'{path} exists; remove it, or give another output')
+
+
+def _refuse_unequal(files: Sequence[Path]) -> None:
+    """Compares the headers before anything is restored, so that the last of a thousand is not found out last."""
+    sizes = []
+    for file in files:
+        with opened(file) as stream:
+            sizes.append(sorted(header_size(stream, str(file))))  # a turned photograph has its sides exchanged
+        if sizes[-1] != sizes[0]:
+            raise DBLRError(f'{file} has another size than {files[0].name}; convert or remove it')
+
+
+def _read(file: Path) -> np.ndarray:
+    """Returns RGB (h, w, 3), uint8 or uint16; raises DBLRError for a file that is no whole image."""
+    with opened(file) as stream:
+        data = stream.read()
+    whole = looks_whole(data[:16], data[-TAIL_BYTES:], len(data))
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and whole else None
+    except cv2.error:  # a header that asks for more pixels than OpenCV allows
+        image = None
+    if image is None:
+        raise DBLRError(f'{file} is damaged, cut off or not of 8 or 16 bits; replace it with an intact copy')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _tell_alpha(file: Path) -> None:
+    with Image.open(file) as image:
+        if 'A' in image.getbands() or 'transparency' in image.info:
+            _log.warning('%s has transparency, which is left out of the output', file)
+
+
+def _encoded(pixels: np.ndarray, extension: str) -> bytes:
+    """Returns an image file's content."""
+    if pixels.dtype == np.uint16 and extension not in _DEEP_FORMATS:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    _, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _WRITING.get(extension, ()))
+    return data.tobytes()

@@ -1,0 +1,92 @@
+"""What restoring reads and writes: one picture after the other, wherever it comes from and goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import cv2
+import numpy as np
+
+__all__ = ['Picture', 'Sink', 'Source', 'scaled_size', 'shrink']
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a video or a folder.
+
+    Attributes:
+        pixels: RGB (h, w, 3), contiguous: uint8, or uint16 over its full range where the source has more than 8 bits.
+        name: In a folder the file's name; in a video the picture's number, ``00000000`` for the first that is read.
+        pts: In a video its place in time, in the source's time base; these increase from picture to picture.
+    """
+
+    pixels: np.ndarray
+    name: str
+    pts: int | None
+
+
+class Source(Protocol):
+    """Pictures to restore: iterated once, from the front; decoding happens in the iteration.
+
+    Attributes:
+        path: The video or folder; of a glob, the folder of the first match.
+        size: (h, w) of every picture, upright and shrunk.
+        deep: Whether the pictures are uint16.
+        count: How many there will be; None where only decoding tells.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    deep: bool
+    count: int | None
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Yields the pictures; raises DBLRError, naming file and cure, where one cannot be had."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class Sink(Protocol):
+    """Where restored pictures go. Either ``finish`` or ``abandon`` is the last call."""
+
+    def write(self, picture: Picture) -> None:
+        """Takes the next picture; its size may differ from the source's, but is the same for all.
+
+        Raises:
+            DBLRError: The disk or the encoder refuses.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Completes the output and gives it its name; raises DBLRError where that fails."""
+        ...
+
+    def abandon(self) -> bool:
+        """Ends early, after an error or Ctrl-C.
+
+        Returns:
+            Whether something was kept: the pictures so far, as a playable video under the output's name or as files.
+            Otherwise nothing is left behind.
+        """
+        ...
+
+
+def scaled_size(size: tuple[int, int], scale_down: float) -> tuple[int, int]:
+    """Returns (h, w) after shrinking, rounded to even numbers, which every encoder takes."""
+    if scale_down == 1:
+        return size
+    height, width = (max(2, 2 * round(side / scale_down / 2)) for side in size)
+    return height, width
+
+
+def shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns pixels (h, w, 3) at ``size`` (h, w), each the mean of the area that it covers."""
+    if pixels.shape[:2] == size:
+        return pixels
+    return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)

@@ -1,0 +1,248 @@
+"""Videos, in: every picture, upright, as RGB of the stream's own colours, with its place in time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video import VideoStream
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.inference.media.colour import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
+from dblr_plugin.inference.media.decoding import Decoder, Moment
+from dblr_plugin.inference.media.orientation import Orientation
+from dblr_plugin.inference.media.pictures import Picture, scaled_size, shrink
+
+__all__ = ['VideoSource', 'VideoTraits', 'open_container', 'seek_before']
+
+_log = logging.getLogger(__name__)
+
+# Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
+_INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')
+
+
+@dataclass(frozen=True)
+class VideoTraits:
+    """What an output has to know of the video that it is made from.
+
+    Attributes:
+        time_base: Seconds of one unit of ``Picture.pts``.
+        rate: Pictures a second, on average.
+        origin: The time in seconds that becomes 0 in the output: where the source begins, or the first picture's time
+            where only a part is read. A source that begins before 0 keeps its times.
+        start: The time in seconds where a part begins; None for the source's beginning, with sound before it.
+        end: The time in seconds where the part ends; None for the source's end.
+        aspect: Width of a pixel by its height, upright.
+        colour: The stream's tags.
+        chroma: ``420``, ``422`` or ``444``.
+        copied: The file whose sound and subtitles go into the output.
+    """
+
+    time_base: Fraction
+    rate: Fraction
+    origin: Fraction = Fraction(0)
+    start: Fraction | None = None
+    end: Fraction | None = None
+    aspect: Fraction = Fraction(1)
+    colour: ColourTags = ColourTags()
+    chroma: str = '420'
+    copied: Path | None = None
+
+    @classmethod
+    def of_pictures(cls, rate: Fraction) -> VideoTraits:
+        """Returns the traits of pictures that never were a video: full RGB, so many a second."""
+        return cls(1 / rate, rate, colour=ColourTags(matrix=RGB_MATRIX, range=LIMITED))
+
+
+class VideoSource:
+    """The pictures of a video file.
+
+    A picture that cannot be decoded is replaced by the one before it, so that none is missing and sound stays in step;
+    a warning names them when all are read. A file that was cut off is read as far as it goes, with a warning.
+
+    Args:
+        path: The file.
+        start: Seconds after the video's beginning; earlier pictures are skipped.
+        end: Seconds after the video's beginning; pictures from there on are not read.
+        scale_down: The factor by which pictures shrink.
+
+    Raises:
+        DBLRError: The file is missing, no video, or has no picture from ``start`` to ``end``.
+    """
+
+    def __init__(
+        self, path: Path, start: Fraction | None = None, end: Fraction | None = None, scale_down: float = 1
+    ) -> None:
+        self.path = path
+        self._container = open_container(path)
+        try:
+            self._open(start, end, scale_down)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self, start: Fraction | None, end: Fraction | None, scale_down: float) -> None:
+        stream = _main_stream(self._container, self.path)
+        stream.thread_type = 'AUTO'
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        begin = _beginning(self._container)
+        self._start = None if start is None else begin + start
+        self._end = None if end is None else begin + end
+        self._time_base = stream.time_base
+        self.count = _announced(self._container, stream) if start is None and end is None else None
+        if self._start is not None:
+            seek_before(self._container, self._start)
+        self._decoder = Decoder(self._container, stream, rate)
+        self._decoded = self._within(iter(self._decoder))
+        first = next(self._decoded, None)
+        if first is None:
+            wanted = '' if start is None and end is None else ' in the part that is wanted; mend start and end'
+            raise DBLRError(f'{self.path} has no picture that can be decoded{wanted}')
+        self._first_pts, self._first = first
+        self._look_at(self._first, scale_down)
+        part_start = None if start is None else self._first_pts * self._time_base
+        self.traits = VideoTraits(
+            time_base=self._time_base,
+            rate=rate,
+            origin=begin if part_start is None else part_start,
+            start=part_start,
+            end=self._end,
+            aspect=_upright_aspect(stream, self._orientation),
+            colour=self._colour,
+            chroma=_chroma(self._first.format),
+            copied=self.path,
+        )
+
+    def __iter__(self) -> Iterator[Picture]:
+        number = 0
+        pixels = self._pixels(self._first, self._first_pts)
+        yield Picture(pixels, _name(number), self._first_pts)
+        for pts, frame in self._decoded:
+            number += 1
+            pixels = pixels if frame is None else self._pixels(frame, pts)
+            yield Picture(pixels, _name(number), pts)
+        self._tell_damage(number + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def _within(self, decoded: Iterator[Moment]) -> Iterator[Moment]:
+        """Yields what lies from start to end; a loss right at the start has nothing to stand in for it."""
+        begun = False
+        for pts, frame in decoded:
+            time = pts * self._time_base
+            if self._end is not None and time >= self._end:
+                return
+            if (self._start is None or time >= self._start) and (begun or frame is not None):
+                begun = True
+                yield pts, frame
+
+    def _look_at(self, frame: av.VideoFrame, scale_down: float) -> None:
+        """Takes from the first frame what holds for all."""
+        self._coded_size = (frame.height, frame.width)
+        self._orientation = Orientation.of(frame, str(self.path))
+        self._colour = ColourTags.of(frame)
+        upright = self._coded_size[::-1] if self._orientation.transposed else self._coded_size
+        self.size = scaled_size(upright, scale_down)
+        self.deep = bits_of(frame.format) > 8
+        if frame.interlaced_frame:
+            _log.warning('%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combs stay in it', self.path)
+        if any(component.is_alpha for component in frame.format.components):
+            _log.warning('%s has transparency, which is left out of the output', self.path)
+
+    def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
+        if (frame.height, frame.width) != self._coded_size:
+            seconds = float(pts * self._time_base)
+            raise DBLRError(f'{self.path} changes its picture size at {seconds:.2f} s; cut it there into two videos')
+        return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
+
+    def _tell_damage(self, read: int) -> None:
+        decoder = self._decoder
+        if decoder.lost:
+            times = ', '.join(f'{float(pts * self._time_base):.2f}' for pts in decoder.lost[:5])
+            more = ', ...' if len(decoder.lost) > 5 else ''
+            text = '%s: %d pictures cannot be decoded, at %s s%s; the picture before each stands in for it'
+            _log.warning(text, self.path, len(decoder.lost), times, more)
+        if decoder.damaged:
+            _log.warning('%s: %d pictures were decoded from damaged data', self.path, decoder.damaged)
+        if decoder.cut_off or (self.count is not None and read < self.count):
+            of = '' if self.count is None else f' of {self.count}'
+            _log.warning('%s is cut off; it was read as far as it goes: %d%s pictures', self.path, read, of)
+
+
+def open_container(path: Path) -> InputContainer:
+    """Opens a media file for reading; raises DBLRError where there is none."""
+    if not path.is_file():
+        raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
+    try:
+        # the prefix keeps ffmpeg from taking a name with a colon for a network address
+        return av.open(f'file:{path}', metadata_errors='replace')
+    except av.error.PermissionError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
+    except (av.error.FFmpegError, IndexError) as error:
+        raise DBLRError(f'{path} is no video, or is incomplete; give a whole video file') from error
+
+
+def seek_before(container: InputContainer, time: Fraction) -> None:
+    """Goes to a key frame at or before ``time`` in seconds, where the format allows it for certain."""
+    if container.format.name in _INDEXED:
+        container.seek(int(time * av.time_base))
+
+
+def _main_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Returns the largest video stream that is no cover picture."""
+    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    usable = [s for s in moving if s.codec_context is not None]
+    if not usable:
+        reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
+        raise DBLRError(f'{path} {reason}; give a video')
+    main = max(usable, key=lambda s: s.width * s.height)
+    if len(moving) > 1:
+        _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
+    return main
+
+
+def _beginning(container: InputContainer) -> Fraction:
+    """Returns when the first of picture and sound begins, in seconds; 0 where they begin before 0.
+
+    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds.
+    """
+    streams = [*container.streams.video, *container.streams.audio]
+    starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
+    return max(Fraction(0), min(starts, default=Fraction(0)))
+
+
+def _announced(container: InputContainer, stream: VideoStream) -> int | None:
+    """Returns the number of pictures where an index says it for certain, less those that an edit list takes away."""
+    if container.format.name == _INDEXED[0]:
+        return sum(not entry.is_discard for entry in stream.index_entries) or None
+    return None
+
+
+def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return 1 / aspect if orientation.transposed else aspect
+
+
+def _chroma(video_format: av.VideoFormat) -> str:
+    """Returns the subsampling to keep. RGB, grey and rare ones become 4:2:0, which every player shows."""
+    across = video_format.chroma_width(16)
+    down = video_format.chroma_height(16)
+    if len(video_format.components) < 3 or video_format.is_rgb:
+        return '420'
+    return {(8, 16): '422', (16, 16): '444'}.get((across, down), '420')
+
+
+def _name(number: int) -> str:
+    return f'{number:08d}'

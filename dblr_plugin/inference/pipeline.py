@@ -1,0 +1,111 @@
+"""From a source to a sink: frames are decoded, restored and encoded at the same time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from dblr_plugin.inference.media import Picture, Sink, Source
+from dblr_plugin.inference.video_restorer import VideoRestorer
+
+__all__ = ['restore_media']
+
+Item = TypeVar('Item')
+
+# Decoded or restored pictures that wait: enough to even out slow ones, and not much memory.
+AHEAD = 4
+_END = object()
+
+
+def restore_media(
+    restorer: VideoRestorer, source: Source, sink: Sink, compare: bool = False, progress: bool = True
+) -> int:
+    """Restores all pictures of a source.
+
+    Args:
+        restorer: Restores them.
+        source: Where they come from.
+        sink: Where they go; it is finished, or after an error or Ctrl-C abandoned.
+        compare: Whether each picture shows its blurry left half and its restored right half.
+        progress: Whether to show a progress bar, with pictures a second and the time left.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        DBLRError: If the source cannot be decoded or the sink cannot be written.
+    """
+    try:
+        count = 0
+        with _Writer(sink) as writer, tqdm(total=source.count, unit='frame', disable=not progress) as bar:
+            for blurry, pixels in _restored(restorer, source):
+                writer.write(replace(blurry, pixels=_split(blurry.pixels, pixels) if compare else pixels))
+                bar.update()
+                count += 1
+        sink.finish()
+    except BaseException:
+        sink.abandon()
+        raise
+    return count
+
+
+def _restored(restorer: VideoRestorer, source: Source) -> Iterator[tuple[Picture, np.ndarray]]:
+    """Each picture with its restored pixels."""
+    waiting: deque[Picture] = deque()
+
+    def frames() -> Iterator[np.ndarray]:
+        for picture in _ahead(source):
+            waiting.append(picture)
+            yield picture.pixels
+
+    for pixels in restorer.restore(frames()):
+        yield waiting.popleft(), pixels
+
+
+def _split(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The left half of one picture beside the right half of another, with a white line between them."""
+    middle = left.shape[1] // 2
+    both = np.concatenate([left[:, :middle], right[:, middle:]], axis=1)
+    both[:, max(0, middle - 1) : middle + 1] = np.iinfo(both.dtype).max
+    return both
+
+
+def _ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Takes items in a thread of their own, a few ahead."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        futures = deque(thread.submit(next, iterator, _END) for _ in range(AHEAD))
+        while (item := futures.popleft().result()) is not _END:
+            futures.append(thread.submit(next, iterator, _END))
+            yield item
+
+
+class _Writer:
+    """Writes to a sink in a thread of its own; an error there is raised at one of the next pictures, or at the end."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.thread = ThreadPoolExecutor(1)
+        self.futures: deque[Future] = deque()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def write(self, picture: Picture) -> None:
+        """Hands a picture over; waits when too many are."""
+        self.futures.append(self.thread.submit(self.sink.write, picture))
+        if len(self.futures) > AHEAD:
+            self.futures.popleft().result()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        # after an error what was handed over is still written, so that the sink can keep it
+        self.thread.shutdown()
+        for future in self.futures:
+            if kind is None:
+                future.result()

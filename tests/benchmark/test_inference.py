@@ -1,0 +1,125 @@
+"""The measurement of restoring: a tiny run prints its ladder and writes valid JSON. Times are never judged."""
+
+import json
+
+import pytest
+import torch
+from basicsr.archs.edvr_arch import EDVR
+from tile_images import encode, picture
+from torch import nn
+
+from dblr_plugin.archs import DBLRNet
+from dblr_plugin.benchmark import frames, inference
+from dblr_plugin.commands import main
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.inference.backends import openvino_installed
+
+STEPS = ['eager fp32', 'folded fp32', 'torch fp32', 'torch bf16']
+STEPS += ['openvino fp32', 'openvino bf16'] * openvino_installed()
+
+
+def small_paper() -> DBLRNet:
+    torch.manual_seed(0)
+    return DBLRNet(num_feat=16, num_block=1).eval()
+
+
+def small_edvr() -> EDVR:
+    torch.manual_seed(0)
+    sizes = {'num_feat': 8, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 1}
+    return EDVR(**sizes, hr_in=True, with_predeblur=True, with_tsa=False).eval()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'temporary'))
+    monkeypatch.setattr(inference, 'MIN_ROUNDS', 1)
+    monkeypatch.setattr(inference, 'MATRIX', 64)
+    monkeypatch.setattr(inference, '_paper', small_paper)
+    monkeypatch.setattr(inference, '_edvr', small_edvr)
+    monkeypatch.setattr(inference, '_peak_in_process', lambda network, step, shape: 1000)
+    # half a minute; torch.compile has its tests
+    monkeypatch.setattr(inference, '_step_names', lambda compiles, full: STEPS)
+    yield
+    assert list((tmp_path / 'temporary').iterdir()) == [], 'temporary frames are left'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(7):
+        suffix, content = encode(picture(140, 150, number), 'jpeg 4:2:0')
+        path = tmp_path / 'frames' / f'frame_{number}{suffix}'
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / 'frames'
+
+
+def bench(*arguments: str) -> None:
+    main(['bench', 'inference', *arguments, '--seconds', '0'])
+
+
+def test_own_frames(folder, tmp_path, capsys):
+    bench('--input', str(folder), '--size', '64x1000', '--json', str(tmp_path / 'figures.json'))
+    lines = capsys.readouterr().out.splitlines()
+    assert f'{folder}: 64x128' in lines[1] and 'matrix products' in lines[2]
+    assert [line.split('  ')[-1] for line in lines[6 : 6 + len(STEPS)]] == STEPS
+    assert len(lines) == 3 + 2 * (3 + len(STEPS))
+    report = json.loads((tmp_path / 'figures.json').read_text())
+    assert report['schema'] == 'dblr_bench_inference/1' and report['size'] == [128, 64]
+    assert {'machine', 'versions', 'commit', 'method', 'origin', 'auto'} < set(report)
+    for network in report['networks'].values():
+        assert list(network['steps']) == STEPS and network['gflop'] > 0
+        base = network['steps']['eager fp32']
+        assert base['ratio'] == 1 and base['decibels'] is None
+        for name, step in network['steps'].items():
+            assert 0 < step['min_ms'] <= step['median_ms'] <= step['max_ms'] and len(step['rounds_ms']) == 1
+            assert step['ratio'] == pytest.approx(base['median_ms'] / step['median_ms'])
+            assert step['gflops'] == pytest.approx(network['gflop'] / step['median_ms'] * 1000)
+            assert step['share'] == pytest.approx(step['gflops'] / report['matrix_gflops'][name.split()[1]])
+            assert step['decibels'] is None or step['decibels'] > (80 if name.endswith('fp32') else 45)
+
+
+def test_generated_frames(capsys, monkeypatch):
+    monkeypatch.setattr(frames, 'FRAMES', 5)
+    monkeypatch.setattr(frames, 'SIZE', (160, 144))
+    bench('--size', '64x48')
+    assert 'png: 64x48' in capsys.readouterr().out
+
+
+def test_operations_are_those_of_the_whole_frame():
+    net = DBLRNet(num_feat=16, num_block=1, tail_conv=False).eval()
+    # multiplications for a pixel: L1 (3 banded steps), L2, a block, reconstruction
+    weights = 9 * (48 * 5 + 16 * 48 + 2 * 16 * 16 + 16 * 64 + 64 * 64 + 64)
+    assert inference._operations(net, torch.rand(1, 5, 1, 96, 80)) == 2 * weights * 96 * 80
+
+
+def test_fitted_network_gives_the_frame():
+    coarse = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    window = nn.functional.interpolate(coarse, size=(96, 96), mode='bicubic').clamp(0, 1).unsqueeze(0)
+    y = inference.to_network_colour(window, 1)
+    with torch.no_grad():
+        out = inference._fitted(small_paper(), window)(y)
+    assert (out - y[:, 2]).square().mean() < 0.05 * y[:, 2].var()
+
+
+@pytest.mark.slow
+def test_memory_of_a_fresh_process(monkeypatch):
+    monkeypatch.undo()
+    peak = inference._peak_in_process(inference.EDVR_M, 'torch fp32', (1, 5, 3, 64, 64))
+    assert peak is None or 1e6 < peak < 2e9
+
+
+def test_refusals(folder, tmp_path, capsys):
+    with pytest.raises(DBLRError, match='absent is not a folder of frames'):
+        bench('--input', str(tmp_path / 'absent'))
+    with pytest.raises(DBLRError, match='absent is not a folder'):
+        bench('--json', str(tmp_path / 'absent/x.json'))
+    with pytest.raises(DBLRError, match='at least 16x16'):
+        bench('--input', str(folder), '--size', '100x15')
+    with pytest.raises(SystemExit):
+        bench('--size', 'large')
+    assert 'no size such as 1280x720' in capsys.readouterr().err
+    for path in list(folder.iterdir())[4:]:
+        path.unlink()
+    with pytest.raises(DBLRError, match='4 frames; 5 are needed'):
+        bench('--input', str(folder))

@@ -1,0 +1,104 @@
+"""``dblr deblur`` as a user types it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from processes import run_python
+
+NETWORK = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1, 'input_skip': True}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.save({'params': build_network(NETWORK).state_dict(), 'network': NETWORK}, tmp_path / 'net.pth')
+    return tmp_path / 'net.pth'
+
+
+def write_video(path: Path, frames: int, size: tuple[int, int] = (64, 96)) -> None:
+    texture = cv2.GaussianBlur(np.random.default_rng(0).random((size[0], size[1] + frames, 3)), (0, 0), 2)
+    texture = (255 * (texture - texture.min()) / np.ptp(texture)).astype(np.uint8)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, 'yuv420p'
+        for i in range(frames):
+            picture = np.ascontiguousarray(texture[:, i : i + size[1]])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        container.mux(stream.encode())
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
+
+
+def deblur(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    return run_python('-m', 'dblr_plugin', 'deblur', *arguments, cwd=cwd)
+
+
+def test_a_video(weights, tmp_path):
+    """A network that starts as the identity gives back what it got, as far as the encoder does."""
+    write_video(tmp_path / 'shaky.mp4', 12)
+    result = deblur('-i', 'shaky.mp4', '-o', 'sharp.mp4', '--weights', weights, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == 'sharp.mp4: 12 frames restored'
+    before, after = decoded(tmp_path / 'shaky.mp4'), decoded(tmp_path / 'sharp.mp4')
+    assert len(after) == 12 and after[0].shape == (64, 96, 3)
+    assert all(cv2.PSNR(a, b) > 38 for a, b in zip(before, after, strict=True))
+
+
+def test_a_folder_and_a_trial_side_by_side(weights, footage, tmp_path):
+    folder = footage / 'val/lq/v'
+    result = deblur('-i', folder, '-o', 'out', '--weights', weights, '--suffix', '_sharp', cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [f'{i:08d}_sharp.png' for i in range(6)]
+    trial = ['--compare', '--start', '1', '--end', '4', '--fp32', '--tile', '32']
+    result = deblur('-i', f'{folder}/*.png', '-o', 'out.mp4', '--weights', weights, *trial, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    pictures = decoded(tmp_path / 'out.mp4')
+    assert len(pictures) == 3 and pictures[0][:, 23:25].mean() > 200  # the line between the halves
+
+
+def test_ctrl_c_leaves_what_was_done(weights, tmp_path):
+    write_video(tmp_path / 'long.mp4', 400, (180, 320))
+    command = ['-m', 'dblr_plugin', 'deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    while not list(tmp_path.glob('.*out*')):
+        time.sleep(0.05)
+        assert process.poll() is None
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and 'Traceback' not in errors
+    assert 'dblr: error: interrupted' in errors
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['long.mp4', 'net.pth', 'out.mp4']
+    assert 0 < len(decoded(tmp_path / 'out.mp4')) < 400
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['-i', 'no.mp4', '-o', 'out.mp4'], 'no.mp4'),
+    (['-i', 'ok.mp4', '-o', 'out.mp4', '--encoder', 'libx266'], 'libx266'),
+    (['-i', 'ok.mp4', '-o', 'out.mp4', '--weights', 'ok.mp4'], 'ok.mp4: damaged, or not a checkpoint'),
+])  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_nothing(weights, tmp_path, arguments, message):
+    write_video(tmp_path / 'ok.mp4', 3)
+    given = ['--weights', weights, *arguments]
+    result = deblur(*given, cwd=tmp_path)
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith('dblr: error: ')]
+    assert len(lines) == 1 and message in lines[0], result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['net.pth', 'ok.mp4']
