@@ -213,6 +213,14 @@ def _import_openvino() -> ModuleType:
     return importlib.import_module('openvino')
 
 
+@functools.cache
+def _openvino_core() -> object:
+    """One for the whole process: freeing models whose cores have gone can crash it."""
+    import openvino
+
+    return openvino.Core()
+
+
 def _to_openvino(net: nn.Module, example: Tensor) -> object:
     """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
     _import_openvino()

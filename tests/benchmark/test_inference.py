@@ -12,10 +12,8 @@ from dblr_plugin.archs import DBLRNet
 from dblr_plugin.benchmark import frames, inference
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.backends import openvino_installed
 
 STEPS = ['eager fp32', 'folded fp32', 'torch fp32', 'torch bf16']
-STEPS += ['openvino fp32', 'openvino bf16'] * openvino_installed()
 
 
 def small_paper() -> DBLRNet:
@@ -38,7 +36,8 @@ def _quick(monkeypatch, tmp_path):
     monkeypatch.setattr(inference, '_paper', small_paper)
     monkeypatch.setattr(inference, '_edvr', small_edvr)
     monkeypatch.setattr(inference, '_peak_in_process', lambda network, step, shape: 1000)
-    # half a minute; torch.compile has its tests
+    # the backends have their own tests; several of OpenVINO's networks, freed in a process that has had loader
+    # workers, crash it (2026.4), which the command has none of
     monkeypatch.setattr(inference, '_step_names', lambda compiles, full: STEPS)
     yield
     assert list((tmp_path / 'temporary').iterdir()) == [], 'temporary frames are left'
