@@ -63,7 +63,9 @@ def assert_meaning(error: BaseException, meaning: str) -> None:
     (allocate_too_much, 'the memory is full: lower'),
 ])  # fmt: skip
 def test_loader(fault, meaning):
-    loader = DataLoader(Faulty(fault), num_workers=1, timeout=1 if fault is hang else 60)
+    # spawned, as below: a fork of pytest's process may be broken
+    limit = 1 if fault is hang else 60
+    loader = DataLoader(Faulty(fault), num_workers=1, timeout=limit, multiprocessing_context='spawn')
     assert_meaning(error_of(next, iter(loader)), meaning)
 
 
