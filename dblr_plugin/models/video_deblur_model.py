@@ -151,6 +151,9 @@ class VideoDeblurModel(SRModel):
         for step in self.steps:
             step.begin()
         outcomes = self.train_step(current_iter)
+        if any(outcome.skipped for outcome in outcomes):
+            for step in self.steps:  # G too, which restores where D alone is trained
+                step.restore_buffers()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
         self._log_step(current_iter, outcomes)

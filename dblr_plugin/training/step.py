@@ -100,7 +100,7 @@ class Step:
             self.scaler.step(self.optimizer)
         elif not losses_finite or self._scale_is_not_to_blame():
             skipped = True
-            self._restore_buffers()
+            self.restore_buffers()
         self.scaler.update()
         return Outcome(losses, norm, skipped, bool(own_losses))
 
@@ -115,7 +115,8 @@ class Step:
             dist.all_reduce(agreed, dist.ReduceOp.MIN)
         return [bool(flag) for flag in agreed.tolist()]
 
-    def _restore_buffers(self) -> None:
+    def restore_buffers(self) -> None:
+        """Puts BatchNorm's statistics back to what they were at :meth:`begin`."""
         with torch.no_grad():
             for buffer, kept in zip(self.net.buffers(), self._buffers, strict=True):
                 buffer.copy_(kept)

@@ -113,6 +113,14 @@ class TestBadNumbers:
         train(model, 1)
         assert all(torch.isfinite(p).all() for p in model.net_g.parameters())
 
+    def test_spoil_nothing_while_the_discriminator_is_trained_alone(self, gan_options, tmp_path):
+        """G only restores then, but in training mode, in which BatchNorm takes in what it sees."""
+        model, _ = trained(gan_options, tmp_path, 2, net_d_init_iters=10)
+        before = snapshot(model.net_g)
+        model.feed_data(self.bad_batch())
+        model.optimize_parameters(3)
+        assert all(torch.equal(v, before[k]) for k, v in model.net_g.state_dict().items())
+
     def test_so_many_in_a_row_end_the_run(self, train_options, tmp_path):
         model, _ = trained(train_options, tmp_path, 1, max_skipped_steps=3)
         for iteration, data in enumerate([self.bad_batch(), self.bad_batch(), batch(), self.bad_batch()], 2):
