@@ -35,12 +35,14 @@ class TimeStackedConv(nn.Conv3d):
         """``(b, in, t, h, w)`` to ``(b, out, t - kt + 1, h, w)``."""
         b, _, t, h, w = x.shape
         steps = t - self.kernel_size[0] + 1
+        out = F.conv2d(x.reshape(b, -1, h, w), *self.banded(steps), padding=1, groups=self.groups)
+        return out.view(b, self.out_channels, steps, h, w)
+
+    def banded(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the 2D convolution, for so many output steps."""
         # one copy of the kernel for each output step, shifted along the input's time axis, zero elsewhere
         banded = torch.stack([F.pad(self.weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
-        weight = banded.reshape(self.out_channels * steps, -1, 3, 3)
-        bias = self.bias.repeat_interleave(steps)
-        out = F.conv2d(x.reshape(b, -1, h, w), weight, bias, padding=1, groups=self.groups)
-        return out.view(b, self.out_channels, steps, h, w)
+        return banded.reshape(self.out_channels * steps, -1, 3, 3), self.bias.repeat_interleave(steps)
 
 
 class ResidualBlock(nn.Module):

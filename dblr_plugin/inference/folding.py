@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -52,10 +50,7 @@ class StackedConv(nn.Conv2d):
         steps = time - conv.kernel_size[0] + 1
         super().__init__(conv.in_channels * time, conv.out_channels * steps, 3, padding=1, groups=conv.groups)
         self.steps = steps
-        # as in TimeStackedConv.forward: the kernel once for each output step, shifted along the input's time axis
-        banded = torch.stack([F.pad(conv.weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
-        self.weight = nn.Parameter(banded.reshape(self.weight.shape), requires_grad=False)
-        self.bias = nn.Parameter(conv.bias.repeat_interleave(steps), requires_grad=False)
+        self.weight, self.bias = (nn.Parameter(value.detach(), requires_grad=False) for value in conv.banded(steps))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b, in, t, h, w)`` to ``(b, out, steps, h, w)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,8 +42,8 @@ def restore_media(
     Raises:
         DBLRError: If the source cannot be decoded or the sink cannot be written.
     """
+    count = 0
     try:
-        count = 0
         with _Writer(sink) as writer, tqdm(total=source.count, unit='frame', disable=not progress) as bar:
             for blurry, pixels in _restored(restorer, source):
                 writer.write(replace(blurry, pixels=_split(blurry.pixels, pixels) if compare else pixels))
@@ -50,7 +51,8 @@ def restore_media(
                 count += 1
         sink.finish()
     except BaseException:
-        sink.abandon()
+        if sink.abandon():
+            logging.getLogger('dblr_plugin').warning('The first %d frames are kept.', count)
         raise
     return count
 

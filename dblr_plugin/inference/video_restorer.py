@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from basicsr.archs import build_network
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from dblr_plugin.inference.tiles import TiledForward, receptive_radius
 from dblr_plugin.inference.windows import Shown, windows
 from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
 from dblr_plugin.models.video_deblur_model import network_argument
+from dblr_plugin.options import read_option_file
 from dblr_plugin.training.checkpoint import load_weights, read_checkpoint
 
 __all__ = ['VideoRestorer']
@@ -52,7 +52,8 @@ class VideoRestorer:
         backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         tile: Side of the squares that a frame is cut into, in pixels, which changes the memory needed and, but for
-            networks like EDVR that look at no fixed distance, not the result; 0 restores whole frames, unless memory runs out.
+            networks like EDVR that look at no fixed distance, not the result; 0 restores whole frames, unless memory
+            runs out.
         size_multiple: What the frames' sides are padded to a multiple of, for networks that need it.
         frames: How many there will be, roughly, by which ``auto`` judges whether compiling pays.
     """
@@ -151,10 +152,7 @@ def _network_of(weights: str | Path) -> dict[str, Any]:
 
 
 def _read_options(path: str | Path) -> dict[str, Any]:
-    try:
-        options = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DBLRError(f'{path}: cannot be read as an option file ({" ".join(str(error).split())})') from error
+    options = read_option_file(path).plain()
     if not isinstance(options, dict) or not isinstance(options.get('network_g'), dict):
         raise DBLRError(f'{path}: has no section network_g; name the option file the weights were trained with')
     return options

@@ -19,7 +19,7 @@ from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import Needed, Options, TestSet, TrainSet
 from dblr_plugin.options.typed import fault, fits, whole
 
-__all__ = ['check_option_file']
+__all__ = ['check_option_file', 'read_option_file']
 
 
 def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
@@ -49,6 +49,15 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     for trail, message in conflicts(options, is_train):
         root.at(trail).fail(f'{trail} {message}')
     return options
+
+
+def read_option_file(path: str | Path) -> Located:
+    """Reads an option file without checking what it says.
+
+    Raises:
+        DBLRError: It cannot be read, or is not YAML.
+    """
+    return parse(_read(path), str(path))
 
 
 def _read(path: str | Path) -> str:

@@ -102,14 +102,14 @@ class TestWeights:
         assert len(list(restorer.restore(frames(2)))) == 2
 
     @pytest.mark.parametrize(('text', 'message'), [
-        ('name: [', 'cannot be read as an option file'),
+        ('name: [', 'not valid YAML'),
         ('name: a', 'has no section network_g'),
         ('network_g: {type: DBLRnet}', 'its network cannot be built .*DBLRnet'),
     ])  # fmt: skip
     def test_a_faulty_option_file_is_named(self, tmp_path, text, message):
         torch.save({'params': network()[0].state_dict()}, tmp_path / 'net.pth')
         (tmp_path / 'train.yml').write_text(text)
-        with pytest.raises(DBLRError, match=f'train.yml: {message}'):
+        with pytest.raises(DBLRError, match=f'train.yml:.*{message}'):
             VideoRestorer.from_weights(tmp_path / 'net.pth', tmp_path / 'train.yml')
 
 
