@@ -13,10 +13,10 @@ import math
 import re
 from pathlib import Path
 
-from dblr_plugin.benchmark.data import METHOD, measure_generated, measure_own
-from dblr_plugin.benchmark.inference import METHOD as INFERENCE_METHOD
-from dblr_plugin.benchmark.inference import generated_window, measure, own_window
-from dblr_plugin.benchmark.machine import describe_commit, describe_machine, describe_versions
+from dblr_plugin.bench.data import METHOD, measure_generated, measure_own
+from dblr_plugin.bench.inference import METHOD as INFERENCE_METHOD
+from dblr_plugin.bench.inference import generated_window, measure, own_window
+from dblr_plugin.bench.machine import describe_commit, describe_machine, describe_versions
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['add_arguments', 'run']

@@ -24,7 +24,7 @@ from basicsr.data.reds_dataset import REDSDataset
 from basicsr.data.video_test_dataset import VideoTestDataset
 from torch.utils.data import Dataset
 
-from dblr_plugin.benchmark.frames import Sample, generate_sample, take_sample, write_png
+from dblr_plugin.bench.frames import Sample, generate_sample, take_sample, write_png
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FrameStore
 from dblr_plugin.data.tiles.writer import write_tiles

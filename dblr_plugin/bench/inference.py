@@ -1,6 +1,6 @@
 """How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
 
-All steps take turns in every round, as in :mod:`dblr_plugin.benchmark.data`; the first round warms up (and compiles)
+All steps take turns in every round, as in :mod:`dblr_plugin.bench.data`; the first round warms up (and compiles)
 and is not counted. So that a time is comparable with what the machine can do, matrix products take turns with them.
 Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last layer of
 DBLRNet is fitted to the frame.
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.benchmark.frames import generate_sample
+from dblr_plugin.bench.frames import generate_sample
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError

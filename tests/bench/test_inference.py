@@ -9,7 +9,7 @@ from tile_images import encode, picture
 from torch import nn
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.benchmark import frames, inference
+from dblr_plugin.bench import frames, inference
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tile_images import encode, picture
 
-from dblr_plugin.benchmark import data, frames
+from dblr_plugin.bench import data, frames
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 
