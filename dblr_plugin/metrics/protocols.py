@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.metrics.psnr_ssim import SSIM_WINDOW, psnr, ssim
 from dblr_plugin.metrics.registration import register
 
 __all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'choose_protocols']
 
 #: stands for every protocol, in option files and on command lines
 ALL = 'all'
-
-SSIM_WINDOW = 11  # pixels
 
 # ITU-R BT.601 luminance of BGR without offset, in the full range [0, 255]
 _LUMINANCE = np.array([0.114, 0.587, 0.299])
@@ -70,7 +68,7 @@ class Protocol:
     mean: Literal['clips', 'frames'] = 'clips'
 
     def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """Scores one frame with BasicSR's own PSNR and SSIM.
+        """Scores one frame with PSNR and SSIM as BasicSR has them.
 
         Args:
             restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
@@ -83,7 +81,7 @@ class Protocol:
             DBLRError: After the crop less is left of the frame than SSIM's window.
         """
         if self.rounded:
-            restored = restored.round()
+            restored = restored.round().astype(np.uint8)
         height, width = (length - length % self.size_multiple for length in truth.shape[:2])
         restored, truth = restored[:height, :width], truth[:height, :width]
         if min(height, width) - 2 * self.crop < SSIM_WINDOW:
@@ -95,12 +93,8 @@ class Protocol:
             restored, truth = register(restored, truth)
         if self.colour == 'luminance':
             restored, truth = restored @ _LUMINANCE, truth @ _LUMINANCE
-        settings = {'crop_border': self.crop, 'test_y_channel': self.colour == 'y'}
-        # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
-        return {
-            'psnr': float(calculate_psnr(restored, truth, **settings)),
-            'ssim': float(calculate_ssim(restored, truth, **settings)),
-        }
+        settings = self.crop, self.colour == 'y'
+        return {'psnr': psnr(restored, truth, *settings), 'ssim': ssim(restored, truth, *settings)}
 
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import Protocol, choose_protocols, summarise
-from dblr_plugin.metrics.protocols import SSIM_WINDOW
+from dblr_plugin.metrics.psnr_ssim import SSIM_WINDOW, psnr, ssim
 
 __all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
 
@@ -44,8 +44,20 @@ class ConfiguredMetrics(Protocol):
                 f'(w x h): {SSIM_WINDOW} pixels are needed; lower it'
             )
         images = {'img': restored.round().astype(np.uint8), 'img2': truth}
+        return {name: _measured(images, metric) for name, metric in self.metrics.items()}
+
+
+# what gives the figures of BasicSR's metrics in less time
+_QUICKER = {'calculate_psnr': psnr, 'calculate_ssim': ssim}
+
+
+def _measured(images: dict[str, np.ndarray], metric: dict) -> float:
+    """One of BasicSR's metrics, as its ``calculate_metric`` takes them."""
+    quicker = _QUICKER.get(metric['type'])
+    if quicker is None:
         # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
-        return {name: float(calculate_metric(images, metric)) for name, metric in self.metrics.items()}
+        return float(calculate_metric(images, metric))
+    return quicker(**images, crop_border=metric['crop_border'], test_y_channel=metric.get('test_y_channel', False))
 
 
 def protocols_of(val: dict) -> list[Protocol]:
