@@ -10,7 +10,9 @@ from dblr_plugin.version import __version__
 
 __all__ = ['main']
 
-_COMMANDS = ('train', 'test', 'evaluate', 'deblur', 'prepare', 'bench', 'link', 'doctor')
+_COMMANDS = (
+    'train', 'test', 'evaluate', 'deblur', 'demo-page', 'export', 'prepare', 'bench', 'benchmark', 'link', 'doctor',
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--version', action='version', version=f'dblr {__version__}')
     subparsers = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for name in names:
-        module = importlib.import_module(f'dblr_plugin.commands.{name}')
+        module = importlib.import_module(f'dblr_plugin.commands.{name.replace("-", "_")}')
         text = module.__doc__.strip()
         subparser = subparsers.add_parser(
             name,

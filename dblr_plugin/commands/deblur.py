@@ -1,6 +1,6 @@
 """Restore a video, a folder of frames, or an image.
 
-dblr deblur -i shaky.mp4 -o sharp.mp4 --weights net_g_latest.pth
+dblr deblur -i shaky.mp4 -o sharp.mp4                               # with the weights that come with it
 dblr deblur -i frames/ -o restored/ --weights net_g_latest.pth      # or -i 'frames/*.png'
 
 Every frame in is a frame out; sound, subtitles, frame times, colour and depth stay as they are. No window reaches
@@ -11,41 +11,75 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['add_arguments', 'run']
+if TYPE_CHECKING:
+    from dblr_plugin.inference.video_restorer import VideoRestorer
+
+__all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; names as in BasicSR's inference scripts."""
     parser.add_argument('-i', '--input', required=True, help='video, folder of frames, glob, or image')
     parser.add_argument('-o', '--output', required=True, help='video file, or folder for frames')
-    parser.add_argument('--weights', required=True, type=Path, metavar='FILE', help='.pth of the network')
-    parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
+    add_network_arguments(parser)
     parser.add_argument('--suffix', default='', help='added to the names of frames')
     parser.add_argument('--start', metavar='TIME', help='where to begin: seconds or h:mm:ss; frame number in folders')
     parser.add_argument('--end', metavar='TIME', help='where to end')
     parser.add_argument('--scale-down', type=float, default=1, metavar='N', help='shrink frames N times, for trials')
     parser.add_argument('--compare', action='store_true', help='left half blurry, right half restored')
-    parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help='restore in tiles, to need less memory')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1 (default: auto)')
-    parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
-    parser.add_argument('--fp32', action='store_true', help='full precision')
+    parser.add_argument('--causal', action='store_true', help='insist on a network that uses no later frames')
     parser.add_argument('--encoder', help='of ffmpeg, such as libx265 (default: libx264)')
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
     parser.add_argument('--fps', help='frames a second, for a video made of a folder (default: 25)')
     parser.add_argument('--lossless', action='store_true', help='encode without loss')
 
 
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what :func:`build_restorer` needs."""
+    parser.add_argument('--weights', type=Path, metavar='FILE', help='.pth or .safetensors (default: those shipped)')
+    parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
+    parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help='restore in tiles, to need less memory')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1 (default: auto)')
+    parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
+    parser.add_argument('--fp32', action='store_true', help='full precision')
+
+
+def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
+    """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
+    from dblr_plugin.inference.network import load_network
+    from dblr_plugin.inference.tiles import SMALLEST_TILE
+    from dblr_plugin.inference.video_restorer import VideoRestorer
+
+    if args.tile and args.tile < SMALLEST_TILE:
+        raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for whole frames')
+    loaded = load_network(args.weights, args.opt)
+    print(f'weights: {loaded}')
+    return VideoRestorer(
+        loaded.net,
+        loaded.options,
+        size_multiple=loaded.pad_multiple,
+        device=args.device,
+        backend=args.backend,
+        precision='fp32' if args.fp32 else 'auto',
+        tile=args.tile,
+        frames=frames,
+    )
+
+
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
     from dblr_plugin.inference.media import open_sink, open_source
     from dblr_plugin.inference.pipeline import restore_media
-    from dblr_plugin.inference.video_restorer import VideoRestorer
 
-    if args.tile < 0:
-        raise DBLRError(f'--tile is {args.tile}; give a number of pixels, or 0 for whole frames')
+    for name in ('input', 'output'):
+        if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
+            raise DBLRError(f'--{name} is empty; name a file or a folder')
     with open_source(args.input, args.start, args.end, args.scale_down) as source:
         # before the network is built, so that what cannot be written is told at once
         sink = open_sink(
@@ -57,14 +91,11 @@ def run(args: argparse.Namespace) -> None:
             fps=args.fps,
             suffix=args.suffix,
         )
-        restorer = VideoRestorer.from_weights(
-            args.weights,
-            args.opt,
-            device=args.device,
-            backend=args.backend,
-            precision='fp32' if args.fp32 else 'auto',
-            tile=args.tile,
-            frames=source.count or 1000,
-        )
-        count = restore_media(restorer, source, sink, args.compare)
-    print(f'{args.output}: {count} frames restored')
+        restorer = build_restorer(args, source.count or 1000)
+        if args.causal and not restorer.causal:
+            raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
+        seconds = restore_media(restorer, source, sink, args.compare)
+    print(f'{args.output}: {len(seconds)} frames restored')
+    if restorer.causal:
+        half, most = np.percentile(seconds, (50, 95)) * 1000
+        print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')

@@ -125,7 +125,7 @@ def find_workers(path: str) -> Iterator[Finding]:
 def find_weights(path: str) -> Iterator[Finding]:
     """Reads the checkpoints that the ``path`` section names."""
     import_quietly('dblr_plugin')
-    from dblr_plugin.training.checkpoint import read_checkpoint
+    from dblr_plugin.weights import read_checkpoint
 
     for key, file in _read(path)['path'].items():
         if file is None or not (key.startswith('pretrain_network_') or key == 'resume_state'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.archs import build_network
 from torch import Tensor, nn
 
 from dblr_plugin.data.cuts import thumbnail
+from dblr_plugin.data.flow import align
 from dblr_plugin.data.frames import unit_range
+from dblr_plugin.data.options import reach_of
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.backends import build_forward
+from dblr_plugin.inference.network import load_network
 from dblr_plugin.inference.tiles import TiledForward, receptive_radius
 from dblr_plugin.inference.windows import Shown, windows
 from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
 from dblr_plugin.models.video_deblur_model import network_argument
-from dblr_plugin.options import read_option_file
-from dblr_plugin.training.checkpoint import load_weights, read_checkpoint
 
 __all__ = ['VideoRestorer']
-
-# what SimDeblur's weights are of, which say nothing of it
-_SIMDEBLUR = {
-    'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_block': 15, 'tail_conv': False,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,37 +68,33 @@ class VideoRestorer:
         self.device = _device(device)
         self.num_in_ch = network_argument(network, 'num_in_ch', 3)
         self.num_frame = network_argument(network, 'num_frame', 5)
-        self.causal = bool(network_argument(network, 'causal', False))
+        last = network.get('center_frame_idx') == self.num_frame - 1  # as EDVR says it
+        self.causal = bool(network_argument(network, 'causal', last))
+        self.flow = bool(network_argument(network, 'flow', False))
         net = net.eval().to(self.device)
+        # networks of ours pad frames themselves, but tiles have to begin where a frame may
+        size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
         halo = receptive_radius(net, self.num_in_ch, self.num_frame, size_multiple)
         forward = build_forward(net, self.device, backend, precision, frames)
         forward = TiledForward(forward, halo, tile, size_multiple)
         self.restorer = FrameRestorer(forward, self.num_in_ch, size_multiple, self.causal)
 
     @classmethod
-    def from_weights(cls, weights: str | Path, option_file: str | Path | None = None, **settings: Any) -> VideoRestorer:
-        """Builds the network that a checkpoint belongs to; averaged weights are preferred.
+    def from_weights(
+        cls, weights: str | Path | None = None, option_file: str | Path | None = None, **settings: Any
+    ) -> VideoRestorer:
+        """Builds the network that a checkpoint belongs to; see :func:`load_network`.
 
         Args:
-            weights: A ``.pth`` file. Those of this package say of which network they are.
-            option_file: Where ``network_g`` stands, for weights that do not say; ``val.pad_multiple`` counts too.
+            weights: A ``.pth`` or ``.safetensors`` file; None for the weights that come with the package.
+            option_file: Where ``network_g`` stands, for weights that do not say of which network they are.
             settings: As for the class.
 
         Raises:
             DBLRError: If the file cannot be read, or is of another network, or does not say of which.
         """
-        if option_file is None:
-            network = _network_of(weights)
-        else:
-            options = _read_options(option_file)
-            network = options['network_g']
-            settings = {'size_multiple': (options.get('val') or {}).get('pad_multiple', 1), **settings}
-        try:
-            net = build_network(network)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DBLRError(f'{option_file or weights}: its network cannot be built ({error}): {network}') from error
-        load_weights(net, weights, param_key='params_ema')
-        return cls(net, network, **settings)
+        loaded = load_network(weights, option_file)
+        return cls(loaded.net, loaded.options, **{'size_multiple': loaded.pad_multiple, **settings})
 
     def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Restores frames, in order and as many as there are.
@@ -113,13 +105,23 @@ class VideoRestorer:
         Yields:
             Each restored, of the same type.
         """
-        shown = (Shown(self._hold(frame), thumbnail(_eight_bits(frame))) for frame in frames)
-        for window in windows(shown, self.num_frame, self.causal):
+        for window in self._windows(frames):
             blurry = window[-1 if self.causal else len(window) // 2].pixels
             restored = self.restorer.restore(
                 torch.stack([held.planes for held in window], dim=1), _planes(blurry).unsqueeze(0)
             )
             yield _pixels(restored[0], blurry.dtype)
+
+    def _windows(self, frames: Iterable[np.ndarray]) -> Iterator[list[_Held]]:
+        """Each frame is brought to the device once; aligned ones differ from window to window."""
+        if not self.flow:
+            shown = (Shown(self._hold(frame), thumbnail(_eight_bits(frame))) for frame in frames)
+            yield from windows(shown, self.num_frame, self.causal)
+            return
+        reference, _ = reach_of(self.num_frame, self.causal)
+        shown = (Shown(frame, thumbnail(_eight_bits(frame))) for frame in frames)
+        for window in windows(shown, self.num_frame, self.causal):
+            yield [self._hold(frame) for frame in align(window, reference)]
 
     def _hold(self, frame: np.ndarray) -> _Held:
         # torch has hardly any operations for uint16
@@ -134,28 +136,11 @@ def _device(name: str) -> torch.device:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         found = ', '.join(['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))])
         raise DBLRError(f"there is no device '{name}'; found: {found}") from error
     return device
-
-
-def _network_of(weights: str | Path) -> dict[str, Any]:
-    content = read_checkpoint(weights)
-    if isinstance(content.get('network'), dict):
-        return content['network']
-    bare = next((v for v in content.values() if isinstance(v, dict)), content)
-    if any(str(key).removeprefix('module.').startswith('L_in.') for key in bare):
-        return dict(_SIMDEBLUR)
-    raise DBLRError(f'{weights}: does not say of which network it is; name the option file it was trained with (-opt)')
-
-
-def _read_options(path: str | Path) -> dict[str, Any]:
-    options = read_option_file(path).plain()
-    if not isinstance(options, dict) or not isinstance(options.get('network_g'), dict):
-        raise DBLRError(f'{path}: has no section network_g; name the option file the weights were trained with')
-    return options
 
 
 def _eight_bits(frame: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
-from dblr_plugin.training.checkpoint import read_checkpoint, save_atomically
+from dblr_plugin.weights import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'digest_of', 'size_of']
 

@@ -7,6 +7,7 @@ from basicsr.utils import tensor2img
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.inference.windows import NEIGHBOURS
 from dblr_plugin.models.restorer import FrameRestorer
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True}
@@ -81,6 +82,34 @@ def test_a_causal_network_knows_no_future():
         np.array_equal(one, other)
         for one, other in zip(restorer.restore(clip), restorer.restore(clip[:5]), strict=False)
     )
+
+
+@pytest.mark.parametrize(('changes', 'later'), [
+    ({'causal': True}, 0),
+    ({}, 2 + NEIGHBOURS),
+    ({'num_frame': 3}, 1 + NEIGHBOURS),
+    ({'type': 'MiddleFrame', 'causal': True}, 0),
+])  # fmt: skip
+def test_a_frame_waits_for_no_more_later_ones_than_it_needs(changes, later):
+    """Those of its window and those by which cuts are judged; a causal network's frame is there before the next."""
+    options = changes if 'type' in changes else NETWORK | changes
+    taken = []
+    restored = plain(build_network(options), options).restore(taken.append(i) or f for i, f in enumerate(frames(12)))
+    assert [len(taken) for _ in restored] == [min(number + later, 12) for number in range(1, 13)]
+
+
+def test_a_causal_edvr_restores_the_last_frame():
+    """BasicSR's EDVR has another name for it."""
+    sizes = {'num_feat': 8, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 1}
+    options = {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'with_tsa': False, 'center_frame_idx': 4, **sizes}
+    net = build_network(options)
+    for layer in net.modules():  # what it adds to its frame becomes nothing
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+    clip = frames(6, (16, 16))
+    restored = plain(net, options).restore(clip)
+    assert all(np.array_equal(one, other) for one, other in zip(restored, clip, strict=True))
 
 
 class TestWeights:

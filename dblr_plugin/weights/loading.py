@@ -1,58 +1,16 @@
-"""Checkpoint files: written whole or not at all, and loaded only into the network they belong to."""
+"""Weights from checkpoints, whatever wrote them, loaded only into the network they belong to."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = ['load_weights', 'load_state_dict', 'read_checkpoint', 'save_atomically']
-
-
-def save_atomically(content: dict, path: str | Path) -> None:
-    """Saves to a file beside ``path`` and renames it, so that ``path`` is never half written.
-
-    Raises:
-        OSError, RuntimeError: If the file cannot be written (torch reports a full disk as either).
-    """
-    with whole_file(Path(path), sync=True) as partial:
-        torch.save(content, partial)
-
-
-def read_checkpoint(path: str | Path) -> dict:
-    """Reads a ``.pth`` or ``.state`` file to the CPU.
-
-    Raises:
-        DBLRError: If it does not exist, is damaged, or holds anything but tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DBLRError(f'{path}: no such checkpoint; check the path section of the option file')
-    try:
-        _check_records(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
-    if not isinstance(content, dict) or not content:
-        raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
-    return content
-
-
-def _check_records(path: Path) -> None:
-    """Raises ValueError when a record of torch's zip file does not fit its checksum, which ``torch.load`` ignores."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f'{damaged} does not fit its checksum')
+__all__ = ['load_state_dict', 'load_weights']
 
 
 def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:

@@ -1,0 +1,112 @@
+"""Checkpoint files: written whole or not at all, and read only where they are undamaged.
+
+A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what they are of: ``network``, its options;
+``trained_on``, a text; ``pad_multiple``, of which frames' sides must be multiples. A ``.pth`` file is that dict. A
+``.safetensors`` file holds ``params``, and all else in its metadata, as JSON where it is not text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
+
+__all__ = ['read_checkpoint', 'save_atomically']
+
+_DIGEST = 'tensors_sha256'  # the format itself has no checksum
+_JSON = {'network': dict, 'pad_multiple': int}
+
+
+def save_atomically(content: dict, path: str | Path) -> None:
+    """Saves to a file beside ``path`` and renames it, so that ``path`` is never half written.
+
+    Args:
+        content: A checkpoint, with ``params`` as its only weights for a ``.safetensors`` file; or anything that
+            torch saves.
+        path: Its suffix says as what.
+
+    Raises:
+        OSError, RuntimeError: If the file cannot be written (torch reports a full disk as either).
+    """
+    path = Path(path)
+    with whole_file(path, sync=True) as partial:
+        if _is_safetensors(path):
+            _save_safetensors(content, partial)
+        else:
+            torch.save(content, partial)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Reads a ``.pth``, ``.state`` or ``.safetensors`` file to the CPU.
+
+    Raises:
+        DBLRError: If it does not exist, is damaged, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DBLRError(f'{path}: no such checkpoint; check the path section of the option file')
+    try:
+        content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
+    if not isinstance(content, dict) or not content:
+        raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
+    return content
+
+
+def _is_safetensors(path: Path) -> bool:
+    return path.suffix.lower() == '.safetensors'
+
+
+def _read_torch(path: Path) -> object:
+    # torch.load ignores the checksums of its zip file's records
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f'{damaged} does not fit its checksum')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's text recommends to run the code that a file may hold
+        raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
+
+
+def _save_safetensors(content: dict, path: Path) -> None:
+    params = content['params']
+    described = {key: value for key, value in content.items() if key != 'params'}
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
+    save_file(params, path, metadata | {_DIGEST: _digest(params)})
+
+
+def _read_safetensors(path: Path) -> dict:
+    with safe_open(path, framework='pt') as file:
+        metadata = file.metadata() or {}
+        params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    if metadata.pop(_DIGEST, None) not in (None, _digest(params)):
+        raise ValueError('its tensors do not fit their checksum')
+    for key, kind in _JSON.items():
+        if key in metadata:
+            metadata[key] = json.loads(metadata[key])
+            if not isinstance(metadata[key], kind):
+                raise ValueError(f'{key} in its metadata is no {kind.__name__}')
+    return {**metadata, 'params': params}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of all names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)} '.encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

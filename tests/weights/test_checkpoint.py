@@ -1,0 +1,165 @@
+"""Checkpoint files: written whole or not at all, read only where they are undamaged."""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.weights import read_checkpoint, save_atomically
+
+PARAMS = {
+    'conv.weight': torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)),
+    'norm.num_batches_tracked': torch.tensor(7),
+    'half': torch.tensor([1.5, -0.0, 6e-8], dtype=torch.float16),
+    'empty': torch.zeros(0, 4),
+}
+CONTENT = {
+    'params': PARAMS,
+    'network': {'type': 'DBLRNet', 'num_feat': 8, 'init_std': None, 'single': True},
+    'trained_on': 'GoPro, "blurred" färbig',
+    'pad_multiple': 4,
+}
+
+
+class Refuses:
+    """Fails half way through being saved, as a full disk does."""
+
+    def __reduce__(self):
+        raise OSError(28, 'No space left on device')
+
+
+def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / 'net.pth'
+    save_atomically(CONTENT, path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match='No space'):
+        save_atomically({'params': {'other': torch.ones(9)}, 'extra': Refuses()}, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.SAFETENSORS'])
+def test_what_is_written_is_read_to_the_last_bit(tmp_path, suffix):
+    save_atomically(CONTENT, tmp_path / f'net{suffix}')
+    found = read_checkpoint(tmp_path / f'net{suffix}')
+    params = found.pop('params')
+    assert found == {key: value for key, value in CONTENT.items() if key != 'params'}
+    assert params.keys() == PARAMS.keys()
+    for name, value in PARAMS.items():
+        assert params[name].dtype == value.dtype and params[name].shape == value.shape
+        assert params[name].flatten().view(torch.uint8).tolist() == value.flatten().view(torch.uint8).tolist()
+
+
+def test_safetensors_say_of_which_network_they_are(tmp_path):
+    save_atomically(CONTENT, tmp_path / 'net.safetensors')
+    with safe_open(tmp_path / 'net.safetensors', 'pt') as file:
+        assert json.loads(file.metadata()['network']) == CONTENT['network']
+        assert file.metadata()['trained_on'] == CONTENT['trained_on']
+
+
+def test_safetensors_of_others(tmp_path):
+    for metadata in (None, {'format': 'pt'}):
+        save_file(PARAMS, tmp_path / 'net.safetensors', metadata)
+        assert read_checkpoint(tmp_path / 'net.safetensors')['params'].keys() == PARAMS.keys()
+
+
+@pytest.mark.parametrize('keep', [0, 1, 100, 0.5, 0.999])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_file_cut_short(tmp_path, suffix, keep):
+    path = tmp_path / f'net{suffix}'
+    save_atomically(CONTENT, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
+    refused(path)
+
+
+def zeroed(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def tensors_zeroed(data: bytes) -> bytes:
+    return data[:-200] + bytes(200)
+
+
+def one_bit_flipped(data: bytes) -> bytes:
+    return data[:-300] + bytes([data[-300] ^ 1]) + data[-299:]
+
+
+def more_behind(data: bytes) -> bytes:
+    return data + b'more'
+
+
+def a_web_page(data: bytes) -> bytes:
+    return b'<!DOCTYPE html><html><title>404 Not Found</title></html>\n'
+
+
+def header(text: str) -> bytes:
+    return struct.pack('<Q', len(text)) + text.encode()
+
+
+def other_json(data: bytes) -> bytes:
+    return header('{"version": 3, "assets": ["a", "b"]}')
+
+
+def plain_json(data: bytes) -> bytes:
+    return b'{"version": 3, "assets": ["a", "b"]}'
+
+
+def tensor_out_of_bounds(data: bytes) -> bytes:
+    return header('{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}') + b'1234'
+
+
+def unknown_type(data: bytes) -> bytes:
+    return header('{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}') + b'1234'
+
+
+def network_is_no_json(data: bytes) -> bytes:
+    return header('{"__metadata__": {"network": "DBLRNet"}}')
+
+
+def network_is_a_list(data: bytes) -> bytes:
+    return header('{"__metadata__": {"network": "[1, 2]"}}')
+
+
+@pytest.mark.parametrize('damage', [
+    zeroed, tensors_zeroed, one_bit_flipped, more_behind, a_web_page, other_json, plain_json, tensor_out_of_bounds,
+    unknown_type, network_is_no_json, network_is_a_list,
+])  # fmt: skip
+def test_damaged_safetensors(tmp_path, damage):
+    path = tmp_path / 'net.safetensors'
+    save_atomically(CONTENT, path)
+    path.write_bytes(damage(path.read_bytes()))
+    refused(path)
+
+
+def refused(path: Path) -> None:
+    with pytest.raises(DBLRError, match=f'{path.name}: damaged, or not a checkpoint') as caught:
+        read_checkpoint(path)
+    assert '\n' not in str(caught.value)
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    for name in ('missing.pth', 'missing.safetensors'):
+        with pytest.raises(DBLRError, match=f'{name}: no such checkpoint'):
+            read_checkpoint(tmp_path / name)
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(DBLRError, match='list.pth: not a checkpoint'):
+        read_checkpoint(tmp_path / 'list.pth')
+    (tmp_path / 'code.pth').write_bytes(pickle.dumps(Runs()))
+    refused(tmp_path / 'code.pth')
+    torch.save(CONTENT, tmp_path / 'renamed.safetensors')
+    refused(tmp_path / 'renamed.safetensors')
+    assert not (tmp_path / 'ran').exists()
+
+
+class Runs:
+    """A pickle that would run code when loaded."""
+
+    def __reduce__(self):
+        return eval, ("open('ran', 'w')",)
