@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['link', 'option_files', 'unlink']
+__all__ = ['link', 'option_files', 'options_folder', 'unlink']
 
 _MANIFEST = '.dblr_link.json'
 
@@ -56,11 +56,17 @@ importlib.import_module('basicsr')
 '''
 
 
-def option_files() -> list[Path]:
-    """The option files that come with the plugin, in its source tree or installed beside it."""
+def options_folder() -> Path:
+    """The ``options`` that come with the plugin, in its source tree or installed beside it."""
     source = Path(__file__).resolve().parents[1] / 'options'
     installed = Path(sysconfig.get_path('data')) / 'share' / 'dblr_plugin' / 'options'
-    return sorted((source if source.is_dir() else installed).glob('*.yml'))
+    return source if source.is_dir() else installed
+
+
+def option_files() -> list[Path]:
+    """The option files in there: what trains and tests, not what only the benchmark reads."""
+    names = ('demo_', 'test_', 'train_')
+    return sorted(path for path in options_folder().glob('*.yml') if path.name.startswith(names))
 
 
 def link(checkout: str | Path) -> list[Path]:

@@ -2,5 +2,8 @@
 
 from dblr_plugin.archs.dblr_discriminator_arch import DBLRDiscriminator
 from dblr_plugin.archs.dblrnet_arch import DBLRNet, MiddleFrame
+from dblr_plugin.archs.dbn_arch import DBN
+from dblr_plugin.archs.deepdeblur_arch import DeepDeblur
+from dblr_plugin.archs.fourier_burst_arch import FourierBurstAccumulation
 
-__all__ = ['DBLRDiscriminator', 'DBLRNet', 'MiddleFrame']
+__all__ = ['DBN', 'DBLRDiscriminator', 'DBLRNet', 'DeepDeblur', 'FourierBurstAccumulation', 'MiddleFrame']

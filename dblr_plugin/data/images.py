@@ -19,6 +19,7 @@ __all__ = [
     'TAIL_BYTES',
     'decode',
     'header_size',
+    'inspected_size',
     'is_image',
     'is_whole',
     'looks_whole',
@@ -111,6 +112,26 @@ def looks_whole(head: bytes, tail: bytes, length: int) -> bool:
     if head.startswith(b'BM'):
         return length >= int.from_bytes(head[2:6], 'little')
     return True
+
+
+def inspected_size(path: Path) -> tuple[int, int]:
+    """Returns (height, width) of an image file after checking that it is not cut short, as a rule without decoding it.
+
+    Raises:
+        DBLRError: The file is missing, empty, truncated, or has no readable header.
+    """
+    with opened(path) as file:
+        length = os.fstat(file.fileno()).st_size
+        if length == 0:
+            raise DBLRError(f'{path} is empty; replace it with an intact copy')
+        size = header_size(file, str(path))
+        file.seek(0)
+        head = file.read(12)
+        file.seek(max(0, length - TAIL_BYTES))
+        # garbage behind an image's end is legal and pushes that end out of the tail: decoding decides
+        if not looks_whole(head, file.read(), length) and not is_whole(file):
+            raise DBLRError(f'{path} is truncated; replace it with an intact copy')
+        return size
 
 
 def is_whole(file: BinaryIO) -> bool:

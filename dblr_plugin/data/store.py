@@ -10,12 +10,10 @@ import numpy as np
 
 from dblr_plugin.data.crops import decode_crop
 from dblr_plugin.data.images import (
-    TAIL_BYTES,
     decode,
     header_size,
+    inspected_size,
     is_image,
-    is_whole,
-    looks_whole,
     natural,
     opened,
     refuse_undecodable,
@@ -77,19 +75,7 @@ class FolderStore:
         Raises:
             DBLRError: The file is missing, empty, truncated, or has no readable header.
         """
-        path = self.path(clip, frame)
-        with opened(path) as file:
-            length = os.fstat(file.fileno()).st_size
-            if length == 0:
-                raise DBLRError(f'{path} is empty; replace it with an intact copy')
-            size = header_size(file, str(path))
-            file.seek(0)
-            head = file.read(12)
-            file.seek(max(0, length - TAIL_BYTES))
-            # garbage behind an image's end is legal and pushes that end out of the tail: decoding decides
-            if not looks_whole(head, file.read(), length) and not is_whole(file):
-                raise DBLRError(f'{path} is truncated; replace it with an intact copy')
-            return size
+        return inspected_size(self.path(clip, frame))
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """Decodes one frame.

@@ -14,6 +14,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs, raise_faults
+from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import flip, to_tensor
 from dblr_plugin.data.options import label, num_frame_of, positive_int, reach_of, require_unit_scale, required
 from dblr_plugin.data.store import open_store
@@ -21,6 +22,9 @@ from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['VideoDeblurDataset']
+
+#: Pixels around a crop that optical flow sees too, as it sees whole frames in testing: motion crosses a crop's border.
+FLOW_MARGIN = 32
 
 
 @DATASET_REGISTRY.register()
@@ -34,6 +38,8 @@ class VideoDeblurDataset(Dataset):
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
+            flow (bool): The other frames of a window are aligned to the one to restore, by optical flow, before they
+                are flipped. Default: False.
             gt_size (int): Side of the square crop, in pixels.
             y_only (bool): Read brightness alone, for a network of one channel; faster with JPEG, whose own Y is read
                 then, 60 dB and more from the Y of its RGB, and exact with all others. Default: False.
@@ -56,6 +62,7 @@ class VideoDeblurDataset(Dataset):
         self.num_frame = num_frame_of(opt)
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
         self.causal = bool(opt.get('causal', False))
+        self.flow = bool(opt.get('flow', False))
         self.y_only = bool(opt.get('y_only', False))
         self.intervals = _intervals(opt)
         self.lq_store = open_store(required(opt, 'dataroot_lq'), opt.get('io_backend'))
@@ -83,9 +90,10 @@ class VideoDeblurDataset(Dataset):
         rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
         window = self._window(rng, clip, centre)
         height, width = clip.size
-        square = rng.randint(0, height - self.gt_size), rng.randint(0, width - self.gt_size), self.gt_size
-        frames = [self.lq_store.read_crop(clip.name, clip.frames[i], *square, self.y_only) for i in window]
-        frames.append(self.gt_store.read_crop(clip.name, clip.frames[centre], *square, self.y_only))
+        top, left = rng.randint(0, height - self.gt_size), rng.randint(0, width - self.gt_size)
+        names = [clip.frames[i] for i in window]
+        frames = (self._aligned_crops if self.flow else self._crops)(clip, names, top, left, self.gt_size)
+        frames.append(self.gt_store.read_crop(clip.name, clip.frames[centre], top, left, self.gt_size, self.y_only))
         stack = flip(
             np.stack(frames),
             horizontal=self._coin(rng, 'use_hflip'),
@@ -106,6 +114,18 @@ class VideoDeblurDataset(Dataset):
         window = [centre + offset * interval for offset in range(-before, after + 1)]
         return window[::-1] if self._coin(rng, 'random_reverse') else window
 
+    def _crops(self, clip: ClipPair, names: list[str], top: int, left: int, size: int) -> list[np.ndarray]:
+        return [self.lq_store.read_crop(clip.name, name, top, left, size, self.y_only) for name in names]
+
+    def _aligned_crops(self, clip: ClipPair, names: list[str], top: int, left: int, size: int) -> list[np.ndarray]:
+        seen = min(size + 2 * FLOW_MARGIN, *clip.size)
+        y, x = (
+            min(max(start - FLOW_MARGIN, 0), side - seen) for start, side in zip((top, left), clip.size, strict=True)
+        )
+        reference, _ = reach_of(self.num_frame, self.causal)
+        frames = align(self._crops(clip, names, y, x, seen), reference)
+        return [frame[top - y : top - y + size, left - x : left - x + size] for frame in frames]
+
     def _coin(self, rng: random.Random, key: str) -> bool:
         """Tosses a coin for an augmentation; never true for one that is off."""
         return bool(self.opt.get(key, False)) and rng.random() < 0.5
@@ -125,7 +145,7 @@ class VideoDeblurDataset(Dataset):
                     f"clip '{clip.name}' is {clip.size[1]}x{clip.size[0]} (w x h), smaller than gt_size "
                     f'{self.gt_size}; remove the clip or lower gt_size'
                 )
-        raise_faults(faults)
+        raise_faults(faults + (too_small_for_flow(self.clips) if self.flow else []))
 
 
 def _intervals(opt: Mapping[str, Any]) -> list[int]:

@@ -11,7 +11,8 @@ from basicsr.data.data_util import generate_frame_indices
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import ClipPair, index_pairs
+from dblr_plugin.data.clips import ClipPair, index_pairs, raise_faults
+from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import FrameCache, to_planes, unit_range
 from dblr_plugin.data.options import label, num_frame_of, reach_of, require_unit_scale, required
 from dblr_plugin.data.store import FrameStore, open_store
@@ -53,6 +54,8 @@ class VideoDeblurTestDataset(Dataset):
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
+            flow (bool): The other frames of a window are aligned to the one to restore, by optical flow. Default:
+                False.
             padding (str): What stands for the frames beyond a clip's ends: replicate (the default), reflection,
                 reflection_circle or circle.
             scale (int, optional): Must be 1.
@@ -74,6 +77,7 @@ class VideoDeblurTestDataset(Dataset):
             raise DBLRError(f'{label(opt)}: y_only is for training alone, as the Y of JPEG is not exact; remove it')
         self.num_frame = num_frame_of(opt)
         self.causal = bool(opt.get('causal', False))
+        self.flow = bool(opt.get('flow', False))
         self.padding = opt.get('padding', 'replicate')
         if self.padding not in PADDINGS:
             hint = nearest(self.padding, PADDINGS)
@@ -82,11 +86,15 @@ class VideoDeblurTestDataset(Dataset):
         gt_root = opt.get('dataroot_gt')
         self.gt_store = None if gt_root is None else open_store(gt_root, opt.get('io_backend'))
         self.clips = index_pairs(self.lq_store, self.gt_store, opt.get('meta_info_file'))
+        if self.flow:
+            raise_faults(too_small_for_flow(self.clips))
         self.data_info: dict[str, list] = {'lq_path': [], 'gt_path': [], 'folder': [], 'idx': [], 'border': []}
         for clip in self.clips:
             self._add(clip)
         self._positions = [(clip, i) for clip in self.clips for i in range(len(clip.frames))]
-        self._read_lq = FrameCache(partial(_read_planes, self.lq_store), self.num_frame)
+        # flow is found in pictures, and what it aligns differs from window to window
+        read = self.lq_store.read if self.flow else partial(_read_planes, self.lq_store)
+        self._read_lq = FrameCache(read, self.num_frame)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -101,7 +109,11 @@ class VideoDeblurTestDataset(Dataset):
         """
         clip, centre = self._positions[index]
         window = window_indices(centre, len(clip.frames), self.num_frame, self.padding, self.causal)
-        sample = {'lq': unit_range([self._read_lq(clip.name, clip.frames[i]) for i in window])}
+        frames = [self._read_lq(clip.name, clip.frames[i]) for i in window]
+        if self.flow:
+            before, _ = reach_of(self.num_frame, self.causal)
+            frames = [to_planes(frame) for frame in align(frames, before)]
+        sample = {'lq': unit_range(frames)}
         if self.gt_store is not None:
             sample['gt'] = unit_range([_read_planes(self.gt_store, clip.name, clip.frames[centre])])[0]
         return sample | {key: self.data_info[key][index] for key in ('folder', 'idx', 'border', 'lq_path')}

@@ -29,12 +29,13 @@ from dblr_plugin.models.samples import SampleStrips
 from dblr_plugin.models.validation import Interrupted, protocols_of, score_dataset
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.acceleration import autocast, prepare_network
-from dblr_plugin.training.checkpoint import load_weights
 from dblr_plugin.training.optimizers import build_optimizer
+from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.training.saving import CheckpointFolder, size_of
 from dblr_plugin.training.step import Outcome, Step
 from dblr_plugin.training.watches import DataWatch, SkipWatch
+from dblr_plugin.weights import load_weights
 
 __all__ = ['VideoDeblurModel', 'network_argument']
 
@@ -52,6 +53,10 @@ class VideoDeblurModel(SRModel):
         compile, channels_last: ``torch.compile`` and the faster memory layout for the trained networks.
         max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a
             row (default 10) end the run.
+        lr_mul: Part of a parameter's name -> what its learning rate is multiplied with; BasicSR's ``dcn_lr_mul`` is
+            ``{dcn: ...}``.
+        train_only: Part of a parameter's name -> the first iterations, in which such parameters are trained alone;
+            BasicSR's ``tsa_iter`` is ``{fusion: ...}``.
         freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.
         scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
     Any device; checkpoints that are complete, atomic and refuse another network's weights
@@ -79,7 +84,9 @@ class VideoDeblurModel(SRModel):
         if not self.opt['dist'] or not any(p.requires_grad for p in net.parameters()):
             return net
         device_ids = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
-        find_unused = self.opt.get('find_unused_parameters', False)
+        # parameters that are frozen for a time take no part in the backward pass
+        train_only = self.is_train and self.opt['train'].get('train_only')
+        find_unused = self.opt.get('find_unused_parameters', False) or bool(train_only)
         return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=find_unused)
 
     def init_training_settings(self) -> None:
@@ -113,6 +120,11 @@ class VideoDeblurModel(SRModel):
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Makes any optimiser of ``torch.optim``."""
         return build_optimizer(optim_type, params, lr=lr, **kwargs)
+
+    def setup_optimizers(self) -> None:
+        """Makes BasicSR's optimisers, and rates of their own for the parts that ``train.lr_mul`` names."""
+        super().setup_optimizers()
+        multiply_rates(self.optimizer_g, self.get_bare_model(self.net_g), self.opt['train'].get('lr_mul') or {})
 
     def setup_schedulers(self) -> None:
         """Makes a scheduler for each optimiser: one of BasicSR's, or ``PlateauLR``."""
@@ -148,6 +160,7 @@ class VideoDeblurModel(SRModel):
         """One iteration; ends the program, with a checkpoint, after a signal."""
         self.iteration = current_iter
         self._seed(current_iter)
+        train_alone(self.get_bare_model(self.net_g), self.opt['train'].get('train_only') or {}, current_iter)
         for step in self.steps:
             step.begin()
         outcomes = self.train_step(current_iter)
@@ -281,7 +294,11 @@ class VideoDeblurModel(SRModel):
         if hasattr(self, 'net_g_ema'):
             weights['params_ema'] = self.net_g_ema
         # with the network's options, whoever has the file needs no option file to use it
-        return {'net_g': {key: self._weights(net) for key, net in weights.items()} | {'network': self.opt['network_g']}}
+        about = {'network': self.opt['network_g']}
+        pad_multiple = (self.opt.get('val') or {}).get('pad_multiple', 1)
+        if pad_multiple > 1:
+            about['pad_multiple'] = pad_multiple
+        return {'net_g': {key: self._weights(net) for key, net in weights.items()} | about}
 
     def _weights(self, net: nn.Module) -> dict[str, Tensor]:
         return {k: v.cpu().contiguous() for k, v in self.get_bare_model(net).state_dict().items()}

@@ -32,12 +32,14 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     yield from _networks(opt)
     yield from _windows(opt)
     yield from _placement(opt)
+    yield from _alignment(opt)
     yield from _names(opt)
     yield from _protocol(opt)
     if is_train:
         yield from _gan(opt)
         yield from _losses(opt)
         yield from _optimisers(opt['train'])
+        yield from _parts(opt)
         yield from _training_set(opt)
         yield from _schedule(opt['train'])
         yield from _wandb(opt['logger'])
@@ -102,6 +104,16 @@ def _placement(opt: dict) -> Iterator[Conflict]:
             yield f'{trail}.padding', f'is {dataset["padding"]}, and causal windows are padded by replicate; remove it'
 
 
+def _alignment(opt: dict) -> Iterator[Conflict]:
+    """Whether windows come aligned: the network says what it takes, data sets and video inference bring that."""
+    network = opt['network_g']
+    flow = network_argument(network, 'flow', None)
+    for name, dataset in opt['datasets'].items():
+        if bool(dataset.get('flow', False)) != bool(flow):
+            cure = f'{network["type"]} takes frames as they are; remove it' if flow is None else 'set both alike'
+            yield f'datasets.{name}.flow', f'is {str(not flow).lower()}, unlike network_g: {cure}'
+
+
 def _names(opt: dict) -> Iterator[Conflict]:
     """Figures and pictures are filed under the names of data sets."""
     seen: dict[str, str] = {}
@@ -145,6 +157,21 @@ def _optimisers(train: dict) -> Iterator[Conflict]:
                 build_optimizer(arguments.pop('type'), [torch.nn.Parameter(torch.zeros(2, 2))], **arguments)
             except (ValueError, RuntimeError) as error:
                 yield f'train.{section}', f'cannot be used: {error}'
+
+
+def _parts(opt: dict) -> Iterator[Conflict]:
+    """What is to be trained in a way of its own must be there."""
+    given = [(key, part) for key in ('lr_mul', 'train_only') for part in opt['train'].get(key) or {}]
+    if not given:
+        return
+    arguments = dict(opt['network_g'])
+    network = arguments.pop('type')
+    with torch.device('meta'):
+        names = [name for name, _ in ARCH_REGISTRY.get(network)(**arguments).named_parameters()]
+    for key, part in given:
+        if not (isinstance(part, str) and any(part in name for name in names)):
+            parts = ', '.join(sorted({name.split('.')[0] for name in names}))
+            yield f'train.{key}.{part}', f'fits no parameter of {network}, whose parts are {parts}'
 
 
 def _training_set(opt: dict) -> Iterator[Conflict]:

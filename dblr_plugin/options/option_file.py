@@ -14,12 +14,13 @@ from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.components import Kind, registered
 from dblr_plugin.options.conflicts import conflicts
+from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.located import Located, parse, peek
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import Needed, Options, TestSet, TrainSet
 from dblr_plugin.options.typed import fault, fits, whole
 
-__all__ = ['check_option_file', 'read_option_file']
+__all__ = ['check_option_file', 'check_section', 'check_values', 'read_option_file']
 
 
 def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
@@ -44,11 +45,31 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     root = parse(text, str(path))
     root.value = root.entries('')
     apply(overrides, root)
+    return check_values(root, is_train)
+
+
+def check_values(root: Located, is_train: bool) -> dict:
+    """Checks an option file's values, once what it ``imports`` is there, and returns them as BasicSR is to take them.
+
+    Raises:
+        DBLRError: As :func:`check_option_file`.
+    """
+    own_files = root.entries('').get('imports', Located(None, root.where))
+    if own_files.value is not None and not fault(own_files.plain(), list[str]):
+        try:
+            import_files(own_files.value)
+        except DBLRError as error:
+            own_files.fail(str(error))
     _Checker(is_train).check(root)
     options = root.plain()
     for trail, message in conflicts(options, is_train):
         root.at(trail).fail(f'{trail} {message}')
     return options
+
+
+def check_section(here: Located, schema: type, trail: str = '') -> None:
+    """Checks a section of any YAML file against a TypedDict, as option files are checked; raises DBLRError."""
+    _Checker(is_train=True).section(here, schema, trail)
 
 
 def read_option_file(path: str | Path) -> Located:

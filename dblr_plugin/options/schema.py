@@ -59,6 +59,7 @@ class _DataSet(TypedDict, total=False):
     io_backend: IoBackend | None
     num_frame: Odd
     causal: bool  # windows end with the frame to restore
+    flow: bool  # the other frames are aligned to it
     scale: Literal[1]
     pin_memory: bool
 
@@ -114,6 +115,8 @@ class Train(TypedDict, total=False):
     warmup_iter: Annotated[int, Must('from -1', lambda v: v >= -1)]  # -1 is none
     ema_decay: Annotated[float, Must('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 is none
     freeze_bn: bool
+    lr_mul: dict[str, Annotated[float, Must('from 0', lambda v: v >= 0)]] | None  # part of a parameter's name -> factor
+    train_only: dict[str, Count] | None  # part of a parameter's name -> first iterations, which are its own
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # parts into which a batch is cut
     clip_grad_norm: Positive | None
@@ -178,6 +181,7 @@ class Options(TypedDict, total=False):
     num_gpu: Annotated[Literal['auto'] | Natural, ALWAYS]
     manual_seed: Seed | None
     find_unused_parameters: bool
+    imports: list[str] | None  # Python files whose classes the file names
     datasets: Annotated[dict, ALWAYS]  # train: TrainSet, all others: TestSet
     network_g: Annotated[Network, ALWAYS]
     network_d: Network | None

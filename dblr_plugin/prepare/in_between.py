@@ -7,20 +7,18 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
 from dblr_plugin.data.light import to_light
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['in_betweens']
 
-MIN_SIDE = 32  # pixels; below, DIS flow has no pyramid to work on
-
 
 def in_betweens(first: np.ndarray, second: np.ndarray, count: int) -> Iterator[np.ndarray]:
     """Yields ``count`` frames evenly spread between two frames, in linear light.
 
-    Each is a blend of both frames, warped towards its time along the flow in either direction (DIS, Kroeger et al.,
-    ECCV 2016), the nearer one weighing more. The flow is taken at the target's pixels instead of the source's, which
-    is exact where it is smooth.
+    Each is a blend of both frames, warped towards its time along the flow in either direction, the nearer one weighing
+    more. The flow is taken at the target's pixels instead of the source's, which is exact where it is smooth.
 
     Args:
         first: uint8 RGB frame (h, w, 3).
@@ -38,8 +36,7 @@ def in_betweens(first: np.ndarray, second: np.ndarray, count: int) -> Iterator[n
     if min(first.shape[:2]) < MIN_SIDE:
         raise DBLRError(f'frames of {first.shape[1]}x{first.shape[0]} are too small for in-betweens; leave them out')
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
-    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    forward, backward = estimator.calc(*greys, None), estimator.calc(*greys[::-1], None)
+    forward, backward = optical_flow(*greys), optical_flow(*greys[::-1])
     lights = to_light(first), to_light(second)
     for number in range(1, count + 1):
         time = np.float32(number / (count + 1))
@@ -48,8 +45,4 @@ def in_betweens(first: np.ndarray, second: np.ndarray, count: int) -> Iterator[n
 
 def _moved(light: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Moves the pixels of a float32 frame (h, w, 3) along a flow (h, w, 2), x first."""
-    height, width = light.shape[:2]
-    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(
-        light, columns - flow[..., 0], rows - flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    return warped(light, -flow, cv2.INTER_LINEAR)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.utils.color_util import bgr2ycbcr
+from processes import warm
 from tile_images import ENCODINGS, encode, picture
 
 from dblr_plugin.data.images import decode
@@ -114,12 +115,12 @@ def test_samples_are_those_of_the_folder(make_stores):
                 assert torch.equal(ours['lq'], theirs['lq']) and torch.equal(ours['gt'], theirs['gt'])
 
 
-@pytest.mark.parametrize('method', ['fork', pytest.param('spawn', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('method', ['fork', 'pickled'])
 def test_many_workers(tiles, method):
     """The parent holds the database open while they start."""
     squares = [('a', f'{place % 2:02d}', place, place, 64) for place in range(80)]
     expected = [tiles.read_crop(*square) for square in squares]
-    with ProcessPoolExecutor(2 if method == 'spawn' else 4, mp_context=get_context(method)) as pool:
+    with ProcessPoolExecutor(4, mp_context=get_context('fork') if method == 'fork' else warm()) as pool:
         crops = list(pool.map(tiles.read_crop, *zip(*squares, strict=True)))
     np.testing.assert_array_equal(crops, expected)
 

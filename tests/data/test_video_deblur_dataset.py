@@ -11,6 +11,7 @@ import torch
 from basicsr.data import build_dataloader, build_dataset, worker_init_fn
 from basicsr.data.reds_dataset import REDSDataset
 from basicsr.data.transforms import augment
+from processes import warm
 from torch.utils.data import DataLoader
 
 from dblr_plugin.data.frames import flip
@@ -138,7 +139,7 @@ def test_agrees_with_basicsr_reds(make_tree, tmp_path, interval):
 class TestLoading:
     AUGMENTED = {'use_hflip': True, 'use_rot': True, 'random_reverse': True, 'interval_list': [1, 2]}
 
-    def epochs(self, pair, workers: int, method: str | None = None, count: int = 1) -> list[torch.Tensor]:
+    def epochs(self, pair, workers: int, method: object = None, count: int = 1) -> list[torch.Tensor]:
         """Samples of some epochs, each epoch stacked, under BasicSR's own seeding of workers."""
         dataset = VideoDeblurDataset(options(pair, **self.AUGMENTED))
         seeding = partial(worker_init_fn, num_workers=workers, rank=0, seed=3)
@@ -157,10 +158,9 @@ class TestLoading:
         assert torch.equal(folder[0], again[0]) and torch.equal(folder[1], again[1])
         assert not torch.equal(folder[0], folder[1]), 'an epoch repeats the one before'
 
-    @pytest.mark.slow
-    def test_spawned_workers(self, pair):
+    def test_workers_that_get_it_pickled(self, pair):
         databases = in_lmdb(pair)
-        assert torch.equal(self.epochs(databases, 2, 'spawn')[0], self.epochs(databases, 2, 'fork')[0])
+        assert torch.equal(self.epochs(databases, 2, warm())[0], self.epochs(databases, 2, 'fork')[0])
 
     def test_two_datasets_on_one_database(self, pair):
         databases = in_lmdb(pair)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 from changes import changed
-from processes import run_python, torchrun, write_options
+from processes import dblr, write_options
 
 from dblr_plugin import hooks
 from dblr_plugin.errors import DBLRError
@@ -151,10 +151,9 @@ def test_settings_are_trained_with(train_options, tmp_path):
     """1e-4 of the file and 2e-4 of the command line are learning rates, and the run's file tells the command."""
     path = write_options(tmp_path / 'train.yml', train_options)
     path.write_text(path.read_text().replace('lr: 0.001', 'lr: 1e-4'))
-    command = ['-m', 'dblr_plugin.train', '--set', 'train.total_iter=2', 'logger.print_freq=1', '-opt', path]
+    command = ['train', '--set', 'train.total_iter=2', 'logger.print_freq=1', '-opt', path]
     for name, settings, rate in (('a', [], '1.000e-04'), ('b', ['--force_yml', 'train:optim_g:lr=2e-4'], '2.000e-04')):
-        arguments = [*command, '--set', f'name={name}', *settings]
-        result = run_python(*torchrun(2, *arguments), cwd=tmp_path)
+        result = dblr(*command, '--set', f'name={name}', *settings, cwd=tmp_path, processes=2)
         assert result.returncode == 0, result.stderr
         assert result.stderr.count(f'lr:({rate}') == 2, result.stderr
         kept = (tmp_path / f'experiments/{name}/train.yml').read_text()

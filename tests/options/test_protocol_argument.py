@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from processes import run_python, torchrun, write_options
+from processes import dblr, write_options
 
 from dblr_plugin import hooks
 from dblr_plugin.errors import DBLRError
@@ -14,13 +14,14 @@ from dblr_plugin.metrics import PROTOCOLS
 def test_all_protocols_alone_and_distributed(test_options, tmp_path):
     """Two processes get the figures of one to the last bit, and the table is printed once."""
     path = write_options(tmp_path / 'test.yml', test_options)
-    command = ['-m', 'dblr_plugin', 'test', '-opt', path, '--force_yml', 'val:pbar=false', '--protocol', 'all']
+    command = ['test', '-opt', path, '--force_yml', 'val:pbar=false', '--protocol', 'all']
     entries = []
-    for name, arguments in (('one', command), ('two', torchrun(2, *command))):
-        (tmp_path / name).mkdir()
-        result = run_python(*arguments, cwd=tmp_path / name)
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        result = dblr(*command, cwd=folder, processes=processes)
         assert result.returncode == 0, result.stderr
-        entries.append(json.loads((tmp_path / name / 'results/tested/metrics.json').read_text()))
+        entries.append(json.loads((folder / 'results/tested/metrics.json').read_text()))
         for entry in entries[-1]:
             title = f'V, protocol {entry["protocol"]}: {PROTOCOLS[entry["protocol"]].meaning}'
             assert result.stdout.count(title) == 1
@@ -31,7 +32,7 @@ def test_all_protocols_alone_and_distributed(test_options, tmp_path):
 @pytest.mark.slow
 def test_an_unknown_one_is_refused(test_options, tmp_path):
     path = write_options(tmp_path / 'test.yml', test_options)
-    result = run_python('-m', 'dblr_plugin.test', '-opt', path, '--protocol', 'kiar', cwd=tmp_path)
+    result = dblr('test', '-opt', path, '--protocol', 'kiar', cwd=tmp_path)
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert (
         "dblr: error: --protocol kiar: val.protocol cannot be used: no protocol is called 'kiar'; did you mean"

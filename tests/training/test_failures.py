@@ -1,16 +1,17 @@
 """Each error is provoked for real: torch may change its words."""
 
 import datetime
-import multiprocessing
 import os
 import re
 import signal
 import socket
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
 import torch.distributed as dist
+from processes import free_port, warm
 from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.training.failures import explain
@@ -34,6 +35,12 @@ class Faulty(Dataset):
     def __getitem__(self, index: int) -> int:
         self.fault()
         return index
+
+
+def load(fault, limit: float) -> str | None:
+    """What is told of the error when a worker, forked as by default, meets with it."""
+    loader = DataLoader(Faulty(fault), num_workers=1, timeout=limit, multiprocessing_context='fork')
+    return explain(error_of(next, iter(loader)))
 
 
 def allocate_too_much() -> None:
@@ -63,10 +70,9 @@ def assert_meaning(error: BaseException, meaning: str) -> None:
     (allocate_too_much, 'the memory is full: lower'),
 ])  # fmt: skip
 def test_loader(fault, meaning):
-    # spawned, as below: a fork of pytest's process may be broken
-    limit = 1 if fault is hang else 60
-    loader = DataLoader(Faulty(fault), num_workers=1, timeout=limit, multiprocessing_context='spawn')
-    assert_meaning(error_of(next, iter(loader)), meaning)
+    with ProcessPoolExecutor(1, mp_context=warm()) as pool:
+        told = pool.submit(load, fault, limit=1 if fault is hang else 60).result()
+    assert re.match(meaning, told)
 
 
 def test_memory():
@@ -85,11 +91,6 @@ def join(rank: int, port: int, seconds: float = 1) -> None:
     dist.init_process_group('gloo', where, datetime.timedelta(seconds=seconds), rank=rank, world_size=2)
 
 
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        return server.getsockname()[1]
-
-
 def test_rendezvous():
     with socket.create_server(('127.0.0.1', 0)) as server:
         assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is taken')
@@ -97,14 +98,15 @@ def test_rendezvous():
 
 
 def reduce_with(port: int, rank: int, fault, answers) -> None:
-    """One of two processes; the second has a fault before the second operation."""
-    os.environ.pop('TORCHELASTIC_USE_AGENT_STORE', None)
-    join(rank, port, seconds=10)
+    """One of two processes; the second has a fault before the second operation, for which the other waits for 2 s."""
+    join(rank, port, seconds=60)
     tensor = torch.ones(10)
     dist.all_reduce(tensor)
+    impatient = dist.new_group(timeout=datetime.timedelta(seconds=2))
+    dist.barrier()
     if rank:
         fault()
-    answers.put(explain(error_of(dist.all_reduce, tensor)))
+    answers.put(explain(error_of(dist.all_reduce, tensor, group=impatient)))
 
 
 @pytest.mark.parametrize(('fault', 'meaning'), [
@@ -112,10 +114,8 @@ def reduce_with(port: int, rank: int, fault, answers) -> None:
     (hang, 'the processes of this run wait for one that does not come: .* dist_params.timeout'),
 ])  # fmt: skip
 def test_peers(fault, meaning):
-    # spawned: a fork of pytest's process has lost the threads of whatever tests were run before
-    spawn = multiprocessing.get_context('spawn')
-    answers, port = spawn.SimpleQueue(), free_port()
-    ranks = [spawn.Process(target=reduce_with, args=(port, rank, fault, answers)) for rank in (0, 1)]
+    answers, port = warm().SimpleQueue(), free_port()
+    ranks = [warm().Process(target=reduce_with, args=(port, rank, fault, answers)) for rank in (0, 1)]
     for process in ranks:
         process.start()
     ranks[0].join(60)

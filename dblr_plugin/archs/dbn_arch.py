@@ -1,0 +1,124 @@
+"""DBN: an encoder and decoder over stacked frames, the baseline of the VideoDeblurring dataset.
+
+"Deep Video Deblurring for Hand-held Cameras" (Su et al., CVPR 2017); layers and names F, D and U are those of its
+table. Its three variants are options: without alignment (the default), ``flow`` and ``single``. Ours: any frame size,
+by repeating the last row and column up to multiples of 8, which, unlike reflection, one pixel suffices for; Y instead
+of RGB; other widths; ``causal``.
+"""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ['DBN']
+
+_EPS = 1e-3  # of BatchNorm, as published
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """conv-BN-ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2),
+        nn.BatchNorm2d(out_channels, _EPS),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _convs(*widths: int) -> nn.Sequential:
+    """conv-BN-ReLU from each width to the next."""
+    return nn.Sequential(*(_conv(before, after) for before, after in zip(widths, widths[1:], strict=False)))
+
+
+def _up(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Doubles height and width; the skip is added in front of its ReLU."""
+    return nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels, _EPS))
+
+
+@ARCH_REGISTRY.register()
+class DBN(nn.Module):
+    """Restores one frame of a window.
+
+    Args:
+        num_in_ch: Channels of one input frame: 3 for RGB (the paper), 1 for Y.
+        num_out_ch: Channels of the restored frame; the same, as the blurry frame is added to it.
+        num_frame: Frames in a window.
+        num_feat: Width of the first layer; those of the scales are 2, 4 and 8 times it.
+        single: Repeats the restored frame instead of using its neighbours.
+        flow: The neighbours come aligned to the restored frame. Data sets and video inference do that, by optical
+            flow, where this says so; the network is the same.
+        causal: Restores the last frame of a window instead of the middle one.
+
+    Raises:
+        ValueError: If there is no width, or the frame cannot be added to the output.
+    """
+
+    size_multiple = 8  # what frames are padded to inside; tiles must begin at multiples of it
+
+    def __init__(
+        self,
+        num_in_ch: int = 3,
+        num_out_ch: int = 3,
+        num_frame: int = 5,
+        num_feat: int = 64,
+        single: bool = False,
+        flow: bool = False,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_feat < 1:
+            raise ValueError(f'num_feat must be at least 1, and is {num_feat}')
+        if num_in_ch != num_out_ch:
+            raise ValueError(f'DBN needs num_in_ch ({num_in_ch}) equal to num_out_ch ({num_out_ch})')
+        self.num_frame = num_frame
+        self.single = single
+        self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
+        stacked = num_in_ch * num_frame
+        w1, w2, w4, w8 = (num_feat * factor for factor in (1, 2, 4, 8))
+
+        self.f0 = _conv(stacked, w1, kernel=5)
+        self.d1 = _conv(w1, w1, stride=2)
+        self.f1_f2 = _convs(w1, w2, w2)
+        self.d2 = _conv(w2, w4, stride=2)
+        self.f3_f5 = _convs(w4, w4, w4, w4)
+        self.d3 = _conv(w4, w8, stride=2)
+        self.f6_f8 = _convs(w8, w8, w8, w8)
+
+        self.u1 = _up(w8, w4)
+        self.f9_f11 = _convs(w4, w4, w4, w4)
+        self.u2 = _up(w4, w2)
+        self.f12_f13 = _convs(w2, w2, w1)
+        self.u3 = _up(w1, w1)
+        self.f14 = _conv(w1, stacked)
+        self.f15 = nn.Sequential(nn.Conv2d(stacked, num_out_ch, 3, padding=1), nn.BatchNorm2d(num_out_ch, _EPS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restores one frame of each window, the middle one unless ``causal``.
+
+        Args:
+            x: ``(b, num_frame, num_in_ch, h, w)`` in [0, 1], any h and w.
+
+        Returns:
+            ``(b, num_out_ch, h, w)`` in (0, 1).
+
+        Raises:
+            ValueError: If the windows have another number of frames.
+        """
+        if x.dim() != 5 or x.shape[1] != self.num_frame:
+            raise ValueError(f'DBN expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
+        h, w = x.shape[-2:]
+        blurry = x[:, self.restored]
+        if self.single:
+            x = blurry.unsqueeze(1).expand_as(x)
+        stacked = F.pad(x.flatten(1, 2), (0, -w % self.size_multiple, 0, -h % self.size_multiple), mode='replicate')
+
+        full = self.f0(stacked)
+        half = self.f1_f2(self.d1(full))
+        quarter = self.f3_f5(self.d2(half))
+        eighth = self.f6_f8(self.d3(quarter))
+        quarter = self.f9_f11(F.relu(self.u1(eighth) + quarter))
+        half = self.f12_f13(F.relu(self.u2(quarter) + half))
+        out = self.f15(self.f14(F.relu(self.u3(half) + full)))
+        return torch.sigmoid(out[..., :h, :w] + blurry)

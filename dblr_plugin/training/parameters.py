@@ -1,0 +1,43 @@
+"""Parts of a network that are trained at rates or at times of their own, chosen by what their parameters are called.
+
+The recipe of EDVR needs both, for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.optim import Optimizer
+
+__all__ = ['multiply_rates', 'train_alone']
+
+
+def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, float]) -> None:
+    """Moves parameters into groups of their own, whose learning rates are multiples of the others'.
+
+    Args:
+        optimizer: The new optimiser of all the network's parameters, in one group; schedulers come later.
+        net: The network.
+        factors: Part of a parameter's name -> its factor; the first that fits counts.
+    """
+    rest = optimizer.param_groups[0]
+    left = dict(net.named_parameters())
+    for part, factor in factors.items():
+        chosen = [left.pop(name) for name in list(left) if part in name]
+        rest['params'] = list(left.values())
+        optimizer.add_param_group({'params': chosen, 'lr': rest['lr'] * factor})
+
+
+def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -> None:
+    """Freezes all but some parameters while it is their time. It depends on the iteration alone, so that runs resume.
+
+    Args:
+        net: The network.
+        iterations: Part of a parameter's name -> how many of the first iterations are its own; in those of several,
+            all of them are trained.
+        iteration: The present one, from 1.
+    """
+    parts = [part for part, count in iterations.items() if iteration <= count]
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(not parts or any(part in name for part in parts))
