@@ -1,19 +1,44 @@
-"""Running commands as a user would."""
+"""Running commands: as a user starts them, or without the seconds that their imports take."""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import gc
+import multiprocessing
 import os
+import pkgutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+_LATE = ('av', 'dblr_plugin.test', 'dblr_plugin.train', 'dblr_plugin.training.trainer', 'pytest', 'processes',
+         'torch.utils.tensorboard')  # fmt: skip
 
 
 def write_options(path: Path, options: dict) -> Path:
     """Writes an option file; keeps the order of the keys."""
     path.write_text(yaml.safe_dump(options, sort_keys=False))
     return path
+
+
+def free_port() -> int:
+    """A port that nobody listens to."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
 
 
 def run_python(*args: object, cwd: Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess:
@@ -26,3 +51,132 @@ def run_python(*args: object, cwd: Path, timeout: float = 240, **env: str) -> su
 def torchrun(processes: int, *args: object) -> list[object]:
     """Arguments for :func:`run_python` that start torchrun with a free port."""
     return ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', *args]
+
+
+# ---------------------------------------------------------------------- forks of a warm process
+
+
+@functools.cache
+def warm() -> ForkServerContext:
+    """What starts processes as forks of one that has imported all commands, and that ends with this one.
+
+    It has a single thread. The process that pytest runs tests in may have more, and a fork of it hang.
+    """
+    from dblr_plugin import commands
+
+    context = multiprocessing.get_context('forkserver')
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__, 'dblr_plugin.commands.')]
+    context.set_forkserver_preload([*names, *_LATE])
+    before = dict(os.environ)
+    os.environ |= {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ |= before
+    return context
+
+
+class Run:
+    """``dblr ARGUMENTS`` in a folder, in a fork of the warm process; a process group of its own, as a shell makes it.
+
+    It is killed when nobody holds this object any more, so that a test that fails leaves nothing behind.
+    """
+
+    def __init__(self, *arguments: object, cwd: Path, **env: str) -> None:
+        self._outputs = tempfile.TemporaryDirectory()
+        target = [[*map(str, arguments)], str(cwd), env, self._outputs.name]
+        self._process = warm().Process(target=_become_a_run, args=target)
+        self._process.start()
+        weakref.finalize(self, _end, self._process)
+        self.pid = self._process.pid
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return self._printed('stdout')
+
+    @property
+    def stderr(self) -> str:
+        """What it has told so far: log, progress and errors."""
+        return self._printed('stderr')
+
+    def _printed(self, name: str) -> str:
+        path = Path(self._outputs.name, name)
+        return path.read_text(errors='replace') if path.exists() else ''
+
+    def until(self, condition: Callable[[], Any], timeout: float = 120, every: float = 2e-3) -> bool:
+        """Waits for something to happen, looking every so many seconds; False if the run has ended before."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if self._process.exitcode is not None:
+                return False
+            assert time.monotonic() < deadline, self.stderr
+            time.sleep(every)
+        return True
+
+    def kill(self) -> int:
+        """``kill -9``; returns the exit code, negative for a signal."""
+        self._process.kill()
+        return self.wait()
+
+    def wait(self, timeout: float = 240) -> int | None:
+        """Waits for the end; returns the exit code, negative for a signal, None for a run that hung and was killed."""
+        self._process.join(timeout)
+        code = self._process.exitcode
+        _end(self._process)
+        return code
+
+
+def _end(process: BaseProcess) -> None:
+    """Kills a run that goes on, and the processes that it has started."""
+    if process.exitcode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def dblr(
+    *arguments: object, cwd: Path, processes: int = 1, timeout: float = 240, **env: str
+) -> subprocess.CompletedProcess:
+    """Runs ``dblr ARGUMENTS`` to its end in a fork of the warm process, or several as torchrun would start them.
+
+    Of several, the output is that of all, and the exit code that of the first that failed.
+    """
+    runs = start_ranks([cwd] * processes, *arguments, **env) if processes > 1 else [Run(*arguments, cwd=cwd, **env)]
+    codes = [run.wait(timeout) for run in runs]
+    outputs = (''.join(getattr(run, name) for run in runs) for name in ('stdout', 'stderr'))
+    return subprocess.CompletedProcess(arguments, next((code for code in codes if code != 0), 0), *outputs)
+
+
+def start_ranks(folders: Sequence[Path], *arguments: object, **env: str) -> list[Run]:
+    """Starts ``dblr ARGUMENTS`` in each folder, with the variables that torchrun sets."""
+    shared = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port()), 'WORLD_SIZE': str(len(folders)), **env}
+    return [
+        Run(*arguments, cwd=folder, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank, folder in enumerate(folders)
+    ]
+
+
+def _become_a_run(arguments: list[str], cwd: str, env: dict[str, str], outputs: str) -> None:
+    """What the interpreter does for a program, from its start to its exit code."""
+    multiprocessing.set_start_method(None, force=True)  # a program's own processes are started as by default
+    gc.freeze()  # garbage collection would copy all memory that is shared with the warm process
+    os.setpgid(0, 0)
+    for number, name in enumerate(('stdout', 'stderr'), start=1):
+        os.dup2(os.open(os.path.join(outputs, name), os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(cwd)
+    os.environ |= env
+    sys.argv = ['dblr', *arguments]
+    from dblr_plugin import commands
+
+    try:
+        commands.main()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()

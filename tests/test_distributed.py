@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import torchrun, write_options
+from processes import Run, dblr, free_port, start_ranks, write_options
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +50,6 @@ class Job:
     def output(self) -> str:
         return self.log.read_text(errors='replace')
 
-    @property
-    def errors(self) -> set[str]:
-        """The errors that our processes gave."""
-        return {line.split('dblr: error: ')[1] for line in self.output.splitlines() if 'dblr: error: ' in line}
-
     def until(self, pattern: str, within: float = 240) -> None:
         """Waits until it has printed this."""
         deadline = time.monotonic() + within
@@ -84,8 +78,9 @@ def start() -> Iterator[Callable[..., Job]]:
             job.process.wait(60)
 
 
-def train_command(path: Path) -> list[object]:
-    return ['-m', 'dblr_plugin.train', '-opt', path]
+def errors_in(output: str) -> set[str]:
+    """The errors that our processes gave."""
+    return {line.split('dblr: error: ')[1] for line in output.splitlines() if 'dblr: error: ' in line}
 
 
 def results(folder: Path) -> dict[str, object]:
@@ -112,11 +107,6 @@ def folder(root: Path, name: str) -> Path:
     return root / name
 
 
-def free_port() -> int:
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        return server.getsockname()[1]
-
-
 def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
     """Two of scripts/dist_train.sh, which share no folder; SIGTERM to torchrun, and the old launcher to go on.
 
@@ -124,8 +114,8 @@ def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
     """
     path = write_options(tmp_path / 'gan.yml', options)
     whole = folder(tmp_path, 'whole')
-    job = start(whole, 'bash', DIST_TRAIN, 2, path, '--local_rank=0')
-    assert job.ends() == 0, job.output
+    result = dblr('train', '-opt', path, cwd=whole, processes=2)
+    assert result.returncode == 0, result.stderr
     expected = results(whole)
 
     meeting = {'NNODES': '2', 'MASTER_ADDR': '127.0.0.1', 'PORT': str(free_port())}
@@ -133,13 +123,13 @@ def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
     for job in [start(node, 'bash', DIST_TRAIN, 1, path, NODE_RANK=node.name, **meeting) for node in nodes]:
         assert job.ends() == 0, job.output
     assert not different(results(nodes[0]), expected)
-    again = ['bash', DIST_TRAIN, 1, path, '--auto_resume']
-    for job in [start(node, *again, NODE_RANK=node.name, **meeting) for node in nodes]:
-        assert job.ends() != 0
-        assert len(job.errors) == 1 and 'checkpoints of different iterations ([30, None])' in job.errors.pop()
+    for run in start_ranks(nodes, 'train', '-opt', path, '--auto_resume'):
+        assert run.wait() == 1
+        (error,) = errors_in(run.stderr)
+        assert 'checkpoints of different iterations ([30, None])' in error
 
     stopped = folder(tmp_path, 'stopped')
-    job = start(stopped, sys.executable, *torchrun(2, *train_command(path)))
+    job = start(stopped, 'bash', DIST_TRAIN, 2, path, '--local_rank=0')
     job.until(r'iter:\s+3,')
     job.process.send_signal(signal.SIGTERM)
     assert job.ends() != 0
@@ -148,7 +138,7 @@ def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
     assert (stopped / f'experiments/gan/training_states/{iteration}.state').exists()
     launcher = 'launch' if importlib.util.find_spec('torch.distributed.launch') else 'run'
     launch = ['-m', f'torch.distributed.{launcher}', '--nproc-per-node=2', f'--master-port={free_port()}']
-    job = start(stopped, sys.executable, *launch, *train_command(path), '--auto_resume')
+    job = start(stopped, sys.executable, *launch, '-m', 'dblr_plugin.train', '-opt', path, '--auto_resume')
     assert job.ends() == 0, job.output
     assert f'iter: {iteration}.' in job.output
     assert not different(results(stopped), expected)
@@ -185,40 +175,35 @@ def test_a_rank_that_fails_ends_all(options, footage, start, tmp_path):
     damage(tmp_path / 'train/lq/a/00000000.png')
     job.until('dblr: error: train/lq/a/00000000.png cannot be decoded')
     assert job.ends(within=30) == 1
-    assert {'train/lq/a/00000000.png cannot be decoded as an image; replace it with an intact copy', LOST} == job.errors
+    cause = 'train/lq/a/00000000.png cannot be decoded as an image; replace it with an intact copy'
+    assert errors_in(job.output) == {cause, LOST}
 
 
-def ranks_of(agent: subprocess.Popen) -> list[int]:
-    """The processes that a torchrun has started."""
-    return [int(pid) for pid in Path(f'/proc/{agent.pid}/task/{agent.pid}/children').read_text().split()]
-
-
-def test_a_rank_that_hangs_ends_all(options, start, tmp_path):
-    """After ``dist_params.timeout``, and nobody else has to wait for torch's 30 minutes."""
+def test_a_rank_that_hangs_ends_the_others(options, tmp_path):
+    """After ``dist_params.timeout``, and nobody has to wait for torch's 30 minutes."""
     options['dist_params'] = {'backend': 'nccl', 'port': 29500, 'timeout': 10}
     options['datasets']['train']['dataset_enlarge_ratio'] = 1000
     options['train']['total_iter'] = 10000
     path = write_options(tmp_path / 'gan.yml', options)
-    job = start(tmp_path, sys.executable, *torchrun(2, *train_command(path)))
-    job.until(r'iter:\s+3,')
-    ranks = ranks_of(job.process)
-    os.kill(ranks[1], signal.SIGSTOP)
-    job.until('dblr: error: ')
-    assert len(job.errors) == 1 and 'wait for one that does not come' in job.errors.pop()
-    os.kill(ranks[1], signal.SIGKILL)  # torchrun itself would do it after 30 s
-    assert job.ends(within=30) == 1
+    waiting, hanging = start_ranks([tmp_path] * 2, 'train', '-opt', path)
+    assert waiting.until(lambda: re.search(r'iter:\s+3,', waiting.stderr)), waiting.stderr
+    os.kill(hanging.pid, signal.SIGSTOP)
+    assert waiting.wait() == 1
+    hanging.kill()
+    (error,) = errors_in(waiting.stderr)
+    assert 'wait for one that does not come' in error
 
 
-def test_a_loader_that_hangs_ends_the_run(options, footage, start, tmp_path):
+def test_a_loader_that_hangs_ends_the_run(options, footage, tmp_path):
     """A frame becomes a pipe into which nobody writes: reading it takes for ever, as on a dead network drive."""
     shutil.copytree(footage / 'train', tmp_path / 'train')
     roots = {'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt'}
     options['datasets']['train'] |= {**roots, 'num_worker_per_gpu': 1, 'timeout': 2, 'dataset_enlarge_ratio': 1000}
     options['train']['total_iter'] = 10000
-    job = start(tmp_path, sys.executable, *train_command(write_options(tmp_path / 'gan.yml', options)))
-    job.until(r'iter:\s+3,')
+    run = Run('train', '-opt', write_options(tmp_path / 'gan.yml', options), cwd=tmp_path)
+    assert run.until(lambda: re.search(r'iter:\s+3,', run.stderr)), run.stderr
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'pipe').replace(tmp_path / 'train/gt/a/00000003.png')
-    job.until('dblr: error: ')
-    assert job.ends(within=30) == 1
-    assert len(job.errors) == 1 and 'no batch came for 2 s' in job.errors.pop()
+    assert run.wait() == 1
+    (error,) = errors_in(run.stderr)
+    assert 'no batch came for 2 s' in error

@@ -7,30 +7,19 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from processes import write_options
-from warm_python import Run, WarmPython
+from processes import Run, dblr, write_options
 
 from dblr_plugin.training.saving import CheckpointFolder, digest_of
 
 pytestmark = pytest.mark.slow
 
 KILLS = 30
-
-
-@pytest.fixture(scope='module')
-def warm() -> Iterator[WarmPython]:
-    process = WarmPython()
-    yield process
-    process.close()
 
 
 @pytest.fixture
@@ -83,10 +72,15 @@ def plain(content: object) -> object:
     return [plain(value) for value in content] if isinstance(content, list | tuple) else content
 
 
-def uninterrupted(warm: WarmPython, folder: Folder) -> dict[str, object]:
-    run = warm.train(folder.options, folder.root)
-    assert run.wait() == 0, run.output
+def uninterrupted(folder: Folder) -> dict[str, object]:
+    result = dblr('train', '-opt', folder.options, cwd=folder.root)
+    assert result.returncode == 0, result.stderr
     return folder.results()
+
+
+def resumed(folder: Folder) -> Run:
+    """A run that goes on from what there is."""
+    return Run('train', '-opt', folder.options, '--auto_resume', cwd=folder.root)
 
 
 def assert_same(results: dict[str, object], expected: dict[str, object]) -> None:
@@ -111,9 +105,9 @@ def reach(moment: str, run: Run, folder: Folder, rng: random.Random, start_up: f
         time.sleep(rng.uniform(0, start_up))
         return True
     goal = max(folder.newest() + 2 * rng.choice((0, 1, 1, 2)), 4)
-    if not run.until(lambda: 'Start training' in run.output) or not run.until(lambda: folder.newest() >= goal):
+    if not run.until(lambda: 'Start training' in run.stderr) or not run.until(lambda: folder.newest() >= goal):
         return False
-    if moment == 'save' and not run.until(lambda: folder.unfinished(began)):
+    if moment == 'save' and not run.until(lambda: folder.unfinished(began), every=2e-4):
         return False
     time.sleep(rng.uniform(0, 0.01 if moment == 'save' else 0.15))  # a save takes that long, and two iterations
     return True
@@ -130,30 +124,30 @@ def check_checkpoints(folder: Folder) -> None:
         assert digest_of(folder.checkpoints.network_path(name, 'latest')) in digests[name]
 
 
-def test_thirty_kills_change_nothing(options, warm, tmp_path):
+def test_thirty_kills_change_nothing(options, tmp_path):
     options['train']['total_iter'] = 100
     options['logger']['max_keep_ckpts'] = 3
     options['val']['val_freq'] = 5
-    expected = uninterrupted(warm, Folder(tmp_path / 'whole', options))
+    expected = uninterrupted(Folder(tmp_path / 'whole', options))
     folder = Folder(tmp_path / 'killed', options)
     rng = random.Random(0)
     start_up, in_saves, progress = 1.0, 0, []
     for moment in moments(rng):
         before, began = folder.newest(), time.time()
-        run = warm.train(folder.options, folder.root, '--auto_resume')
-        assert reach(moment, run, folder, rng, start_up), run.output
+        run = resumed(folder)
+        assert reach(moment, run, folder, rng, start_up), run.stderr
         assert run.kill() == -signal.SIGKILL
         if moment == 'start':
             start_up = time.time() - began
-        assert 'skipping' not in run.output
-        assert f'iter: {before}\n' in run.output or 'Start training' not in run.output
+        assert 'skipping' not in run.stderr
+        assert f'iter: {before}\n' in run.stderr or 'Start training' not in run.stderr
         check_checkpoints(folder)
         in_saves += bool(folder.unfinished(began))
         progress.append(folder.newest() - before)
     assert sum(done > 0 for done in progress) > KILLS / 2
     assert in_saves >= 3
-    run = warm.train(folder.options, folder.root, '--auto_resume')
-    assert run.wait() == 0, run.output
+    run = resumed(folder)
+    assert run.wait() == 0, run.stderr
     assert_same(folder.results(), expected)
     assert folder.checkpoints.iterations() == [96, 98, 100]
     names = {f'net_{net}_{at}.pth' for net in 'gd' for at in (96, 98, 100, 'latest')}
@@ -163,52 +157,26 @@ def test_thirty_kills_change_nothing(options, warm, tmp_path):
 # ---------------------------------------------------------------------- signals
 
 
-class Command:
-    """``python -m dblr_plugin.train`` in a process group of its own, as a shell starts it."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.log = folder.root / 'command.txt'
-        command = [sys.executable, '-m', 'dblr_plugin.train', '-opt', str(folder.options)]
-        with open(self.log, 'w') as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder.root,
-                env={**os.environ, 'OMP_NUM_THREADS': '1'},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def until(self, pattern: str) -> None:
-        """Waits until it has printed this."""
-        while not re.search(pattern, self.output):
-            assert self.process.poll() is None, self.output
-            time.sleep(2e-3)
-
-    def stopped_at(self) -> int:
-        """The iteration at which it says to have stopped."""
-        return int(re.search(r'Stopped and saved at iteration (\d+); --auto_resume', self.output).group(1))
+def stopped_at(output: str) -> int:
+    """The iteration at which a run says to have stopped."""
+    return int(re.search(r'Stopped and saved at iteration (\d+); --auto_resume', output).group(1))
 
 
-def test_ctrl_c_reaches_the_loaders_workers_too(options, warm, tmp_path):
+def test_ctrl_c_reaches_the_loaders_workers_too(options, tmp_path):
     options['train']['total_iter'] = 20
     options['datasets']['train'] |= {'num_worker_per_gpu': 2, 'persistent_workers': True}
-    expected = uninterrupted(warm, Folder(tmp_path / 'whole', options))
+    expected = uninterrupted(Folder(tmp_path / 'whole', options))
     folder = Folder(tmp_path / 'stopped', options)
-    command = Command(folder)
-    command.until(r'iter:\s+3,')
+    stopped = Run('train', '-opt', folder.options, cwd=folder.root)
+    assert stopped.until(lambda: re.search(r'iter:\s+3,', stopped.stderr)), stopped.stderr
     for _ in range(2):  # people press it again
-        os.killpg(command.process.pid, signal.SIGINT)
-    assert command.process.wait(60) == 128 + signal.SIGINT
-    assert 3 <= command.stopped_at() == folder.newest() < 20
-    assert 'stopping after this iteration' in command.output and 'Traceback' not in command.output
-    run = warm.train(folder.options, folder.root, '--auto_resume')
-    assert run.wait() == 0, run.output
-    assert f'iter: {command.stopped_at()}.' in run.output
+        os.killpg(stopped.pid, signal.SIGINT)
+    assert stopped.wait() == 128 + signal.SIGINT
+    assert 3 <= stopped_at(stopped.stderr) == folder.newest() < 20
+    assert 'stopping after this iteration' in stopped.stderr and 'Traceback' not in stopped.stderr
+    run = resumed(folder)
+    assert run.wait() == 0, run.stderr
+    assert f'iter: {stopped_at(stopped.stderr)}.' in run.stderr
     assert_same(folder.results(), expected)
 
 
@@ -221,7 +189,7 @@ def large_footage(footage, tmp_path) -> Path:
     return root
 
 
-def test_a_validation_cut_short_is_made_up_for(options, large_footage, warm, tmp_path):
+def test_a_validation_cut_short_is_made_up_for(options, large_footage, tmp_path):
     """SIGTERM to all processes, as SLURM sends it, in the second of two sets; only that one is validated again."""
     second = {**options['datasets']['val'], 'name': 'W'}
     second |= {f'dataroot_{side}': str(large_footage / side) for side in ('lq', 'gt')}
@@ -229,16 +197,16 @@ def test_a_validation_cut_short_is_made_up_for(options, large_footage, warm, tmp
     options['datasets']['train']['num_worker_per_gpu'] = 1
     options['train']['total_iter'] = 7
     options['val']['pbar'] = True
-    expected = uninterrupted(warm, Folder(tmp_path / 'whole', options))
+    expected = uninterrupted(Folder(tmp_path / 'whole', options))
     folder = Folder(tmp_path / 'stopped', options)
-    command = Command(folder)
-    command.until('Test W: ')
-    os.killpg(command.process.pid, signal.SIGTERM)
-    assert command.process.wait(60) == 128 + signal.SIGTERM
-    assert command.stopped_at() == folder.newest() == 3  # which is no iteration to save at
+    stopped = Run('train', '-opt', folder.options, cwd=folder.root)
+    assert stopped.until(lambda: 'Test W: ' in stopped.stderr), stopped.stderr
+    os.killpg(stopped.pid, signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM
+    assert stopped_at(stopped.stderr) == folder.newest() == 3  # which is no iteration to save at
     figures = json.loads((folder.run / 'metrics.json').read_text())
     assert [(entry['dataset'], entry['iter']) for entry in figures] == [('V', 3)]
-    run = warm.train(folder.options, folder.root, '--auto_resume')
-    assert run.wait() == 0, run.output
-    assert run.output.index('Validation W') < run.output.index('Start training') < run.output.index('Validation V')
+    run = resumed(folder)
+    assert run.wait() == 0, run.stderr
+    assert run.stderr.index('Validation W') < run.stderr.index('Start training') < run.stderr.index('Validation V')
     assert_same(folder.results(), expected)

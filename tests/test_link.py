@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import run_python, torchrun
+from processes import dblr, run_python, torchrun
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import link, option_files, unlink
@@ -95,51 +95,47 @@ SHORT = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
-def test_stock_command_trains_dblrgan(checkout, footage):
-    link(checkout)
-    lay_out_dvd(checkout, footage)
-    short = ['--force_yml', *SHORT]
-    result = run_python('basicsr/train.py', '-opt', 'options/train_DBLRNet.yml', *short[:-2], cwd=checkout)
-    assert result.returncode == 0, result.stderr
-    result = run_python('basicsr/train.py', '-opt', 'options/train_DBLRGAN.yml', *short, cwd=checkout)
-    assert result.returncode == 0, result.stderr
-    assert 'Model [DBLRGANModel] is created' in result.stderr
-    assert 'DVD-test (protocol basicsr)' in result.stderr
-    assert (checkout / 'experiments/DBLRGAN/models/net_d_latest.pth').exists()
-    result = run_python('basicsr/test.py', '-opt', 'options/test_DBLRGAN.yml', '--force_yml', 'network_g:num_block=1',
-                        cwd=checkout)  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert len(list((checkout / 'results').rglob('*.png'))) == 12
-
-
 def ending(run: Path) -> dict[str, bytes]:
     """The networks and figures that a run ends with."""
     return {path.name: path.read_bytes() for path in [*run.glob('models/*_latest.pth'), run / 'metrics.json']}
 
 
 @pytest.mark.slow
-def test_stock_command_killed_and_resumed_ends_bit_identical(checkout, footage, tmp_path):
+def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
+    """DBLRGAN, from a trained DBLRNet: killed, resumed, and bit-identical to ``dblr train`` at one go; then tested."""
     link(checkout)
     lay_out_dvd(checkout, footage)
-    command = ['basicsr/train.py', '-opt', 'options/train_DBLRGAN.yml', '--auto_resume', '--force_yml', *SHORT]
-    command += ['path:pretrain_network_g=~', 'network_g:num_feat=16', 'train:total_iter=24', 'train:ema_decay=0.9']
-    command += ['val:val_freq=7', 'logger:save_checkpoint_freq=5']
+    small = [*SHORT, 'network_g:num_feat=16']
+    result = dblr('train', '-opt', 'options/train_DBLRNet.yml', '--force_yml', *small[:-3], small[-1], cwd=checkout)
+    assert result.returncode == 0, result.stderr
+    whole = tmp_path / 'whole'
+    for name in ('options', 'datasets', 'experiments'):
+        shutil.copytree(checkout / name, whole / name)
+    arguments = ['-opt', 'options/train_DBLRGAN.yml', '--auto_resume', '--force_yml', *small]
+    arguments += ['train:total_iter=24', 'train:ema_decay=0.9', 'val:val_freq=7', 'logger:save_checkpoint_freq=5']
+    result = dblr('train', *arguments, cwd=whole)
+    assert result.returncode == 0 and 'Resuming training' not in result.stderr, result.stderr
+
     run = checkout / 'experiments/DBLRGAN'
     with open(tmp_path / 'output.txt', 'w') as log:
-        killed = subprocess.Popen([sys.executable, *command], cwd=checkout, stdout=log, stderr=log)
+        command = [sys.executable, 'basicsr/train.py', *arguments]
+        killed = subprocess.Popen(command, cwd=checkout, stdout=log, stderr=log)
         while not (run / 'training_states/10.state').exists():
             assert killed.poll() is None, (tmp_path / 'output.txt').read_text()
             time.sleep(2e-3)
         killed.kill()
         killed.wait()
     assert not (run / 'training_states/24.state').exists()
-    resumed = run_python(*command, cwd=checkout)
+    resumed = run_python('basicsr/train.py', *arguments, cwd=checkout)
     assert resumed.returncode == 0 and 'Resuming training' in resumed.stderr, resumed.stderr
-    run.rename(tmp_path / 'resumed')
-    whole = run_python(*command, cwd=checkout)
-    assert whole.returncode == 0 and 'Resuming training' not in whole.stderr, whole.stderr
-    assert len(ending(run)) == 3 and ending(tmp_path / 'resumed') == ending(run)
+    assert 'Model [DBLRGANModel] is created' in resumed.stderr
+    assert 'DVD-test (protocol basicsr)' in resumed.stderr
+    assert len(ending(run)) == 3 and ending(run) == ending(whole / 'experiments/DBLRGAN')
+
+    network = ['--force_yml', 'network_g:num_block=1', 'network_g:num_feat=16']
+    result = run_python('basicsr/test.py', '-opt', 'options/test_DBLRGAN.yml', *network, cwd=checkout)
+    assert result.returncode == 0, result.stderr
+    assert len(list((checkout / 'results').rglob('*.png'))) == 12
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Training, testing and resuming as a user types them, on one and two processes."""
+"""Training, testing and resuming, on one and two processes; test_distributed.py has torchrun start them."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_python, torchrun, write_options
+from processes import dblr, write_options
 
 pytestmark = pytest.mark.slow
 
@@ -15,8 +15,7 @@ pytestmark = pytest.mark.slow
 def train(options: dict, cwd: Path, *arguments: str, processes: int = 1):
     """Trains and returns the finished process; several processes without any launcher flag."""
     path = write_options(cwd / f'{options["name"]}.yml', options)
-    module = ['-m', 'dblr_plugin.train', '-opt', path, *arguments]
-    result = run_python(*(module if processes == 1 else torchrun(processes, *module)), cwd=cwd)
+    result = dblr('train', '-opt', path, *arguments, cwd=cwd, processes=processes)
     assert result.returncode == 0, result.stderr
     return result
 
@@ -54,7 +53,7 @@ def test_dblrnet_then_dblrgan_then_test(train_options, gan_options, test_options
         options['path'] = {'pretrain_network_g': path and str(path)}
         options['val'] = {**options['val'], 'save_img': True, 'suffix': 'restored'}
         path = write_options(tmp_path / f'test_{name}.yml', options)
-        result = run_python('-m', 'dblr_plugin', 'test', '-opt', path, cwd=tmp_path)
+        result = dblr('test', '-opt', path, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         figures[name] = json.loads((tmp_path / f'results/{name}/metrics.json').read_text())[0]['mean']
         assert (tmp_path / f'results/{name}/visualization/V/v/00000003_restored.png').exists()
@@ -149,42 +148,3 @@ def test_everything_at_once_on_two_processes(gan_options, tmp_path):
     assert len(log) == 2 and all(0 < float(value) < 10 for line in log for value in line)
     assert [e['iter'] for e in json.loads((tmp_path / 'experiments/gan/metrics.json').read_text())] == [5, 10]
     assert len(list((tmp_path / 'experiments/gan/visualization/strips/V').glob('*_5.png'))) == 2
-
-
-@pytest.mark.parametrize(('trail', 'value', 'message'), [
-    ('network_g', {'type': 'DBLRnet'}, "no class 'DBLRnet' is registered; did you mean 'DBLRNet'?"),
-    ('dataroot_lq', 'nowhere', 'nowhere'),
-    ('pretrain', 'other.pth', 'other.pth: not a checkpoint of this DBLRNet'),
-])  # fmt: skip
-def test_a_mistake_is_one_line_and_fails(train_options, tmp_path, trail, value, message):
-    if trail == 'dataroot_lq':
-        train_options['datasets']['train'][trail] = value
-    elif trail == 'pretrain':
-        train_options['path']['pretrain_network_g'] = value
-    else:
-        train_options[trail] = value
-    torch.save({'params': {'weight': torch.zeros(1)}}, tmp_path / 'other.pth')
-    path = write_options(tmp_path / 'net.yml', train_options)
-    result = run_python('-m', 'dblr_plugin', 'train', '-opt', path, cwd=tmp_path)
-    assert result.returncode == 1
-    assert 'Traceback' not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith('dblr: error: ')]
-    assert len(lines) == 1 and message in lines[0]
-
-
-@pytest.mark.parametrize('workers', [0, 1])
-def test_a_frame_damaged_after_the_start_is_named(train_options, footage, tmp_path, workers):
-    """Its header and end are whole, so that only decoding it can tell; in a worker too."""
-    shutil.copytree(footage / 'train', tmp_path / 'train')
-    for path in (tmp_path / 'train/lq').rglob('*.png'):
-        content = bytearray(path.read_bytes())
-        content[60:-40] = bytes(len(content) - 100)
-        path.write_bytes(content)
-    train_options['datasets']['train'] |= {
-        'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt', 'num_worker_per_gpu': workers,
-    }  # fmt: skip
-    path = write_options(tmp_path / 'net.yml', train_options)
-    result = run_python('-m', 'dblr_plugin.train', '-opt', path, cwd=tmp_path)
-    assert result.returncode == 1 and 'Traceback' not in result.stderr
-    # libpng of the other worker may be writing to the same line
-    assert re.search(r'dblr: error: train/lq/[ab]/0000000\d.png cannot be decoded', result.stderr)

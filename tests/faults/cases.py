@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from forked import Outcome
 from options.changes import changed
 from processes import write_options
 
-__all__ = ['Case', 'Desk', 'complaints']
+__all__ = ['Case', 'Desk', 'Spoil', 'complaints']
 
 #: Makes the damaged input of a case, and returns the arguments for ``dblr``
 Spoil = Callable[['Desk'], list[object]]
@@ -27,7 +27,7 @@ class Case:
         name: Says what is damaged how; the family stands in front: ``frames/train-lq-empty``.
         spoil: Makes it.
         culprits: What the message must name.
-        resumable: Whether a tree that the same command goes on with may be left, as ``dblr prepare`` says.
+        resumable: Whether what was done by then may be left, whole, as ``dblr prepare`` and ``dblr deblur`` say.
         trained: Whether the damage shows only after the training's single iteration, whose checkpoint is whole.
     """
 
@@ -121,21 +121,21 @@ def _mirror(source: Path, target: Path, own: tuple[str, ...]) -> None:
             (shutil.copytree if entry.is_dir() else shutil.copy)(entry, target / entry.name)
 
 
-def complaints(case: Case, desk: Desk, outcome: Outcome, before: dict[Path, int]) -> list[str]:
+def complaints(case: Case, desk: Desk, result: subprocess.CompletedProcess, before: dict[Path, int]) -> list[str]:
     """What a command did wrong about a damaged input.
 
     Args:
         case: The case.
         desk: Where it was.
-        outcome: How the command ended.
+        result: How the command ended; its exit code is None if it hung and was killed.
         before: The desk's content before it ran.
     """
-    if outcome.code is None:
-        return [f'it hung, having printed {outcome.stderr[-500:]}']
-    found = [] if outcome.code > 0 else [f'the exit code is {outcome.code}']
-    if 'Traceback' in outcome.stdout + outcome.stderr:
+    if result.returncode is None:
+        return [f'it hung, having printed {result.stderr[-500:]}']
+    found = [] if result.returncode > 0 else [f'the exit code is {result.returncode}']
+    if 'Traceback' in result.stdout + result.stderr:
         found.append('there is a traceback')
-    found += _about_message(case, outcome.stderr)
+    found += _about_message(case, result.stderr)
     after = desk.content()
     changed_paths = [path for path in after if path.is_file() and after[path] != before.get(path)]
     found += [f'{path} has been written' for path in changed_paths if not _may_be_written(case, desk, path)]
@@ -157,8 +157,8 @@ def _may_be_written(case: Case, desk: Desk, path: Path) -> bool:
     if desk.cwd not in path.parents:
         return False
     if case.resumable:
-        # whole frames, and the note that there are not all yet
-        return path.suffix in ('.png', '.jpg') or path.name == '.unfinished.json'
+        # whole frames, a video of them, or the note that there are not all yet
+        return path.suffix in ('.png', '.jpg', '.mp4') or path.name == '.unfinished.json'
     if case.trained and path.name in ('net_g_1.pth', 'net_g_latest.pth', '1.state', 'metrics.json'):
         return True
     # a run's log and a copy of its options are made before its data are read

@@ -1,24 +1,15 @@
-"""Intact inputs of every kind, made once, and the process that the commands are forked from."""
+"""Intact inputs of every kind, made once."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from cases import Desk
-from forked import ForkedCommand
+from processes import dblr
 from supplies import write_checkout, write_databases, write_layouts, write_videos
-
-
-@pytest.fixture(scope='session')
-def dblr() -> Iterator[ForkedCommand]:
-    """Runs ``dblr`` in forks of a warm process."""
-    command = ForkedCommand()
-    yield command
-    command.close()
 
 
 @pytest.fixture(scope='session')
@@ -41,26 +32,23 @@ def supplies(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.fixture
-def desk(
-    tmp_path: Path, supplies: dict[str, Path], train_options: dict, test_options: dict, dblr: ForkedCommand
-) -> Desk:
+def desk(tmp_path: Path, supplies: dict[str, Path], train_options: dict, test_options: dict) -> Desk:
     """A folder for a case, with small options; in every training the first batch is every window."""
     train_options['datasets']['train'] |= {'gt_size': 48, 'batch_size_per_gpu': 8, 'dataset_enlarge_ratio': 1}
     train_options['train']['total_iter'] = 1
     train_options['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 1, 'use_tb_logger': False}
     desk = Desk(tmp_path, supplies, {'train': train_options, 'test': test_options})
     if 'experiment' not in supplies:
-        _add_experiments(supplies, desk, dblr)
+        _add_experiments(supplies, desk)
     return desk
 
 
-def _add_experiments(supplies: dict[str, Path], desk: Desk, dblr: ForkedCommand) -> None:
+def _add_experiments(supplies: dict[str, Path], desk: Desk) -> None:
     """Adds ``experiment`` and ``other_experiment``, two trainings of one iteration that differ in their seeds."""
     root = supplies['net'].parent / 'trained'
     root.mkdir(exist_ok=True)
     for name, seed in (('experiment', 0), ('other_experiment', 1)):
-        argv = map(str, desk.train(changes={'name': name, 'manual_seed': seed}))
-        outcome = dblr.run([*argv], root, root / name)
-        assert outcome.code == 0, outcome.stderr
+        result = dblr(*desk.train(changes={'name': name, 'manual_seed': seed}), cwd=root)
+        assert result.returncode == 0, result.stderr
         supplies[name] = root / 'experiments' / name
     (desk.inputs / 'options.yml').unlink()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+from functools import partial
 from random import Random
 
 import cv2
@@ -13,65 +15,66 @@ import yaml
 from cases import Case, Desk, complaints
 from corpus_checkpoints import checkpoints, skipped_states
 from corpus_databases import databases
+from corpus_deblur import deblur, deblur_tolerated
 from corpus_frames import frames, unusual_frames
 from corpus_lists import lists
 from corpus_options import options, random_change
 from corpus_places import places
 from corpus_sources import sources
-from forked import ForkedCommand, Outcome, run_freshly
 from mutations import ENDS_OF_IMAGES, INSIDE_OF_PNG, UNUSUAL_IMAGES, Damage
 from PIL import Image
-from processes import write_options
+from processes import dblr, run_python, write_options
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.options import check_option_file
 
-CORPUS = [*frames(), *databases(), *checkpoints(), *lists(), *sources(), *options(), *places()]
-TOLERATED = [*skipped_states(), *unusual_frames()]
+CORPUS = [*frames(), *databases(), *checkpoints(), *lists(), *sources(), *options(), *places(), *deblur()]
+TOLERATED = [*skipped_states(), *unusual_frames(), *deblur_tolerated()]
 
 
 def of_name(case: Case) -> str:
     return case.name
 
 
-def run(case: Case, desk: Desk, dblr: ForkedCommand | None = None) -> tuple[Outcome, list[str]]:
-    """Runs a case, freshly or by ``dblr``; returns how it ended and what is wrong with that."""
-    argv = [str(argument) for argument in case.spoil(desk)]
+def run(case: Case, desk: Desk, freshly: bool = False) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """Runs a case, as a user does or in a fork of a warm process; returns how it ended and what is wrong with that."""
+    arguments = case.spoil(desk)
     before = desk.content()
-    outcome = dblr.run(argv, desk.cwd, desk.root / 'output') if dblr else run_freshly(argv, desk.cwd)
-    return outcome, complaints(case, desk, outcome, before)
+    start = partial(run_python, '-m', 'dblr_plugin') if freshly else dblr
+    result = start(*arguments, cwd=desk.cwd, timeout=60)
+    return result, complaints(case, desk, result, before)
 
 
 #: Some cases as a user starts them, to see that forks of a warm process do the same
-FRESH = list({case.name.split('-')[0]: case for case in reversed(CORPUS)}.values())[::5]
+FRESH = list({case.name.split('-')[0]: case for case in reversed(CORPUS)}.values())[::6]
 
 
 @pytest.mark.parametrize('case', CORPUS, ids=of_name)
-def test_refused(case: Case, desk: Desk, dblr: ForkedCommand) -> None:
-    outcome, found = run(case, desk, dblr)
-    assert not found, outcome.stderr[-3000:]
+def test_refused(case: Case, desk: Desk) -> None:
+    result, found = run(case, desk)
+    assert not found, result.stderr[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', FRESH, ids=of_name)
 def test_refused_by_a_process_of_its_own(case: Case, desk: Desk) -> None:
-    outcome, found = run(case, desk)
-    assert not found, outcome.stderr[-3000:]
+    result, found = run(case, desk, freshly=True)
+    assert not found, result.stderr[-3000:]
 
 
 @pytest.mark.parametrize('case', TOLERATED, ids=of_name)
-def test_tolerated_as_documented(case: Case, desk: Desk, dblr: ForkedCommand) -> None:
+def test_tolerated_as_documented(case: Case, desk: Desk) -> None:
     """Damaged states are skipped with a warning, rare kinds of images are read."""
-    outcome, _ = run(case, desk, dblr)
-    assert outcome.code == 0, outcome.stderr[-3000:]
-    assert all(culprit in outcome.stderr for culprit in case.culprits), outcome.stderr[-3000:]
-    assert 'Traceback' not in outcome.stdout + outcome.stderr
+    result, _ = run(case, desk)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert all(culprit in result.stderr for culprit in case.culprits), result.stderr[-3000:]
+    assert 'Traceback' not in result.stdout + result.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
 @pytest.mark.parametrize('what', ['frame', 'clip', 'root'])
-def test_without_permission(what: str, desk: Desk, dblr: ForkedCommand) -> None:
+def test_without_permission(what: str, desk: Desk) -> None:
     path = {'frame': desk.frame(), 'clip': desk.frame().parent, 'root': desk.clips / 'lq'}[what]
 
     def spoil(desk: Desk) -> list[object]:
@@ -79,21 +82,20 @@ def test_without_permission(what: str, desk: Desk, dblr: ForkedCommand) -> None:
         return desk.train(desk.clips / 'lq', desk.clips / 'gt')
 
     try:
-        outcome, found = run(Case(what, spoil, (path.name,)), desk, dblr)
+        result, found = run(Case(what, spoil, (path.name,)), desk)
     finally:
         path.chmod(0o755)
-    assert not found, outcome.stderr
+    assert not found, result.stderr
 
 
 @pytest.mark.parametrize('name', ['yaml-cut_anywhere', 'frame-empty-train', 'weights-all_zeroed-test'])
-def test_doctor_finds_the_same(name: str, desk: Desk, dblr: ForkedCommand) -> None:
+def test_doctor_finds_the_same(name: str, desk: Desk) -> None:
     """It reports instead of failing: the fault is on stdout, among what is right."""
     case = next(case for case in CORPUS if case.name == name)
-    argv = ['doctor', *(str(argument) for argument in case.spoil(desk)[1:])]
-    outcome = dblr.run(argv, desk.cwd, desk.root / 'output')
-    assert outcome.code == 1 and 'Traceback' not in outcome.stdout + outcome.stderr, outcome.stderr
-    faults = outcome.stdout[outcome.stdout.index('FAULT') :]
-    assert all(culprit in faults for culprit in case.culprits), outcome.stdout
+    result = dblr('doctor', *case.spoil(desk)[1:], cwd=desk.cwd)
+    assert result.returncode == 1 and 'Traceback' not in result.stdout + result.stderr, result.stderr
+    faults = result.stdout[result.stdout.index('FAULT') :]
+    assert all(culprit in faults for culprit in case.culprits), result.stdout
 
 
 @pytest.mark.parametrize('path', option_files(), ids=lambda path: path.name)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from processes import run_python
+from processes import dblr
 from torch.utils.data import DataLoader
 
 from dblr_plugin import commands
@@ -131,7 +131,7 @@ class TestCommand:
         for path in (tmp_path / 'same/v').iterdir():
             path.rename(path.with_stem(f'{path.stem}_net'))
         arguments = ['evaluate', 'same', gt, '--protocol', 'all', '--json', 'figures.json']
-        result = run_python('-m', 'dblr_plugin', *arguments, cwd=tmp_path)
+        result = dblr(*arguments, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         record = json.loads((tmp_path / 'figures.json').read_text())
         assert (record['results'], record['truth']) == ('same', str(gt)) and 'basicsr' in record['versions']

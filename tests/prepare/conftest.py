@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from processes import run_python
+from processes import dblr
 from source_trees import Picture, link_frames, numbered
 
 
@@ -45,7 +45,7 @@ def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
 def dvd_run(dvd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
     """The whole of DVD as a user prepares it: the tree, and what the command printed. Do not write to it."""
     folder = tmp_path_factory.mktemp('prepared')
-    result = run_python('-m', 'dblr_plugin', 'prepare', 'dvd', dvd, 'datasets/DVD', cwd=folder)
+    result = dblr('prepare', 'dvd', dvd, 'datasets/DVD', cwd=folder)
     return folder / 'datasets/DVD', result
 
 

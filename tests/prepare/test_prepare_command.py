@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from processes import run_python
+from processes import dblr
 from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.commands import prepare
@@ -53,8 +53,8 @@ def test_video_as_a_user(tmp_path: Path) -> None:
             frame = np.roll(np.tile(np.arange(96, dtype=np.uint8)[None, :, None] * 2, (64, 1, 3)), 3 * index, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         container.mux(stream.encode())
-    command = ['-m', 'dblr_plugin', 'prepare', 'video', 'clip.mp4', 'own', '--average', '3', '5', '--in-between', '1']
-    result = run_python(*command, '--lmdb', '--tiles', cwd=tmp_path)
+    command = ['prepare', 'video', 'clip.mp4', 'own', '--average', '3', '5', '--in-between', '1', '--lmdb', '--tiles']
+    result = dblr(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for part, side, form in itertools.product(('train', 'test'), ('lq', 'gt'), ('lmdb', 'tiles.lmdb')):
         store, files = (open_store(tmp_path / 'own' / name) for name in (f'{part}_{side}.{form}', f'{part}/{side}'))

@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from processes import Run
 from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.data import VideoDeblurTestDataset, open_store
@@ -21,11 +19,17 @@ from dblr_plugin.prepare import LMDB, Plan, dvd, prepare_layout
 
 
 @pytest.fixture
-def source(tmp_path: Path, picture: Picture) -> Path:
-    """The 22 scenes of DVD's qualitative subset, 60 frames each."""
+def frames() -> int:
+    """In each scene."""
+    return 9
+
+
+@pytest.fixture
+def source(tmp_path: Path, picture: Picture, frames: int) -> Path:
+    """The 22 scenes of DVD's qualitative subset."""
     for number in range(22):
         folder = tmp_path / f'source/scene{number}/input'
-        link_frames(picture(suffix='.jpg'), folder, numbered(60, digits=5, suffix='.jpg'))
+        link_frames(picture(suffix='.jpg'), folder, numbered(frames, digits=5, suffix='.jpg'))
     return tmp_path / 'source'
 
 
@@ -34,27 +38,16 @@ def plan(source: Path) -> Plan:
     return dvd.plan_qualitative(source)
 
 
-def start(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'dblr_plugin', 'prepare', *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.001)
-
-
+@pytest.mark.parametrize('frames', [60])
 @pytest.mark.parametrize('stop', [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_the_middle(source: Path, plan: Plan, tmp_path: Path, stop: signal.Signals) -> None:
     whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
     prepare_layout(plan, whole, copy=True)
-    process = start('dvd-qualitative', source, stopped, '--copy')
-    wait_for(lambda: any(stopped.glob('test/lq/scene3/*.jpg')), process)
-    process.send_signal(stop)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 130), output
-    assert stop == signal.SIGKILL or 'run the same command again' in output
+    run = Run('prepare', 'dvd-qualitative', source, stopped, '--copy', cwd=tmp_path)
+    assert run.until(lambda: any(stopped.glob('test/lq/scene3/*.jpg'))), run.stderr
+    os.kill(run.pid, stop)
+    assert run.wait() == (-signal.SIGKILL if stop == signal.SIGKILL else 130), run.stderr
+    assert stop == signal.SIGKILL or 'run the same command again' in run.stderr
     assert not (stopped / 'dataset.json').exists()
     assert 0 < len(list(stopped.rglob('*.jpg'))) < 22 * 60
     assert not prepare_layout(plan, stopped, copy=True).was_complete
@@ -95,7 +88,7 @@ def test_symbolic_links_where_hard_ones_are_impossible(plan: Plan, tmp_path: Pat
     prepare_layout(plan, tmp_path / 'tree')
     assert (tmp_path / 'tree/test/lq/scene3/00007.jpg').is_symlink()
     assert prepare_layout(plan, tmp_path / 'tree').was_complete
-    assert len(VideoDeblurTestDataset({'dataroot_lq': str(tmp_path / 'tree/test/lq')})) == 1320
+    assert len(VideoDeblurTestDataset({'dataroot_lq': str(tmp_path / 'tree/test/lq')})) == 22 * 9
 
 
 def test_foreign_folders_are_refused_and_untouched(plan: Plan, source: Path, tmp_path: Path) -> None:
@@ -117,7 +110,7 @@ def test_foreign_folders_are_refused_and_untouched(plan: Plan, source: Path, tmp
 def test_strange_frames_in_the_tree(plan: Plan, source: Path, tmp_path: Path) -> None:
     prepare_layout(plan, tmp_path / 'tree')
     shutil.copytree(tmp_path / 'tree/test/lq/scene1', tmp_path / 'tree/test/lq/strange')
-    with pytest.raises(DBLRError, match='60 frames that are none of dvd-qualitative, such as test/lq/strange/'):
+    with pytest.raises(DBLRError, match='9 frames that are none of dvd-qualitative, such as test/lq/strange/'):
         prepare_layout(plan, tmp_path / 'tree')
 
 
@@ -129,7 +122,7 @@ def test_full_disk_is_found_before_writing(plan: Plan, tmp_path: Path, monkeypat
             prepare_layout(plan, tmp_path / 'tree', **options)
         assert os.listdir(tmp_path / 'tree') == ['.unfinished.json']
     monkeypatch.undo()
-    assert prepare_layout(plan, tmp_path / 'tree').manifest['files'] == 1320
+    assert prepare_layout(plan, tmp_path / 'tree').manifest['files'] == 22 * 9
 
 
 def test_databases_beside_the_tree(plan: Plan, tmp_path: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from processes import Run
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
 from dblr_plugin.data.cuts import find_shots, thumbnails
@@ -218,13 +216,9 @@ class TestPrepareVideo:
 
     def test_killed_and_run_again(self, video: Path, tmp_path: Path) -> None:
         options = ['--average', '3', '--stride', '1', '--in-between', '3', '--shake', '2']
-        command = [sys.executable, '-m', 'dblr_plugin', 'prepare', 'video', video, tmp_path / 'stopped', *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while len(list((tmp_path / 'stopped').rglob('0*.png'))) < 6:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        run = Run('prepare', 'video', video, tmp_path / 'stopped', *options, cwd=tmp_path)
+        assert run.until(lambda: len(list((tmp_path / 'stopped').rglob('0*.png'))) >= 6), run.stderr
+        assert run.kill() == -signal.SIGKILL
         assert not (tmp_path / 'stopped/dataset.json').exists()
         recipe = Recipe(average=(3,), stride=1, in_between=3, shake=2.0)
         for name in ('stopped', 'whole'):
