@@ -1,4 +1,7 @@
-"""The demo's data: real footage, cut into training and validation spans, turned into blurry/sharp clips."""
+"""The demo's data: real footage, cut into training and validation spans, turned into blurry/sharp clips.
+
+``python scripts/demo_clips.py`` writes them to datasets/demo.
+"""
 
 from __future__ import annotations
 
@@ -125,3 +128,7 @@ def _write_span(frames: Sequence[np.ndarray], root: Path, span: Span) -> dict[st
             frames[phase:], part / 'lq', part / 'gt', clip, num_average=EXPOSURE, stride=EXPOSURE
         )
     return counts
+
+
+if __name__ == '__main__':
+    make_clips(find_footage(), Path('datasets/demo'))

@@ -19,12 +19,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from basicsr.archs import build_network
 from basicsr.archs.edvr_arch import EDVR
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from dblr_plugin.archs import DBLRNet
+from dblr_plugin.bench.end_to_end import DBLR, measure_video
 from dblr_plugin.bench.frames import generate_sample
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
@@ -41,7 +43,7 @@ MIN_ROUNDS = 3
 MATRIX = 2048
 RIDGE = 0.1  # of the mean diagonal
 DEVICE = torch.device('cpu')
-PAPER, EDVR_M = 'DBLRNet (the paper)', 'EDVR-M'
+PAPER, EDVR_M, DBN = 'DBLRNet (the paper)', 'EDVR-M', 'DBN'
 BASELINE = 'eager fp32'
 METHOD = {
     'window': WINDOW,
@@ -52,6 +54,8 @@ METHOD = {
     'operations': 'of convolutions and matrix products, two for a multiplication with addition',
     'matrix product': f'{MATRIX}x{MATRIX}, median over rounds; Winograd convolutions can pass its speed',
     'memory': "growth of a fresh process's peak by its first frame, compiling included",
+    'video': 'file to file, with a causal DBLRNet; compiling not counted',
+    'latency': 'of dblr deblur on that video, for a frame, from decoded to restored',
 }
 
 
@@ -129,12 +133,14 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
         full: Also compiles EDVR, and fp32, which takes minutes and brings nothing on the machines it was measured on.
 
     Returns:
-        ``size`` (h, w), ``threads``, ``auto`` (what would be chosen), ``matrix_gflops`` (of each precision) and
-        ``networks``, which maps a name to ``gflop`` (for a frame) and ``steps``. These map a name to ``median_ms``,
-        ``min_ms``, ``max_ms``, ``rounds_ms``, ``first_ms``, ``ratio``, ``decibels`` (None for equality), ``gflops``,
-        ``share`` (of the matrix product's speed) and ``peak_bytes`` (None where the system does not tell).
+        ``size`` (h, w), ``threads``, ``auto`` (what would be chosen), ``matrix_gflops`` (of each precision),
+        ``networks``, which maps a name to ``gflop`` (for a frame) and ``steps``, and ``video``: see
+        :func:`measure_video`. The steps map a name to ``median_ms``, ``min_ms``, ``max_ms``, ``rounds_ms``,
+        ``first_ms``, ``ratio``, ``decibels`` (None for equality), ``gflops``, ``share`` (of the matrix product's speed)
+        and ``peak_bytes`` (None where the system does not tell); the video's ways have ``gflops`` and ``share`` too.
     """
-    nets = {PAPER: _fitted(_paper(), window), EDVR_M: _edvr()}
+    nets = {name: _build(name) for name in _CHANNELS}
+    _fitted(nets[PAPER], window)
     steps = {
         name: {step: Step(_forward(net, step), step.split()[1]) for step in _step_names(name == PAPER or full, full)}
         for name, net in nets.items()
@@ -153,28 +159,41 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
             for step_name, step in network_steps.items()
         }
         networks[name] = {'gflop': operations / 1e9, 'steps': figures}
+    backend, precision = choose(DEVICE, 'auto', 'auto', frames=1000)
+    video = measure_video(_paper, window, seconds / 2)
+    for name, way in video['ways'].items():
+        way['gflops'] = networks[PAPER]['gflop'] * video['frames'] / way['median_ms'] * 1000
+        way['share'] = way['gflops'] / speeds[precision if name == DBLR else 'fp32']
     return {
         'size': list(window.shape[-2:]),
         'threads': torch.get_num_threads(),
-        'auto': ' '.join(choose(DEVICE, 'auto', 'auto', frames=1000)),
+        'auto': f'{backend} {precision}',
         'matrix_gflops': speeds,
         'networks': networks,
+        'video': video,
     }
 
 
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
-_CHANNELS = {PAPER: 1, EDVR_M: 3}
+_CHANNELS = {PAPER: 1, EDVR_M: 3, DBN: 3}
 
 
-def _paper() -> DBLRNet:
+def _build(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return DBLRNet().eval()
+    return {PAPER: _paper, EDVR_M: _edvr, DBN: _dbn}[name]().eval()
+
+
+def _paper(causal: bool = False) -> DBLRNet:
+    return DBLRNet(causal=causal)
 
 
 def _edvr() -> EDVR:
     """BasicSR's, as published for deblurring, with features as narrow as DBLRNet's."""
-    torch.manual_seed(0)
-    return EDVR(num_feat=64, num_extract_block=5, num_reconstruct_block=10, hr_in=True, with_predeblur=True).eval()
+    return EDVR(num_feat=64, num_extract_block=5, num_reconstruct_block=10, hr_in=True, with_predeblur=True)
+
+
+def _dbn() -> nn.Module:
+    return build_network({'type': 'DBN'})
 
 
 @torch.no_grad()
@@ -268,7 +287,7 @@ def _peak_in_process(network: str, step: str, shape: tuple[int, ...]) -> int | N
 
 def _peak(network: str, step: str, shape: tuple[int, ...], threads: int) -> int | None:
     torch.set_num_threads(threads)
-    forward = _forward(_paper() if network == PAPER else _edvr(), step)
+    forward = _forward(_build(network), step)
     window = torch.rand(shape)
     before = _high_water()
     forward(window)

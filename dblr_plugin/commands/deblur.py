@@ -76,10 +76,12 @@ def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
     from dblr_plugin.inference.media import open_sink, open_source
     from dblr_plugin.inference.pipeline import restore_media
+    from dblr_plugin.memory import keep_freed_memory
 
     for name in ('input', 'output'):
         if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
             raise DBLRError(f'--{name} is empty; name a file or a folder')
+    keep_freed_memory()
     with open_source(args.input, args.start, args.end, args.scale_down) as source:
         # before the network is built, so that what cannot be written is told at once
         sink = open_sink(

@@ -203,7 +203,7 @@ class _OpenVINOForward:
             'PERFORMANCE_HINT': 'LATENCY',
             'INFERENCE_NUM_THREADS': torch.get_num_threads(),
         }
-        self.compiled = _import_openvino().Core().compile_model(self.model, 'CPU', options)
+        self.compiled = _openvino_core().compile_model(self.model, 'CPU', options)
         self.shape = shape
 
 
@@ -216,9 +216,7 @@ def _import_openvino() -> ModuleType:
 @functools.cache
 def _openvino_core() -> object:
     """One for the whole process: freeing models whose cores have gone can crash it."""
-    import openvino
-
-    return openvino.Core()
+    return _import_openvino().Core()
 
 
 def _to_openvino(net: nn.Module, example: Tensor) -> object:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +28,7 @@ _END = object()
 
 def restore_media(
     restorer: VideoRestorer, source: Source, sink: Sink, compare: bool = False, progress: bool = True
-) -> int:
+) -> array[float]:
     """Restores all pictures of a source.
 
     Args:
@@ -37,37 +39,39 @@ def restore_media(
         progress: Whether to show a progress bar, with pictures a second and the time left.
 
     Returns:
-        How many there were.
+        Of each, the seconds from when it was decoded and taken to when it was restored. A causal network's latency;
+        others wait for later pictures in between.
 
     Raises:
         DBLRError: If the source cannot be decoded or the sink cannot be written.
     """
-    count = 0
+    seconds = array('d')
     try:
         with _Writer(sink) as writer, tqdm(total=source.count, unit='frame', disable=not progress) as bar:
-            for blurry, pixels in _restored(restorer, source):
+            for blurry, pixels, latency in _restored(restorer, source):
+                seconds.append(latency)
                 writer.write(replace(blurry, pixels=_split(blurry.pixels, pixels) if compare else pixels))
                 bar.update()
-                count += 1
         sink.finish()
     except BaseException:
         if sink.abandon():
-            logging.getLogger('dblr_plugin').warning('The first %d frames are kept.', count)
+            logging.getLogger('dblr_plugin').warning('The first %d frames are kept.', len(seconds))
         raise
-    return count
+    return seconds
 
 
-def _restored(restorer: VideoRestorer, source: Source) -> Iterator[tuple[Picture, np.ndarray]]:
-    """Each picture with its restored pixels."""
-    waiting: deque[Picture] = deque()
+def _restored(restorer: VideoRestorer, source: Source) -> Iterator[tuple[Picture, np.ndarray, float]]:
+    """Each picture with its restored pixels and the seconds that they took."""
+    waiting: deque[tuple[Picture, float]] = deque()
 
     def frames() -> Iterator[np.ndarray]:
         for picture in _ahead(source):
-            waiting.append(picture)
+            waiting.append((picture, time.perf_counter()))
             yield picture.pixels
 
     for pixels in restorer.restore(frames()):
-        yield waiting.popleft(), pixels
+        picture, start = waiting.popleft()
+        yield picture, pixels, time.perf_counter() - start
 
 
 def _split(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,30 +1,39 @@
 """The measurement of restoring: a tiny run prints its ladder and writes valid JSON. Times are never judged."""
 
 import json
+from functools import partial
 
+import av
+import cv2
 import pytest
 import torch
+from basicsr.archs import build_network
 from basicsr.archs.edvr_arch import EDVR
 from tile_images import encode, picture
 from torch import nn
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.bench import frames, inference
+from dblr_plugin.bench import end_to_end, frames, inference, rounds
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.inference.video_restorer import VideoRestorer
 
 STEPS = ['eager fp32', 'folded fp32', 'torch fp32', 'torch bf16']
 
 
-def small_paper() -> DBLRNet:
+def small_paper(causal: bool = False) -> DBLRNet:
     torch.manual_seed(0)
-    return DBLRNet(num_feat=16, num_block=1).eval()
+    return DBLRNet(num_feat=16, num_block=1, causal=causal).eval()
 
 
 def small_edvr() -> EDVR:
     torch.manual_seed(0)
     sizes = {'num_feat': 8, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 1}
     return EDVR(**sizes, hr_in=True, with_predeblur=True, with_tsa=False).eval()
+
+
+def small_dbn() -> nn.Module:
+    return build_network({'type': 'DBN', 'num_feat': 4})
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +44,13 @@ def _quick(monkeypatch, tmp_path):
     monkeypatch.setattr(inference, 'MATRIX', 64)
     monkeypatch.setattr(inference, '_paper', small_paper)
     monkeypatch.setattr(inference, '_edvr', small_edvr)
+    monkeypatch.setattr(inference, '_dbn', small_dbn)
+    monkeypatch.setattr(rounds, 'MIN_ROUNDS', 1)
     monkeypatch.setattr(inference, '_peak_in_process', lambda network, step, shape: 1000)
     # the backends have their own tests; several of OpenVINO's networks, freed in a process that has had loader
     # workers, crash it (2026.4), which the command has none of
     monkeypatch.setattr(inference, '_step_names', lambda compiles, full: STEPS)
+    monkeypatch.setattr(end_to_end, 'VideoRestorer', partial(VideoRestorer, backend='torch'))
     yield
     assert list((tmp_path / 'temporary').iterdir()) == [], 'temporary frames are left'
 
@@ -62,10 +74,14 @@ def test_own_frames(folder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert f'{folder}: 64x128' in lines[1] and 'matrix products' in lines[2]
     assert [line.split('  ')[-1] for line in lines[6 : 6 + len(STEPS)]] == STEPS
-    assert len(lines) == 3 + 2 * (3 + len(STEPS))
+    assert len(lines) == 3 + 3 * (3 + len(STEPS)) + 6
+    assert [line.split('  ')[-1] for line in lines[-3:-1]] == [end_to_end.LOOP, end_to_end.DBLR]
     report = json.loads((tmp_path / 'figures.json').read_text())
     assert report['schema'] == 'dblr_bench_inference/1' and report['size'] == [128, 64]
     assert {'machine', 'versions', 'commit', 'method', 'origin', 'auto'} < set(report)
+    video = report['video']['ways'][end_to_end.DBLR]
+    assert 0 < video['latency_ms']['median'] <= video['latency_ms']['percentile_95'] < video['max_ms']
+    assert list(report['networks']) == [inference.PAPER, inference.EDVR_M, inference.DBN]
     for network in report['networks'].values():
         assert list(network['steps']) == STEPS and network['gflop'] > 0
         base = network['steps']['eager fp32']
@@ -78,11 +94,28 @@ def test_own_frames(folder, tmp_path, capsys):
             assert step['decibels'] is None or step['decibels'] > (80 if name.endswith('fp32') else 45)
 
 
-def test_generated_frames(capsys, monkeypatch):
+def test_generated_frames(monkeypatch):
     monkeypatch.setattr(frames, 'FRAMES', 5)
     monkeypatch.setattr(frames, 'SIZE', (160, 144))
-    bench('--size', '64x48')
-    assert 'png: 64x48' in capsys.readouterr().out
+    origin, window = inference.generated_window((64, 48))
+    assert 'png' in origin and window.shape == (1, 5, 3, 48, 64) and window.std() > 0.01
+
+
+def test_both_ways_restore_the_same_video(tmp_path):
+    """As many frames, and the same but for folding and how each makes RGB."""
+    net = DBLRNet(num_feat=16, num_block=1, input_skip=True, causal=True).eval()
+    nn.init.normal_(net.reconstruction[-1].weight, std=0.02)
+    video = tmp_path / 'source.mp4'
+    end_to_end._encode(video, (64, 96), [cv2.resize(picture(20, 24, 1 + i), (96, 64)) for i in range(6)])
+    end_to_end._plain_loop(net, video, tmp_path / 'loop.mp4')
+    restorer = VideoRestorer(net, {'type': 'DBLRNet', 'causal': True}, device='cpu', backend='torch')
+    assert len(end_to_end._dblr(restorer, video)) == 6
+    found = []
+    for name in ('loop.mp4', 'dblr.mp4'):
+        with av.open(str(tmp_path / name)) as container:
+            found.append([frame.to_ndarray(format='gray') for frame in container.decode(video=0)])
+    assert len(found[0]) == len(found[1]) == 6
+    assert all(cv2.PSNR(one, other) > 35 for one, other in zip(*found, strict=True))
 
 
 def test_operations_are_those_of_the_whole_frame():

@@ -81,6 +81,8 @@ def open_sink(
         DBLRError: The output cannot be had as wanted.
     """
     path = Path(path)
+    if any(separator in suffix for separator in '/\\'):
+        raise DBLRError(f"suffix '{suffix}' leads to another folder; names cannot hold a slash")
     if not path.is_dir() and path.suffix.lower() in _VIDEO_SUFFIXES:
         if suffix:
             raise DBLRError(f"{path} has the name that was given; a suffix ('{suffix}') is for folders")

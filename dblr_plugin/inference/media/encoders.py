@@ -84,7 +84,7 @@ def choose_encoder(path: Path, encoder: str | None, quality: float | None, lossl
         raise DBLRError('lossless leaves no quality to choose; give one of the two')
     if quality is not None and not 0 <= quality <= _WORST:
         raise DBLRError(f'quality is {quality}; give 0 (best) to {_WORST}, for libx264 about 17')
-    name = encoder or _default(path.suffix.lower(), lossless, deep)
+    name = _default(path.suffix.lower(), lossless, deep) if encoder is None else encoder
     codec = _found(name)
     _options(codec, quality, lossless)
     if lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dblr_plugin.data.images import TAIL_BYTES, header_size, looks_whole, natural, opened
+from dblr_plugin.data.images import inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
 from dblr_plugin.inference.media.pictures import Picture, Source, scaled_size, shrink
@@ -39,7 +39,7 @@ class FolderSource:
         scale_down: The factor by which pictures shrink.
 
     Raises:
-        DBLRError: No file is left, one has no readable header or another size than the first.
+        DBLRError: No file is left, one is damaged or cut off, or has another size than the first.
     """
 
     def __init__(
@@ -141,23 +141,21 @@ class FolderSink:
 
 
 def _refuse_unequal(files: Sequence[Path]) -> None:
-    """Compares the headers before anything is restored, so that the last of a thousand is not found out last."""
+    """Compares the sizes before anything is restored, so that the last of a thousand is not found out last."""
     sizes = []
     for file in files:
-        with opened(file) as stream:
-            sizes.append(sorted(header_size(stream, str(file))))  # a turned photograph has its sides exchanged
+        sizes.append(sorted(inspected_size(file)))  # a turned photograph has its sides exchanged
         if sizes[-1] != sizes[0]:
             raise DBLRError(f'{file} has another size than {files[0].name}; convert or remove it')
 
 
 def _read(file: Path) -> np.ndarray:
-    """Returns RGB (h, w, 3), uint8 or uint16; raises DBLRError for a file that is no whole image."""
+    """Returns RGB (h, w, 3), uint8 or uint16; raises DBLRError for a file that is no image."""
     with opened(file) as stream:
         data = stream.read()
-    whole = looks_whole(data[:16], data[-TAIL_BYTES:], len(data))
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and whole else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
     if image is None:

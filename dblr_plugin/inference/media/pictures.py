@@ -10,6 +10,8 @@ from typing import Protocol, Self
 import cv2
 import numpy as np
 
+from dblr_plugin.errors import DBLRError
+
 __all__ = ['Picture', 'Sink', 'Source', 'scaled_size', 'shrink']
 
 
@@ -78,10 +80,16 @@ class Sink(Protocol):
 
 
 def scaled_size(size: tuple[int, int], scale_down: float) -> tuple[int, int]:
-    """Returns (h, w) after shrinking, rounded to even numbers, which every encoder takes."""
+    """Returns (h, w) after shrinking, rounded to even numbers, which every encoder takes.
+
+    Raises:
+        DBLRError: Nothing is left of a side.
+    """
     if scale_down == 1:
         return size
-    height, width = (max(2, 2 * round(side / scale_down / 2)) for side in size)
+    height, width = (2 * round(side / scale_down / 2) for side in size)
+    if not height * width:
+        raise DBLRError(f'scale_down {scale_down:g} leaves nothing of {size[1]}x{size[0]} pixels; give a smaller one')
     return height, width
 
 

@@ -9,7 +9,9 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['parse_position', 'parse_rate', 'parse_time']
 
-_TIME = re.compile(r'(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)')
+# nine digits are years, and fit into what FFmpeg counts with
+_TIME = re.compile(r'(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})')
+_RATE = re.compile(r'[\d./]{1,20}')
 
 
 def parse_time(text: str | float, option: str) -> Fraction:
@@ -27,15 +29,16 @@ def parse_time(text: str | float, option: str) -> Fraction:
 
 def parse_position(text: str | float, option: str) -> int:
     """Returns a picture's number in a folder, 0 for the first; raises DBLRError for anything else."""
-    if not re.fullmatch(r'\d+', str(text).strip()):
+    if not re.fullmatch(r'\d{1,9}', str(text).strip()):
         raise DBLRError(f"{option} '{text}' is no number of a picture; pictures of a folder are counted 0, 1, 2, ...")
     return int(text)
 
 
 def parse_rate(text: str | float | Fraction) -> Fraction:
     """Returns pictures a second from ``25``, ``29.97`` or ``30000/1001``; raises DBLRError for anything else."""
+    text = str(text).strip()
     try:
-        rate = Fraction(str(text).strip())
+        rate = Fraction(text if _RATE.fullmatch(text) else 0)
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 10000:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Self
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Disposition
 from av.video import VideoStream
 
@@ -20,6 +22,7 @@ from dblr_plugin.inference.media.colour import LIMITED, RGB_MATRIX, ColourTags, 
 from dblr_plugin.inference.media.decoding import Decoder, Moment
 from dblr_plugin.inference.media.orientation import Orientation
 from dblr_plugin.inference.media.pictures import Picture, scaled_size, shrink
+from dblr_plugin.inference.media.span import parse_time
 
 __all__ = ['VideoSource', 'VideoTraits', 'open_container', 'seek_before']
 
@@ -27,6 +30,12 @@ _log = logging.getLogger(__name__)
 
 # Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
 _INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')
+
+# Pictures between the end that a file announces and the last one read, from which on it is taken for cut off.
+_CUT_OFF = 4
+
+# Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
+_HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 
 
 @dataclass(frozen=True)
@@ -98,14 +107,17 @@ class VideoSource:
         self._end = None if end is None else begin + end
         self._time_base = stream.time_base
         self.count = _announced(self._container, stream) if start is None and end is None else None
+        self._announced_end = _announced_end(self._container, stream, rate) if end is None else None
+        self._step = 1 / rate
         if self._start is not None:
             seek_before(self._container, self._start)
         self._decoder = Decoder(self._container, stream, rate)
         self._decoded = self._within(iter(self._decoder))
         first = next(self._decoded, None)
         if first is None:
-            wanted = '' if start is None and end is None else ' in the part that is wanted; mend start and end'
-            raise DBLRError(f'{self.path} has no picture that can be decoded{wanted}')
+            whole = start is None and end is None
+            cure = '; give an intact copy' if whole else ' in the part that is wanted; mend start and end'
+            raise DBLRError(f'{self.path} has no picture that can be decoded{cure}')
         self._first_pts, self._first = first
         self._look_at(self._first, scale_down)
         part_start = None if start is None else self._first_pts * self._time_base
@@ -124,12 +136,13 @@ class VideoSource:
     def __iter__(self) -> Iterator[Picture]:
         number = 0
         pixels = self._pixels(self._first, self._first_pts)
-        yield Picture(pixels, _name(number), self._first_pts)
+        pts = self._first_pts
+        yield Picture(pixels, _name(number), pts)
         for pts, frame in self._decoded:
             number += 1
             pixels = pixels if frame is None else self._pixels(frame, pts)
             yield Picture(pixels, _name(number), pts)
-        self._tell_damage(number + 1)
+        self._tell_damage(number + 1, pts * self._time_base)
 
     def __enter__(self) -> Self:
         return self
@@ -167,8 +180,8 @@ class VideoSource:
             raise DBLRError(f'{self.path} changes its picture size at {seconds:.2f} s; cut it there into two videos')
         return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
 
-    def _tell_damage(self, read: int) -> None:
-        decoder = self._decoder
+    def _tell_damage(self, read: int, last: Fraction) -> None:
+        decoder, end = self._decoder, self._announced_end
         if decoder.lost:
             times = ', '.join(f'{float(pts * self._time_base):.2f}' for pts in decoder.lost[:5])
             more = ', ...' if len(decoder.lost) > 5 else ''
@@ -176,7 +189,8 @@ class VideoSource:
             _log.warning(text, self.path, len(decoder.lost), times, more)
         if decoder.damaged:
             _log.warning('%s: %d pictures were decoded from damaged data', self.path, decoder.damaged)
-        if decoder.cut_off or (self.count is not None and read < self.count):
+        missing = read < (self.count or 0) or (end is not None and end - last > _CUT_OFF * self._step)
+        if decoder.cut_off or missing:
             of = '' if self.count is None else f' of {self.count}'
             _log.warning('%s is cut off; it was read as far as it goes: %d%s pictures', self.path, read, of)
 
@@ -187,11 +201,15 @@ def open_container(path: Path) -> InputContainer:
         raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
     try:
         # the prefix keeps ffmpeg from taking a name with a colon for a network address
-        return av.open(f'file:{path}', metadata_errors='replace')
+        container = av.open(f'file:{path}', metadata_errors='replace')
     except av.error.PermissionError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
     except (av.error.FFmpegError, IndexError) as error:
         raise DBLRError(f'{path} is no video, or is incomplete; give a whole video file') from error
+    if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
+        container.close()
+        raise DBLRError(f'{path} is damaged: its header is that of another format; give an intact copy')
+    return container
 
 
 def seek_before(container: InputContainer, time: Fraction) -> None:
@@ -227,6 +245,15 @@ def _announced(container: InputContainer, stream: VideoStream) -> int | None:
     """Returns the number of pictures where an index says it for certain, less those that an edit list takes away."""
     if container.format.name == _INDEXED[0]:
         return sum(not entry.is_discard for entry in stream.index_entries) or None
+    return None
+
+
+def _announced_end(container: InputContainer, stream: VideoStream, rate: Fraction) -> Fraction | None:
+    """Returns when the last picture ends, in seconds, where the file's beginning says it."""
+    if container.format.name == 'avi':
+        return stream.frames / rate if stream.frames else None
+    with suppress(DBLRError):  # Matroska's programs write it, each as it likes
+        return parse_time(stream.metadata.get('DURATION', ''), 'DURATION')
     return None
 
 

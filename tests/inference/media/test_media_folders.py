@@ -134,13 +134,16 @@ def test_unequal_and_damaged_images_are_named(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png', '3.png'])
     data = (tmp_path / 'in/2.png').read_bytes()
     (tmp_path / 'in/2.png').write_bytes(data[: len(data) // 2])
+    with pytest.raises(DBLRError, match=r'2\.png is truncated'):
+        open_source(tmp_path / 'in')
+    (tmp_path / 'in/2.png').write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 9 :])
     with open_source(tmp_path / 'in') as source, pytest.raises(DBLRError, match=r'2\.png is damaged'):
         list(source)
     cv2.imwrite(str(tmp_path / 'in/2.png'), np.zeros((64, 97, 3), np.uint8))
     with pytest.raises(DBLRError, match=r'2\.png has another size than 1\.png'):
         open_source(tmp_path / 'in')
     (tmp_path / 'in/2.png').write_bytes(b'')
-    with pytest.raises(DBLRError, match=r'2\.png has no readable image header'):
+    with pytest.raises(DBLRError, match=r'2\.png is empty'):
         open_source(tmp_path / 'in')
     cv2.imwrite(str(tmp_path / 'in/2.png'), np.zeros((64, 96, 3), np.uint16))
     with open_source(tmp_path / 'in') as source, pytest.raises(DBLRError, match=r'2\.png has another size or depth'):

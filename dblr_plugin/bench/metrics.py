@@ -1,0 +1,64 @@
+"""How fast PSNR and SSIM are computed: BasicSR's functions and ours, on the same 720p frame, in one run."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from basicsr.metrics import calculate_psnr, calculate_ssim
+
+from dblr_plugin.bench.frames import generate_sample
+from dblr_plugin.bench.rounds import Way, figures, run_rounds
+from dblr_plugin.metrics.psnr_ssim import psnr, ssim
+
+__all__ = ['METHOD', 'measure']
+
+METHOD = {
+    'frame': 'a blurry and a sharp frame of 1280x720, uint8',
+    'threads': 1,
+    'order': 'all ways in every round, the first round not counted',
+    'figure': 'median over rounds of the milliseconds for a frame',
+    'difference': "of the figure from BasicSR's",
+}
+
+
+def measure(seconds: float) -> dict:
+    """Measures all ways.
+
+    Args:
+        seconds: Time to measure for; at least three rounds are made, whatever they take.
+
+    Returns:
+        ``origin`` of the frames, their ``size`` (h, w), and ``ways``: those of
+        :func:`dblr_plugin.bench.rounds.figures`, with ``value``, the metric, and its ``difference``.
+    """
+    origin, images = _frames()
+    ways = {}
+    for colour, luma in (('rgb', False), ('y', True)):
+        for name, theirs, ours in (('psnr', calculate_psnr, psnr), ('ssim', calculate_ssim, ssim)):
+            text, baseline = f'{name.upper()}, {colour.upper()}', f'basicsr_{name}_{colour}'
+            settings = {'crop_border': 0, 'test_y_channel': luma}
+            ways[baseline] = Way(f'{text}: BasicSR', baseline, partial(theirs, *images, **settings))
+            ways[f'{name}_{colour}'] = Way(f'{text}: ours', baseline, partial(ours, *images, **settings))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        run_rounds(ways, seconds)
+    finally:
+        cv2.setNumThreads(threads)
+    measured = figures(ways)
+    values = {name: float(way.run()) for name, way in ways.items()}
+    for name, way in measured.items():
+        way |= {'value': values[name], 'difference': values[name] - values[way['baseline']]}
+    return {'origin': origin, 'size': list(images[0].shape[:2]), 'ways': measured}
+
+
+def _frames() -> tuple[str, tuple[np.ndarray, np.ndarray]]:
+    """Where the frames come from, and a blurry and a sharp one, BGR."""
+    with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
+        sample = generate_sample(Path(folder), '.png')
+        blurry, sharp = (cv2.imread(str(min(root.glob('*/*')))) for root in (sample.lq, sample.gt))
+        return sample.origin, (blurry, sharp)

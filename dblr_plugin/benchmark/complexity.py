@@ -1,0 +1,143 @@
+"""Parameters and multiply-adds of networks, counted in one way for all methods.
+
+mmengine's analysis traces the network and counts; what it calls flops are multiply-adds (MACs), each of them two
+floating-point operations. Counted are
+
+- convolutions, transposed and deformable ones too, and matrix products: one for each weight wherever it is applied,
+  on padding as on pixels; biases are not counted;
+- bilinear sampling (deformable convolution, grid_sample, interpolate): four for each sampled value, bicubic sixteen;
+- two-dimensional Fourier transforms: half of the 5 n log2(n) operations that FFTW counts for n complex values; for
+  rfft2 and irfft2 half of that again.
+
+Elementwise arithmetic, activations, pooling and normalisation are not, as in published tables: inference folds
+BatchNorm into the convolutions, and the others are a few operations for each value. An operation about which nothing
+is known is an error, so that no work is left out unseen.
+
+A :class:`TimeStackedConv` counts as the ``nn.Conv3d`` that it computes. The zeros in its 2D weights are this
+implementation's, not the method's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['Complexity', 'complexity']
+
+# what mmengine calls for an operation: its inputs and outputs in the trace, of type torch._C.Value
+_Handle = Callable[[list[Any], list[Any]], int]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a network costs.
+
+    Attributes:
+        parameters: All of them, trained or not.
+        macs: Multiply-adds for one window.
+        operators: The same by operator: ``conv``, ``deform_conv2d``, ``matmul`` and so on.
+    """
+
+    parameters: int
+    macs: int
+    operators: dict[str, int]
+
+
+def complexity(net: nn.Module, window_shape: tuple[int, ...]) -> Complexity:
+    """Counts by running a copy of the network once, on its device: it takes the time and memory of one frame.
+
+    Frames whose sides are multiples of all strides have the same count for each pixel, unless it transforms them.
+
+    Args:
+        net: As it was trained, not folded; it is not changed.
+        window_shape: What it takes, ``(1, t, c, h, w)``.
+
+    Raises:
+        DBLRError: mmengine is not installed, or the network has an operation that no rule counts.
+    """
+    try:
+        from mmengine.analysis import FlopAnalyzer
+    except ImportError as error:
+        raise DBLRError("counting operations needs mmengine: pip install 'dblr_plugin[benchmark]'") from error
+    counted = copy.deepcopy(net).eval()
+    for module in counted.modules():
+        if isinstance(module, TimeStackedConv):
+            module.__class__ = nn.Conv3d
+    window = torch.zeros(window_shape, device=next((p.device for p in net.parameters()), None))
+    analysis = FlopAnalyzer(counted, window).set_op_handle(**_RULES)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
+    with torch.no_grad():
+        operators = {name: int(count) for name, count in analysis.by_operator().items() if count}
+    unknown = sorted(analysis.unsupported_ops())
+    if unknown:
+        raise DBLRError(
+            f'{type(net).__name__}: no rule counts the operations of {", ".join(unknown)}; add one to {__name__}'
+        )
+    return Complexity(sum(p.numel() for p in net.parameters()), sum(operators.values()), operators)
+
+
+def _sizes(value: Any) -> list[int]:
+    return value.type().sizes()
+
+
+def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
+    return 0
+
+
+def _sampling(macs: int) -> _Handle:
+    """So many for each value that is sampled."""
+    return lambda inputs, outputs: macs * math.prod(_sizes(outputs[0]))
+
+
+def _deformable(inputs: list[Any], outputs: list[Any]) -> int:
+    """torchvision's: the convolution, and every value under its kernel sampled bilinearly."""
+    channels, *window = _sizes(inputs[0])[1:2] + _sizes(inputs[1])[2:]
+    batch, _, *places = _sizes(outputs[0])
+    samples = batch * channels * math.prod(window) * math.prod(places)
+    return batch * math.prod(_sizes(inputs[1])) * math.prod(places) + 4 * samples
+
+
+def _fourier(macs: float, real: str) -> _Handle:
+    """Over the last two axes: so many times n log2(n), of the values on the side that is real, or on either."""
+
+    def count(inputs: list[Any], outputs: list[Any]) -> int:
+        sizes = _sizes((inputs if real == 'input' else outputs)[0])
+        return round(macs * math.prod(sizes) * math.log2(math.prod(sizes[-2:])))
+
+    return count
+
+
+# each also in place, with _ behind its name
+_ELEMENTWISE = (
+    'abs', 'add', 'angle', 'complex', 'conj', 'cos', 'div', 'elu', 'exp', 'gelu', 'hardtanh', 'leaky_relu', 'log',
+    'maximum', 'minimum', 'mul', 'neg', 'pow', 'prelu', 'reciprocal', 'rsqrt', 'rsub', 'sigmoid', 'silu', 'sin',
+    'softmax', 'softplus', 'sqrt', 'square', 'sub', 'tanh', 'where',
+    # pooling, and sums over axes
+    'adaptive_avg_pool2d', 'adaptive_max_pool2d', 'amax', 'amin', 'avg_pool2d', 'max_pool2d', 'mean', 'min', 'sum',
+    # normalisation
+    'batch_norm', 'group_norm', 'instance_norm', 'layer_norm',
+    # moving values, and comparing them
+    'clone', 'expand_as', 'fft_fftfreq', 'fft_fftshift', 'fft_ifftshift', 'fft_rfftfreq', 'im2col', 'imag', 'le',
+    'linspace', 'lt', 'ne', 'ones_like', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'real', 'reflection_pad2d',
+    'repeat', 'repeat_interleave', 'replication_pad2d', 'unfold', 'upsample_nearest2d', 'view_as',
+)  # fmt: skip
+_RULES: dict[str, _Handle] = {
+    **{f'aten::{name}{place}': _nothing for name in _ELEMENTWISE for place in ('', '_')},
+    'aten::grid_sampler': _sampling(4),
+    'aten::upsample_bilinear2d': _sampling(4),
+    'aten::upsample_bicubic2d': _sampling(16),
+    'aten::fft_fft2': _fourier(2.5, 'input'),
+    'aten::fft_ifft2': _fourier(2.5, 'input'),
+    'aten::fft_rfft2': _fourier(1.25, 'input'),
+    'aten::fft_irfft2': _fourier(1.25, 'output'),
+    'torchvision::deform_conv2d': _deformable,
+}

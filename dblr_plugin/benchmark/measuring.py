@@ -1,0 +1,162 @@
+"""A method's figures: its frames restored once, as ``dblr test`` restores them, and all that is measured of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from basicsr.archs import build_network
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+
+from dblr_plugin.benchmark.complexity import complexity
+from dblr_plugin.benchmark.consistency import TemporalConsistency
+from dblr_plugin.benchmark.crops import window_errors
+from dblr_plugin.benchmark.methods import Method
+from dblr_plugin.benchmark.perceptual import PerceptualDistance
+from dblr_plugin.benchmark.record import MethodFolder
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
+from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.metrics import Protocol
+from dblr_plugin.models.validation import score_dataset
+from dblr_plugin.models.video_deblur_model import network_argument
+from dblr_plugin.options.imports import import_files
+from dblr_plugin.options.option_file import read_option_file
+from dblr_plugin.prepare.in_between import MIN_SIDE
+
+__all__ = ['build_restorer', 'count_operations', 'measure_quality']
+
+
+def measure_quality(
+    method: Method, protocols: list[Protocol], lpips: PerceptualDistance | None, folder: MethodFolder
+) -> dict:
+    """Restores and scores the data set; writes the frames and what crops are chosen by.
+
+    Args:
+        method: With its weights in place.
+        protocols: By which it is scored; the first one's frames are those that crops are chosen from.
+        lpips: Where it can be measured.
+        folder: The method's.
+
+    Returns:
+        ``figures``, entries of :func:`dblr_plugin.metrics.summarise`; ``clips``, clip -> ``frames`` (indices of the
+        first protocol's), ``names`` (of all), ``size`` (h, w), ``lpips``, ``warping_error`` and
+        ``warping_error_truth`` (None where not measured); ``mean``, the means of the last three over the clips.
+    """
+    torch.backends.cudnn.benchmark = True  # as BasicSR's test has it: figures must be the same
+    dataset = build_dataset(method.test_set)
+    model = _build_model(method.test, folder.root)
+    restore = model.restorer()
+    observer = _Observer(folder.frames, protocols[0], lpips)
+    shutil.rmtree(folder.frames, ignore_errors=True)
+    figures = score_dataset(dataset, lambda window: restore(window.to(model.device)), protocols, [observer])
+    with whole_file(folder.window_errors) as partial, open(partial, 'wb') as file:
+        np.savez_compressed(file, **{clip: np.stack(seen.errors) for clip, seen in observer.clips.items()})
+    clips = {name: clip.figures() for name, clip in observer.clips.items()}
+    return {'figures': figures, 'clips': clips, 'mean': _means(clips)}
+
+
+def count_operations(method: Method, size: tuple[int, int]) -> dict:
+    """``parameters`` and ``macs`` of the network for a frame of this width and height.
+
+    Where operations cannot be counted, ``macs`` is None and ``uncounted`` says why.
+    """
+    network = method.test['network_g']
+    with _quiet():
+        net = build_network(network).to('cuda' if torch.cuda.is_available() else 'cpu')
+    multiple = method.test['val'].get('pad_multiple', 1)
+    height, width = (-(-side // multiple) * multiple for side in size[::-1])
+    frames, channels = network_argument(network, 'num_frame', 5), network_argument(network, 'num_in_ch', 3)
+    counted = {'parameters': sum(parameter.numel() for parameter in net.parameters()), 'macs': None}
+    try:
+        return {**counted, 'macs': complexity(net, (1, frames, channels, height, width)).macs}
+    except DBLRError as error:
+        return {**counted, 'uncounted': str(error)}
+
+
+def build_restorer(option_file: str) -> VideoRestorer:
+    """The network of a test's option file as ``dblr deblur`` runs it with ``--backend torch --precision fp32``.
+
+    Its weights are random, which changes no time.
+    """
+    options = read_option_file(option_file).plain()
+    import_files(options.get('imports') or ())
+    settings = {'backend': 'torch', 'precision': 'fp32', 'size_multiple': options['val'].get('pad_multiple', 1)}
+    with _quiet():
+        net = build_network(options['network_g'])
+    return VideoRestorer(net, options['network_g'], **settings)
+
+
+def _build_model(options: dict, folder: Path) -> object:
+    """What BasicSR's test builds of these options."""
+    state = {'is_train': False, 'dist': False, 'rank': 0, 'world_size': 1, 'num_gpu': torch.cuda.device_count()}
+    with _quiet():
+        return build_model({**options, **state, 'path': {**options['path'], 'log': str(folder)}})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """BasicSR describes whole networks."""
+    logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class _Clip:
+    """What is seen of one clip's frames."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.indices: list[int] = []
+        self.errors: list[np.ndarray] = []
+        self.lpips: list[float] = []
+        self.consistency = TemporalConsistency()
+        self.size = (0, 0)
+
+    def figures(self) -> dict:
+        warping = self.consistency.figures() or {'warping_error': None, 'warping_error_truth': None}
+        own = {'size': self.size, 'names': self.names, 'frames': self.indices}
+        return {**own, 'lpips': fmean(self.lpips) if self.lpips else None, **warping}
+
+
+class _Observer:
+    """Takes each sample and its restored frame, in order: writes it, and measures what validation does not."""
+
+    def __init__(self, folder: Path, protocol: Protocol, lpips: Callable | None) -> None:
+        self.folder, self.protocol, self.lpips = folder, protocol, lpips
+        self.clips: dict[str, _Clip] = {}
+
+    def __call__(self, sample: dict, restored: np.ndarray) -> None:
+        name, truth = sample['folder'], tensor2img(sample['gt'])
+        index, count = (int(number) for number in sample['idx'].split('/'))
+        clip = self.clips.setdefault(name, _Clip())
+        clip.names.append(Path(sample['lq_path']).stem)
+        clip.size = truth.shape[:2]
+        imwrite(restored, str(self.folder / name / f'{clip.names[-1]}.png'))
+        is_large = min(truth.shape[:2]) >= MIN_SIDE  # enough for optical flow and AlexNet
+        if is_large:
+            clip.consistency.add(restored, truth)
+        if index in self.protocol.frames(count):
+            clip.indices.append(index)
+            clip.errors.append(window_errors(restored, truth))
+            if self.lpips is not None and is_large:
+                clip.lpips.append(self.lpips(restored, truth))
+
+
+def _means(clips: dict[str, dict]) -> dict[str, float | None]:
+    """Over the clips that have a figure."""
+    names = ('lpips', 'warping_error', 'warping_error_truth')
+    found = {name: [clip[name] for clip in clips.values() if clip[name] is not None] for name in names}
+    return {name: fmean(values) if values else None for name, values in found.items()}

@@ -1,0 +1,324 @@
+"""The methods of a benchmark file: what each one's training and test will be given, settled before anything starts.
+
+Methods are ordinary option files with settings, and nothing depends on their names. All faults are told at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.metrics import Protocol
+from dblr_plugin.models.video_deblur_model import network_argument
+from dblr_plugin.options.imports import import_files
+from dblr_plugin.options.located import Located
+from dblr_plugin.options.option_file import check_section, check_values, read_option_file
+from dblr_plugin.options.overrides import Override, apply
+
+__all__ = ['Method', 'settle_methods']
+
+_DATA = ('dataroot_lq', 'dataroot_gt', 'meta_info_file')
+
+
+class MethodSection(TypedDict, total=False):
+    """One of ``methods``."""
+
+    options: str  # an option file; or
+    network_g: dict  # a network that needs no training
+    set: dict  # settings, as dblr train --set takes them: train.total_iter: 1000
+    weights: str  # a checkpoint: nothing is trained
+    pretrained_from: str  # the method whose weights training starts from
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, its options settled.
+
+    Attributes:
+        name: What reports call it.
+        slug: Its name as that of a folder.
+        train: The options of its training; None if nothing is trained.
+        test: Those of its test; ``path.pretrain_network_g`` names the weights that training will leave.
+        start: The method whose weights its training starts from.
+        files: What its options are from.
+    """
+
+    name: str
+    slug: str
+    train: dict | None
+    test: dict
+    start: str | None
+    files: tuple[Path, ...]
+
+    @property
+    def train_set(self) -> dict | None:
+        """The data set's options that it is trained on."""
+        return None if self.train is None else self.train['datasets']['train']
+
+    @property
+    def test_set(self) -> dict:
+        """Those of the one it is tested on."""
+        return next(iter(self.test['datasets'].values()))
+
+    @property
+    def weights(self) -> Path | None:
+        """The checkpoint that is tested."""
+        path = self.test['path']['pretrain_network_g']
+        return None if path is None else Path(path)
+
+
+def settle_methods(root: Located, name: str, protocols: list[Protocol], prepare: str | None) -> dict[str, Method]:
+    """The methods of a benchmark file.
+
+    Args:
+        root: The file, its own keys checked.
+        name: The benchmark's.
+        protocols: By which frames are scored.
+        prepare: The command that makes the data, for those who lack them.
+
+    Returns:
+        Name -> method, each after the one it starts from.
+
+    Raises:
+        DBLRError: One message that lists the first fault of each method, each with file and line.
+    """
+    return _Methods(root, name, protocols, prepare).settled()
+
+
+@dataclass(frozen=True)
+class _Setting(Override):
+    """A setting of the benchmark file; ``text`` is its key."""
+
+    value: Located
+
+    @property
+    def origin(self) -> str:
+        return self.value.where
+
+    def parsed(self) -> tuple[list[str], Located]:
+        # a value of its own for each method: settings may change each other
+        return self.text.split('.'), copy.deepcopy(self.value)
+
+
+def _settings(entries: dict[str, Located]) -> list[_Setting]:
+    return [_Setting('set', str(key), entry) for key, entry in entries.items()]
+
+
+class _Methods:
+    """The methods of a benchmark file on the way to be settled."""
+
+    def __init__(self, root: Located, name: str, protocols: list[Protocol], prepare: str | None) -> None:
+        self.entries = root.value['methods'].value
+        self.common = _settings(root.value.get('set', Located(None, root.where)).entries('set'))
+        self.name, self.protocols, self.prepare = name, protocols, prepare
+        self.faults: list[str] = []
+
+    def settled(self) -> dict[str, Method]:
+        """All methods, each after the one it starts from; raises DBLRError for the faults."""
+        for check in (self._section, self._start):
+            for name in self.entries:
+                self._note(check, name)
+            self._tell()
+        methods = [self._note(self._method, name) for name in self._ordered()]
+        self._tell()
+        self._compare(methods)
+        self._tell()
+        return {method.name: method for method in methods}
+
+    def _note(self, check: Callable, name: str) -> Method | None:
+        try:
+            return check(name, self.entries[name])
+        except DBLRError as error:
+            # methods can share a fault
+            self.faults += [str(error)] if str(error) not in self.faults else []
+            return None
+
+    def _tell(self) -> None:
+        if len(self.faults) == 1:
+            raise DBLRError(self.faults[0])
+        if self.faults:
+            raise DBLRError('\n  '.join([f'{len(self.faults)} faults:', *self.faults]))
+
+    def _section(self, name: str, here: Located) -> None:
+        trail = f'methods.{name}'
+        check_section(here, MethodSection, trail)
+        if not _slug(name) or '\n' in str(name):
+            here.fail(f'{trail}: a method needs a name with letters or digits, on one line')
+        same = next(other for other in self.entries if _slug(other).lower() == _slug(name).lower())
+        if same != name:
+            here.fail(f"{trail}: would share the folder {_slug(name)} with '{same}'; rename one")
+        if ('options' in here.value) == ('network_g' in here.value):
+            here.fail(f'{trail} needs either options, an option file, or network_g, a network without training')
+        if 'pretrained_from' in here.value and not self._is_trained(name):
+            here.value['pretrained_from'].fail(f'{trail} is not trained, so pretrained_from means nothing; remove it')
+
+    def _start(self, name: str, here: Located) -> None:
+        trail, seen, start = f'methods.{name}.pretrained_from', [name], self._start_of(name)
+        if start is None:
+            return
+        entry = here.value['pretrained_from']
+        if start not in self.entries:
+            entry.fail(f"{trail}: no method is called '{start}'{nearest(start, self.entries)}")
+        if not self._is_trained(start) and 'weights' not in self.entries[start].value:
+            entry.fail(f'{trail}: {start} has no weights')
+        while start is not None and start in self.entries:
+            if start in seen:
+                entry.fail(f'{trail}: {" <- ".join([*seen, start])} start from each other; break the circle')
+            seen.append(start)
+            start = self._start_of(start)
+
+    def _is_trained(self, name: str) -> bool:
+        return 'options' in self.entries[name].value and 'weights' not in self.entries[name].value
+
+    def _start_of(self, name: str) -> str | None:
+        entry = self.entries[name].value.get('pretrained_from')
+        return None if entry is None else entry.value
+
+    def _ordered(self) -> list[str]:
+        ordered: dict[str, None] = {}
+
+        def add(name: str) -> None:
+            if self._start_of(name) is not None:
+                add(self._start_of(name))
+            ordered[name] = None
+
+        for name in self.entries:
+            add(name)
+        return list(ordered)
+
+    def _method(self, name: str, here: Located) -> Method:
+        start = self._start_of(name)
+        own = _settings(here.value.get('set', Located(None, here.where)).entries(f'methods.{name}.set'))
+        # trainings are validated alike, unless the file's own settings say otherwise
+        alike = _setting('val.protocol', self.protocols[0].name, here)
+        named = [_setting('name', self._run_name(name), here)]
+        if start is not None:
+            named.append(_setting('path.pretrain_network_g', str(self._weights(start)), here))
+        root = read_option_file(here.value['options'].value) if 'options' in here.value else _without_training(here)
+        root.value = root.entries('')
+        apply([alike, *self.common, *own, *named], root)
+        if 'options' not in here.value:
+            _fit_to_network(root)
+        train = check_values(root, is_train=True) if self._is_trained(name) else None
+        if train is not None:
+            _check_starts(root, train, start)
+        tested = self._tested(name, root)
+        test = check_values(tested, is_train=False)
+        for options, place in ((train, root), (test, tested)):
+            for phase, data_set in (options or {'datasets': {}})['datasets'].items():
+                self._check_data(data_set, f'datasets.{phase}', place)
+        option_files = [Path(here.value['options'].value)] if 'options' in here.value else []
+        files = (*option_files, *map(Path, test.get('imports') or ()))
+        return Method(str(name), _slug(name), train, test, start, files)
+
+    def _run_name(self, name: str) -> str:
+        return f'{self.name}_{_slug(name)}'
+
+    def _weights(self, name: str) -> Path | None:
+        entry = self.entries[name].value
+        if 'weights' in entry:
+            return Path(entry['weights'].value)
+        return Path('experiments', self._run_name(name), 'models/net_g_latest.pth') if self._is_trained(name) else None
+
+    def _tested(self, name: str, root: Located) -> Located:
+        """A test's options: what a training's have for it, or what those of a test have."""
+        here, sets = self.entries[name], root.at('datasets').entries('datasets')
+        scored = {phase: entry for phase, entry in sets.items() if str(phase).split('_')[0] in ('val', 'test')}
+        if len(scored) != 1:
+            found = ', '.join(scored) or 'none'
+            here.fail(f'methods.{name}: a benchmark has one data set to test on, and there is {found} in datasets')
+        weights = self._weights(name)
+        if 'weights' in here.value and not weights.is_file():
+            here.value['weights'].fail(f'methods.{name}.weights: {weights} is no file')
+        path = {'pretrain_network_g': weights and str(weights), 'param_key_g': 'params_ema', 'strict_load_g': True}
+        val = {'save_img': False, 'protocol': [protocol.name for protocol in self.protocols]}
+        taken = ('model_type', 'scale', 'num_gpu', 'manual_seed', 'imports', 'network_g')
+        options = {
+            'name': Located(f'{self._run_name(name)}_test', here.where),
+            **{key: root.value[key] for key in taken if key in root.value},
+            'datasets': Located(scored, root.at('datasets').where),
+            'path': _located(path, here.where),
+            'val': _located(val, here.where),
+        }
+        multiple = root.at('val.pad_multiple')
+        if not isinstance(multiple.value, dict):
+            options['val'].value['pad_multiple'] = multiple
+        return Located(options, root.where)
+
+    def _check_data(self, data_set: dict, trail: str, root: Located) -> None:
+        how = f'; {self.prepare} makes it' if self.prepare else ''
+        for key in _DATA:
+            path = data_set.get(key)
+            if path is not None and not Path(path).exists():
+                message = f'{trail}.{key}: {path} does not exist (looked up from {Path.cwd()}){how}'
+                root.at(f'{trail}.{key}').fail(message)
+        if data_set.get('dataroot_gt') is None:
+            root.at(trail).fail(f'{trail}.dataroot_gt is missing: figures need the ground truth')
+
+    def _compare(self, methods: Iterable[Method]) -> None:
+        """Notes whose data are not those of all: figures would not compare."""
+        seen: dict[str, tuple[str, list]] = {}
+        for method in methods:
+            for section, data_set in (('datasets.train', method.train_set), ('datasets.val', method.test_set)):
+                if data_set is not None:
+                    data = [data_set.get(key) for key in _DATA]
+                    other, first = seen.setdefault(section, (method.name, data))
+                    if data != first:
+                        where = self.entries[method.name].where
+                        self.faults.append(
+                            f'{where}: methods.{method.name}: {section} is {_paths(data)}, and {_paths(first)} for '
+                            f"'{other}'; put it into set, for all methods"
+                        )
+
+
+def _paths(data: Iterable[str | None]) -> str:
+    return ', '.join(filter(None, data))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r'[^A-Za-z0-9.-]+', '_', str(name)).strip('._')
+
+
+def _located(content: object, where: str) -> Located:
+    if isinstance(content, dict):
+        return Located({key: _located(value, where) for key, value in content.items()}, where)
+    return Located(content, where)
+
+
+def _setting(key: str, value: str, here: Located) -> _Setting:
+    return _Setting('set', key, Located(value, here.where))
+
+
+def _without_training(here: Located) -> Located:
+    """Options around a network that needs no training."""
+    data_set = {'name': 'test', 'type': 'VideoDeblurTestDataset'}
+    frame = {'model_type': 'VideoDeblurModel', 'scale': 1, 'num_gpu': 'auto', 'manual_seed': 0}
+    root = _located({**frame, 'datasets': {'val': data_set}, 'path': {}, 'val': {}}, here.where)
+    root.value['network_g'] = here.value['network_g']
+    return root
+
+
+def _fit_to_network(root: Located) -> None:
+    """Gives the data set the windows that the network takes, as an option file would."""
+    import_files(root.value['imports'].value if 'imports' in root.value else ())
+    network, data_set = root.value['network_g'].plain(), root.at('datasets.val')
+    if network.get('type') in ARCH_REGISTRY and isinstance(data_set.value, dict):
+        for key, default in (('num_frame', 5), ('causal', False), ('flow', False)):
+            fitting = network_argument(network, key, default)
+            if fitting != default:
+                data_set.value.setdefault(key, Located(fitting, root.value['network_g'].where))
+
+
+def _check_starts(root: Located, train: dict, start: str | None) -> None:
+    """Refuses a training whose networks to start from are missing, but for those that come of another method."""
+    for key, path in train['path'].items():
+        is_made = key == 'pretrain_network_g' and start is not None
+        if key.startswith('pretrain_network_') and path is not None and not is_made and not Path(path).is_file():
+            root.at(f'path.{key}').fail(f'path.{key}: {path} does not exist; write pretrained_from: METHOD, or ~')

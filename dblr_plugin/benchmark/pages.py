@@ -1,0 +1,165 @@
+"""A report as a page of Markdown for people, and as CSV for programs; both say what ``report.json`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dblr_plugin.benchmark.tables import Column, best_of, cell, csv_table, markdown_table
+
+__all__ = ['MEASURED', 'columns_of', 'csv_page', 'markdown_page']
+
+#: The status of a method whose figures are in the report.
+MEASURED = 'measured'
+
+
+def columns_of(report: Mapping) -> list[Column]:
+    """The columns of the main table, without those that nothing was measured for."""
+    several = len(report['protocols']) > 1
+    columns = []
+    for protocol in report['protocols']:
+        suffix = f', {protocol}' if several else ''
+        columns += [
+            Column(f'psnr_{protocol}', f'PSNR{suffix} (dB)', '{:.2f}'.format, 'higher'),
+            Column(f'ssim_{protocol}', f'SSIM{suffix}', '{:.4f}'.format, 'higher'),
+        ]
+    height, width = report['size']
+    columns += [
+        Column('lpips', 'LPIPS', '{:.4f}'.format, 'lower'),
+        Column('warping_error', 'Warping error (10⁻³)', lambda value: f'{value * 1e3:.3f}', 'lower'),
+        Column('parameters', 'Parameters (M)', lambda value: f'{value / 1e6:.3f}', 'lower'),
+        Column('macs', f'MACs, {width}x{height} (G)', lambda value: f'{value / 1e9:.1f}', 'lower'),
+        Column('ms', f'Time, {width}x{height} (ms)', _three_digits, 'lower'),
+        Column('peak_bytes', 'Memory (MB)', lambda value: f'{value / 1e6:.0f}', 'lower'),
+    ]
+    figures = [entry['figures'] for entry in report['methods']]
+    return [column for column in columns if any(row.get(column.key) is not None for row in figures)]
+
+
+def _three_digits(value: float) -> str:
+    return f'{value:.3g}' if value < 1000 else f'{value:.0f}'
+
+
+def csv_page(report: dict) -> str:
+    """One row a method: figures with full precision, then PSNR and SSIM of every clip."""
+    keys = ['method', 'status', 'reason', *(column.key for column in columns_of(report))]
+    rows = []
+    for entry in report['methods']:
+        clips = {
+            f'{metric}_{protocol} {clip}': value
+            for protocol, scores in entry['clips'].items()
+            for clip, values in scores.items()
+            for metric, value in values.items()
+        }
+        keys += [key for key in clips if key not in keys]
+        own = {'method': entry['name'], 'status': entry['status'], 'reason': entry['reason']}
+        rows.append({**own, **entry['figures'], **clips})
+    return csv_table(keys, rows)
+
+
+def markdown_page(report: dict) -> str:
+    test = report['data_set']['test']
+    meanings = [f'Protocol {name}: {meaning}.' for name, meaning in report['protocols'].items()]
+    parts = [f'# {report["name"]}', f'Tested on {test["name"]} (`{test["dataroot_lq"]}`). ' + ' '.join(meanings)]
+    parts += [_main_table(report), _failures(report)]
+    parts += [_picture(report, name) for name in ('psnr_macs', 'psnr_time') if name in report['plots']]
+    parts += ['## Clips', _clips_table(report)] + [_picture(report, 'clips')] * ('clips' in report['plots'])
+    if 'crops' in report['plots']:
+        rule = report['crops']['rule']
+        parts += ['## Crops', f'Shown is {rule}. PSNR is that of the crop.', _picture(report, 'crops')]
+    if any(entry['training'] for entry in report['methods']):
+        parts += ['## Training', _training_table(report)]
+        parts += [_picture(report, 'training')] * ('training' in report['plots'])
+    if report['quoted']:
+        parts += ['## Quoted, not measured here', *_quoted_tables(report['quoted'])]
+    parts += ['## How it was measured', '\n'.join(f'- {note}' for note in report['notes'])]
+    parts += ['## Provenance', *_provenance_parts(report)]
+    return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def _main_table(report: dict) -> str:
+    columns, rows = columns_of(report), []
+    computing = [entry['figures'] for entry in report['methods'] if entry['figures'].get('macs') != 0]
+    best = {column.key: best_of(column, (row.get(column.key) for row in computing)) for column in columns}
+    for entry in report['methods']:
+        if entry['status'] != MEASURED:
+            rows.append([entry['name'], entry['status'], *[''] * (len(columns) - 1)])
+            continue
+        own_best = best if entry['figures']['macs'] != 0 else {}
+        cells = [cell(column, entry['figures'].get(column.key), own_best.get(column.key)) for column in columns]
+        rows.append([entry['name'], *cells])
+    truth = report['truth']['warping_error']
+    if truth is not None:
+        cells = [cell(column, truth, None) if column.key == 'warping_error' else '' for column in columns]
+        rows.append(['*Ground truth*', *cells])
+    return markdown_table(['Method', *(column.title for column in columns)], rows)
+
+
+def _failures(report: dict) -> str:
+    return '\n'.join(f'- {e["name"]} {e["status"]}: {e["reason"]}' for e in report['methods'] if e['reason'])
+
+
+def _clips_table(report: dict) -> str:
+    """PSNR / SSIM by the first protocol, a column a clip."""
+    protocol = next(iter(report['protocols']))
+    scored = {e['name']: e['clips'][protocol] for e in report['methods'] if e['status'] == MEASURED}
+    if not scored:
+        return ''
+    clips = list(next(iter(scored.values())))
+    rows = [
+        [name, *(f'{float(scores[clip]["psnr"]):.2f} / {scores[clip]["ssim"]:.4f}' for clip in clips)]
+        for name, scores in scored.items()
+    ]
+    return f'PSNR (dB) / SSIM, {protocol}.\n\n' + markdown_table(['Method', *clips], rows)
+
+
+def _training_table(report: dict) -> str:
+    rows = []
+    for entry in report['methods']:
+        budget = entry['training']
+        if budget:
+            seconds = '–' if budget['seconds'] is None else f'{budget["seconds"] / 60:.1f}'
+            start = budget['starts_from'] or '–'
+            shown = (budget['iterations'], budget['batch'], budget['crop'], start, seconds)
+            rows.append([entry['name'], *map(str, shown)])
+    return markdown_table(['Method', 'Iterations', 'Batch', 'Crop', 'Starts from', 'Minutes'], rows)
+
+
+def _quoted_tables(quoted: dict) -> list[str]:
+    parts = [
+        f'Published figures on {quoted["data_set"]}, as their sources give them. Compare them with measured ones only '
+        'where data and protocol are the same.'
+    ]
+    for table in quoted['tables']:
+        rows = [
+            [figure['method'], f'{figure["psnr"]:.2f}', '–' if figure['ssim'] is None else f'{figure["ssim"]:.4f}']
+            for figure in table['figures']
+        ]
+        note = f' Note: {table["note"]}.' if table['note'] else ''
+        parts += [f'Source: {table["source"]}. Protocol: {table["protocol"]}.{note}']
+        parts += [markdown_table(['Method (quoted)', 'PSNR (dB)', 'SSIM'], rows)]
+    return parts
+
+
+def _provenance_parts(report: dict) -> list[str]:
+    held = report['provenance']
+    machine = held['machine']
+    memory = f'{machine["memory"] / 2**30:.0f} GiB'
+    lines = [
+        f'- Device: {held["device"]}; {machine["processor"]}, {machine["cores"]} cores, {memory}; {machine["system"]}',
+        '- Versions: ' + ', '.join(f'{name} {version}' for name, version in held['versions'].items()),
+        f'- Commit: {held["commit"] or "none"}',
+        *(f'- Data, {name}: `{d["path"]}`, SHA-256 of {d["of"]} `{d["sha256"]}`' for name, d in held['data'].items()),
+    ]
+    files = markdown_table(['File', 'SHA-256'], ([f'`{f["path"]}`', f'`{f["sha256"]}`'] for f in held['files']))
+    own = [command for entry in report['methods'] for command in entry['commands']]
+    commands = ['```bash', *held['commands'], '```', 'Each method by itself:', '```bash', *own, '```']
+    return ['\n'.join(lines), files, 'The whole report:', '\n'.join(commands)]
+
+
+def _picture(report: dict, name: str) -> str:
+    """GitHub takes the picture of the reader's scheme."""
+    path, text = f'plots/{name}', report['plots'][name]
+    return (
+        f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{path}_dark.png">\n'
+        f'  <img alt="{text}" src="{path}_light.png">\n</picture>'
+    )

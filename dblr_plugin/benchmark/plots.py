@@ -1,0 +1,253 @@
+"""A report's pictures, drawn from the report itself: quality against cost, clips, trainings, crops."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from dblr_plugin.benchmark.crops import Crop, window_of
+from dblr_plugin.benchmark.style import Look, Theme, draw, label_ends, label_points, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ['Pictured', 'draw_crops', 'draw_figures', 'validations']
+
+#: A method as pictures need it: ``number`` (its place in the report), ``name``, ``psnr`` (dB), ``clips`` (clip ->
+#: PSNR), ``macs``, ``ms`` (for a frame, None if not timed), ``curve`` (iterations and PSNR, for those trained).
+Pictured = Mapping
+
+
+def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: Path) -> dict[str, str]:
+    """Draws all pictures that there are figures for.
+
+    Args:
+        methods: Those measured; one without operations is a reference, drawn as a line.
+        protocol: By which PSNR was measured.
+        size: Of the frames for which cost was measured.
+        folder: Where to.
+
+    Returns:
+        The names of the pictures -> what they show.
+    """
+    psnr = f'PSNR, {protocol} (dB)'
+    made = {}
+    for name, key, title in (
+        ('psnr_macs', 'macs', f'multiply-adds for a frame of {size} (G)'),
+        ('psnr_time', 'ms', f'time for a frame of {size} (ms)'),
+    ):
+        shown = [method for method in methods if method['macs'] != 0 and method[key] is not None]
+        if shown:
+            lines = [method for method in methods if method['macs'] == 0]
+            draw(folder, name, (8, 5), partial(_paint_cost, shown, lines, key, title, psnr))
+            made[name] = f'PSNR against {title}'
+    draw(folder, 'clips', _clips_size(methods), partial(_paint_clips, methods, psnr))
+    made['clips'] = 'PSNR of each clip'
+    trained = [method for method in methods if method['curve']]
+    if trained:
+        lines = [method for method in methods if method['macs'] == 0]
+        draw(folder, 'training', (8, max(5, 0.45 * len(methods))), partial(_paint_curves, trained, lines, psnr))
+        made['training'] = 'PSNR of the validations while training'
+    return made
+
+
+def _finite(methods: Sequence[Pictured]) -> list[Pictured]:
+    """Those with a PSNR that an axis can show: that of equal frames is infinite."""
+    return [method for method in methods if math.isfinite(method['psnr'])]
+
+
+def _paint_cost(
+    methods: Sequence[Pictured],
+    references: Sequence[Pictured],
+    key: str,
+    title: str,
+    psnr: str,
+    figure: Figure,
+    theme: Theme,
+) -> None:
+    ax = figure.subplots()
+    methods, scale = _finite(methods), 1e-9 if key == 'macs' else 1
+    points = [(method[key] * scale, method['psnr']) for method in methods]
+    colours = [Look.of(method['number'], theme).colour for method in methods]
+    for point, method in zip(points, methods, strict=True):
+        look = Look.of(method['number'], theme)
+        ax.plot(*point, look.marker, color=look.colour, markersize=8)
+    ax.set(xscale='log', xlabel=title, ylabel=psnr)
+    ax.margins(0.2)
+    _plain_ticks(ax)
+    references = _finite(references)
+    levels = [method['psnr'] for method in references]
+    _draw_levels(ax, references, theme)
+    ax.autoscale_view()
+    low, high = ax.get_xlim()
+    anchors = [(low**0.88 * high**0.12, level) for level in levels]  # near the left end
+    colours += [Look.of(method['number'], theme).colour for method in references]
+    names = [method['name'] for method in (*methods, *references)]
+    label_points(ax, [*points, *anchors], names, colours, levels)
+
+
+def _draw_levels(ax: Axes, references: Sequence[Pictured], theme: Theme) -> None:
+    for method in references:
+        ax.axhline(method['psnr'], color=Look.of(method['number'], theme).colour, linestyle='--', linewidth=1)
+
+
+def _plain_ticks(ax: Axes) -> None:
+    """Numbers as 20 and 300, not as powers, also where an axis spans less than ten times."""
+    from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f'{x:,.10g}'
+
+    low, high = ax.get_xlim()
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=steps) if high / low > 10 else MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(Plain())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _clips_size(methods: Sequence[Pictured]) -> tuple[float, float]:
+    rows, columns = _grid(len(methods[0]['clips']))
+    lines = sum(wrapped(method['name'], 26).count('\n') + 1 for method in methods)
+    return 1.9 + 2.4 * columns, 0.7 + rows * (0.55 + 0.21 * lines)
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    columns = min(4, panels)
+    return -(-panels // columns), columns
+
+
+def _paint_clips(methods: Sequence[Pictured], psnr: str, figure: Figure, theme: Theme) -> None:
+    """One panel a clip, one bar a method; bars begin at the reference, if there is one, as 0 dB says nothing."""
+    clips = list(methods[0]['clips'])
+    rows, columns = _grid(len(clips))
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    reference = next((method for method in methods if method['macs'] == 0), None)
+    bars = [method for method in methods if method is not reference]
+    heights = [wrapped(method['name'], 26).count('\n') + 1 for method in bars]
+    places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
+    base = {clip: reference['clips'][clip] if reference else 0 for clip in clips}
+    lengths = [method['clips'][clip] - base[clip] for method in bars for clip in clips]
+    longest = max([abs(length) for length in lengths if math.isfinite(length)] or [1]) or 1
+    for ax, clip in zip(panels, clips, strict=False):
+        for method, place in zip(bars, places, strict=True):
+            length = method['clips'][clip] - base[clip]
+            length = length if math.isfinite(length) else longest
+            ax.barh(place, length, 0.75, color=Look.of(method['number'], theme).colour)
+            ax.text(max(length, 0) + longest * 0.03, place, f'{method["clips"][clip]:.2f}', va='center', fontsize=8)
+        title = f'{clip}, {reference["name"]} {base[clip]:.2f}' if reference else clip
+        ax.set_title(wrapped(title, 28), fontsize=9)
+        ax.set_yticks(places, [wrapped(method['name'], 26) for method in bars])
+        ax.tick_params('y', length=0)
+        ax.grid(False, axis='y')
+        ax.axvline(0, color=theme.text, linewidth=0.8)
+    for ax in panels[len(clips) :]:
+        ax.set_axis_off()
+    panels[0].invert_yaxis()  # shared by all
+    panels[0].set_xlim(min([0, *(length for length in lengths if math.isfinite(length))]) * 1.1, longest * 1.3)
+    figure.supxlabel(f'{psnr}, above that of {reference["name"]}' if reference else psnr, fontsize=10)
+
+
+def _paint_curves(
+    methods: Sequence[Pictured], references: Sequence[Pictured], psnr: str, figure: Figure, theme: Theme
+) -> None:
+    ax = figure.subplots()
+    ends, looks = [], [Look.of(method['number'], theme) for method in (*methods, *references)]
+    for method, look in zip(methods, looks, strict=False):
+        iterations, values = method['curve']
+        ax.plot(iterations, values, color=look.colour, marker=look.marker, markersize=6)
+        ends.append((iterations[-1], values[-1]))
+    last = max(end[0] for end in ends)
+    _draw_levels(ax, references, theme)
+    ends += [(last, method['psnr']) for method in references]
+    ax.set(xlabel='iteration', ylabel=psnr)
+    names = [method['name'] for method in (*methods, *references)]
+    label_ends(ax, ends, names, [look.colour for look in looks])
+
+
+def validations(metrics_file: Path, protocol: str) -> tuple[list[int], list[float]] | None:
+    """The iterations of a training's validations by a protocol, and their PSNR; None if there are none."""
+    try:
+        entries = json.loads(metrics_file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    found = [
+        (e['iter'], float(e['mean']['psnr'])) for e in entries if e['protocol'] == protocol and 'psnr' in e['mean']
+    ]
+    found = sorted((i, value) for i, value in found if math.isfinite(value))
+    return tuple(map(list, zip(*found, strict=True))) if found else None
+
+
+def draw_crops(
+    crops: Sequence[Crop],
+    pictures: Sequence[Mapping[str, np.ndarray]],
+    numbers: Mapping[str, int],
+    frames: Sequence[str],
+    folder: Path,
+) -> None:
+    """Draws the page of crops: a row for each, the whole frame and where it is at the left, then every method.
+
+    Args:
+        crops: What to show.
+        pictures: For each crop the whole frames, name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
+        numbers: The methods' places in the report.
+        frames: For each crop the frame's name.
+        folder: Where to.
+    """
+    names = list(pictures[0])
+    h, w = window_of(*pictures[0][names[0]].shape[:2])
+    cell = 1.75, 1.75 * h / w
+    lines = max(wrapped(name, 18).count('\n') + 1 for name in names)
+    size = (cell[0] * (len(names) + 1.6), (cell[1] + 0.35) * len(crops) + 0.2 * lines)
+    draw(folder, 'crops', size, partial(_paint_crops, crops, pictures, numbers, frames))
+
+
+def _paint_crops(
+    crops: Sequence[Crop],
+    pictures: Sequence[Mapping[str, np.ndarray]],
+    numbers: Mapping[str, int],
+    frames: Sequence[str],
+    figure: Figure,
+    theme: Theme,
+) -> None:
+    names = list(pictures[0])
+    rows = figure.subplots(len(crops), len(names) + 1, squeeze=False, width_ratios=[1.6] + [1] * len(names))
+    for axes, crop, frame, shown in zip(rows, crops, frames, pictures, strict=True):
+        truth = shown[names[-1]]
+        h, w = window_of(*truth.shape[:2])
+        _show(axes[0], truth)
+        _outline(axes[0], crop, (h, w))
+        axes[0].set_xlabel(wrapped(f'{crop.clip}, frame {frame}', 34), fontsize=8)
+        cut = (slice(crop.top, crop.top + h), slice(crop.left, crop.left + w))
+        for ax, name in zip(axes[1:], names, strict=True):
+            _show(ax, shown[name][cut])
+            if name != names[-1]:
+                error = np.square(shown[name][cut].astype(float) - truth[cut]).mean()
+                ax.set_xlabel('equal' if error == 0 else f'{10 * math.log10(255**2 / error):.2f} dB', fontsize=8)
+    for ax, name in zip(rows[0][1:], names, strict=True):
+        colour = Look.of(numbers[name], theme).colour if name in numbers else theme.text
+        ax.set_title(wrapped(name, 18), loc='center', fontsize=9, color=colour)
+
+
+def _show(ax: Axes, picture: np.ndarray) -> None:
+    ax.imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), interpolation='nearest')
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def _outline(ax: Axes, crop: Crop, window: tuple[int, int]) -> None:
+    """A box that shows on bright and on dark pictures."""
+    from matplotlib.patches import Rectangle
+
+    for colour, width in (('black', 3), ('white', 1.4)):
+        corner = crop.left - 0.5, crop.top - 0.5
+        ax.add_patch(Rectangle(corner, window[1], window[0], fill=False, edgecolor=colour, linewidth=width))

@@ -1,0 +1,81 @@
+"""What a benchmark keeps on the disk: results, each with a fingerprint of all that it follows from.
+
+A result is used again as long as its fingerprint is what it would be now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+from dblr_plugin.benchmark.provenance import describe_data
+from dblr_plugin.metrics import write_json
+from dblr_plugin.training.saving import digest_of
+
+__all__ = ['MethodFolder', 'code_checksums', 'data_checksums', 'fingerprint_of', 'keep', 'kept', 'sha256']
+
+
+class MethodFolder:
+    """The files of one method below ``benchmarks/<benchmark>/<method>``.
+
+    Args:
+        root: That folder; it need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.train_options = root / 'train.yml'
+        self.test_options = root / 'test.yml'
+        self.training = root / 'training.json'
+        self.train_log = root / 'train.log'
+        self.figures = root / 'figures.json'
+        self.window_errors = root / 'window_errors.npz'
+        self.frames = root / 'frames'  # <clip>/<frame>.png
+        self.complexity = root / 'complexity.json'
+        self.failure = root / 'failure.json'
+        self.traceback = root / 'failure.txt'
+
+
+def fingerprint_of(content: object) -> str:
+    """SHA-256 of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def keep(path: Path, fingerprint: str, content: dict) -> dict:
+    """Writes a result whole, and returns it as :func:`kept` will: numbers that JSON lacks as strings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {'fingerprint': fingerprint, **content})
+    return kept(path, fingerprint)
+
+
+def kept(path: Path, fingerprint: str | None = None) -> dict | None:
+    """A result; None if there is none, it is damaged, or has another fingerprint than this."""
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        return content if fingerprint in (None, content['fingerprint']) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def data_checksums(data_set: dict) -> list[str]:
+    """Those of all files that the options of a data set name."""
+    roots = [data_set.get(key) for key in ('dataroot_lq', 'dataroot_gt')]
+    listed = data_set.get('meta_info_file')
+    return [_checksum(root) for root in roots if root] + ([sha256(Path(listed))] if listed else [])
+
+
+def code_checksums(options: dict) -> list[str | None]:
+    """Those of the Python files that options import."""
+    return [sha256(Path(path)) for path in options.get('imports') or ()]
+
+
+def sha256(path: Path | None) -> str | None:
+    """Of a file; None where there is none."""
+    return digest_of(path) if path is not None and path.is_file() else None
+
+
+@cache
+def _checksum(root: str) -> str:
+    return describe_data(Path(root))['sha256']

@@ -1,0 +1,275 @@
+"""The report: ``report.json`` holds all of it, ``report.md``, ``report.csv`` and the pictures are made from that.
+
+It says nothing of when it was made, so that the same results give the same report.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from basicsr.data import build_dataset
+from basicsr.utils import tensor2img
+
+from dblr_plugin.benchmark import timing
+from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, window_of
+from dblr_plugin.benchmark.methods import Method
+from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
+from dblr_plugin.benchmark.plan import Plan
+from dblr_plugin.benchmark.plots import draw_crops, draw_figures, validations
+from dblr_plugin.benchmark.provenance import describe_run
+from dblr_plugin.benchmark.record import MethodFolder
+from dblr_plugin.benchmark.run import Results, test_command
+from dblr_plugin.benchmark.training import train_command
+from dblr_plugin.files import whole_file
+from dblr_plugin.metrics import write_json
+
+__all__ = ['write_report']
+
+SCHEMA = 'dblr_benchmark/1'
+
+
+def write_report(plan: Plan, results: Results) -> Path:
+    """Writes ``report.{json,md,csv}`` and ``plots/`` into the benchmark's folder.
+
+    Args:
+        plan: What was asked for.
+        results: What there is.
+
+    Returns:
+        The path of ``report.md``. Nothing is written if it tells of these results already.
+    """
+    report = _report(plan, results)
+    page, data = plan.folder / 'report.md', plan.folder / 'report.json'
+    if page.is_file() and _tells_of(data, report):
+        return page
+    page.unlink(missing_ok=True)  # written last, it says that all is there
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    report['plots'] = _draw(plan, report)
+    write_json(data, report)
+    _write(plan.folder / 'report.csv', csv_page(report))
+    _write(page, markdown_page(report))
+    return page
+
+
+def _tells_of(data: Path, report: dict) -> bool:
+    """Whether a ``report.json`` is this one, but for its pictures, which follow from it."""
+    try:
+        held = json.loads(data.read_text(encoding='utf-8'))
+        return held.pop('plots') is not None and held == json.loads(json.dumps(report))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding='utf-8')
+
+
+# ---------------------------------------------------------------------- content
+
+
+def _report(plan: Plan, results: Results) -> dict:
+    methods = [_entry(plan, method, results) for method in plan.methods.values()]
+    measured = [entry['name'] for entry in methods if entry['status'] == MEASURED]
+    crops = _crops(plan, results, measured)
+    return {
+        'schema': SCHEMA,
+        'name': plan.name,
+        'data_set': _data_set(plan),
+        'protocols': {protocol.name: protocol.meaning for protocol in plan.protocols},
+        'size': list(plan.size[::-1]),
+        'methods': methods,
+        'truth': {'warping_error': next((q['mean']['warping_error_truth'] for q in results.quality.values()), None)},
+        'timing': results.timing and {key: results.timing[key] for key in ('size', 'device', 'threads')},
+        'notes': _notes(plan, results),
+        'crops': crops,
+        'quoted': _quoted(plan),
+        'provenance': _provenance(plan),
+    }
+
+
+def _entry(plan: Plan, method: Method, results: Results) -> dict:
+    """What the report has of a method."""
+    folder = MethodFolder(plan.folder / method.slug)
+    entry = {
+        'name': method.name,
+        'status': 'not run',
+        'reason': results.failures.get(method.name),
+        'figures': {},
+        'clips': {},
+        'training': _training(method, results.training.get(method.name)),
+        'curve': None,
+        'commands': [train_command(folder.train_options)] * (method.train is not None) + [test_command(folder)],
+    }
+    if entry['reason'] is not None:
+        return entry | {'status': 'failed'}
+    if method.name not in results.quality:
+        return entry
+    quality = results.quality[method.name]
+    timed = results.timing['methods'][method.name] if results.timing else {}
+    figures = {f'{metric}_{e["protocol"]}': value for e in quality['figures'] for metric, value in e['mean'].items()}
+    figures |= {key: quality['mean'][key] for key in ('lpips', 'warping_error')}
+    figures |= {key: results.complexity[method.name][key] for key in ('parameters', 'macs')}
+    figures |= {'ms': timed.get('median_ms'), 'ms_quartiles': timed.get('quartiles_ms')}
+    figures |= {'peak_bytes': timed.get('peak_bytes')}
+    return entry | {
+        'status': MEASURED,
+        'figures': figures,
+        'clips': {e['protocol']: e['clips'] for e in quality['figures']},
+        'curve': _curve(plan, method),
+    }
+
+
+def _training(method: Method, record: dict | None) -> dict | None:
+    """A training's budget."""
+    if method.train is None:
+        return None
+    train_set = method.train['datasets']['train']
+    return {
+        'iterations': method.train['train']['total_iter'],
+        'batch': train_set['batch_size_per_gpu'] * (record or {}).get('processes', 1),
+        'crop': train_set['gt_size'],
+        'starts_from': method.start or method.train['path'].get('pretrain_network_g'),
+        'seconds': (record or {}).get('seconds'),
+    }
+
+
+def _curve(plan: Plan, method: Method) -> list | None:
+    if method.train is None:
+        return None
+    found = validations(Path('experiments', method.train['name'], 'metrics.json'), plan.protocols[0].name)
+    return found and list(found)
+
+
+def _data_set(plan: Plan) -> dict:
+    """The data sets; all methods have the same."""
+    methods = list(plan.methods.values())
+    train = next((method.train_set for method in methods if method.train), None)
+    shown = ('name', 'dataroot_lq', 'dataroot_gt', 'meta_info_file')
+    return {
+        part: {key: options[key] for key in shown if options.get(key)}
+        for part, options in (('train', train), ('test', methods[0].test_set))
+        if options
+    }
+
+
+def _notes(plan: Plan, results: Results) -> list[str]:
+    """What readers must know of the figures, beyond the protocols."""
+    width, height = plan.size
+    notes = [
+        'All methods were trained and tested on the same data, by the same trainer and validation, from the option '
+        'files below.',
+        f'Parameters and MACs are those of the network for a frame of {width}x{height}. MACs are multiply-adds: one '
+        'for each weight wherever it is applied, bilinear sampling and Fourier transforms included, elementwise '
+        'arithmetic not.',
+        'Warping error: mean squared difference of consecutive restored frames, the second warped to the first by '
+        'optical flow (DIS) of the ground truth, where that is not occluded, with values in [0, 1], in thousandths. A '
+        'blurry video is consistent too: read it beside PSNR.',
+        'Bold is the best of a column, of the methods that compute anything.',
+    ]
+    given = {method.name: method.weights for method in plan.methods.values() if method.weights and not method.train}
+    notes += [f'{name} was not trained here: its weights are {path}.' for name, path in given.items()]
+    uncounted = {name: counted['uncounted'] for name, counted in results.complexity.items() if 'uncounted' in counted}
+    notes += [f'MACs of {name} were not counted: {reason}.' for name, reason in uncounted.items()]
+    if results.no_lpips:
+        notes.append(f'LPIPS was not measured: {results.no_lpips}.')
+    else:
+        notes.append('LPIPS: version 0.1, AlexNet, on the frames that the first protocol scores.')
+    if results.timing:
+        notes.append(
+            f'Time: {timing.METHOD["figure"]}; {timing.METHOD["order"]}. Each method restores frames of {width}x'
+            f'{height} as dblr deblur does with --backend torch --precision fp32, on {results.timing["device"]} with '
+            f'{results.timing["threads"]} threads. Memory: {timing.METHOD["memory"]}.'
+        )
+    elif results.timing_failure:
+        notes.append(f'Time and memory were not measured: {results.timing_failure}.')
+    return notes
+
+
+def _quoted(plan: Plan) -> dict | None:
+    if plan.quoted is None:
+        return None
+    data_set, tables = plan.quoted
+    return {'data_set': data_set, 'tables': [asdict(table) for table in tables]}
+
+
+def _provenance(plan: Plan) -> dict:
+    methods = list(plan.methods.values())
+    folders = [MethodFolder(plan.folder / method.slug) for method in methods]
+    written = [path for folder in folders for path in (folder.train_options, folder.test_options)]
+    weights = [method.weights for method in methods if method.weights]
+    files = dict.fromkeys([plan.path, *(path for method in methods for path in method.files), *written, *weights])
+    data = {
+        f'{part} {key.removeprefix("dataroot_")}': Path(options[key])
+        for part, options in _data_set(plan).items()
+        for key in ('dataroot_lq', 'dataroot_gt')
+    }
+    commands = [plan.prepare] * bool(plan.prepare) + [f'dblr benchmark -opt {shlex.quote(str(plan.path))}']
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    return describe_run([path for path in files if path.is_file()], data, device, commands)
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
+    """Which crops are shown, and by which rule; None with fewer than two methods, which cannot differ."""
+    if len(measured) < 2:
+        return None
+    clips = results.quality[measured[0]]['clips']
+    errors = {}
+    for name in measured:
+        with np.load(MethodFolder(plan.folder / plan.methods[name].slug).window_errors) as file:
+            errors[name] = {clip: file[clip] for clip in clips}
+    frames = {clip: entry['frames'] for clip, entry in clips.items()}
+    chosen = choose_crops(errors, frames, {clip: tuple(entry['size']) for clip, entry in clips.items()})
+    height, width = window_of(*clips[chosen[0].clip]['size'])
+    shown = [{**asdict(crop), 'name': clips[crop.clip]['names'][crop.frame]} for crop in chosen]
+    return {'rule': RULE.format(width=width, height=height), 'methods': measured, 'shown': shown}
+
+
+def _draw(plan: Plan, report: dict) -> dict[str, str]:
+    """Draws all pictures; returns their names and what they show."""
+    folder, protocol = plan.folder / 'plots', plan.protocols[0].name
+    pictured = [
+        {
+            'number': number,
+            'name': entry['name'],
+            'psnr': float(entry['figures'][f'psnr_{protocol}']),
+            'clips': {clip: float(values['psnr']) for clip, values in entry['clips'][protocol].items()},
+            'macs': entry['figures']['macs'],
+            'ms': entry['figures']['ms'],
+            'curve': entry['curve'],
+        }
+        for number, entry in enumerate(report['methods'])
+        if entry['status'] == MEASURED
+    ]
+    if not pictured:
+        return {}
+    made = draw_figures(pictured, protocol, f'{plan.size[0]}x{plan.size[1]}', folder)
+    if report['crops']:
+        shown = report['crops']['shown']
+        crops = [Crop(**{key: value for key, value in crop.items() if key != 'name'}) for crop in shown]
+        pictures = [_whole_frames(plan, report['crops']['methods'], crop) for crop in shown]
+        numbers = {entry['name']: entry['number'] for entry in pictured}
+        draw_crops(crops, pictures, numbers, [crop['name'] for crop in shown], folder)
+        made['crops'] = f'where the methods differ most: {report["crops"]["rule"]}'
+    return made
+
+
+def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.ndarray]:
+    """Method -> its frame, and the ground truth last; uint8 BGR."""
+    frames = {}
+    for name in names:
+        folder = MethodFolder(plan.folder / plan.methods[name].slug)
+        frames[name] = cv2.imread(str(folder.frames / crop['clip'] / f'{crop["name"]}.png'))
+    dataset = build_dataset(next(iter(plan.methods.values())).test_set)
+    index = dataset.data_info['folder'].index(crop['clip']) + crop['frame']
+    return {**frames, 'Ground truth': tensor2img(dataset[index]['gt'])}

@@ -1,0 +1,195 @@
+"""Runs a benchmark: what is missing is trained, tested and timed, and then the report is written."""
+
+from __future__ import annotations
+
+import shlex
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from dblr_plugin.bench.machine import describe_machine, describe_versions
+from dblr_plugin.benchmark import timing
+from dblr_plugin.benchmark.measuring import build_restorer, count_operations, measure_quality
+from dblr_plugin.benchmark.methods import Method
+from dblr_plugin.benchmark.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
+from dblr_plugin.benchmark.plan import Plan
+from dblr_plugin.benchmark.record import (
+    MethodFolder,
+    code_checksums,
+    data_checksums,
+    fingerprint_of,
+    keep,
+    kept,
+    sha256,
+)
+from dblr_plugin.benchmark.training import train, trained, write_options
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.version import __version__
+
+__all__ = ['Results', 'run_benchmark']
+
+
+@dataclass
+class Results:
+    """What there is of a benchmark, by method.
+
+    Attributes:
+        quality: What :func:`measure_quality` returned.
+        complexity: What :func:`count_operations` returned.
+        training: The trainings' records.
+        failures: Why methods failed; methods that are in none of these were not run.
+        timing: What :func:`timing.measure` returned; None where nothing is timed.
+        timing_failure: Why it failed.
+        no_lpips: Why LPIPS was not measured.
+    """
+
+    quality: dict[str, dict] = field(default_factory=dict)
+    complexity: dict[str, dict] = field(default_factory=dict)
+    training: dict[str, dict] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    timing: dict | None = None
+    timing_failure: str | None = None
+    no_lpips: str | None = None
+
+
+def run_benchmark(
+    plan: Plan, only: Sequence[str] = (), processes: int = 1, tell: Callable[[str], None] = lambda text: None
+) -> Results:
+    """Does what is missing, method by method. One that fails is noted, and tried again by the next run.
+
+    Args:
+        plan: What to do.
+        only: Names of methods; of all others is told what there is.
+        processes: How many train together.
+        tell: Called with what happens.
+
+    Raises:
+        DBLRError: ``only`` names no method.
+        SystemExit: A signal came in a training, which has been saved.
+    """
+    run = _Run(plan, processes, tell)
+    wanted = plan.wanted(only)
+    for method in wanted:
+        run.make(method)
+    for method in plan.methods.values():
+        run.collect(method)
+    run.time()
+    return run.results
+
+
+class _Run:
+    def __init__(self, plan: Plan, processes: int, tell: Callable[[str], None]) -> None:
+        self.plan, self.processes, self.tell, self.results = plan, processes, tell, Results()
+        self.lpips_weights = plan.lpips or cached_backbone()
+        self.results.no_lpips = missing_for_lpips(self.lpips_weights)
+
+    def folder(self, method: Method) -> MethodFolder:
+        return MethodFolder(self.plan.folder / method.slug)
+
+    def make(self, method: Method) -> None:
+        """Trains and tests a method, where that is missing."""
+        folder = self.folder(method)
+        try:
+            self._make(method, folder)
+            folder.failure.unlink(missing_ok=True)
+            folder.traceback.unlink(missing_ok=True)
+        except Exception as error:  # whatever happens to one method, the others go on
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if not isinstance(error, DBLRError):
+                reason = f'{type(error).__name__}: {reason}'
+                folder.traceback.write_text(traceback.format_exc())
+            keep(folder.failure, _asked(method), {'reason': reason})
+            self.tell(f'{method.name}: failed: {reason}')
+
+    def _make(self, method: Method, folder: MethodFolder) -> None:
+        write_options(folder.test_options, method.test, test_command(folder))
+        if method.train is not None and not trained(method, folder):
+            self._require_start(method)
+            self.tell(f'{method.name}: training, see {folder.train_log}')
+            train(method, folder, self.processes)
+        if kept(folder.complexity, self._complexity_fingerprint(method)) is None:
+            counted = count_operations(method, self.plan.size)
+            keep(folder.complexity, self._complexity_fingerprint(method), counted)
+        fingerprint = self._quality_fingerprint(method)
+        if kept(folder.figures, fingerprint) is None:
+            self.tell(f'{method.name}: testing')
+            folder.figures.unlink(missing_ok=True)  # its frames go first
+            lpips = None
+            if self.results.no_lpips is None:
+                lpips = PerceptualDistance(self.lpips_weights, 'cuda' if torch.cuda.is_available() else 'cpu')
+            keep(folder.figures, fingerprint, measure_quality(method, self.plan.protocols, lpips, folder))
+
+    def _require_start(self, method: Method) -> None:
+        if method.start is not None:
+            start = self.plan.methods[method.start]
+            if start.train is not None and not trained(start, self.folder(start)):
+                raise DBLRError(f'{start.name}, from whose weights it starts, was not trained')
+
+    def collect(self, method: Method) -> None:
+        """Notes what there is of a method, as far as it is of these options."""
+        folder, results = self.folder(method), self.results
+        failure = kept(folder.failure, _asked(method))
+        training = trained(method, folder) if method.train is not None else {}
+        quality = kept(folder.figures, self._quality_fingerprint(method)) if training is not None else None
+        counted = kept(folder.complexity, self._complexity_fingerprint(method))
+        if failure is not None:
+            results.failures[method.name] = failure['reason']
+        elif quality is not None and counted is not None:
+            results.quality[method.name] = quality
+            results.complexity[method.name] = counted
+            results.training[method.name] = training
+
+    def time(self) -> None:
+        """Times all methods that have figures in one run, where that is missing."""
+        plan, results = self.plan, self.results
+        if plan.seconds is None or not results.quality:
+            return
+        files = {name: self.folder(plan.methods[name]).test_options for name in results.quality}
+        path, fingerprint = plan.folder / 'timing.json', self._timing_fingerprint(files)
+        results.timing = kept(path, fingerprint)
+        if results.timing is None:
+            methods = {name: timing.Method(partial(build_restorer, str(file))) for name, file in files.items()}
+            device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+            try:
+                results.timing = keep(path, fingerprint, timing.measure(methods, device, plan.size, plan.seconds))
+            except Exception as error:
+                results.timing_failure = f'{type(error).__name__}: {error}'
+                self.tell(f'timing failed: {results.timing_failure}')
+
+    def _quality_fingerprint(self, method: Method) -> str:
+        return fingerprint_of(
+            {
+                'options': method.test,
+                'code': code_checksums(method.test),
+                'weights': sha256(method.weights),
+                'data': data_checksums(method.test_set),
+                'lpips': None if self.results.no_lpips else sha256(self.lpips_weights),
+                'version': __version__,
+            }
+        )
+
+    def _complexity_fingerprint(self, method: Method) -> str:
+        return fingerprint_of([_built(method), self.plan.size, __version__])
+
+    def _timing_fingerprint(self, names: Sequence[str]) -> str:
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        networks = {name: _built(self.plan.methods[name]) for name in names}
+        machine = describe_machine(), gpu, torch.get_num_threads(), describe_versions(('torch', 'dblr_plugin'))
+        return fingerprint_of([networks, self.plan.size, self.plan.seconds, machine])
+
+
+def test_command(folder: MethodFolder) -> str:
+    """What a user types to test a method again."""
+    return f'dblr test -opt {shlex.quote(str(folder.test_options))}'
+
+
+def _asked(method: Method) -> str:
+    return fingerprint_of([method.train, method.test])
+
+
+def _built(method: Method) -> list:
+    """All that a network's operations follow from."""
+    return [method.test['network_g'], method.test['val'].get('pad_multiple', 1), code_checksums(method.test)]

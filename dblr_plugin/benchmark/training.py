@@ -1,0 +1,160 @@
+"""Trainings in processes of their own: a crash fails one method only, and a training that was stopped goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from dblr_plugin.benchmark.methods import Method
+from dblr_plugin.benchmark.record import (
+    MethodFolder,
+    code_checksums,
+    data_checksums,
+    fingerprint_of,
+    keep,
+    kept,
+    sha256,
+)
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import whole_file
+from dblr_plugin.version import __version__
+
+__all__ = ['train', 'train_command', 'trained', 'write_options']
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def trained(method: Method, folder: MethodFolder) -> dict | None:
+    """The record of a finished training, if it is the one that the options ask for, and its weights are there."""
+    record = kept(folder.training, _fingerprint(method))
+    is_done = record is not None and record['sha256'] is not None and record['sha256'] == sha256(method.weights)
+    return record if is_done else None
+
+
+def train(method: Method, folder: MethodFolder, processes: int) -> dict:
+    """Trains, or goes on with a training of the same options.
+
+    Args:
+        method: One with a training.
+        folder: Where its option file and log are written.
+        processes: How many train together, by torchrun.
+
+    Returns:
+        The record: ``sha256`` of the weights, ``seconds``, ``processes``, ``version``.
+
+    Raises:
+        DBLRError: It failed; the message is what the training said last.
+        SystemExit: This process got a signal, and the training has been saved and stopped.
+    """
+    write_options(folder.train_options, method.train, train_command(folder.train_options))
+    fingerprint = _fingerprint(method)
+    earlier = kept(folder.training, fingerprint)
+    record = keep(folder.training, fingerprint, {'seconds': 0.0, **(earlier or {}), 'sha256': None})
+    arguments = ['-opt', str(folder.train_options), *(['--auto_resume'] if earlier else [])]
+    start = time.perf_counter()
+    try:
+        _run(_program(processes) + arguments, method, folder.train_log, append=earlier is not None)
+    finally:
+        record['seconds'] += time.perf_counter() - start
+        keep(folder.training, fingerprint, record)
+    record |= {'sha256': sha256(method.weights), 'processes': processes, 'version': __version__}
+    return keep(folder.training, fingerprint, record)
+
+
+def train_command(option_file: Path) -> str:
+    """What a user types for the same training."""
+    return f'dblr train -opt {shlex.quote(str(option_file))}'
+
+
+def write_options(path: Path, options: dict, command: str) -> None:
+    """Writes an option file with the command that it is for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(f'# {command}\n' + yaml.safe_dump(options, sort_keys=False), encoding='utf-8')
+
+
+def _fingerprint(method: Method) -> str:
+    starts = {key: path for key, path in method.train['path'].items() if key.startswith('pretrain_network_')}
+    return fingerprint_of(
+        {
+            'options': method.train,
+            'code': code_checksums(method.train),
+            'data': [data_checksums(data_set) for data_set in method.train['datasets'].values()],
+            'starts': {key: sha256(Path(path)) for key, path in starts.items() if path},
+        }
+    )
+
+
+def _program(processes: int) -> list[str]:
+    module = ['-m', 'dblr_plugin.train']
+    if processes > 1:
+        module = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', *module]
+    return [sys.executable, *module]
+
+
+def _run(command: list[str], method: Method, log_path: Path, append: bool) -> None:
+    """Runs a training to its end, its output in a log, its iterations as a progress bar."""
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+    output = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True, 'errors': 'replace'}
+    lines = []
+    total = method.train['train']['total_iter']
+    with (
+        open(log_path, 'a' if append else 'w', encoding='utf-8') as log,
+        tqdm(total=total, desc=method.name, unit='iter', disable=None) as bar,
+        subprocess.Popen(command, env=environment, **output) as process,
+        _signals_to(process) as received,
+    ):
+        for line in process.stdout:
+            log.write(line)
+            log.flush()
+            lines = [*lines[-200:], line.rstrip()]
+            reached = re.search(r'\biter:\s*([\d,]+)', line)
+            if reached:
+                bar.update(int(reached[1].replace(',', '')) - bar.n)
+        code = process.wait()
+    if received:
+        raise SystemExit(128 + received[0])
+    if code:
+        raise DBLRError(f'training failed: {_last_words(lines, code)} ({log_path})')
+
+
+@contextmanager
+def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Hands signals on to the training, which saves and stops; gives the numbers of those that came."""
+    received: list[int] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _last_words(lines: list[str], code: int) -> str:
+    """Why a training ended: our own error, else the last line of a traceback, else whatever stood last."""
+    lines = [re.sub(r'^\[rank\d+\]: ', '', line) for line in lines if 'ChildFailedError' not in line]  # torchrun's
+    own = [line.removeprefix('dblr: error: ') for line in lines if line.startswith('dblr: error: ')]
+    if own:
+        return own[0]  # what other processes say follows from it
+    raised = [line for line in lines if re.match(r'(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b', line)]
+    if raised:
+        return raised[-1]
+    if code < 0:
+        return f'ended by signal {-code}'
+    return next((line for line in reversed(lines) if line.strip()), f'exit status {code}')

@@ -1,0 +1,35 @@
+"""A benchmark in miniature: interrupted in its first training, run again, and once more; shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from processes import Run, dblr, write_options
+from tiny_benchmark import Ran, tiny_benchmark, write_theirs
+
+
+@pytest.fixture(scope='session')
+def ran(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """``dblr benchmark``, stopped by SIGTERM in the training of Net, run again, and once more for what succeeded."""
+    root = tmp_path_factory.mktemp('benchmark')
+    options = Path(__file__).resolve().parents[2] / 'options'
+    for name in ('train_DBLRNet.yml', 'train_DBLRGAN.yml', 'quoted_DVD.yml'):
+        (root / name.replace('quoted_DVD', 'quoted')).symlink_to(options / name)
+    write_theirs(root / 'theirs.pth')
+    write_options(root / 'tiny.yml', tiny_benchmark(footage))
+    ran = Ran(root, [], [], {})
+    first = Run('benchmark', '-opt', 'tiny.yml', cwd=root)
+    log = ran.folder / 'Net/train.log'
+    assert first.until(lambda: log.exists() and 'iter:       3' in log.read_text()), first.stderr
+    os.kill(first.pid, signal.SIGTERM)
+    ran.codes.append(first.wait())
+    ran.outputs.append(first.stdout + first.stderr)
+    for only in ([], ['--only', 'Theirs | with a bar', 'Net']):
+        ran.written = {str(p.relative_to(root)): p.stat().st_mtime_ns for p in root.rglob('*') if p.is_file()}
+        done = dblr('benchmark', '-opt', 'tiny.yml', *only, cwd=root, timeout=900)
+        ran.codes.append(done.returncode)
+        ran.outputs.append(done.stdout + done.stderr)
+    return ran

@@ -1,0 +1,171 @@
+"""Benchmark files: what methods are given, and every fault with its line, before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import write_options
+from tiny_benchmark import tiny_benchmark
+
+from dblr_plugin.benchmark.plan import Plan, read_plan
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.link import options_folder
+
+
+@pytest.fixture
+def content(footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The tiny benchmark, in a working directory that has what it names."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('train_DBLRNet.yml', 'train_DBLRGAN.yml', 'train_DBN.yml'):
+        (tmp_path / name).symlink_to(options_folder() / name)
+    (tmp_path / 'quoted.yml').symlink_to(options_folder() / 'quoted_DVD.yml')
+    (tmp_path / 'faulty.py').write_text('1 / 0')
+    (tmp_path / 'theirs.pth').touch()
+    return tiny_benchmark(footage)
+
+
+def plan_of(content: dict) -> Plan:
+    return read_plan(write_options(Path('tiny.yml'), content))
+
+
+def refusal(content: dict) -> str:
+    with pytest.raises(DBLRError) as error:
+        plan_of(content)
+    return str(error.value)
+
+
+def line_of(text: str) -> int:
+    """The line of the benchmark file that begins with this."""
+    lines = Path('tiny.yml').read_text().splitlines()
+    return 1 + next(number for number, line in enumerate(lines) if line.strip().startswith(text))
+
+
+def test_settings_reach_the_options_the_methods_own_last(content: dict, footage: Path) -> None:
+    plan = plan_of(content)
+    net = plan.methods['Net'].train
+    published = yaml.safe_load((options_folder() / 'train_DBLRNet.yml').read_text())
+    assert net['name'] == 'tiny_Net'
+    assert net['datasets']['train']['dataroot_lq'] == str(footage / 'train/lq')
+    assert net['train']['total_iter'] == 60  # its own; 2 is for all
+    assert net['network_g'] == published['network_g'] | {'num_feat': 8, 'num_block': 1}
+    assert net['train']['optim_g'] == published['train']['optim_g']
+    assert net['train']['scheduler'] == {'type': 'MultiStepLR', 'milestones': [1000]}  # replaced as a whole
+    assert plan.methods['Broken'].train['train']['total_iter'] == 2
+
+
+def test_tests_are_alike(content: dict) -> None:
+    plan = plan_of(content)
+    for method in plan.methods.values():
+        assert method.test['val'] == {'save_img': False, 'protocol': ['basicsr', 'kair']}
+        assert method.test['datasets']['val']['dataroot_gt'].endswith('val/gt')
+    assert plan.methods['Blurry input'].weights is None
+    assert str(plan.methods['Net'].weights) == 'experiments/tiny_Net/models/net_g_latest.pth'
+
+
+def test_methods_follow_those_they_start_from(content: dict) -> None:
+    plan = plan_of(content)
+    assert list(plan.methods) == ['Blurry input', 'Net', 'Broken', 'Theirs | with a bar']
+    assert [method.name for method in plan.wanted(['Broken'])] == ['Net', 'Broken']
+    with pytest.raises(DBLRError, match="--only: no method is called 'net'; did you mean 'Net'"):
+        plan.wanted(['net'])
+
+
+def test_a_network_without_option_file_gets_the_windows_it_takes(content: dict) -> None:
+    content['methods']['FBA'] = {'network_g': {'type': 'FourierBurstAccumulation', 'num_frame': 3}}
+    content['methods']['Causal'] = {'network_g': {'type': 'MiddleFrame', 'causal': True}}
+    plan = plan_of(content)
+    assert plan.methods['FBA'].test_set.items() >= {'num_frame': 3, 'flow': True}.items()
+    assert plan.methods['Causal'].test_set['causal'] is True
+
+
+@pytest.mark.parametrize('name', ['benchmark.yml', 'benchmark_demo.yml'])
+def test_files_we_ship_pass(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'options').symlink_to(options_folder())
+    for folder in ('DVD/train', 'DVD/test', 'demo/train', 'demo/val'):
+        for side in ('lq', 'gt'):
+            (tmp_path / 'datasets' / folder / side).mkdir(parents=True)
+    plan = read_plan(options_folder() / name)
+    iterations = {method.train['train']['total_iter'] for method in plan.methods.values() if method.train}
+    assert len(plan.methods) >= 9 and len(iterations) == 1  # one budget
+
+
+def _remove(*keys: str) -> Callable[[dict], None]:
+    def change(content: dict) -> None:
+        *path, last = keys
+        for key in path:
+            content = content[key]
+        del content[last]
+
+    return change
+
+
+def _put(*keys: object) -> Callable[[dict], None]:
+    def change(content: dict) -> None:
+        *path, last, value = keys
+        for key in path:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(('change', 'line', 'message'), [
+    (_put('protocol', 'basicsr'), 'protocol:', "unknown key 'protocol'; did you mean 'protocols'?"),
+    (_put('protocols', ['basics']), 'protocols:', "protocols: no protocol is called 'basics'; did you mean 'basicsr'?"),
+    (_put('timing', 'size', 'big'), 'size:', "timing.size is the text 'big', and must be text such as 1280x720"),
+    (_put('lpips', 'alex.pth'), 'lpips:', 'lpips: alex.pth is no file'),
+    (_put('methods', {}), 'methods:', 'methods is {}, and must be keys and values with at least one method'),
+    (_put('methods', 'Net', 'weigths', 'x.pth'), 'weigths:', "'methods.Net.weigths'; did you mean 'weights'?"),
+    (_remove('methods', 'Net', 'options'), 'Net:', 'methods.Net needs either options'),
+    (_put('methods', 'Net', 'set', 'network_g.num_feats', 8), 'network_g.num_feats:',
+     "unknown key 'network_g.num_feats'; did you mean 'num_feat'?"),
+    (_put('set', 'train.total_itre', 8), 'train.total_itre:', "unknown key 'train.total_itre'"),
+    (_put('methods', 'Broken', 'pretrained_from', 'net'), 'pretrained_from:',
+     "no method is called 'net'; did you mean 'Net'?"),
+    (_put('methods', 'Broken', 'pretrained_from', 'Blurry input'), 'pretrained_from:', 'has no weights'),
+    (_put('methods', 'Net', 'pretrained_from', 'Broken'), 'pretrained_from:',
+     'Broken <- Net <- Broken start from each other'),
+    (_put('methods', 'Blurry input', 'pretrained_from', 'Net'), 'pretrained_from:', 'is not trained'),
+    (_put('methods', 'net', {'network_g': {'type': 'MiddleFrame'}}), 'net:', "would share the folder net with 'Net'"),
+    (_put('methods', 'Net', 'set', 'datasets.val.dataroot_lq', 'nowhere'), 'datasets.val.dataroot_lq: nowhere',
+     'nowhere does not exist'),
+    (_put('methods', 'Net', 'weights', 'gone.pth'), 'weights: gone', 'methods.Net.weights: gone.pth is no file'),
+    (_put('methods', 'Net', 'set', 'imports', ['gone.py']), 'imports:', 'imports: gone.py is no Python file'),
+    (_put('methods', 'Net', 'set', 'imports', ['faulty.py']), 'imports:',
+     'imports: faulty.py fails: ZeroDivisionError: division by zero'),
+    (_remove('methods', 'Broken', 'pretrained_from'), None, 'write pretrained_from: METHOD'),
+])  # fmt: skip
+def test_faults(content: dict, change: Callable, line: str | None, message: str) -> None:
+    change(content)
+    said = refusal(content)
+    assert message in said
+    if line is not None:
+        assert said.startswith(f'tiny.yml:{line_of(line)}: ') or f'\n  tiny.yml:{line_of(line)}: ' in said
+
+
+def test_missing_data_are_told_with_the_command_that_makes_them(content: dict) -> None:
+    content['set']['datasets.train.dataroot_lq'] = 'gone'
+    assert 'gone does not exist' in (said := refusal(content))
+    assert said.endswith('make the footage makes it')
+
+
+def test_methods_tested_on_other_data_are_refused(content: dict, footage: Path) -> None:
+    content['methods']['Net']['set']['datasets.val.dataroot_lq'] = str(footage / 'val/gt')
+    assert re.search(
+        r"methods\.Net: datasets\.val is .*val/gt, .* for 'Blurry input'; put it into set", refusal(content)
+    )
+
+
+def test_all_faults_of_all_methods_are_told_at_once(content: dict) -> None:
+    content['methods']['Net']['set']['network_g.num_feats'] = 8
+    content['methods']['Broken']['set']['train.optim_g.lr'] = 'fast'
+    content['methods']['Blurry input']['network_g']['type'] = 'MidleFrame'
+    said = refusal(content).splitlines()
+    assert said[0] == '3 faults:' and len(said) == 4
+    assert "did you mean 'MiddleFrame'" in said[1]
+    assert 'network_g.num_feats' in said[2] and 'train.optim_g.lr' in said[3]

@@ -1,0 +1,148 @@
+"""The command: methods that fail, runs that are stopped, runs that have nothing to do, and figures as dblr test's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from processes import dblr
+from tiny_benchmark import ITERATIONS, Ran
+
+from dblr_plugin.benchmark.crops import choose_crops, window_errors, window_of
+from dblr_plugin.benchmark.training import _last_words
+from dblr_plugin.metrics import evaluate
+from dblr_plugin.metrics.protocols import PROTOCOLS
+
+pytestmark = pytest.mark.slow
+
+
+def entry(ran: Ran, name: str) -> dict:
+    return next(entry for entry in ran.report['methods'] if entry['name'] == name)
+
+
+def test_a_stopped_run_goes_on_within_the_training(ran: Ran) -> None:
+    assert ran.codes[0] == 143
+    assert 'run the same command again to go on' in ran.outputs[0]
+    log = (ran.folder / 'Net/train.log').read_text()
+    stopped = int(log.split('Stopped and saved at iteration ')[1].split(';')[0])
+    assert 3 <= stopped < ITERATIONS
+    assert f'Resuming training from epoch: 0, iter: {stopped}.' in log
+    assert log.count('iter:       3,') == 1  # not trained twice
+    iterations, _ = entry(ran, 'Net')['curve']
+    assert iterations == [ITERATIONS // 2, ITERATIONS]
+    assert 'Blurry input: testing' in ran.outputs[0]
+    assert 'Blurry input: testing' not in ran.outputs[1]
+
+
+def test_a_failure_is_told_and_the_rest_is_done(ran: Ran) -> None:
+    assert ran.codes[1:] == [1, 1]
+    broken = entry(ran, 'Broken')
+    assert broken['status'] == 'failed'
+    assert broken['reason'].startswith('training failed: iteration 2: loss or gradient is not finite')
+    done = [e['name'] for e in ran.report['methods'] if e['status'] == 'measured']
+    assert done == ['Blurry input', 'Net', 'Theirs | with a bar']
+    assert '- Broken failed: training failed: iteration 2' in (ran.folder / 'report.md').read_text()
+
+
+def test_a_run_with_nothing_missing_changes_nothing(ran: Ran) -> None:
+    assert 'training' not in ran.outputs[2].split('|')[0] and 'testing' not in ran.outputs[2]
+    now = {str(p.relative_to(ran.root)): p.stat().st_mtime_ns for p in ran.root.rglob('*') if p.is_file()}
+    changed = {name for name in now if now[name] != ran.written.get(name)}
+    assert {Path(name).name for name in changed} <= {'test.yml'}
+
+
+def test_figures_are_those_of_dblr_test(ran: Ran) -> None:
+    done = dblr('test', '-opt', 'benchmarks/tiny/Theirs_with_a_bar/test.yml', cwd=ran.root)
+    assert done.returncode == 0, done.stderr
+    tested = json.loads((ran.root / 'results/tiny_Theirs_with_a_bar_test/metrics.json').read_text())
+    ours = entry(ran, 'Theirs | with a bar')
+    for figures in tested:
+        protocol = figures['protocol']
+        assert ours['clips'][protocol] == figures['clips']
+        assert ours['figures'][f'psnr_{protocol}'] == figures['mean']['psnr']
+    assert [figures['protocol'] for figures in tested] == ['basicsr', 'kair']
+
+
+def test_the_blurry_input_is_measured_without_a_network(ran: Ran, footage: Path) -> None:
+    expected = evaluate(footage / 'val/lq', footage / 'val/gt', [PROTOCOLS['basicsr']], progress=False)[0]
+    blurry = entry(ran, 'Blurry input')
+    assert blurry['figures']['psnr_basicsr'] == pytest.approx(expected['mean']['psnr'], abs=1e-9)
+    assert blurry['figures']['macs'] == blurry['figures']['parameters'] == 0
+
+
+def test_frames_are_kept(ran: Ran, footage: Path) -> None:
+    frames = sorted(path.relative_to(footage / 'val/gt') for path in (footage / 'val/gt').rglob('*.png'))
+    for method in ('Blurry_input', 'Net', 'Theirs_with_a_bar'):
+        folder = ran.folder / method / 'frames'
+        assert sorted(path.relative_to(folder) for path in folder.rglob('*.png')) == frames
+    assert np.array_equal(
+        *(cv2.imread(str(root / frames[0])) for root in (footage / 'val/lq', ran.folder / 'Blurry_input/frames'))
+    )
+
+
+def test_a_training_starts_from_the_network_trained_here(ran: Ran) -> None:
+    options = yaml.safe_load((ran.folder / 'Broken/train.yml').read_text())
+    assert options['path']['pretrain_network_g'] == 'experiments/tiny_Net/models/net_g_latest.pth'
+    log = (ran.folder / 'Broken/train.log').read_text()
+    assert 'Loaded DBLRNet from experiments/tiny_Net/models/net_g_latest.pth' in log
+    assert options['val']['protocol'] == 'basicsr'  # all trainings are validated alike
+
+
+def test_crops_follow_the_rule(ran: Ran, footage: Path) -> None:
+    """Found again by looking at every window of every frame."""
+    h, w = window_of(48, 48)
+    methods = ('Blurry_input', 'Net', 'Theirs_with_a_bar')
+    for shown in ran.report['crops']['shown']:
+        found = {}
+        for truth_path in sorted((footage / 'val/gt' / shown['clip']).iterdir()):
+            truth = cv2.imread(str(truth_path)).astype(float)
+            restored = [cv2.imread(str(ran.folder / m / 'frames' / shown['clip'] / truth_path.name)) for m in methods]
+            for top in range(0, 48 - h + 1, h // 2):
+                for left in range(0, 48 - w + 1, w // 2):
+                    cut = np.s_[top : top + h, left : left + w]
+                    errors = [np.square(frame[cut] - truth[cut]).mean() for frame in restored]
+                    found[truth_path.stem, top, left] = np.std(errors)
+        best = max(found, key=found.get)
+        assert best == (shown['name'], shown['top'], shown['left'])
+        assert shown['deviation'] == pytest.approx(found[best], rel=1e-4)
+
+
+def test_of_many_clips_the_four_with_the_largest_difference_are_shown() -> None:
+    rng = np.random.default_rng(0)
+    clips = {f'c{number}': number for number in (3, 9, 1, 7, 5, 8)}
+    truth = rng.integers(0, 256, (48, 64, 3))
+    flat = window_errors(truth, truth)[None]
+    errors = {'a': {clip: flat for clip in clips}, 'b': {clip: flat + size for clip, size in clips.items()}}
+    crops = choose_crops(errors, {clip: [4] for clip in clips}, {clip: (48, 64) for clip in clips})
+    assert [crop.clip for crop in crops] == ['c9', 'c7', 'c5', 'c8']
+    assert {crop.frame for crop in crops} == {4}
+
+
+def test_provenance_holds_what_was_read(ran: Ran) -> None:
+    held = ran.report['provenance']
+    files = {file['path']: file['sha256'] for file in held['files']}
+    for name in ('tiny.yml', 'train_DBLRNet.yml', 'experiments/tiny_Net/models/net_g_latest.pth'):
+        assert files[name] == hashlib.sha256((ran.root / name).read_bytes()).hexdigest()
+    assert held['commands'] == ['make the footage', 'dblr benchmark -opt tiny.yml']
+    assert set(held['data']) == {'train lq', 'train gt', 'test lq', 'test gt'}
+
+
+@pytest.mark.parametrize(('lines', 'code', 'reason'), [
+    (['loading', 'dblr: error: no batch came', 'Traceback (most recent call last):', 'ChildFailedError: x'], 1,
+     'no batch came'),
+    (['Traceback (most recent call last):', '  x = 1 / 0', 'ZeroDivisionError: division by zero', ''], 1,
+     'ZeroDivisionError: division by zero'),
+    (['[rank1]: torch.OutOfMemoryError: CUDA out of memory'], 1, 'torch.OutOfMemoryError: CUDA out of memory'),
+    (['[rank0]: dblr: error: iteration 2: not finite', '[rank1]: dblr: error: another process has ended',
+      'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: '], 1, 'iteration 2: not finite'),
+    (['iter: 3'], -9, 'ended by signal 9'),
+    (['usage: train', ''], 2, 'usage: train'),
+    ([], 3, 'exit status 3'),
+])  # fmt: skip
+def test_reasons(lines: list[str], code: int, reason: str) -> None:
+    assert _last_words(lines, code) == reason
