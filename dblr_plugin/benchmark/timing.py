@@ -100,7 +100,9 @@ def _turn(method: Method, size: tuple[int, int], device: torch.device) -> Callab
     made, (width, height) = method.make(), size
     if isinstance(made, VideoRestorer):
         frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        return partial(next, made.restore(itertools.repeat(frame)))
+        # alignment leaves frames alone that are one and the same
+        frames = [np.roll(frame, 2 * shift, axis=1) for shift in range(8)]
+        return partial(next, made.restore(itertools.cycle(frames)))
     window = torch.rand(1, *method.window, height, width, device=device)
     return torch.no_grad()(partial(made, window))
 

@@ -352,7 +352,6 @@ _ARGUMENTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
     ('encoder-for-pictures', 'folder', ('--encoder', 'libx264', '-o', 'out'), 'encoder'),
     ('lossless-without-such-encoder', 'folder', ('--lossless', '--encoder', 'mpeg4'), 'mpeg4'),
     ('suffix-unwritten', 'folder', ('-o', 'out.mpg'), '.mpg'),
-    ('suffix-unknown', 'folder', ('-o', 'out.mp5'), '.mp5'),
     ('suffix-of-a-video', 'folder', ('--suffix', '_sharp'), '_sharp'),
     ('suffix-that-leaves-the-folder', 'folder', ('-o', 'out', '--suffix', '/../../x'), '/../../x'),
     ('output-empty', 'folder', ('-o', ''), '--output'),
