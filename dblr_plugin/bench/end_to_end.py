@@ -61,7 +61,7 @@ def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: floa
         }
         run_rounds(ways, seconds)
     found = figures(ways)
-    half, most = np.percentile(latencies[FRAMES:], (50, 95)) * 1000
+    half, most = (1000 * np.percentile(latencies[FRAMES:], (50, 95))).tolist()
     found[DBLR]['latency_ms'] = {'median': half, 'percentile_95': most}
     return {'frames': FRAMES, 'ways': found}
 

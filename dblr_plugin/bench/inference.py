@@ -139,6 +139,7 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
         ``first_ms``, ``ratio``, ``decibels`` (None for equality), ``gflops``, ``share`` (of the matrix product's speed)
         and ``peak_bytes`` (None where the system does not tell); the video's ways have ``gflops`` and ``share`` too.
     """
+    video = measure_video(_paper, window, seconds / 2)  # first, while nothing else has threads and memory
     nets = {name: _build(name) for name in _CHANNELS}
     _fitted(nets[PAPER], window)
     steps = {
@@ -160,7 +161,6 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
         }
         networks[name] = {'gflop': operations / 1e9, 'steps': figures}
     backend, precision = choose(DEVICE, 'auto', 'auto', frames=1000)
-    video = measure_video(_paper, window, seconds / 2)
     for name, way in video['ways'].items():
         way['gflops'] = networks[PAPER]['gflop'] * video['frames'] / way['median_ms'] * 1000
         way['share'] = way['gflops'] / speeds[precision if name == DBLR else 'fp32']

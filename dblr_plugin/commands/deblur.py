@@ -44,7 +44,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what :func:`build_restorer` needs."""
     parser.add_argument('--weights', type=Path, metavar='FILE', help='.pth or .safetensors (default: those shipped)')
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
-    parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help='restore in tiles, to need less memory')
+    tile_help = 'side of tiles, to need less memory (default: 640 for large frames on CPUs)'
+    parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1 (default: auto)')
     parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
     parser.add_argument('--fp32', action='store_true', help='full precision')
@@ -57,7 +58,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     from dblr_plugin.inference.video_restorer import VideoRestorer
 
     if args.tile and args.tile < SMALLEST_TILE:
-        raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for whole frames')
+        raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for the default')
     loaded = load_network(args.weights, args.opt)
     print(f'weights: {loaded}')
     return VideoRestorer(

@@ -48,8 +48,7 @@ class VideoRestorer:
         backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         tile: Side of the squares that a frame is cut into, in pixels, which changes the memory needed and, but for
-            networks like EDVR that look at no fixed distance, not the result; 0 restores whole frames, unless memory
-            runs out.
+            networks like EDVR that look at no fixed distance, not the result; for 0 see :class:`TiledForward`.
         size_multiple: What the frames' sides are padded to a multiple of, for networks that need it.
         frames: How many there will be, roughly, by which ``auto`` judges whether compiling pays.
     """
