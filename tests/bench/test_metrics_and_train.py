@@ -6,6 +6,7 @@ import pytest
 
 from dblr_plugin.bench import rounds, train
 from dblr_plugin.commands import main
+from dblr_plugin.errors import DBLRError
 
 
 @pytest.fixture(autouse=True)
@@ -38,5 +39,5 @@ def test_training(monkeypatch, tmp_path, capsys):
 
 
 def test_a_place_that_is_not_there(tmp_path):
-    with pytest.raises(SystemExit, match='is not a folder; create it first'):
+    with pytest.raises(DBLRError, match='is not a folder; create it first'):
         main(['bench', 'metrics', '--json', str(tmp_path / 'no/figures.json')])
