@@ -46,6 +46,12 @@ class PlateauLR(ReduceLROnPlateau):
         self.total = 0.0
         self.count = 0
 
+    def _is_better(self, a: float, best: float) -> bool:
+        # torch's own takes the wrong side for negative losses such as PSNRLoss
+        return a < best and (math.isinf(best) or best - a > self.threshold * abs(best))
+
+    is_better = _is_better  # its name in older torch
+
     def record(self, loss: float) -> None:
         """Takes the loss of one iteration, the same on all processes; one that is not finite does not count."""
         if math.isfinite(loss):

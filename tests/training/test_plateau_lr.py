@@ -28,6 +28,13 @@ def test_rate_falls_once_the_mean_loss_stops_falling():
     assert used[60] == pytest.approx(1e-6)
 
 
+def test_negative_losses_have_plateaus_too():
+    """PSNRLoss is negative; torch's relative threshold would take a mean that is a little worse for a new best."""
+    used = rates(PlateauLR(optimizer(), window=2, patience=2, threshold=0.01), [-20.0, -22.0, -30.0, -30.0] + [-29.9] * 8)
+    assert used[:8] == [1e-4] * 8
+    assert used[8] == pytest.approx(1e-5)
+
+
 def test_noise_of_batches_does_not_count():
     generator = torch.Generator().manual_seed(0)
     falling = [1 / (1 + i / 100) * (0.5 + float(torch.rand((), generator=generator))) for i in range(600)]
