@@ -31,8 +31,8 @@ from dblr_plugin.bench.frames import generate_sample
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.backends import Forward, build_forward, choose, openvino_installed
-from dblr_plugin.inference.folding import fold
+from dblr_plugin.forward.backends import Forward, build_forward, choose, openvino_installed
+from dblr_plugin.forward.folding import fold
 from dblr_plugin.models.restorer import to_network_colour
 
 __all__ = ['METHOD', 'measure', 'own_window', 'generated_window']

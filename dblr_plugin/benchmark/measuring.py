@@ -24,10 +24,10 @@ from dblr_plugin.benchmark.perceptual import PerceptualDistance
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
+from dblr_plugin.forward.network_input import NetworkInput
 from dblr_plugin.inference.video_restorer import VideoRestorer
 from dblr_plugin.metrics import Protocol
 from dblr_plugin.models.validation import score_dataset
-from dblr_plugin.models.video_deblur_model import network_argument
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.option_file import read_option_file
 from dblr_plugin.prepare.in_between import MIN_SIDE
@@ -74,10 +74,10 @@ def count_operations(method: Method, size: tuple[int, int]) -> dict:
         net = build_network(network).to('cuda' if torch.cuda.is_available() else 'cpu')
     multiple = method.test['val'].get('pad_multiple', 1)
     height, width = (-(-side // multiple) * multiple for side in size[::-1])
-    frames, channels = network_argument(network, 'num_frame', 5), network_argument(network, 'num_in_ch', 3)
+    takes = NetworkInput.of(network)
     counted = {'parameters': sum(parameter.numel() for parameter in net.parameters()), 'macs': None}
     try:
-        return {**counted, 'macs': complexity(net, (1, frames, channels, height, width)).macs}
+        return {**counted, 'macs': complexity(net, (1, takes.num_frame, takes.channels, height, width)).macs}
     except DBLRError as error:
         return {**counted, 'uncounted': str(error)}
 

@@ -15,8 +15,8 @@ from typing import TypedDict
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.forward.network_input import network_argument
 from dblr_plugin.metrics import Protocol
-from dblr_plugin.models.video_deblur_model import network_argument
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.located import Located
 from dblr_plugin.options.option_file import check_section, check_values, read_option_file

@@ -53,8 +53,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
+    from dblr_plugin.forward.tiles import SMALLEST_TILE
     from dblr_plugin.inference.network import load_network
-    from dblr_plugin.inference.tiles import SMALLEST_TILE
     from dblr_plugin.inference.video_restorer import VideoRestorer
 
     if args.tile and args.tile < SMALLEST_TILE:
@@ -95,10 +95,10 @@ def run(args: argparse.Namespace) -> None:
             suffix=args.suffix,
         )
         restorer = build_restorer(args, source.count or 1000)
-        if args.causal and not restorer.causal:
+        if args.causal and not restorer.takes.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
         seconds = restore_media(restorer, source, sink, args.compare)
     print(f'{args.output}: {len(seconds)} frames restored')
-    if restorer.causal:
+    if restorer.takes.causal:
         half, most = np.percentile(seconds, (50, 95)) * 1000
         print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')

@@ -20,9 +20,9 @@ from torchvision.ops import deform_conv2d
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
-from dblr_plugin.inference.folding import fold
+from dblr_plugin.forward.folding import fold
+from dblr_plugin.forward.network_input import network_argument
 from dblr_plugin.inference.network import LoadedNetwork
-from dblr_plugin.models.video_deblur_model import network_argument
 from dblr_plugin.version import __version__
 from dblr_plugin.weights import save_atomically
 

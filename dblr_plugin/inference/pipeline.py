@@ -6,24 +6,17 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.inference.media import Picture, Sink, Source
 from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.threads import Behind, ahead
 
 __all__ = ['restore_media']
-
-Item = TypeVar('Item')
-
-# Decoded or restored pictures that wait: enough to even out slow ones, and not much memory.
-AHEAD = 4
-_END = object()
 
 
 def restore_media(
@@ -47,10 +40,10 @@ def restore_media(
     """
     seconds = array('d')
     try:
-        with _Writer(sink) as writer, tqdm(total=source.count, unit='frame', disable=not progress) as bar:
+        with Behind(sink.write) as write, tqdm(total=source.count, unit='frame', disable=not progress) as bar:
             for blurry, pixels, latency in _restored(restorer, source):
                 seconds.append(latency)
-                writer.write(replace(blurry, pixels=_split(blurry.pixels, pixels) if compare else pixels))
+                write(replace(blurry, pixels=_split(blurry.pixels, pixels) if compare else pixels))
                 bar.update()
         sink.finish()
     except BaseException:
@@ -65,7 +58,7 @@ def _restored(restorer: VideoRestorer, source: Source) -> Iterator[tuple[Picture
     waiting: deque[tuple[Picture, float]] = deque()
 
     def frames() -> Iterator[np.ndarray]:
-        for picture in _ahead(source):
+        for picture in ahead(source):
             waiting.append((picture, time.perf_counter()))
             yield picture.pixels
 
@@ -80,38 +73,3 @@ def _split(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     both = np.concatenate([left[:, :middle], right[:, middle:]], axis=1)
     both[:, max(0, middle - 1) : middle + 1] = np.iinfo(both.dtype).max
     return both
-
-
-def _ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Takes items in a thread of their own, a few ahead."""
-    iterator = iter(items)
-    with ThreadPoolExecutor(1) as thread:
-        futures = deque(thread.submit(next, iterator, _END) for _ in range(AHEAD))
-        while (item := futures.popleft().result()) is not _END:
-            futures.append(thread.submit(next, iterator, _END))
-            yield item
-
-
-class _Writer:
-    """Writes to a sink in a thread of its own; an error there is raised at one of the next pictures, or at the end."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
-        self.thread = ThreadPoolExecutor(1)
-        self.futures: deque[Future] = deque()
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def write(self, picture: Picture) -> None:
-        """Hands a picture over; waits when too many are."""
-        self.futures.append(self.thread.submit(self.sink.write, picture))
-        if len(self.futures) > AHEAD:
-            self.futures.popleft().result()
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # after an error what was handed over is still written, so that the sink can keep it
-        self.thread.shutdown()
-        for future in self.futures:
-            if kind is None:
-                future.result()

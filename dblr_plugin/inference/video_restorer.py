@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,11 @@ from torch import Tensor, nn
 from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
 from dblr_plugin.data.frames import unit_range
-from dblr_plugin.data.options import reach_of
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.backends import build_forward
+from dblr_plugin.forward.network_input import NetworkInput
 from dblr_plugin.inference.network import load_network
-from dblr_plugin.inference.tiles import TiledForward, receptive_radius
 from dblr_plugin.inference.windows import Shown, windows
-from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
-from dblr_plugin.models.video_deblur_model import network_argument
+from dblr_plugin.models.restorer import build_restorer, to_network_colour
 
 __all__ = ['VideoRestorer']
 
@@ -45,38 +41,13 @@ class VideoRestorer:
         net: The network.
         network: Its options, as ``network_g`` of an option file.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
-        backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        tile: Side of the squares that a frame is cut into, in pixels, which changes the memory needed and, but for
-            networks like EDVR that look at no fixed distance, not the result; for 0 see :class:`TiledForward`.
-        size_multiple: What the frames' sides are padded to a multiple of, for networks that need it.
-        frames: How many there will be, roughly, by which ``auto`` judges whether compiling pays.
+        settings: ``backend``, ``precision``, ``tile``, ``size_multiple`` and ``frames``, as for :func:`build_restorer`.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        network: dict[str, Any],
-        device: str = 'auto',
-        backend: str = 'auto',
-        precision: str = 'auto',
-        tile: int = 0,
-        size_multiple: int = 1,
-        frames: int = 1,
-    ) -> None:
+    def __init__(self, net: nn.Module, network: dict[str, Any], device: str = 'auto', **settings: Any) -> None:
         self.device = _device(device)
-        self.num_in_ch = network_argument(network, 'num_in_ch', 3)
-        self.num_frame = network_argument(network, 'num_frame', 5)
-        last = network.get('center_frame_idx') == self.num_frame - 1  # as EDVR says it
-        self.causal = bool(network_argument(network, 'causal', last))
-        self.flow = bool(network_argument(network, 'flow', False))
-        net = net.eval().to(self.device)
-        # networks of ours pad frames themselves, but tiles have to begin where a frame may
-        size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
-        halo = receptive_radius(net, self.num_in_ch, self.num_frame, size_multiple)
-        forward = build_forward(net, self.device, backend, precision, frames)
-        forward = TiledForward(forward, halo, tile, size_multiple)
-        self.restorer = FrameRestorer(forward, self.num_in_ch, size_multiple, self.causal)
+        self.takes = NetworkInput.of(network)
+        self.restorer = build_restorer(net, network, self.device, **settings)
 
     @classmethod
     def from_weights(
@@ -105,7 +76,7 @@ class VideoRestorer:
             Each restored, of the same type.
         """
         for window in self._windows(frames):
-            blurry = window[-1 if self.causal else len(window) // 2].pixels
+            blurry = window[self.takes.restored].pixels
             restored = self.restorer.restore(
                 torch.stack([held.planes for held in window], dim=1), _planes(blurry).unsqueeze(0)
             )
@@ -113,20 +84,19 @@ class VideoRestorer:
 
     def _windows(self, frames: Iterable[np.ndarray]) -> Iterator[list[_Held]]:
         """Each frame is brought to the device once; aligned ones differ from window to window."""
-        if not self.flow:
+        if not self.takes.flow:
             shown = (Shown(self._hold(frame), thumbnail(_eight_bits(frame))) for frame in frames)
-            yield from windows(shown, self.num_frame, self.causal)
+            yield from windows(shown, self.takes.num_frame, self.takes.causal)
             return
-        reference, _ = reach_of(self.num_frame, self.causal)
         shown = (Shown(frame, thumbnail(_eight_bits(frame))) for frame in frames)
-        for window in windows(shown, self.num_frame, self.causal):
-            yield [self._hold(frame) for frame in align(window, reference)]
+        for window in windows(shown, self.takes.num_frame, self.takes.causal):
+            yield [self._hold(frame) for frame in align(window, self.takes.restored)]
 
     def _hold(self, frame: np.ndarray) -> _Held:
         # torch has hardly any operations for uint16
         wide = frame.astype(np.int32) if frame.dtype == np.uint16 else frame
         pixels = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device, non_blocking=True)
-        return _Held(to_network_colour(_planes(pixels).unsqueeze(0), self.num_in_ch), pixels)
+        return _Held(to_network_colour(_planes(pixels).unsqueeze(0), self.takes.channels), pixels)
 
 
 def _device(name: str) -> torch.device:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.forward.backends import build_forward
+from dblr_plugin.forward.network_input import NetworkInput
+from dblr_plugin.forward.tiles import TiledForward, receptive_radius
 from dblr_plugin.models.colour import replace_y, rgb_to_y
 
-__all__ = ['FrameRestorer', 'to_network_colour']
+__all__ = ['FrameRestorer', 'build_restorer', 'to_network_colour']
 
 
 def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
@@ -32,6 +37,38 @@ def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
             )
         return frames
     return rgb_to_y(frames) if num_in_ch == 1 else frames
+
+
+def build_restorer(
+    net: nn.Module,
+    network: Mapping[str, Any],
+    device: torch.device,
+    *,
+    backend: str = 'auto',
+    precision: str = 'auto',
+    tile: int = 0,
+    size_multiple: int = 1,
+    frames: int = 1,
+) -> FrameRestorer:
+    """A restorer that runs a copy of a network as fast as this device can.
+
+    Args:
+        net: The network; it is not changed.
+        network: Its options, as ``network_g`` of an option file.
+        device: Where it is to run.
+        backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        tile: Side of the squares that a frame is cut into, in pixels, which changes the memory needed and, but for
+            networks like EDVR that look at no fixed distance, not the result; for 0 see :class:`TiledForward`.
+        size_multiple: What the frames' sides are padded to a multiple of, for networks that need it.
+        frames: How many there will be, roughly, by which ``auto`` judges whether compiling pays.
+    """
+    takes = NetworkInput.of(network)
+    # networks of ours pad frames themselves, but tiles have to begin where a frame may
+    size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
+    halo = receptive_radius(net, takes.channels, takes.num_frame, size_multiple)
+    forward = TiledForward(build_forward(net, device, backend, precision, frames), halo, tile, size_multiple)
+    return FrameRestorer(forward, takes.channels, size_multiple, takes.causal)
 
 
 class FrameRestorer:

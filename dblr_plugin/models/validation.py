@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +17,13 @@ from tqdm import tqdm
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import Protocol, choose_protocols, summarise
 from dblr_plugin.metrics.psnr_ssim import SSIM_WINDOW, psnr, ssim
+from dblr_plugin.threads import Behind, ahead
 
 __all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
+
+
+# samples that are read ahead, and restored frames that wait to be scored: a 720p window takes 55 MB
+WAITING = 2
 
 
 class Interrupted(Exception):
@@ -92,6 +97,8 @@ def score_dataset(
 ) -> list[dict]:
     """Restores this process's share of a data set's frames and scores them; all processes get all figures.
 
+    Frames are read, restored and scored at the same time.
+
     Args:
         dataset: A ``VideoDeblurTestDataset``, or any with its sample keys.
         restore: ``(1, t, 3, h, w)`` RGB in [0, 1] to ``(1, 3, h, w)``.
@@ -109,26 +116,38 @@ def score_dataset(
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
-    rows = []
-    for index in tqdm(range(first, last), unit='frame', desc=_title(dataset), disable=not progress or rank > 0):
-        if interrupted():
-            break
-        sample = dataset[index]
+    rows: list[tuple[str, str, str, float]] = []
+
+    def score(sample: dict, restored: Tensor) -> None:
         # BasicSR's tensor2img up to its rounding, which is for the protocol to do
-        restored = tensor2img(restore(sample['lq'].unsqueeze(0)), out_type=np.float32) * 255
+        picture = tensor2img(restored, out_type=np.float32) * 255
         for keep in keepers:
-            keep(sample, restored.round().astype(np.uint8))
-        if 'gt' in sample:
-            truth = tensor2img(sample['gt'])
-            rows += [
-                (protocol.name, sample['folder'], metric, value)
-                for protocol in _scoring(sample, protocols)
-                for metric, value in protocol.score(restored, truth).items()
-            ]
+            keep(sample, picture.round().astype(np.uint8))
+        rows.extend(_figures(sample, picture, protocols))
+
+    samples = ahead((dataset[index] for index in range(first, last)), WAITING)
+    bar = tqdm(samples, _title(dataset), last - first, unit='frame', disable=not progress or rank > 0)
+    with Behind(score, WAITING) as score_behind:
+        for sample in bar:
+            if interrupted():
+                break
+            score_behind(sample, restore(sample['lq'].unsqueeze(0)))
     shares = _gathered((rows, interrupted()), world_size)
     if any(stopped for _, stopped in shares):
         raise Interrupted
     return summarise([row for share, _ in shares for row in share], protocols)
+
+
+def _figures(
+    sample: dict, restored: np.ndarray, protocols: Sequence[Protocol]
+) -> Iterator[tuple[str, str, str, float]]:
+    """Protocol, clip, metric and value of a frame that has ground truth."""
+    if 'gt' not in sample:
+        return
+    truth = tensor2img(sample['gt'])
+    for protocol in _scoring(sample, protocols):
+        for metric, value in protocol.score(restored, truth).items():
+            yield protocol.name, sample['folder'], metric, value
 
 
 def _title(dataset: Dataset) -> str:

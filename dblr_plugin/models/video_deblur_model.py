@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import random
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from basicsr.data import build_dataset
-from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger, imwrite
+from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
-from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.models.figure_record import FigureRecord
-from dblr_plugin.models.restorer import FrameRestorer, to_network_colour
+from dblr_plugin.models.restorer import to_network_colour
 from dblr_plugin.models.samples import SampleStrips
-from dblr_plugin.models.validation import Interrupted, protocols_of, score_dataset
+from dblr_plugin.models.validation import Interrupted
+from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.acceleration import autocast, prepare_network
 from dblr_plugin.training.optimizers import build_optimizer
@@ -35,13 +32,12 @@ from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.training.saving import CheckpointFolder, size_of
 from dblr_plugin.training.step import Outcome, Step
 from dblr_plugin.training.watches import DataWatch, SkipWatch
-from dblr_plugin.weights import load_weights
 
-__all__ = ['VideoDeblurModel', 'network_argument']
+__all__ = ['VideoDeblurModel']
 
 
 @MODEL_REGISTRY.register()
-class VideoDeblurModel(SRModel):
+class VideoDeblurModel(VideoTestModel):
     """Restores one frame of RGB windows; works for DBLRNet, DBN, EDVR and their like.
 
     A network with ``num_in_ch: 1`` is trained on Y and keeps the blurry frame's colour, one with 3 on RGB.
@@ -66,10 +62,8 @@ class VideoDeblurModel(SRModel):
     """
 
     def __init__(self, opt: dict) -> None:
-        self.num_in_ch = network_argument(opt['network_g'], 'num_in_ch', 3)
-        self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', (opt.get('val') or {}).get('metrics'))
         self.validated: dict[str, int] = {}  # data set -> iteration of its newest figures
-        super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
+        super().__init__(opt)
         # BasicSR's trainer warns of what this class does support
         get_root_logger().addFilter(lambda record: 'Multiple validation datasets' not in str(record.msg))
 
@@ -152,9 +146,9 @@ class VideoDeblurModel(SRModel):
         if self.is_train:
             self.data_watch.batch_arrived()
         self.keys = list(data.get('key', ()))
-        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.num_in_ch)
+        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.takes.channels)
         if 'gt' in data:
-            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.num_in_ch)
+            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.takes.channels)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration; ends the program, with a checkpoint, after a signal."""
@@ -253,14 +247,6 @@ class VideoDeblurModel(SRModel):
 
     # ------------------------------------------------------------------ checkpoints
 
-    def load_network(
-        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
-    ) -> None:
-        """Loads weights, whatever wrote them; raises DBLRError where they belong to another network."""
-        net = self.get_bare_model(net)
-        load_weights(net, load_path, strict, param_key)
-        get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
-
     def save(self, epoch: int, current_iter: int) -> None:
         """Saves networks and training state, as BasicSR's trainer asks: iteration -1 is the end of training.
 
@@ -349,64 +335,36 @@ class VideoDeblurModel(SRModel):
 
     # ------------------------------------------------------------------ validation
 
-    def restorer(self) -> FrameRestorer:
-        """The current network (EMA's where there is one) as a restorer of RGB windows, in evaluation mode."""
-        net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g)).eval()
-        self._share_buffers(net)
-        causal = network_argument(self.opt['network_g'], 'causal', False)
-        return FrameRestorer(net, self.num_in_ch, self.opt['val'].get('pad_multiple', 1), causal)
-
-    def _share_buffers(self, net: nn.Module) -> None:
-        """Gives all processes the first one's BatchNorm statistics, so that figures do not depend on who measured."""
-        if self.opt['dist']:
-            for buffer in net.buffers():
-                dist.broadcast(buffer, 0)
-
     def nondist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger, save_img: bool) -> None:
         """Restores and scores a data set, logs the figures and appends them to ``metrics.json``.
 
         BasicSR validates once more when training ends, with a counter that has run past the last iteration: the
         figures belong to ``total_iter``, and are not made again if they were made there.
         """
-        dataset = dataloader.dataset
         if not self.is_train:
-            self._score(dataset, current_iter, tb_logger, save_img)
+            super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
             return
+        dataset = dataloader.dataset
         current_iter = min(current_iter, int(self.opt['train']['total_iter']))
-        if self.validated.get(dataset.opt['name']) != current_iter:
-            self.validated[dataset.opt['name']] = current_iter
-            self._score(dataset, current_iter, tb_logger, save_img)
-            self.data_watch.pause()
-            self.train_mode()
-
-    dist_validation = nondist_validation
-
-    def _score(self, dataset: Dataset, current_iter: int | str, tb_logger, save_img: bool) -> None:
-        restore = self.restorer()
-        keepers = [lambda sample, image: self._save_image(dataset, sample, image, current_iter)] if save_img else []
-        if self.is_train:
-            keepers.append(self.strips.begin(dataset))
+        if self.validated.get(dataset.opt['name']) == current_iter:
+            return
+        self.validated[dataset.opt['name']] = current_iter
         try:
-            with self._uncompiled():
-                figures = score_dataset(
-                    dataset,
-                    lambda window: restore(window.to(self.device)),
-                    protocols_of(self.opt['val']),
-                    keepers,
-                    self.opt['val'].get('pbar', True),
-                    interrupted=lambda: self.is_train and interrupts.received() is not None,
-                )
+            self.score(
+                dataset,
+                current_iter,
+                tb_logger,
+                save_img,
+                keepers=[self.strips.begin(dataset)],
+                interrupted=lambda: interrupts.received() is not None,
+            )
         except Interrupted:
             self.stop()
-        if self.is_train:
-            self.strips.finish(current_iter, tb_logger)
-        if figures:
-            self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
+        self.strips.finish(current_iter, tb_logger)
+        self.data_watch.pause()
+        self.train_mode()
 
-    def _uncompiled(self) -> AbstractContextManager:
-        """A compiled network would be compiled again for each size of frame."""
-        compiled = self.is_train and self.opt['train'].get('compile', False)
-        return torch.compiler.set_stance('force_eager') if compiled else nullcontext()
+    dist_validation = nondist_validation
 
     def _validate_what_was_missed(self) -> None:
         """Makes the figures of the iteration resumed from, if they were due and the run ended before they were done."""
@@ -424,28 +382,3 @@ class VideoDeblurModel(SRModel):
         if self.opt['dist']:
             dist.broadcast_object_list(missing, 0)
         return missing[0]
-
-    def _save_image(self, dataset: Dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
-        frame = Path(sample['lq_path']).stem
-        suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
-        folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
-        imwrite(image, str(folder / f'{frame}_{suffix}.png'))
-
-    @property
-    def best_metric_results(self) -> dict[str, dict[str, dict]]:
-        """Data set, metric -> the best figure so far and its iteration; BasicSR's name for it."""
-        return self.record.best
-
-
-def network_argument(network: dict, name: str, missing: object) -> object:
-    """An argument of a network's class: as its options give it, else the class's default.
-
-    Args:
-        network: ``network_g`` or ``network_d`` of the options.
-        name: The argument, such as ``num_in_ch``.
-        missing: Returned for a class that has no such argument.
-    """
-    if name in network:
-        return network[name]
-    argument = inspect.signature(ARCH_REGISTRY.get(network['type'])).parameters.get(name)
-    return missing if argument is None else argument.default

@@ -9,9 +9,9 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.forward.network_input import NetworkInput, network_argument
 from dblr_plugin.metrics import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
-from dblr_plugin.models.video_deblur_model import network_argument
 from dblr_plugin.training.optimizers import build_optimizer
 
 __all__ = ['conflicts']
@@ -91,16 +91,16 @@ def _windows(opt: dict) -> Iterator[Conflict]:
 def _placement(opt: dict) -> Iterator[Conflict]:
     """Which frame of a window is restored: data sets and network must mean the same one."""
     network = opt['network_g']
-    last = network_argument(network, 'num_frame', 5) - 1
-    causal = bool(network_argument(network, 'causal', network.get('center_frame_idx') == last))
+    takes = NetworkInput.of(network)
+    last = takes.num_frame - 1
     for name, dataset in opt['datasets'].items():
         trail = f'datasets.{name}'
-        if bool(dataset.get('causal', False)) != causal:
+        if bool(dataset.get('causal', False)) != takes.causal:
             is_set = 'true' if dataset.get('causal') else 'false'
             yield f'{trail}.causal', f'is {is_set}, unlike network_g; set both alike (EDVR: center_frame_idx: {last})'
-        if causal and dataset.get('random_reverse'):
+        if takes.causal and dataset.get('random_reverse'):
             yield f'{trail}.random_reverse', 'would put another frame at the end of causal windows; set it to false'
-        if causal and dataset.get('padding', 'replicate') != 'replicate':
+        if takes.causal and dataset.get('padding', 'replicate') != 'replicate':
             yield f'{trail}.padding', f'is {dataset["padding"]}, and causal windows are padded by replicate; remove it'
 
 

@@ -143,6 +143,8 @@ class Val(TypedDict, total=False):
     suffix: str | None
     pbar: bool
     pad_multiple: Count  # frames are padded to multiples of it
+    backend: Literal['torch', 'compile', 'openvino', 'auto']
+    precision: Literal['fp32', 'bf16', 'fp16', 'auto']
     metrics: dict[str, Metric] | None
     protocol: str | list[str] | None
 

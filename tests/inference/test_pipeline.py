@@ -13,9 +13,10 @@ from basicsr.archs import build_network
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media import Picture
-from dblr_plugin.inference.pipeline import AHEAD, restore_media
+from dblr_plugin.inference.pipeline import restore_media
 from dblr_plugin.inference.video_restorer import VideoRestorer
 from dblr_plugin.inference.windows import NEIGHBOURS
+from dblr_plugin.threads import AHEAD
 
 SIZE = (16, 24)
 

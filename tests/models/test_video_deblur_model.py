@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.metrics import PROTOCOLS
+from dblr_plugin.models.restorer import FrameRestorer
 
 
 def parsed(options: dict, root) -> dict:
@@ -176,6 +178,34 @@ class TestValidation:
         assert entry['protocol'] == 'basicsr' and entry['iter'] == 3 and entry['dataset'] == 'V'
         assert {c: f['psnr'] for c, f in entry['clips'].items()} == {c: np.mean(v) for c, v in by_clip.items()}
         assert entry['mean']['psnr'] == np.mean([np.mean(v) for v in by_clip.values()])
+
+    @pytest.mark.parametrize(
+        ('backend', 'precision', 'tolerance'),
+        [('torch', 'fp32', 2e-3), ('torch', 'bf16', 0.2), ('openvino', 'fp32', 2e-3), ('auto', 'auto', 0.2)],
+    )
+    def test_quicker_ways_give_the_plain_networks_figures(self, train_options, tmp_path, backend, precision, tolerance):
+        if backend == 'openvino':
+            pytest.importorskip('openvino')
+        train_options['val'] |= {'backend': backend, 'precision': precision}
+        options = parsed(train_options, tmp_path)
+        model = build_model(options)
+        train(model, 30)
+        loader = val_loader(options)
+        model.nondist_validation(loader, 3, None, False)
+        assert all(module.training for module in model.net_g.modules())  # another network was folded
+        plain, by_clip = FrameRestorer(model.net_g.eval(), model.takes.channels), {}
+        for sample in loader:
+            images = [tensor2img(plain(sample['lq'])), tensor2img(sample['gt'])]
+            by_clip.setdefault(sample['folder'][0], []).append(calculate_psnr(*images, crop_border=0))
+        entry = json.loads((tmp_path / 'net/metrics.json').read_text())[0]
+        for clip, values in by_clip.items():
+            assert entry['clips'][clip]['psnr'] == pytest.approx(np.mean(values), abs=tolerance)
+
+    def test_a_backend_that_is_not_there_is_refused_before_training(self, train_options, tmp_path, monkeypatch):
+        train_options['val']['backend'] = 'openvino'
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+        with pytest.raises(DBLRError, match='val: backend openvino needs: pip install openvino'):
+            build_model(parsed(train_options, tmp_path))
 
     def test_sets_with_the_same_clips_stay_apart(self, train_options, tmp_path):
         second = {**train_options['datasets']['val'], 'name': 'W', 'padding': 'circle'}

@@ -30,7 +30,9 @@ def test_rate_falls_once_the_mean_loss_stops_falling():
 
 def test_negative_losses_have_plateaus_too():
     """PSNRLoss is negative; torch's relative threshold would take a mean that is a little worse for a new best."""
-    used = rates(PlateauLR(optimizer(), window=2, patience=2, threshold=0.01), [-20.0, -22.0, -30.0, -30.0] + [-29.9] * 8)
+    used = rates(
+        PlateauLR(optimizer(), window=2, patience=2, threshold=0.01), [-20.0, -22.0, -30.0, -30.0] + [-29.9] * 8
+    )
     assert used[:8] == [1e-4] * 8
     assert used[8] == pytest.approx(1e-5)
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import DeformConv2d
 
 from dblr_plugin.archs import FourierBurstAccumulation
-from dblr_plugin.inference.backends import Forward, is_out_of_memory
+from dblr_plugin.forward.backends import Forward, is_out_of_memory
 
 __all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'TiledForward', 'receptive_radius']
 

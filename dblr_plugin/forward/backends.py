@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.inference.folding import fold
+from dblr_plugin.forward.folding import fold
 from dblr_plugin.training.acceleration import autocast, prepare_network
 
 __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_out_of_memory', 'openvino_installed']

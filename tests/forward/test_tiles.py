@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dblr_plugin.archs import DBLRNet, MiddleFrame
-from dblr_plugin.inference.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, receptive_radius
+from dblr_plugin.forward.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, receptive_radius
 from dblr_plugin.models.restorer import FrameRestorer
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dblr_plugin.archs import DBLRNet, MiddleFrame
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
-from dblr_plugin.inference.folding import StackedConv, fold
+from dblr_plugin.forward.folding import StackedConv, fold
 
 WINDOW = torch.rand(1, 5, 1, 24, 20, generator=torch.Generator().manual_seed(0))
 

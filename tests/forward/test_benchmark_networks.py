@@ -11,9 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dblr_plugin.archs import DBN, DeepDeblur, FourierBurstAccumulation
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
-from dblr_plugin.inference.backends import build_forward, openvino_installed
-from dblr_plugin.inference.folding import fold
-from dblr_plugin.inference.tiles import INEXACT_RADIUS, receptive_radius
+from dblr_plugin.forward.backends import build_forward, openvino_installed
+from dblr_plugin.forward.folding import fold
+from dblr_plugin.forward.tiles import INEXACT_RADIUS, receptive_radius
 from dblr_plugin.inference.video_restorer import VideoRestorer
 from dblr_plugin.models.restorer import FrameRestorer
 

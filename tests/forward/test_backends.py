@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from dblr_plugin.archs import DBLRNet, MiddleFrame
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference import backends
-from dblr_plugin.inference.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
+from dblr_plugin.forward import backends
+from dblr_plugin.forward.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
 needs_openvino = pytest.mark.skipif(not openvino_installed(), reason='openvino is not installed')
@@ -139,7 +139,7 @@ def test_the_frame_keeps_its_bits_in_openvino():
 def test_openvino_reports_nothing_to_its_makers(tmp_path):
     code = (
         'import torch, dblr_plugin; from dblr_plugin.archs import MiddleFrame; '
-        'from dblr_plugin.inference.backends import build_forward; '
+        'from dblr_plugin.forward.backends import build_forward; '
         "build_forward(MiddleFrame(1), torch.device('cpu'), 'openvino', 'fp32')(torch.rand(1, 5, 1, 32, 32))"
     )
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'HOME': str(tmp_path)}, capture_output=True)

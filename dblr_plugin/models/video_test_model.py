@@ -1,0 +1,124 @@
+"""Testing of any video restoration network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger, imwrite
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.forward.backends import choose
+from dblr_plugin.forward.network_input import NetworkInput
+from dblr_plugin.models.figure_record import FigureRecord
+from dblr_plugin.models.restorer import FrameRestorer, build_restorer
+from dblr_plugin.models.validation import protocols_of, score_dataset
+from dblr_plugin.weights import load_weights
+
+__all__ = ['VideoTestModel']
+
+
+class VideoTestModel(SRModel):
+    """Restores and scores data sets, on any device, the work shared by all processes.
+
+    Beyond BasicSR's ``SRModel``, under ``val``:
+        protocol: Names of :mod:`dblr_plugin.metrics.protocols`, in place of ``metrics``.
+        pad_multiple: What frames are padded to a multiple of, for networks that need it.
+        backend: ``torch`` (the default), ``compile``, ``openvino`` or ``auto``, the quickest.
+        precision: ``fp32`` (the default), ``bf16``, ``fp16`` or ``auto``, the quickest. The shorter ones move figures
+            by some hundredths of a decibel.
+    """
+
+    def __init__(self, opt: dict) -> None:
+        self.takes = NetworkInput.of(opt['network_g'])
+        self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', (opt.get('val') or {}).get('metrics'))
+        super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
+        val = self.opt.get('val') or {}
+        self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
+        try:
+            choose(self.device, **self.runs_as)
+        except DBLRError as error:
+            raise DBLRError(f'val: {error}') from error
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
+    ) -> None:
+        """Loads weights, whatever wrote them; raises DBLRError where they belong to another network."""
+        net = self.get_bare_model(net)
+        load_weights(net, load_path, strict, param_key)
+        get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
+
+    def restorer(self, frames: int = 1) -> FrameRestorer:
+        """The current network (EMA's where there is one) as a restorer of RGB windows, in evaluation mode.
+
+        Args:
+            frames: How many it is to restore, roughly.
+        """
+        net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g))
+        self._share_buffers(net)
+        multiple = self.opt['val'].get('pad_multiple', 1)
+        return build_restorer(
+            net, self.opt['network_g'], self.device, size_multiple=multiple, frames=frames, **self.runs_as
+        )
+
+    def _share_buffers(self, net: nn.Module) -> None:
+        """Gives all processes the first one's BatchNorm statistics, so that figures do not depend on who measured."""
+        if self.opt['dist']:
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
+
+    def nondist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger, save_img: bool) -> None:
+        """Restores and scores a data set, logs the figures and appends them to ``metrics.json``."""
+        self.score(dataloader.dataset, current_iter, tb_logger, save_img)
+
+    dist_validation = nondist_validation
+
+    def score(
+        self,
+        dataset: Dataset,
+        current_iter: int | str,
+        tb_logger,
+        save_img: bool,
+        keepers: Sequence[Callable[[dict, np.ndarray], None]] = (),
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Restores and scores a data set, and records the figures.
+
+        Args:
+            dataset: As for :func:`score_dataset`, and so are ``keepers`` and ``interrupted``.
+            current_iter: Whose figures they are.
+            tb_logger: TensorBoard's writer, if there is one.
+            save_img: Whether restored frames are written.
+
+        Raises:
+            Interrupted: If ``interrupted`` said so.
+        """
+        restore = self.restorer(len(dataset))
+        savers = [lambda sample, image: self._save_image(dataset, sample, image, current_iter)] if save_img else []
+        figures = score_dataset(
+            dataset,
+            lambda window: restore(window.to(self.device)),
+            protocols_of(self.opt['val']),
+            [*savers, *keepers],
+            self.opt['val'].get('pbar', True),
+            interrupted,
+        )
+        if figures:
+            self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
+
+    def _save_image(self, dataset: Dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
+        frame = Path(sample['lq_path']).stem
+        suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
+        folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
+        imwrite(image, str(folder / f'{frame}_{suffix}.png'))
+
+    @property
+    def best_metric_results(self) -> dict[str, dict[str, dict]]:
+        """Data set, metric -> the best figure so far and its iteration; BasicSR's name for it."""
+        return self.record.best

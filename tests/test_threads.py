@@ -1,0 +1,59 @@
+import threading
+import time
+from itertools import islice
+
+import pytest
+
+from dblr_plugin.threads import Behind, ahead
+
+
+class TestAhead:
+    def test_items_come_in_order(self):
+        assert list(ahead(range(20), 3)) == list(range(20))
+        assert list(ahead([])) == []
+
+    def test_no_more_are_taken_than_may_wait(self):
+        taken = []
+        items = ahead((taken.append(i) or i for i in range(100)), 3)
+        for used in range(1, 20):
+            next(items)
+            time.sleep(0.002)
+            assert len(taken) <= used + 3
+        items.close()
+
+    def test_what_raises_there_is_raised_here_after_what_was_before(self):
+        def broken():
+            yield from range(3)
+            raise OSError('frame 3')
+
+        items = ahead(broken())
+        assert list(islice(items, 3)) == [0, 1, 2]
+        with pytest.raises(OSError, match='frame 3'):
+            next(items)
+
+
+class TestBehind:
+    def test_calls_are_made_in_order_elsewhere_and_are_done_at_the_end(self):
+        seen = []
+        with Behind(lambda *args: seen.append((threading.get_ident(), *args)), 2) as call:
+            for i in range(10):
+                call(i, 'x')
+        assert [rest for _, *rest in seen] == [[i, 'x'] for i in range(10)]
+        assert threading.get_ident() not in {thread for thread, *_ in seen}
+
+    def test_errors_are_raised_here(self):
+        def fail(i):
+            if i == 1:
+                raise OSError(f'call {i}')
+
+        with pytest.raises(OSError, match='call 1'), Behind(fail, 1) as call:
+            for i in range(10):
+                call(i)
+
+    def test_after_an_error_here_the_rest_is_still_done(self):
+        seen = []
+        with pytest.raises(KeyError, match='here'), Behind(lambda i: (time.sleep(0.01), seen.append(i))) as call:
+            for i in range(3):
+                call(i)
+            raise KeyError('here')
+        assert seen == [0, 1, 2]
