@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from dblr_plugin.version import __version__
 __all__ = ['train', 'train_command', 'trained', 'write_options']
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def trained(method: Method, folder: MethodFolder) -> dict | None:
@@ -112,7 +114,7 @@ def _run(command: list[str], method: Method, log_path: Path, append: bool) -> No
     with (
         open(log_path, 'a' if append else 'w', encoding='utf-8') as log,
         tqdm(total=total, desc=method.name, unit='iter', disable=None) as bar,
-        subprocess.Popen(command, env=environment, **output) as process,
+        subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent(), **output) as process,
         _signals_to(process) as received,
     ):
         for line in process.stdout:
@@ -127,6 +129,14 @@ def _run(command: list[str], method: Method, log_path: Path, append: bool) -> No
         raise SystemExit(128 + received[0])
     if code:
         raise DBLRError(f'training failed: {_last_words(lines, code)} ({log_path})')
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """What a child runs first to get SIGTERM once this process is gone, even by ``kill -9``; None but on Linux."""
+    if sys.platform != 'linux':
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which little is allowed
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

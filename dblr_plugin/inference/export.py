@@ -21,7 +21,7 @@ from torchvision.ops import deform_conv2d
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
 from dblr_plugin.forward.folding import fold
-from dblr_plugin.forward.network_input import network_argument
+from dblr_plugin.forward.network_input import NetworkInput
 from dblr_plugin.inference.network import LoadedNetwork
 from dblr_plugin.version import __version__
 from dblr_plugin.weights import save_atomically
@@ -98,16 +98,15 @@ def export_onnx(loaded: LoadedNetwork, path: Path) -> list[Difference]:
     Raises:
         DBLRError: ONNX has no such network, or it computes something else; no file is left.
     """
-    channels = network_argument(loaded.options, 'num_in_ch', 3)
-    num_frame = network_argument(loaded.options, 'num_frame', 5)
-    shape = (1, num_frame, channels)
+    takes = NetworkInput.of(loaded.options)
+    shape = (1, takes.num_frame, takes.channels)
     unit = loaded.pad_multiple
     least = math.ceil(32 / unit)
     sizes = [((least + rows) * unit, (least + columns) * unit) for rows, columns in ((2, 3), (0, 2), (5, 1))]
     window, *others = (_window(shape, *size) for size in sizes)
     program = _translate(loaded, window)
     with whole_file(path) as partial:
-        _write(program, _metadata(loaded, channels, num_frame), partial)
+        _write(program, _metadata(loaded, takes), partial)
         differences = [_compare(loaded.net, partial, other) for other in others]
         if not all(difference.largest <= TOLERANCE for difference in differences):
             listed = '; '.join(map(str, differences))
@@ -189,13 +188,12 @@ class _DeformableConv(nn.Module):
         )
 
 
-def _metadata(loaded: LoadedNetwork, channels: int, num_frame: int) -> dict[str, str]:
-    causal = network_argument(loaded.options, 'causal', False)
+def _metadata(loaded: LoadedNetwork, takes: NetworkInput) -> dict[str, str]:
     return {
         'network': json.dumps(loaded.options),
-        'num_frame': str(num_frame),
-        'restored_frame': str(num_frame - 1 if causal else num_frame // 2),
-        'channels': _CHANNELS[channels],
+        'num_frame': str(takes.num_frame),
+        'restored_frame': str(takes.restored),
+        'channels': _CHANNELS[takes.channels],
         'pad_multiple': str(loaded.pad_multiple),
         **({'trained_on': loaded.trained_on} if loaded.trained_on else {}),
     }

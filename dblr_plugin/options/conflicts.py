@@ -93,6 +93,8 @@ def _placement(opt: dict) -> Iterator[Conflict]:
     network = opt['network_g']
     takes = NetworkInput.of(network)
     last = takes.num_frame - 1
+    if network.get('center_frame_idx') not in (None, last // 2, last):
+        yield 'network_g.center_frame_idx', f'must be {last // 2} (the middle frame of a window) or {last} (the last)'
     for name, dataset in opt['datasets'].items():
         trail = f'datasets.{name}'
         if bool(dataset.get('causal', False)) != takes.causal:

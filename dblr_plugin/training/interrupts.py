@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -46,5 +47,6 @@ def _note(number: int, frame: FrameType | None) -> None:
     global _received
     if _received is None:
         _received = number
-        # not print or the logger: the signal may have come while they were writing
-        os.write(2, b'\ndblr: stopping after this iteration, once it is saved (Ctrl-\\ stops at once)\n')
+        # not print or the logger: the signal may have come while they were writing; and who started us may be gone
+        with contextlib.suppress(OSError):
+            os.write(2, b'\ndblr: stopping after this iteration, once it is saved (Ctrl-\\ stops at once)\n')

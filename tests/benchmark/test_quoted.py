@@ -4,10 +4,12 @@ from statistics import fmean
 
 import pytest
 
-from dblr_plugin.benchmark.quoted import UNSTATED, default_quotes, read_quotes
+from dblr_plugin.benchmark.quoted import UNSTATED, read_quotes
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.link import option_files
+from dblr_plugin.link import option_files, options_folder
 from dblr_plugin.metrics import PROTOCOLS
+
+SHIPPED = options_folder() / 'quoted_DVD.yml'
 
 GOOD = """\
 dataset: Mine
@@ -28,7 +30,7 @@ def path(tmp_path):
 
 @pytest.fixture(scope='module')
 def tables():
-    dataset, tables = read_quotes(default_quotes())
+    dataset, tables = read_quotes(SHIPPED)
     assert dataset == 'DVD'
     return {table.name: table for table in tables}
 
@@ -50,7 +52,7 @@ class TestShippedFile:
         assert not [f for table in tables.values() for f in table.figures if 'GAN' in f.method]
 
     def test_is_no_option_file(self):
-        assert default_quotes().is_file() and default_quotes() not in option_files()
+        assert SHIPPED not in option_files()
 
 
 def test_own_file(path):
@@ -70,14 +72,14 @@ def test_own_file(path):
     ('source: a paper', "source: ' '", ':4: tables.first.source is .* must be text that is not empty'),
     ('protocol: basicsr', 'protocol: ours', ":5: tables.first.protocol is the text 'ours', and must be text among"),
     ('    protocol: basicsr\n', '', ':3: tables.first lacks protocol'),
-    ('{psnr: 30}', '{psnr: 30, year: 3}', ":7: unknown key 'tables.first.figures.A.year'; known here: psnr, ssim"),
+    ('{psnr: 30}', '{psnr: 30, year: 3}', ":7: unknown key 'tables.first.figures.A.year'; known here: clips, psnr"),
     ('{psnr: 30}', '{ssim: 0.8}', ':7: tables.first.figures.A lacks psnr'),
     ('{psnr: 30}', "{psnr: '30'}", ':7: .*psnr is the text .*remove the quotes'),
     ('{psnr: 30}', '{psnr: .inf}', ':7: .*psnr is inf'),
     ('{psnr: 30}', '30', ':7: tables.first.figures.A must hold keys and values'),
     ('ssim: 0.9', 'ssim: 90', ':8: .*ssim is 90, and must be a number from -1 to 1'),
-    ('y: 32', 'y: -32', ':8: tables.first.figures.B.clips is'),
-    ('tables:', 'tables: 3\nother:', ':2: tables is 3, and must be keys and values'),
+    ('y: 32', 'y: -32', ':8: tables.first.figures.B.clips.y is -32, and must be a number of dB above 0'),
+    ('tables:', 'tables: 3\nother:', ':2: tables must hold keys and values'),
 ])  # fmt: skip
 def test_refusals(path, old, new, message):
     assert GOOD.count(old) == 1

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
-from processes import dblr
-from tiny_benchmark import ITERATIONS, Ran
+from processes import Run, dblr, write_options
+from tiny_benchmark import ITERATIONS, Ran, tiny_benchmark
 
 from dblr_plugin.benchmark.crops import choose_crops, window_errors, window_of
 from dblr_plugin.benchmark.training import _last_words
+from dblr_plugin.link import options_folder
 from dblr_plugin.metrics import evaluate
 from dblr_plugin.metrics.protocols import PROTOCOLS
 
@@ -37,6 +40,37 @@ def test_a_stopped_run_goes_on_within_the_training(ran: Ran) -> None:
     assert iterations == [ITERATIONS // 2, ITERATIONS]
     assert 'Blurry input: testing' in ran.outputs[0]
     assert 'Blurry input: testing' not in ran.outputs[1]
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent is gone')
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_killed_run_leaves_no_training_behind(footage: Path, tmp_path: Path, processes: int) -> None:
+    """``kill -9`` lets it hand nothing on."""
+    benchmark = tiny_benchmark(footage)
+    net = {'options': str(options_folder() / 'train_DBLRNet.yml'), 'set': benchmark['methods']['Net']['set']}
+    net['set'] |= {'train.total_iter': 10**6, 'val.val_freq': 10**6}
+    write_options(tmp_path / 'tiny.yml', benchmark | {'methods': {'Net': net}, 'quoted': None})
+    run = Run('benchmark', '-opt', 'tiny.yml', '--nproc', processes, cwd=tmp_path, GLOO_SOCKET_IFNAME='lo')
+    log = tmp_path / 'benchmarks/tiny/Net/train.log'
+    assert run.until(lambda: log.exists() and 'iter:       3' in log.read_text(), every=0.05), run.stderr
+    started = descendants(run.pid)
+    assert len(started) >= processes
+    run.kill()
+    deadline = time.monotonic() + 30
+    while any(is_running(pid) for pid in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that it has started, and those that they have."""
+    children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    return [number for child in map(int, children) for number in (child, *descendants(child))]
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f'/proc/{pid}/stat')
+    return stat.exists() and stat.read_text().rpartition(')')[2].split()[0] != 'Z'
 
 
 def test_a_failure_is_told_and_the_rest_is_done(ran: Ran) -> None:

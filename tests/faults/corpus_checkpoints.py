@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 from cases import Case, Desk
-from mutations import ANY_FILE, INSIDE_OF_CHECKPOINT, Damage, damage
+from mutations import ANY_FILE, INSIDE_OF_CHECKPOINT, OF_SAFETENSORS, Damage, damage
+
+from dblr_plugin.weights import save_atomically
 
 __all__ = ['checkpoints', 'skipped_states']
 
@@ -37,6 +39,12 @@ def checkpoints() -> Iterator[Case]:
     for number, content in enumerate(_CONTENTS):
         user = list(_USERS)[number % 2]
         yield Case(f'weights-{content.__name__}-{user}', partial(_other_weights, content, user), ('net.pth',))
+    for name, kind in OF_SAFETENSORS.items():
+        spoil = partial(_safetensors, intact_weights, kind)
+        yield Case(f'safetensors-{name}', spoil, ('net.safetensors: damaged', 'use another one'))
+    for content in (weight_missing, keys_renamed, weight_of_other_shape):
+        culprits = ('net.safetensors: not a checkpoint of this DBLRNet', 'network_g')
+        yield Case(f'safetensors-{content.__name__}', partial(_safetensors, content, None), culprits)
     for name, kind in _KINDS.items():
         yield Case(f'state-{name}', partial(_resumed, partial(_damage_state, kind)), ('1.state',))
     for change, culprit in _EXPERIMENTS:
@@ -65,6 +73,14 @@ def _other_weights(content: Callable[[dict], object], user: str, desk: Desk) -> 
     return _USERS[user](desk, path)
 
 
+def _safetensors(content: Callable[[dict], dict], kind: Damage | None, desk: Desk) -> list[object]:
+    path = desk.inputs / 'net.safetensors'
+    save_atomically(content(torch.load(desk.supplies['net'], weights_only=True)['params']), path)
+    if kind is not None:
+        damage(path, kind)
+    return _test(desk, path)
+
+
 def _resumed(change: Callable[[Path, Desk], None], desk: Desk) -> list[object]:
     folder = _experiment(change, desk)
     return desk.train(changes={'path.resume_state': str(folder / STATE), 'train.total_iter': 2})
@@ -88,6 +104,11 @@ def _damage_state(kind: Damage, folder: Path, desk: Desk) -> None:
 
 
 # ---------------------------------------------------------------------- files that are whole and the wrong ones
+
+
+def intact_weights(weights: dict) -> dict:
+    """The right network."""
+    return {'params': weights}
 
 
 def list_of_numbers(weights: dict) -> object:

@@ -19,6 +19,7 @@ __all__ = [
     'ENDS_OF_IMAGES',
     'INSIDE_OF_CHECKPOINT',
     'INSIDE_OF_PNG',
+    'OF_SAFETENSORS',
     'UNUSUAL_IMAGES',
     'Damage',
     'damage',
@@ -114,6 +115,18 @@ def block_overwritten(data: bytes, rng: Random) -> bytes:
     return data[:start] + rng.randbytes(4096) + data[start + 4096 :]
 
 
+def json_header_cut(data: bytes, rng: Random) -> bytes:
+    """An interrupted copy of a .safetensors file, which begins with the length of its header, and that as JSON."""
+    (length,) = struct.unpack_from('<Q', data)
+    return data[: 8 + rng.randrange(1, length)]
+
+
+def json_header_overwritten(data: bytes, rng: Random) -> bytes:
+    """A .safetensors file whose header is no JSON, though as long as it should be."""
+    (length,) = struct.unpack_from('<Q', data)
+    return data[:8] + b'x' * length + data[8 + length :]
+
+
 def _with_size(data: bytes, width: int, height: int) -> bytes:
     header = data[12:16] + struct.pack('>II', width, height) + data[24:29]
     return data[:12] + header + struct.pack('>I', zlib.crc32(header)) + data[33:]
@@ -181,5 +194,7 @@ ENDS_OF_IMAGES = ANY_FILE | _named(cut_late, size_of_zero, size_of_a_bomb, size_
 INSIDE_OF_PNG = _named(block_zeroed, byte_flipped, bytes_inserted, bytes_removed)
 #: certain to destroy a checkpoint, whose records stand apart
 INSIDE_OF_CHECKPOINT = _named(block_overwritten, bytes_inserted, bytes_removed)
+#: certain to destroy a .safetensors file that has a checksum, as ours have
+OF_SAFETENSORS = _named(json_header_cut, json_header_overwritten, byte_flipped, text_instead)
 #: rare and readable
 UNUSUAL_IMAGES = _named(grey_image, image_with_alpha, palette_image, cmyk_image, deep_image)

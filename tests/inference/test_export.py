@@ -130,16 +130,18 @@ class TestONNX:
             torch.testing.assert_close(run(tmp_path / 'net.onnx', window), trained(options)(window), atol=1e-5, rtol=0)
 
     def test_deformable_convolution_and_frames_that_are_multiples(self, tmp_path):
-        net = Aligned()
-        export_onnx(LoadedNetwork(net, {'type': 'EDVR'}, Path('ours.pth'), None, 4), tmp_path / 'net.onnx')
-        assert sides(onnx.load(tmp_path / 'net.onnx').graph.input[0]) == [1, 5, 3, '4*height', '4*width']
+        net, options = Aligned(), {'type': 'EDVR', 'center_frame_idx': 4}
+        export_onnx(LoadedNetwork(net, options, Path('ours.pth'), None, 4), tmp_path / 'net.onnx')
+        model = onnx.load(tmp_path / 'net.onnx')
+        assert sides(model.graph.input[0]) == [1, 5, 3, '4*height', '4*width']
+        assert {entry.key: entry.value for entry in model.metadata_props}['restored_frame'] == '4'
         window = torch.rand(1, 5, 3, 60, 44)
         with torch.no_grad():
             torch.testing.assert_close(run(tmp_path / 'net.onnx', window), net(window), atol=1e-5, rtol=0)
 
 
 class Aligned(nn.Module):
-    """EDVR's alignment in one layer; the whole network takes a minute to export."""
+    """A causal EDVR's alignment in one layer; the whole network takes a minute to export."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,8 +151,8 @@ class Aligned(nn.Module):
 
     def forward(self, x):
         assert x.shape[-2] % 4 == 0 and x.shape[-1] % 4 == 0
-        small = nn.functional.avg_pool2d(self.align(x[:, 1].contiguous(), x[:, 2].contiguous()), 4)
-        return x[:, 2] + nn.functional.interpolate(small, scale_factor=4, mode='bilinear')
+        small = nn.functional.avg_pool2d(self.align(x[:, 1].contiguous(), x[:, 4].contiguous()), 4)
+        return x[:, 4] + nn.functional.interpolate(small, scale_factor=4, mode='bilinear')
 
 
 def sides(value: onnx.ValueInfoProto) -> list[int | str]:

@@ -153,8 +153,9 @@ def _options(codec: Codec, quality: float | None, lossless: bool) -> dict[str, s
         if option in private:
             return options | {option: str(default if quality is None else quality)}
     if codec.name not in _BY_QUANTISER:
-        if quality is not None and not codec.lossless:
-            raise DBLRError(f'the encoder {codec.name} has no scale of quality; drop it, or take libx264')
+        if quality is not None:
+            why = 'has no scale of quality' if codec.lossy else 'is lossless'
+            raise DBLRError(f'the encoder {codec.name} {why}; drop --quality, or take --encoder libx264')
         return options
     quantiser = str(_QUANTISER if quality is None else max(1, round(quality)))
     return options | {'qmin': quantiser, 'qmax': quantiser}

@@ -172,7 +172,7 @@ def test_ten_bits_stay(tmp_path, encoder):
     frames = scene(3, deep=True)
     tags = {'colorspace': 9, 'color_range': LIMITED, 'color_primaries': 9, 'color_trc': 16}
     source = make(tmp_path / 'hdr.mkv', Made(frames=frames, pix_fmt='yuv420p10le', tags=tags, options={'crf': '0'}))
-    copy(source, tmp_path / 'out.mkv', encoder=encoder, quality=1)
+    copy(source, tmp_path / 'out.mkv', encoder=encoder, quality=None if encoder == 'ffv1' else 1)
     frame = decoded(tmp_path / 'out.mkv')[0]
     assert frame.format.name == 'yuv420p10le' and (frame.colorspace, frame.color_trc) == (9, 16)
     with open_source(source) as first, open_source(tmp_path / 'out.mkv') as second:
