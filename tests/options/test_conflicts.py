@@ -22,7 +22,7 @@ _CAUSAL = {
     ({'network_d.num_in_ch': 3}, 'network_d.num_in_ch', 'network_g restores 1 channels; set network_d alike'),
     ({'network_g': {'type': 'EDVR'}, 'network_d.num_in_ch': 3}, 'network_g', 'set hr_in: true'),
     ({'network_g': {'type': 'EDVR', 'hr_in': True, 'center_frame_idx': 1}, 'network_d.num_in_ch': 3},
-     'network_g.center_frame_idx', r'must be 2 \(the middle frame of a window\) or 4'),
+     'network_g.center_frame_idx', 'must be 2 (the middle frame of a window) or 4'),
     ({'network_g.groups': 3}, 'network_g', 'cannot be built: groups must divide 16'),
     ({'network_g.num_frame': 3}, 'datasets.train', 'num_frame is 5, but network_g takes windows of 3 frames'),
     ({'datasets.val.num_frame': 7}, 'datasets.val.num_frame', 'is 7, but network_g takes windows of 5'),
