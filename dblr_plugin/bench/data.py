@@ -1,41 +1,41 @@
 """How fast training and validation samples are read: BasicSR's ways and ours, on the same frames, in one run.
 
-All ways take turns in every round, so that whatever else the machine does strikes all of them. The first round warms
-up and is not counted. The figure of a way is the median over rounds of its mean time for a sample. Everything runs in
-one thread of one process and from the page cache: what is measured is work, not disks.
+All ways take turns, as :mod:`dblr_plugin.bench.rounds` has it; a round's figure is the mean time for a sample.
+Everything runs in one thread of one process and from the page cache: what is measured is work, not disks.
+
+The machine's limit is the speed at which memory is copied: a sample's bytes have to be written, at least. What decoding
+leaves of that is measured as a way of its own, the ceiling.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from basicsr.data.reds_dataset import REDSDataset
 from basicsr.data.video_test_dataset import VideoTestDataset
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from dblr_plugin.bench.conditions import single_threaded, without_messages
 from dblr_plugin.bench.frames import Sample, generate_sample, take_sample, write_png
+from dblr_plugin.bench.limits import METHOD as LIMITS
+from dblr_plugin.bench.limits import limit_figures, memory_limit
+from dblr_plugin.bench.rounds import Way, figures, run_rounds
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FrameStore
 from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 
-__all__ = ['METHOD', 'measure_generated', 'measure_own']
+__all__ = ['METHOD', 'basicsr_test_set', 'measure_generated', 'measure_own', 'own_test_set']
 
 CROP, WINDOW = 128, 5
-TURN = 0.2  # seconds a way runs in a round, or two samples where that takes longer
-MIN_ROUNDS = 3
+TURN = 0.2  # seconds that a way reads for in a round
 METHOD = {
     'crop': CROP,
     'window': WINDOW,
@@ -43,28 +43,11 @@ METHOD = {
     'cache': 'warm',
     'order': 'all ways in every round, the first round not counted',
     'figure': 'median over rounds of the mean milliseconds for a sample',
+    'share': "of a sample's time, what copying as many bytes takes",
+    'memory': LIMITS['memory'],
     'sample': f'{WINDOW} blurry frames and the sharp one, as float32 tensors',
 }
 TRAINING_BASELINE, WHOLE_BASELINE = 'basicsr_lmdb_png', 'basicsr_whole_png'
-
-
-@dataclass
-class Way:
-    """One way to read: what it is, how the next sample is made, and what its files take.
-
-    Attributes:
-        text: For people.
-        baseline: The way whose time is divided by this one's.
-        read: Makes one sample.
-        bytes: Its files', or None where it has none.
-        rounds: Milliseconds for a sample, in each round.
-    """
-
-    text: str
-    baseline: str
-    read: Callable[[], object]
-    bytes: int | None
-    rounds: list[float] = field(default_factory=list)
 
 
 def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
@@ -75,9 +58,9 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
         seconds: Time to measure for; at least three rounds are made, whatever they take.
 
     Returns:
-        One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, and ``ways``, which maps a name to
-        ``text``, ``baseline``, ``median_ms``, ``min_ms``, ``max_ms``, ``rounds_ms``, ``ratio``, ``bytes`` and
-        ``bytes_ratio`` (to the source's; None where a way has no files).
+        One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``: those of
+        :func:`dblr_plugin.bench.rounds.figures`, with ``share``, ``bytes`` and ``bytes_ratio`` (to the source's; None
+        where a way has no files), and ``limits`` of memory.
 
     Raises:
         DBLRError: The clips cannot be used, or the disk is full.
@@ -97,56 +80,29 @@ def measure_generated(seconds: float) -> list[dict]:
 
 
 def _measure(sample: Sample, folder: Path, seconds: float) -> dict:
-    with _single_threaded(), _without_messages():
-        ways = _ways(sample, folder)
-        _run_rounds(list(ways.values()), seconds)
-    source_bytes = sample.bytes()
+    with single_threaded():
+        with without_messages():
+            ways, sizes = _ways(sample, folder)
+        memory = {'memory': memory_limit(torch.device('cpu'))}
+        run_rounds([*ways.values(), *memory.values()], seconds, TURN)
+    source_bytes, found, limits = sample.bytes(), figures(ways), limit_figures(memory)
+    for name, way in found.items():
+        way['bytes'] = sizes[name]
+        way['bytes_ratio'] = None if sizes[name] is None else sizes[name] / source_bytes
+        written = sum(part.nbytes for part in ways[name].result.values() if isinstance(part, Tensor))
+        way['share'] = 2 * written / limits['memory']['speed'] / 1e6 / way['median_ms']
     return {
         'origin': sample.origin,
         'frames': sample.frames,
         'size': list(sample.size),
         'bytes': source_bytes,
-        'ways': {name: _figures(way, ways[way.baseline], source_bytes) for name, way in ways.items()},
+        'limits': limits,
+        'ways': found,
     }
 
 
-def _figures(way: Way, baseline: Way, source_bytes: int) -> dict:
-    median = statistics.median(way.rounds)
-    return {
-        'text': way.text,
-        'baseline': way.baseline,
-        'median_ms': median,
-        'min_ms': min(way.rounds),
-        'max_ms': max(way.rounds),
-        'rounds_ms': way.rounds,
-        'ratio': statistics.median(baseline.rounds) / median,
-        'bytes': way.bytes,
-        'bytes_ratio': None if way.bytes is None else way.bytes / source_bytes,
-    }
-
-
-def _run_rounds(ways: list[Way], seconds: float) -> None:
-    """Lets all ways take turns until the time is over; the first round is dropped."""
-    start, counted = time.perf_counter(), 0
-    while counted <= MIN_ROUNDS or time.perf_counter() - start < seconds:
-        for way in ways:
-            way.rounds.append(_turn(way.read))
-        counted += 1
-    for way in ways:
-        del way.rounds[0]
-
-
-def _turn(read: Callable[[], object]) -> float:
-    """Returns the mean milliseconds for a sample."""
-    start, samples = time.perf_counter(), 0
-    while samples < 2 or time.perf_counter() - start < TURN:
-        read()
-        samples += 1
-    return (time.perf_counter() - start) * 1000 / samples
-
-
-def _ways(sample: Sample, folder: Path) -> dict[str, Way]:
-    """Writes all forms of the sample into ``folder`` and returns the ways to read them."""
+def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Way], dict[str, int | None]]:
+    """Writes all forms of the sample into ``folder``; returns the ways to read them, and their files' bytes."""
     png = write_png(sample, folder / 'png')
     stores = {form: (folder / f'{form}_lq.lmdb', folder / f'{form}_gt.lmdb') for form in ('png', 'source', 'tiles')}
     for form, source, write in (
@@ -170,18 +126,18 @@ def _ways(sample: Sample, folder: Path) -> dict[str, Way]:
         'ram': ('ceiling: ours, decoded in memory', ram, None),
     }
     whole = {
-        WHOLE_BASELINE: ("whole frames: BasicSR's VideoTestDataset, PNG files", _basicsr_whole(png), png.bytes()),
-        'whole_png': ('whole frames: ours, the same files', _ours_whole((png.lq, png.gt)), png.bytes()),
-        'whole_tiles': ('whole frames: ours, tiles', _ours_whole(stores['tiles']), size['tiles']),
+        WHOLE_BASELINE: ("whole frames: BasicSR's VideoTestDataset, PNG files", basicsr_test_set(png), png.bytes()),
+        'whole_png': ('whole frames: ours, the same files', own_test_set((png.lq, png.gt)), png.bytes()),
+        'whole_tiles': ('whole frames: ours, tiles', own_test_set(stores['tiles']), size['tiles']),
     }
     # BasicSR's dataset draws another centre, from clips of 100 frames, unless the window fits around the one asked for
     centres = range(WINDOW // 2, sample.frames - WINDOW // 2)
-    basicsr_ways = {TRAINING_BASELINE, 'basicsr_folder_png'}
+    indices = {TRAINING_BASELINE: centres, 'basicsr_folder_png': centres}
     ways = {
-        name: Way(text, TRAINING_BASELINE, _shuffled(data, centres if name in basicsr_ways else range(len(data))), size)
-        for name, (text, data, size) in training.items()
-    }
-    return ways | {name: Way(text, WHOLE_BASELINE, _in_order(data), size) for name, (text, data, size) in whole.items()}
+        name: Way(text, _shuffled(data, indices.get(name, range(len(data)))), TRAINING_BASELINE)
+        for name, (text, data, _) in training.items()
+    } | {name: Way(text, _in_order(data), WHOLE_BASELINE) for name, (text, data, _) in whole.items()}
+    return ways, {name: size for name, (_, _, size) in (training | whole).items()}
 
 
 def _shuffled(data: Dataset, indices: range) -> Callable[[], object]:
@@ -233,11 +189,13 @@ def _basicsr(sample: Sample, databases: tuple[Path, Path] | None) -> REDSDataset
     return REDSDataset(options)
 
 
-def _ours_whole(roots: tuple[Path, Path]) -> VideoDeblurTestDataset:
-    return VideoDeblurTestDataset({**_roots(roots), 'num_frame': WINDOW, 'padding': 'replicate'})
+def own_test_set(roots: tuple[Path, Path]) -> VideoDeblurTestDataset:
+    """Ours on two folders of clips, or databases."""
+    return VideoDeblurTestDataset({**_roots(roots), 'name': 'bench', 'num_frame': WINDOW, 'padding': 'replicate'})
 
 
-def _basicsr_whole(sample: Sample) -> VideoTestDataset:
+def basicsr_test_set(sample: Sample) -> VideoTestDataset:
+    """BasicSR's on PNG files."""
     backend = {'type': 'disk'}
     # it knows data sets by their names alone, and this is one of a plain folder
     options = {'name': 'vid4', 'cache_data': False, 'io_backend': backend, 'num_frame': WINDOW, 'padding': 'replicate'}
@@ -253,25 +211,3 @@ class _DecodedStore:
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool) -> np.ndarray:
         return self._frames[clip, frame][top : top + size, left : left + size]
-
-
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
-
-
-@contextlib.contextmanager
-def _without_messages() -> Iterator[None]:
-    """Keeps BasicSR's log lines out of the table."""
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

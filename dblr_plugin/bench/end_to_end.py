@@ -56,10 +56,10 @@ def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: floa
         _encode(source, window.shape[-2:], map(_bytes, itertools.islice(to_and_fro, FRAMES)))
         loop = partial(_plain_loop, net, source, Path(folder) / 'loop.mp4')
         ways = {
-            LOOP: Way('decodes, restores (eager fp32) and encodes one after the other', LOOP, loop),
-            DBLR: Way('as the command', LOOP, lambda: latencies.extend(_dblr(restorer, source))),
+            LOOP: Way('plain loop: decodes, restores (eager fp32) and encodes one after the other', loop, LOOP),
+            DBLR: Way('dblr deblur', lambda: latencies.extend(_dblr(restorer, source)), LOOP),
         }
-        run_rounds(ways, seconds)
+        run_rounds([*ways.values()], seconds)
     found = figures(ways)
     half, most = (1000 * np.percentile(latencies[FRAMES:], (50, 95))).tolist()
     found[DBLR]['latency_ms'] = {'median': half, 'percentile_95': most}

@@ -61,20 +61,28 @@ def take_sample(root_lq: Path, root_gt: Path, folder: Path) -> Sample:
     return Sample(folder / 'lq', folder / 'gt', f"clip '{clip.name}' of {root_lq}", len(chosen), clip.size)
 
 
-def generate_sample(folder: Path, suffix: str) -> Sample:
-    """Writes a generated clip into ``folder``, as .jpg (quality 95) or as .png."""
+def generate_sample(folder: Path, suffix: str, count: int | None = None, size: tuple[int, int] | None = None) -> Sample:
+    """Writes a generated clip into ``folder``.
+
+    Args:
+        folder: Made where it is missing.
+        suffix: ``.jpg`` (quality 95) or ``.png``.
+        count: How many frames; 24 unless given.
+        size: Width and height that are cut out of the middle; whole frames of 1280x720 unless given.
+    """
+    count, size = count or FRAMES, size or SIZE
     origin, frames = _footage()
     recent: list[np.ndarray] = []
     number = 0
     for frame in frames:
-        recent = [*recent, frame][-EXPOSURE:]
+        recent = [*recent, _middle(frame, size)][-EXPOSURE:]
         if len(recent) == EXPOSURE:
             _write(folder / 'gt/000' / f'{number:08d}{suffix}', recent[EXPOSURE // 2])
             _write(folder / 'lq/000' / f'{number:08d}{suffix}', np.mean(recent, axis=0).round().astype(np.uint8))
             number += 1
-        if number == FRAMES:
+        if number == count:
             break
-    return Sample(folder / 'lq', folder / 'gt', f'{origin}, {suffix[1:]}', number, SIZE[::-1])
+    return Sample(folder / 'lq', folder / 'gt', f'{origin}, {suffix[1:]}', number, size[::-1])
 
 
 def write_png(sample: Sample, folder: Path) -> Sample:
@@ -90,6 +98,12 @@ def _write(path: Path, frame: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), frame, QUALITY[path.suffix]):
         raise DBLRError(f'{path} could not be written; make room there, or set TMPDIR to another disk')
+
+
+def _middle(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    width, height = size
+    top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+    return frame[top : top + height, left : left + width]
 
 
 def _footage() -> tuple[str, Iterator[np.ndarray]]:

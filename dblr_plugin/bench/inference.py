@@ -1,21 +1,15 @@
 """How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
 
-All steps take turns in every round, as in :mod:`dblr_plugin.bench.data`; the first round warms up (and compiles)
-and is not counted. So that a time is comparable with what the machine can do, matrix products take turns with them.
-Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last layer of
-DBLRNet is fitted to the frame.
+All steps of all networks take turns, as :mod:`dblr_plugin.bench.rounds` has it, and so does what the machine can do at
+most. Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last
+layer of DBLRNet is fitted to the frame.
 """
 
 from __future__ import annotations
 
 import copy
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,11 +17,15 @@ from basicsr.archs import build_network
 from basicsr.archs.edvr_arch import EDVR
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.bench.end_to_end import DBLR, measure_video
 from dblr_plugin.bench.frames import generate_sample
+from dblr_plugin.bench.limits import METHOD as LIMITS
+from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.bench.peak import METHOD as MEMORY
+from dblr_plugin.bench.peak import peak_memory
+from dblr_plugin.bench.rounds import Way, figures, run_rounds
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
@@ -39,8 +37,6 @@ __all__ = ['METHOD', 'measure', 'own_window', 'generated_window']
 
 WINDOW = 5
 MULTIPLE = 16  # EDVR's
-MIN_ROUNDS = 3
-MATRIX = 2048
 RIDGE = 0.1  # of the mean diagonal
 DEVICE = torch.device('cpu')
 PAPER, EDVR_M, DBN = 'DBLRNet (the paper)', 'EDVR-M', 'DBN'
@@ -52,30 +48,11 @@ METHOD = {
     'figure': 'median over rounds of the milliseconds for a frame',
     'decibels': 'PSNR, peak 1, of the output against that of eager fp32',
     'operations': 'of convolutions and matrix products, two for a multiplication with addition',
-    'matrix product': f'{MATRIX}x{MATRIX}, median over rounds; Winograd convolutions can pass its speed',
-    'memory': "growth of a fresh process's peak by its first frame, compiling included",
+    'peak': MEMORY,
     'video': 'file to file, with a causal DBLRNet; compiling not counted',
     'latency': 'of dblr deblur on that video, for a frame, from decoded to restored',
+    **LIMITS,
 }
-
-
-@dataclass
-class Step:
-    """One way to run a network.
-
-    Attributes:
-        forward: Runs it.
-        precision: That its operations have.
-        first: Milliseconds of the first call, which compiles.
-        output: What that returned.
-        rounds: Milliseconds for a frame, in each round.
-    """
-
-    forward: Forward
-    precision: str
-    first: float = 0.0
-    output: Tensor | None = None
-    rounds: list[float] = field(default_factory=list)
 
 
 def own_window(folder: Path, size: tuple[int, int]) -> tuple[str, Tensor]:
@@ -105,7 +82,7 @@ def generated_window(size: tuple[int, int]) -> tuple[str, Tensor]:
         DBLRError: They are smaller than 16x16.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
-        sample = generate_sample(Path(folder), '.png')
+        sample = generate_sample(Path(folder), '.png', WINDOW)
         return sample.origin, _window(sorted(sample.lq.glob('*/*')), size)
 
 
@@ -133,48 +110,39 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
         full: Also compiles EDVR, and fp32, which takes minutes and brings nothing on the machines it was measured on.
 
     Returns:
-        ``size`` (h, w), ``threads``, ``auto`` (what would be chosen), ``matrix_gflops`` (of each precision),
-        ``networks``, which maps a name to ``gflop`` (for a frame) and ``steps``, and ``video``: see
-        :func:`measure_video`. The steps map a name to ``median_ms``, ``min_ms``, ``max_ms``, ``rounds_ms``,
-        ``first_ms``, ``ratio``, ``decibels`` (None for equality), ``gflops``, ``share`` (of the matrix product's speed)
-        and ``peak_bytes`` (None where the system does not tell); the video's ways have ``gflops`` and ``share`` too.
+        ``size`` (h, w), ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps a name to
+        ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
+        :func:`dblr_plugin.bench.rounds.figures` with ``gflops`` and ``share``; those of the networks also have
+        ``decibels`` (None for equality) and ``peak_bytes`` (None where the system does not tell).
     """
     video = measure_video(_paper, window, seconds / 2)  # first, while nothing else has threads and memory
-    nets = {name: _build(name) for name in _CHANNELS}
-    _fitted(nets[PAPER], window)
-    steps = {
-        name: {step: Step(_forward(net, step), step.split()[1]) for step in _step_names(name == PAPER or full, full)}
-        for name, net in nets.items()
-    }
-    matrices = {precision: Step(_matrix_product(dtype), precision) for precision, dtype in _DTYPES.items()}
-    inputs = {name: to_network_colour(window, _CHANNELS[name]).contiguous() for name in nets}
-    turns = [(step, inputs[name]) for name, network_steps in steps.items() for step in network_steps.values()]
-    _run_rounds([*turns, *((step, window) for step in matrices.values())], seconds)
-    speeds = {precision: 2 * MATRIX**3 / statistics.median(m.rounds) / 1e6 for precision, m in matrices.items()}
+    inputs = {name: to_network_colour(window, channels).contiguous() for name, channels in _CHANNELS.items()}
+    ways = {name: _ways(name, window, inputs[name], full) for name in inputs}
+    limiting = limit_ways(DEVICE)
+    run_rounds([way for some in (*ways.values(), limiting) for way in some.values()], seconds)
+    limits = limit_figures(limiting)
     networks = {}
-    for name, network_steps in steps.items():
-        operations = _operations(nets[name], inputs[name])
-        figures = {
-            step_name: _figures(step, network_steps[BASELINE], operations, speeds)
-            | {'peak_bytes': _peak_in_process(name, step_name, tuple(inputs[name].shape))}
-            for step_name, step in network_steps.items()
-        }
-        networks[name] = {'gflop': operations / 1e9, 'steps': figures}
+    for name, steps in ways.items():
+        gflop, found = _operations(_build(name), inputs[name]) / 1e9, figures(steps)
+        for step, way in found.items():
+            way |= share_of(gflop, way['median_ms'], limits, step.split()[1])
+            way['decibels'] = _decibels(steps[step].result, steps[BASELINE].result)
+            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape), DEVICE)
+        networks[name] = {'gflop': gflop, 'ways': found}
     backend, precision = choose(DEVICE, 'auto', 'auto', frames=1000)
     for name, way in video['ways'].items():
-        way['gflops'] = networks[PAPER]['gflop'] * video['frames'] / way['median_ms'] * 1000
-        way['share'] = way['gflops'] / speeds[precision if name == DBLR else 'fp32']
+        gflop = networks[PAPER]['gflop'] * video['frames']
+        way |= share_of(gflop, way['median_ms'], limits, precision if name == DBLR else 'fp32')
     return {
         'size': list(window.shape[-2:]),
         'threads': torch.get_num_threads(),
         'auto': f'{backend} {precision}',
-        'matrix_gflops': speeds,
+        'limits': limits,
         'networks': networks,
         'video': video,
     }
 
 
-_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 _CHANNELS = {PAPER: 1, EDVR_M: 3, DBN: 3}
 
 
@@ -220,6 +188,15 @@ def _fitted(net: DBLRNet, window: Tensor) -> DBLRNet:
     return net
 
 
+def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str, Way]:
+    """All steps of a network on its input, which is made of the window."""
+    net = _build(name)
+    if name == PAPER:
+        _fitted(net, window)
+    steps = _step_names(name == PAPER or full, full)
+    return {step: Way(step, partial(_forward(net, step), net_input), BASELINE) for step in steps}
+
+
 def _step_names(compiles: bool, full: bool) -> list[str]:
     """All steps that this machine has, the plain one first."""
     names = [BASELINE, 'folded fp32', 'torch fp32', 'torch bf16']
@@ -234,26 +211,6 @@ def _forward(net: nn.Module, step: str) -> Forward:
     return build_forward(net, DEVICE, backend, precision)
 
 
-def _matrix_product(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    matrix = torch.ones(MATRIX, MATRIX, dtype=dtype)
-    return lambda window: matrix @ matrix
-
-
-def _run_rounds(turns: list[tuple[Step, Tensor]], seconds: float) -> None:
-    """Lets all steps take turns until the time is over."""
-    for step, window in tqdm(turns, desc='preparing', leave=False, disable=None):
-        start = time.perf_counter()
-        step.output = step.forward(window)
-        step.first = (time.perf_counter() - start) * 1000
-    start, done = time.perf_counter(), 0
-    while done < MIN_ROUNDS or time.perf_counter() - start < seconds:
-        done += 1
-        for step, window in tqdm(turns, desc=f'round {done}', leave=False, disable=None):
-            before = time.perf_counter()
-            step.forward(window)
-            step.rounds.append((time.perf_counter() - before) * 1000)
-
-
 def _operations(net: nn.Module, window: Tensor) -> int:
     """Counted on a small piece, for it has the same share in every pixel."""
     piece = window[..., :64, :64]
@@ -262,42 +219,11 @@ def _operations(net: nn.Module, window: Tensor) -> int:
     return counter.get_total_flops() * window[0, 0, 0].numel() // piece[0, 0, 0].numel()
 
 
-def _figures(step: Step, baseline: Step, operations: int, speeds: dict[str, float]) -> dict:
-    median = statistics.median(step.rounds)
-    error = (step.output - baseline.output).double().square().mean()
-    gflops = operations / median / 1e6
-    return {
-        'median_ms': median,
-        'min_ms': min(step.rounds),
-        'max_ms': max(step.rounds),
-        'rounds_ms': step.rounds,
-        'first_ms': step.first,
-        'ratio': statistics.median(baseline.rounds) / median,
-        'decibels': -10 * torch.log10(error).item() if error else None,
-        'gflops': gflops,
-        'share': gflops / speeds[step.precision],
-    }
+def _decibels(output: Tensor, baseline: Tensor) -> float | None:
+    error = (output - baseline).double().square().mean()
+    return -10 * torch.log10(error).item() if error else None
 
 
-def _peak_in_process(network: str, step: str, shape: tuple[int, ...]) -> int | None:
-    """The growth of a fresh process's peak memory by a step's first frame."""
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-        return pool.submit(_peak, network, step, shape, torch.get_num_threads()).result()
-
-
-def _peak(network: str, step: str, shape: tuple[int, ...], threads: int) -> int | None:
-    torch.set_num_threads(threads)
-    forward = _forward(_build(network), step)
-    window = torch.rand(shape)
-    before = _high_water()
-    forward(window)
-    return None if before is None else _high_water() - before
-
-
-def _high_water() -> int | None:
-    """The most bytes that this process has held; getrusage would count those of the process it was forked from."""
-    try:
-        lines = Path('/proc/self/status').read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM')), None)
+def _frame_maker(network: str, step: str, shape: torch.Size) -> partial[Tensor]:
+    """Builds what restores a frame of noise."""
+    return partial(_forward(_build(network), step), torch.rand(shape))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
 
+from dblr_plugin.bench.conditions import single_threaded
 from dblr_plugin.bench.frames import generate_sample
 from dblr_plugin.bench.rounds import Way, figures, run_rounds
 from dblr_plugin.metrics.psnr_ssim import psnr, ssim
@@ -41,24 +42,20 @@ def measure(seconds: float) -> dict:
         for name, theirs, ours in (('psnr', calculate_psnr, psnr), ('ssim', calculate_ssim, ssim)):
             text, baseline = f'{name.upper()}, {colour.upper()}', f'basicsr_{name}_{colour}'
             settings = {'crop_border': 0, 'test_y_channel': luma}
-            ways[baseline] = Way(f'{text}: BasicSR', baseline, partial(theirs, *images, **settings))
-            ways[f'{name}_{colour}'] = Way(f'{text}: ours', baseline, partial(ours, *images, **settings))
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        run_rounds(ways, seconds)
-    finally:
-        cv2.setNumThreads(threads)
+            ways[baseline] = Way(f'{text}: BasicSR', partial(theirs, *images, **settings), baseline)
+            ways[f'{name}_{colour}'] = Way(f'{text}: ours', partial(ours, *images, **settings), baseline)
+    with single_threaded():
+        run_rounds([*ways.values()], seconds)
     measured = figures(ways)
-    values = {name: float(way.run()) for name, way in ways.items()}
     for name, way in measured.items():
-        way |= {'value': values[name], 'difference': values[name] - values[way['baseline']]}
+        value = float(ways[name].result)
+        way |= {'value': value, 'difference': value - float(ways[way['baseline']].result)}
     return {'origin': origin, 'size': list(images[0].shape[:2]), 'ways': measured}
 
 
 def _frames() -> tuple[str, tuple[np.ndarray, np.ndarray]]:
     """Where the frames come from, and a blurry and a sharp one, BGR."""
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
-        sample = generate_sample(Path(folder), '.png')
+        sample = generate_sample(Path(folder), '.png', count=1)
         blurry, sharp = (cv2.imread(str(min(root.glob('*/*')))) for root in (sample.lq, sample.gt))
         return sample.origin, (blurry, sharp)

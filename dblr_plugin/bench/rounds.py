@@ -1,17 +1,22 @@
 """Ways to do the same work, timed in turns.
 
 All ways take turns in every round, so that whatever else the machine does strikes all of them. The first round warms
-up and is not counted. The figure of a way is the median over rounds.
+up (and compiles) and is not counted. The figure of a way is the median over rounds.
 """
 
 from __future__ import annotations
 
-import statistics
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ['MIN_ROUNDS', 'Way', 'figures', 'run_rounds']
+import numpy as np
+import torch
+from tqdm import tqdm
+
+__all__ = ['MIN_ROUNDS', 'Way', 'figures', 'run_rounds', 'spread', 'waited_for']
 
 MIN_ROUNDS = 3
 
@@ -22,42 +27,79 @@ class Way:
 
     Attributes:
         text: What it is, for people.
-        baseline: The name of the way whose time is divided by this one's.
-        run: Does it once.
-        rounds: Milliseconds of each round.
+        run: Does it once, and waits for its device.
+        baseline: The name of the way whose time is divided by this one's; None where there is none.
+        result: What the last run of the first round returned.
+        first: Milliseconds of the first round.
+        rounds: Those of each further round.
     """
 
     text: str
-    baseline: str
-    run: Callable[[], object]
+    run: Callable[[], Any]
+    baseline: str | None = None
+    result: Any = None
+    first: float = 0.0
     rounds: list[float] = field(default_factory=list)
 
 
-def run_rounds(ways: dict[str, Way], seconds: float) -> None:
-    """Lets all ways take turns until the time is over, and at least three rounds."""
-    start, counted = time.perf_counter(), -1
-    while counted < MIN_ROUNDS or time.perf_counter() - start < seconds:
-        for way in ways.values():
-            before = time.perf_counter()
-            way.run()
-            way.rounds.append((time.perf_counter() - before) * 1000)
-        counted += 1
-    for way in ways.values():
-        del way.rounds[0]
+def run_rounds(ways: Sequence[Way], seconds: float, turn: float = 0) -> None:
+    """Lets all ways take turns until the time is over, and at least three rounds after the first.
+
+    Args:
+        ways: Those to measure; their ``result``, ``first`` and ``rounds`` are filled in.
+        seconds: Time to measure for.
+        turn: Seconds that a way goes on for in a round, whose figure is the mean; once for 0.
+    """
+    start = time.perf_counter()
+    for number in itertools.count():
+        for way in tqdm(ways, f'round {number}', leave=False, disable=None):
+            result, milliseconds = _turn(way.run, turn)
+            if number:
+                way.rounds.append(milliseconds)
+            else:
+                way.result, way.first = result, milliseconds
+        if number >= MIN_ROUNDS and time.perf_counter() - start >= seconds:
+            return
 
 
-def figures(ways: dict[str, Way]) -> dict[str, dict]:
-    """Each way's ``text``, ``baseline``, ``median_ms``, ``min_ms``, ``max_ms``, ``rounds_ms`` and ``ratio``."""
-    medians = {name: statistics.median(way.rounds) for name, way in ways.items()}
+def _turn(run: Callable[[], Any], seconds: float) -> tuple[Any, float]:
+    """What the last run returned, and the mean of their milliseconds."""
+    start = time.perf_counter()
+    for count in itertools.count(1):
+        result = run()
+        elapsed = time.perf_counter() - start
+        if elapsed >= seconds:
+            return result, elapsed * 1000 / count
+
+
+def waited_for(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+    """The same, but it returns only when the device has done it."""
+
+    def waiting() -> Any:
+        result = run()
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        return result
+
+    return waiting
+
+
+def spread(way: Way) -> dict[str, Any]:
+    """A way's ``median_ms``, ``quartiles_ms`` (two), ``min_ms``, ``max_ms``, ``rounds_ms`` and ``first_ms``."""
+    least, lower, median, upper, most = np.percentile(way.rounds, (0, 25, 50, 75, 100)).tolist()
     return {
-        name: {
-            'text': way.text,
-            'baseline': way.baseline,
-            'median_ms': medians[name],
-            'min_ms': min(way.rounds),
-            'max_ms': max(way.rounds),
-            'rounds_ms': way.rounds,
-            'ratio': medians[way.baseline] / medians[name],
-        }
-        for name, way in ways.items()
+        'median_ms': median,
+        'quartiles_ms': [lower, upper],
+        'min_ms': least,
+        'max_ms': most,
+        'rounds_ms': way.rounds,
+        'first_ms': way.first,
     }
+
+
+def figures(ways: dict[str, Way]) -> dict[str, dict[str, Any]]:
+    """Each way's ``text``, ``baseline``, ``ratio`` (its baseline's median to its own), and :func:`spread`."""
+    found = {name: {'text': way.text, 'baseline': way.baseline} | spread(way) for name, way in ways.items()}
+    for way in found.values():
+        way['ratio'] = found[way['baseline']]['median_ms'] / way['median_ms']
+    return found

@@ -1,6 +1,7 @@
 """How long a training step takes: BasicSR's models in plain float32 and ours, on the same networks, in one run.
 
-The plain networks are those of the paper with ``nn.Conv3d``; steps are whole calls of ``optimize_parameters``.
+The plain networks are those of the paper with ``nn.Conv3d``; steps are whole calls of ``optimize_parameters``. All
+models take turns, and what the machine can do at most.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.models import build_model
 from basicsr.models.base_model import BaseModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
-from dblr_plugin.bench.rounds import Way, figures, run_rounds
+from dblr_plugin.bench.conditions import without_messages
+from dblr_plugin.bench.limits import METHOD as LIMITS
+from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.bench.models import build_bench_model
+from dblr_plugin.bench.rounds import Way, figures, run_rounds, waited_for
 
 __all__ = ['METHOD', 'measure']
 
@@ -30,8 +34,10 @@ METHOD = {
     'order': 'all ways in every round, the first round not counted',
     'figure': 'median over rounds of the milliseconds for a step',
     'operations': 'of convolutions and matrix products of the networks in a plain step, two for a multiply-add',
+    **LIMITS,
 }
 
+_MODELS = (('DBLRNet', 'SRModel', 'VideoDeblurModel'), ('DBLRGAN', 'SRGANModel', 'DBLRGANModel'))
 # what `train` of our option files is given, for each way
 _OURS: dict[str, dict[str, Any]] = {
     'fp32': {},
@@ -52,32 +58,49 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
         full: Also compiles, which takes minutes at first.
 
     Returns:
-        ``device``, ``threads``, ``batch`` (b, t, h, w) and ``models``, which maps a name to ``gflop`` (of a step) and
-        ``ways``: those of :func:`dblr_plugin.bench.rounds.figures`, with ``gflops``.
+        ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (of a
+        step) and ``ways``: those of :func:`dblr_plugin.bench.rounds.figures`, with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    # windows of Y for all: BasicSR's models have no colour
     data = {'lq': torch.rand(batch, WINDOW, 1, crop, crop), 'gt': torch.rand(batch, 1, crop, crop)}
-    models = {}
+    limiting, models = limit_ways(device), {}
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
-        for name, stock, own in (('DBLRNet', 'SRModel', 'VideoDeblurModel'), ('DBLRGAN', 'SRGANModel', 'DBLRGANModel')):
-            plain = _plain(_model(stock, folder, num_feat, {}))
-            # windows of Y for both: theirs has no colour
-            ways = {'basicsr': Way(f"BasicSR's {stock}, fp32", 'basicsr', _step(plain, data))}
-            for text, train in (_OURS | (_COMPILED if full else {})).items():
-                ways[text] = Way(f'{own}, {text}', 'basicsr', _step(_model(own, folder, num_feat, train), data))
-            with FlopCounterMode(display=False) as counter:
-                ways['basicsr'].run()
-            run_rounds(ways, seconds / 2)
-            measured, operations = figures(ways), counter.get_total_flops() / 1e9
-            for way in measured.values():
-                way['gflops'] = 1000 * operations / way['median_ms']
-            models[name] = {'gflop': operations, 'ways': measured}
+        with without_messages():
+            for name, stock, own in _MODELS:
+                build = functools.partial(_model, folder=Path(folder), num_feat=num_feat)
+                ways = {'basicsr': (f"BasicSR's {stock}, fp32", _plain(build(stock)))}
+                for text, train in (_OURS | (_COMPILED if full else {})).items():
+                    ways[text] = f'{own}, {text}', build(own, train=train)
+                models[name] = {
+                    way: Way(text, waited_for(_step(model, data), device), 'basicsr')
+                    for way, (text, model) in ways.items()
+                }
+        gflop = {name: _operations(ways['basicsr']) / 1e9 for name, ways in models.items()}
+        run_rounds([way for ways in (*models.values(), limiting) for way in ways.values()], seconds)
+    limits = limit_figures(limiting)
+    measured = {name: {'gflop': gflop[name], 'ways': figures(ways)} for name, ways in models.items()}
+    for model in measured.values():
+        for name, way in model['ways'].items():
+            way |= share_of(model['gflop'], way['median_ms'], limits, _precision(name))
     return {
-        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+        'device': torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
         'threads': torch.get_num_threads(),
         'batch': [batch, WINDOW, crop, crop],
-        'models': models,
+        'limits': limits,
+        'models': measured,
     }
+
+
+def _precision(way: str) -> str:
+    return 'bf16' if way.startswith('bf16') else 'fp32'
+
+
+def _operations(way: Way) -> int:
+    with FlopCounterMode(display=False) as counter:
+        way.run()
+    return counter.get_total_flops()
 
 
 def _step(model: BaseModel, data: dict[str, Tensor]) -> Callable[[], None]:
@@ -93,24 +116,18 @@ def _plain(model: BaseModel) -> BaseModel:
     return model
 
 
-def _model(kind: str, folder: str, num_feat: int, train: dict[str, Any]) -> BaseModel:
-    """A model as BasicSR's trainer builds it."""
+def _model(kind: str, folder: Path, num_feat: int, train: dict[str, Any] | None = None) -> BaseModel:
     optimizer = {'type': 'Adam', 'lr': 1e-4}
-    paths = {key: str(Path(folder, key)) for key in ('models', 'training_states', 'visualization', 'log')}
-    for path in paths.values():
-        Path(path).mkdir(exist_ok=True)
-    return build_model({
-        'name': kind, 'model_type': kind, 'scale': 1, 'manual_seed': 0, 'is_train': True,
-        'num_gpu': min(torch.cuda.device_count(), 1), 'dist': False, 'rank': 0, 'world_size': 1,
-        'datasets': {'train': {'name': 'noise'}},
-        'network_g': {'type': 'DBLRNet', 'num_feat': num_feat},
-        'network_d': {'type': 'DBLRDiscriminator', 'num_feat': num_feat},
-        'path': paths,
-        'train': {
+    return build_bench_model(
+        kind,
+        folder,
+        datasets={'train': {'name': 'noise'}},
+        network_g={'type': 'DBLRNet', 'num_feat': num_feat},
+        network_d={'type': 'DBLRDiscriminator', 'num_feat': num_feat},
+        train={
             'optim_g': dict(optimizer), 'optim_d': dict(optimizer), 'total_iter': 1_000_000,
             'scheduler': {'type': 'MultiStepLR', 'milestones': [500_000]},
             'pixel_opt': {'type': 'MSELoss'}, 'gan_opt': {'type': 'MinimaxGANLoss', 'loss_weight': 2e-4},
-            **train,
+            **(train or {}),
         },
-        'logger': {},
-    })  # fmt: skip
+    )  # fmt: skip
