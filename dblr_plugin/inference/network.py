@@ -59,14 +59,17 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     weights = shipped_weights() if weights is None else Path(weights)
     content = read_checkpoint(weights)
     if option_file is None:
-        options, pad_multiple = _network_of(content, weights), content.get('pad_multiple', 1)
+        options, pad_multiple = _network_of(content, weights), _pad_multiple_of(content, weights)
     else:
         file = _read_options(option_file)
         options, pad_multiple = file['network_g'], (file.get('val') or {}).get('pad_multiple', 1)
     try:
         net = build_network(options).eval()
     except (KeyError, TypeError, ValueError) as error:
-        raise DBLRError(f'{option_file or weights}: its network cannot be built ({error}): {options}') from error
+        raise DBLRError(
+            f'{option_file or weights}: its network cannot be built ({error}): {options}; name the option '
+            'file that it was trained with (-opt)'
+        ) from error
     load_weights(net, weights, param_key='params_ema')
     return LoadedNetwork(net, options, weights, content.get('trained_on'), pad_multiple)
 
@@ -78,6 +81,13 @@ def _network_of(content: dict, weights: Path) -> dict[str, Any]:
     if any(str(key).removeprefix('module.').startswith('L_in.') for key in bare):
         return dict(_SIMDEBLUR)
     raise DBLRError(f'{weights}: does not say of which network it is; name the option file it was trained with (-opt)')
+
+
+def _pad_multiple_of(content: dict, weights: Path) -> int:
+    multiple = content.get('pad_multiple', 1)
+    if not isinstance(multiple, int) or multiple < 1:
+        raise DBLRError(f'{weights}: pad_multiple is {multiple!r}, not a number from 1; name its option file (-opt)')
+    return multiple
 
 
 def _read_options(path: str | Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.network import load_network
 from dblr_plugin.weights import save_atomically
 
@@ -31,3 +32,11 @@ def test_an_option_file_has_the_last_word(tmp_path):
     )
     loaded = load_network(tmp_path / 'net.safetensors', tmp_path / 'net.yml')
     assert loaded.options['causal'] and loaded.pad_multiple == 2
+
+
+@pytest.mark.parametrize('multiple', [0, -4, '4'])
+def test_a_pad_multiple_that_is_none(tmp_path, multiple):
+    content = {'params': build_network(NETWORK).state_dict(), 'network': NETWORK, 'pad_multiple': multiple}
+    save_atomically(content, tmp_path / 'net.pth')
+    with pytest.raises(DBLRError, match=r'net\.pth: pad_multiple is .* name its option file'):
+        load_network(tmp_path / 'net.pth')
