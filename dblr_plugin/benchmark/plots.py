@@ -25,6 +25,10 @@ __all__ = ['Pictured', 'draw_crops', 'draw_figures', 'validations']
 #: PSNR), ``macs``, ``ms`` (for a frame, None if not timed), ``curve`` (iterations and PSNR, for those trained).
 Pictured = Mapping
 
+# crops beside each other: more would be too small on a page; and the whole frame's width in crops
+_CROPS_ACROSS = 6
+_WHOLE_FRAME = 1.6
+
 
 def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: Path) -> dict[str, str]:
     """Draws all pictures that there are figures for.
@@ -193,7 +197,7 @@ def draw_crops(
     frames: Sequence[str],
     folder: Path,
 ) -> None:
-    """Draws the page of crops: a row for each, the whole frame and where it is at the left, then every method.
+    """Draws the page of crops: for each the whole frame and where it is at the left, then every method.
 
     Args:
         crops: What to show.
@@ -204,10 +208,17 @@ def draw_crops(
     """
     names = list(pictures[0])
     h, w = window_of(*pictures[0][names[0]].shape[:2])
+    lines, columns = _crop_grid(len(names))
     cell = 1.75, 1.75 * h / w
-    lines = max(wrapped(name, 18).count('\n') + 1 for name in names)
-    size = (cell[0] * (len(names) + 1.6), (cell[1] + 0.35) * len(crops) + 0.2 * lines)
+    title = 0.2 * max(wrapped(name, 18).count('\n') + 1 for name in names)
+    size = cell[0] * (columns + _WHOLE_FRAME), (cell[1] + 0.35 + title) * lines * len(crops)
     draw(folder, 'crops', size, partial(_paint_crops, crops, pictures, numbers, frames))
+
+
+def _crop_grid(number: int) -> tuple[int, int]:
+    """Lines and columns for so many crops, filled evenly."""
+    lines = -(-number // _CROPS_ACROSS)
+    return lines, -(-number // lines)
 
 
 def _paint_crops(
@@ -219,22 +230,24 @@ def _paint_crops(
     theme: Theme,
 ) -> None:
     names = list(pictures[0])
-    rows = figure.subplots(len(crops), len(names) + 1, squeeze=False, width_ratios=[1.6] + [1] * len(names))
-    for axes, crop, frame, shown in zip(rows, crops, frames, pictures, strict=True):
-        truth = shown[names[-1]]
+    lines, columns = _crop_grid(len(names))
+    grid = figure.add_gridspec(len(crops) * lines, columns + 1, width_ratios=[_WHOLE_FRAME] + [1] * columns)
+    for number, (crop, frame, shown) in enumerate(zip(crops, frames, pictures, strict=True)):
+        first, truth = number * lines, shown[names[-1]]
         h, w = window_of(*truth.shape[:2])
-        _show(axes[0], truth)
-        _outline(axes[0], crop, (h, w))
-        axes[0].set_xlabel(wrapped(f'{crop.clip}, frame {frame}', 34), fontsize=8)
+        ax = figure.add_subplot(grid[first : first + lines, 0])
+        _show(ax, truth)
+        _outline(ax, crop, (h, w))
+        ax.set_xlabel(wrapped(f'{crop.clip}, frame {frame}', 34), fontsize=8)
         cut = (slice(crop.top, crop.top + h), slice(crop.left, crop.left + w))
-        for ax, name in zip(axes[1:], names, strict=True):
+        for place, name in enumerate(names):
+            ax = figure.add_subplot(grid[first + place // columns, 1 + place % columns])
             _show(ax, shown[name][cut])
+            colour = Look.of(numbers[name], theme).colour if name in numbers else theme.text
+            ax.set_title(wrapped(name, 18), loc='center', fontsize=9, color=colour)
             if name != names[-1]:
                 error = np.square(shown[name][cut].astype(float) - truth[cut]).mean()
                 ax.set_xlabel('equal' if error == 0 else f'{10 * math.log10(255**2 / error):.2f} dB', fontsize=8)
-    for ax, name in zip(rows[0][1:], names, strict=True):
-        colour = Look.of(numbers[name], theme).colour if name in numbers else theme.text
-        ax.set_title(wrapped(name, 18), loc='center', fontsize=9, color=colour)
 
 
 def _show(ax: Axes, picture: np.ndarray) -> None:
