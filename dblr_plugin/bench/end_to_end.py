@@ -35,26 +35,27 @@ LOOP, DBLR = 'plain loop', 'dblr deblur'
 _QUALITY = {'crf': '17'}  # VideoSink's
 
 
-def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: float) -> dict:
+def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: float, device: torch.device) -> dict:
     """Measures both, in turns, on an H.264 video of eight frames.
 
     Args:
         build: Makes the network, of one channel; called with ``causal=True``.
         window: The video's frames, RGB ``(1, t, 3, h, w)`` in [0, 1] with even h and w; they are shown to and fro.
         seconds: Time to measure for; at least three rounds are made, whatever they take.
+        device: Where networks run.
 
     Returns:
         ``frames`` and ``ways``, as :func:`dblr_plugin.bench.rounds.figures` for the whole video, of which
         ``dblr deblur`` has ``latency_ms``: median and 95th percentile of a frame's time from decoded to restored.
     """
-    net = build(causal=True).eval()
-    restorer = VideoRestorer(net, {'type': type(net).__name__, 'causal': True}, device='cpu', frames=1000)
+    net = build(causal=True).eval().to(device)
+    restorer = VideoRestorer(net, {'type': type(net).__name__, 'causal': True}, device=str(device), frames=1000)
     latencies: list[float] = []
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         source = Path(folder) / 'source.mp4'
         to_and_fro = itertools.cycle([*window[0], *reversed(window[0, 1:-1])])
         _encode(source, window.shape[-2:], map(_bytes, itertools.islice(to_and_fro, FRAMES)))
-        loop = partial(_plain_loop, net, source, Path(folder) / 'loop.mp4')
+        loop = partial(_plain_loop, net, device, source, Path(folder) / 'loop.mp4')
         ways = {
             LOOP: Way('plain loop: decodes, restores (eager fp32) and encodes one after the other', loop, LOOP),
             DBLR: Way('dblr deblur', lambda: latencies.extend(_dblr(restorer, source)), LOOP),
@@ -72,11 +73,11 @@ def _dblr(restorer: VideoRestorer, path: Path) -> Iterable[float]:
 
 
 @torch.no_grad()
-def _plain_loop(net: nn.Module, source: Path, target: Path) -> None:
+def _plain_loop(net: nn.Module, device: torch.device, source: Path, target: Path) -> None:
     def restored() -> Iterator[np.ndarray]:
         held: deque[Tensor] = deque(maxlen=net.num_frame)
         for frame in container.decode(video=0):
-            rgb = unit_range([frame.to_ndarray(format='rgb24').transpose(2, 0, 1).copy()])
+            rgb = unit_range([frame.to_ndarray(format='rgb24').transpose(2, 0, 1).copy()]).to(device)
             held.extend([rgb_to_y(rgb)] * (1 if held else net.num_frame))
             yield _bytes(replace_y(rgb, net(torch.stack([*held], dim=1)))[0])
 
@@ -97,4 +98,4 @@ def _encode(path: Path, size: tuple[int, int], pictures: Iterable[np.ndarray]) -
 
 def _bytes(planes: Tensor) -> np.ndarray:
     """RGB ``(3, h, w)`` in [0, 1] as uint8 ``(h, w, 3)``."""
-    return planes.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    return planes.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()

@@ -23,9 +23,10 @@ from dblr_plugin.bench.end_to_end import DBLR, measure_video
 from dblr_plugin.bench.frames import generate_sample
 from dblr_plugin.bench.limits import METHOD as LIMITS
 from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.bench.machine import best_device, describe_device
 from dblr_plugin.bench.peak import METHOD as MEMORY
 from dblr_plugin.bench.peak import peak_memory
-from dblr_plugin.bench.rounds import Way, figures, run_rounds
+from dblr_plugin.bench.rounds import Way, figures, run_rounds, waited_for
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
@@ -38,7 +39,6 @@ __all__ = ['METHOD', 'measure', 'own_window', 'generated_window']
 WINDOW = 5
 MULTIPLE = 16  # EDVR's
 RIDGE = 0.1  # of the mean diagonal
-DEVICE = torch.device('cpu')
 PAPER, EDVR_M, DBN = 'DBLRNet (the paper)', 'EDVR-M', 'DBN'
 BASELINE = 'eager fp32'
 METHOD = {
@@ -110,15 +110,16 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
         full: Also compiles EDVR, and fp32, which takes minutes and brings nothing on the machines it was measured on.
 
     Returns:
-        ``size`` (h, w), ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps a name to
-        ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
+        ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
+        a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
         :func:`dblr_plugin.bench.rounds.figures` with ``gflops`` and ``share``; those of the networks also have
         ``decibels`` (None for equality) and ``peak_bytes`` (None where the system does not tell).
     """
-    video = measure_video(_paper, window, seconds / 2)  # first, while nothing else has threads and memory
+    device = best_device()
+    video = measure_video(_paper, window, seconds / 2, device)  # first, while nothing else has threads and memory
     inputs = {name: to_network_colour(window, channels).contiguous() for name, channels in _CHANNELS.items()}
-    ways = {name: _ways(name, window, inputs[name], full) for name in inputs}
-    limiting = limit_ways(DEVICE)
+    ways = {name: _ways(name, window, inputs[name].to(device), full) for name in inputs}
+    limiting = limit_ways(device)
     run_rounds([way for some in (*ways.values(), limiting) for way in some.values()], seconds)
     limits = limit_figures(limiting)
     networks = {}
@@ -127,14 +128,15 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
         for step, way in found.items():
             way |= share_of(gflop, way['median_ms'], limits, step.split()[1])
             way['decibels'] = _decibels(steps[step].result, steps[BASELINE].result)
-            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape), DEVICE)
+            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape, device), device)
         networks[name] = {'gflop': gflop, 'ways': found}
-    backend, precision = choose(DEVICE, 'auto', 'auto', frames=1000)
+    backend, precision = choose(device, 'auto', 'auto', frames=1000)
     for name, way in video['ways'].items():
         gflop = networks[PAPER]['gflop'] * video['frames']
         way |= share_of(gflop, way['median_ms'], limits, precision if name == DBLR else 'fp32')
     return {
         'size': list(window.shape[-2:]),
+        'device': describe_device(device),
         'threads': torch.get_num_threads(),
         'auto': f'{backend} {precision}',
         'limits': limits,
@@ -193,22 +195,27 @@ def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str,
     net = _build(name)
     if name == PAPER:
         _fitted(net, window)
-    steps = _step_names(name == PAPER or full, full)
-    return {step: Way(step, partial(_forward(net, step), net_input), BASELINE) for step in steps}
+    device = net_input.device
+    return {
+        step: Way(step, waited_for(partial(_forward(net, step, device), net_input), device), BASELINE)
+        for step in _step_names(device, name == PAPER or full, full)
+    }
 
 
-def _step_names(compiles: bool, full: bool) -> list[str]:
+def _step_names(device: torch.device, compiles: bool, full: bool) -> list[str]:
     """All steps that this machine has, the plain one first."""
     names = [BASELINE, 'folded fp32', 'torch fp32', 'torch bf16']
     names += ['compile fp32'] * full + ['compile bf16'] * compiles
+    if device.type == 'cuda':
+        return [*names, 'torch fp16']
     return names + ['openvino fp32', 'openvino bf16'] * openvino_installed()
 
 
-def _forward(net: nn.Module, step: str) -> Forward:
+def _forward(net: nn.Module, step: str, device: torch.device) -> Forward:
     backend, precision = step.split()
     if backend in ('eager', 'folded'):
-        return torch.no_grad()(fold(net) if backend == 'folded' else copy.deepcopy(net))
-    return build_forward(net, DEVICE, backend, precision)
+        return torch.no_grad()((fold(net) if backend == 'folded' else copy.deepcopy(net)).to(device))
+    return build_forward(net, device, backend, precision)
 
 
 def _operations(net: nn.Module, window: Tensor) -> int:
@@ -224,6 +231,6 @@ def _decibels(output: Tensor, baseline: Tensor) -> float | None:
     return -10 * torch.log10(error).item() if error else None
 
 
-def _frame_maker(network: str, step: str, shape: torch.Size) -> partial[Tensor]:
+def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.device) -> partial[Tensor]:
     """Builds what restores a frame of noise."""
-    return partial(_forward(_build(network), step), torch.rand(shape))
+    return partial(_forward(_build(network), step, device), torch.rand(shape, device=device))

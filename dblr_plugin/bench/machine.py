@@ -8,7 +8,19 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ['describe_commit', 'describe_machine', 'describe_versions']
+import torch
+
+__all__ = ['best_device', 'describe_commit', 'describe_device', 'describe_machine', 'describe_versions']
+
+
+def best_device() -> torch.device:
+    """The first GPU if there is one, else the CPU: where networks are measured."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def describe_device(device: torch.device) -> str:
+    """A GPU's name, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
 
 
 def describe_machine() -> dict[str, str | int]:

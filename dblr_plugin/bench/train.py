@@ -22,6 +22,7 @@ from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.bench.conditions import without_messages
 from dblr_plugin.bench.limits import METHOD as LIMITS
 from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.bench.machine import best_device, describe_device
 from dblr_plugin.bench.models import build_bench_model
 from dblr_plugin.bench.rounds import Way, figures, run_rounds, waited_for
 
@@ -62,7 +63,7 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
         step) and ``ways``: those of :func:`dblr_plugin.bench.rounds.figures`, with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    device = best_device()
     # windows of Y for all: BasicSR's models have no colour
     data = {'lq': torch.rand(batch, WINDOW, 1, crop, crop), 'gt': torch.rand(batch, 1, crop, crop)}
     limiting, models = limit_ways(device), {}
@@ -85,7 +86,7 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
         for name, way in model['ways'].items():
             way |= share_of(model['gflop'], way['median_ms'], limits, _precision(name))
     return {
-        'device': torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
+        'device': describe_device(device),
         'threads': torch.get_num_threads(),
         'batch': [batch, WINDOW, crop, crop],
         'limits': limits,

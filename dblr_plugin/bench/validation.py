@@ -26,6 +26,7 @@ from dblr_plugin.bench.data import basicsr_test_set, own_test_set
 from dblr_plugin.bench.frames import generate_sample
 from dblr_plugin.bench.limits import METHOD as LIMITS
 from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.bench.machine import describe_device
 from dblr_plugin.bench.models import build_bench_model
 from dblr_plugin.bench.rounds import Way, figures, run_rounds
 from dblr_plugin.forward.backends import choose
@@ -96,7 +97,7 @@ def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5,
         'origin': sample.origin,
         'frames': frames,
         'size': list(sample.size),
-        'device': torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
+        'device': describe_device(device),
         'threads': torch.get_num_threads(),
         'gflop': gflop,
         'limits': limits,

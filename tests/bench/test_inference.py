@@ -43,7 +43,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(inference, 'peak_memory', lambda make, device: len(pickle.dumps(make)))
     # the backends have their own tests; several of OpenVINO's networks, freed in a process that has had loader
     # workers, crash it (2026.4), which the command has none of
-    monkeypatch.setattr(inference, '_step_names', lambda compiles, full: STEPS)
+    monkeypatch.setattr(inference, '_step_names', lambda device, compiles, full: STEPS)
     monkeypatch.setattr(end_to_end, 'VideoRestorer', partial(VideoRestorer, backend='torch'))
 
 
@@ -94,7 +94,7 @@ def test_both_ways_restore_the_same_video(tmp_path):
     nn.init.normal_(net.reconstruction[-1].weight, std=0.02)
     video = tmp_path / 'source.mp4'
     end_to_end._encode(video, (64, 96), [cv2.resize(picture(20, 24, 1 + i), (96, 64)) for i in range(6)])
-    end_to_end._plain_loop(net, video, tmp_path / 'loop.mp4')
+    end_to_end._plain_loop(net, torch.device('cpu'), video, tmp_path / 'loop.mp4')
     restorer = VideoRestorer(net, {'type': 'DBLRNet', 'causal': True}, device='cpu', backend='torch')
     assert len(end_to_end._dblr(restorer, video)) == 6
     found = []
