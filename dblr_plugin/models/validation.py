@@ -103,7 +103,7 @@ def score_dataset(
         dataset: A ``VideoDeblurTestDataset``, or any with its sample keys.
         restore: ``(1, t, 3, h, w)`` RGB in [0, 1] to ``(1, 3, h, w)``.
         protocols: What to score by.
-        keepers: Called with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
+        keepers: Called, in a thread of their own, with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
         progress: Whether to show a progress bar on the first process.
         interrupted: Asked before each frame whether to give up.
 
