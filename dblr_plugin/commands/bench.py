@@ -107,7 +107,7 @@ def _measure_inference(args: argparse.Namespace) -> dict:
     size = (1280, 720) if args.full else args.size
     origin, window = inference.own_window(args.input, size) if args.input else inference.generated_window(size)
     figures = inference.measure(window, args.seconds, args.full)
-    print(f'\n{origin}: {_shown(figures["size"])}, {figures["threads"]} threads; auto is {figures["auto"]}')
+    print(f'\n{origin}: {_shown(figures["size"])}, {_place(figures)}; auto is {figures["auto"]}')
     _print_limits(figures['limits'])
     for name, network in figures['networks'].items():
         print(f'\n{name}, {network["gflop"]:.0f} GFLOP a frame')
@@ -123,7 +123,7 @@ def _measure_inference(args: argparse.Namespace) -> dict:
 def _measure_training(args: argparse.Namespace) -> dict:
     figures = train.measure(args.seconds, full=args.full)
     batch = 'x'.join(map(str, figures['batch']))
-    print(f'\nbatches of {batch}, {figures["threads"]} threads')
+    print(f'\nbatches of {batch}, {_place(figures)}')
     _print_limits(figures['limits'])
     for name, model in figures['models'].items():
         print(f'\n{name}, {model["gflop"]:.0f} GFLOP a step')
@@ -133,7 +133,7 @@ def _measure_training(args: argparse.Namespace) -> dict:
 
 def _measure_validation(args: argparse.Namespace) -> dict:
     figures = validation.measure(args.seconds, (1280, 720) if args.full else (320, 176))
-    clip = f'{figures["frames"]} frames of {_shown(figures["size"])}, {figures["threads"]} threads'
+    clip = f'{figures["frames"]} frames of {_shown(figures["size"])}, {_place(figures)}'
     print(f'\n{figures["origin"]}: {clip}, {figures["gflop"]:.0f} GFLOP')
     _print_limits(figures['limits'])
     differences = {'PSNR': _difference('psnr'), 'SSIM': _difference('ssim')}
@@ -162,6 +162,10 @@ def _print_ways(ways: dict[str, dict], unit: str, columns: dict[str, _Column], p
 
 def _print_limits(limits: dict[str, dict]) -> None:
     print('limits: ' + ', '.join(f'{name} {limit["speed"]:.0f} {limit["unit"]}' for name, limit in limits.items()))
+
+
+def _place(figures: dict) -> str:
+    return f'{figures["device"]}, {figures["threads"]} threads'
 
 
 def _shown(size: list[int]) -> str:

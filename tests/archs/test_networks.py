@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
+from networks import build_trained
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dblr_plugin.archs import DBN, DBLRNet, DeepDeblur, FourierBurstAccumulation, MiddleFrame
 from dblr_plugin.training.acceleration import autocast, prepare_network
@@ -37,14 +37,7 @@ each = pytest.mark.parametrize('name', NETWORKS)
 
 
 def build(name: str) -> nn.Module:
-    """The network, its BatchNorm with statistics as after training."""
-    torch.manual_seed(0)
-    net = NETWORKS[name]().eval()
-    for module in net.modules():
-        if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return net
+    return build_trained(NETWORKS[name])
 
 
 def windows(name: str, batch: int, height: int, width: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import build_trained
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,13 +23,7 @@ NETWORKS = {'DBN': partial(DBN, num_feat=4), 'DeepDeblur': partial(DeepDeblur, n
 
 
 def build(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    net = NETWORKS[name]().eval()
-    for module in net.modules():
-        if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return net
+    return build_trained(NETWORKS[name])
 
 
 def panned(count: int, size: tuple[int, int]) -> list[np.ndarray]:
