@@ -5,5 +5,14 @@ from dblr_plugin.archs.dblrnet_arch import DBLRNet, MiddleFrame
 from dblr_plugin.archs.dbn_arch import DBN
 from dblr_plugin.archs.deepdeblur_arch import DeepDeblur
 from dblr_plugin.archs.fourier_burst_arch import FourierBurstAccumulation
+from dblr_plugin.archs.multi_scale_dblrnet_arch import MultiScaleDBLRNet
 
-__all__ = ['DBN', 'DBLRDiscriminator', 'DBLRNet', 'DeepDeblur', 'FourierBurstAccumulation', 'MiddleFrame']
+__all__ = [
+    'DBN',
+    'DBLRDiscriminator',
+    'DBLRNet',
+    'DeepDeblur',
+    'FourierBurstAccumulation',
+    'MiddleFrame',
+    'MultiScaleDBLRNet',
+]

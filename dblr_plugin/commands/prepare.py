@@ -4,6 +4,8 @@ dblr prepare dvd|dvd-qualitative|gopro|reds|bsd|kitti SRC DST
     checks a data set as its authors lay it out, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
 dblr prepare video SRC DST
     makes blurry and sharp clips of sharp footage
+dblr prepare motion SRC DST
+    makes windows of moving cameras and objects of sharp pictures, to train on (SyntheticMotionDataset)
 dblr prepare lmdb SRC DST
     writes a folder of clips into an LMDB database in BasicSR's format, or one of tiles
 
@@ -13,6 +15,7 @@ Stopped, each goes on where it was when the same command is run again.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +30,7 @@ from dblr_plugin.link import option_files
 from dblr_plugin.prepare import (
     LMDB,
     TILES,
+    MotionRecipe,
     Plan,
     Recipe,
     bsd,
@@ -34,6 +38,7 @@ from dblr_plugin.prepare import (
     gopro,
     kitti,
     prepare_layout,
+    prepare_motion,
     prepare_video,
     reds,
     summary,
@@ -55,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser_bsd.add_argument('--exposure', choices=bsd.EXPOSURES, help="the sharp camera's time, then the blurry one's")
     _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', lambda a: kitti.plan(a.src), _print_kitti_padding)
     _add_video(kinds)
+    _add_motion(kinds)
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
     parser_lmdb.add_argument('src', type=Path, metavar='SRC', help='folder of clips, SRC/<clip>/<frame>.png')
     parser_lmdb.add_argument('dst', type=Path, metavar='DST', help='database to create, its name ending in .lmdb')
@@ -122,6 +128,23 @@ def _add_video(kinds: argparse._SubParsersAction) -> None:
     parser.set_defaults(prepare=_prepare_video)
 
 
+def _add_motion(kinds: argparse._SubParsersAction) -> None:
+    default = MotionRecipe()
+    parser = kinds.add_parser('motion', help='windows of synthetic motion made of sharp pictures')
+    parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp pictures')
+    parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/motion')
+    parser.add_argument('--windows', type=int, default=default.windows, help='how many (default: 50000)')
+    parser.add_argument('--size', type=int, default=default.size, help='their side in pixels (default: 128)')
+    parser.add_argument('--num-frame', type=int, default=default.num_frame, help='frames in each (default: 5)')
+    parser.add_argument('--y-only', action='store_true', help='brightness alone, a third of the bytes')
+    parser.add_argument('--causal', action='store_true', help='the last frame is restored, not the middle one')
+    parser.add_argument('--seed', type=int, default=default.seed, help='what they are drawn from (default: 0)')
+    parser.add_argument(
+        '--processes', type=int, default=default.processes, help='that work at the same time (default: one a core)'
+    )
+    parser.set_defaults(prepare=_prepare_motion)
+
+
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/DVD')
     parser.add_argument('--lmdb', action='store_true', help='write DST/train_lq.lmdb and so on as well')
@@ -173,6 +196,15 @@ def _prepare_video(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     print(summary(args.dst, prepare_video(args.src, args.dst, recipe, _databases(args))))
+
+
+def _prepare_motion(args: argparse.Namespace) -> None:
+    recipe = MotionRecipe(
+        args.windows, args.size, args.num_frame, args.y_only, args.causal, args.seed, args.processes
+    )  # fmt: skip
+    info = prepare_motion(args.src, args.dst, recipe)
+    size = info.windows * math.prod(info.shape)
+    print(f'{args.dst}: {info.windows} windows of {info.num_frame} frames, {size:,} bytes, of {info.source}')
 
 
 def _prepare_lmdb(args: argparse.Namespace) -> None:

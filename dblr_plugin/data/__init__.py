@@ -3,6 +3,7 @@
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FolderStore, FrameStore, LmdbStore, open_store
+from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
 from dblr_plugin.data.tiles.store import TileStore
 from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
@@ -13,6 +14,7 @@ __all__ = [
     'FolderStore',
     'FrameStore',
     'LmdbStore',
+    'SyntheticMotionDataset',
     'TileStore',
     'VideoDeblurDataset',
     'VideoDeblurTestDataset',

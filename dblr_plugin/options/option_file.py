@@ -17,7 +17,7 @@ from dblr_plugin.options.conflicts import conflicts
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.located import Located, parse, peek
 from dblr_plugin.options.overrides import Override, apply
-from dblr_plugin.options.schema import Needed, Options, TestSet, TrainSet
+from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Needed, Options
 from dblr_plugin.options.typed import fault, fits, whole
 
 __all__ = ['check_option_file', 'check_section', 'check_values', 'read_option_file']
@@ -187,10 +187,10 @@ class _Checker:
 
     def data_set(self, here: Located, cls: str, is_train: bool, trail: str) -> None:
         """Checks one of our data sets."""
-        fit = 'VideoDeblurDataset' if is_train else 'VideoDeblurTestDataset'
-        if cls != fit:
-            here.value['type'].fail(f'{trail}.type is {cls}, which is not for this; write {fit}')
-        self.section(here, TrainSet if is_train else TestSet, trail)
+        fitting = TRAIN_SETS if is_train else TEST_SETS
+        if cls not in fitting:
+            here.value['type'].fail(f'{trail}.type is {cls}, which is not for this; write {" or ".join(fitting)}')
+        self.section(here, fitting[cls], trail)
 
 
 def _parts(annotation: Any) -> tuple[Any, list[Any]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypedDict
 from dblr_plugin.options.components import LOSS, METRIC, NETWORK, OPTIMISER, SCHEDULER
 from dblr_plugin.options.typed import Must
 
-__all__ = ['Needed', 'Options', 'TestSet', 'TrainSet']
+__all__ = ['TEST_SETS', 'TRAIN_SETS', 'Needed', 'Options']
 
 
 class Needed(enum.Enum):
@@ -54,22 +54,26 @@ class _DataSet(TypedDict, total=False):
 
     name: Annotated[Name, ALWAYS]
     type: Annotated[str, ALWAYS]
-    dataroot_lq: Annotated[str, ALWAYS]  # folder of clips, or .lmdb
-    meta_info_file: str | None
-    io_backend: IoBackend | None
     num_frame: Odd
     causal: bool  # windows end with the frame to restore
-    flow: bool  # the other frames are aligned to it
     scale: Literal[1]
     pin_memory: bool
 
 
-class TrainSet(_DataSet, total=False):
-    """``datasets.train``."""
+class _ClipSet(_DataSet, total=False):
+    """What data sets of clips have."""
+
+    dataroot_lq: Annotated[str, ALWAYS]  # folder of clips, or .lmdb
+    meta_info_file: str | None
+    io_backend: IoBackend | None
+    flow: bool  # the other frames are aligned to the one to restore
+
+
+class _Training(TypedDict, total=False):
+    """What all training sets have."""
 
     dataroot_gt: Annotated[str, ALWAYS]
     gt_size: Annotated[Count, ALWAYS]  # side of the square crop
-    interval_list: Annotated[list[Count], Must('with at least one entry', bool)]
     random_reverse: bool
     use_hflip: bool
     use_rot: bool
@@ -83,7 +87,17 @@ class TrainSet(_DataSet, total=False):
     num_prefetch_queue: Count
 
 
-class TestSet(_DataSet, total=False):
+class TrainSet(_ClipSet, _Training, total=False):
+    """``datasets.train`` of clips."""
+
+    interval_list: Annotated[list[Count], Must('with at least one entry', bool)]
+
+
+class MotionTrainSet(_DataSet, _Training, total=False):
+    """``datasets.train`` made of sharp pictures."""
+
+
+class TestSet(_ClipSet, total=False):
     """``datasets.val``, ``datasets.test`` and more of them."""
 
     __test__ = False  # no test, whatever pytest thinks
@@ -91,6 +105,11 @@ class TestSet(_DataSet, total=False):
     dataroot_gt: str | None  # without it frames are restored and not scored
     padding: Literal['replicate', 'reflection', 'reflection_circle', 'circle']
     persistent_workers: Literal[False]  # BasicSR validates without workers, and torch refuses persistent ones then
+
+
+#: Our data sets' classes -> their sections.
+TRAIN_SETS = {'VideoDeblurDataset': TrainSet, 'SyntheticMotionDataset': MotionTrainSet}
+TEST_SETS = {'VideoDeblurTestDataset': TestSet}
 
 
 class Path(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from dblr_plugin.prepare.databases import LMDB, TILES, DatabaseKind
 from dblr_plugin.prepare.layout import Prepared, prepare_layout
+from dblr_plugin.prepare.motion import MotionRecipe, prepare_motion
 from dblr_plugin.prepare.plan import Clip, Plan
 from dblr_plugin.prepare.recipe import Recipe
 from dblr_plugin.prepare.summary import summary
@@ -12,10 +13,12 @@ __all__ = [
     'TILES',
     'Clip',
     'DatabaseKind',
+    'MotionRecipe',
     'Plan',
     'Prepared',
     'Recipe',
     'prepare_layout',
+    'prepare_motion',
     'prepare_video',
     'summary',
 ]

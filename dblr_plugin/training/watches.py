@@ -68,7 +68,7 @@ class DataWatch:
             cures.append(f'raise num_worker_per_gpu (it is {workers}, and there are {cores} cores)')
         if workers and not self.dataset.get('persistent_workers'):
             cures.append('set persistent_workers: true')
-        if '.tiles' not in str(self.dataset['dataroot_lq']):
+        if '.tiles' not in str(self.dataset.get('dataroot_lq', '.tiles')):
             cures.append('make tile databases, of which crops are read alone (dblr prepare ... --tiles)')
         if not self.dataset.get('y_only'):
             cures.append('set y_only: true, if the network takes one channel')

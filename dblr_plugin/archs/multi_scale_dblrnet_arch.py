@@ -1,0 +1,121 @@
+"""MultiScaleDBLRNet: DBLRNet's idea at several scales, for a fraction of its operations.
+
+As in DBLRNet (dblrnet_arch.py) five un-aligned frames are joined by two 3D layers, residual blocks restore, and the
+network predicts the difference to the blurry frame. What differs: frames are rearranged from space to depth on entry,
+so that the first layers work at half the resolution, and most blocks work on scales below that, where a few layers
+see across a long blur. No BatchNorm: a window's result depends on that window alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
+
+__all__ = ['MultiScaleDBLRNet']
+
+
+class Block(nn.Module):
+    """conv-ReLU-conv with an identity skip."""
+
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, num_feat, h, w)`` to the same shape."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def blocks(num_feat: int, count: int) -> nn.Sequential:
+    """Several residual blocks of one width."""
+    return nn.Sequential(*(Block(num_feat) for _ in range(count)))
+
+
+@ARCH_REGISTRY.register()
+class MultiScaleDBLRNet(nn.Module):
+    """Restores one frame of a window at scales of 1/2, 1/4, 1/8 and so on.
+
+    Args:
+        num_in_ch: Channels of one input frame: 1 for Y, 3 for RGB.
+        num_out_ch: Channels of the restored frame; the same, as the blurry frame is added to it.
+        num_frame: Frames in a window, at least 3.
+        num_feat: Width at each scale, from half the resolution down.
+        num_block: Residual blocks at each scale on the way down, and as many on the way up; at the last scale in all.
+        causal: Restores the last frame of a window instead of the middle one.
+
+    Raises:
+        ValueError: If the arguments contradict each other.
+    """
+
+    num_maps = 16
+
+    def __init__(
+        self,
+        num_in_ch: int = 1,
+        num_out_ch: int = 1,
+        num_frame: int = 5,
+        num_feat: tuple[int, ...] = (24, 48, 96),
+        num_block: tuple[int, ...] = (1, 2, 4),
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_frame < 3:
+            raise ValueError(f'MultiScaleDBLRNet needs windows of at least 3 frames, num_frame is {num_frame}')
+        if len(num_feat) != len(num_block) or not num_feat or min(num_feat) < 1:
+            raise ValueError(f'num_feat and num_block must name the same scales, and are {num_feat} and {num_block}')
+        if num_in_ch != num_out_ch:
+            raise ValueError(f'num_in_ch ({num_in_ch}) must be equal to num_out_ch ({num_out_ch})')
+        self.num_frame = num_frame
+        self.size_multiple = 2 ** len(num_feat)  # what frames are padded to inside; tiles must begin at multiples of it
+        self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
+        *above, lowest = num_feat
+        self.conv_l1 = TimeStackedConv(4 * num_in_ch, self.num_maps, 3)
+        self.conv_l2 = TimeStackedConv(self.num_maps, num_feat[0], num_frame - 2)
+        self.encoders = nn.ModuleList(blocks(*scale) for scale in zip(above, num_block[:-1], strict=True))
+        self.downs = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in zip(num_feat, num_feat[1:], strict=False)
+        )
+        self.middle = blocks(lowest, num_block[-1])
+        self.ups = nn.ModuleList(
+            nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in zip(num_feat, num_feat[1:], strict=False)
+        )
+        self.decoders = nn.ModuleList(blocks(*scale) for scale in zip(above, num_block[:-1], strict=True))
+        self.last = nn.Conv2d(num_feat[0], 4 * num_out_ch, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restores one frame of each window, the middle one unless ``causal``.
+
+        Args:
+            x: ``(b, num_frame, num_in_ch, h, w)``, any h and w.
+
+        Returns:
+            ``(b, num_out_ch, h, w)``.
+
+        Raises:
+            ValueError: If the windows have another number of frames.
+        """
+        if x.dim() != 5 or x.shape[1] != self.num_frame:
+            raise ValueError(f'MultiScaleDBLRNet expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
+        h, w = x.shape[-2:]
+        blurry = x[:, self.restored]
+        frames = x.flatten(0, 1)
+        frames = F.pad(frames, (0, -w % self.size_multiple, 0, -h % self.size_multiple), mode='replicate')
+        frames = F.pixel_unshuffle(frames, 2)
+        maps = F.relu(self.conv_l1(frames.unflatten(0, (-1, self.num_frame)).transpose(1, 2)))
+        feat = F.relu(self.conv_l2(maps)).squeeze(2)
+        skips = []
+        for encode, down in zip(self.encoders, self.downs, strict=True):
+            feat = encode(feat)
+            skips.append(feat)
+            feat = down(feat)
+        feat = self.middle(feat)
+        for skip, up, decode in reversed(list(zip(skips, self.ups, self.decoders, strict=True))):
+            feat = decode(skip + F.pixel_shuffle(up(feat), 2))
+        return blurry + F.pixel_shuffle(self.last(feat), 2)[..., :h, :w]

@@ -1,0 +1,7 @@
+"""Motion blur made from sharp pictures: a camera and objects that move, exposures, a sensor."""
+
+from dblr_plugin.data.motion.pictures import SharpPictures
+from dblr_plugin.data.motion.store import WindowStore, WindowWriter, is_window_store
+from dblr_plugin.data.motion.windows import MotionWindows
+
+__all__ = ['MotionWindows', 'SharpPictures', 'WindowStore', 'WindowWriter', 'is_window_store']

@@ -1,0 +1,158 @@
+"""What the moving camera sees: a background with depth, and objects in front of it that go ways of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from dblr_plugin.data.motion.paths import Path, uniform
+
+__all__ = ['Layer', 'pixel_line', 'random_depth', 'random_masks', 'render']
+
+_FEW_MOMENTS = 5  # of fewer each is interpolated
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A textured plane, one for each of ``b`` scenes.
+
+    Attributes:
+        texture: ``(b, c, th, tw)``: linear light; of layers that are not opaque ``(b, c + 1, th, tw)``: linear light times
+            opacity, and opacity in [0, 1].
+        step: ``(b,)``: texels a pixel.
+        centre: ``(b, 2)``: where its middle is at time 0, x and y in pixels from the window's middle.
+        path: How it moves in front of the camera.
+        depth: ``(b, 1, h, w)``: what the path's shift is multiplied with at each pixel; None is 1 everywhere.
+        is_opaque: Whether it covers everything behind it, beyond the texture's border too.
+    """
+
+    texture: Tensor
+    step: Tensor
+    centre: Tensor
+    path: Path
+    depth: Tensor | None = None
+    is_opaque: bool = False
+
+    def views(self, times: Tensor, line: Tensor) -> View:
+        """Where the camera looks at the layer at each of some times.
+
+        Args:
+            times: ``(n, b)``, in frames from the window's middle.
+            line: See :func:`pixel_line`.
+        """
+        pose = self.path.pose(times)
+        texels = self.texture.new_tensor(self.texture.shape[:1:-1])  # width, height
+        scale = self.step * pose[..., 3].exp()
+        cos, sin = scale * pose[..., 2].cos(), scale * pose[..., 2].sin()
+        along, across = torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)
+        shift = self.step[:, None] * pose[..., :2]
+        start = -along * self.centre[:, :1] - across * self.centre[:, 1:]
+        if self.depth is None:
+            start = start + shift
+        # grid_sample counts from -1 to 1
+        along, across, start, shift = (2 / texels * value for value in (along, across, start, shift))
+        return View(
+            rows=(along[..., None] * line)[..., None, :],
+            columns=(across[..., None] * line + start[..., None])[..., None],
+            shift=shift[..., None, None],
+            texel=2 / texels,
+        )
+
+    def seen(self, view: View, moment: int, dither: tuple[float, float] | None) -> Tensor:
+        """The layer as the camera sees it.
+
+        Args:
+            view: Of :meth:`views`.
+            moment: Which of its times.
+            dither: Takes the texel nearest to each pixel, with everything shifted by so many texels in x and y; None
+                interpolates between texels. Over many moments both average the same, and nearest is much quicker.
+
+        Returns:
+            ``(b, c, h, w)`` light of an opaque layer, else ``(b, c + 1, h, w)`` light times opacity, and opacity.
+        """
+        columns = view.columns[moment]
+        if dither is not None:
+            columns = columns + (view.texel * view.texel.new_tensor(dither))[:, None, None]
+        places = view.rows[moment] + columns
+        if self.depth is not None:
+            places.addcmul_(self.depth, view.shift[moment])
+        mode = 'bilinear' if dither is None else 'nearest'
+        padding = 'border' if self.is_opaque else 'zeros'
+        places = places.permute(0, 2, 3, 1)
+        return F.grid_sample(self.texture, places, mode=mode, padding_mode=padding, align_corners=False)
+
+
+@dataclass(frozen=True)
+class View:
+    """Places on a layer's texture at ``n`` times, in the units of ``grid_sample``: rows plus columns plus shift.
+
+    Attributes:
+        rows: ``(n, b, 2, 1, w)``: x and y, growing along the pixels of a row.
+        columns: ``(n, b, 2, h, 1)``: the same down a column, with where the layer is.
+        shift: ``(n, b, 2, 1, 1)``: what a depth of 1 adds, for layers that have depths.
+        texel: ``(2,)``: the size of a texel.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    shift: Tensor
+    texel: Tensor
+
+
+def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:
+    """The mean light that falls on a sensor.
+
+    Args:
+        layers: From back to front; the first is opaque.
+        times: ``(n, b)``: the moments of each scene that are averaged.
+        line: See :func:`pixel_line`.
+
+    Returns:
+        ``(b, c, h, w)`` linear light.
+    """
+    views = [layer.views(times, line) for layer in layers]
+    total: Tensor | float = 0.0
+    for moment in range(len(times)):
+        dither = None if len(times) < _FEW_MOMENTS else _dither(moment)
+        light = layers[0].seen(views[0], moment, dither)
+        for layer, view in zip(layers[1:], views[1:], strict=True):
+            front = layer.seen(view, moment, dither)
+            light = torch.addcmul(light + front[:, :-1], light, front[:, -1:], value=-1)
+        total = total + light
+    return total / len(times)
+
+
+def _dither(number: int) -> tuple[float, float]:
+    """Points that fill a square of one texel evenly, however many are taken (the R2 sequence of Roberts, 2018)."""
+    return (0.7548776662 * number) % 1 - 0.5, (0.5698402910 * number) % 1 - 0.5
+
+
+def pixel_line(size: int, device: torch.device) -> Tensor:
+    """``(size,)``: the place of each pixel's centre along either axis, in pixels from the middle of a window."""
+    return torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
+
+
+def random_depth(batch: int, size: int, generator: Generator) -> Tensor:
+    """``(b, 1, size, size)``: smooth factors about 1 by which a shifting camera moves what is near more than what is far."""
+    coarse = torch.randn((batch, 1, 3, 3), generator=generator, device=generator.device)
+    smooth = F.interpolate(coarse, size=(size, size), mode='bicubic', align_corners=True)
+    return (1 + 0.3 * uniform(0, 1, (batch, 1, 1, 1), generator) * smooth).clamp(0.2, 2)
+
+
+def random_masks(batch: int, size: int, generator: Generator) -> Tensor:
+    """``(b, 1, size, size)`` opacity of random objects: blobs and bars, with edges a pixel or two wide."""
+    line = torch.linspace(-1, 1, size, device=generator.device)
+    y, x = line[:, None].expand(size, size), line.expand(size, size)
+    angle = uniform(0, 2 * torch.pi, (batch, 1, 1), generator)
+    long, wide = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+    width = uniform(0.04, 0.8, (batch, 1, 1), generator)
+    bar = 1 - ((long.abs() / 0.8) ** 6 + (wide.abs() / width) ** 6) ** (1 / 6)
+    coarse = torch.randn((batch, 1, 6, 6), generator=generator, device=generator.device)
+    noise = F.interpolate(coarse, size=(size, size), mode='bicubic', align_corners=True)[:, 0]
+    blob = 0.5 + 0.35 * noise - (x**2 + y**2)
+    inside = torch.where(uniform(0, 1, (batch, 1, 1), generator) < 0.4, bar * width, blob * 0.5)
+    border = (1 - torch.maximum(x.abs(), y.abs())) * 4  # nothing reaches the texture's border
+    return (torch.minimum(inside, border) * size / 3).clamp(0, 1)[:, None]

@@ -1,0 +1,74 @@
+"""From light to the values in a file: noise, clipping, display encoding, JPEG; in batches, on any device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from dblr_plugin.data.motion.paths import uniform
+
+__all__ = ['encoded', 'jpeg', 'noisy']
+
+# Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
+_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def encoded(light: Tensor) -> Tensor:
+    """Linear light, clipped to [0, 1], as sRGB values in [0, 1] (IEC 61966-2-1); any shape."""
+    light = light.clamp(0, 1)
+    return torch.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light.clamp_min(1e-4) ** (1 / 2.4) - 0.055)
+
+
+def noisy(light: Tensor, generator: Generator) -> Tensor:
+    """Adds a sensor's noise to half of the windows, each with an amount of its own.
+
+    The variance grows with the light (shot noise, 1e-5 to 1e-3 of it) from a floor (read noise, of a standard
+    deviation of 3e-4 to 3e-3).
+
+    Args:
+        light: ``(b, t, c, h, w)`` linear light.
+        generator: What the noise is drawn from.
+    """
+    shape = (len(light), 1, 1, 1, 1)
+    shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.0), (-3.5, -2.5)))
+    amount = (shot * light.clamp_min(0) + read**2).sqrt() * (uniform(0, 1, shape, generator) < 0.5)
+    return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
+
+
+def jpeg(values: Tensor, generator: Generator) -> Tensor:
+    """Quantises half of the windows as JPEG of quality 40 to 95 does, every channel like brightness.
+
+    Args:
+        values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
+        generator: What qualities are drawn from.
+    """
+    b, h, w = len(values), *values.shape[-2:]
+    quality = uniform(40, 95, (b, 1, 1, 1, 1, 1), generator)
+    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
+    table = (torch.tensor(_LUMINANCE, device=values.device).view(8, 1, 8) * scale).clamp_min(1)
+    dct = _dct_matrix(values.device)
+    blocks = values.reshape(b, -1, h // 8, 8, w // 8, 8) * 255 - 128
+    spectrum = torch.einsum('ui,bnyixj,vj->bnyuxv', dct, blocks, dct)
+    spectrum = (spectrum / table).round() * table
+    blocks = torch.einsum('ui,bnyuxv,vj->bnyixj', dct, spectrum, dct)
+    compressed = ((blocks + 128) / 255).clamp(0, 1).reshape(values.shape)
+    return torch.where(uniform(0, 1, (b, 1, 1, 1, 1), generator) < 0.5, compressed, values)
+
+
+def _dct_matrix(device: torch.device) -> Tensor:
+    """``(8, 8)``: the orthonormal DCT-II, one frequency a row."""
+    index = torch.arange(8, device=device, dtype=torch.float32)
+    matrix = 0.5 * torch.cos(math.pi / 8 * index[:, None] * (index + 0.5))
+    matrix[0] /= math.sqrt(2)
+    return matrix

@@ -1,0 +1,126 @@
+"""Training samples made of sharp pictures: no blurry footage is needed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dblr_plugin.data.frames import flip
+from dblr_plugin.data.luma import luma_of_bgr, luma_of_jpeg
+from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, is_window_store
+from dblr_plugin.data.motion.windows import picture_side
+from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
+from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['SyntheticMotionDataset']
+
+
+@DATASET_REGISTRY.register()
+class SyntheticMotionDataset(Dataset):
+    """Blurry windows of moving cameras and objects, each with its sharp frame; see :class:`MotionWindows`.
+
+    Args:
+        opt: BasicSR's dataset options, only read:
+            dataroot_gt (str): A folder of sharp pictures, one sample of each an epoch, made anew each time
+                (``dataset_enlarge_ratio`` makes epochs longer); or a store that ``dblr prepare motion`` made of one, whose
+                windows are read, cropped and flipped: ten times as quick.
+            num_frame (int): Frames in a window, odd. Default: 5.
+            causal (bool): The last frame of a window is restored, not the middle one. Default: False.
+            gt_size (int): Side of the square crop, in pixels; at most that of the store's windows, or where windows are
+                made here a multiple of 8.
+            y_only (bool): Brightness alone, for a network of one channel. Default: False.
+            random_reverse, use_hflip, use_rot (bool): As in ``VideoDeblurDataset``. Default: False.
+            scale (int, optional): Must be 1.
+
+    Raises:
+        DBLRError: The options do not fit the data, or there are no pictures that are large enough.
+    """
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.opt = dict(opt)
+        require_unit_scale(opt)
+        self.num_frame = num_frame_of(opt)
+        self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
+        self.causal = bool(opt.get('causal', False))
+        self.y_only = bool(opt.get('y_only', False))
+        self.root = required(opt, 'dataroot_gt')
+        self.store: WindowStore | None = None
+        if is_window_store(self.root):
+            self.store = self._checked_store()
+        else:
+            if self.gt_size % 8:
+                raise DBLRError(f'{label(opt)}: gt_size is {self.gt_size}, and must be a multiple of 8 to make windows')
+            self.pictures = SharpPictures(self.root, self.y_only, picture_side(self.gt_size))
+            self.windows = MotionWindows(self.pictures, self.gt_size, self.num_frame, self.causal)
+
+    def __len__(self) -> int:
+        return len(self.pictures) if self.store is None else len(self.store)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns one sample, drawn anew at each call with a plain index, always alike with a ``SampleIndex``.
+
+        Returns:
+            lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in
+                [16/255, 235/255], (num_frame, 1, gt_size, gt_size).
+            gt: The same for the frame to restore, without the first dimension.
+            key: The picture's name, or the window's number in its store.
+        """
+        rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
+        stack, key = self._made(index, rng) if self.store is None else self._stored(index, rng)
+        if self._coin(rng, 'random_reverse'):
+            stack = np.concatenate([stack[-2::-1], stack[-1:]])
+        stack = flip(
+            stack,
+            horizontal=self._coin(rng, 'use_hflip'),
+            vertical=self._coin(rng, 'use_rot'),
+            transpose=self._coin(rng, 'use_rot'),
+        )
+        sample = self._to_tensor(stack)
+        return {'lq': sample[:-1], 'gt': sample[-1], 'key': key}
+
+    def _made(self, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
+        """A new window of a picture, truth last, uint8 (num_frame + 1, h, w, c)."""
+        blurry, sharp = self.windows.draw(1, rng.getrandbits(62), picture=int(index))
+        return torch.cat([blurry[0], sharp]).permute(0, 2, 3, 1).numpy(), self.pictures.names[index]
+
+    def _stored(self, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
+        """A crop of a window of the store, likewise."""
+        window = self.store[index]
+        spare = window.shape[-1] - self.gt_size
+        top, left = rng.randint(0, spare), rng.randint(0, spare)
+        crop = window[..., top : top + self.gt_size, left : left + self.gt_size]
+        return np.asarray(crop).transpose(0, 2, 3, 1), f'window {int(index)}'
+
+    def _to_tensor(self, stack: np.ndarray) -> Tensor:
+        """uint8 (n, h, w, c), grey or RGB, to what the network takes, float32 (n, c, h, w)."""
+        if stack.shape[-1] == 1 and self.y_only:
+            values = luma_of_jpeg(stack[..., 0])  # a grey picture and a JPEG's Y mean the same brightness
+        elif self.y_only:
+            values = np.stack([luma_of_bgr(frame[..., ::-1]) for frame in stack])
+        else:
+            values = stack.astype(np.float32) / 255
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+
+    def _coin(self, rng: random.Random, option: str) -> bool:
+        return bool(self.opt.get(option, False)) and rng.random() < 0.5
+
+    def _checked_store(self) -> WindowStore:
+        store = WindowStore(self.root)
+        info, name = store.info, label(self.opt)
+        for key, wanted, held in (('num_frame', self.num_frame, info.num_frame), ('causal', self.causal, info.causal)):
+            if wanted != held:
+                raise DBLRError(f'{name}: {key} is {wanted}, and {self.root} was made with {held}; make another store')
+        if self.gt_size > info.size:
+            raise DBLRError(f'{name}: gt_size is {self.gt_size}, and the windows of {self.root} have {info.size} pixels')
+        if info.channels == 1 and not self.y_only:
+            raise DBLRError(f'{name}: {self.root} holds brightness alone; set y_only: true, or make a store without --y-only')
+        return store

@@ -1,0 +1,122 @@
+"""Windows of synthetic motion, made of sharp pictures once and stored, for training without blurry footage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter
+from dblr_plugin.data.motion.store import StoreInfo
+from dblr_plugin.data.motion.windows import picture_side
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['MotionRecipe', 'prepare_motion']
+
+PART = 256  # windows in one file
+BATCH = 4  # windows made at once, which share a kind of motion; small enough for a processor's cache
+
+
+@dataclass(frozen=True)
+class MotionRecipe:
+    """What to make.
+
+    Args:
+        windows: How many.
+        size: Their side in pixels, a multiple of 8.
+        num_frame: Blurry frames in each, odd.
+        y_only: Brightness alone.
+        causal: The truth is of the last frame, not of the middle one.
+        seed: What all is drawn from.
+        processes: That make windows at the same time; the result is the same.
+
+    Raises:
+        DBLRError: One of them is out of range.
+    """
+
+    windows: int = 50_000
+    size: int = 128
+    num_frame: int = 5
+    y_only: bool = False
+    causal: bool = False
+    seed: int = 0
+    processes: int = os.cpu_count() or 1
+
+    def __post_init__(self) -> None:
+        if min(self.windows, self.processes) < 1 or self.seed < 0:
+            raise DBLRError('windows and processes must be at least 1, and the seed cannot be negative')
+        if self.size < 8 or self.size % 8:
+            raise DBLRError(f'the size must be a multiple of 8, got {self.size}')
+        if self.num_frame < 1 or self.num_frame % 2 == 0:
+            raise DBLRError(f'the number of frames must be odd, got {self.num_frame}')
+
+
+def prepare_motion(src: Path, dst: Path, recipe: MotionRecipe) -> StoreInfo:
+    """Fills a store with windows; goes on where an earlier run with the same recipe and pictures stopped.
+
+    Args:
+        src: A folder of sharp pictures.
+        dst: The store's folder.
+        recipe: What to make.
+
+    Raises:
+        DBLRError: There are no usable pictures, ``dst`` holds something else, or the disk is too small.
+    """
+    pictures = _pictures(src, recipe)  # read here too, so that faults are reported before anything starts
+    bytes_ = sum(path.stat().st_size for path in src.rglob('*') if path.is_file())
+    info = StoreInfo(
+        recipe.windows, PART, recipe.size, recipe.num_frame, 1 if recipe.y_only else 3, recipe.causal, recipe.seed,
+        f'{len(pictures)} pictures of {src.resolve().name} ({bytes_} bytes)',
+    )  # fmt: skip
+    writer = WindowWriter(dst, info)
+    missing = writer.missing()
+    needed = sum(info.part_size(part) for part in missing) * int(np.prod(info.shape))
+    if needed > shutil.disk_usage(dst).free:
+        raise DBLRError(f'{dst}: the windows need {needed / 1e9:.1f} GB, more than is free; free some, or make fewer')
+    made = recipe.windows - sum(info.part_size(part) for part in missing)
+    with (
+        ProcessPoolExecutor(recipe.processes, initializer=_start, initargs=(src, recipe, writer)) as pool,
+        tqdm(total=recipe.windows, initial=made, desc='windows', unit='window') as bar,
+    ):
+        try:
+            for count in pool.map(_make_part, missing):
+                bar.update(count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return info
+
+
+_worker: tuple[MotionWindows, WindowWriter]
+
+
+def _start(src: Path, recipe: MotionRecipe, writer: WindowWriter) -> None:
+    """In a process that makes windows."""
+    global _worker
+    torch.set_num_threads(1)
+    _worker = MotionWindows(_pictures(src, recipe), recipe.size, recipe.num_frame, recipe.causal), writer
+
+
+def _pictures(src: Path, recipe: MotionRecipe) -> SharpPictures:
+    return SharpPictures(src, recipe.y_only, picture_side(recipe.size))
+
+
+def _make_part(part: int) -> int:
+    """Makes one file of a store; the number of its windows."""
+    windows, writer = _worker
+    count = writer.info.part_size(part)
+    held = np.empty((count, *writer.info.shape), np.uint8)
+    for first in range(0, count, BATCH):
+        some = min(BATCH, count - first)
+        seed = (writer.info.seed * 1_000_003 + part) * PART + first
+        blurry, sharp = windows.draw(some, seed)
+        held[first : first + some, :-1] = blurry.numpy()
+        held[first : first + some, -1] = sharp.numpy()
+    writer.write(part, held)
+    return count

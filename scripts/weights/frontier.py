@@ -1,0 +1,138 @@
+"""Trains networks of several shapes alike for a while and tells what each gains for its operations.
+
+    python scripts/weights/frontier.py TRAIN_STORE TEST_STORE --cpu-seconds 120 light balanced 'num_feat=[24,48,96,192] num_block=[1,1,2,2]'
+
+Stores are those of ``dblr prepare motion --y-only``. Every network sees the same samples in the same order, until its
+processor time is up; one thread. Gains are means over the test windows, in dB of Y.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from dblr_plugin.archs import MultiScaleDBLRNet
+from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
+from dblr_plugin.data.train_sampler import SampleIndex
+
+PRESETS = {
+    'light': {'num_feat': [24, 48, 96], 'num_block': [1, 2, 4]},
+    'balanced': {'num_feat': [48, 96, 192], 'num_block': [1, 2, 4]},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('train')
+    parser.add_argument('test')
+    parser.add_argument('variants', nargs='+', help="a preset, or 'key=value key=value' of network_g and of lr, batch, crop, loss")
+    parser.add_argument('--cpu-seconds', type=float, default=120)
+    parser.add_argument('--test-windows', type=int, default=400)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print('| variant | kMAC/px | samples | samples/s | gain, all | blurred | worst tenth | sharp ones, PSNR |\n|---|---|---|---|---|---|---|---|')
+    for text in args.variants:
+        run(text, args)
+
+
+def run(text: str, args: argparse.Namespace) -> None:
+    """Trains one variant and prints its line."""
+    settings = settings_of(text)
+    lr, batch, crop, loss = (settings.pop(k, d) for k, d in (('lr', 1e-3), ('batch', 8), ('crop', 96), ('loss', 'charbonnier')))
+    torch.manual_seed(0)
+    net = MultiScaleDBLRNet(**settings)
+    averaged = copy.deepcopy(net)
+    macs = operations(net)
+    data = SyntheticMotionDataset(
+        {'dataroot_gt': args.train, 'gt_size': crop, 'y_only': True, 'use_hflip': True, 'use_rot': True, 'random_reverse': True}
+    )
+    optimizer = torch.optim.Adam(net.parameters(), lr, betas=(0.9, 0.99))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1)).tolist()
+    start, seen = time.process_time(), 0
+    while (spent := time.process_time() - start) < args.cpu_seconds:
+        for group in optimizer.param_groups:
+            done = spent / args.cpu_seconds
+            group['lr'] = lr * min(1, (seen + batch) / 400) * (0.5 + 0.5 * math.cos(math.pi * done))
+        samples = [data[SampleIndex(order[(seen + i) % len(order)], seen + i)] for i in range(batch)]
+        lq, gt = (torch.stack([sample[key] for sample in samples]) for key in ('lq', 'gt'))
+        optimizer.zero_grad()
+        objective(net(lq), gt, loss).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        seen += batch
+        decay = min(0.99, (1 + seen / batch) / (10 + seen / batch))
+        with torch.no_grad():
+            for slow, fast in zip(averaged.parameters(), net.parameters(), strict=True):
+                slow.lerp_(fast, 1 - decay)
+    gains, sharp = score(averaged, args.test, args.test_windows)
+    blurred = gains[sharp.isnan()]
+    worst = blurred.sort().values[: len(blurred) // 10].mean()
+    print(
+        f'| {text} | {macs / 1e3:.1f} | {seen} | {seen / args.cpu_seconds:.1f} | {gains.mean():+.3f} | {blurred.mean():+.3f} '
+        f'| {worst:+.3f} | {sharp[~sharp.isnan()].clamp(max=70).mean():.1f} |',
+        flush=True,
+    )
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """The settings that an argument names."""
+    settings: dict[str, Any] = {}
+    for word in text.split():
+        key, _, value = word.partition('=')
+        settings.update({key: yaml.safe_load(value)} if value else PRESETS[key])
+    return settings
+
+
+def objective(output: Tensor, gt: Tensor, loss: str) -> Tensor:
+    """The loss of a batch."""
+    error = (output - gt).square()
+    if loss == 'charbonnier':
+        return (error + 1e-6).sqrt().mean()
+    if loss == 'psnr':  # of the batch as a whole
+        return 10 / math.log(10) * (error.mean() + 1e-6).log() * 1e-3
+    return error.mean()
+
+
+@torch.no_grad()
+def score(net: nn.Module, store: str, count: int) -> tuple[Tensor, Tensor]:
+    """Gains in dB of the first test windows that are blurred, and of the sharp ones (else NaN) the PSNR of the output."""
+    data = SyntheticMotionDataset({'dataroot_gt': store, 'gt_size': 128, 'y_only': True})
+    gains, sharp = [], []
+    for number in range(min(count, len(data))):
+        sample = data[SampleIndex(number, 0)]
+        before, after = (psnr(frame, sample['gt']) for frame in (sample['lq'][2], net(sample['lq'][None])[0]))
+        gains.append(0.0 if before > 90 else after - before)
+        sharp.append(after if before > 90 else math.nan)
+    return torch.tensor(gains), torch.tensor(sharp)
+
+
+def psnr(output: Tensor, gt: Tensor) -> float:
+    """dB, capped at 100."""
+    return -10 * math.log10((output - gt).square().mean().item() + 1e-10)
+
+
+def operations(net: nn.Module) -> float:
+    """Multiply-adds a pixel of all convolutions."""
+    total = 0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += output[0].numel() * layer.weight[0].numel()
+
+    hooks = [layer.register_forward_hook(count) for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d))]
+    with torch.no_grad():
+        net(torch.zeros(1, 5, 1, 128, 128))
+    for hook in hooks:
+        hook.remove()
+    return total / 128**2
+
+
+if __name__ == '__main__':
+    main()
