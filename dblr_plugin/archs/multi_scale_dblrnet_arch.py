@@ -60,7 +60,7 @@ class MultiScaleDBLRNet(nn.Module):
         num_out_ch: int = 1,
         num_frame: int = 5,
         num_feat: tuple[int, ...] = (24, 48, 96),
-        num_block: tuple[int, ...] = (1, 2, 4),
+        num_block: tuple[int, ...] = (1, 2, 3),
         causal: bool = False,
     ) -> None:
         super().__init__()

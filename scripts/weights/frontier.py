@@ -23,7 +23,7 @@ from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
 from dblr_plugin.data.train_sampler import SampleIndex
 
 PRESETS = {
-    'light': {'num_feat': [24, 48, 96], 'num_block': [1, 2, 4]},
+    'light': {'num_feat': [24, 48, 96], 'num_block': [1, 2, 3]},
     'balanced': {'num_feat': [48, 96, 192], 'num_block': [1, 2, 4]},
 }
 
@@ -95,9 +95,12 @@ def objective(output: Tensor, gt: Tensor, loss: str) -> Tensor:
     error = (output - gt).square()
     if loss == 'charbonnier':
         return (error + 1e-6).sqrt().mean()
+    if loss.startswith('huber'):
+        delta = float(loss[5:])
+        return ((error + delta**2).sqrt() - delta).mean()
     if loss == 'psnr':  # of the batch as a whole
         return 10 / math.log(10) * (error.mean() + 1e-6).log() * 1e-3
-    return error.mean()
+    return error.mean() * 30
 
 
 @torch.no_grad()

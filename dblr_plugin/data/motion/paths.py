@@ -64,7 +64,7 @@ def random_path(batch: int, speed: float, generator: Generator) -> Path:
         generator: What they are drawn from; its device is that of the result.
     """
     share = uniform(0, 1, (batch, 1), generator)
-    pace = speed * uniform(0.05, 1, (batch, 1), generator)
+    pace = speed * uniform(0.15, 1, (batch, 1), generator)
     direction = uniform(0, 2 * math.pi, (batch, 1), generator)
     shift = pace * share * torch.cat([direction.cos(), direction.sin()], 1)
     spread = min(1.0, speed / 10)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from dblr_plugin.data.motion.paths import uniform
 
-__all__ = ['encoded', 'jpeg', 'noisy']
+__all__ = ['compressed', 'encoded', 'jpeg', 'noisy']
 
 # Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
 _LUMINANCE = (
@@ -31,39 +31,46 @@ def encoded(light: Tensor) -> Tensor:
 
 
 def noisy(light: Tensor, generator: Generator) -> Tensor:
-    """Adds a sensor's noise to half of the windows, each with an amount of its own.
+    """Adds a sensor's noise to a third of the windows, each with an amount of its own.
 
-    The variance grows with the light (shot noise, 1e-5 to 1e-3 of it) from a floor (read noise, of a standard
-    deviation of 3e-4 to 3e-3).
+    The variance grows with the light (shot noise, 1e-5 to 5e-4 of it) from a floor (read noise, of a standard
+    deviation of 2e-4 to 2e-3).
 
     Args:
         light: ``(b, t, c, h, w)`` linear light.
         generator: What the noise is drawn from.
     """
     shape = (len(light), 1, 1, 1, 1)
-    shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.0), (-3.5, -2.5)))
-    amount = (shot * light.clamp_min(0) + read**2).sqrt() * (uniform(0, 1, shape, generator) < 0.5)
+    shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.3), (-3.7, -2.7)))
+    amount = (shot * light.clamp_min(0) + read**2).sqrt() * (uniform(0, 1, shape, generator) < 1 / 3)
     return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
 
 
-def jpeg(values: Tensor, generator: Generator) -> Tensor:
-    """Quantises half of the windows as JPEG of quality 40 to 95 does, every channel like brightness.
+def compressed(values: Tensor, generator: Generator) -> Tensor:
+    """A third of the windows as JPEG of quality 50 to 95 leaves them, the others as they are; shapes as in :func:`jpeg`."""
+    quality = uniform(50, 95, (len(values),), generator).round()
+    chosen = uniform(0, 1, (len(values), 1, 1, 1, 1), generator) < 1 / 3
+    return torch.where(chosen, jpeg(values, quality), values)
+
+
+def jpeg(values: Tensor, quality: Tensor) -> Tensor:
+    """Quantises values as JPEG does with brightness; every channel alike.
 
     Args:
         values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
-        generator: What qualities are drawn from.
+        quality: ``(b,)``, libjpeg's, 1 to 100.
     """
     b, h, w = len(values), *values.shape[-2:]
-    quality = uniform(40, 95, (b, 1, 1, 1, 1, 1), generator)
-    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-    table = (torch.tensor(_LUMINANCE, device=values.device).view(8, 1, 8) * scale).clamp_min(1)
+    quality = quality.view(-1, 1, 1, 1, 1, 1)
+    percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
+    table = torch.tensor(_LUMINANCE, device=values.device).view(8, 1, 8)
+    table = ((table * percent + 50) / 100).floor().clamp(1, 255)
     dct = _dct_matrix(values.device)
     blocks = values.reshape(b, -1, h // 8, 8, w // 8, 8) * 255 - 128
     spectrum = torch.einsum('ui,bnyixj,vj->bnyuxv', dct, blocks, dct)
     spectrum = (spectrum / table).round() * table
     blocks = torch.einsum('ui,bnyuxv,vj->bnyixj', dct, spectrum, dct)
-    compressed = ((blocks + 128) / 255).clamp(0, 1).reshape(values.shape)
-    return torch.where(uniform(0, 1, (b, 1, 1, 1, 1), generator) < 0.5, compressed, values)
+    return ((blocks + 128) / 255).clamp(0, 1).reshape(values.shape)
 
 
 def _dct_matrix(device: torch.device) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from dblr_plugin.files import whole_file
 __all__ = ['StoreInfo', 'WindowStore', 'WindowWriter', 'is_window_store']
 
 _INFO = 'motion.json'
+_HEADER = 128  # bytes in front of the values in NumPy's files
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class StoreInfo:
         """The number of files."""
         return -(-self.windows // self.part)
 
+    def is_complete(self, folder: Path, part: int) -> bool:
+        """Whether a part's file is there and as long as it must be."""
+        path = _part_file(folder, part)
+        expected = _HEADER + self.part_size(part) * math.prod(self.shape)
+        return path.is_file() and path.stat().st_size == expected
+
 
 def is_window_store(path: str | Path) -> bool:
     """Whether a folder is a store of windows, complete or not."""
@@ -68,7 +76,8 @@ class WindowWriter:
     """Fills a folder with windows, part by part; each part appears when it is complete.
 
     Args:
-        folder: Made where it is missing; an unfinished store of the same description is continued.
+        folder: Made where it is missing. An unfinished store of the same description is continued, and one of fewer
+            windows is enlarged.
         info: What it is to hold.
 
     Raises:
@@ -79,7 +88,7 @@ class WindowWriter:
         self.folder, self.info = Path(folder), info
         if is_window_store(folder):
             held = _read_info(self.folder)
-            if held != info:
+            if replace(held, windows=info.windows) != info or held.windows > info.windows:
                 raise DBLRError(f'{folder} holds windows made otherwise ({held}); name another folder, or remove it')
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise DBLRError(f'{folder} holds other files; name another folder')
@@ -88,8 +97,8 @@ class WindowWriter:
             partial.write_text(json.dumps(asdict(info), indent=2) + '\n')
 
     def missing(self) -> list[int]:
-        """The parts that are still to be written."""
-        return [part for part in range(self.info.parts) if not _part_file(self.folder, part).is_file()]
+        """The parts that are still to be written: a store that is enlarged may end with one that is too small."""
+        return [part for part in range(self.info.parts) if not self.info.is_complete(self.folder, part)]
 
     def write(self, part: int, windows: np.ndarray) -> None:
         """Writes one part: uint8 ``(part_size, num_frame + 1, c, size, size)``, the truth last."""
@@ -111,12 +120,10 @@ class WindowStore:
         self.folder = Path(folder)
         self.info = _read_info(self.folder)
         for part in range(self.info.parts):
-            path = _part_file(self.folder, part)
-            expected = self.info.part_size(part) * int(np.prod(self.info.shape))
-            if not path.is_file():
-                raise DBLRError(f'{path} is missing: the store is unfinished; run dblr prepare motion again to go on')
-            if path.stat().st_size - 128 != expected:  # behind NumPy's header
-                raise DBLRError(f'{path} is damaged; remove it and run dblr prepare motion again')
+            if not self.info.is_complete(self.folder, part):
+                raise DBLRError(
+                    f'{_part_file(self.folder, part)} is missing or incomplete; run the same dblr prepare motion again'
+                )
         self._open: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from dblr_plugin.data.light import to_light
 from dblr_plugin.data.motion.paths import Path, random_path, uniform
 from dblr_plugin.data.motion.pictures import SharpPictures
 from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
-from dblr_plugin.data.motion.sensor import encoded, jpeg, noisy
+from dblr_plugin.data.motion.sensor import compressed, encoded, noisy
 
 __all__ = ['MotionWindows', 'picture_side']
 
@@ -39,7 +39,7 @@ class _Kind:
 
 _STILL = _Kind(0.06, camera=0, objects=0, exposure=(0, 0), is_sharp=True)
 _SHORT = _Kind(0.14, camera=20, objects=30, exposure=(0, 0.15), is_sharp=True)
-_GENTLE = _Kind(0.40, camera=6, objects=10, exposure=(0.3, 1.1))
+_GENTLE = _Kind(0.40, camera=8, objects=12, exposure=(0.3, 1.1))
 _STRONG = _Kind(0.40, camera=20, objects=50, exposure=(0.3, 1.1))
 _KINDS = (_STILL, _SHORT, _GENTLE, _STRONG)
 
@@ -55,8 +55,8 @@ class MotionWindows:
     A camera moves over a picture, smoothly, by hand, turning or zooming, up to 20 pixels a frame, the near faster than
     the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
     Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
-    between two frames and are averaged in linear light. Half the windows get noise, half JPEG's quantisation; in one
-    of five highlights are brighter than white. A fifth of the windows has no blur, or less than a pixel: there the
+    between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's quantisation; in
+    one of five highlights are brighter than white. A fifth of the windows has no blur, or less than a pixel: there the
     truth is the input.
 
     Args:
@@ -113,7 +113,7 @@ class MotionWindows:
         moments = min(_MOST_MOMENTS, ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
         spread = ((torch.arange(moments, device=self.device) + 0.5) / moments - 0.5)[:, None] * exposure
         light = torch.stack([render(layers, spread + offset, self._line) for offset in self.offsets], 1)
-        frames = _bytes(jpeg(encoded(noisy(light, generator)), generator))
+        frames = _bytes(compressed(encoded(noisy(light, generator)), generator))
         if kind.is_sharp:
             return frames, frames[:, self.restored].clone()
         now = torch.zeros(1, count, device=self.device)

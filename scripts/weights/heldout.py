@@ -1,0 +1,104 @@
+"""Scores weights on the test clips, which no training saw: dB gained on each, blurred in two ways, and what is lost where it was sharp.
+
+    python scripts/weights/heldout.py datasets/weights unsharp fourier shipped experiments/light/models/net_g_latest.pth
+
+Protocol: PSNR of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage, blur and checksums: README.md beside
+this file. A method is ``unsharp`` (OpenCV, sigma 2, amount 0.5), ``fourier`` (Fourier burst accumulation), ``shipped``,
+or a file of weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dblr_plugin.archs import FourierBurstAccumulation
+from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.metrics.psnr_ssim import psnr
+
+Restore = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+BLURRED = ('motion', 'hand')
+PERFECT = 100.0  # dB, for frames that come back to the bit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('root', type=Path, help='where corpus.py and heldout.sh put the clips')
+    parser.add_argument('methods', nargs='+')
+    parser.add_argument('--skip-sharp', action='store_true')
+    args = parser.parse_args()
+    methods = {name: method_of(name) for name in args.methods}
+    for kind in BLURRED:
+        print_gains(args.root / 'test' / kind / 'train', kind, methods)
+    if not args.skip_sharp:
+        print_sharp(args.root / 'test' / 'sharp' / 'train' / 'gt', methods)
+
+
+def method_of(name: str) -> Restore:
+    """What restores a clip."""
+    if name == 'unsharp':
+        return lambda frames: (cv2.addWeighted(f, 1.5, cv2.GaussianBlur(f, (0, 0), 2), -0.5, 0) for f in frames)
+    if name == 'fourier':
+        return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'}).restore
+    return VideoRestorer.from_weights(None if name == 'shipped' else name, backend='auto').restore
+
+
+def print_gains(root: Path, kind: str, methods: dict[str, Restore]) -> None:
+    """A line for each clip: what it has, and what each method adds."""
+    heading(kind, ['blurry', *methods])
+    lines = []
+    for clip in sorted((root / 'lq').iterdir()):
+        blurry, sharp = read(clip), read(root / 'gt' / clip.name)
+        before = mean_psnr(blurry, sharp)
+        lines.append([before, *(mean_psnr(restore(blurry), sharp) - before for restore in methods.values())])
+        show(clip.name.split('_')[0], lines[-1])
+    show('mean', np.mean(lines, 0))
+    show('worst', np.min(lines, 0))
+
+
+def print_sharp(root: Path, methods: dict[str, Restore]) -> None:
+    """A line for each sharp clip: the PSNR of what comes back."""
+    heading('sharp', ['', *methods])
+    lines = []
+    for clip in sorted(root.iterdir()):
+        sharp = read(clip)
+        lines.append([mean_psnr(restore(sharp), sharp) for restore in methods.values()])
+        show(clip.name.split('_')[0], [np.nan, *lines[-1]])
+    show('mean', [np.nan, *np.mean(lines, 0)])
+    show('worst', [np.nan, *np.min(lines, 0)])
+
+
+def read(folder: Path) -> list[np.ndarray]:
+    """The frames of a clip, RGB."""
+    return [cv2.imread(str(path))[..., ::-1].copy() for path in sorted(folder.glob('*.png'))]
+
+
+def mean_psnr(frames: Iterable[np.ndarray], sharp: list[np.ndarray]) -> float:
+    """dB, mean of frames."""
+    return float(np.mean([min(psnr(frame, truth), PERFECT) for frame, truth in zip(frames, sharp, strict=True)]))
+
+
+def heading(title: str, columns: list[str]) -> None:
+    """Starts a table."""
+    names = [Path(column).stem if '/' in column else column for column in columns]
+    print(f'\n| {title} | {" | ".join(names)} |\n|---|{"---|" * len(names)}')
+
+
+def show(name: str, values: Iterable[float]) -> None:
+    """Prints a line of a table: dB, signed behind the first column of a table of gains."""
+    first, *others = values
+    if np.isnan(first):
+        cells = ['', *(f'{value:.1f}' for value in others)]
+    else:
+        cells = [f'{first:.2f}', *(f'{value:+.2f}' for value in others)]
+    print(f'| {name} | {" | ".join(cells)} |')
+    sys.stdout.flush()
+
+
+if __name__ == '__main__':
+    main()

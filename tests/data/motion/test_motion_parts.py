@@ -1,0 +1,149 @@
+"""The parts of synthetic motion against independent computations: paths, what a camera sees, a sensor."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dblr_plugin.data.light import linear_to_srgb
+from dblr_plugin.data.motion.paths import Path, random_path
+from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
+from dblr_plugin.data.motion.sensor import compressed, encoded, jpeg, noisy
+
+SIZE = 16
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def straight(*velocity: float) -> Path:
+    """A path of constant velocity: x and y in pixels a frame, rotation, log of the zoom."""
+    return Path(torch.tensor([velocity]), *(torch.zeros(1, 1, 4) for _ in range(3)))
+
+
+def picture(side: int = 96, channels: int = 1) -> torch.Tensor:
+    return torch.rand(1, channels, side, side, generator=generator())
+
+
+def background(texture: torch.Tensor, path: Path, step: float = 1.0) -> Layer:
+    return Layer(texture, torch.tensor([step]), torch.zeros(1, 2), path, is_opaque=True)
+
+
+def moments(*times: float) -> torch.Tensor:
+    return torch.tensor(times)[:, None]
+
+
+def seen(layers: list[Layer], *times: float) -> torch.Tensor:
+    return render(layers, moments(*times), pixel_line(SIZE, torch.device('cpu')))[0]
+
+
+def test_every_path_is_at_rest_in_the_middle_and_keeps_to_its_speed():
+    path = random_path(200, 20.0, generator())
+    assert path.pose(torch.zeros(200)).abs().max() == 0
+    times = torch.linspace(-2.5, 2.5, 501)[:, None].expand(-1, 200)
+    steps = path.pose(times).diff(dim=0)[..., :2].norm(dim=-1) / 0.01
+    assert steps.max() < 20 * 1.8  # two axes of tremor at their fastest, which they hardly ever are together
+    assert 3 < steps.mean() < 12
+
+
+def test_a_path_that_does_not_move_stays():
+    path = random_path(2, 20.0, generator()).select(torch.tensor([0.0, 1.0]))
+    poses = path.pose(torch.full((2,), 1.7))
+    assert poses[0].abs().max() == 0 and poses[1].abs().max() > 0
+
+
+def test_a_camera_at_rest_sees_the_picture_itself():
+    texture = picture()
+    torch.testing.assert_close(seen([background(texture, straight(0, 0, 0, 0))], 0.0)[0], texture[0, 0, 40:56, 40:56])
+
+
+@pytest.mark.parametrize('times', [(-1.0, 0.0, 1.0), tuple(float(t) for t in range(-3, 4))])
+def test_blur_is_the_mean_of_shifted_pictures(times):
+    texture = picture()
+    blurry = seen([background(texture, straight(2, -1, 0, 0))], *times)[0]
+    # many moments are taken at the nearest texel: without dither that would be exact too, with it up to a texel is mixed
+    shifted = torch.stack([texture[0, 0, 40 - int(t) : 56 - int(t), 40 + 2 * int(t) : 56 + 2 * int(t)] for t in times])
+    tolerance = {'rtol': 1e-5, 'atol': 1e-5} if len(times) < 5 else {'rtol': 0, 'atol': 0.5}
+    torch.testing.assert_close(blurry, shifted.mean(0), **tolerance)
+
+
+def test_rotation_and_zoom_are_opencvs():
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).random((96, 96)).astype(np.float32), (0, 0), 4)
+    turned = seen([background(torch.from_numpy(smooth)[None, None], straight(3, 1, 0.1, 0.2))], 1.0)[0].numpy()
+    scale, centre = np.exp(0.2), 47.5
+    turn = scale * np.array([[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]])
+    inverse = np.hstack([turn, (np.array([centre + 3, centre + 1]) - turn @ [7.5, 7.5])[:, None]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    np.testing.assert_allclose(turned, cv2.warpAffine(smooth, inverse, (SIZE, SIZE), flags=flags), atol=5e-3)
+
+
+def test_many_moments_at_the_nearest_texel_average_what_interpolation_does():
+    smooth = cv2.GaussianBlur(np.random.default_rng(1).random((96, 96)).astype(np.float32), (0, 0), 2)
+    layer = background(torch.from_numpy(smooth)[None, None], straight(5.3, 2.1, 0, 0), step=1.7)
+    times = torch.linspace(-0.5, 0.5, 20).tolist()
+    one_by_one = torch.stack([seen([layer], time)[0] for time in times]).mean(0)
+    torch.testing.assert_close(seen([layer], *times)[0], one_by_one, rtol=0, atol=6e-3)
+
+
+def test_an_object_covers_what_is_behind_it_where_it_is_opaque():
+    opacity = torch.zeros(1, 1, 32, 32)
+    opacity[..., 12:20, 12:20] = 1
+    front = Layer(
+        torch.cat([0.25 * opacity, opacity], 1), torch.ones(1), torch.tensor([[2.0, -3.0]]), straight(0, 0, 0, 0)
+    )
+    behind = picture()
+    both = seen([background(behind, straight(0, 0, 0, 0)), front], 0.0)[0]
+    expected = behind[0, 0, 40:56, 40:56].clone()
+    expected[1:9, 6:14] = 0.25
+    torch.testing.assert_close(both, expected)
+
+
+def test_near_things_move_more_than_far_ones():
+    layer = background(picture(), straight(4, 0, 0, 0))
+    depth = torch.ones(1, 1, SIZE, SIZE)
+    depth[..., : SIZE // 2, :] = 0.5
+    parted = Layer(layer.texture, layer.step, layer.centre, layer.path, depth, is_opaque=True)
+    row = layer.texture[0, 0, 40]
+    torch.testing.assert_close(seen([parted], 1.0)[0, 0], row[42:58])
+    assert 0.2 <= random_depth(20, SIZE, generator()).min() and random_depth(20, SIZE, generator()).max() <= 2
+
+
+def test_masks_are_opacities_that_end_before_the_texture_does():
+    masks = random_masks(50, 64, generator())
+    assert masks.min() >= 0 and masks.max() == 1
+    assert masks[..., 0, :].max() == masks[..., -1, :].max() == masks[..., 0].max() == masks[..., -1].max() == 0
+    assert (masks.mean((1, 2, 3)) > 0).float().mean() > 0.9
+
+
+def test_display_values_are_srgb():
+    light = torch.linspace(0, 1, 1001)
+    np.testing.assert_allclose(encoded(light).numpy(), linear_to_srgb(light.numpy()), atol=2e-6)
+    assert encoded(torch.tensor([-1.0, 3.0])).tolist() == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize('quality', [40, 49, 50, 75, 95])
+def test_jpeg_is_libjpegs(quality):
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).random((64, 64)).astype(np.float32), (0, 0), 1.5)
+    values = np.round(255 * np.clip((smooth - 0.5) * 2.5 + 0.5, 0, 1)) / 255
+    ours = jpeg(torch.from_numpy(values)[None, None, None], torch.tensor([float(quality)]))[0, 0, 0].numpy()
+    _, data = cv2.imencode('.jpg', np.uint8(np.round(values * 255)), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    theirs = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) / 255
+    assert np.abs(ours - theirs).max() < 8 / 255  # libjpeg computes in integers: a coefficient may round otherwise
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.9 / 255 < 0.5 * np.sqrt(np.mean((ours - values) ** 2))
+
+
+def test_a_third_of_the_windows_is_compressed():
+    values = torch.rand(200, 1, 1, 8, 8, generator=generator())
+    changed = (compressed(values, generator()) != values).flatten(1).any(1)
+    assert 0.22 < changed.float().mean() < 0.45
+
+
+def test_noise_grows_with_the_light_and_is_nobodys_bias():
+    light = torch.full((400, 1, 1, 32, 32), 0.5)
+    light[..., 16:] = 0.02
+    spoiled = noisy(light, generator()) - light
+    amounts = spoiled.std((1, 2, 3, 4))
+    assert 0.55 < (amounts == 0).float().mean() < 0.78 and amounts.max() < 0.04
+    assert spoiled[..., :16].std() > 1.5 * spoiled[..., 16:].std()
+    assert spoiled.mean().abs() < 2e-4

@@ -1,0 +1,211 @@
+"""Windows made of pictures, the store that keeps them, the data set that trains on both, and the command that makes them."""
+
+import pickle
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from basicsr.train import train_pipeline  # noqa: F401  (registers nothing itself; the plugin does on import)
+
+from dblr_plugin.commands import main
+from dblr_plugin.data.luma import luma_of_bgr
+from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore
+from dblr_plugin.data.motion.windows import picture_side
+from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.prepare import MotionRecipe, prepare_motion
+from dblr_plugin.prepare import motion as prepare_module
+
+SIZE = 16
+
+
+@pytest.fixture(scope='module')
+def makers(pictures):
+    return {grey: MotionWindows(SharpPictures(pictures, grey, picture_side(SIZE)), SIZE) for grey in (True, False)}
+
+
+def dataset(root, **options):
+    options = {'name': 'motion', 'type': 'SyntheticMotionDataset', 'dataroot_gt': str(root), 'gt_size': SIZE, **options}
+    return build_dataset(options)
+
+
+def test_pictures_are_found_and_small_ones_left_out(pictures):
+    found = SharpPictures(pictures, grey=False, least=64)
+    assert found.names == ['a.png', 'b.jpg', 'more/c.png'] and found.left_out == ['small.png']
+    with pytest.raises(DBLRError, match='none of its 4 pictures has 900 pixels'):
+        SharpPictures(pictures, grey=False, least=900)
+    with pytest.raises(DBLRError, match='no such folder'):
+        SharpPictures(pictures / 'nowhere', grey=False, least=64)
+
+
+def test_a_crop_is_cut_out_of_its_picture_and_prefers_detail(pictures):
+    found = SharpPictures(pictures, grey=False, least=64)
+    found.pictures[0][:, :30] = 128  # nothing to see on the left
+    found = SharpPictures.__new__(SharpPictures)
+    found.__dict__.update(SharpPictures(pictures, grey=False, least=64).__dict__)
+    crop = found.crops(1, 64, torch.Generator().manual_seed(0), picture=2)[0].permute(1, 2, 0).numpy()
+    whole = found.pictures[2]
+    places = [(y, x) for y in range(37) for x in range(37) if np.array_equal(whole[y : y + 64, x : x + 64], crop)]
+    assert len(places) == 1
+
+
+@pytest.mark.parametrize('grey', [True, False])
+def test_windows_follow_from_the_seed_and_fit_their_form(makers, grey):
+    blurry, sharp = makers[grey].draw(3, 7)
+    channels = 1 if grey else 3
+    assert blurry.shape == (3, 5, channels, SIZE, SIZE) and sharp.shape == (3, channels, SIZE, SIZE)
+    assert blurry.dtype == sharp.dtype == torch.uint8
+    again, other = makers[grey].draw(3, 7), makers[grey].draw(3, 8)
+    assert torch.equal(again[0], blurry) and torch.equal(again[1], sharp) and not torch.equal(other[0], blurry)
+
+
+def test_a_fifth_of_the_windows_comes_with_its_input_as_truth(makers):
+    kinds = [torch.equal(frames[0, 2], sharp[0]) for frames, sharp in (makers[True].draw(1, seed) for seed in range(300))]
+    assert 0.14 < np.mean(kinds) < 0.27
+
+
+def test_truth_is_sharper_than_the_blurry_frame(makers):
+    def detail(image):
+        return (image.float().diff(dim=-1).abs().mean() + image.float().diff(dim=-2).abs().mean()).item()
+
+    drawn = [makers[True].draw(1, seed) for seed in range(60)]
+    changed = [(detail(frames[0, 2]), detail(sharp[0])) for frames, sharp in drawn if not torch.equal(frames[0, 2], sharp[0])]
+    assert np.mean([sharp > blurry for blurry, sharp in changed]) > 0.7
+
+
+def test_causal_windows_end_with_the_truth(pictures):
+    maker = MotionWindows(SharpPictures(pictures, True, picture_side(SIZE)), SIZE, causal=True)
+    for seed in range(100):
+        frames, sharp = maker.draw(1, seed)
+        if torch.equal(frames[0, 4], sharp[0]):
+            return
+    raise AssertionError('no sharp window in a hundred')
+
+
+def test_a_store_holds_what_the_maker_draws_whatever_the_processes(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, 'PART', 8)
+    recipe = {'windows': 20, 'size': SIZE, 'y_only': True, 'seed': 3}
+    prepare_motion(pictures, tmp_path / 'one', MotionRecipe(**recipe, processes=1))
+    prepare_motion(pictures, tmp_path / 'two', MotionRecipe(**recipe, processes=2))
+    one, two = WindowStore(tmp_path / 'one'), WindowStore(tmp_path / 'two')
+    assert len(one) == 20 and one[19].shape == (6, 1, SIZE, SIZE)
+    assert all(np.array_equal(one[i], two[i]) for i in range(20))
+    frames, sharp = MotionWindows(SharpPictures(pictures, True, picture_side(SIZE)), SIZE).draw(4, (3 * 1_000_003 + 1) * 8)
+    assert np.array_equal(one[8][:-1], frames[0].numpy()) and np.array_equal(one[8][-1], sharp[0].numpy())
+
+
+def test_a_store_goes_on_where_it_stopped_and_can_be_enlarged(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, 'PART', 8)
+    recipe = {'size': SIZE, 'y_only': True, 'processes': 1}
+    prepare_motion(pictures, tmp_path / 'whole', MotionRecipe(windows=20, **recipe))
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=12, **recipe))
+    first = tmp_path / 'store' / 'windows_00000.npy'
+    kept = first.stat().st_mtime_ns
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=20, **recipe))
+    (tmp_path / 'store' / 'windows_00001.npy').unlink()
+    with pytest.raises(DBLRError, match='windows_00001.npy is missing or incomplete'):
+        WindowStore(tmp_path / 'store')
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=20, **recipe))
+    assert first.stat().st_mtime_ns == kept
+    whole, store = WindowStore(tmp_path / 'whole'), WindowStore(tmp_path / 'store')
+    assert all(np.array_equal(whole[i], store[i]) for i in range(20))
+
+
+def test_a_store_refuses_other_windows_other_files_and_damage(pictures, tmp_path):
+    recipe = {'windows': 4, 'size': SIZE, 'processes': 1}
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(**recipe))
+    with pytest.raises(DBLRError, match='holds windows made otherwise'):
+        prepare_motion(pictures, tmp_path / 'store', MotionRecipe(**recipe, seed=1))
+    with pytest.raises(DBLRError, match='holds other files'):
+        prepare_motion(pictures, pictures, MotionRecipe(**recipe))
+    (tmp_path / 'store' / 'motion.json').write_text('{"windows": 4')
+    with pytest.raises(DBLRError, match='motion.json cannot be read'):
+        WindowStore(tmp_path / 'store')
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [({'size': 12}, 'multiple of 8'), ({'windows': 0}, 'at least 1'), ({'num_frame': 4}, 'odd'), ({'seed': -1}, 'negative')],
+)
+def test_recipes_out_of_range_are_refused(setting, message):
+    with pytest.raises(DBLRError, match=message):
+        MotionRecipe(**setting)
+
+
+def test_a_store_travels_to_a_worker(pictures, tmp_path):
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=4, size=SIZE, processes=1))
+    store = WindowStore(tmp_path / 'store')
+    held = store[3].copy()
+    assert np.array_equal(pickle.loads(pickle.dumps(store))[3], held)
+
+
+@pytest.mark.parametrize('source', ['pictures', 'store', 'grey store'])
+@pytest.mark.parametrize('y_only', [True, False])
+def test_samples_are_those_of_the_other_data_sets(pictures, tmp_path, source, y_only):
+    if source == 'grey store' and not y_only:
+        pytest.skip('there is no colour in it')
+    root = pictures
+    if source != 'pictures':
+        root = tmp_path / 'store'
+        prepare_motion(pictures, root, MotionRecipe(windows=6, size=24, y_only='grey' in source, processes=1))
+    data = dataset(root, y_only=y_only, use_hflip=True, use_rot=True, random_reverse=True)
+    assert len(data) == (3 if source == 'pictures' else 6)
+    sample = data[SampleIndex(1, 5)]
+    channels = 1 if y_only else 3
+    assert sample['lq'].shape == (5, channels, SIZE, SIZE) and sample['gt'].shape == (channels, SIZE, SIZE)
+    assert sample['lq'].dtype == torch.float32 and sample['lq'].is_contiguous()
+    low, high = (16 / 255, 235 / 255) if y_only else (0, 1)
+    assert low - 1e-6 <= sample['lq'].min() and sample['lq'].max() <= high + 1e-6
+    again = data[SampleIndex(1, 5)]
+    assert torch.equal(sample['lq'], again['lq']) and torch.equal(sample['gt'], again['gt'])
+    assert not torch.equal(sample['lq'], data[SampleIndex(1, 6)]['lq'])
+
+
+def test_brightness_of_a_grey_store_is_basicsrs_y(pictures, tmp_path):
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=2, size=SIZE, y_only=True, processes=1))
+    data = dataset(tmp_path / 'store', y_only=True)
+    grey = WindowStore(tmp_path / 'store')[1][-1, 0]
+    expected = luma_of_bgr(np.repeat(grey[..., None], 3, 2))[..., 0]
+    np.testing.assert_allclose(data[SampleIndex(1, 0)]['gt'][0].numpy(), expected, atol=1e-6)
+
+
+def test_reversed_windows_keep_their_middle_frame_and_truth(pictures, tmp_path):
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=3, size=SIZE, y_only=True, processes=1))
+    plain, turned = (dataset(tmp_path / 'store', y_only=True, random_reverse=flag) for flag in (False, True))
+    orders = set()
+    for seed in range(12):
+        a, b = plain[SampleIndex(2, seed)], turned[SampleIndex(2, seed)]
+        assert torch.equal(a['gt'], b['gt']) and torch.equal(a['lq'][2], b['lq'][2])
+        orders.add(torch.equal(a['lq'], b['lq']))
+        assert torch.equal(a['lq'], b['lq']) or torch.equal(a['lq'].flip(0), b['lq'])
+    assert orders == {True, False}
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'gt_size': 40}, 'gt_size is 40, and the windows'),
+        ({'num_frame': 3}, 'num_frame is 3, and'),
+        ({'causal': True}, 'causal is True, and'),
+        ({'y_only': False}, 'holds brightness alone'),
+        ({'scale': 4}, 'scale is 4'),
+    ],
+)
+def test_options_that_do_not_fit_the_store_are_refused(pictures, tmp_path, options, message):
+    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=2, size=24, y_only=True, processes=1))
+    with pytest.raises(DBLRError, match=message):
+        dataset(tmp_path / 'store', **{'y_only': True, **options})
+
+
+def test_crops_made_here_have_a_size_that_jpeg_can_cut(pictures):
+    with pytest.raises(DBLRError, match='multiple of 8'):
+        dataset(pictures, gt_size=12)
+
+
+def test_the_command_makes_a_store_and_says_what_it_holds(pictures, tmp_path, capsys):
+    main(['prepare', 'motion', str(pictures), str(tmp_path / 'store'), '--windows', '5', '--size', '16', '--processes', '1'])
+    assert '5 windows of 5 frames, 23,040 bytes, of 3 pictures' in capsys.readouterr().out
+    assert len(WindowStore(tmp_path / 'store')) == 5
