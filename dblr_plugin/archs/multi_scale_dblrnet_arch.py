@@ -103,12 +103,11 @@ class MultiScaleDBLRNet(nn.Module):
         """
         if x.dim() != 5 or x.shape[1] != self.num_frame:
             raise ValueError(f'MultiScaleDBLRNet expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
-        h, w = x.shape[-2:]
+        b, t, _, h, w = x.shape
         blurry = x[:, self.restored]
-        frames = x.flatten(0, 1)
-        frames = F.pad(frames, (0, -w % self.size_multiple, 0, -h % self.size_multiple), mode='replicate')
+        frames = F.pad(x.flatten(0, 1), (0, -w % self.size_multiple, 0, -h % self.size_multiple), mode='replicate')
         frames = F.pixel_unshuffle(frames, 2)
-        maps = F.relu(self.conv_l1(frames.unflatten(0, (-1, self.num_frame)).transpose(1, 2)))
+        maps = F.relu(self.conv_l1(frames.view(b, t, *frames.shape[1:]).transpose(1, 2)))
         feat = F.relu(self.conv_l2(maps)).squeeze(2)
         skips = []
         for encode, down in zip(self.encoders, self.downs, strict=True):

@@ -10,11 +10,12 @@ from networks import build_trained
 from torch import nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs import DBN, DBLRNet, DeepDeblur, FourierBurstAccumulation, MiddleFrame
+from dblr_plugin.archs import DBN, DBLRNet, DeepDeblur, FourierBurstAccumulation, MiddleFrame, MultiScaleDBLRNet
 from dblr_plugin.training.acceleration import autocast, prepare_network
 
 small_dblrnet = partial(DBLRNet, num_feat=16, num_block=1)
 small_dbn = partial(DBN, num_feat=4)
+small_multi_scale = partial(MultiScaleDBLRNet, num_feat=[8, 12], num_block=[1, 1])
 small_deepdeblur = partial(DeepDeblur, num_feat=4, num_block=1)
 NETWORKS = {
     'DBLRNet': small_dblrnet,
@@ -29,6 +30,8 @@ NETWORKS = {
     'DeepDeblur Y in windows': partial(small_deepdeblur, num_in_ch=1, num_out_ch=1, num_frame=5),
     'FourierBurstAccumulation': FourierBurstAccumulation,
     'MiddleFrame': MiddleFrame,
+    'MultiScaleDBLRNet': small_multi_scale,
+    'MultiScaleDBLRNet RGB causal': partial(small_multi_scale, num_in_ch=3, num_out_ch=3, num_frame=3, causal=True),
 }
 # which frames of a window count, where it is not all of them
 SEEN = {'DBLRNet single': [2], 'DBN single': [2], 'DeepDeblur': [0], 'DeepDeblur Y in windows': [2], 'MiddleFrame': [2]}

@@ -130,7 +130,7 @@ def test_jpeg_is_libjpegs(quality):
     _, data = cv2.imencode('.jpg', np.uint8(np.round(values * 255)), [cv2.IMWRITE_JPEG_QUALITY, quality])
     theirs = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) / 255
     assert np.abs(ours - theirs).max() < 8 / 255  # libjpeg computes in integers: a coefficient may round otherwise
-    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.9 / 255 < 0.5 * np.sqrt(np.mean((ours - values) ** 2))
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.9 / 255
 
 
 def test_a_third_of_the_windows_is_compressed():

@@ -1,0 +1,68 @@
+"""MultiScaleDBLRNet: what its options do, and what its presets cost."""
+
+import pytest
+import torch
+import yaml
+
+from dblr_plugin.archs import MultiScaleDBLRNet
+from dblr_plugin.benchmark.complexity import complexity
+from dblr_plugin.link import option_files
+
+PRESETS = {'light': 30e3, 'balanced': 120e3}  # multiply-adds a pixel, at most
+
+
+def preset(name: str) -> dict:
+    path = next(path for path in option_files() if path.name == f'train_{name}.yml')
+    return yaml.safe_load(path.read_text())['network_g']
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_presets_keep_their_promise(name):
+    arguments = preset(name)
+    assert arguments.pop('type') == 'MultiScaleDBLRNet'
+    net = MultiScaleDBLRNet(**arguments)
+    macs = complexity(net, (1, 5, 1, 128, 128)).macs / 128**2
+    assert 0.8 * PRESETS[name] < macs < PRESETS[name]
+
+
+def test_training_starts_from_the_blurry_frame_itself():
+    window = torch.rand(2, 5, 1, 19, 30)
+    assert torch.equal(MultiScaleDBLRNet()(window), window[:, 2])
+    assert torch.equal(MultiScaleDBLRNet(causal=True)(window), window[:, 4])
+
+
+def test_every_parameter_learns():
+    torch.manual_seed(0)
+    net = MultiScaleDBLRNet(num_feat=[4, 8, 12], num_block=[1, 1, 1])
+    torch.nn.init.normal_(net.last.weight)
+    net(torch.rand(1, 5, 1, 16, 16)).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+
+
+def test_all_frames_of_a_window_count():
+    torch.manual_seed(0)
+    net = MultiScaleDBLRNet()
+    torch.nn.init.normal_(net.last.weight)
+    window = torch.rand(1, 5, 1, 16, 16, requires_grad=True)
+    net(window).sum().backward()
+    assert (window.grad.abs().sum((0, 2, 3, 4)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'num_frame': 1}, 'at least 3 frames'),
+        ({'num_feat': [8], 'num_block': [1, 1]}, 'same scales'),
+        ({'num_feat': [], 'num_block': []}, 'same scales'),
+        ({'num_feat': [0], 'num_block': [1]}, 'same scales'),
+        ({'num_in_ch': 3}, 'must be equal'),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiScaleDBLRNet(**arguments)
+
+
+def test_windows_of_another_length_are_refused():
+    with pytest.raises(ValueError, match='expects'):
+        MultiScaleDBLRNet()(torch.rand(1, 3, 1, 16, 16))
