@@ -8,7 +8,6 @@ see across a long blur. No BatchNorm: a window's result depends on that window a
 
 from __future__ import annotations
 
-import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from dblr_plugin.data.frames import flip
 from dblr_plugin.data.luma import luma_of_bgr, luma_of_jpeg
-from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, is_window_store
+from dblr_plugin.data.motion import MotionWindows, WindowStore, is_window_store, read_pictures
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.train_sampler import SampleIndex
@@ -30,8 +30,8 @@ class SyntheticMotionDataset(Dataset):
     Args:
         opt: BasicSR's dataset options, only read:
             dataroot_gt (str): A folder of sharp pictures, one sample of each an epoch, made anew each time
-                (``dataset_enlarge_ratio`` makes epochs longer); or a store that ``dblr prepare motion`` made of one, whose
-                windows are read, cropped and flipped: ten times as quick.
+                (``dataset_enlarge_ratio`` makes epochs longer); or a store that ``dblr prepare motion`` made of one,
+                whose windows are read, cropped and flipped: far quicker.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): The last frame of a window is restored, not the middle one. Default: False.
             gt_size (int): Side of the square crop, in pixels; at most that of the store's windows, or where windows are
@@ -59,7 +59,7 @@ class SyntheticMotionDataset(Dataset):
         else:
             if self.gt_size % 8:
                 raise DBLRError(f'{label(opt)}: gt_size is {self.gt_size}, and must be a multiple of 8 to make windows')
-            self.pictures = SharpPictures(self.root, self.y_only, picture_side(self.gt_size))
+            self.pictures = read_pictures(self.root, self.y_only, picture_side(self.gt_size))
             self.windows = MotionWindows(self.pictures, self.gt_size, self.num_frame, self.causal)
 
     def __len__(self) -> int:
@@ -120,7 +120,9 @@ class SyntheticMotionDataset(Dataset):
             if wanted != held:
                 raise DBLRError(f'{name}: {key} is {wanted}, and {self.root} was made with {held}; make another store')
         if self.gt_size > info.size:
-            raise DBLRError(f'{name}: gt_size is {self.gt_size}, and the windows of {self.root} have {info.size} pixels')
+            raise DBLRError(f'{name}: gt_size is {self.gt_size}, and windows of {self.root} have {info.size} pixels')
         if info.channels == 1 and not self.y_only:
-            raise DBLRError(f'{name}: {self.root} holds brightness alone; set y_only: true, or make a store without --y-only')
+            raise DBLRError(
+                f'{name}: {self.root} holds brightness alone; set y_only: true, or make one without --y-only'
+            )
         return store

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter
+from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter, read_pictures
 from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.errors import DBLRError
@@ -104,7 +104,7 @@ def _start(src: Path, recipe: MotionRecipe, writer: WindowWriter) -> None:
 
 
 def _pictures(src: Path, recipe: MotionRecipe) -> SharpPictures:
-    return SharpPictures(src, recipe.y_only, picture_side(recipe.size))
+    return read_pictures(src, recipe.y_only, picture_side(recipe.size))
 
 
 def _make_part(part: int) -> int:

@@ -1,9 +1,9 @@
-"""Scores weights on the test clips, which no training saw: dB gained on each, blurred in two ways, and what is lost where it was sharp.
+"""Scores weights on clips that no training saw: what each gains, blurred in two ways, and loses where it was sharp.
 
     python scripts/weights/heldout.py datasets/weights unsharp fourier shipped experiments/light/models/net_g_latest.pth
 
-Protocol: PSNR of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage, blur and checksums: README.md beside
-this file. A method is ``unsharp`` (OpenCV, sigma 2, amount 0.5), ``fourier`` (Fourier burst accumulation), ``shipped``,
+Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
+A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), ``shipped``,
 or a file of weights.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
 def method_of(name: str) -> Restore:
     """What restores a clip."""
     if name == 'unsharp':
-        return lambda frames: (cv2.addWeighted(f, 1.5, cv2.GaussianBlur(f, (0, 0), 2), -0.5, 0) for f in frames)
+        return lambda frames: (cv2.addWeighted(f, 1.3, cv2.GaussianBlur(f, (0, 0), 1), -0.3, 0) for f in frames)
     if name == 'fourier':
         return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'}).restore
     return VideoRestorer.from_weights(None if name == 'shipped' else name, backend='auto').restore

@@ -1,50 +1,31 @@
-"""A folder of sharp pictures, and crops of them where there is something to see."""
+"""Sharp pictures, and crops of them where there is something to see."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
-
-from dblr_plugin.data.images import decode, is_image, natural
-from dblr_plugin.errors import DBLRError
+from torch.nn import functional as F
 
 __all__ = ['SharpPictures']
 
-_LONGEST = 2560  # pixels of a picture's longer side; larger ones are scaled down
 _CELL = 32  # pixels of a cell's side, in which detail is measured
 _TRIES = 4  # places looked at for each crop
 
 
 class SharpPictures:
-    """Pictures of a folder and its subfolders, decoded once and kept as uint8.
+    """Pictures in memory.
 
     Args:
-        folder: Holds PNG, JPEG, WebP, TIFF or BMP files.
-        grey: Keep brightness alone.
-        least: Pixels of the smallest side that is of use; smaller pictures are left out.
-
-    Raises:
-        DBLRError: There is no such folder, no picture of that size, or one is damaged.
+        names: What messages call them.
+        pictures: uint8 ``(h, w, 1)`` or ``(h, w, 3)`` RGB, all alike.
     """
 
-    def __init__(self, folder: str | Path, grey: bool, least: int) -> None:
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise DBLRError(f'{folder}: no such folder of pictures')
-        files = sorted((f for f in folder.rglob('*') if is_image(f.name) and f.is_file()), key=lambda f: natural(str(f)))
-        loaded = [(str(f.relative_to(folder)), _load(f, grey)) for f in files]
-        kept = [(name, picture) for name, picture in loaded if min(picture.shape[:2]) >= least]
-        if not kept:
-            raise DBLRError(
-                f'{folder}: none of its {len(files)} pictures has {least} pixels on its shorter side; add larger ones'
-            )
-        self.names = [name for name, _ in kept]
-        self.pictures = [picture for _, picture in kept]
-        self.left_out = [name for name, picture in loaded if min(picture.shape[:2]) < least]
+    def __init__(self, names: Sequence[str], pictures: Sequence[np.ndarray]) -> None:
+        self.names = list(names)
+        self.pictures = list(pictures)
         self._detail = [_detail(picture) for picture in self.pictures]
 
     def __len__(self) -> int:
@@ -55,7 +36,7 @@ class SharpPictures:
 
         Args:
             count: How many.
-            size: Their side in pixels, at most ``least``.
+            size: Their side in pixels, at most the shortest side of any picture.
             generator: What they are drawn from, on the CPU.
             picture: Which picture all are of; by default each is of any.
 
@@ -80,21 +61,10 @@ class SharpPictures:
         return float(self._detail[number][inner, outer].mean()), top, left
 
 
-def _load(path: Path, grey: bool) -> np.ndarray:
-    """uint8 (h, w, 1) or (h, w, 3), RGB."""
-    picture = decode(path.read_bytes(), str(path))
-    factor = _LONGEST / max(picture.shape[:2])
-    if factor < 1:
-        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    if grey:
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
 def _detail(picture: np.ndarray) -> np.ndarray:
     """Mean change of brightness from pixel to pixel, at half size, in cells of 32 pixels of the picture."""
-    brightness = picture[..., 0] if picture.shape[2] == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    half = cv2.resize(brightness, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
-    change = np.abs(cv2.Sobel(half, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(half, cv2.CV_32F, 0, 1))
-    cells = (max(1, -(-picture.shape[1] // _CELL)), max(1, -(-picture.shape[0] // _CELL)))
-    return cv2.resize(change, cells, interpolation=cv2.INTER_AREA)
+    brightness = torch.from_numpy(picture).float().mean(-1)[None, None]
+    half = F.avg_pool2d(brightness, 2)
+    down, right = (half.diff(dim=axis).abs() for axis in (-2, -1))
+    change = down[..., :-1] + right[..., :-1, :]
+    return F.avg_pool2d(change, _CELL // 2, ceil_mode=True)[0, 0].numpy()

@@ -20,8 +20,8 @@ class Layer:
     """A textured plane, one for each of ``b`` scenes.
 
     Attributes:
-        texture: ``(b, c, th, tw)``: linear light; of layers that are not opaque ``(b, c + 1, th, tw)``: linear light times
-            opacity, and opacity in [0, 1].
+        texture: ``(b, c, th, tw)``: linear light; of layers that are not opaque ``(b, c + 1, th, tw)``: linear light
+            times opacity, and opacity in [0, 1].
         step: ``(b,)``: texels a pixel.
         centre: ``(b, 2)``: where its middle is at time 0, x and y in pixels from the window's middle.
         path: How it moves in front of the camera.
@@ -136,7 +136,7 @@ def pixel_line(size: int, device: torch.device) -> Tensor:
 
 
 def random_depth(batch: int, size: int, generator: Generator) -> Tensor:
-    """``(b, 1, size, size)``: smooth factors about 1 by which a shifting camera moves what is near more than what is far."""
+    """``(b, 1, size, size)``: smooth factors about 1: a shifting camera moves the near more than the far."""
     coarse = torch.randn((batch, 1, 3, 3), generator=generator, device=generator.device)
     smooth = F.interpolate(coarse, size=(size, size), mode='bicubic', align_corners=True)
     return (1 + 0.3 * uniform(0, 1, (batch, 1, 1, 1), generator) * smooth).clamp(0.2, 2)

@@ -47,7 +47,7 @@ def noisy(light: Tensor, generator: Generator) -> Tensor:
 
 
 def compressed(values: Tensor, generator: Generator) -> Tensor:
-    """A third of the windows as JPEG of quality 50 to 95 leaves them, the others as they are; shapes as in :func:`jpeg`."""
+    """A third of the windows as JPEG of quality 50 to 95 leaves them, the others as they are; as :func:`jpeg`."""
     quality = uniform(50, 95, (len(values),), generator).round()
     chosen = uniform(0, 1, (len(values), 1, 1, 1, 1), generator) < 1 / 3
     return torch.where(chosen, jpeg(values, quality), values)

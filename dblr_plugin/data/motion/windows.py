@@ -55,9 +55,9 @@ class MotionWindows:
     A camera moves over a picture, smoothly, by hand, turning or zooming, up to 20 pixels a frame, the near faster than
     the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
     Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
-    between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's quantisation; in
-    one of five highlights are brighter than white. A fifth of the windows has no blur, or less than a pixel: there the
-    truth is the input.
+    between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's
+    quantisation; in one of five highlights are brighter than white. A fifth of the windows has no blur, or less than a
+    pixel: there the truth is the input.
 
     Args:
         pictures: What is seen.

@@ -62,7 +62,7 @@ def test_a_camera_at_rest_sees_the_picture_itself():
 def test_blur_is_the_mean_of_shifted_pictures(times):
     texture = picture()
     blurry = seen([background(texture, straight(2, -1, 0, 0))], *times)[0]
-    # many moments are taken at the nearest texel: without dither that would be exact too, with it up to a texel is mixed
+    # many moments are taken at the nearest texel, of which dither mixes neighbours
     shifted = torch.stack([texture[0, 0, 40 - int(t) : 56 - int(t), 40 + 2 * int(t) : 56 + 2 * int(t)] for t in times])
     tolerance = {'rtol': 1e-5, 'atol': 1e-5} if len(times) < 5 else {'rtol': 0, 'atol': 0.5}
     torch.testing.assert_close(blurry, shifted.mean(0), **tolerance)

@@ -1,0 +1,59 @@
+"""The programs that make the shipped weights, at toy size."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dblr_plugin.inference.network import load_network
+
+SCRIPTS = Path(__file__).parents[2] / 'scripts' / 'weights'
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (150, 200, 3), np.uint8)
+        cv2.imwrite(str(folder / f'{number}.png'), cv2.GaussianBlur(noise, (0, 0), 1.5))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_path):
+    run('gpu.py', 'pack', pictures, tmp_path / 'packed')
+    said = run('gpu.py', 'train', tmp_path / 'packed', tmp_path / 'out', '--toy', '--minutes', '0.1')
+    assert 'samples in 0.1 minutes' in said
+    loaded = load_network(tmp_path / 'out' / 'light.pth')
+    window = torch.rand(1, 5, 1, 24, 40)
+    assert loaded.net(window).shape == (1, 1, 24, 40)
+
+
+@pytest.mark.slow
+def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
+    store = tmp_path / 'store'
+    command = [sys.executable, '-m', 'dblr_plugin', 'prepare', 'motion', str(pictures), str(store), '--windows', '8']
+    subprocess.run([*command, '--size', '32', '--y-only', '--processes', '1'], check=True, timeout=300)
+    shape = 'num_feat=[4,8] num_block=[1,1] crop=32'
+    said = run('frontier.py', store, store, shape, '--cpu-seconds', '2')
+    assert len(said.splitlines()) == 3 and '| num_feat=[4,8]' in said
+
+
+def test_the_lists_name_source_checksum_and_licence():
+    for name, least in (('pictures.tsv', 150), ('clips.tsv', 6)):
+        lines = (SCRIPTS / name).read_text(encoding='utf-8').splitlines()
+        columns = lines[0].split('\t')
+        rows = [dict(zip(columns, line.split('\t'), strict=True)) for line in lines[1:]]
+        assert len(rows) >= least
+        assert all(len(row['sha256']) == 64 and row['source'] and row['licence'] for row in rows)
+        assert len({row['sha256'] for row in rows}) == len(rows)
