@@ -194,7 +194,7 @@ def test_reversed_windows_keep_their_middle_frame_and_truth(pictures, tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'gt_size': 40}, 'gt_size is 40, and the windows'),
+        ({'gt_size': 40}, 'gt_size is 40, and windows'),
         ({'num_frame': 3}, 'num_frame is 3, and'),
         ({'causal': True}, 'causal is True, and'),
         ({'y_only': False}, 'holds brightness alone'),
