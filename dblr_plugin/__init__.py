@@ -1,4 +1,4 @@
-"""Video deblurring for BasicSR: importing this package registers every network, loss, data set and model."""
+"""Video deblurring for BasicSR: importing this package registers every network, loss, metric, data set and model."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,7 @@ def register() -> None:
     compat.prepare_import()
 
     from dblr_plugin import archs, data, hooks, losses, models  # noqa: F401
+    from dblr_plugin.metrics import registered  # noqa: F401
 
     compat.repair_distributed()
     hooks.install()

@@ -126,9 +126,9 @@ _ELEMENTWISE = (
     # normalisation
     'batch_norm', 'group_norm', 'instance_norm', 'layer_norm',
     # moving values, and comparing them
-    'clone', 'expand_as', 'fft_fftfreq', 'fft_fftshift', 'fft_ifftshift', 'fft_rfftfreq', 'im2col', 'imag', 'le',
-    'linspace', 'lt', 'ne', 'ones_like', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'real', 'reflection_pad2d',
-    'repeat', 'repeat_interleave', 'replication_pad2d', 'unfold', 'upsample_nearest2d', 'view_as',
+    'clone', 'col2im', 'expand_as', 'fft_fftfreq', 'fft_fftshift', 'fft_ifftshift', 'fft_rfftfreq', 'im2col', 'imag',
+    'index_select', 'le', 'linspace', 'lt', 'ne', 'ones_like', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'real',
+    'reflection_pad2d', 'repeat', 'repeat_interleave', 'replication_pad2d', 'unfold', 'upsample_nearest2d', 'view_as',
 )  # fmt: skip
 _RULES: dict[str, _Handle] = {
     **{f'aten::{name}{place}': _nothing for name in _ELEMENTWISE for place in ('', '_')},

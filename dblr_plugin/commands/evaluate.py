@@ -1,6 +1,6 @@
 """Score restored frames against the ground truth under a named protocol.
 
-dblr evaluate RESULTS GT [--protocol all] [--json figures.json]
+dblr evaluate RESULTS GT [--protocol all] [--ssim all] [--json figures.json]
 compares two folders of clips, two LMDB databases or two folders of one clip each, frame by frame, paired by name.
 The names that tests give, such as 00000000_DBLRNet.png, are paired with 00000000.
 """
@@ -16,18 +16,25 @@ import cv2
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.metrics import PROTOCOLS, choose_protocols, evaluate, format_table, write_json
+from dblr_plugin.metrics import PROTOCOLS, choose_protocols, evaluate, format_table, with_all_ssims, write_json
 from dblr_plugin.version import __version__
 
 __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RESULTS, GT, --protocol and --json; the help tells what each protocol means."""
+    """RESULTS, GT, --protocol, --ssim and --json; the help tells what each protocol means."""
     parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png')
     parser.add_argument('truth', metavar='GT', help='sharp frames, in the same layout')
     parser.add_argument(
         '--protocol', action='append', metavar='NAME', help='a name below, or all; may be repeated (default: basicsr)'
+    )
+    parser.add_argument(
+        '--ssim',
+        choices=('protocol', 'all'),
+        default='protocol',
+        help="the protocol's own SSIM, or beside it ssim_2d (mean of channels), ssim_3d (MATLAB's, over pixels and "
+        "channels) and ms_ssim (multi-scale, of the luminance, Su et al.'s second figure; for frames from 161x161)",
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
     parser.epilog = '\n'.join(['protocols:', *(f'  {p.name:<14}{p.meaning}' for p in PROTOCOLS.values())])
@@ -36,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints a table for each protocol; raises DBLRError when the frames do not pair."""
     protocols = choose_protocols(args.protocol or 'basicsr')
+    if args.ssim == 'all':
+        protocols = with_all_ssims(protocols)
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
     if args.json is not None and args.json.is_dir():

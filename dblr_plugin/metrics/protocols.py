@@ -6,22 +6,23 @@ The same weights move by up to about 0.7 dB between them, so every figure names 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.metrics.psnr_ssim import SSIM_WINDOW, psnr, ssim
+from dblr_plugin.metrics.ms_ssim import ms_ssim
+from dblr_plugin.metrics.psnr_ssim import LUMINANCE, SSIM_WINDOW, psnr, ssim, ssim_3d
 from dblr_plugin.metrics.registration import register
 
-__all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'choose_protocols']
+__all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'SSIMS', 'choose_protocols', 'with_all_ssims']
 
 #: stands for every protocol, in option files and on command lines
 ALL = 'all'
 
-# ITU-R BT.601 luminance of BGR without offset, in the full range [0, 255]
-_LUMINANCE = np.array([0.114, 0.587, 0.299])
+#: The kinds of SSIM that papers give. They lie up to some hundredths apart, and tables mix them.
+SSIMS = {'ssim_2d': ssim, 'ssim_3d': ssim_3d, 'ms_ssim': ms_ssim}
 
 
 def _all_frames(count: int) -> Sequence[int]:
@@ -53,7 +54,8 @@ class Protocol:
         size_multiple: Height and width are cut at the bottom and right to multiples of it.
         crop: Pixels removed at each edge after that.
         registered: Whether the restored frame is aligned by gain and shift first.
-        rounded: Whether restored frames are rounded to whole grey values.
+        ssim: The kind of SSIM, of :data:`SSIMS`, that is its second figure.
+        more_ssims: Further kinds that are told beside it, by their own names.
         mean: Which mean is the protocol's figure for a data set: over clip means or over all frames.
     """
 
@@ -64,24 +66,24 @@ class Protocol:
     size_multiple: int = 1
     crop: int = 0
     registered: bool = False
-    rounded: bool = True
+    ssim: str = 'ssim_2d'
+    more_ssims: tuple[str, ...] = ()
     mean: Literal['clips', 'frames'] = 'clips'
 
     def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """Scores one frame with PSNR and SSIM as BasicSR has them.
+        """Scores one frame, after rounding it to whole grey values, with PSNR and SSIM.
 
         Args:
             restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
             truth: BGR ``(h, w, 3)`` in [0, 255], whole numbers.
 
         Returns:
-            ``psnr`` in dB, infinite for equal frames, and ``ssim``.
+            ``psnr`` in dB, infinite for equal frames, ``ssim``, and those of ``more_ssims``.
 
         Raises:
             DBLRError: After the crop less is left of the frame than SSIM's window.
         """
-        if self.rounded:
-            restored = restored.round().astype(np.uint8)
+        restored = restored.round().astype(np.uint8)
         height, width = (length - length % self.size_multiple for length in truth.shape[:2])
         restored, truth = restored[:height, :width], truth[:height, :width]
         if min(height, width) - 2 * self.crop < SSIM_WINDOW:
@@ -92,9 +94,10 @@ class Protocol:
         if self.registered:
             restored, truth = register(restored, truth)
         if self.colour == 'luminance':
-            restored, truth = restored @ _LUMINANCE, truth @ _LUMINANCE
+            restored, truth = restored @ LUMINANCE, truth @ LUMINANCE
         settings = self.crop, self.colour == 'y'
-        return {'psnr': psnr(restored, truth, *settings), 'ssim': ssim(restored, truth, *settings)}
+        figures = {'psnr': psnr(restored, truth, *settings), 'ssim': SSIMS[self.ssim](restored, truth, *settings)}
+        return figures | {name: SSIMS[name](restored, truth, *settings) for name in self.more_ssims}
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -102,7 +105,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol('basicsr', 'RGB, uint8, all frames, no crop, mean of clip means'),
         # Su et al. (DVD) published the frames' indices, and the evaluation code of Koehler et al. as their PSNR. That
-        # code turns aligned frames to luminance. Their second figure is multi-scale SSIM; ours is SSIM.
+        # code turns aligned frames to luminance. Their second figure is multi-scale SSIM: `--ssim all` has it.
         Protocol(
             'dvd-official',
             'luminance after gain and shift registration, uint8, 30 frames of each clip, no crop, mean of clip means',
@@ -110,7 +113,14 @@ PROTOCOLS: dict[str, Protocol] = {
             colour='luminance',
             registered=True,
         ),
-        Protocol('kair', 'RGB, not rounded, all frames, no crop, mean of clip means', rounded=False),
+        # VRT's README names evaluate_video_deblurring.m of KAIR for final figures: MATLAB's psnr and ssim of written
+        # frames. What its test and KAIR's training print is protocol basicsr.
+        Protocol(
+            'vrt-matlab',
+            "RGB, uint8, all frames, no crop, MATLAB's SSIM over pixels and channels, mean over all frames",
+            ssim='ssim_3d',
+            mean='frames',
+        ),
         # CDVD-TSP's inference.py without --border
         Protocol(
             'cdvd-tsp',
@@ -143,3 +153,8 @@ def choose_protocols(names: str | Iterable[str]) -> list[Protocol]:
             raise DBLRError(f"no protocol is called '{name}'{hint} (there are {', '.join(PROTOCOLS)}, {ALL})")
     chosen = PROTOCOLS if ALL in names else dict.fromkeys(names)
     return [PROTOCOLS[name] for name in chosen]
+
+
+def with_all_ssims(protocols: Iterable[Protocol]) -> list[Protocol]:
+    """The same protocols, telling every kind of SSIM beside their own."""
+    return [replace(protocol, more_ssims=tuple(SSIMS)) for protocol in protocols]

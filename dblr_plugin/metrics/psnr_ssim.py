@@ -1,26 +1,35 @@
-"""BasicSR's PSNR and SSIM, several times as fast.
+"""BasicSR's PSNR and SSIM, several times as fast, and the SSIM of MATLAB.
 
 The figures are those of ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets
-white; tests hold them to it. ``dblr bench metrics`` measures what is gained.
+white; tests hold them to it. ``dblr bench metrics`` measures what is gained. MATLAB's ``psnr`` of uint8 pictures is the
+same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-__all__ = ['SSIM_WINDOW', 'psnr', 'ssim']
+__all__ = ['LUMINANCE', 'SSIM_WINDOW', 'compared', 'psnr', 'ssim', 'ssim_3d']
 
 SSIM_WINDOW = 11  # pixels
 _PEAK = 255.0
 _C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
 _GAUSSIAN = cv2.getGaussianKernel(SSIM_WINDOW, 1.5, cv2.CV_32F)
+# the same for the three channels of a picture as a volume, whose first and last are repeated beyond its ends
+_TAPS = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
+_ACROSS_CHANNELS = np.array(
+    [[_GAUSSIAN[np.clip(to + _TAPS, 0, 2) == channel].sum() for channel in range(3)] for to in range(3)], np.float32
+)
 # rows of a strip's result: its intermediate pictures, in float32, stay in a core's cache
 _STRIP = 32
 # Y (BT.601, 16 to 235) of BGR in [0, 255], as basicsr/utils/matlab_functions.py has it
 _Y = np.array([[24.966 / 255, 128.553 / 255, 65.481 / 255, 16]], dtype=np.float32)
+#: ITU-R BT.601 luminance of BGR without offset, in the full range [0, 255]
+LUMINANCE = np.array([0.114, 0.587, 0.299])
 
 
 def psnr(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
@@ -35,7 +44,7 @@ def psnr(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel
     Returns:
         dB; infinite for equal images.
     """
-    img, img2 = _compared(img, img2, crop_border, test_y_channel)
+    img, img2 = compared(img, img2, crop_border, test_y_channel)
     if img.dtype != img2.dtype:  # OpenCV takes one type
         img, img2 = img.astype(np.float64), img2.astype(np.float64)
     error = cv2.norm(img, img2, cv2.NORM_L2SQR) / img.size
@@ -54,21 +63,35 @@ def ssim(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel
     Returns:
         From -1 to 1.
     """
-    img, img2 = _compared(img, img2, crop_border, test_y_channel)
-    margin = SSIM_WINDOW - 1
-    total, count = 0.0, 0
-    for top in range(0, img.shape[0] - margin, _STRIP):
-        rows = slice(top, top + _STRIP + margin)
-        similarity = _similarity(img[rows].astype(np.float32), img2[rows].astype(np.float32))
-        total += float(similarity.sum(dtype=np.float64))
-        count += similarity.size
-    return total / count
+    return _mean_similarity(*compared(img, img2, crop_border, test_y_channel), _blurred)
 
 
-def _compared(
+def ssim_3d(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
+    """Structural similarity as MATLAB's ``ssim`` computes it, whose figures some papers give.
+
+    A colour picture counts as a volume (``ssim.m``: "RGB images will also be processed as 3D volumetric images"): the
+    Gaussian of 11 values and sigma 1.5 goes along height, width and channels. Pixels beyond the borders, and channels
+    beyond the first and last, repeat the nearest; the mean is over all pixels and channels.
+
+    Args:
+        img: As for :func:`psnr`; a grey image has two dimensions there too.
+        img2: The same shape.
+        crop_border: Pixels left out at each edge.
+        test_y_channel: Whether to compare Y (BT.601, 16 to 235) instead.
+
+    Returns:
+        From -1 to 1.
+    """
+    img, img2 = compared(img, img2, crop_border, test_y_channel)
+    half = SSIM_WINDOW // 2
+    img, img2 = (cv2.copyMakeBorder(i, half, half, half, half, cv2.BORDER_REPLICATE) for i in (img, img2))
+    return _mean_similarity(img, img2, _blurred_3d if img.ndim == 3 else _blurred)
+
+
+def compared(
     img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What of two images is compared."""
+    """What of two images is compared: without borders, and Y of colour images if so wished."""
     if img.shape != img2.shape:
         raise ValueError(f'images of different shapes: {img.shape}, {img2.shape}')
     if crop_border:
@@ -78,7 +101,19 @@ def _compared(
     return img, img2
 
 
-def _similarity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _mean_similarity(img: np.ndarray, img2: np.ndarray, blurred: Callable[[np.ndarray], np.ndarray]) -> float:
+    """The mean of SSIM over all whole windows, strip by strip."""
+    margin = SSIM_WINDOW - 1
+    total, count = 0.0, 0
+    for top in range(0, img.shape[0] - margin, _STRIP):
+        rows = slice(top, top + _STRIP + margin)
+        similarity = _similarity(img[rows].astype(np.float32), img2[rows].astype(np.float32), blurred)
+        total += float(similarity.sum(dtype=np.float64))
+        count += similarity.size
+    return total / count
+
+
+def _similarity(x: np.ndarray, y: np.ndarray, blurred: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """SSIM at each whole window of float32 images, whose memory is used for other things.
 
     It is written in terms of s = x + y and d = x - y, whose windows' means and variances give both numerator and
@@ -88,8 +123,8 @@ def _similarity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     grey = 2 * y.mean()
     s, d = x + y, np.subtract(x, y, out=x)
     s -= grey
-    mean_s, mean_d = _blurred(s), _blurred(d)
-    var_s, var_d = _blurred(np.multiply(s, s, out=s)), _blurred(np.multiply(d, d, out=d))
+    mean_s, mean_d = blurred(s), blurred(d)
+    var_s, var_d = blurred(np.multiply(s, s, out=s)), blurred(np.multiply(d, d, out=d))
     square_s, square_d = mean_s * mean_s, mean_d * mean_d
     var_s -= square_s
     var_d -= square_d
@@ -106,3 +141,8 @@ def _blurred(image: np.ndarray) -> np.ndarray:
     """The Gaussian window's mean, at each whole window."""
     half = SSIM_WINDOW // 2
     return cv2.sepFilter2D(image, -1, _GAUSSIAN, _GAUSSIAN)[half:-half, half:-half]
+
+
+def _blurred_3d(image: np.ndarray) -> np.ndarray:
+    """The same of a volume ``(h, w, 3)``, which repeats its first and last channel."""
+    return cv2.transform(_blurred(image), _ACROSS_CHANNELS)

@@ -1,9 +1,9 @@
-"""Alignment of a restored frame with the ground truth: one gain and one whole-pixel shift.
+"""Alignment of a restored frame with the ground truth: one gain, then one whole-pixel shift.
 
-The procedure of the evaluation code of Koehler et al., Recording and Playback of Camera Shake (ECCV 2012), which Su et
-al. used for their figures on DVD. As there, pixels that the shift uncovers are black in both frames and count as equal.
-One thing differs: that code estimates the gain before the shift, so that it comes out too low where there is a shift.
-Here it is estimated after, where the frames overlap. Without a shift, as is usual in deblurring, the results agree.
+The procedure of the evaluation code of Koehler et al., Recording and Playback of Camera Shake (ECCV 2012;
+``eval_image.m``), which Su et al. used for their figures on DVD. As there, the gain is that of the frames as they lie,
+before the shift, so that it comes out too low where there is one; and pixels that the shift uncovers are black in both
+frames and count as equal.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def register(restored: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nd
         shifted frame does not reach.
     """
     restored, truth = restored.astype(np.float64), truth.astype(np.float64)
-    shift = estimate_shift(restored, truth)
-    restored, truth = shifted(restored, shift), truth * shifted(np.ones_like(truth), shift)
-    return restored * estimate_gain(restored, truth), truth
+    scaled = restored * estimate_gain(restored, truth)
+    shift = estimate_shift(scaled, truth)
+    return shifted(scaled, shift), truth * shifted(np.ones_like(truth), shift)
 
 
 def estimate_gain(restored: np.ndarray, truth: np.ndarray) -> float:

@@ -5,6 +5,7 @@ import torch
 from scipy import ndimage
 
 from dblr_plugin.archs import FourierBurstAccumulation
+from dblr_plugin.archs.fourier_burst_arch import _windows
 
 
 def texture(height: int = 96, width: int = 128) -> torch.Tensor:
@@ -27,14 +28,29 @@ def error(restored: torch.Tensor, truth: torch.Tensor) -> float:
     return float((restored - truth).square().mean())
 
 
-def test_identical_frames_stay():
-    x = texture().expand(2, 5, 3, 96, 128)
-    torch.testing.assert_close(FourierBurstAccumulation()(x), x[:, 2], atol=1e-6, rtol=0)
+@pytest.mark.parametrize(('size', 'block_size'), [
+    ((96, 128), 512), ((96, 128), 32), ((33, 57), 16), ((7, 100), 512), ((1, 1), 512), ((1, 9), 4),
+])  # fmt: skip
+def test_identical_frames_stay(size, block_size):
+    x = texture(*size)[None, None].expand(2, 5, 3, *size)
+    torch.testing.assert_close(FourierBurstAccumulation(block_size=block_size)(x), x[:, 2], atol=2e-6, rtol=0)
 
 
-def test_without_weights_it_is_the_mean():
+@pytest.mark.parametrize('block_size', [8, 512])
+def test_without_weights_it_is_the_mean(block_size):
     x = torch.rand(1, 5, 3, 33, 40)
-    torch.testing.assert_close(FourierBurstAccumulation(p=0)(x), x.mean(dim=1), atol=1e-6, rtol=0)
+    restored = FourierBurstAccumulation(p=0, block_size=block_size, difference=0)(x)
+    torch.testing.assert_close(restored, x.mean(dim=1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize('block', [2, 8, 64])
+@pytest.mark.parametrize('count', [1, 2, 5])
+def test_windows_sum_to_one(count, block):
+    total = torch.zeros((count + 1) * block // 2, dtype=torch.float64)
+    for i, window in enumerate(_windows(count, block)):
+        assert (window > 0).all()
+        total[i * block // 2 : i * block // 2 + block] += window
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-12, rtol=0)
 
 
 def test_a_sharp_frame_wins_over_blurry_ones():
@@ -47,23 +63,72 @@ def test_a_sharp_frame_wins_over_blurry_ones():
 def test_frames_blurred_in_all_directions_make_one_sharper_than_each():
     sharp = texture()
     window = torch.stack([blurred(sharp, angle) for angle in (0, 36, 72, 108, 144)])
-    restored = FourierBurstAccumulation(kernel_size=20)(window[None])[0]
+    restored = FourierBurstAccumulation(kernel_size=20, noise=0)(window[None])[0]
     assert error(restored, sharp) < 0.6 * min(error(frame, sharp) for frame in window)
     assert error(restored, sharp) < 0.6 * error(window.mean(dim=0), sharp)
 
 
-@pytest.mark.parametrize(('p', 'kernel_size'), [(11, 20), (3, 8)])
-def test_is_the_published_formula(p, kernel_size):
-    """With SciPy's Gaussian, in float64."""
-    x = torch.rand(1, 3, 3, 60, 71, generator=torch.Generator().manual_seed(0))
-    spectra = np.fft.fft2(x[0].double().numpy())
-    sigma = 60 / kernel_size
-    smooth = [ndimage.gaussian_filter(np.abs(v).mean(0), sigma, mode='wrap', truncate=8) for v in spectra]
-    powers = np.stack(smooth) ** p
-    weights = powers / powers.sum(0)
-    expected = np.fft.ifft2((weights[:, None] * spectra).sum(0)).real
-    restored = FourierBurstAccumulation(p=p, kernel_size=kernel_size)(x)[0]
+def merged(block: np.ndarray, p: float, kernel_size: float, noise: float) -> np.ndarray:
+    """One block ``(t, c, n, n)`` in float64, with whole spectra and SciPy's Gaussian."""
+    size = block.shape[-1]
+    spectra = np.fft.fft2(block)
+    smooth = [ndimage.gaussian_filter(np.abs(v).mean(0), size / kernel_size, mode='wrap', truncate=8) for v in spectra]
+    powers = np.maximum(smooth, noise * size * np.sqrt(np.pi) / 2) ** p
+    return np.fft.ifft2((powers[:, None] * spectra).sum(0) / powers.sum(0)).real
+
+
+@pytest.mark.parametrize(('p', 'kernel_size', 'noise'), [(11, 20, 0.0), (3, 8, 0.0), (11, 30, 0.03)])
+def test_one_block_is_the_published_formula(p, kernel_size, noise):
+    x = torch.rand(1, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = merged(x[0].double().numpy(), p, kernel_size, noise)
+    restored = FourierBurstAccumulation(p=p, kernel_size=kernel_size, noise=noise, difference=0)(x)[0]
     np.testing.assert_allclose(restored.numpy(), expected, atol=2e-5)
+
+
+def test_blocks_are_mirrored_and_joined_by_hann_windows():
+    """37x50 in blocks of 16 that start every 8 pixels: the last reach 3 and 6 pixels beyond the frame."""
+    x = torch.rand(1, 3, 2, 37, 50, generator=torch.Generator().manual_seed(1))
+    padded = np.pad(x[0].double().numpy(), ((0, 0), (0, 0), (0, 3), (0, 6)), mode='reflect')
+    window = np.outer(np.hanning(33)[1::2], np.hanning(33)[1::2])
+    total, weights = np.zeros((2, 40, 56)), np.zeros((40, 56))
+    for top in range(0, 25, 8):
+        for left in range(0, 41, 8):
+            place = np.s_[..., top : top + 16, left : left + 16]
+            total[place] += window * merged(padded[place], 11, 8, 0.03)
+            weights[place] += window
+    net = FourierBurstAccumulation(num_in_ch=2, num_frame=3, block_size=16, kernel_size=8, difference=0)
+    np.testing.assert_allclose(net(x)[0].numpy(), (total / weights)[:, :37, :50], atol=2e-5)
+
+
+def test_noise_is_averaged():
+    """A frame whose noise is stronger than the others' must not win by it."""
+    grey, noise = torch.full((1, 5, 3, 64, 64), 0.5), torch.randn(1, 5, 3, 64, 64, generator=torch.Generator())
+    noisy = grey + noise * torch.tensor([0.01, 0.01, 0.01, 0.01, 0.02]).view(1, 5, 1, 1, 1)
+    errors = [error(FourierBurstAccumulation(noise=n, difference=0)(noisy), grey[:, 0]) for n in (0.03, 0.0)]
+    assert errors[0] < 0.3 * errors[1]
+    assert errors[0] == pytest.approx(error(noisy.mean(dim=1), grey[:, 0]), rel=0.1)
+
+
+def test_hidden_pixels_come_from_the_middle_frame():
+    sharp = texture(64, 96)
+    window = torch.stack([blurred(sharp, angle) for angle in (0, 36, 72, 108, 144)])
+    hidden = window.clone()
+    hidden[0, :, :, 60:] = 0  # something black in front
+    errors = [
+        error(FourierBurstAccumulation(kernel_size=20, difference=d)(hidden[None])[0, ..., 60:], sharp[..., 60:])
+        for d in (0.1, 0)
+    ]
+    assert errors[0] < 0.3 * errors[1]
+    net = FourierBurstAccumulation(difference=0.1)
+    black = torch.zeros(1, 5, 3, 20, 24)
+    black[:, 2] = window[0, :, :20, :24]
+    torch.testing.assert_close(net(black), black[:, 2], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize('block_size', [0, 7, -2])
+def test_odd_blocks_are_refused(block_size):
+    with pytest.raises(ValueError, match=f'block_size is {block_size}, and must be even and at least 2'):
+        FourierBurstAccumulation(block_size=block_size)
 
 
 def test_black_frames_and_mixed_precision():

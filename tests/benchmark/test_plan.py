@@ -60,7 +60,7 @@ def test_settings_reach_the_options_the_methods_own_last(content: dict, footage:
 def test_tests_are_alike(content: dict) -> None:
     plan = plan_of(content)
     for method in plan.methods.values():
-        assert method.test['val'] == {'save_img': False, 'protocol': ['basicsr', 'kair']}
+        assert method.test['val'] == {'save_img': False, 'protocol': ['basicsr', 'vrt-matlab']}
         assert method.test['datasets']['val']['dataroot_gt'].endswith('val/gt')
     assert plan.methods['Blurry input'].weights is None
     assert str(plan.methods['Net'].weights) == 'experiments/tiny_Net/models/net_g_latest.pth'

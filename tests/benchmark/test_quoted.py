@@ -42,10 +42,18 @@ class TestShippedFile:
         assert len(dbn.clips) == 10 and fmean(dbn.clips.values()) == pytest.approx(dbn.psnr, abs=0.005)
 
     def test_later_figures(self, tables):
-        assert tables['vrt2022'].protocol == 'kair' and tables['vrt2022'].figures[0].psnr == 34.27
+        assert tables['vrt2022'].protocol == 'vrt-matlab' and tables['vrt2022'].figures[0].psnr == 34.27
         collected = {figure.method: (figure.psnr, figure.ssim) for figure in tables['collected'].figures}
         assert collected['DBLRNet'] == (30.08, 0.8845) and collected['EDVR'] == (31.82, 0.916)
-        assert tables['collected'].protocol == UNSTATED and tables['collected'].note
+        assert tables['collected'].protocol == UNSTATED and 'UNCONFIRMED' in tables['collected'].note
+
+    def test_reproductions_of_dbn(self, tables):
+        (theirs,), (simdeblur,) = tables['issue3'].figures, tables['simdeblur'].figures
+        assert list(theirs.clips) == list(tables['su2017'].figures[0].clips) and theirs.ssim is None
+        assert fmean(theirs.clips.values()) == pytest.approx(theirs.psnr, abs=0.005) and theirs.psnr == 29.85
+        assert (simdeblur.psnr, simdeblur.ssim) == (30.84, 0.8978)
+        for name in ('issue3', 'simdeblur'):  # no protocol of ours, and the note tells what is known
+            assert tables[name].protocol == UNSTATED and 'not said' in tables[name].note
 
     def test_quotes_nothing_of_dblrgan(self, tables):
         """Its paper's figure was not found."""

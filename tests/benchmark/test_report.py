@@ -10,6 +10,7 @@ from tiny_benchmark import Ran
 
 from dblr_plugin.benchmark.pages import columns_of
 from dblr_plugin.benchmark.tables import Column, best_of, cell
+from dblr_plugin.metrics import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 
@@ -47,8 +48,8 @@ def test_markdown_csv_and_json_agree(ran: Ran, page: str, rows: list[dict]) -> N
             value = entry['figures'][column.key]
             assert float(row[column.key]) == value
             assert text.strip('*') == column.shown(value)
-        for clip, values in entry['clips']['kair'].items():
-            assert float(row[f'ssim_kair {clip}']) == values['ssim']
+        for clip, values in entry['clips']['vrt-matlab'].items():
+            assert float(row[f'ssim_vrt-matlab {clip}']) == values['ssim']
 
 
 def test_clips_are_told_one_by_one(ran: Ran, page: str) -> None:
@@ -100,7 +101,7 @@ def test_pictures_are_there_in_both_schemes(ran: Ran, page: str) -> None:
 
 
 def test_it_says_how_and_by_what(ran: Ran, page: str) -> None:
-    assert 'Protocol kair: RGB, not rounded, all frames, no crop, mean of clip means.' in page
+    assert f'Protocol vrt-matlab: {PROTOCOLS["vrt-matlab"].meaning}.' in page
     assert 'dblr train -opt benchmarks/tiny/Net/train.yml' in page
     assert 'dblr benchmark -opt tiny.yml' in page
     assert '- Theirs | with a bar was not trained here: its weights are theirs.pth.' in page

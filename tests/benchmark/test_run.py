@@ -99,7 +99,7 @@ def test_figures_are_those_of_dblr_test(ran: Ran) -> None:
         protocol = figures['protocol']
         assert ours['clips'][protocol] == figures['clips']
         assert ours['figures'][f'psnr_{protocol}'] == figures['mean']['psnr']
-    assert [figures['protocol'] for figures in tested] == ['basicsr', 'kair']
+    assert [figures['protocol'] for figures in tested] == ['basicsr', 'vrt-matlab']
 
 
 def test_the_blurry_input_is_measured_without_a_network(ran: Ran, footage: Path) -> None:

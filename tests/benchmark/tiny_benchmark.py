@@ -54,7 +54,7 @@ def tiny_benchmark(footage: Path) -> dict:
             'val.pbar': False,
             'logger': {'print_freq': 1, 'save_checkpoint_freq': 100, 'use_tb_logger': False},
         },
-        'protocols': ['basicsr', 'kair'],
+        'protocols': ['basicsr', 'vrt-matlab'],
         'timing': {'size': '64x48', 'seconds': 0},
         'quoted': 'quoted.yml',
         'methods': {

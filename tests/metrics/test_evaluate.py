@@ -48,8 +48,8 @@ class TestFigures:
         for clip in 'vw':
             pairs = [(cv2.imread(str(p)), cv2.imread(str(gt / clip / p.name))) for p in sorted((lq / clip).iterdir())]
             assert len(pairs) == 6
-            clips[clip] = float(np.mean([PROTOCOLS['kair'].score(*pair)['psnr'] for pair in pairs]))
-        entry = figures(lq, gt, choose_protocols('kair'))[0]
+            clips[clip] = float(np.mean([PROTOCOLS['luma'].score(*pair)['psnr'] for pair in pairs]))
+        entry = figures(lq, gt, choose_protocols('luma'))[0]
         assert {clip: means['psnr'] for clip, means in entry['clips'].items()} == clips
         assert entry['mean']['psnr'] == np.mean(list(clips.values())) and entry['frames'] == {'v': 6, 'w': 6}
 
@@ -57,7 +57,7 @@ class TestFigures:
         together = figures(lq, gt, ALL)
         assert [entry['protocol'] for entry in together] == list(PROTOCOLS)
         assert together == [figures(lq, gt, [protocol])[0] for protocol in ALL]
-        assert len({entry['mean']['psnr'] for entry in together}) >= 4  # kair is basicsr for written images
+        assert len({(entry['mean']['psnr'], entry['mean']['ssim']) for entry in together}) == len(ALL)
 
     def test_of_written_images_are_those_of_the_validation(self, train_options, tmp_path, gt):
         """Names, suffix, rounding and means: what a test says can be checked from its pictures."""
@@ -65,14 +65,14 @@ class TestFigures:
         (tmp_path / 'log').mkdir()
         train_options |= {'dist': False, 'is_train': False, 'name': 'test_my_net'}
         train_options['path'] |= places
-        train_options['val']['protocol'] = [p.name for p in ALL if p.rounded]
+        train_options['val']['protocol'] = 'all'
         dataset = build_dataset(train_options['datasets']['val'] | {'phase': 'val', 'scale': 1})
         build_model(train_options).nondist_validation(DataLoader(dataset), 'test_my_net', None, True)
         assert (tmp_path / 'visualization/V/v/00000000_test_my_net.png').is_file()
         recorded = json.loads((tmp_path / 'log/metrics.json').read_text())
         for entry in recorded:
             assert (entry.pop('dataset'), entry.pop('iter')) == ('V', 'test_my_net')
-        assert figures(tmp_path / 'visualization/V', gt, [p for p in ALL if p.rounded]) == recorded
+        assert figures(tmp_path / 'visualization/V', gt, ALL) == recorded
 
 
 class TestPairing:
@@ -141,8 +141,18 @@ class TestCommand:
             assert f'protocol {entry["protocol"]}: {entry["meaning"]}' in result.stdout
             assert f'{entry["clips"]["w"]["psnr"]:.4f}' in result.stdout
 
+    def test_all_kinds_of_ssim(self, frame_pair, tmp_path):
+        for name, frame in zip(('results', 'truth'), frame_pair, strict=True):
+            (tmp_path / name).mkdir()
+            cv2.imwrite(str(tmp_path / name / '0.png'), frame.round())
+        commands.main(['evaluate', *(str(tmp_path / n) for n in ('results', 'truth')), '--ssim', 'all', '--protocol',
+                       'vrt-matlab', '--json', str(tmp_path / 'figures.json')])  # fmt: skip
+        (entry,) = json.loads((tmp_path / 'figures.json').read_text())['figures']
+        assert list(entry['mean']) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
+        assert entry['mean']['ssim'] == entry['mean']['ssim_3d'] != entry['mean']['ssim_2d']
+
     @pytest.mark.parametrize(('arguments', 'message'), [
-        (['--protocol', 'kiar'], "no protocol is called 'kiar'; did you mean 'kair'?"),
+        (['--protocol', 'vrt-matalb'], "no protocol is called 'vrt-matalb'; did you mean 'vrt-matlab'?"),
         (['--json', 'no/such/figures.json'], 'no/such is not a folder'),
     ])  # fmt: skip
     def test_a_mistake_is_found_before_any_work(self, lq, gt, arguments, message):

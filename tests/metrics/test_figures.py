@@ -39,7 +39,7 @@ def test_table():
 
 
 def test_infinity_is_valid_json_and_comes_back(tmp_path):
-    entry = summarise([('kair', 'a', 'psnr', math.inf), ('kair', 'a', 'psnr', 30.0)], [PROTOCOLS['kair']])[0]
+    entry = summarise([('luma', 'a', 'psnr', math.inf), ('luma', 'a', 'psnr', 30.0)], [PROTOCOLS['luma']])[0]
     path = tmp_path / 'figures.json'
     write_json(path, [entry, (math.nan,)])
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.metrics import PROTOCOLS, choose_protocols
+from dblr_plugin.metrics import PROTOCOLS, choose_protocols, with_all_ssims
+from dblr_plugin.metrics.ms_ssim import ms_ssim
 from dblr_plugin.metrics.registration import shifted
 
 
@@ -21,6 +23,23 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     return structural_similarity(a, b, **settings, channel_axis=2 if a.ndim == 3 else None)
 
 
+def matlab_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """MATLAB's ``ssim`` of an array of any dimensions, from its three factors, with SciPy's Gaussian of 11 values."""
+
+    def blurred(x: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(x, 1.5, radius=5, mode='nearest')
+
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    c1, c2 = 2.55**2, 7.65**2
+    mean_a, mean_b = blurred(a), blurred(b)
+    sigma_a, sigma_b = (np.sqrt(blurred((x - 128) ** 2) - (m - 128) ** 2) for x, m in ((a, mean_a), (b, mean_b)))
+    covariance = blurred((a - 128) * (b - 128)) - (mean_a - 128) * (mean_b - 128)
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    contrast = (2 * sigma_a * sigma_b + c2) / (sigma_a**2 + sigma_b**2 + c2)
+    structure = (covariance + c2 / 2) / (sigma_a * sigma_b + c2 / 2)
+    return float((luminance * contrast * structure).mean())
+
+
 def expected(restored: np.ndarray, truth: np.ndarray) -> dict:
     return {'psnr': pytest.approx(psnr(restored, truth), abs=1e-9), 'ssim': pytest.approx(ssim(restored, truth))}
 
@@ -30,12 +49,15 @@ class TestScores:
         restored, truth = frame_pair
         assert PROTOCOLS['basicsr'].score(restored, truth) == expected(np.round(restored), truth)
 
-    def test_kair_does_not_round(self, frame_pair):
-        restored, truth = frame_pair
-        assert PROTOCOLS['kair'].score(restored, truth) == expected(restored, truth)
-        almost = truth + np.float32(0.4)
-        assert PROTOCOLS['basicsr'].score(almost, truth)['psnr'] == np.inf
-        assert PROTOCOLS['kair'].score(almost, truth)['psnr'] == pytest.approx(20 * np.log10(255 / 0.4), abs=1e-3)
+    def test_vrt_matlab(self, frame_pair):
+        """MATLAB's psnr is the same; its ssim takes the channels for depth."""
+        restored, truth = np.round(frame_pair[0]), frame_pair[1]
+        figures = PROTOCOLS['vrt-matlab'].score(*frame_pair)
+        assert figures == {
+            'psnr': pytest.approx(psnr(restored, truth), abs=1e-9),
+            'ssim': pytest.approx(matlab_ssim(restored, truth), abs=1e-7),
+        }
+        assert abs(figures['ssim'] - ssim(restored, truth)) > 1e-3
 
     def test_luma(self, frame_pair):
         restored, truth = (f.round() @ np.array([24.966, 128.553, 65.481]) / 255 + 16 for f in frame_pair)
@@ -55,10 +77,25 @@ class TestScores:
         moved = shifted(blurry * 0.8, (-2, 3)).round()
         aligned, cut = np.zeros_like(truth), np.zeros_like(truth)
         aligned[2:, :-3], cut[2:, :-3] = moved[:-2, 3:], truth[2:, :-3]
-        aligned *= (cut * aligned).sum() / (aligned * aligned).sum()
+        aligned *= (truth * moved).sum() / (moved * moved).sum()  # before the shift
         weights = np.array([0.114, 0.587, 0.299])
         assert PROTOCOLS['dvd-official'].score(moved, frame_pair[1]) == expected(aligned @ weights, cut @ weights)
         assert PROTOCOLS['basicsr'].score(moved, frame_pair[1])['psnr'] < psnr(aligned, cut) - 5
+
+    @pytest.mark.parametrize('protocol', PROTOCOLS.values(), ids=lambda p: p.name)
+    def test_all_ssims(self, frame_pair, protocol):
+        """Of the same picture as the protocol's own, which is one of them."""
+        figures = with_all_ssims([protocol])[0].score(*frame_pair)
+        assert list(figures) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
+        assert {name: figures[name] for name in ('psnr', 'ssim')} == protocol.score(*frame_pair)
+        assert figures['ssim'] == figures['ssim_3d' if protocol.name == 'vrt-matlab' else 'ssim_2d']
+        assert len({figures['ssim_2d'], figures['ssim_3d'], figures['ms_ssim']}) == 3
+
+    def test_multi_scale_ssim_of_dvd_official_is_of_luminance(self, frame_pair):
+        figures = with_all_ssims(choose_protocols('dvd-official'))[0].score(*frame_pair)
+        restored, truth = (frame.round() @ np.array([0.114, 0.587, 0.299]) for frame in frame_pair)
+        gain = (frame_pair[0].round() * frame_pair[1]).sum() / (frame_pair[0].round().astype(np.float64) ** 2).sum()
+        assert figures['ms_ssim'] == pytest.approx(ms_ssim(gain * restored, truth), abs=1e-6)
 
     @pytest.mark.parametrize('protocol', PROTOCOLS.values(), ids=lambda p: p.name)
     def test_equal_frames(self, frame_pair, protocol):
@@ -75,7 +112,7 @@ class TestScores:
 
 class TestFrames:
     def test_all(self):
-        for name in ('basicsr', 'kair', 'luma'):
+        for name in ('basicsr', 'vrt-matlab', 'luma'):
             assert list(PROTOCOLS[name].frames(4)) == [0, 1, 2, 3]
 
     def test_cdvd_tsp(self):
@@ -99,12 +136,12 @@ class TestFrames:
 
 class TestChoice:
     def test_names(self):
-        assert [p.name for p in choose_protocols('kair')] == ['kair']
+        assert [p.name for p in choose_protocols('vrt-matlab')] == ['vrt-matlab']
         assert [p.name for p in choose_protocols(['luma', 'basicsr', 'luma'])] == ['luma', 'basicsr']
         assert choose_protocols('all') == choose_protocols(['luma', 'all']) == list(PROTOCOLS.values())
 
     def test_unknown(self):
         with pytest.raises(DBLRError, match="no protocol is called 'dvd-oficial'; did you mean 'dvd-official'?"):
-            choose_protocols(['kair', 'dvd-oficial'])
+            choose_protocols(['vrt-matlab', 'dvd-oficial'])
         with pytest.raises(DBLRError, match='choose from basicsr, dvd-official'):
             choose_protocols([])

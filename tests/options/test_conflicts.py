@@ -42,7 +42,7 @@ _CAUSAL = {
     ({'datasets.test': {}}, 'datasets.test', 'the data sets of training are called train, val, val_2 and so on'),
     ({'datasets.train_2': {}}, 'datasets.train_2', 'the data sets of training'),
     ({'val.protocol': 'lume'}, 'val.protocol', "no protocol is called 'lume'; did you mean 'luma'?"),
-    ({'val.protocol': ['kair', 'kiar']}, 'val.protocol', "did you mean 'kair'?"),
+    ({'val.protocol': ['vrt-matlab', 'vrt-matalb']}, 'val.protocol', "did you mean 'vrt-matlab'?"),
     ({'val.protocol': []}, 'val.protocol', 'no protocol is named'),
     ({'network_d': ...}, None, 'network_d is missing, and DBLRGANModel needs it; add it, or use VideoDeblurModel'),
     ({'train.optim_d': ...}, 'train', 'train.optim_d is missing'),

@@ -21,9 +21,9 @@ SET, FORCE, PROTOCOL = '--set', '--force_yml', '--protocol'
     ([SET + '=a.b=c=d'], [(SET, 'a.b=c=d')]),
     ([SET, 'a=1', 'b=-1', '--auto_resume', SET, 'c=3'], [(SET, 'a=1'), (SET, 'b=-1'), (SET, 'c=3')]),
     ([FORCE, 'a:b=1', SET, 'a.b=2', FORCE, 'a:b=3'], [(FORCE, 'a:b=1'), (SET, 'a.b=2'), (FORCE, 'a:b=3')]),
-    ([PROTOCOL, 'kair', FORCE, 'a=1', 'b=2'], [(PROTOCOL, 'kair'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
-    ([FORCE, 'a=1', PROTOCOL + '=kair', 'b=2'], [(PROTOCOL, 'kair'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
-    ([SET, 'a=1', 'b=2', PROTOCOL, 'kair'], [(PROTOCOL, 'kair'), (SET, 'a=1'), (SET, 'b=2')]),
+    ([PROTOCOL, 'vrt-matlab', FORCE, 'a=1', 'b=2'], [(PROTOCOL, 'vrt-matlab'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
+    ([FORCE, 'a=1', PROTOCOL + '=vrt-matlab', 'b=2'], [(PROTOCOL, 'vrt-matlab'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
+    ([SET, 'a=1', 'b=2', PROTOCOL, 'vrt-matlab'], [(PROTOCOL, 'vrt-matlab'), (SET, 'a=1'), (SET, 'b=2')]),
 ])  # fmt: skip
 def test_are_taken_out_wherever_they_stand(argv, overrides):
     ours = [Override(*override) for override in overrides]
@@ -116,7 +116,7 @@ def test_an_option_without_a_value_is_refused():
 ])  # fmt: skip
 def test_are_refused_with_models_that_are_not_ours(tmp_path, option, message):
     with pytest.raises(DBLRError, match=message):
-        checked(tmp_path, {'model_type': 'SRModel'}, 'kair=', option=option)
+        checked(tmp_path, {'model_type': 'SRModel'}, 'vrt-matlab=', option=option)
     assert checked(tmp_path, {'model_type': 'SRModel'}, 'faulty', option=FORCE) is None
 
 
@@ -131,8 +131,8 @@ def parsed(monkeypatch, tmp_path, options: dict, *arguments: str) -> dict:
 
 
 def test_basicsr_takes_what_was_checked(train_options, tmp_path, monkeypatch):
-    opt = parsed(monkeypatch, tmp_path, train_options, SET, 'train.optim_g.lr=1e-5', 'name=n', PROTOCOL, 'kair')
-    assert opt['train']['optim_g']['lr'] == 1e-5 and opt['val']['protocol'] == 'kair'
+    opt = parsed(monkeypatch, tmp_path, train_options, SET, 'train.optim_g.lr=1e-5', 'name=n', PROTOCOL, 'vrt-matlab')
+    assert opt['train']['optim_g']['lr'] == 1e-5 and opt['val']['protocol'] == 'vrt-matlab'
     assert opt['path']['models'] == str(tmp_path / 'experiments/n/models')
     assert yaml.safe_load((tmp_path / 'options.yml').read_text()) == train_options
 

@@ -32,10 +32,10 @@ def test_all_protocols_alone_and_distributed(test_options, tmp_path):
 @pytest.mark.slow
 def test_an_unknown_one_is_refused(test_options, tmp_path):
     path = write_options(tmp_path / 'test.yml', test_options)
-    result = dblr('test', '-opt', path, '--protocol', 'kiar', cwd=tmp_path)
+    result = dblr('test', '-opt', path, '--protocol', 'lume', cwd=tmp_path)
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert (
-        "dblr: error: --protocol kiar: val.protocol cannot be used: no protocol is called 'kiar'; did you mean"
+        "dblr: error: --protocol lume: val.protocol cannot be used: no protocol is called 'lume'; did you mean"
         in result.stderr
     )
     assert not (tmp_path / 'results').exists()
@@ -47,6 +47,6 @@ def test_an_unknown_one_is_refused(test_options, tmp_path):
 ])  # fmt: skip
 def test_is_refused_where_nothing_would_heed_it(train_options, tmp_path, monkeypatch, change, message):
     path = write_options(tmp_path / 'train.yml', train_options | change)
-    monkeypatch.setattr('sys.argv', ['train', '-opt', str(path), '--protocol', 'kair'])
+    monkeypatch.setattr('sys.argv', ['train', '-opt', str(path), '--protocol', 'vrt-matlab'])
     with pytest.raises(DBLRError, match=message):
         hooks.parse_options(str(tmp_path), is_train=True)
