@@ -55,15 +55,15 @@ class Path:
 def random_path(batch: int, speed: float, generator: Generator) -> Path:
     """Draws the paths of cameras or objects that move up to ``speed`` pixels a frame.
 
-    Constant motion and a hand's tremor share the speed in random parts. A third of the paths turn, by up to 1.5
-    degrees a frame, and a third zoom, by up to 2 percent a frame; both less where the speed is below 10 pixels.
+    A third of the paths are straight, a third a hand's tremor, and in a third both share the speed. A third turn, by up
+    to 1.5 degrees a frame, and a third zoom, by up to 2 percent a frame; both less where the speed is below 10 pixels.
 
     Args:
         batch: How many.
         speed: The most that the constant part and the tremor together move, in pixels a frame.
         generator: What they are drawn from; its device is that of the result.
     """
-    share = uniform(0, 1, (batch, 1), generator)
+    share = uniform(-1, 2, (batch, 1), generator).clamp(0, 1)  # of the constant motion
     pace = speed * uniform(0.15, 1, (batch, 1), generator)
     direction = uniform(0, 2 * math.pi, (batch, 1), generator)
     shift = pace * share * torch.cat([direction.cos(), direction.sin()], 1)
@@ -72,10 +72,10 @@ def random_path(batch: int, speed: float, generator: Generator) -> Path:
         uniform(-most, most, (batch, 1), generator) * spread * (uniform(0, 1, (batch, 1), generator) < 1 / 3)
         for most in (math.radians(1.5), 0.02)
     )
-    rates = 2 * math.pi * uniform(0.08, 0.6, (batch, _WAVES, 4), generator)
+    rates = 2 * math.pi * uniform(0.08, 0.7, (batch, _WAVES, 4), generator)
     phases = uniform(0, 2 * math.pi, (batch, _WAVES, 4), generator)
-    # a sine of amplitude a and rate r moves a * r a frame at most
+    # a sine of amplitude a and rate r moves a * r a frame at most; several hardly ever do so at once
     tremor = (pace * (1 - share))[:, None] / rates / math.sqrt(_WAVES)
-    tremor = tremor * uniform(0, 1, (batch, _WAVES, 4), generator)
+    tremor = tremor * uniform(0.5, 1.5, (batch, _WAVES, 4), generator)
     in_plane = torch.tensor([1.0, 1.0, 0.002, 0.0], device=generator.device)  # tremor turns little and never zooms
     return Path(torch.cat([shift, turn, zoom], 1), tremor * in_plane, rates, phases)
