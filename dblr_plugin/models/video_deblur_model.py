@@ -218,9 +218,10 @@ class VideoDeblurModel(VideoTestModel):
         self.log_dict = means
         skipped = any(outcome.skipped for outcome in outcomes)
         self.skip_watch.record(current_iter, skipped, self._suspects(outcomes) if skipped else [])
+        content = [value for name, value in means.items() if name in self.content_names]
         for scheduler in self.schedulers:
-            if isinstance(scheduler, PlateauLR):
-                scheduler.record(sum(v for k, v in means.items() if k in self.content_names))
+            if content and isinstance(scheduler, PlateauLR):  # there is none while D is trained alone
+                scheduler.record(sum(content))
         if interrupted:
             self.stop()
 

@@ -95,6 +95,16 @@ def test_plateau_divides_both_rates_by_the_content_loss(gan_options, tmp_path):
     assert rates == [pytest.approx(1e-4), pytest.approx(1e-5)]
 
 
+@pytest.mark.parametrize('alone', [{'net_d_init_iters': 20}, {'net_d_iters': 20}], ids=str)
+def test_plateau_does_not_count_what_has_no_content_loss(gan_options, tmp_path, alone):
+    """While D is trained alone there is nothing to have stopped falling."""
+    gan_options['train']['scheduler'] = {'type': 'PlateauLR', 'window': 2, 'patience': 1}
+    model, log = trained(gan_options, tmp_path, 8, **alone)
+    assert 'l_g_pix' not in log
+    assert [optimizer.param_groups[0]['lr'] for optimizer in model.optimizers] == [pytest.approx(1e-3), 1e-4]
+    assert [scheduler.count for scheduler in model.schedulers] == [0, 0]
+
+
 class TestBadNumbers:
     def bad_batch(self) -> dict:
         data = batch() | {'key': ['a/0', 'a/1', 'b/0', 'b/1']}
