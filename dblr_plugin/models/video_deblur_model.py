@@ -53,6 +53,7 @@ class VideoDeblurModel(VideoTestModel):
             ``{dcn: ...}``.
         train_only: Part of a parameter's name -> the first iterations, in which such parameters are trained alone;
             BasicSR's ``tsa_iter`` is ``{fusion: ...}``.
+        multi_scale: The pixel loss is the sum over all sizes that the network restores (``DeepDeblur``), as published.
         freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.
         scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
     Any device; checkpoints that are complete, atomic and refuse another network's weights
@@ -88,6 +89,7 @@ class VideoDeblurModel(VideoTestModel):
         super().init_training_settings()
         train = self.opt['train']
         self.accumulate = train.get('accumulate', 1)
+        self.multi_scale = train.get('multi_scale', False)
         self.step_g = self._step(self.net_g, self.optimizer_g)
         self.skip_watch = SkipWatch(train.get('max_skipped_steps', 10))
         self.data_watch = DataWatch(self.opt['datasets']['train'])
@@ -177,20 +179,28 @@ class VideoDeblurModel(VideoTestModel):
         """The batch, ``lq`` and ``gt``, in ``train.accumulate`` equal parts."""
         return list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
 
-    def forward_g(self, lq: Tensor) -> Tensor:
-        """Restores, as ``train.amp`` says; float32 whatever it says."""
+    def forward_g(self, lq: Tensor) -> list[Tensor]:
+        """Restores, as ``train.amp`` says; float32 whatever it says.
+
+        Returns:
+            The restored batch and, with ``train.multi_scale``, its smaller sizes.
+        """
         with self.autocast():
-            return self.net_g(lq).float()
+            restored = self.net_g(lq, sizes=True) if self.multi_scale else [self.net_g(lq)]
+        return [size.float() for size in restored]
 
     def autocast(self) -> AbstractContextManager:
         """The context for forward passes in training."""
         return autocast(self.device, self.opt['train'].get('amp'))
 
-    def content_losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """The losses that compare a restored batch with its truth."""
-        losses = {'l_pix': self.cri_pix(output, gt)} if self.cri_pix else {}
+    def content_losses(self, restored: list[Tensor], gt: Tensor) -> dict[str, Tensor]:
+        """The losses that compare what :meth:`forward_g` restored with its truth."""
+        losses = {}
+        if self.cri_pix:
+            truths = self.get_bare_model(self.net_g).pyramid(gt) if self.multi_scale else [gt]
+            losses['l_pix'] = sum(map(self.cri_pix, restored, truths))
         if self.cri_perceptual:
-            percep, style = self.cri_perceptual(output, gt)
+            percep, style = self.cri_perceptual(restored[0], gt)
             losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
         return losses
 

@@ -105,6 +105,39 @@ def test_plateau_does_not_count_what_has_no_content_loss(gan_options, tmp_path, 
     assert [scheduler.count for scheduler in model.schedulers] == [0, 0]
 
 
+class TestMultiScale:
+    """``train.multi_scale``: the published loss of DeepDeblur, one mean squared error for each size."""
+
+    network = {'type': 'DeepDeblur', 'num_frame': 5, 'num_feat': 8, 'num_block': 1, 'gaussian': True}
+
+    def test_loss_is_the_sum_over_the_sizes(self, train_options, tmp_path):
+        train_options['network_g'] = self.network
+        train_options['train']['multi_scale'] = True
+        torch.manual_seed(0)
+        model = build_model(parsed(train_options, tmp_path))
+        data, net = batch(), model.net_g
+        blurry, sharp = net.pyramid(data['lq'][:, 2]), net.pyramid(data['gt'])
+        coarse = net.coarse(blurry[2] - 0.5)
+        middle = net.middle(torch.cat([blurry[1] - 0.5, net.coarse_up(coarse)], 1))
+        fine = net.fine(torch.cat([blurry[0] - 0.5, net.middle_up(middle)], 1))
+        errors = zip((fine, middle, coarse), sharp, strict=True)
+        loss = sum(((output + 0.5 - truth) ** 2).mean() for output, truth in errors)
+        expected = torch.autograd.grad(loss, net.coarse[0].weight)[0]
+        train(model, 1)
+        assert model.get_current_log()['l_pix'] == pytest.approx(loss.item(), rel=1e-5)
+        torch.testing.assert_close(net.coarse[0].weight.grad, expected)
+
+    def test_against_a_discriminator_and_in_pieces(self, gan_options, tmp_path):
+        gan_options['network_g'] = self.network
+        gan_options['network_d']['num_in_ch'] = 3
+        _, expected = trained(gan_options, tmp_path / 'whole', 1, multi_scale=True, freeze_bn=True)
+        _, log = trained(gan_options, tmp_path / 'pieces', 1, multi_scale=True, freeze_bn=True, accumulate=2)
+        assert log == pytest.approx(expected, rel=1e-3)
+        _, plain = trained(gan_options, tmp_path / 'plain', 1, freeze_bn=True)
+        assert plain['l_g_gan'] == pytest.approx(expected['l_g_gan'], rel=1e-3)
+        assert plain['l_g_pix'] < 0.9 * expected['l_g_pix']
+
+
 class TestBadNumbers:
     def bad_batch(self) -> dict:
         data = batch() | {'key': ['a/0', 'a/1', 'b/0', 'b/1']}
