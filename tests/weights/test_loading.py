@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dblr_plugin.archs import DBLRDiscriminator, DBLRNet
+from dblr_plugin.archs import DBLRDiscriminator, DBLRNet, DeepDeblur
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights import load_state_dict, load_weights
 
@@ -99,3 +100,65 @@ def test_a_training_state_holds_no_weights(tmp_path):
     torch.save({'iter': 5, 'epoch': 1}, tmp_path / 'state.pth')
     with pytest.raises(DBLRError, match='no weights under'):
         load_state_dict(tmp_path / 'state.pth')
+
+
+class TestDeepDeblursAuthors:
+    """Weights as SeungjunNah/DeepDeblur-PyTorch saves them, such as GOPRO_L1: for frames in [0, 255]."""
+
+    def weights(self, num_feat: int, num_block: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        state: dict[str, Tensor] = {}
+
+        def conv(name: str, channels: int, out: int, scale: float = 1.0) -> None:
+            bound = scale / (25 * channels) ** 0.5
+            for part, shape in (('weight', (out, channels, 5, 5)), ('bias', (out,))):
+                state[f'{name}.{part}'] = (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+        for size, channels in enumerate((6, 6, 3)):  # the full size first
+            conv(f'body_models.{size}.body.0', channels, num_feat)
+            for block in range(1, num_block + 1):
+                conv(f'body_models.{size}.body.{block}.body.0', num_feat, num_feat)
+                conv(f'body_models.{size}.body.{block}.body.2', num_feat, num_feat)
+            conv(f'body_models.{size}.body.{num_block + 1}', num_feat, 3, scale=4)
+        for size in (1, 2):
+            conv(f'conv_end_models.{size}.uppath.0', 3, 12, scale=4)
+        return state
+
+    def test_published_network_is_ours_in_names_and_shapes(self, tmp_path):
+        state = self.weights(64, 19)
+        assert sum(v.numel() for v in state.values()) == 11_721_321
+        torch.save({'G': state}, tmp_path / 'model-1000.pt')
+        with torch.device('meta'):
+            own = DeepDeblur().state_dict()
+        loaded = load_state_dict(tmp_path / 'model-1000.pt')
+        assert {k: v.shape for k, v in loaded.items()} == {k: v.shape for k, v in own.items()}
+
+    @torch.no_grad()
+    def test_restores_what_theirs_does(self, tmp_path):
+        """Their forward pass written out on their names and range; what is equal is their pyramid, not the borders."""
+        state = self.weights(8, 2)
+        torch.save({'G': state}, tmp_path / 'model-1000.pt')
+        net = DeepDeblur(num_feat=8, num_block=2, gaussian=True)
+        load_weights(net, tmp_path / 'model-1000.pt')
+        frame = torch.rand(1, 1, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+        def conv(x: Tensor, name: str) -> Tensor:
+            return F.conv2d(x, state[f'{name}.weight'], state[f'{name}.bias'], padding=2)
+
+        restored = None
+        for size in (2, 1, 0):
+            x = net.pyramid(frame[:, 0])[size] * 255 - 127.5
+            if restored is not None:
+                x = torch.cat([x, F.pixel_shuffle(conv(restored, f'conv_end_models.{size + 1}.uppath.0'), 2)], dim=1)
+            x = conv(x, f'body_models.{size}.body.0')
+            for block in (1, 2):
+                inner = conv(x, f'body_models.{size}.body.{block}.body.0').relu()
+                x = x + conv(inner, f'body_models.{size}.body.{block}.body.2')
+            restored = conv(x, f'body_models.{size}.body.3')
+        assert restored.std() > 5  # of 255
+        torch.testing.assert_close(net(frame) * 255, restored + 127.5, atol=1e-2, rtol=0)
+
+    def test_another_depth_is_refused(self, tmp_path):
+        torch.save({'G': self.weights(8, 2)}, tmp_path / 'model-1000.pt')
+        with pytest.raises(DBLRError, match='not a checkpoint of this DeepDeblur'):
+            load_weights(DeepDeblur(num_feat=8, num_block=3), tmp_path / 'model-1000.pt')
