@@ -12,6 +12,8 @@ column up to multiples of 4; without ``gaussian``, halving is the mean of 2x2 pi
 
 from __future__ import annotations
 
+import re
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -21,7 +23,12 @@ __all__ = ['DeepDeblur', 'rename_authors_keys']
 
 _KERNEL = 5
 _MEAN = 0.5
+
+_SIZES = 'fine', 'middle', 'coarse'
 _AUTHORS_PEAK = 255  # of the pictures that their public weights are for
+_AUTHORS_KEY = re.compile(
+    r'(?P<kind>body|conv_end)_models\.(?P<size>[012])\.(?:body|uppath)\.(?P<layer>\d+)\.(?P<rest>.+)'
+)
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -149,19 +156,19 @@ def rename_authors_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: Weights whose keys start with ``body_models`` (0: full size) and ``conv_end_models``.
     """
-    places = {'body_models.0.body': 'fine', 'body_models.1.body': 'middle', 'body_models.2.body': 'coarse'}
-    places |= {'conv_end_models.1.uppath': 'middle_up', 'conv_end_models.2.uppath': 'coarse_up'}
-    last = max(int(key.split('.')[3]) for key in state if key.startswith('body_models.'))
+    found = {key: match for key in state if (match := _AUTHORS_KEY.fullmatch(key))}
+    last = max(int(match['layer']) for match in found.values())
     renamed = {}
     for key, value in state.items():
-        place = next((p for p in places if key.startswith(f'{p}.')), None)
-        layer, _, rest = key.removeprefix(f'{place}.').partition('.')
-        if place is None:
+        match = found.get(key)
+        if match is None:
             renamed[key] = value
             continue
-        if place.startswith('body_models') and layer == '0' and rest == 'weight':
+        size, layer, rest = _SIZES[int(match['size'])], int(match['layer']), match['rest']
+        enlarges = match['kind'] == 'conv_end'
+        if not enlarges and layer == 0 and rest == 'weight':
             value = value * _AUTHORS_PEAK
-        elif layer == str(last) or (place.startswith('conv_end_models') and rest == 'bias'):
+        elif layer == last or (enlarges and rest == 'bias'):
             value = value / _AUTHORS_PEAK
-        renamed[f'{places[place]}.{layer}.{rest.replace("body.", "convs.")}'] = value
+        renamed[f'{size}{"_up" if enlarges else ""}.{layer}.{rest.replace("body.", "convs.")}'] = value
     return renamed
