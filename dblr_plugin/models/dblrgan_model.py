@@ -26,6 +26,7 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     Beyond BasicSR's ``SRGANModel``, whose networks, losses and optimisers it has: D scores sharp and restored patches
     in one batch. In batches of their own, BatchNorm would give both the same statistics and so take away what tells
     them apart, and with the few patches of video training D stays at chance. G meets D with its running statistics.
+    G's own statistics move with its steps alone, once for each piece of a batch, not when it restores for D.
     The log has D's mean probabilities (``p_d_real``, ``p_d_fake``) and warns when D has won or collapsed.
     """
 
@@ -55,6 +56,8 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         self.log_values = {}
         outcomes = [self.step_d.run(pieces, lambda piece: self._losses_of_d(piece, shared))]
         self.log_values |= outcomes[0].losses | {'grad_d': outcomes[0].grad_norm}
+        if shared is None:  # G restored for D alone
+            self.step_g.restore_buffers()
         if update_g:
             outcomes.append(self.step_g.run(pieces, lambda piece: self._losses_of_g(piece, shared)))
             self.log_values |= outcomes[1].losses | {'grad_g': outcomes[1].grad_norm}
