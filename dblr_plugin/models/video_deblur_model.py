@@ -25,7 +25,7 @@ from dblr_plugin.models.samples import SampleStrips
 from dblr_plugin.models.validation import Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
-from dblr_plugin.training.acceleration import autocast, prepare_network
+from dblr_plugin.training.acceleration import autocast, prepare_network, share_batch_statistics
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
@@ -44,7 +44,9 @@ class VideoDeblurModel(VideoTestModel):
 
     Beyond BasicSR's ``SRModel``, under ``train``:
         amp: ``bf16`` or ``fp16``: the networks' forward passes in mixed precision.
-        accumulate: Computes a batch in so many pieces, for as much less memory; the step is that of the whole batch.
+        accumulate: Computes a batch in so many pieces, for as much less memory. The gradient is the whole batch's
+            where BatchNorm is frozen or missing; otherwise each piece has batch statistics of its own, and the running
+            ones move once for each.
         clip_grad_norm: Longer gradients are scaled down to this 2-norm, each network's by itself.
         compile, channels_last: ``torch.compile`` and the faster memory layout for the trained networks.
         max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a
@@ -55,6 +57,7 @@ class VideoDeblurModel(VideoTestModel):
             BasicSR's ``tsa_iter`` is ``{fusion: ...}``.
         multi_scale: The pixel loss is the sum over all sizes that the network restores (``DeepDeblur``), as published.
         freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.
+        sync_bn: BatchNorm's statistics are those of all processes' batches, on GPUs.
         scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
     Any device; checkpoints that are complete, atomic and refuse another network's weights
     (``logger.max_keep_ckpts`` of them); EMA with BatchNorm's statistics; all randomness follows from ``manual_seed``
@@ -75,6 +78,8 @@ class VideoDeblurModel(VideoTestModel):
         net = net.to(self.device)
         if self.is_train:
             train = self.opt['train']
+            if train.get('sync_bn'):
+                net = share_batch_statistics(net, self.device.type, self.opt['world_size'])
             prepare_network(net, train.get('channels_last', False), train.get('compile', False))
         if not self.opt['dist'] or not any(p.requires_grad for p in net.parameters()):
             return net

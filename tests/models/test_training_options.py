@@ -61,6 +61,18 @@ def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(('how', 'moves'), [
+    ({}, 3), ({'accumulate': 2}, 2 * 3), ({'net_d_iters': 3}, 1), ({'net_d_init_iters': 2}, 1),
+    ({'net_d_init_iters': 5}, 0),
+], ids=str)  # fmt: skip
+def test_statistics_of_g_move_with_its_own_steps(gan_options, tmp_path, how, moves):
+    """In three iterations, once for each piece that G is trained on; not when it restores for D."""
+    model, _ = trained(gan_options, tmp_path, 3, **how)
+    norm = model.net_g.body[0].convs[1]
+    assert norm.num_batches_tracked == moves
+    assert bool(norm.running_mean.any()) == bool(moves)
+
+
 def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
     """The step after resuming is that of the run that was not stopped, to the last bit."""
     gan_options['network_g']['num_feat'] = 8
@@ -78,6 +90,12 @@ def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
     for net in ('net_g', 'net_d'):
         one, two = snapshot(getattr(model, net)), snapshot(getattr(again, net))
         assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_sync_bn_says_where_it_changes_nothing(gan_options, tmp_path, caplog):
+    model, _ = trained(gan_options, tmp_path, 1, sync_bn=True)
+    assert caplog.text.count('train.sync_bn changes nothing: one process trains') == 2  # G and D
+    assert type(model.net_g.body[0].convs[1]) is torch.nn.BatchNorm2d
 
 
 @pytest.mark.parametrize('optimizer', ['AdamW', 'SGD', 'RAdam'])
