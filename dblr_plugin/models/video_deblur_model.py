@@ -53,7 +53,7 @@ class VideoDeblurModel(VideoTestModel):
             row (default 10) end the run.
         lr_mul: Part of a parameter's name -> what its learning rate is multiplied with; BasicSR's ``dcn_lr_mul`` is
             ``{dcn: ...}``.
-        train_only: Part of a parameter's name -> the first iterations, in which such parameters are trained alone;
+        train_only: Part of a parameter's name -> the iteration before which such parameters are trained alone;
             BasicSR's ``tsa_iter`` is ``{fusion: ...}``.
         multi_scale: The pixel loss is the sum over all sizes that the network restores (``DeepDeblur``), as published.
         freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.

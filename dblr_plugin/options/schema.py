@@ -137,7 +137,7 @@ class Train(TypedDict, total=False):
     sync_bn: bool  # BatchNorm over all processes
     multi_scale: bool  # the pixel loss at all sizes that network_g restores
     lr_mul: dict[str, Annotated[float, Must('from 0', lambda v: v >= 0)]] | None  # part of a parameter's name -> factor
-    train_only: dict[str, Count] | None  # part of a parameter's name -> first iterations, which are its own
+    train_only: dict[str, Count] | None  # part of a parameter's name -> the iteration that ends its time alone
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # parts into which a batch is cut
     clip_grad_norm: Positive | None
