@@ -123,6 +123,51 @@ def test_plateau_does_not_count_what_has_no_content_loss(gan_options, tmp_path, 
     assert [scheduler.count for scheduler in model.schedulers] == [0, 0]
 
 
+class TestOneIterationOfTheGan:
+    """The gradients of both networks, from the paper's formulas and nothing of ours but the networks."""
+
+    ALPHA = 1000.0  # so that both gradients have about the same size, and either shows where it is wrong
+
+    @pytest.fixture
+    def networks(self, gan_options, tmp_path):
+        """G and D before an iteration, the model after it, and the batch as Y."""
+        gan_options['train']['gan_opt']['loss_weight'] = self.ALPHA
+        gan_options['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-2}
+        gan_options['network_d']['negative_slope'] = 0.2
+        torch.manual_seed(0)
+        model = build_model(parsed(gan_options, tmp_path))
+        train(model, 1)  # so that statistics are not those of the start
+        before = copy.deepcopy(model.net_g).train(), copy.deepcopy(model.net_d).train()
+        train(model, 1)
+        return *before, model
+
+    def generator_gradient(self, net_g, net_d, model) -> torch.Tensor:
+        restored = net_g(model.lq)
+        probability = 1 / (1 + torch.exp(-net_d.eval()(restored)))
+        loss = ((model.gt - restored) ** 2).mean() + self.ALPHA * torch.log(1 - probability).mean()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net_g.parameters()))])
+
+    def test_generator_meets_the_discriminator_of_this_iteration(self, networks):
+        """MSE + alpha log(1 - D(G)), D after its own step and with its running statistics."""
+        net_g, net_d, model = networks
+        found = torch.cat([p.grad.flatten() for p in model.net_g.parameters()])
+        expected = self.generator_gradient(copy.deepcopy(net_g), copy.deepcopy(model.net_d), model)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        too_early = self.generator_gradient(copy.deepcopy(net_g), copy.deepcopy(net_d), model)
+        assert (found - too_early).norm() > 0.01 * found.norm() > 10 * (found - expected).norm()
+
+    def test_discriminator_meets_the_generator_before_its_step(self, networks):
+        """-log D(sharp) - log(1 - D(G)), both in one batch."""
+        net_g, net_d, model = networks
+        with torch.no_grad():
+            restored = net_g(model.lq)
+        real, fake = (1 / (1 + torch.exp(-z)) for z in net_d(torch.cat([model.gt, restored])).chunk(2))
+        loss = -torch.log(real).mean() - torch.log(1 - fake).mean()
+        expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net_d.parameters()))])
+        found = torch.cat([p.grad.flatten() for p in model.net_d.parameters()])
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
 class TestMultiScale:
     """``train.multi_scale``: the published loss of DeepDeblur, one mean squared error for each size."""
 
