@@ -36,6 +36,8 @@ class DBLRDiscriminator(nn.Module):
         num_feat: Width of the first stage; the stages have 1, 2, 4 and 8 times it, and 2, 3, 4 and 5 layers.
         num_fc: Width of the two hidden fully connected layers.
         negative_slope: 0 is ReLU; 0.2 is the habit of GANs.
+        init_std: Standard deviation of normally distributed initial weights (0.01 is published);
+            without it PyTorch's default initialisation is used.
     """
 
     min_size = 16
@@ -46,6 +48,7 @@ class DBLRDiscriminator(nn.Module):
         num_feat: int = 64,
         num_fc: int = 4096,
         negative_slope: float = 0.0,
+        init_std: float | None = None,
     ) -> None:
         super().__init__()
         widths = [num_in_ch, num_feat, num_feat * 2, num_feat * 4, num_feat * 8]
@@ -61,6 +64,14 @@ class DBLRDiscriminator(nn.Module):
             nn.LeakyReLU(negative_slope, inplace=True),
             nn.Linear(num_fc, 1),
         )
+        if init_std is not None:
+            self._init_weights(init_std)
+
+    def _init_weights(self, std: float) -> None:
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(module.weight, std=std)
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores patches.

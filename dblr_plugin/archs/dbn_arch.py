@@ -2,8 +2,8 @@
 
 "Deep Video Deblurring for Hand-held Cameras" (Su et al., CVPR 2017); layers and names F, D and U are those of its
 table. Its three variants are options: without alignment (the default), ``flow`` and ``single``. Ours: any frame size,
-by repeating the last row and column up to multiples of 8, which, unlike reflection, one pixel suffices for; Y instead
-of RGB; other widths; ``causal``.
+by repeating the last row and column up to multiples of 8 (the authors add zeros), which, unlike reflection, one pixel
+suffices for; Y instead of RGB; other widths; ``causal``. ``simdeblur`` is a public re-implementation that has weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['DBN']
+__all__ = ['DBN', 'rename_simdeblur_dbn_keys']
 
 _EPS = 1e-3  # of BatchNorm, as published
 
@@ -50,6 +50,8 @@ class DBN(nn.Module):
         flow: The neighbours come aligned to the restored frame. Data sets and video inference do that, by optical
             flow, where this says so; the network is the same.
         causal: Restores the last frame of a window instead of the middle one.
+        simdeblur: Computes what SimDeblur's DBN does, whose weights need it: one more ReLU before each skip is added,
+            and no sigmoid behind the sum with the blurry frame. The layers are the same.
 
     Raises:
         ValueError: If there is no width, or the frame cannot be added to the output.
@@ -66,6 +68,7 @@ class DBN(nn.Module):
         single: bool = False,
         flow: bool = False,
         causal: bool = False,
+        simdeblur: bool = False,
     ) -> None:
         super().__init__()
         if num_feat < 1:
@@ -74,6 +77,7 @@ class DBN(nn.Module):
             raise ValueError(f'DBN needs num_in_ch ({num_in_ch}) equal to num_out_ch ({num_out_ch})')
         self.num_frame = num_frame
         self.single = single
+        self.simdeblur = simdeblur
         self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
         stacked = num_in_ch * num_frame
         w1, w2, w4, w8 = (num_feat * factor for factor in (1, 2, 4, 8))
@@ -101,7 +105,7 @@ class DBN(nn.Module):
             x: ``(b, num_frame, num_in_ch, h, w)`` in [0, 1], any h and w.
 
         Returns:
-            ``(b, num_out_ch, h, w)`` in (0, 1).
+            ``(b, num_out_ch, h, w)``, in (0, 1) unless ``simdeblur``.
 
         Raises:
             ValueError: If the windows have another number of frames.
@@ -118,7 +122,29 @@ class DBN(nn.Module):
         half = self.f1_f2(self.d1(full))
         quarter = self.f3_f5(self.d2(half))
         eighth = self.f6_f8(self.d3(quarter))
-        quarter = self.f9_f11(F.relu(self.u1(eighth) + quarter))
-        half = self.f12_f13(F.relu(self.u2(quarter) + half))
-        out = self.f15(self.f14(F.relu(self.u3(half) + full)))
-        return torch.sigmoid(out[..., :h, :w] + blurry)
+        quarter = self.f9_f11(self._join(self.u1(eighth), quarter))
+        half = self.f12_f13(self._join(self.u2(quarter), half))
+        out = self.f15(self.f14(self._join(self.u3(half), full)))[..., :h, :w] + blurry
+        return out if self.simdeblur else torch.sigmoid(out)
+
+    def _join(self, enlarged: Tensor, skip: Tensor) -> Tensor:
+        return F.relu((F.relu(enlarged) if self.simdeblur else enlarged) + skip)
+
+
+def rename_simdeblur_dbn_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renames the weights of SimDeblur's DBN (``backbone/dbn/dbn.py``) to ours.
+
+    They fit ``DBN(simdeblur=True)``.
+
+    Args:
+        state: Weights whose keys start with ``F0`` to ``F6_2``, ``D1`` to ``D3`` and ``U1`` to ``U3``.
+    """
+    blocks = {'F1_': 'f1_f2', 'F2_': 'f3_f5', 'F3_': 'f6_f8', 'F4_': 'f9_f11', 'F5_': 'f12_f13'}
+    places = {'F6_1': 'f14', 'F6_2': 'f15'}
+    renamed = {}
+    for key, value in state.items():
+        place, _, rest = key.partition('.')
+        if place[:3] in blocks and place[3:].isdecimal():
+            place = f'{blocks[place[:3]]}.{int(place[3:]) - 1}'
+        renamed[f'{places.get(place, place.lower())}.{rest}'] = value
+    return renamed

@@ -26,6 +26,7 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     Beyond BasicSR's ``SRGANModel``, whose networks, losses and optimisers it has: D scores sharp and restored patches
     in one batch. In batches of their own, BatchNorm would give both the same statistics and so take away what tells
     them apart, and with the few patches of video training D stays at chance. G meets D with its running statistics.
+    G's own statistics move with its steps alone, once for each piece of a batch, not when it restores for D.
     The log has D's mean probabilities (``p_d_real``, ``p_d_fake``) and warns when D has won or collapsed.
     """
 
@@ -55,28 +56,30 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         self.log_values = {}
         outcomes = [self.step_d.run(pieces, lambda piece: self._losses_of_d(piece, shared))]
         self.log_values |= outcomes[0].losses | {'grad_d': outcomes[0].grad_norm}
+        if shared is None:  # G restored for D alone
+            self.step_g.restore_buffers()
         if update_g:
             outcomes.append(self.step_g.run(pieces, lambda piece: self._losses_of_g(piece, shared)))
             self.log_values |= outcomes[1].losses | {'grad_g': outcomes[1].grad_norm}
         return outcomes
 
-    def _losses_of_d(self, piece: tuple[Tensor, Tensor], shared: Tensor | None) -> dict[str, Tensor]:
+    def _losses_of_d(self, piece: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
         lq, gt = piece
         with torch.no_grad():
-            output = self.forward_g(lq) if shared is None else shared
+            restored = self.forward_g(lq) if shared is None else shared
         with self.autocast():
-            real, fake = self.net_d(torch.cat([gt, output.detach()])).float().chunk(2)
+            real, fake = self.net_d(torch.cat([gt, restored[0].detach()])).float().chunk(2)
         self._log_scores(real.detach(), fake.detach())
         return {
             'l_d_real': self.cri_gan(real, True, is_disc=True),
             'l_d_fake': self.cri_gan(fake, False, is_disc=True),
         }
 
-    def _losses_of_g(self, piece: tuple[Tensor, Tensor], shared: Tensor | None) -> dict[str, Tensor]:
+    def _losses_of_g(self, piece: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
         lq, gt = piece
-        output = self.forward_g(lq) if shared is None else shared
-        losses = {'l_g_gan': self.cri_gan(self._scores_for_g(output), True, is_disc=False)}
-        return losses | {k.replace('l_', 'l_g_', 1): v for k, v in self.content_losses(output, gt).items()}
+        restored = self.forward_g(lq) if shared is None else shared
+        losses = {'l_g_gan': self.cri_gan(self._scores_for_g(restored[0]), True, is_disc=False)}
+        return losses | {k.replace('l_', 'l_g_', 1): v for k, v in self.content_losses(restored, gt).items()}
 
     def _scores_for_g(self, output: Tensor) -> Tensor:
         """D's logits of a restored batch; only G gets gradients, so D needs no distributed wrapper."""

@@ -25,7 +25,7 @@ from dblr_plugin.models.samples import SampleStrips
 from dblr_plugin.models.validation import Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
-from dblr_plugin.training.acceleration import autocast, prepare_network
+from dblr_plugin.training.acceleration import autocast, prepare_network, share_batch_statistics
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
@@ -44,16 +44,20 @@ class VideoDeblurModel(VideoTestModel):
 
     Beyond BasicSR's ``SRModel``, under ``train``:
         amp: ``bf16`` or ``fp16``: the networks' forward passes in mixed precision.
-        accumulate: Computes a batch in so many pieces, for as much less memory; the step is that of the whole batch.
+        accumulate: Computes a batch in so many pieces, for as much less memory. The gradient is the whole batch's
+            where BatchNorm is frozen or missing; otherwise each piece has batch statistics of its own, and the running
+            ones move once for each.
         clip_grad_norm: Longer gradients are scaled down to this 2-norm, each network's by itself.
         compile, channels_last: ``torch.compile`` and the faster memory layout for the trained networks.
         max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a
             row (default 10) end the run.
         lr_mul: Part of a parameter's name -> what its learning rate is multiplied with; BasicSR's ``dcn_lr_mul`` is
             ``{dcn: ...}``.
-        train_only: Part of a parameter's name -> the first iterations, in which such parameters are trained alone;
+        train_only: Part of a parameter's name -> the iteration before which such parameters are trained alone;
             BasicSR's ``tsa_iter`` is ``{fusion: ...}``.
+        multi_scale: The pixel loss is the sum over all sizes that the network restores (``DeepDeblur``), as published.
         freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.
+        sync_bn: BatchNorm's statistics are those of all processes' batches, on GPUs.
         scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
     Any device; checkpoints that are complete, atomic and refuse another network's weights
     (``logger.max_keep_ckpts`` of them); EMA with BatchNorm's statistics; all randomness follows from ``manual_seed``
@@ -74,6 +78,8 @@ class VideoDeblurModel(VideoTestModel):
         net = net.to(self.device)
         if self.is_train:
             train = self.opt['train']
+            if train.get('sync_bn'):
+                net = share_batch_statistics(net, self.device.type, self.opt['world_size'])
             prepare_network(net, train.get('channels_last', False), train.get('compile', False))
         if not self.opt['dist'] or not any(p.requires_grad for p in net.parameters()):
             return net
@@ -88,6 +94,7 @@ class VideoDeblurModel(VideoTestModel):
         super().init_training_settings()
         train = self.opt['train']
         self.accumulate = train.get('accumulate', 1)
+        self.multi_scale = train.get('multi_scale', False)
         self.step_g = self._step(self.net_g, self.optimizer_g)
         self.skip_watch = SkipWatch(train.get('max_skipped_steps', 10))
         self.data_watch = DataWatch(self.opt['datasets']['train'])
@@ -177,20 +184,28 @@ class VideoDeblurModel(VideoTestModel):
         """The batch, ``lq`` and ``gt``, in ``train.accumulate`` equal parts."""
         return list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
 
-    def forward_g(self, lq: Tensor) -> Tensor:
-        """Restores, as ``train.amp`` says; float32 whatever it says."""
+    def forward_g(self, lq: Tensor) -> list[Tensor]:
+        """Restores, as ``train.amp`` says; float32 whatever it says.
+
+        Returns:
+            The restored batch and, with ``train.multi_scale``, its smaller sizes.
+        """
         with self.autocast():
-            return self.net_g(lq).float()
+            restored = self.net_g(lq, sizes=True) if self.multi_scale else [self.net_g(lq)]
+        return [size.float() for size in restored]
 
     def autocast(self) -> AbstractContextManager:
         """The context for forward passes in training."""
         return autocast(self.device, self.opt['train'].get('amp'))
 
-    def content_losses(self, output: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """The losses that compare a restored batch with its truth."""
-        losses = {'l_pix': self.cri_pix(output, gt)} if self.cri_pix else {}
+    def content_losses(self, restored: list[Tensor], gt: Tensor) -> dict[str, Tensor]:
+        """The losses that compare what :meth:`forward_g` restored with its truth."""
+        losses = {}
+        if self.cri_pix:
+            truths = self.get_bare_model(self.net_g).pyramid(gt) if self.multi_scale else [gt]
+            losses['l_pix'] = sum(map(self.cri_pix, restored, truths))
         if self.cri_perceptual:
-            percep, style = self.cri_perceptual(output, gt)
+            percep, style = self.cri_perceptual(restored[0], gt)
             losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
         return losses
 
@@ -218,9 +233,10 @@ class VideoDeblurModel(VideoTestModel):
         self.log_dict = means
         skipped = any(outcome.skipped for outcome in outcomes)
         self.skip_watch.record(current_iter, skipped, self._suspects(outcomes) if skipped else [])
+        content = [value for name, value in means.items() if name in self.content_names]
         for scheduler in self.schedulers:
-            if isinstance(scheduler, PlateauLR):
-                scheduler.record(sum(v for k, v in means.items() if k in self.content_names))
+            if content and isinstance(scheduler, PlateauLR):  # there is none while D is trained alone
+                scheduler.record(sum(content))
         if interrupted:
             self.stop()
 

@@ -38,6 +38,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     if is_train:
         yield from _gan(opt)
         yield from _losses(opt)
+        yield from _sizes(opt)
         yield from _optimisers(opt['train'])
         yield from _parts(opt)
         yield from _training_set(opt)
@@ -148,6 +149,22 @@ def _losses(opt: dict) -> Iterator[Conflict]:
     train = opt['train']
     if not train.get('pixel_opt') and not train.get('perceptual_opt'):
         yield 'train', 'has neither pixel_opt nor perceptual_opt; add one, such as pixel_opt: {type: MSELoss}'
+
+
+def _sizes(opt: dict) -> Iterator[Conflict]:
+    """A loss at several sizes needs a network that restores them, and crops that they divide."""
+    if not opt['train'].get('multi_scale'):
+        return
+    name, size = opt['network_g']['type'], opt['datasets']['train']['gt_size']
+    network = ARCH_REGISTRY.get(name)
+    if not hasattr(network, 'pyramid'):
+        yield 'train.multi_scale', f'is true, and {name} restores one size alone; remove it'
+    elif size % network.size_multiple:
+        fit = -(-size // network.size_multiple) * network.size_multiple
+        yield (
+            'datasets.train.gt_size',
+            f'is {size}, and train.multi_scale needs a multiple of {network.size_multiple}; write {fit}',
+        )
 
 
 def _optimisers(train: dict) -> Iterator[Conflict]:

@@ -134,8 +134,10 @@ class Train(TypedDict, total=False):
     warmup_iter: Annotated[int, Must('from -1', lambda v: v >= -1)]  # -1 is none
     ema_decay: Annotated[float, Must('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 is none
     freeze_bn: bool
+    sync_bn: bool  # BatchNorm over all processes
+    multi_scale: bool  # the pixel loss at all sizes that network_g restores
     lr_mul: dict[str, Annotated[float, Must('from 0', lambda v: v >= 0)]] | None  # part of a parameter's name -> factor
-    train_only: dict[str, Count] | None  # part of a parameter's name -> first iterations, which are its own
+    train_only: dict[str, Count] | None  # part of a parameter's name -> the iteration that ends its time alone
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # parts into which a batch is cut
     clip_grad_norm: Positive | None

@@ -1,4 +1,4 @@
-"""Mixed precision, memory layout and compilation of any network: ``train.amp``, ``channels_last``, ``compile``."""
+"""How any network is run in training: ``train.amp``, ``channels_last``, ``compile`` and ``sync_bn``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 
 import torch
 from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
-__all__ = ['AMP_TYPES', 'autocast', 'prepare_network']
+__all__ = ['AMP_TYPES', 'autocast', 'prepare_network', 'share_batch_statistics']
 
 #: What ``train.amp`` may be.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -38,6 +39,25 @@ def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool 
         _lay_out_channels_last(net)
     if compiled:
         net.compile()
+
+
+def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> nn.Module:
+    """Makes BatchNorm see the batch of all processes (``train.sync_bn``); weights and statistics keep their names.
+
+    torch does that on GPUs alone. Elsewhere, and where there is one process, the network stays and the log says why.
+
+    Args:
+        net: A bare network, on its device, before it is wrapped, laid out or compiled.
+        device_type: ``cuda`` or ``cpu``.
+        processes: How many train together.
+    """
+    if processes > 1 and device_type == 'cuda':
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    reason = 'one process trains' if processes == 1 else f'torch cannot do it on the {device_type.upper()}'
+    get_root_logger().warning(
+        f'train.sync_bn changes nothing: {reason}. It is for several processes on GPUs (torchrun --nproc_per_node=N).'
+    )
+    return net
 
 
 def _in_fp32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -34,10 +34,10 @@ def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -
 
     Args:
         net: The network.
-        iterations: Part of a parameter's name -> how many of the first iterations are its own; in those of several,
-            all of them are trained.
+        iterations: Part of a parameter's name -> the iteration from which everything is trained, as BasicSR's
+            ``tsa_iter``; where several are trained alone, all of them are.
         iteration: The present one, from 1.
     """
-    parts = [part for part, count in iterations.items() if iteration <= count]
+    parts = [part for part, first_of_all in iterations.items() if iteration < first_of_all]
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(not parts or any(part in name for part in parts))

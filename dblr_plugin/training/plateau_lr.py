@@ -15,12 +15,13 @@ class PlateauLR(ReduceLROnPlateau):
     """``ReduceLROnPlateau`` on the mean training loss of so many iterations; stepped like BasicSR's schedulers.
 
     The loss of one batch says little. It is averaged over ``window`` iterations, and when ``patience`` windows in a
-    row bring no new best mean, the rate is multiplied by ``factor``.
+    row bring no new best mean, the rate is multiplied by ``factor``. Iterations without such a loss, in which D is
+    trained alone, are not recorded and so make no window.
 
     Args:
         optimizer: The optimiser whose rate it sets.
         factor: What the rate is multiplied with: 0.1 as published.
-        window: Iterations whose losses make one mean.
+        window: Recorded iterations, whose losses make one mean.
         patience: Windows without a better mean before the rate falls.
         threshold: How much better, relative to the best mean, a mean must be.
         min_lr: The rate does not fall below it.

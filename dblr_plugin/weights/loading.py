@@ -7,34 +7,56 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
+from dblr_plugin.archs.dbn_arch import DBN, rename_simdeblur_dbn_keys
+from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
 __all__ = ['load_state_dict', 'load_weights']
+
+#: Where files hold their weights: BasicSR's and ours, SimDeblur's, DeepDeblur's authors'.
+_GROUPS = ('params', 'params_ema', 'model', 'G')
+_SIMDEBLUR_DBN = 'F1_1.0.weight'
+#: A name that only weights of others have -> what makes ours of them.
+_TRANSLATIONS = {
+    'L_in.0.weight': rename_simdeblur_keys,
+    _SIMDEBLUR_DBN: rename_simdeblur_dbn_keys,
+    'body_models.0.body.0.weight': rename_authors_keys,
+}
 
 
 def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
     """The weights in a checkpoint file, whatever wrote it.
 
     Args:
-        path: A file of BasicSR (weights under ``params`` and ``params_ema``), or of bare weights; keys may carry
-            DataParallel's ``module.``; SimDeblur's names for DBLRNet are translated.
+        path: A file of BasicSR (weights under ``params`` and ``params_ema``), SimDeblur (``model``) or DeepDeblur's
+            authors (``G``), or of bare weights; keys may carry DataParallel's ``module.``. The names of SimDeblur's
+            DBLRNet and DBN and of DeepDeblur's authors are translated.
         param_key: ``params``, ``params_ema`` (``params`` where it is missing), or None for bare weights.
 
     Raises:
         DBLRError: If there are no weights under that key.
     """
+    return _translated(_read_weights(path, param_key))
+
+
+def _read_weights(path: str | Path, param_key: str | None) -> dict[str, Tensor]:
+    """The weights in a file, under the names they have there."""
     content = read_checkpoint(path)
     if not all(isinstance(v, Tensor) for v in content.values()):
         groups = [k for k, v in content.items() if isinstance(v, dict)]
-        key = next((k for k in (param_key, 'params', 'params_ema') if k in groups), None)
+        key = next((k for k in (param_key, *_GROUPS) if k in groups), None)
         if key is None:
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
         content = content[key]
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights under names; use another one')
-    state = {k.removeprefix('module.'): v for k, v in content.items()}
-    return rename_simdeblur_keys(state) if 'L_in.0.weight' in state else state
+    return {k.removeprefix('module.'): v for k, v in content.items()}
+
+
+def _translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    translate = next((t for name, t in _TRANSLATIONS.items() if name in state), None)
+    return translate(state) if translate else state
 
 
 def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_key: str | None = 'params') -> None:
@@ -48,9 +70,15 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
 
     Raises:
         DBLRError: If weights are missing, unexpected or of another shape, without ``strict`` if less than half of
-            the network's weights match; or if one is NaN or infinite.
+            the network's weights match; if one is NaN or infinite; or if they fit and the network computes something
+            else with them.
     """
-    state, own = load_state_dict(path, param_key), net.state_dict()
+    theirs, own = _read_weights(path, param_key), net.state_dict()
+    if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
+        raise DBLRError(
+            f"{path}: weights of SimDeblur's DBN, which computes other things; set network_g.simdeblur: true"
+        )
+    state = _translated(theirs)
     matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     faults = _mismatches(own, state)
     if faults and (strict or 2 * len(matching) < len(own)):

@@ -52,3 +52,29 @@ def test_learns_to_tell_sharp_from_blurry():
         loss.backward()
         optimizer.step()
     assert ((logits > 0) == (target > 0)).float().mean() == 1
+
+
+def test_published_initialisation():
+    net = small(num_fc=64, init_std=0.01)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            assert not module.bias.any()
+            if module.weight.numel() > 1000:
+                assert abs(module.weight.std() - 0.01) < 0.001 and abs(module.weight.mean()) < 0.001
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight))
+    assert torch.equal(small(init_std=None).features[0].weight, small().features[0].weight)
+
+
+@pytest.mark.slow
+def test_full_width_on_the_published_patches():
+    """Forward and backward, as option files have it: 4 patches of 128x128, sharp and restored ones in one batch."""
+    torch.manual_seed(0)
+    net = DBLRDiscriminator(num_feat=64, num_fc=4096, negative_slope=0.2)
+    patches = torch.rand(2 * 4, 1, 128, 128, requires_grad=True)
+    logits = net(patches)
+    assert logits.shape == (8, 1)
+    nn.functional.softplus(torch.where(torch.arange(8)[:, None] < 4, -logits, logits)).mean().backward()
+    assert patches.grad.isfinite().all() and patches.grad.abs().sum() > 0
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, name

@@ -1,4 +1,7 @@
+import numpy as np
+import pytest
 import torch
+from skimage.transform import pyramid_gaussian
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,3 +36,27 @@ def test_each_size_starts_from_the_blurry_frame_and_the_size_before():
             feat = feat + second(first(feat).relu())
         restored = scale[-1](feat)
     torch.testing.assert_close(net(x), restored + 0.5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('gaussian', [False, True])
+def test_sizes_are_what_the_restored_frame_came_from(gaussian):
+    torch.manual_seed(0)
+    net = DeepDeblur(num_feat=8, num_block=1, gaussian=gaussian).eval()
+    x = torch.rand(2, 1, 3, 14, 24)
+    full, half, quarter = net(x, sizes=True)
+    assert torch.equal(full, net(x)) and full.shape == x[:, 0].shape
+    assert half.shape == (2, 3, 8, 12) and quarter.shape == (2, 3, 4, 6)
+    blurry = net.pyramid(F.pad(x[:, 0], (0, 0, 0, 2), mode='replicate'))
+    torch.testing.assert_close(quarter, net.coarse(blurry[2] - 0.5) + 0.5)
+    torch.testing.assert_close(half, net.middle(torch.cat([blurry[1] - 0.5, net.coarse_up(quarter - 0.5)], 1)) + 0.5)
+
+
+def test_gaussian_pyramid_is_scikit_images():
+    """Away from the borders, which it mirrors."""
+    image = np.random.default_rng(0).random((64, 80, 3), dtype=np.float32)
+    expected = list(pyramid_gaussian(image, 2, channel_axis=-1))
+    ours = DeepDeblur(num_feat=1, num_block=0, gaussian=True).pyramid(torch.from_numpy(image).permute(2, 0, 1)[None])
+    for size, margin in zip((1, 2), (2, 3), strict=True):
+        found = ours[size][0].permute(1, 2, 0).numpy()[margin:-margin, margin:-margin]
+        np.testing.assert_allclose(found, expected[size][margin:-margin, margin:-margin], atol=1e-5)

@@ -26,7 +26,9 @@ NETWORKS = {
     'DBN Y': partial(small_dbn, num_in_ch=1, num_out_ch=1, num_frame=3),
     'DBN single': partial(small_dbn, single=True),
     'DBN causal': partial(small_dbn, causal=True),
+    'DBN simdeblur': partial(small_dbn, simdeblur=True),
     'DeepDeblur': small_deepdeblur,
+    'DeepDeblur gaussian': partial(small_deepdeblur, gaussian=True),
     'DeepDeblur Y in windows': partial(small_deepdeblur, num_in_ch=1, num_out_ch=1, num_frame=5),
     'FourierBurstAccumulation': FourierBurstAccumulation,
     'MiddleFrame': MiddleFrame,
@@ -34,7 +36,10 @@ NETWORKS = {
     'MultiScaleDBLRNet RGB causal': partial(small_multi_scale, num_in_ch=3, num_out_ch=3, num_frame=3, causal=True),
 }
 # which frames of a window count, where it is not all of them
-SEEN = {'DBLRNet single': [2], 'DBN single': [2], 'DeepDeblur': [0], 'DeepDeblur Y in windows': [2], 'MiddleFrame': [2]}
+SEEN = {
+    'DBLRNet single': [2], 'DBN single': [2], 'DeepDeblur': [0], 'DeepDeblur gaussian': [0],
+    'DeepDeblur Y in windows': [2], 'MiddleFrame': [2],
+}  # fmt: skip
 
 each = pytest.mark.parametrize('name', NETWORKS)
 

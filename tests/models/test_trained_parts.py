@@ -18,7 +18,7 @@ def options(train_options: dict) -> dict:
     }  # fmt: skip
     train_options['val'] |= {'pad_multiple': 16}
     train_options['datasets']['train'] |= {'batch_size_per_gpu': 2, 'dataset_enlarge_ratio': 2}
-    train_options['train'] |= {'lr_mul': {'dcn': 0.1}, 'train_only': {'fusion': 2}, 'ema_decay': 0.9, 'total_iter': 4}
+    train_options['train'] |= {'lr_mul': {'dcn': 0.1}, 'train_only': {'fusion': 3}, 'ema_decay': 0.9, 'total_iter': 4}
     train_options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 4, 'use_tb_logger': False}
     return train_options
 

@@ -61,6 +61,18 @@ def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(('how', 'moves'), [
+    ({}, 3), ({'accumulate': 2}, 2 * 3), ({'net_d_iters': 3}, 1), ({'net_d_init_iters': 2}, 1),
+    ({'net_d_init_iters': 5}, 0),
+], ids=str)  # fmt: skip
+def test_statistics_of_g_move_with_its_own_steps(gan_options, tmp_path, how, moves):
+    """In three iterations, once for each piece that G is trained on; not when it restores for D."""
+    model, _ = trained(gan_options, tmp_path, 3, **how)
+    norm = model.net_g.body[0].convs[1]
+    assert norm.num_batches_tracked == moves
+    assert bool(norm.running_mean.any()) == bool(moves)
+
+
 def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
     """The step after resuming is that of the run that was not stopped, to the last bit."""
     gan_options['network_g']['num_feat'] = 8
@@ -80,6 +92,12 @@ def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
         assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+def test_sync_bn_says_where_it_changes_nothing(gan_options, tmp_path, caplog):
+    model, _ = trained(gan_options, tmp_path, 1, sync_bn=True)
+    assert caplog.text.count('train.sync_bn changes nothing: one process trains') == 2  # G and D
+    assert type(model.net_g.body[0].convs[1]) is torch.nn.BatchNorm2d
+
+
 @pytest.mark.parametrize('optimizer', ['AdamW', 'SGD', 'RAdam'])
 def test_any_optimiser_of_torch(train_options, tmp_path, optimizer):
     train_options['train']['optim_g'] = {'type': optimizer, 'lr': 1e-3}
@@ -93,6 +111,94 @@ def test_plateau_divides_both_rates_by_the_content_loss(gan_options, tmp_path):
     model, _ = trained(gan_options, tmp_path, 6)
     rates = [optimizer.param_groups[0]['lr'] for optimizer in model.optimizers]
     assert rates == [pytest.approx(1e-4), pytest.approx(1e-5)]
+
+
+@pytest.mark.parametrize('alone', [{'net_d_init_iters': 20}, {'net_d_iters': 20}], ids=str)
+def test_plateau_does_not_count_what_has_no_content_loss(gan_options, tmp_path, alone):
+    """While D is trained alone there is nothing to have stopped falling."""
+    gan_options['train']['scheduler'] = {'type': 'PlateauLR', 'window': 2, 'patience': 1}
+    model, log = trained(gan_options, tmp_path, 8, **alone)
+    assert 'l_g_pix' not in log
+    assert [optimizer.param_groups[0]['lr'] for optimizer in model.optimizers] == [pytest.approx(1e-3), 1e-4]
+    assert [scheduler.count for scheduler in model.schedulers] == [0, 0]
+
+
+class TestOneIterationOfTheGan:
+    """The gradients of both networks, from the paper's formulas and nothing of ours but the networks."""
+
+    ALPHA = 1000.0  # so that both gradients have about the same size, and either shows where it is wrong
+
+    @pytest.fixture
+    def networks(self, gan_options, tmp_path):
+        """G and D before an iteration, the model after it, and the batch as Y."""
+        gan_options['train']['gan_opt']['loss_weight'] = self.ALPHA
+        gan_options['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-2}
+        gan_options['network_d']['negative_slope'] = 0.2
+        torch.manual_seed(0)
+        model = build_model(parsed(gan_options, tmp_path))
+        train(model, 1)  # so that statistics are not those of the start
+        before = copy.deepcopy(model.net_g).train(), copy.deepcopy(model.net_d).train()
+        train(model, 1)
+        return *before, model
+
+    def generator_gradient(self, net_g, net_d, model) -> torch.Tensor:
+        restored = net_g(model.lq)
+        probability = 1 / (1 + torch.exp(-net_d.eval()(restored)))
+        loss = ((model.gt - restored) ** 2).mean() + self.ALPHA * torch.log(1 - probability).mean()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net_g.parameters()))])
+
+    def test_generator_meets_the_discriminator_of_this_iteration(self, networks):
+        """MSE + alpha log(1 - D(G)), D after its own step and with its running statistics."""
+        net_g, net_d, model = networks
+        found = torch.cat([p.grad.flatten() for p in model.net_g.parameters()])
+        expected = self.generator_gradient(copy.deepcopy(net_g), copy.deepcopy(model.net_d), model)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        too_early = self.generator_gradient(copy.deepcopy(net_g), copy.deepcopy(net_d), model)
+        assert (found - too_early).norm() > 0.01 * found.norm() > 10 * (found - expected).norm()
+
+    def test_discriminator_meets_the_generator_before_its_step(self, networks):
+        """-log D(sharp) - log(1 - D(G)), both in one batch."""
+        net_g, net_d, model = networks
+        with torch.no_grad():
+            restored = net_g(model.lq)
+        real, fake = (1 / (1 + torch.exp(-z)) for z in net_d(torch.cat([model.gt, restored])).chunk(2))
+        loss = -torch.log(real).mean() - torch.log(1 - fake).mean()
+        expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net_d.parameters()))])
+        found = torch.cat([p.grad.flatten() for p in model.net_d.parameters()])
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+class TestMultiScale:
+    """``train.multi_scale``: the published loss of DeepDeblur, one mean squared error for each size."""
+
+    network = {'type': 'DeepDeblur', 'num_frame': 5, 'num_feat': 8, 'num_block': 1, 'gaussian': True}
+
+    def test_loss_is_the_sum_over_the_sizes(self, train_options, tmp_path):
+        train_options['network_g'] = self.network
+        train_options['train']['multi_scale'] = True
+        torch.manual_seed(0)
+        model = build_model(parsed(train_options, tmp_path))
+        data, net = batch(), model.net_g
+        blurry, sharp = net.pyramid(data['lq'][:, 2]), net.pyramid(data['gt'])
+        coarse = net.coarse(blurry[2] - 0.5)
+        middle = net.middle(torch.cat([blurry[1] - 0.5, net.coarse_up(coarse)], 1))
+        fine = net.fine(torch.cat([blurry[0] - 0.5, net.middle_up(middle)], 1))
+        errors = zip((fine, middle, coarse), sharp, strict=True)
+        loss = sum(((output + 0.5 - truth) ** 2).mean() for output, truth in errors)
+        expected = torch.autograd.grad(loss, net.coarse[0].weight)[0]
+        train(model, 1)
+        assert model.get_current_log()['l_pix'] == pytest.approx(loss.item(), rel=1e-5)
+        torch.testing.assert_close(net.coarse[0].weight.grad, expected)
+
+    def test_against_a_discriminator_and_in_pieces(self, gan_options, tmp_path):
+        gan_options['network_g'] = self.network
+        gan_options['network_d']['num_in_ch'] = 3
+        _, expected = trained(gan_options, tmp_path / 'whole', 1, multi_scale=True, freeze_bn=True)
+        _, log = trained(gan_options, tmp_path / 'pieces', 1, multi_scale=True, freeze_bn=True, accumulate=2)
+        assert log == pytest.approx(expected, rel=1e-3)
+        _, plain = trained(gan_options, tmp_path / 'plain', 1, freeze_bn=True)
+        assert plain['l_g_gan'] == pytest.approx(expected['l_g_gan'], rel=1e-3)
+        assert plain['l_g_pix'] < 0.9 * expected['l_g_pix']
 
 
 class TestBadNumbers:

@@ -41,6 +41,8 @@ def full_options(gan_options: dict, footage) -> dict:
         'warmup_iter': -1,
         'ema_decay': 0.999,
         'freeze_bn': False,
+        'sync_bn': False,
+        'multi_scale': False,
         'lr_mul': {'body': 0.5},
         'train_only': {'reconstruction': 5},
         'amp': 'bf16',

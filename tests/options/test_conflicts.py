@@ -60,6 +60,9 @@ _CAUSAL = {
      'restart_weights are 1, and periods are 2'),
     ({'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4]}}, 'train.scheduler.periods',
      'add up to 4 iterations, less than total_iter, 10; lengthen the last'),
+    ({'train.multi_scale': True}, 'train.multi_scale', 'is true, and DBLRNet restores one size alone; remove it'),
+    ({'train.multi_scale': True, 'network_g': {'type': 'DeepDeblur', 'num_frame': 5}, 'network_d.num_in_ch': 3,
+      'datasets.train.gt_size': 30}, 'datasets.train.gt_size', 'needs a multiple of 4; write 32'),
     ({'logger.wandb': {'project': 'p'}, 'logger.use_tb_logger': False}, 'logger.wandb.project', 'use_tb_logger: true'),
 ])  # fmt: skip
 def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message):
@@ -88,6 +91,7 @@ def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message
      'train.lr_mul': {'dcn': 0.1}, 'train.train_only': {'fusion': 5}},
     {'network_g': {'type': 'DBN', 'flow': True}, 'network_d.num_in_ch': 3, 'datasets.train.flow': True,
      'datasets.val.flow': True},
+    {'train.multi_scale': True, 'network_g': {'type': 'DeepDeblur', 'num_frame': 5}, 'network_d.num_in_ch': 3},
     {'datasets.train.prefetch_mode': 'cuda', 'datasets.train.pin_memory': True},
     {'logger.wandb': {'project': 'p'}},
     {f'datasets.{phase}.causal': True for phase in ('train', 'val')} | {'network_g.causal': True},

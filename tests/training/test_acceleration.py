@@ -7,7 +7,7 @@ import torch
 from basicsr.archs import build_network
 from torch import nn
 
-from dblr_plugin.training.acceleration import autocast, prepare_network
+from dblr_plugin.training.acceleration import autocast, prepare_network, share_batch_statistics
 
 CPU = torch.device('cpu')
 WINDOW, FRAME = (2, 5, 1, 32, 32), (2, 3, 128, 128)
@@ -94,3 +94,30 @@ def test_compiled_is_the_same_network(name):
     prepare_network(fast, compiled=True)
     assert list(fast.state_dict()) == list(plain.state_dict())
     assert_equal_to_rounding(gradients(plain, name), gradients(fast, name))
+
+
+class TestSharedBatchStatistics:
+    """``train.sync_bn``; what SyncBatchNorm computes among GPUs is torch's own."""
+
+    @pytest.mark.parametrize('name', ['DBLRNet', 'DBLRDiscriminator'])
+    def test_every_batchnorm_is_converted_and_keeps_what_it_holds(self, name):
+        net = build(name)
+        gradients(net, name)  # statistics have moved
+        norms = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+        plain = {k: v.clone() for k, v in net.state_dict().items()}
+        expected = net.eval()(torch.ones(NETWORKS[name][1]))
+        converted = share_batch_statistics(net, 'cuda', 2)
+        kinds = [type(m) for m in converted.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert kinds == [nn.SyncBatchNorm] * norms and norms > 0
+        assert converted.state_dict().keys() == plain.keys()
+        assert all(torch.equal(v, plain[k]) for k, v in converted.state_dict().items())
+        assert torch.equal(converted.eval()(torch.ones(NETWORKS[name][1])), expected)
+
+    @pytest.mark.parametrize(('device', 'processes', 'reason'), [
+        ('cpu', 2, 'torch cannot do it on the CPU'), ('cuda', 1, 'one process trains'),
+    ])  # fmt: skip
+    def test_elsewhere_the_network_stays_and_the_log_says_why(self, caplog, device, processes, reason):
+        net = build('DBLRNet')
+        assert share_batch_statistics(net, device, processes) is net
+        assert not any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
+        assert f'train.sync_bn changes nothing: {reason}' in caplog.text

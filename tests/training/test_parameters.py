@@ -3,6 +3,8 @@
 import pytest
 import torch
 from basicsr.archs.edvr_arch import EDVR
+from basicsr.models.edvr_model import EDVRModel
+from basicsr.models.video_base_model import VideoBaseModel
 from torch import nn
 
 from dblr_plugin.training.parameters import multiply_rates, train_alone
@@ -35,10 +37,23 @@ class TestMultiplyRates:
 
 
 @pytest.mark.parametrize(('iteration', 'parts'), [
-    (1, ('fusion', 'conv_last')), (2, ('fusion', 'conv_last')), (3, ('fusion',)), (5, ('fusion',)), (6, ('',)),
+    (1, ('fusion', 'conv_last')), (2, ('fusion',)), (4, ('fusion',)), (5, ('',)), (6, ('',)),
 ])  # fmt: skip
-def test_parts_are_trained_alone_in_their_first_iterations(iteration, parts):
+def test_parts_are_trained_alone_before_an_iteration(iteration, parts):
     net = build()
     train_alone(net, {'fusion': 5, 'conv_last': 2}, iteration)
     for name, parameter in net.named_parameters():
         assert parameter.requires_grad == any(part in name for part in parts), name
+
+
+def test_everything_is_trained_from_basicsrs_tsa_iter_on(monkeypatch):
+    """Which parameters BasicSR's own model trains in each iteration."""
+    monkeypatch.setattr(VideoBaseModel, 'optimize_parameters', lambda self, current_iter: None)
+    theirs = EDVRModel.__new__(EDVRModel)
+    theirs.net_g, theirs.train_tsa_iter = build(), 3
+    ours = build()
+    for iteration in range(1, 6):
+        theirs.optimize_parameters(iteration)
+        train_alone(ours, {'fusion': 3}, iteration)
+        trained = [{n for n, p in net.named_parameters() if p.requires_grad} for net in (theirs.net_g, ours)]
+        assert trained[0] == trained[1], iteration

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dblr_plugin.archs import DBLRDiscriminator, DBLRNet
+from dblr_plugin.archs import DBN, DBLRDiscriminator, DBLRNet, DeepDeblur
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights import load_state_dict, load_weights
 
@@ -99,3 +100,141 @@ def test_a_training_state_holds_no_weights(tmp_path):
     torch.save({'iter': 5, 'epoch': 1}, tmp_path / 'state.pth')
     with pytest.raises(DBLRError, match='no weights under'):
         load_state_dict(tmp_path / 'state.pth')
+
+
+class TestDeepDeblursAuthors:
+    """Weights as SeungjunNah/DeepDeblur-PyTorch saves them, such as GOPRO_L1: for frames in [0, 255]."""
+
+    def weights(self, num_feat: int, num_block: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        state: dict[str, Tensor] = {}
+
+        def conv(name: str, channels: int, out: int, scale: float = 1.0) -> None:
+            bound = scale / (25 * channels) ** 0.5
+            for part, shape in (('weight', (out, channels, 5, 5)), ('bias', (out,))):
+                state[f'{name}.{part}'] = (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+        for size, channels in enumerate((6, 6, 3)):  # the full size first
+            conv(f'body_models.{size}.body.0', channels, num_feat)
+            for block in range(1, num_block + 1):
+                conv(f'body_models.{size}.body.{block}.body.0', num_feat, num_feat)
+                conv(f'body_models.{size}.body.{block}.body.2', num_feat, num_feat)
+            conv(f'body_models.{size}.body.{num_block + 1}', num_feat, 3, scale=4)
+        for size in (1, 2):
+            conv(f'conv_end_models.{size}.uppath.0', 3, 12, scale=4)
+        return state
+
+    def test_published_network_is_ours_in_names_and_shapes(self, tmp_path):
+        state = self.weights(64, 19)
+        assert sum(v.numel() for v in state.values()) == 11_721_321
+        torch.save({'G': state}, tmp_path / 'model-1000.pt')
+        with torch.device('meta'):
+            own = DeepDeblur().state_dict()
+        loaded = load_state_dict(tmp_path / 'model-1000.pt')
+        assert {k: v.shape for k, v in loaded.items()} == {k: v.shape for k, v in own.items()}
+
+    @torch.no_grad()
+    def test_restores_what_theirs_does(self, tmp_path):
+        """Their forward pass written out on their names and range; what is equal is their pyramid, not the borders."""
+        state = self.weights(8, 2)
+        torch.save({'G': state}, tmp_path / 'model-1000.pt')
+        net = DeepDeblur(num_feat=8, num_block=2, gaussian=True)
+        load_weights(net, tmp_path / 'model-1000.pt')
+        frame = torch.rand(1, 1, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+        def conv(x: Tensor, name: str) -> Tensor:
+            return F.conv2d(x, state[f'{name}.weight'], state[f'{name}.bias'], padding=2)
+
+        restored = None
+        for size in (2, 1, 0):
+            x = net.pyramid(frame[:, 0])[size] * 255 - 127.5
+            if restored is not None:
+                x = torch.cat([x, F.pixel_shuffle(conv(restored, f'conv_end_models.{size + 1}.uppath.0'), 2)], dim=1)
+            x = conv(x, f'body_models.{size}.body.0')
+            for block in (1, 2):
+                inner = conv(x, f'body_models.{size}.body.{block}.body.0').relu()
+                x = x + conv(inner, f'body_models.{size}.body.{block}.body.2')
+            restored = conv(x, f'body_models.{size}.body.3')
+        assert restored.std() > 5  # of 255
+        torch.testing.assert_close(net(frame) * 255, restored + 127.5, atol=1e-2, rtol=0)
+
+    def test_another_depth_is_refused(self, tmp_path):
+        torch.save({'G': self.weights(8, 2)}, tmp_path / 'model-1000.pt')
+        with pytest.raises(DBLRError, match='not a checkpoint of this DeepDeblur'):
+            load_weights(DeepDeblur(num_feat=8, num_block=3), tmp_path / 'model-1000.pt')
+
+
+class TestSimDeblursDBN:
+    """Weights as ljzycmd/SimDeblur saves them, whose network also computes something else than the authors'."""
+
+    # their blocks in their order: kernel, channels in and out
+    BLOCKS = {
+        'F0': (5, 15, 64),
+        'D1': (3, 64, 64), 'F1_1': (3, 64, 128), 'F1_2': (3, 128, 128),
+        'D2': (3, 128, 256), 'F2_1': (3, 256, 256), 'F2_2': (3, 256, 256), 'F2_3': (3, 256, 256),
+        'D3': (3, 256, 512), 'F3_1': (3, 512, 512), 'F3_2': (3, 512, 512), 'F3_3': (3, 512, 512),
+        'U1': (4, 512, 256), 'F4_1': (3, 256, 256), 'F4_2': (3, 256, 256), 'F4_3': (3, 256, 256),
+        'U2': (4, 256, 128), 'F5_1': (3, 128, 128), 'F5_2': (3, 128, 64),
+        'U3': (4, 64, 64), 'F6_1': (3, 64, 15), 'F6_2': (3, 15, 3),
+    }  # fmt: skip
+
+    def weights(self, num_feat: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        state: dict[str, Tensor] = {}
+        for name, (kernel, *channels) in self.BLOCKS.items():
+            before, after = (c if c in (3, 15) else c * num_feat // 64 for c in channels)
+            shape = (before, after) if name[0] == 'U' else (after, before)
+            bound = (3 / (before * kernel**2)) ** 0.5
+            state[f'{name}.0.weight'] = (2 * torch.rand(*shape, kernel, kernel, generator=generator) - 1) * bound
+            for part in ('0.bias', '1.weight', '1.bias', '1.running_mean', '1.running_var'):
+                state[f'{name}.{part}'] = torch.rand(after, generator=generator) / 2 + (part in ('1.weight',))
+            state[f'{name}.1.num_batches_tracked'] = torch.tensor(7)
+        return state
+
+    @pytest.mark.parametrize('prefix', ['', 'module.'])
+    def test_are_ours_in_names_and_shapes(self, tmp_path, prefix):
+        state = self.weights(64)
+        content = {'meta': {'epochs': 1}, 'optimizer': {}, 'model': {f'{prefix}{k}': v for k, v in state.items()}}
+        torch.save(content, tmp_path / 'latest.pth')
+        with torch.device('meta'):
+            own = DBN(simdeblur=True).state_dict()
+        loaded = load_state_dict(tmp_path / 'latest.pth')
+        assert {k: v.shape for k, v in loaded.items()} == {k: v.shape for k, v in own.items()}
+
+    @torch.no_grad()
+    def test_restores_what_theirs_does(self, tmp_path):
+        """Their forward pass written out on their names."""
+        state = self.weights(8)
+        torch.save({'model': state}, tmp_path / 'latest.pth')
+        net = DBN(num_feat=8, simdeblur=True).eval()
+        load_weights(net, tmp_path / 'latest.pth')
+        frames = torch.rand(1, 5, 3, 16, 24, generator=torch.Generator().manual_seed(1))
+
+        def block(name: str, x: Tensor) -> Tensor:
+            weight, bias, *norm = (
+                state[f'{name}.{p}'] for p in ('0.weight', '0.bias', '1.running_mean', '1.running_var', '1.weight')
+            )
+            if name[0] == 'U':
+                x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+            else:
+                x = F.conv2d(x, weight, bias, 2 if name[0] == 'D' else 1, weight.shape[-1] // 2)
+            return F.batch_norm(x, *norm, state[f'{name}.1.bias'], eps=1e-3)
+
+        x, skips = frames.flatten(1, 2), []
+        for level in (('F0',), ('D1', 'F1_1', 'F1_2'), ('D2', 'F2_1', 'F2_2', 'F2_3'), ('D3', 'F3_1', 'F3_2', 'F3_3')):
+            for name in level:
+                x = block(name, x).relu()
+            skips.append(x)
+        for skip, (up, *level) in zip(
+            skips[2::-1], (('U1', 'F4_1', 'F4_2', 'F4_3'), ('U2', 'F5_1', 'F5_2'), ('U3', 'F6_1')), strict=True
+        ):
+            x = (block(up, x).relu() + skip).relu()
+            for name in level:
+                x = block(name, x).relu()
+        torch.testing.assert_close(net(frames), block('F6_2', x) + frames[:, 2])
+
+    def test_a_network_that_computes_something_else_is_refused(self, tmp_path):
+        """Names and shapes would fit, and the pictures would be wrong."""
+        torch.save({'model': self.weights(8)}, tmp_path / 'latest.pth')
+        with pytest.raises(DBLRError, match=r"latest.pth: .*SimDeblur's DBN.*network_g.simdeblur: true"):
+            load_weights(DBN(num_feat=8), tmp_path / 'latest.pth')
