@@ -17,15 +17,16 @@ def training_budget(method: Method, record: Mapping | None) -> dict | None:
         record: The training's.
 
     Returns:
-        ``iterations`` of its own, ``batch`` of all processes together, ``lr`` as it starts, ``crop``, ``starts_from``
-        and ``seconds``; None where nothing was trained here.
+        ``iterations`` of its own, ``batch`` of all processes together (None if it went on with more or fewer of them),
+        ``lr`` as it starts, ``crop``, ``starts_from`` and ``seconds``; None where nothing was trained here.
     """
     if method.train is None or not record:
         return None
     train, train_set = method.train['train'], method.train['datasets']['train']
+    processes = record['processes']
     return {
         'iterations': train['total_iter'],
-        'batch': train_set['batch_size_per_gpu'] * record['processes'],
+        'batch': processes and train_set['batch_size_per_gpu'] * processes,
         'lr': train['optim_g']['lr'],
         'crop': train_set['gt_size'],
         'starts_from': method.start or method.train['path'].get('pretrain_network_g'),

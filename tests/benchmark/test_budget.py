@@ -8,9 +8,11 @@ import pytest
 from processes import write_options
 from tiny_benchmark import tiny_benchmark
 
+from dblr_plugin.benchmark import training
 from dblr_plugin.benchmark.budget import kept_rates, total_iterations, training_budget
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import read_plan
+from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.link import options_folder
 
 NET = 'train_DBLRNet.yml'  # batches of 4, at 1e-4
@@ -36,6 +38,26 @@ def test_a_budget_is_what_was_run_and_not_what_the_option_file_says(footage: Pat
         'iterations': 7, 'batch': 8, 'lr': 3e-4, 'crop': 32, 'starts_from': None, 'seconds': 9.0,
     }  # fmt: skip
     assert training_budget(methods['Net'], None) is None  # not run
+
+
+@pytest.mark.parametrize(('processes', 'batch'), [((2, 2), 4), ((2, 1), None), ((2, 1, 1), None)])
+def test_a_batch_that_changed_on_the_way_is_not_told(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, processes: tuple[int, ...], batch: int | None
+) -> None:
+    net, folder = settled(footage, {'Net': {'options': NET}})['Net'], MethodFolder(Path('benchmarks/tiny/Net'))
+    net.weights.parent.mkdir(parents=True)
+
+    def stop(*_, **__) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(training, '_run', stop)
+    for number in processes[:-1]:
+        with pytest.raises(SystemExit):
+            training.train(net, folder, number)
+        assert training.trained(net, folder) is None
+    monkeypatch.setattr(training, '_run', lambda *_, **__: net.weights.write_bytes(b'weights'))
+    training.train(net, folder, processes[-1])
+    assert training_budget(net, training.trained(net, folder))['batch'] == batch
 
 
 def test_iterations_are_counted_from_the_first_weights_on(footage: Path) -> None:
