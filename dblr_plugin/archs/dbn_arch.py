@@ -4,6 +4,8 @@
 table. Its three variants are options: without alignment (the default), ``flow`` and ``single``. Ours: any frame size,
 by repeating the last row and column up to multiples of 8 (the authors add zeros), which, unlike reflection, one pixel
 suffices for; Y instead of RGB; other widths; ``causal``. ``simdeblur`` is a public re-implementation that has weights.
+``input_skip`` is ours too: published, the frame goes through a sigmoid, so that the network has to learn even to return
+its input, and other methods that start from that are ahead in short trainings.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ class DBN(nn.Module):
         causal: Restores the last frame of a window instead of the middle one.
         simdeblur: Computes what SimDeblur's DBN does, whose weights need it: one more ReLU before each skip is added,
             and no sigmoid behind the sum with the blurry frame. The layers are the same.
+        input_skip: Starts as the identity, like DBLRNet's: no sigmoid behind the sum with the blurry frame, and the
+            last BatchNorm's scale starts at zero. The layers are the same, but weights trained with it need it.
 
     Raises:
         ValueError: If there is no width, or the frame cannot be added to the output.
@@ -69,6 +73,7 @@ class DBN(nn.Module):
         flow: bool = False,
         causal: bool = False,
         simdeblur: bool = False,
+        input_skip: bool = False,
     ) -> None:
         super().__init__()
         if num_feat < 1:
@@ -78,6 +83,7 @@ class DBN(nn.Module):
         self.num_frame = num_frame
         self.single = single
         self.simdeblur = simdeblur
+        self.has_sigmoid = not (simdeblur or input_skip)
         self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
         stacked = num_in_ch * num_frame
         w1, w2, w4, w8 = (num_feat * factor for factor in (1, 2, 4, 8))
@@ -97,6 +103,9 @@ class DBN(nn.Module):
         self.u3 = _up(w1, w1)
         self.f14 = _conv(w1, stacked)
         self.f15 = nn.Sequential(nn.Conv2d(stacked, num_out_ch, 3, padding=1), nn.BatchNorm2d(num_out_ch, _EPS))
+        if input_skip:
+            # not the convolution's weights: BatchNorm would divide their gradient by sqrt(eps)
+            nn.init.zeros_(self.f15[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restores one frame of each window, the middle one unless ``causal``.
@@ -105,7 +114,7 @@ class DBN(nn.Module):
             x: ``(b, num_frame, num_in_ch, h, w)`` in [0, 1], any h and w.
 
         Returns:
-            ``(b, num_out_ch, h, w)``, in (0, 1) unless ``simdeblur``.
+            ``(b, num_out_ch, h, w)``, in (0, 1) unless ``simdeblur`` or ``input_skip``.
 
         Raises:
             ValueError: If the windows have another number of frames.
@@ -125,7 +134,7 @@ class DBN(nn.Module):
         quarter = self.f9_f11(self._join(self.u1(eighth), quarter))
         half = self.f12_f13(self._join(self.u2(quarter), half))
         out = self.f15(self.f14(self._join(self.u3(half), full)))[..., :h, :w] + blurry
-        return out if self.simdeblur else torch.sigmoid(out)
+        return torch.sigmoid(out) if self.has_sigmoid else out
 
     def _join(self, enlarged: Tensor, skip: Tensor) -> Tensor:
         return F.relu((F.relu(enlarged) if self.simdeblur else enlarged) + skip)

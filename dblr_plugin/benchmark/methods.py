@@ -22,8 +22,9 @@ from dblr_plugin.options.located import Located
 from dblr_plugin.options.option_file import check_section, check_values, read_option_file
 from dblr_plugin.options.overrides import Override, apply
 
-__all__ = ['Method', 'settle_methods']
+__all__ = ['BATCH', 'RATE', 'Method', 'settle_methods']
 
+BATCH, RATE = 'datasets.train.batch_size_per_gpu', 'train.optim_g.lr'
 _DATA = ('dataroot_lq', 'dataroot_gt', 'meta_info_file')
 
 
@@ -48,6 +49,7 @@ class Method:
         test: Those of its test; ``path.pretrain_network_g`` names the weights that training will leave.
         start: The method whose weights its training starts from.
         files: What its options are from.
+        changes: ``BATCH`` and ``RATE``, where the benchmark file changes them: what its option file says.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Method:
     test: dict
     start: str | None
     files: tuple[Path, ...]
+    changes: dict[str, object]
 
     @property
     def train_set(self) -> dict | None:
@@ -203,6 +206,7 @@ class _Methods:
             named.append(_setting('path.pretrain_network_g', str(self._weights(start)), here))
         root = read_option_file(here.value['options'].value) if 'options' in here.value else _without_training(here)
         root.value = root.entries('')
+        before = _values(root, (BATCH, RATE))
         apply([alike, *self.common, *own, *named], root)
         if 'options' not in here.value:
             _fit_to_network(root)
@@ -216,7 +220,9 @@ class _Methods:
                 self._check_data(data_set, f'datasets.{phase}', place)
         option_files = [Path(here.value['options'].value)] if 'options' in here.value else []
         files = (*option_files, *map(Path, test.get('imports') or ()))
-        return Method(str(name), _slug(name), train, test, start, files)
+        after = _values(root, (BATCH, RATE))
+        changes = {key: value for key, value in before.items() if after.get(key) != value}
+        return Method(str(name), _slug(name), train, test, start, files, changes)
 
     def _run_name(self, name: str) -> str:
         return f'{self.name}_{_slug(name)}'
@@ -280,6 +286,12 @@ class _Methods:
 
 def _paths(data: Iterable[str | None]) -> str:
     return ', '.join(filter(None, data))
+
+
+def _values(root: Located, trails: Iterable[str]) -> dict[str, object]:
+    """What stands at these places, of those that hold a single value."""
+    found = {trail: root.at(trail).value for trail in trails}
+    return {trail: value for trail, value in found.items() if not isinstance(value, dict)}
 
 
 def _slug(name: str) -> str:

@@ -30,6 +30,9 @@ def columns_of(report: Mapping) -> list[Column]:
         Column('macs', f'MACs, {width}x{height} (G)', lambda value: f'{value / 1e9:.1f}', 'lower'),
         Column('ms', f'Time, {width}x{height} (ms)', _three_digits, 'lower'),
         Column('peak_bytes', 'Memory (MB)', lambda value: f'{value / 1e6:.0f}', 'lower'),
+        Column('total_iterations', 'Iterations', '{:.0f}'.format),
+        Column('batch', 'Batch', '{:.0f}'.format),
+        Column('lr', 'Learning rate', '{:g}'.format),
     ]
     figures = [entry['figures'] for entry in report['methods']]
     return [column for column in columns if any(row.get(column.key) is not None for row in figures)]
@@ -117,11 +120,9 @@ def _training_table(report: dict) -> str:
     for entry in report['methods']:
         budget = entry['training']
         if budget:
-            seconds = '–' if budget['seconds'] is None else f'{budget["seconds"] / 60:.1f}'
-            start = budget['starts_from'] or '–'
-            shown = (budget['iterations'], budget['batch'], budget['crop'], start, seconds)
-            rows.append([entry['name'], *map(str, shown)])
-    return markdown_table(['Method', 'Iterations', 'Batch', 'Crop', 'Starts from', 'Minutes'], rows)
+            shown = (budget['iterations'], budget['crop'], budget['starts_from'] or '–')
+            rows.append([entry['name'], *map(str, shown), f'{budget["seconds"] / 60:.1f}'])
+    return markdown_table(['Method', 'Own iterations', 'Crop', 'Starts from', 'Minutes'], rows)
 
 
 def _quoted_tables(quoted: dict) -> list[str]:

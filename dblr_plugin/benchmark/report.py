@@ -18,6 +18,7 @@ from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
 
 from dblr_plugin.benchmark import timing
+from dblr_plugin.benchmark.budget import kept_rates, total_iterations, training_budget
 from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, window_of
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
@@ -98,13 +99,14 @@ def _report(plan: Plan, results: Results) -> dict:
 def _entry(plan: Plan, method: Method, results: Results) -> dict:
     """What the report has of a method."""
     folder = MethodFolder(plan.folder / method.slug)
+    training = training_budget(method, results.training.get(method.name))
     entry = {
         'name': method.name,
         'status': 'not run',
         'reason': results.failures.get(method.name),
         'figures': {},
         'clips': {},
-        'training': _training(method, results.training.get(method.name)),
+        'training': training,
         'curve': None,
         'commands': [train_command(folder.train_options)] * (method.train is not None) + [test_command(folder)],
     }
@@ -119,25 +121,13 @@ def _entry(plan: Plan, method: Method, results: Results) -> dict:
     figures |= {key: results.complexity[method.name][key] for key in ('parameters', 'macs')}
     figures |= {'ms': timed.get('median_ms'), 'ms_quartiles': timed.get('quartiles_ms')}
     figures |= {'peak_bytes': timed.get('peak_bytes')}
+    figures |= {'total_iterations': total_iterations(method, plan.methods)}
+    figures |= {key: training and training[key] for key in ('batch', 'lr')}
     return entry | {
         'status': MEASURED,
         'figures': figures,
         'clips': {e['protocol']: e['clips'] for e in quality['figures']},
         'curve': _curve(plan, method),
-    }
-
-
-def _training(method: Method, record: dict | None) -> dict | None:
-    """A training's budget."""
-    if method.train is None:
-        return None
-    train_set = method.train['datasets']['train']
-    return {
-        'iterations': method.train['train']['total_iter'],
-        'batch': train_set['batch_size_per_gpu'] * (record or {}).get('processes', 1),
-        'crop': train_set['gt_size'],
-        'starts_from': method.start or method.train['path'].get('pretrain_network_g'),
-        'seconds': (record or {}).get('seconds'),
     }
 
 
@@ -173,7 +163,11 @@ def _notes(plan: Plan, results: Results) -> list[str]:
         'optical flow (DIS) of the ground truth, where that is not occluded, with values in [0, 1], in thousandths. A '
         'blurry video is consistent too: read it beside PSNR.',
         'Bold is the best of a column, of the methods that compute anything.',
+        'Iterations include those of the method that a training starts from. Batch is that of all processes together, '
+        'the learning rate the one at the start. None are given where the training of the weights is not known.',
     ]
+    kept = kept_rates([method for method in plan.methods.values() if results.training.get(method.name)])
+    notes += [kept] if kept else []
     given = {method.name: method.weights for method in plan.methods.values() if method.weights and not method.train}
     notes += [f'{name} was not trained here: its weights are {path}.' for name, path in given.items()]
     uncounted = {name: counted['uncounted'] for name, counted in results.complexity.items() if 'uncounted' in counted}

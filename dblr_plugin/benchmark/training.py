@@ -53,7 +53,8 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
         processes: How many train together, by torchrun.
 
     Returns:
-        The record: ``sha256`` of the weights, ``seconds``, ``processes``, ``version``.
+        The record: ``sha256`` of the weights, ``seconds``, ``processes`` (None if not as many all the time),
+        ``version``.
 
     Raises:
         DBLRError: It failed; the message is what the training said last.
@@ -62,7 +63,9 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
     write_options(folder.train_options, method.train, train_command(folder.train_options))
     fingerprint = _fingerprint(method)
     earlier = kept(folder.training, fingerprint)
-    record = keep(folder.training, fingerprint, {'seconds': 0.0, **(earlier or {}), 'sha256': None})
+    as_before = earlier is None or earlier.get('processes', processes) == processes
+    begun = {'seconds': 0.0, **(earlier or {}), 'sha256': None, 'processes': processes if as_before else None}
+    record = keep(folder.training, fingerprint, begun)
     arguments = ['-opt', str(folder.train_options), *(['--auto_resume'] if earlier else [])]
     start = time.perf_counter()
     try:
@@ -70,7 +73,7 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
     finally:
         record['seconds'] += time.perf_counter() - start
         keep(folder.training, fingerprint, record)
-    record |= {'sha256': sha256(method.weights), 'processes': processes, 'version': __version__}
+    record |= {'sha256': sha256(method.weights), 'version': __version__}
     return keep(folder.training, fingerprint, record)
 
 

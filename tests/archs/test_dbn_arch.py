@@ -72,6 +72,30 @@ def test_single_repeats_the_restored_frame():
     assert torch.equal(single(x), net(x[:, 4:].expand_as(x)))
 
 
+def test_input_skip_starts_as_the_identity_with_the_same_layers(paper):
+    net = DBN(input_skip=True)
+    assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in paper.state_dict().items()}
+    x = torch.rand(2, 5, 3, 16, 24).round(decimals=1)  # with black and white, which no sigmoid returns
+    assert torch.equal(net(x), x[:, 2]) and torch.equal(net.eval()(x), x[:, 2])
+    assert not torch.allclose(paper(x), x[:, 2], atol=0.1)
+
+
+def test_input_skip_learns_from_there():
+    torch.manual_seed(0)
+    net = DBN(num_feat=4, input_skip=True)
+    optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
+    x = torch.rand(4, 5, 3, 16, 16)
+    truth = x.mean(1)
+    losses = []
+    for _ in range(40):
+        losses.append((net(x) - truth).square().mean())
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[0].item() == pytest.approx((x[:, 2] - truth).square().mean().item())
+    assert losses[-1] < losses[0] / 2
+
+
 def test_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match='equal to num_out_ch'):
         DBN(num_in_ch=3, num_out_ch=1)

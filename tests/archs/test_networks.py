@@ -27,6 +27,7 @@ NETWORKS = {
     'DBN single': partial(small_dbn, single=True),
     'DBN causal': partial(small_dbn, causal=True),
     'DBN simdeblur': partial(small_dbn, simdeblur=True),
+    'DBN input_skip': partial(small_dbn, input_skip=True),
     'DeepDeblur': small_deepdeblur,
     'DeepDeblur gaussian': partial(small_deepdeblur, gaussian=True),
     'DeepDeblur Y in windows': partial(small_deepdeblur, num_in_ch=1, num_out_ch=1, num_frame=5),

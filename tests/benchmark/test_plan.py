@@ -11,6 +11,7 @@ import yaml
 from processes import write_options
 from tiny_benchmark import tiny_benchmark
 
+from dblr_plugin.benchmark.budget import total_iterations
 from dblr_plugin.benchmark.plan import Plan, read_plan
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import options_folder
@@ -94,6 +95,36 @@ def test_files_we_ship_pass(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     plan = read_plan(options_folder() / name)
     iterations = {method.train['train']['total_iter'] for method in plan.methods.values() if method.train}
     assert len(plan.methods) >= 9 and len(iterations) == 1  # one budget
+    _check_fair_rows(plan)
+
+
+def _check_fair_rows(plan: Plan) -> None:
+    """What a method is compared with differs from it in nothing but what the row is about."""
+    trainings = {name: method.train for name, method in plan.methods.items() if method.train}
+    behind = {name: total_iterations(plan.methods[name], plan.methods) for name in trainings}
+    assert behind['DBLRNet continued'] == behind['DBLRGAN'] == 2 * behind['DBLRNet']
+    continued, gan = trainings['DBLRNet continued'], trainings['DBLRGAN']
+    for section in ('datasets', 'path'):
+        assert gan[section].items() >= {k: v for k, v in continued[section].items() if v is not None}.items()
+    assert gan['train'].items() >= continued['train'].items()
+    assert _differing(trainings['DBN'], trainings['DBN with input_skip']) == {'name', 'network_g.input_skip'}
+    skipping = [name for name, train in trainings.items() if train['network_g'].get('input_skip')]
+    published = 'DBLRNet' if 'DBLRNet' not in skipping else 'DBLRNet as published'
+    other = next(name for name in ('DBLRNet', 'DBLRNet with input_skip') if name in skipping)
+    assert trainings[published]['network_g']['init_std'] == 0.01
+    assert _differing(trainings[published], trainings[other]) == {'name', 'network_g.input_skip', 'network_g.init_std'}
+
+
+def _differing(first: dict, second: dict, trail: str = '') -> set[str]:
+    """Where two option files differ."""
+    found = set()
+    for key in first.keys() | second.keys():
+        ours, theirs = first.get(key), second.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            found |= _differing(ours, theirs, f'{trail}{key}.')
+        elif ours != theirs:
+            found.add(f'{trail}{key}')
+    return found
 
 
 def _remove(*keys: str) -> Callable[[dict], None]:

@@ -46,6 +46,9 @@ def test_markdown_csv_and_json_agree(ran: Ran, page: str, rows: list[dict]) -> N
             continue
         for text, column in zip(line[1:], columns, strict=True):
             value = entry['figures'][column.key]
+            if value is None:
+                assert row[column.key] == '' and text == '–'
+                continue
             assert float(row[column.key]) == value
             assert text.strip('*') == column.shown(value)
         for clip, values in entry['clips']['vrt-matlab'].items():
@@ -107,5 +110,15 @@ def test_it_says_how_and_by_what(ran: Ran, page: str) -> None:
     assert '- Theirs | with a bar was not trained here: its weights are theirs.pth.' in page
     for file in ran.report['provenance']['files']:
         assert f'| `{file["path"]}` | `{file["sha256"]}` |' in page
-    budget = dict(zip(*tables(page.split('## Training')[1])[0][:2], strict=True))
-    assert budget['Iterations'] == '60' and budget['Batch'] == '4' and budget['Crop'] == '32'
+    (net,) = tables(page.split('## Training')[1])[0][1:]  # Broken did not finish
+    assert net[:4] == ['Net', '60', '32', '–']
+
+
+def test_figures_stand_beside_the_budget_they_come_from(ran: Ran, page: str, rows: list[dict]) -> None:
+    budgets = {row['method']: (row['total_iterations'], row['batch'], row['lr']) for row in rows}
+    assert budgets.pop('Net') == ('60', '2', '0.0001')  # the batch of the benchmark file, the rate of the option file
+    assert len(budgets) == 3 and set(budgets.values()) == {('', '', '')}  # no network, a failure, a bare checkpoint
+    head, *lines = tables(page)[0]
+    shown = {line[0]: line[head.index('Iterations') :] for line in lines}
+    assert shown['Net'] == ['60', '2', '0.0001']
+    assert re.findall(r'^- Batch size .* learning rate kept .*: (.*)\.$', page, re.MULTILINE) == ['Net (4 to 2)']

@@ -46,6 +46,7 @@ def tiny_benchmark(footage: Path) -> dict:
         'set': {
             **roots,
             'datasets.train.gt_size': 32,
+            'datasets.train.batch_size_per_gpu': 2,
             'datasets.train.num_worker_per_gpu': 0,
             'datasets.train.dataset_enlarge_ratio': 100,
             'train.total_iter': 2,
