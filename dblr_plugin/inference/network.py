@@ -12,7 +12,7 @@ from torch import nn
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.options import read_option_file
 from dblr_plugin.options.imports import import_files
-from dblr_plugin.weights import load_weights, read_checkpoint, shipped_weights
+from dblr_plugin.weights import load_weights, named_weights, read_checkpoint, shipped_weights
 
 __all__ = ['LoadedNetwork', 'load_network']
 
@@ -77,8 +77,7 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
 def _network_of(content: dict, weights: Path) -> dict[str, Any]:
     if isinstance(content.get('network'), dict):
         return content['network']
-    bare = next((v for v in content.values() if isinstance(v, dict)), content)
-    if any(str(key).removeprefix('module.').startswith('L_in.') for key in bare):
+    if any(name.startswith('L_in.') for name in named_weights(content, weights, 'params_ema')):
         return dict(_SIMDEBLUR)
     raise DBLRError(f'{weights}: does not say of which network it is; name the option file it was trained with (-opt)')
 

@@ -10,31 +10,58 @@ from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = ['load_state_dict', 'load_weights']
+__all__ = ['load_state_dict', 'load_weights', 'named_weights']
+
+#: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur. They may lie in one another.
+_GROUPS = ('params', 'params_ema', 'state_dict', 'model', 'model_state_dict')
 
 
 def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
     """The weights in a checkpoint file, whatever wrote it.
 
     Args:
-        path: A file of BasicSR (weights under ``params`` and ``params_ema``), or of bare weights; keys may carry
-            DataParallel's ``module.``; SimDeblur's names for DBLRNet are translated.
+        path: A file of BasicSR (weights under ``params`` and ``params_ema``), of SimDeblur (``model``), of others
+            (``state_dict``), or of bare weights; names may carry DataParallel's ``module.`` and torch.compile's
+            ``_orig_mod.``; SimDeblur's names for DBLRNet are translated.
         param_key: ``params``, ``params_ema`` (``params`` where it is missing), or None for bare weights.
 
     Raises:
         DBLRError: If there are no weights under that key.
     """
-    content = read_checkpoint(path)
-    if not all(isinstance(v, Tensor) for v in content.values()):
+    state = named_weights(read_checkpoint(path), path, param_key)
+    return rename_simdeblur_keys(state) if 'L_in.0.weight' in state else state
+
+
+def named_weights(content: dict, path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
+    """The weights in what a checkpoint file holds, under the names of the network that was saved.
+
+    Args:
+        content: As :func:`~dblr_plugin.weights.checkpoint.read_checkpoint` returns it.
+        path: The file, for messages.
+        param_key: See :func:`load_state_dict`.
+
+    Raises:
+        DBLRError: If there are no weights under that key.
+    """
+    while not all(isinstance(v, Tensor) for v in content.values()):
         groups = [k for k, v in content.items() if isinstance(v, dict)]
-        key = next((k for k in (param_key, 'params', 'params_ema') if k in groups), None)
+        key = next((k for k in (param_key, *_GROUPS) if k in groups), None)
         if key is None:
+            if any(isinstance(v, Tensor) for v in content.values()):
+                raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights beside them')
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
         content = content[key]
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+    if not all(isinstance(k, str) for k in content):
         raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights under names; use another one')
-    state = {k.removeprefix('module.'): v for k, v in content.items()}
-    return rename_simdeblur_keys(state) if 'L_in.0.weight' in state else state
+    return {_bare(k): v for k, v in content.items()}
+
+
+def _bare(name: str) -> str:
+    """A weight's name without what torch.compile and DataParallel put around networks, and parts of them."""
+    name = name.replace('_orig_mod.', '')
+    while name.startswith('module.'):
+        name = name.removeprefix('module.')
+    return name
 
 
 def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_key: str | None = 'params') -> None:
