@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
+from dblr_plugin.console import never_fail_to_print, printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.failures import explain
 
@@ -48,6 +51,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     # these import the registries, which may still be filling when this module is imported
     from dblr_plugin.options import check_option_file, check_options, is_ours, take_overrides
 
+    never_fail_to_print()  # the stock commands begin here
     show_errors_in_one_line()
     overrides, arguments = take_overrides(sys.argv[1:])
     path = _option_file(arguments)
@@ -143,6 +147,21 @@ def show_errors_in_one_line() -> None:
 _previous_hook = sys.excepthook
 
 
+def _is_first_to_tell(meaning: str) -> bool:
+    """Whether no other process that torchrun started with this one has told the same."""
+    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
+    if own is None:
+        return True
+    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
+    try:
+        told.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True
+
+
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # torchrun tells a process to stop when another has failed, and a training run would promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -153,6 +172,6 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         meaning = explain(error)
     if meaning is None:
         _previous_hook(kind, error, trace)
-    else:
-        sys.stderr.write(f'dblr: error: {meaning}\n')
+    elif _is_first_to_tell(meaning):
+        sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -9,6 +9,7 @@ from typing import Any
 from basicsr.archs import build_network
 from torch import nn
 
+from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.options import read_option_file
 from dblr_plugin.options.imports import import_files
@@ -41,7 +42,7 @@ class LoadedNetwork:
     pad_multiple: int
 
     def __str__(self) -> str:
-        trained_on = f', trained on {self.trained_on}' if self.trained_on else ''
+        trained_on = f', trained on {printable(self.trained_on)}' if self.trained_on else ''
         return f'{self.weights.name} ({type(self.net).__name__}{trained_on})'
 
 

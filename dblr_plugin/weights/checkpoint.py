@@ -7,9 +7,12 @@ A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -36,14 +39,24 @@ def save_atomically(content: dict, path: str | Path) -> None:
         path: Its suffix says as what.
 
     Raises:
-        OSError, RuntimeError: If the file cannot be written (torch reports a full disk as either).
+        DBLRError: If the file cannot be written.
     """
     path = Path(path)
     with whole_file(path, sync=True) as partial:
-        if _is_safetensors(path):
-            _save_safetensors(content, partial)
-        else:
-            torch.save(content, partial)
+        try:
+            _save_safetensors(content, partial) if _is_safetensors(path) else torch.save(content, partial)
+        except (RuntimeError, SafetensorError) as error:  # how their writers report what the disk says
+            raise _what_the_disk_says(partial, error) from error
+
+
+def _what_the_disk_says(path: Path, error: Exception) -> Exception:
+    """The system's own error behind one of torch or safetensors, where the disk is the cause; else that error."""
+    said = re.search(r'os error (\d+)', str(error))  # safetensors'
+    if said:
+        return OSError(int(said[1]), os.strerror(int(said[1])), str(path))
+    if 'PytorchStreamWriter failed' in str(error) or 'unexpected pos' in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # torch does not pass on more than that
+    return error
 
 
 def read_checkpoint(path: str | Path) -> dict:
