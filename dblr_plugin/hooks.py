@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from basicsr.utils import options as basicsr_options
 
@@ -56,13 +57,11 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     overrides, arguments = take_overrides(sys.argv[1:])
     path = _option_file(arguments)
     options = None if path is None else check_option_file(path, is_train, overrides)
-    if options is None:  # --force_yml is for BasicSR then
-        opt, args = _run_basicsr_parser(sys.argv[1:], root_path, is_train)
-    else:
+    if options is not None:
         # BasicSR would hand the limit to what does not know it
         repair_distributed(options.get('dist_params', {}).pop('timeout', None))
-        with _basicsr_reading(options):
-            opt, args = _run_basicsr_parser(arguments, root_path, is_train)
+    with _basicsr_reading(options):  # --force_yml is for BasicSR where the model is its own
+        opt, args = _run_basicsr_parser(sys.argv[1:] if options is None else arguments, root_path, is_train)
     parsed_options.clear()
     parsed_options.update(opt)
     if is_ours(opt):
@@ -102,15 +101,22 @@ def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) ->
 
 
 @contextlib.contextmanager
-def _basicsr_reading(options: dict) -> Iterator[None]:
-    """Gives BasicSR these options whatever file it reads; all versions ask ``ordered_yaml`` for YAML's loader."""
+def _basicsr_reading(options: dict | None) -> Iterator[None]:
+    """Gives BasicSR these options whatever file it reads, or with None what is in the file, read by our loader.
+
+    BasicSR's own would run code that a file names. All its versions ask ``ordered_yaml`` for YAML's loader.
+    """
+    from dblr_plugin.options.located import parse
 
     class Loader:
-        def __init__(self, stream: object) -> None:
-            pass
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
 
         def get_single_data(self) -> dict:
-            return options
+            if options is not None:
+                return options
+            is_text = isinstance(self.stream, str)
+            return parse(self.stream if is_text else self.stream.read(), getattr(self.stream, 'name', 'YAML')).plain()
 
         def dispose(self) -> None:
             pass
