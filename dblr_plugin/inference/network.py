@@ -11,6 +11,7 @@ from torch import nn
 
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.inference.named_network import check_named_network
 from dblr_plugin.options import read_option_file
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.weights import load_weights, named_weights, read_checkpoint, shipped_weights
@@ -77,6 +78,7 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
 
 def _network_of(content: dict, weights: Path) -> dict[str, Any]:
     if isinstance(content.get('network'), dict):
+        check_named_network(content['network'], named_weights(content, weights, 'params_ema'), weights)
         return content['network']
     if any(name.startswith('L_in.') for name in named_weights(content, weights, 'params_ema')):
         return dict(_SIMDEBLUR)
