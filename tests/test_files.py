@@ -29,8 +29,9 @@ def disk_that_takes(size: int):
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
 def test_what_the_system_says_is_told_with_the_file_and_a_cure(tmp_path, code):
-    with pytest.raises(DBLRError, match=r'a\.txt could not be written: [^;]+; \w+') as caught, whole_file(
-        tmp_path / 'a.txt'
+    with (
+        pytest.raises(DBLRError, match=r'a\.txt could not be written: [^;]+; \w+') as caught,
+        whole_file(tmp_path / 'a.txt'),
     ):
         raise OSError(code, os.strerror(code))
     assert ('disk is full' in str(caught.value)) == (code == errno.ENOSPC)

@@ -36,7 +36,9 @@ def check_named_network(options: Mapping[str, Any], weights: Mapping[str, Tensor
     """
     problem = next(_problems(options, weights), None)
     if problem is not None:
-        raise DBLRError(f'{path}: its network {problem}; if you trust it, name the option file it was trained with (-opt)')
+        raise DBLRError(
+            f'{path}: its network {problem}; if you trust it, name the option file it was trained with (-opt)'
+        )
 
 
 def _problems(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:

@@ -23,7 +23,7 @@ class ForeignSection(dict):
         self.where, self.reader = where, reader
 
     def __missing__(self, key: str) -> NoReturn:
-        raise _MissingKeyError(f"{self.where} lacks {key}, which {self.reader} or its loader needs; add it")
+        raise _MissingKeyError(f'{self.where} lacks {key}, which {self.reader} or its loader needs; add it')
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ForeignSection, (dict(self), self.where, self.reader)

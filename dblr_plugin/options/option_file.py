@@ -216,7 +216,9 @@ class _Checker:
             with self.noting():
                 if str(phase).split('_')[0] not in kinds or str(phase).startswith('train_'):
                     misnamed = True
-                    what, names = ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
+                    what, names = (
+                        ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
+                    )
                     entry.fail(f'{trail}: the data sets of {what} are called {names} and so on{nearest(phase, kinds)}')
                 self.any_data_set(entry, phase, trail)
         if self.is_train and 'train' not in here.value and not misnamed:

@@ -22,8 +22,8 @@ def load_resume_state(opt: dict) -> dict | None:
     """Takes the place of ``basicsr.train.load_resume_state``: any device, any root, no damaged file.
 
     With ``--auto_resume`` the newest complete checkpoint is taken; damaged ones are skipped with a warning.
-    ``path.resume_state`` names one, which may have been moved with its networks. Sets ``resume_iter`` (for the sampler) and the ``pretrain_network_*`` paths in
-    ``opt``.
+    ``path.resume_state`` names one, which may have been moved with its networks. Sets ``resume_iter`` (for the
+    sampler) and the ``pretrain_network_*`` paths in ``opt``.
 
     Returns:
         The state, on the CPU, or None to start anew.
@@ -106,7 +106,7 @@ def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> Non
     Raises:
         ValueError: If there is one.
     """
-    names = state.get('optimizer_types') or [None] * len(optimizers)  # states before 0.2 and BasicSR's do not say
+    names = state.get('optimizer_types') or [None] * len(optimizers)  # older states and BasicSR's do not say
     for optimizer, saved, name in zip(optimizers, state['optimizers'], names, strict=True):
         own = type(optimizer).__name__
         unknown = next((key for key in ('betas', 'momentum', 'alpha', 'rho') if _has(optimizer, key, saved)), None)

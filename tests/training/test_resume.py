@@ -12,7 +12,7 @@ from dblr_plugin.training.saving import CheckpointFolder
 
 
 def options(root: Path, state: Path) -> dict:
-    path = {'models': str(root / 'models'), 'training_states': str(root / 'training_states'), 'resume_state': str(state)}
+    path = {key: str(root / key) for key in ('models', 'training_states')} | {'resume_state': str(state)}
     return {'auto_resume': False, 'dist': False, 'network_g': {}, 'path': path}
 
 
@@ -115,6 +115,7 @@ class TestOverruled:
 
     def test_each_setting_is_named_with_both_values(self):
         assert self.differences(lr=5e-5) == ['lr is 5e-05 in the option file and 0.001 in the state']
-        assert self.differences(milestones=(4, 9)) == ['milestones is [4, 9] in the option file and [4, 8] in the state']
+        told = self.differences(milestones=(4, 9))
+        assert told == ['milestones is [4, 9] in the option file and [4, 8] in the state']
         assert 'betas is (0.5, 0.9)' in self.differences(betas=(0.5, 0.9))[0]
         assert len(self.differences(lr=1e-4, weight_decay=0.1)) == 2

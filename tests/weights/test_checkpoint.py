@@ -169,9 +169,10 @@ class Runs:
 class TestSizesAreLookedAtFirst:
     def test_a_file_that_would_grow(self, tmp_path):
         save_atomically(CONTENT, tmp_path / 'net.pth')
-        with zipfile.ZipFile(tmp_path / 'net.pth') as old, zipfile.ZipFile(
-            tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED
-        ) as new:
+        with (
+            zipfile.ZipFile(tmp_path / 'net.pth') as old,
+            zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as new,
+        ):
             for record in old.infolist():
                 new.writestr(record.filename, old.read(record))
             new.writestr('net/data/9', bytes(1 << 24))
