@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ['DBLRError', 'nearest']
+__all__ = ['DBLRError', 'nearest', 'raise_faults']
+
+_MAX_SHOWN = 10  # faults in one message
 
 
 class DBLRError(Exception):
@@ -16,3 +18,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``''`` when none is close."""
     match = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
     return f"; did you mean '{match[0]}'?" if match else ''
+
+
+def raise_faults(faults: list[str], of: str) -> None:
+    """Raises one DBLRError that lists the first ten faults and counts the others; returns when there are none.
+
+    Args:
+        faults: A line for each.
+        of: What has them, such as ``data``.
+    """
+    if len(faults) == 1:
+        raise DBLRError(faults[0])
+    if faults:
+        more = [f'and {len(faults) - _MAX_SHOWN} more'] if len(faults) > _MAX_SHOWN else []
+        raise DBLRError('\n  '.join([f'{len(faults)} faults in the {of}:', *faults[:_MAX_SHOWN], *more]))

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
+from dblr_plugin.console import never_fail_to_print, printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.failures import explain
 
@@ -48,17 +52,16 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     # these import the registries, which may still be filling when this module is imported
     from dblr_plugin.options import check_option_file, check_options, is_ours, take_overrides
 
+    never_fail_to_print()  # the stock commands begin here
     show_errors_in_one_line()
     overrides, arguments = take_overrides(sys.argv[1:])
     path = _option_file(arguments)
     options = None if path is None else check_option_file(path, is_train, overrides)
-    if options is None:  # --force_yml is for BasicSR then
-        opt, args = _run_basicsr_parser(sys.argv[1:], root_path, is_train)
-    else:
+    if options is not None:
         # BasicSR would hand the limit to what does not know it
         repair_distributed(options.get('dist_params', {}).pop('timeout', None))
-        with _basicsr_reading(options):
-            opt, args = _run_basicsr_parser(arguments, root_path, is_train)
+    with _basicsr_reading(options):  # --force_yml is for BasicSR where the model is its own
+        opt, args = _run_basicsr_parser(sys.argv[1:] if options is None else arguments, root_path, is_train)
     parsed_options.clear()
     parsed_options.update(opt)
     if is_ours(opt):
@@ -98,15 +101,22 @@ def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) ->
 
 
 @contextlib.contextmanager
-def _basicsr_reading(options: dict) -> Iterator[None]:
-    """Gives BasicSR these options whatever file it reads; all versions ask ``ordered_yaml`` for YAML's loader."""
+def _basicsr_reading(options: dict | None) -> Iterator[None]:
+    """Gives BasicSR these options whatever file it reads, or with None what is in the file, read by our loader.
+
+    BasicSR's own would run code that a file names. All its versions ask ``ordered_yaml`` for YAML's loader.
+    """
+    from dblr_plugin.options.located import parse
 
     class Loader:
-        def __init__(self, stream: object) -> None:
-            pass
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
 
         def get_single_data(self) -> dict:
-            return options
+            if options is not None:
+                return options
+            is_text = isinstance(self.stream, str)
+            return parse(self.stream if is_text else self.stream.read(), getattr(self.stream, 'name', 'YAML')).plain()
 
         def dispose(self) -> None:
             pass
@@ -143,6 +153,21 @@ def show_errors_in_one_line() -> None:
 _previous_hook = sys.excepthook
 
 
+def _is_first_to_tell(meaning: str) -> bool:
+    """Whether no other process that torchrun started with this one has told the same."""
+    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
+    if own is None:
+        return True
+    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
+    try:
+        told.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True
+
+
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # torchrun tells a process to stop when another has failed, and a training run would promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -153,6 +178,6 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         meaning = explain(error)
     if meaning is None:
         _previous_hook(kind, error, trace)
-    else:
-        sys.stderr.write(f'dblr: error: {meaning}\n')
+    elif _is_first_to_tell(meaning):
+        sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

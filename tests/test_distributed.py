@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import Run, dblr, free_port, start_ranks, write_options
+from processes import Run, dblr, free_port, run_python, start_ranks, torchrun, write_options
 
 pytestmark = pytest.mark.slow
 
@@ -207,3 +207,11 @@ def test_a_loader_that_hangs_ends_the_run(options, footage, tmp_path):
     assert run.wait() == 1
     (error,) = errors_in(run.stderr)
     assert 'no batch came for 2 s' in error
+
+
+def test_torchrun_tells_one_error_once(tmp_path):
+    """All processes read the same faulty file; each that told its fault would hide the others' own."""
+    (tmp_path / 'none.yml').write_text('name: x\nmodel_type: VideoDeblurModel\n')
+    result = run_python(*torchrun(2, '-m', 'dblr_plugin.train', '-opt', 'none.yml'), cwd=tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.count('dblr: error: ') == 1, result.stderr

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 
+from dblr_plugin.console import never_fail_to_print
 from dblr_plugin.version import __version__
 
 __all__ = ['main']
@@ -17,6 +18,7 @@ _COMMANDS = (
 
 def main(argv: list[str] | None = None) -> None:
     """Runs ``dblr`` with the given arguments, or the program's own."""
+    never_fail_to_print()
     argv = sys.argv[1:] if argv is None else argv
     # the doctor must run where the other commands cannot even be imported
     names = ('doctor',) if argv[:1] == ['doctor'] else _COMMANDS

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import check_writable
 
 if TYPE_CHECKING:
     from dblr_plugin.inference.video_restorer import VideoRestorer
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> None:
             fps=args.fps,
             suffix=args.suffix,
         )
+        output = Path(args.output)
+        check_writable(output / 'picture' if output.is_dir() else output)
         restorer = build_restorer(args, source.count or 1000)
         if args.causal and not restorer.takes.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')

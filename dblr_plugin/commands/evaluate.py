@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import check_writable
 from dblr_plugin.metrics import PROTOCOLS, choose_protocols, evaluate, format_table, with_all_ssims, write_json
 from dblr_plugin.version import __version__
 
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
         raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
     if args.json is not None and args.json.is_dir():
         raise DBLRError(f'--json: {args.json} is a folder; name a file')
+    if args.json is not None:
+        check_writable(args.json)
     entries = evaluate(args.results, args.truth, protocols)
     for entry in entries:
         print(f'\n{format_table(entry)}')

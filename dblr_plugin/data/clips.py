@@ -9,11 +9,10 @@ from pathlib import Path
 
 from dblr_plugin.data.meta_info import ListedClip, read_clip_list
 from dblr_plugin.data.store import FrameStore
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
 
-__all__ = ['ClipPair', 'index_pairs', 'raise_faults']
+__all__ = ['ClipPair', 'index_pairs']
 
-MAX_SHOWN = 10  # faults in one message
 # a header takes 0.1 ms from the page cache and 10 ms from a network disk: the threads are for the latter
 THREADS = 16
 
@@ -65,19 +64,10 @@ def index_pairs(
         for name in common
         if (agreed := _agreed_size(name, stores, sizes, listed, faults)) is not None
     ]
-    raise_faults(faults)
+    raise_faults(faults, 'data')
     if not pairs:
         raise DBLRError(f'{meta_info_file} lists no clips; write lines such as "000 100 (720,1280,3)"')
     return pairs
-
-
-def raise_faults(faults: list[str]) -> None:
-    """Raises one DBLRError that lists the first ten faults and counts the others; returns when there are none."""
-    if len(faults) == 1:
-        raise DBLRError(faults[0])
-    if faults:
-        more = [f'and {len(faults) - MAX_SHOWN} more'] if len(faults) > MAX_SHOWN else []
-        raise DBLRError('\n  '.join([f'{len(faults)} faults in the data:', *faults[:MAX_SHOWN], *more]))
 
 
 def _chosen(store: FrameStore, listed: Mapping[str, ListedClip] | None, faults: list[str]) -> Clips:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dblr_plugin.data.light import from_light, to_light
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import whole_file, write_fault
 
 __all__ = ['blur_frames', 'check_average', 'expose', 'read_video', 'write_clip_pair', 'write_png']
 
@@ -135,7 +135,7 @@ def write_png(path: Path, frame: np.ndarray) -> None:
     _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.write_bytes(data)
     except OSError as error:
-        raise DBLRError(f'{path}: could not be written ({error.strerror})') from error
+        raise write_fault(path, error) from error
+    with whole_file(path) as partial:
+        partial.write_bytes(data)

@@ -13,13 +13,13 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import ClipPair, index_pairs, raise_faults
+from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import flip, to_tensor
 from dblr_plugin.data.options import label, num_frame_of, positive_int, reach_of, require_unit_scale, required
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.train_sampler import SampleIndex
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, raise_faults
 
 __all__ = ['VideoDeblurDataset']
 
@@ -145,7 +145,7 @@ class VideoDeblurDataset(Dataset):
                     f"clip '{clip.name}' is {clip.size[1]}x{clip.size[0]} (w x h), smaller than gt_size "
                     f'{self.gt_size}; remove the clip or lower gt_size'
                 )
-        raise_faults(faults + (too_small_for_flow(self.clips) if self.flow else []))
+        raise_faults(faults + (too_small_for_flow(self.clips) if self.flow else []), 'data')
 
 
 def _intervals(opt: Mapping[str, Any]) -> list[int]:

@@ -11,12 +11,12 @@ from basicsr.data.data_util import generate_frame_indices
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import ClipPair, index_pairs, raise_faults
+from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import FrameCache, to_planes, unit_range
 from dblr_plugin.data.options import label, num_frame_of, reach_of, require_unit_scale, required
 from dblr_plugin.data.store import FrameStore, open_store
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
 
 __all__ = ['VideoDeblurTestDataset', 'window_indices']
 
@@ -87,7 +87,7 @@ class VideoDeblurTestDataset(Dataset):
         self.gt_store = None if gt_root is None else open_store(gt_root, opt.get('io_backend'))
         self.clips = index_pairs(self.lq_store, self.gt_store, opt.get('meta_info_file'))
         if self.flow:
-            raise_faults(too_small_for_flow(self.clips))
+            raise_faults(too_small_for_flow(self.clips), 'data')
         self.data_info: dict[str, list] = {'lq_path': [], 'gt_path': [], 'folder': [], 'idx': [], 'border': []}
         for clip in self.clips:
             self._add(clip)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import check_writable, whole_file
 from dblr_plugin.forward.folding import fold
 from dblr_plugin.forward.network_input import NetworkInput
 from dblr_plugin.inference.network import LoadedNetwork
@@ -65,7 +65,7 @@ def check_output(path: Path) -> None:
     """Refuses what cannot be written, before anything is read.
 
     Raises:
-        DBLRError: No suffix of ``SUFFIXES``, no folder to write to, or packages missing.
+        DBLRError: No suffix of ``SUFFIXES``, no folder that can be written to, or packages missing.
     """
     if path.suffix not in SUFFIXES:
         raise DBLRError(f"{path}: '{path.suffix}' is not written; give one of {' '.join(SUFFIXES)}")
@@ -74,6 +74,7 @@ def check_output(path: Path) -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if path.suffix == '.onnx' and missing:
         raise DBLRError(f"{path}: ONNX needs {', '.join(missing)}: pip install 'dblr_plugin[export]'")
+    check_writable(path)
 
 
 def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:

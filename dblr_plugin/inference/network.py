@@ -9,10 +9,12 @@ from typing import Any
 from basicsr.archs import build_network
 from torch import nn
 
+from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.inference.named_network import check_named_network
 from dblr_plugin.options import read_option_file
 from dblr_plugin.options.imports import import_files
-from dblr_plugin.weights import load_weights, read_checkpoint, shipped_weights
+from dblr_plugin.weights import load_weights, named_weights, read_checkpoint, shipped_weights
 
 __all__ = ['LoadedNetwork', 'load_network']
 
@@ -41,7 +43,7 @@ class LoadedNetwork:
     pad_multiple: int
 
     def __str__(self) -> str:
-        trained_on = f', trained on {self.trained_on}' if self.trained_on else ''
+        trained_on = f', trained on {printable(self.trained_on)}' if self.trained_on else ''
         return f'{self.weights.name} ({type(self.net).__name__}{trained_on})'
 
 
@@ -76,9 +78,9 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
 
 def _network_of(content: dict, weights: Path) -> dict[str, Any]:
     if isinstance(content.get('network'), dict):
+        check_named_network(content['network'], named_weights(content, weights, 'params_ema'), weights)
         return content['network']
-    bare = next((v for v in content.values() if isinstance(v, dict)), content)
-    if any(str(key).removeprefix('module.').startswith('L_in.') for key in bare):
+    if any(name.startswith('L_in.') for name in named_weights(content, weights, 'params_ema')):
         return dict(_SIMDEBLUR)
     raise DBLRError(f'{weights}: does not say of which network it is; name the option file it was trained with (-opt)')
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch.distributed as dist
-from basicsr.utils import imwrite, tensor2img
+from basicsr.utils import get_root_logger, tensor2img
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import Dataset
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.models.pictures import write_picture
 
 __all__ = ['SampleStrips']
 
@@ -61,7 +64,10 @@ class SampleStrips:
         if rank > 0:
             return
         for name, strip in list(strips.items())[: self.clips]:
-            imwrite(strip, str(self.folder / 'strips' / self.name / f'{name}_{iteration}.png'))
+            try:
+                write_picture(self.folder / 'strips' / self.name / f'{name}_{iteration}.png', strip)
+            except DBLRError as error:
+                get_root_logger().error(f'{error}. Training goes on.')
             if tb_logger:
                 rgb = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
                 tb_logger.add_image(f'samples/{self.name}/{name}', rgb, iteration, dataformats='HWC')

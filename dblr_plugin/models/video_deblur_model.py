@@ -29,6 +29,7 @@ from dblr_plugin.training.acceleration import autocast, prepare_network, share_b
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
+from dblr_plugin.training.resume import overruled, refuse_other_optimizers
 from dblr_plugin.training.saving import CheckpointFolder, size_of
 from dblr_plugin.training.step import Outcome, Step
 from dblr_plugin.training.watches import DataWatch, SkipWatch
@@ -282,9 +283,8 @@ class VideoDeblurModel(VideoTestModel):
         try:
             self.checkpoints.save(iteration, self._networks(), self._training_state(iteration))
             self.saved = iteration
-        except (OSError, RuntimeError) as error:
-            message = f'the checkpoint of iteration {iteration} could not be saved ({error}); free disk space or mend '
-            message += 'the permissions'
+        except (DBLRError, OSError, RuntimeError) as error:
+            message = f'the checkpoint of iteration {iteration} could not be saved ({error})'
             if final:
                 raise DBLRError(message) from error
             # training is worth more than one checkpoint
@@ -310,6 +310,7 @@ class VideoDeblurModel(VideoTestModel):
             'epoch': iteration // self.opt['iters_per_epoch'],
             'iter': iteration,
             'optimizers': [o.state_dict() for o in self.optimizers],
+            'optimizer_types': [type(o).__name__ for o in self.optimizers],
             'schedulers': [s.state_dict() for s in self.schedulers],
             'scalers': [step.scaler.state_dict() for step in self.steps],
             'best_metric_results': self.record.best,
@@ -318,6 +319,8 @@ class VideoDeblurModel(VideoTestModel):
     def resume_training(self, resume_state: dict) -> None:
         """Takes up optimisers, schedulers, loss scales, the best figures, and a validation that was cut short."""
         try:
+            refuse_other_optimizers(self.optimizers, resume_state)
+            self._tell_what_the_state_overrules(resume_state)
             super().resume_training(resume_state)
             for step, scaler in zip(self.steps, resume_state.get('scalers', []), strict=False):
                 step.scaler.load_state_dict(scaler)
@@ -326,18 +329,38 @@ class VideoDeblurModel(VideoTestModel):
                 f'{self.opt["path"]["resume_state"]}: not a state of this training ({error}); its networks, optimisers '
                 'and schedulers must be those of the option file'
             ) from error
-        self.iteration = self.saved = resume_state['iter']
+        self.iteration = resume_state['iter']
+        # a state that was moved here, or named from elsewhere, is none of this run's checkpoints yet
+        self.saved = self.iteration if self.checkpoints.is_there(self.iteration, self._networks()) else None
         self.record.resume(resume_state.get('best_metric_results', {}), self.iteration)
         # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
         resume_state['epoch'] = self.iteration // self.opt['iters_per_epoch']
         self._tidy_checkpoints()
         self._validate_what_was_missed()
 
+    def _tell_what_the_state_overrules(self, state: dict) -> None:
+        """Warns of settings that resuming takes from the state, and of an end that is reached already."""
+        path, network = self.opt['path']['resume_state'], self.opt['path'].get('pretrain_network_g')
+        differences = '; '.join(dict.fromkeys(overruled(self.optimizers, self.schedulers, state)))
+        if differences:
+            get_root_logger().warning(
+                f'Resuming from {path}: {differences}. The state wins. To train with those of the option file, start '
+                f'anew from its weights: another name, path.pretrain_network_g: {network}, neither --auto_resume nor '
+                'path.resume_state.'
+            )
+        total = int(self.opt['train']['total_iter'])
+        if total <= state['iter']:
+            get_root_logger().warning(
+                f'{path} is of iteration {state["iter"]} and train.total_iter is {total}: nothing is left to train. '
+                'To go on, raise train.total_iter; to go back, name an earlier state (path.resume_state).'
+            )
+
     @master_only
     def _tidy_checkpoints(self) -> None:
         """After a kill inside a save."""
         self.checkpoints.remove_remains()
-        self.checkpoints.make_latest(self.iteration, self._networks())
+        if self.saved is not None:
+            self.checkpoints.make_latest(self.iteration, self._networks())
 
     def stop(self) -> None:
         """Saves and ends the program, as a signal asked for; its exit code is the shell's for that signal."""

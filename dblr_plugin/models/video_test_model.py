@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
-from basicsr.utils import get_root_logger, imwrite
+from basicsr.utils import get_root_logger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +17,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.forward.backends import choose
 from dblr_plugin.forward.network_input import NetworkInput
 from dblr_plugin.models.figure_record import FigureRecord
+from dblr_plugin.models.pictures import write_picture
 from dblr_plugin.models.restorer import FrameRestorer, build_restorer
 from dblr_plugin.models.validation import protocols_of, score_dataset
 from dblr_plugin.weights import load_weights
@@ -37,7 +38,9 @@ class VideoTestModel(SRModel):
 
     def __init__(self, opt: dict) -> None:
         self.takes = NetworkInput.of(opt['network_g'])
-        self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', (opt.get('val') or {}).get('metrics'))
+        metrics = (opt.get('val') or {}).get('metrics')
+        # a test is for its figures; a training is worth more than they are
+        self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
         super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
@@ -116,7 +119,12 @@ class VideoTestModel(SRModel):
         frame = Path(sample['lq_path']).stem
         suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
         folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
-        imwrite(image, str(folder / f'{frame}_{suffix}.png'))
+        try:
+            write_picture(folder / f'{frame}_{suffix}.png', image)
+        except DBLRError as error:
+            if not self.is_train:
+                raise
+            get_root_logger().error(f'{error}. Training goes on.')
 
     @property
     def best_metric_results(self) -> dict[str, dict[str, dict]]:

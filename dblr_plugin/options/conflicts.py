@@ -29,7 +29,10 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     Yields:
         The key, as ``a.b.c``, and a message that follows it.
     """
-    yield from _networks(opt)
+    of_networks = list(_networks(opt))
+    yield from of_networks
+    if of_networks:
+        return  # all else is about networks that can be built
     yield from _windows(opt)
     yield from _placement(opt)
     yield from _alignment(opt)

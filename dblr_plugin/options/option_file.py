@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import basicsr
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.components import Kind, registered
 from dblr_plugin.options.conflicts import conflicts
+from dblr_plugin.options.foreign import ForeignSection
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.located import Located, parse, peek
 from dblr_plugin.options.overrides import Override, apply
@@ -60,16 +62,26 @@ def check_values(root: Located, is_train: bool) -> dict:
             import_files(own_files.value)
         except DBLRError as error:
             own_files.fail(str(error))
-    _Checker(is_train).check(root)
+    checker = _Checker(is_train)
+    checker.check(root)
+    checker.tell()
     options = root.plain()
     for trail, message in conflicts(options, is_train):
-        root.at(trail).fail(f'{trail} {message}')
+        with checker.noting():
+            root.at(trail).fail(f'{trail} {message}')
+    checker.tell()
+    for phase, cls in checker.foreign.items():
+        where = root.at(f'datasets.{phase}').where
+        options['datasets'][phase] = ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)
     return options
 
 
 def check_section(here: Located, schema: type, trail: str = '') -> None:
     """Checks a section of any YAML file against a TypedDict, as option files are checked; raises DBLRError."""
-    _Checker(is_train=True).section(here, schema, trail)
+    checker = _Checker(is_train=True)
+    with checker.noting():
+        checker.section(here, schema, trail)
+    checker.tell()
 
 
 def read_option_file(path: str | Path) -> Located:
@@ -100,21 +112,38 @@ def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
 
 
 class _Checker:
-    """Walks an option file's values."""
+    """Walks an option file's values and notes all faults, as a run that starts anew for each of them takes minutes."""
 
     def __init__(self, is_train: bool) -> None:
+        self.faults: list[str] = []
+        self.foreign: dict[str, str] = {}  # data set -> its class, of those whose keys nobody has written down
         self.needs = {Needed.ALWAYS, Needed.TRAINING if is_train else Needed.TESTING}
         self.is_train = is_train
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Notes what is wrong in its block, and goes on behind it."""
+        try:
+            yield
+        except DBLRError as error:
+            self.faults.append(str(error))
+
+    def tell(self) -> None:
+        """Raises DBLRError for all faults so far."""
+        raise_faults(list(dict.fromkeys(self.faults)), 'options')
 
     def check(self, root: Located) -> None:
         """Checks the whole file."""
         model = root.value.get('model_type')
         if model is not None:
-            cls = _class_of(model, registered(MODEL_REGISTRY), 'model_type')
-            if not issubclass(cls, VideoDeblurModel):
-                model.fail(f'model_type {model.value} is not one of dblr_plugin; write it into an option file')
+            with self.noting():
+                cls = _class_of(model, registered(MODEL_REGISTRY), 'model_type')
+                if not issubclass(cls, VideoDeblurModel):
+                    model.fail(f'model_type {model.value} is not one of dblr_plugin; write it into an option file')
         self.section(root, Options, '')
-        self.data_sets(root.value['datasets'])
+        data_sets = root.value.get('datasets')
+        if data_sets is not None and isinstance(data_sets.value, dict):
+            self.data_sets(data_sets)
 
     def section(self, here: Located, schema: type, trail: str) -> None:
         """Checks a section against a TypedDict; an empty one is as good as ``{}``, which BasicSR needs."""
@@ -132,16 +161,22 @@ class _Checker:
     ) -> None:
         """Checks keys and values; with ``others``, keys without an annotation may hold anything."""
         entries = here.entries(trail)
+        missing = set(required) - entries.keys()
         for key, entry in entries.items():
             name = f'{trail}.{key}' if trail else str(key)
             if key in annotations:
-                self.value(entry, annotations[key], name)
+                with self.noting():
+                    self.value(entry, annotations[key], name)
             elif not others:
-                hint = nearest(key, annotations) or f'; known here: {", ".join(sorted(annotations))}'
-                entry.fail(f"unknown key '{name}'{hint}")
-        missing = sorted(set(required) - entries.keys())
+                hint = nearest(key, annotations)
+                missing = {other for other in missing if hint != nearest(other, [other])}  # misspelt, and told here
+                known = f'; known here: {", ".join(sorted(annotations))}'
+                with self.noting():
+                    entry.fail(f"unknown key '{name}'{hint or known}")
         if missing:
-            here.fail(f'{trail or "the file"} lacks {", ".join(missing)}; add {"it" if len(missing) == 1 else "them"}')
+            with self.noting():
+                what = ', '.join(sorted(missing))
+                here.fail(f'{trail or "the file"} lacks {what}; add {"it" if len(missing) == 1 else "them"}')
 
     def value(self, here: Located, annotation: Any, trail: str) -> None:
         """Checks a value: a section, a class with its arguments, several of them by name, or a leaf."""
@@ -166,24 +201,40 @@ class _Checker:
     def component(self, here: Located, kind: Kind, trail: str) -> None:
         """Checks a ``type`` and the arguments beside it."""
         self.fields(here, {}, {'type'}, trail, others=True)
+        if 'type' not in here.entries(trail):
+            return
         arguments = kind.arguments(_class_of(here.value['type'], kind.classes(), f'{trail}.type'))
         annotations = {'type': str} | arguments.annotations
         self.fields(here, annotations, arguments.required, trail, arguments.others)
 
     def data_sets(self, here: Located) -> None:
         """Checks the sections of ``datasets``."""
-        for phase, entry in here.entries('datasets').items():
+        kinds = ('train', 'val') if self.is_train else ('test', 'val')
+        misnamed = False
+        for phase, entry in here.value.items():
             trail = f'datasets.{phase}'
-            kinds = ('train', 'val') if self.is_train else ('test', 'val')
-            if str(phase).split('_')[0] not in kinds or str(phase).startswith('train_'):
-                what, names = ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
-                entry.fail(f'{trail}: the data sets of {what} are called {names} and so on{nearest(phase, kinds)}')
-            self.fields(entry, {}, {'type'}, trail, others=True)
-            cls = _class_of(entry.value['type'], registered(DATASET_REGISTRY), f'{trail}.type')
-            if cls.__module__.startswith('dblr_plugin.'):
-                self.data_set(entry, cls.__name__, phase == 'train', trail)
-        if self.is_train and 'train' not in here.entries('datasets'):
-            here.fail('datasets lacks train; add it')
+            with self.noting():
+                if str(phase).split('_')[0] not in kinds or str(phase).startswith('train_'):
+                    misnamed = True
+                    what, names = (
+                        ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
+                    )
+                    entry.fail(f'{trail}: the data sets of {what} are called {names} and so on{nearest(phase, kinds)}')
+                self.any_data_set(entry, phase, trail)
+        if self.is_train and 'train' not in here.value and not misnamed:
+            with self.noting():
+                here.fail('datasets lacks train; add it')
+
+    def any_data_set(self, here: Located, phase: str, trail: str) -> None:
+        """Checks a data set; of one that is not ours only its type, as its keys are known when it reads them."""
+        self.fields(here, {}, {'type'}, trail, others=True)
+        if 'type' not in here.entries(trail):
+            return
+        cls = _class_of(here.value['type'], registered(DATASET_REGISTRY), f'{trail}.type')
+        if cls.__module__.startswith('dblr_plugin.'):
+            self.data_set(here, cls.__name__, phase == 'train', trail)
+        else:
+            self.foreign[phase] = cls.__name__
 
     def data_set(self, here: Located, cls: str, is_train: bool, trail: str) -> None:
         """Checks one of our data sets."""
@@ -209,7 +260,7 @@ def _parts(annotation: Any) -> tuple[Any, list[Any]]:
 
 def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any:
     """The class that a value names."""
-    name = here.value
+    name = here.plain()
     found = fault(name, str)
     if found:
         here.fail(f'{trail} {found}')

@@ -58,7 +58,7 @@ def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
     try:
         for _ in parallel(put, missing, DISK_THREADS, len(missing), 'copying' if copy else 'linking'):
             pass
-    except OSError as error:
+    except (DBLRError, OSError) as error:
         raise DBLRError(f'{dst}: {error}; mend it and run the same command again, it goes on from there') from error
 
 

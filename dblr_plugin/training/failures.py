@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 
+from dblr_plugin.files import write_fault
+
 __all__ = ['explain']
+
+# what reading does not say
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 _MEANINGS = {
     # the data loader
@@ -68,6 +74,8 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, KeyboardInterrupt):
         return 'interrupted'
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
+        return str(write_fault(error.filename or 'a file', error))
     # torch's errors all are RuntimeErrors; the BrokenPipeError of `... | head` is none
     if not isinstance(error, RuntimeError):
         return None

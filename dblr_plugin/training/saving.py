@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import whole_file, write_fault
 from dblr_plugin.weights import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'digest_of', 'size_of']
@@ -55,9 +55,9 @@ class CheckpointFolder:
             state: The training state; the networks' digests are added to it.
 
         Raises:
-            OSError, RuntimeError: If it cannot be written; older checkpoints are as they were.
+            DBLRError: If it cannot be written; older checkpoints are as they were.
         """
-        self._require_space(size_of(networks) + size_of(state))
+        self.check_space(size_of(networks) + size_of(state))
         for name, content in networks.items():
             save_atomically(content, self.network_path(name, iteration))
         digests = {name: digest_of(self.network_path(name, iteration)) for name in networks}
@@ -89,6 +89,11 @@ class CheckpointFolder:
                 raise DBLRError(f'{path}: {network} is damaged, or not the network saved with it; use another state')
         return state
 
+    def is_there(self, iteration: int, networks: Iterable[str]) -> bool:
+        """Whether there are a state and all networks of an iteration, whatever is in them."""
+        files = [self.state_path(iteration), *(self.network_path(name, iteration) for name in networks)]
+        return all(path.is_file() for path in files)
+
     def make_latest(self, iteration: int, networks: list[str] | dict[str, dict]) -> None:
         """Gives the networks of a checkpoint the name ``latest`` as well, without a copy where the disk can."""
         for name in networks:
@@ -105,7 +110,7 @@ class CheckpointFolder:
                 path.unlink()
 
     def check_space(self, needed: int) -> None:
-        """Refuses to begin where not even one checkpoint fits.
+        """Refuses to write, or to begin, where not even one checkpoint fits.
 
         Args:
             needed: Bytes of one.
@@ -114,15 +119,14 @@ class CheckpointFolder:
             DBLRError: If the disk has less.
         """
         try:
-            self._require_space(needed)
+            free = shutil.disk_usage(self.models).free
         except OSError as error:
-            raise DBLRError(f'{error.strerror}; free some, or train elsewhere') from error
-
-    def _require_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self.models).free
+            raise write_fault(self.models, error) from error
         if free < needed:
-            message = f'a checkpoint takes {needed / 2**20:.0f} MiB and the disk of {self.models} has {free >> 20} left'
-            raise OSError(errno.ENOSPC, message)
+            raise DBLRError(
+                f'a checkpoint takes {needed / 2**20:.0f} MiB and the disk of {self.models} has {free >> 20} left; '
+                'free some, or train elsewhere'
+            )
 
     def _prune(self) -> None:
         if self.keep is None:

@@ -7,9 +7,12 @@ A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -24,6 +27,9 @@ from dblr_plugin.files import whole_file
 __all__ = ['read_checkpoint', 'save_atomically']
 
 _DIGEST = 'tensors_sha256'  # the format itself has no checksum
+# networks have hundreds of tensors, a training state a few times as many; a name and its place take 150 bytes
+_MOST_TENSORS = 100_000
+_LONGEST_HEADER = 4 << 20
 _JSON = {'network': dict, 'pad_multiple': int}
 
 
@@ -36,14 +42,24 @@ def save_atomically(content: dict, path: str | Path) -> None:
         path: Its suffix says as what.
 
     Raises:
-        OSError, RuntimeError: If the file cannot be written (torch reports a full disk as either).
+        DBLRError: If the file cannot be written.
     """
     path = Path(path)
     with whole_file(path, sync=True) as partial:
-        if _is_safetensors(path):
-            _save_safetensors(content, partial)
-        else:
-            torch.save(content, partial)
+        try:
+            _save_safetensors(content, partial) if _is_safetensors(path) else torch.save(content, partial)
+        except (RuntimeError, SafetensorError) as error:  # how their writers report what the disk says
+            raise _what_the_disk_says(partial, error) from error
+
+
+def _what_the_disk_says(path: Path, error: Exception) -> Exception:
+    """The system's own error behind one of torch or safetensors, where the disk is the cause; else that error."""
+    said = re.search(r'os error (\d+)', str(error))  # safetensors'
+    if said:
+        return OSError(int(said[1]), os.strerror(int(said[1])), str(path))
+    if 'PytorchStreamWriter failed' in str(error) or 'unexpected pos' in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # torch does not pass on more than that
+    return error
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -73,6 +89,7 @@ def _read_torch(path: Path) -> object:
     # torch.load ignores the checksums of its zip file's records
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            _refuse_inflated(archive, path.stat().st_size)
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f'{damaged} does not fit its checksum')
@@ -80,6 +97,25 @@ def _read_torch(path: Path) -> object:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:  # torch's text recommends to run the code that a file may hold
         raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
+
+
+def _refuse_inflated(archive: zipfile.ZipFile, size: int) -> None:
+    """Looks at what the records say before one is read: torch does not compress, and a few MB could be a terabyte."""
+    records = archive.infolist()
+    if len(records) > _MOST_TENSORS:
+        raise ValueError(f'it has {len(records)} records')
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise ValueError('its records are compressed, as torch never writes them')
+    if sum(record.file_size for record in records) > size:
+        raise ValueError('its records overlap')
+
+
+def _refuse_long_header(path: Path) -> None:
+    """Looks at how long the list of tensors is before it is read."""
+    with open(path, 'rb') as file:
+        length = int.from_bytes(file.read(8), 'little')
+    if length > min(_LONGEST_HEADER, path.stat().st_size):
+        raise ValueError(f'its list of tensors has {length} bytes')
 
 
 def _save_safetensors(content: dict, path: Path) -> None:
@@ -90,6 +126,7 @@ def _save_safetensors(content: dict, path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict:
+    _refuse_long_header(path)
     with safe_open(path, framework='pt') as file:
         metadata = file.metadata() or {}
         params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)

@@ -12,10 +12,11 @@ from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = ['load_state_dict', 'load_weights']
+__all__ = ['load_state_dict', 'load_weights', 'named_weights']
 
-#: Where files hold their weights: BasicSR's and ours, SimDeblur's, DeepDeblur's authors'.
-_GROUPS = ('params', 'params_ema', 'model', 'G')
+#: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They may lie in
+#: one another.
+_GROUPS = ('params', 'params_ema', 'state_dict', 'model', 'model_state_dict', 'G')
 _SIMDEBLUR_DBN = 'F1_1.0.weight'
 #: A name that only weights of others have -> what makes ours of them.
 _TRANSLATIONS = {
@@ -29,29 +30,48 @@ def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[
     """The weights in a checkpoint file, whatever wrote it.
 
     Args:
-        path: A file of BasicSR (weights under ``params`` and ``params_ema``), SimDeblur (``model``) or DeepDeblur's
-            authors (``G``), or of bare weights; keys may carry DataParallel's ``module.``. The names of SimDeblur's
-            DBLRNet and DBN and of DeepDeblur's authors are translated.
+        path: A file of BasicSR (weights under ``params`` and ``params_ema``), of SimDeblur (``model``), of DeepDeblur's
+            authors (``G``), of others (``state_dict``), or of bare weights; names may carry DataParallel's ``module.``
+            and torch.compile's ``_orig_mod.``. The names of SimDeblur's DBLRNet and DBN and of DeepDeblur's authors are
+            translated.
         param_key: ``params``, ``params_ema`` (``params`` where it is missing), or None for bare weights.
 
     Raises:
         DBLRError: If there are no weights under that key.
     """
-    return _translated(_read_weights(path, param_key))
+    return _translated(named_weights(read_checkpoint(path), path, param_key))
 
 
-def _read_weights(path: str | Path, param_key: str | None) -> dict[str, Tensor]:
-    """The weights in a file, under the names they have there."""
-    content = read_checkpoint(path)
-    if not all(isinstance(v, Tensor) for v in content.values()):
+def named_weights(content: dict, path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
+    """The weights in what a checkpoint file holds, under the names of the network that was saved.
+
+    Args:
+        content: As :func:`~dblr_plugin.weights.checkpoint.read_checkpoint` returns it.
+        path: The file, for messages.
+        param_key: See :func:`load_state_dict`.
+
+    Raises:
+        DBLRError: If there are no weights under that key.
+    """
+    while not all(isinstance(v, Tensor) for v in content.values()):
         groups = [k for k, v in content.items() if isinstance(v, dict)]
         key = next((k for k in (param_key, *_GROUPS) if k in groups), None)
         if key is None:
+            if any(isinstance(v, Tensor) for v in content.values()):
+                raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights beside them')
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
         content = content[key]
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+    if not all(isinstance(k, str) for k in content):
         raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights under names; use another one')
-    return {k.removeprefix('module.'): v for k, v in content.items()}
+    return {_bare(k): v for k, v in content.items()}
+
+
+def _bare(name: str) -> str:
+    """A weight's name without what torch.compile and DataParallel put around networks, and parts of them."""
+    name = name.replace('_orig_mod.', '')
+    while name.startswith('module.'):
+        name = name.removeprefix('module.')
+    return name
 
 
 def _translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +93,7 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
             the network's weights match; if one is NaN or infinite; or if they fit and the network computes something
             else with them.
     """
-    theirs, own = _read_weights(path, param_key), net.state_dict()
+    theirs, own = named_weights(read_checkpoint(path), path, param_key), net.state_dict()
     if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
         raise DBLRError(
             f"{path}: weights of SimDeblur's DBN, which computes other things; set network_g.simdeblur: true"

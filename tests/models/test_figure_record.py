@@ -48,3 +48,40 @@ def test_the_log_has_every_clip(path, caplog):
     with caplog.at_level(logging.INFO):
         FigureRecord(path, None).add('W', figures(psnr=30.0), 10, None)
     assert 'Validation W (protocol basicsr)' in caplog.text and 'a: 30.0000' in caplog.text
+
+
+class TestInTraining:
+    """A report that cannot be written does not end an overnight training; a test is for its report."""
+
+    @pytest.mark.parametrize('spoil', [
+        lambda path: (path.unlink(), path.mkdir()), lambda path: path.write_text('[{'),
+        lambda path: path.write_text('[1, 2]'), lambda path: path.write_text('{"dataset": "V"}'),
+        lambda path: path.write_text('[{"dataset": "V", "iter": 5, "protocol": "basicsr", "mean": {"psnr": [3]}}]'),
+    ])  # fmt: skip
+    def test_goes_on_without_the_file(self, path, caplog, spoil):
+        spoil(path)
+        record = FigureRecord(path, None, lenient=True)
+        record.resume({}, 10)
+        record.add('V', figures(psnr=30.0), 20, None)
+        assert record.best['V']['psnr']['val'] == 30.0 and not record.has('V', 20)
+        assert 'metrics.json' in caplog.text and 'training goes on' in caplog.text
+        with pytest.raises(DBLRError, match=r'metrics\.json'):
+            FigureRecord(path, None).add('V', figures(psnr=30.0), 20, None)
+
+    @pytest.mark.parametrize('best', [
+        None, 3, [], {'V': 3}, {'V': {'psnr': 3}}, {'V': {'psnr': {'val': 3.0}}},
+        {'V': {'psnr': {'better': 'higher', 'val': 'x', 'iter': 5}}},
+    ])  # fmt: skip
+    def test_damaged_best_figures_of_a_state_are_made_anew(self, path, caplog, best):
+        record = FigureRecord(path, None, lenient=True)
+        record.resume(best, 10)
+        assert record.best['V']['psnr'] == {'better': 'higher', 'val': 29.0, 'iter': 10}
+        assert 'are damaged' in caplog.text
+
+    def test_infinity_is_read_back(self, path):
+        record = FigureRecord(path, None)
+        record.add('W', figures(psnr=float('inf')), 10, None)
+        record = FigureRecord(path, None)
+        record.resume({}, 10)
+        record.add('W', figures(psnr=30.0), 20, None)
+        assert record.best['W']['psnr'] == {'better': 'higher', 'val': float('inf'), 'iter': 10}

@@ -74,7 +74,7 @@ def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message
     with pytest.raises(DBLRError) as error:
         check_option_file(path, is_train=True)
     line = 1 if at is None else line_of(path, at)
-    assert re.match(rf'{path}:{line}: {at or ""}', str(error.value)), str(error.value)
+    assert re.search(rf'^ *{path}:{line}: {at or ""}', str(error.value), re.MULTILINE), str(error.value)
     assert message in str(error.value)
 
 

@@ -92,6 +92,6 @@ def test_too_little_space_is_told_before_writing(folder):
         folder.check_space(2**60)
     folder.check_space(1)
     huge = torch.zeros(1).expand(2**55)  # takes no memory
-    with pytest.raises(OSError, match='a checkpoint takes'):
+    with pytest.raises(DBLRError, match='a checkpoint takes'):
         folder.save(10, {'net_g': {'params': {'w': huge}}}, {})
     assert files(folder) == before

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / 'net.pth'
     save_atomically(CONTENT, path)
     before = path.read_bytes()
-    with pytest.raises(OSError, match='No space'):
+    with pytest.raises(DBLRError, match=r'net\.pth could not be written: the disk is full; make room'):
         save_atomically({'params': {'other': torch.ones(9)}, 'extra': Refuses()}, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -163,3 +164,23 @@ class Runs:
 
     def __reduce__(self):
         return eval, ("open('ran', 'w')",)
+
+
+class TestSizesAreLookedAtFirst:
+    def test_a_file_that_would_grow(self, tmp_path):
+        save_atomically(CONTENT, tmp_path / 'net.pth')
+        with (
+            zipfile.ZipFile(tmp_path / 'net.pth') as old,
+            zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as new,
+        ):
+            for record in old.infolist():
+                new.writestr(record.filename, old.read(record))
+            new.writestr('net/data/9', bytes(1 << 24))
+        with pytest.raises(DBLRError, match=r'bomb\.pth: damaged, .*compressed'):
+            read_checkpoint(tmp_path / 'bomb.pth')
+
+    def test_names_without_end(self, tmp_path):
+        names = {f'layers.{number}.weight': torch.zeros(0) for number in range(60_000)}
+        save_file(names, tmp_path / 'net.safetensors')
+        with pytest.raises(DBLRError, match=r'net\.safetensors: damaged, .*list of tensors has \d+ bytes'):
+            read_checkpoint(tmp_path / 'net.safetensors')

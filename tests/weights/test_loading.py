@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dblr_plugin.archs import DBN, DBLRDiscriminator, DBLRNet, DeepDeblur
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.inference.network import load_network
 from dblr_plugin.weights import load_state_dict, load_weights
 
 
@@ -33,6 +34,12 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     lambda s: s,
     lambda s: {'params': {f'module.{k}': v for k, v in s.items()}},
     lambda s: {f'module.{k}': v for k, v in s.items()},
+    lambda s: {f'module._orig_mod.{k}': v for k, v in s.items()},
+    lambda s: {f'_orig_mod.module.{k}': v for k, v in s.items()},
+    lambda s: {k.replace('body.0.', 'body.0._orig_mod.'): v for k, v in s.items()},
+    lambda s: {'state_dict': s, 'meta': {'epoch': 3}},
+    lambda s: {'state_dict': {'model': s}, 'epoch': 3},
+    lambda s: {'mata': {'epochs': 1, 'iters': 9}, 'model': s, 'optimizer': {'state': {}}, 'lr_scheduler': {'gamma': 1}},
 ])  # fmt: skip
 def test_loads_whatever_wrote_it(tmp_path, wrap):
     theirs, ours = net(0), net(1)
@@ -238,3 +245,18 @@ class TestSimDeblursDBN:
         torch.save({'model': self.weights(8)}, tmp_path / 'latest.pth')
         with pytest.raises(DBLRError, match=r"latest.pth: .*SimDeblur's DBN.*network_g.simdeblur: true"):
             load_weights(DBN(num_feat=8), tmp_path / 'latest.pth')
+
+
+def test_simdeblurs_trainer_is_read_and_what_it_lacks_is_named(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    weights = {'module.L_in.0.weight': torch.zeros(64, 3, 3, 3, 3)}
+    torch.save({'mata': {'epochs': 1, 'iters': 9}, 'model': weights, 'optimizer': {}, 'lr_scheduler': {}}, path)
+    assert list(load_state_dict(path)) == ['conv_l1.weight']
+    with pytest.raises(DBLRError, match='epoch_1.pth: not a checkpoint of this DBLRNet: 0 of its .*is missing'):
+        load_network(path)
+
+
+def test_weights_beside_other_things(tmp_path):
+    torch.save({'conv_l1.weight': torch.zeros(1), 'epoch': 3}, tmp_path / 'net.pth')
+    with pytest.raises(DBLRError, match='net.pth: not a checkpoint: it holds other things'):
+        load_state_dict(tmp_path / 'net.pth')

@@ -1,0 +1,27 @@
+"""What a terminal can show: any text in any encoding, and nothing that it would take for a command."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+__all__ = ['never_fail_to_print', 'printable']
+
+# C0 but for line breaks and tabs, DEL, C1, and what turns the direction of writing or begins a line of its own
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')
+
+
+def never_fail_to_print() -> None:
+    """Makes characters that a console lacks appear as ``\\xe9``, where Python would end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):  # not a stream that a notebook or a test has put there
+            stream.reconfigure(errors='backslashreplace')
+
+
+def printable(text: str) -> str:
+    """A stranger's text with the characters that steer terminals written out.
+
+    >>> printable('\\x1b[2Jtrained')
+    '\\\\x1b[2Jtrained'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode('unicode_escape').decode(), text)

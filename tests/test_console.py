@@ -1,0 +1,31 @@
+"""What a terminal can show."""
+
+import io
+import sys
+
+import pytest
+
+from dblr_plugin.console import never_fail_to_print, printable
+
+
+def test_characters_that_a_console_lacks(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(written, encoding='ascii'))
+    never_fail_to_print()
+    print('café.mp4: 2 frames restored', flush=True)
+    assert written.getvalue() == b'caf\\xe9.mp4: 2 frames restored\n'
+
+
+def test_streams_that_know_no_encoding(monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', io.StringIO())
+    never_fail_to_print()
+
+
+@pytest.mark.parametrize('text', ['\x1b[2J', '\x1b]0;title\x07', '\x9b31m', 'a\rb', '\u202egpj.exe', 'a\x08'])
+def test_what_steers_terminals_is_written_out(text):
+    assert printable(text) != text and printable(printable(text)) == printable(text)
+    assert printable(text).isprintable()
+
+
+def test_other_text_stays():
+    assert printable('GoPro, "blurred" färbig\n  日本\t') == 'GoPro, "blurred" färbig\n  日本\t'

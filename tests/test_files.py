@@ -1,0 +1,82 @@
+"""Files that are there whole or not at all, and what is said when they cannot be written."""
+
+import errno
+import os
+import resource
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import check_writable, partial_of, whole_file
+from dblr_plugin.metrics import write_json
+from dblr_plugin.models.pictures import write_picture
+from dblr_plugin.training.failures import explain
+from dblr_plugin.weights import save_atomically
+
+
+@contextmanager
+def disk_that_takes(size: int):
+    """Lets this process write no file beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+def test_what_the_system_says_is_told_with_the_file_and_a_cure(tmp_path, code):
+    with (
+        pytest.raises(DBLRError, match=r'a\.txt could not be written: [^;]+; \w+') as caught,
+        whole_file(tmp_path / 'a.txt'),
+    ):
+        raise OSError(code, os.strerror(code))
+    assert ('disk is full' in str(caught.value)) == (code == errno.ENOSPC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_another_file_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / 'a.txt'):
+        (tmp_path / 'source').read_bytes()
+
+
+@pytest.mark.parametrize('length', [246, 247, 250, 255])
+def test_every_legal_name(tmp_path, length):
+    path = tmp_path / ('n' * length)
+    check_writable(path)
+    assert not list(tmp_path.iterdir())
+    with whole_file(path) as partial:
+        partial.write_text('whole')
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name] and path.read_text() == 'whole'
+    assert partial_of(path).name.startswith('.') and partial_of(path).name.endswith('.partial')
+
+
+@pytest.mark.parametrize(('name', 'reason'), [
+    ('n' * 256, 'name is too long'), ('none/a', 'folder does not exist'), ('file/a', 'a file stands where'),
+])  # fmt: skip
+def test_what_cannot_be_written_is_told_before_and_after(tmp_path, name, reason):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(DBLRError, match=reason):
+        check_writable(tmp_path / name)
+    with pytest.raises(DBLRError, match=reason), whole_file(tmp_path / name) as partial:
+        partial.write_text('x')
+
+
+@pytest.mark.parametrize('write', [
+    lambda path: save_atomically({'params': {'w': torch.ones(100_000)}}, path.with_suffix('.pth')),
+    lambda path: save_atomically({'params': {'w': torch.ones(100_000)}}, path.with_suffix('.safetensors')),
+    lambda path: write_json(path, ['x' * 200_000]),
+    lambda path: write_picture(path, torch.randint(256, (300, 300, 3), dtype=torch.uint8).numpy()),
+])  # fmt: skip
+def test_all_that_writes_says_it_in_one_line_and_leaves_nothing(tmp_path, write):
+    with disk_that_takes(50_000), pytest.raises(DBLRError, match='out.* could not be written') as caught:
+        write(tmp_path / 'out')
+    assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_what_basicsr_cannot_write_is_told_in_one_line_too(tmp_path):
+    assert explain(OSError(errno.EROFS, 'Read-only file system', '/x/run.log')).startswith('/x/run.log could not be')
+    assert explain(BrokenPipeError(errno.EPIPE, 'Broken pipe')) is None

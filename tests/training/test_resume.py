@@ -1,0 +1,121 @@
+"""Which state a run resumes from, and what is said of settings that the state overrules."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from basicsr.models.lr_scheduler import MultiStepRestartLR
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.training.resume import load_resume_state, overruled, refuse_other_optimizers
+from dblr_plugin.training.saving import CheckpointFolder
+
+
+def options(root: Path, state: Path) -> dict:
+    path = {key: str(root / key) for key in ('models', 'training_states')} | {'resume_state': str(state)}
+    return {'auto_resume': False, 'dist': False, 'network_g': {}, 'path': path}
+
+
+def experiment(root: Path) -> CheckpointFolder:
+    folder = CheckpointFolder(root / 'models', root / 'training_states')
+    folder.models.mkdir(parents=True)
+    folder.states.mkdir()
+    state = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}
+    folder.save(5, {'net_g': {'params': {'w': torch.ones(9)}}}, state)
+    return folder
+
+
+class TestMoved:
+    def test_experiment(self, tmp_path):
+        experiment(tmp_path / 'old')
+        (tmp_path / 'old').rename(tmp_path / 'moved')
+        opt = options(tmp_path / 'new', tmp_path / 'moved/training_states/5.state')
+        assert load_resume_state(opt)['iter'] == 5
+        assert opt['path']['pretrain_network_g'] == str(tmp_path / 'moved/models/net_g_5.pth')
+        assert opt['path']['models'] == str(tmp_path / 'new/models')
+
+    def test_networks_in_the_same_folder(self, tmp_path):
+        folder = experiment(tmp_path / 'old')
+        (tmp_path / 'kept').mkdir()
+        for path in (folder.state_path(5), folder.network_path('net_g', 5)):
+            path.rename(tmp_path / 'kept' / path.name)
+        opt = options(tmp_path / 'new', tmp_path / 'kept/5.state')
+        assert load_resume_state(opt)['iter'] == 5
+        assert opt['path']['pretrain_network_g'] == str(tmp_path / 'kept/net_g_5.pth')
+
+    def test_state_alone_goes_on_with_the_networks_of_this_experiment(self, tmp_path):
+        folder = experiment(tmp_path / 'run')
+        state = folder.state_path(5).rename(tmp_path / '5.state')
+        opt = options(tmp_path / 'run', state)
+        assert load_resume_state(opt)['iter'] == 5
+        assert opt['path']['pretrain_network_g'] == str(folder.network_path('net_g', 5))
+
+    def test_networks_that_are_nowhere(self, tmp_path):
+        folder = experiment(tmp_path / 'run')
+        folder.network_path('net_g', 5).unlink()
+        with pytest.raises(DBLRError, match=r'net_g_5\.pth, which belongs to it, is missing'):
+            load_resume_state(options(tmp_path / 'run', folder.state_path(5)))
+
+
+def weights() -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.ones(3, 3))]
+
+
+def stepped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    for group in optimizer.param_groups:
+        group['params'][0].grad = torch.ones(3, 3)
+    optimizer.step()
+    return optimizer
+
+
+OPTIMIZERS = {
+    'Adam': lambda p: torch.optim.Adam(p, lr=1e-3), 'SGD': lambda p: torch.optim.SGD(p, lr=1e-3),
+    'RMSprop': lambda p: torch.optim.RMSprop(p, lr=1e-3), 'Adamax': lambda p: torch.optim.Adamax(p, lr=1e-3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('theirs', OPTIMIZERS)
+@pytest.mark.parametrize('ours', OPTIMIZERS)
+def test_a_state_of_another_optimiser(ours, theirs):
+    saved = stepped(OPTIMIZERS[theirs](weights()))
+    state = {'optimizers': [saved.state_dict()], 'optimizer_types': [theirs]}
+    optimizer = OPTIMIZERS[ours](weights())
+    if ours == theirs:
+        refuse_other_optimizers([optimizer], state)
+        return
+    with pytest.raises(ValueError, match=f'its optimiser is {theirs}, and that of the option file is {ours}'):
+        refuse_other_optimizers([optimizer], state)
+
+
+@pytest.mark.parametrize(('ours', 'theirs'), [('Adam', 'SGD'), ('SGD', 'Adam')])
+def test_a_state_that_does_not_say_of_which_optimiser_it_is(ours, theirs):
+    state = {'optimizers': [stepped(OPTIMIZERS[theirs](weights())).state_dict()]}
+    with pytest.raises(ValueError, match='its optimiser is another one, without'):
+        refuse_other_optimizers([OPTIMIZERS[ours](weights())], state)
+    refuse_other_optimizers([OPTIMIZERS[theirs](weights())], state)
+
+
+def trained(lr: float = 1e-3, milestones: tuple[int, ...] = (4, 8), **settings) -> tuple[list, list]:
+    optimizer = stepped(torch.optim.Adam(weights(), lr=lr, **settings))
+    return [optimizer], [MultiStepRestartLR(optimizer, milestones, gamma=0.5)]
+
+
+class TestOverruled:
+    def differences(self, **settings) -> list[str]:
+        optimizers, schedulers = trained()
+        for _ in range(6):  # the rate has fallen by then
+            stepped(optimizers[0])
+            schedulers[0].step()
+        state = {name: [part.state_dict() for part in parts] for name, parts in
+                 (('optimizers', optimizers), ('schedulers', schedulers))}  # fmt: skip
+        return list(overruled(*trained(**settings), state))
+
+    def test_nothing_has_changed(self):
+        assert self.differences() == []
+
+    def test_each_setting_is_named_with_both_values(self):
+        assert self.differences(lr=5e-5) == ['lr is 5e-05 in the option file and 0.001 in the state']
+        told = self.differences(milestones=(4, 9))
+        assert told == ['milestones is [4, 9] in the option file and [4, 8] in the state']
+        assert 'betas is (0.5, 0.9)' in self.differences(betas=(0.5, 0.9))[0]
+        assert len(self.differences(lr=1e-4, weight_decay=0.1)) == 2
