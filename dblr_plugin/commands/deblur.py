@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         if args.causal and not restorer.takes.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
         seconds = restore_media(restorer, source, sink, args.compare)
-    print(f'{args.output}: {len(seconds)} frames restored')
+    print(f'{args.output}: {len(seconds)} frames restored; in: {source.extent()}; out: {sink.extent()}')
     if restorer.takes.causal:
         half, most = np.percentile(seconds, (50, 95)) * 1000
         print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')

@@ -57,7 +57,9 @@ def test_a_video(weights, tmp_path):
     arguments = ('-i', 'shaky.mp4', '-o', 'sharp.mp4', '--weights', weights)
     result = run_python('-m', 'dblr_plugin', 'deblur', *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == 'sharp.mp4: 12 frames restored'
+    assert result.stdout.splitlines()[-1] == (
+        'sharp.mp4: 12 frames restored; in: 12 frames, 0.48 s; out: 12 frames, 0.48 s'
+    )
     before, after = decoded(tmp_path / 'shaky.mp4'), decoded(tmp_path / 'sharp.mp4')
     assert len(after) == 12 and after[0].shape == (64, 96, 3)
     assert all(cv2.PSNR(a, b) > 38 for a, b in zip(before, after, strict=True))

@@ -13,11 +13,15 @@ from av.container import OutputContainer
 from av.rational import AVRational
 from av.stream import Discard, Stream
 
-from dblr_plugin.inference.media.video_source import VideoTraits, open_container, seek_before
+from dblr_plugin.inference.media.clock import Clock, Gaps
+from dblr_plugin.inference.media.video_source import SAY_DURATIONS, VideoTraits, open_container, seek_before
 
 __all__ = ['CopiedStreams']
 
 _log = logging.getLogger(__name__)
+
+# Seconds of sound that have to be missing to be told: packets are not cut to the joints of a stream.
+_HEARD = Fraction(1, 10)
 
 # of a container that was something else: they would describe the output wrongly
 _FOREIGN_METADATA = ('major_brand', 'minor_version', 'compatible_brands', 'encoder')
@@ -37,6 +41,8 @@ class CopiedStreams:
         self._container = open_container(traits.copied)
         self._streams: dict[int, Stream] = {}  # of the output, by index in the source
         self._last_dts: dict[int, int] = {}
+        self._clock = Clock(self._container)
+        self._gaps: dict[int, Gaps] = {}
         self._wanted = [s for s in self._container.streams if s.type in ('audio', 'subtitle')]
         for stream in [s for s in self._wanted if not _fits(s, format_name)]:
             self._wanted.remove(stream)
@@ -78,17 +84,39 @@ class CopiedStreams:
         """Yields the packets of the part; a file that is cut off ends where it can be read no more."""
         if not self._wanted:
             return
+        read = [*self._wanted, *(s for s in self._clock.streams if s not in self._wanted)]
         for stream in self._container.streams:
-            if stream not in self._wanted:
+            if stream not in read:
                 stream.discard = Discard.all
         if self._traits.start is not None:
             seek_before(self._container, self._traits.start)
         try:
-            for packet in self._container.demux(self._wanted):
-                if packet.size and self._is_in_part(packet):
+            for packet in self._container.demux(read):
+                if not packet.size:
+                    continue
+                self._clock.carry_on(packet)
+                if packet.stream in self._wanted and self._is_in_part(packet):
+                    self._look_for_gap(packet)
                     yield packet
         except av.error.FFmpegError:
             _log.warning('%s: sound ends at damaged data', self._traits.copied)
+        for index, gaps in self._gaps.items():
+            if holes := gaps.told(self._traits.begin):
+                _log.warning('%s: sound of stream %d is missing for %s', self._traits.copied, index, holes)
+
+    def _look_for_gap(self, packet: av.Packet) -> None:
+        if packet.stream.type != 'audio' or not packet.duration or self._container.format.name in SAY_DURATIONS:
+            return
+        step = packet.duration * packet.time_base
+        gaps = self._gaps.setdefault(packet.stream.index, Gaps(step, self._clock.joints, _HEARD))
+        gaps.see(_time(packet))
+
+    def _tell_early_start(self, packet: av.Packet) -> None:
+        """Tells of AVI, which has no place for a late start."""
+        late = _time(packet) - self._traits.origin
+        if self._target.format.name == 'avi' and packet.stream.type == 'audio' and late >= _HEARD:
+            text = '%s: sound starts %.2f s after the beginning, which AVI cannot say; write .mkv, or it is too early'
+            _log.warning(text, self._traits.copied, float(late))
 
     def _is_in_part(self, packet: av.Packet) -> bool:
         start, end, time = self._traits.start, self._traits.end, _time(packet)
@@ -97,6 +125,8 @@ class CopiedStreams:
     def _mux(self, packet: av.Packet) -> None:
         """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
         copy = self._streams[packet.stream.index]
+        if copy.index not in self._last_dts:
+            self._tell_early_start(packet)
         shift = round(self._traits.origin / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift

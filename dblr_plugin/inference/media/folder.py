@@ -14,7 +14,7 @@ from PIL import Image
 from dblr_plugin.data.images import inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
-from dblr_plugin.inference.media.pictures import Picture, Source, scaled_size, shrink
+from dblr_plugin.inference.media.pictures import Extent, Picture, Source, scaled_size, shrink
 
 __all__ = ['FolderSink', 'FolderSource']
 
@@ -64,6 +64,10 @@ class FolderSource:
             if pixels.shape[:2] != self.full_size or (pixels.dtype == np.uint16) != self.deep:
                 raise DBLRError(f'{file} has another size or depth than {self.files[0].name}; convert or remove it')
             yield Picture(shrink(pixels, self.size), file.name, None)
+
+    def extent(self) -> Extent:
+        """See :class:`Source`."""
+        return Extent(self.count)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +119,10 @@ class FolderSink:
 
     def finish(self) -> None:
         """Every file is complete already."""
+
+    def extent(self) -> Extent:
+        """See :class:`Sink`."""
+        return Extent(self.written)
 
     def abandon(self) -> bool:
         """See :class:`Sink`."""

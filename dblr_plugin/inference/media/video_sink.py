@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media.colour import FULL, RGB_MATRIX, FrameMaker
 from dblr_plugin.inference.media.copied_streams import CopiedStreams
 from dblr_plugin.inference.media.encoders import FORMATS, choose_encoder, choose_encoding
-from dblr_plugin.inference.media.pictures import Picture
+from dblr_plugin.inference.media.pictures import Extent, Picture
 from dblr_plugin.inference.media.video_source import VideoTraits
 
 __all__ = ['VideoSink']
@@ -79,7 +79,10 @@ class VideoSink:
         self._container: OutputContainer | None = None
         self._copied: CopiedStreams | None = None
         self._last_tick: int | None = None
+        self._first_dts: int | None = None
         self._last_dts: int | None = None
+        self._first_tick, self._end_tick, self._written = 0, 0, 0
+        self._durations: dict[int, int] = {}  # by tick, of the pictures that the encoder holds
         self._failed = self._flushed = self._complete = False
 
     def write(self, picture: Picture) -> None:
@@ -98,6 +101,10 @@ class VideoSink:
             if self._copied is not None:
                 self._copied.copy_until(None)
             self._close()
+
+    def extent(self) -> Extent:
+        """See :class:`Sink`."""
+        return Extent(self._written, (self._end_tick - self._first_tick) * self._encoding.time_base)
 
     def abandon(self) -> bool:
         """See :class:`Sink`."""
@@ -162,8 +169,18 @@ class VideoSink:
         # Sound first: it is due before the picture comes out of the encoder, and the container puts both in order.
         if self._copied is not None:
             self._copied.copy_until(time)
-        self._mux(frame)
+        if self._last_tick is None:
+            self._first_tick = tick
+        self._durations[tick] = frame.duration = self._ticks_shown(picture)
+        self._end_tick = tick + frame.duration
+        self._mux(self._stream.encode(frame))
         self._last_tick = tick
+
+    def _ticks_shown(self, picture: Picture) -> int:
+        """Returns how long a picture is shown, in the output's units; only the last one's counts."""
+        if self._encoding.constant or picture.duration is None:
+            return max(1, round(1 / self._traits.rate / self._encoding.time_base))
+        return max(1, round(picture.duration * self._traits.time_base / self._encoding.time_base))
 
     def _place(self, picture: Picture) -> tuple[Fraction, int]:
         """Returns a picture's time in seconds of the source, and its pts in the output.
@@ -178,29 +195,43 @@ class VideoSink:
         exact = (time - self._traits.origin) / self._encoding.time_base
         tick = round(exact)
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
+            place = float(time - self._traits.begin)
             raise DBLRError(
-                f'{self.path} can have a constant frame rate only, and picture {picture.name} at {float(time):.3f} s '
+                f'{self.path} can have a constant frame rate only, and picture {picture.name} at {place:.3f} s '
                 f'does not fit {self._traits.rate} pictures a second; write .mkv or .mp4 with libx264'
             )
         return time, tick
 
-    def _mux(self, frame: av.VideoFrame | None) -> None:
-        """Encodes a frame, or what the encoder still holds, and hands the packets on.
+    def _mux(self, packets: Sequence[av.Packet]) -> None:
+        """Hands the encoder's packets on.
 
         x265 gives random dts to the packets of a video of one or two pictures; they are put right.
         """
         furthest = _FURTHEST_REORDERING / self._traits.rate / self._encoding.time_base
-        for packet in self._stream.encode(frame):
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
             least = packet.pts - furthest if self._last_dts is None else self._last_dts + 1
             if packet.dts is None or not least <= packet.dts <= packet.pts:
                 packet.dts = packet.pts if self._last_dts is None else min(packet.pts, self._last_dts + 1)
+            self._first_dts = packet.dts if self._first_dts is None else self._first_dts
             self._last_dts = packet.dts
+            self._written += 1
             self._container.mux(packet)
 
     def _flush(self) -> None:
         if not self._flushed:
             self._flushed = True
-            self._mux(None)
+            packets = self._stream.encode(None)
+            self._mux(packets[:-1])
+            if packets and self._container.format.name in ('mp4', 'mov'):
+                self._lengthen(packets[-1])
+            self._mux(packets[-1:])
+
+    def _lengthen(self, last: av.Packet) -> None:
+        """Has the packet that is decoded last go on until the video ends: MP4 adds up times of decoding."""
+        if self._first_dts is not None and last.dts is not None:
+            passed = max(last.dts, self._last_dts + 1) - self._first_dts
+            self._durations[last.pts] = max(1, self._end_tick - self._first_tick - passed)
 
     def _close(self) -> None:
         """Completes the file and gives it its name."""
