@@ -43,6 +43,8 @@ class Clock:
         self._shifts = [Fraction(0)]  # of each part
         self._part: dict[int, int] = {}  # by stream, in which the last packet was
         self._last: dict[int, Fraction] = {}  # by stream, when it was due
+        self._decoded: dict[int, Fraction] = {}  # by stream, until when it was decoded
+        self._delay: dict[int, Fraction] = {}  # by stream, from when it is decoded to when it is shown
         self._now: Fraction | None = None  # when the last packet of any stream ended
         self._end: Fraction | None = None  # when the latest ended
 
@@ -58,12 +60,22 @@ class Clock:
             shown = packet.pts if packet.pts is not None else packet.dts
             if ticks is not None and shown is not None:
                 self._find_part(index, ticks * packet.time_base, shown * packet.time_base)
-            if shown is not None:  # program streams do not say of each picture when it is decoded
-                self._now = (shown + (packet.duration or 0)) * packet.time_base + self._shifts[self._part.get(index, 0)]
-                self._end = self._now if self._end is None else max(self._end, self._now)
+                self._delay.setdefault(index, (shown - ticks) * packet.time_base)
+            self._pass(index, shown, packet)
         shift = round(self._shifts[self._part.get(index, 0)] / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts + shift
         packet.dts = None if packet.dts is None else packet.dts + shift
+
+    def _pass(self, index: int, shown: int | None, packet: av.Packet) -> None:
+        """Notes until when there are pictures and sound; program streams do not say of each picture when it is due."""
+        duration = (packet.duration or 0) * packet.time_base
+        if packet.dts is not None or index not in self._decoded:
+            due = (packet.dts or shown or 0) * packet.time_base + self._shifts[self._part.get(index, 0)]
+        else:
+            due = self._decoded[index]
+        self._decoded[index] = due + duration
+        self._now = due + duration + self._delay.get(index, 0)
+        self._end = self._now if self._end is None else max(self._end, self._now)
 
     def _find_part(self, index: int, time: Fraction, shown: Fraction) -> None:
         """Decides which part a packet is in that is decoded at ``time``: streams come to a joint one after the other."""

@@ -57,6 +57,7 @@ class FolderSource:
         self.deep = first.dtype == np.uint16
         self.count = len(self.files)
         _tell_alpha(self.files[0])
+        _tell_further_pictures(self.files)
 
     def __iter__(self) -> Iterator[Picture]:
         for file in self.files:
@@ -166,9 +167,22 @@ def _read(file: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
-    if image is None:
+    if image is None or image.dtype not in (np.uint8, np.uint16):
         raise DBLRError(f'{file} is damaged, cut off or not of 8 or 16 bits; replace it with an intact copy')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _tell_further_pictures(files: Sequence[Path]) -> None:
+    """Tells which files hold several pictures: stacks and animations."""
+    several = []
+    for file in files:
+        with Image.open(file) as image:
+            if (count := getattr(image, 'n_frames', 1)) > 1:
+                several.append(f'{file} ({count})')
+    if several:
+        more = f' and {len(several) - 5} more' if len(several) > 5 else ''
+        text = 'only the first picture is restored of files that hold several: %s%s; save each picture as a file'
+        _log.warning(text, ', '.join(several[:5]), more)
 
 
 def _tell_alpha(file: Path) -> None:

@@ -137,7 +137,10 @@ class VideoSink:
         self._describe(size, format_name)
         if self._copied is not None:
             self._copied.add_to(self._container)
+            self._copied.describe(self._stream)
         self._container.start_encoding()
+        if self._copied is not None:
+            self._copied.write_covers()
 
     def _muxing(self, format_name: str) -> dict[str, str]:
         """Returns options that keep MP4 from rounding the time at which a stream begins to milliseconds."""

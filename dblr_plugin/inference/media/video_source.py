@@ -28,7 +28,7 @@ from dblr_plugin.inference.media.orientation import Orientation
 from dblr_plugin.inference.media.pictures import Extent, Picture, scaled_size, shrink
 from dblr_plugin.inference.media.span import parse_time
 
-__all__ = ['SAY_DURATIONS', 'VideoSource', 'VideoTraits', 'open_container', 'seek_before']
+__all__ = ['SAY_DURATIONS', 'VideoSource', 'VideoTraits', 'main_stream', 'open_container', 'seek_before']
 
 _log = logging.getLogger(__name__)
 
@@ -211,8 +211,8 @@ class VideoSource:
         end = pts + own
         if self._whole and self._announced_end is not None:
             end = max(end, round(self._announced_end / self._time_base))
-        if self._track_end is not None and self._track_end > pts:
-            end = min(end, self._track_end)
+        if self._track_end is not None and pts < self._track_end < end - self._step / self._time_base:
+            end = self._track_end
         if self._end is not None:
             end = min(end, math.ceil(self._end / self._time_base))
         return max(1, end - pts)
@@ -270,14 +270,21 @@ def seek_before(container: InputContainer, time: Fraction) -> None:
         container.seek(int(time * av.time_base))
 
 
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """Returns the largest video stream that is no cover picture and can be decoded."""
+    usable = [s for s in _moving(container) if s.codec_context is not None]
+    return max(usable, key=lambda s: s.width * s.height, default=None)
+
+
+def _moving(container: InputContainer) -> list[VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
 def _main_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Returns the largest video stream that is no cover picture."""
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    usable = [s for s in moving if s.codec_context is not None]
-    if not usable:
+    main, moving = main_stream(container), _moving(container)
+    if main is None:
         reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
         raise DBLRError(f'{path} {reason}; give a video')
-    main = max(usable, key=lambda s: s.width * s.height)
     if len(moving) > 1:
         _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
     return main
@@ -310,7 +317,7 @@ def _announced_end(container: InputContainer, stream: VideoStream, rate: Fractio
 
 
 def _track_end(container: InputContainer, stream: VideoStream) -> int | None:
-    """Returns when MP4 shows the last picture no more: the durations of its pictures are those of decoding."""
+    """Returns when MP4 shows no picture any more, to the millisecond: its pictures' durations are of decoding."""
     if container.format.name != _INDEXED[0] or not stream.duration:
         return None
     return (stream.start_time or 0) + stream.duration
