@@ -90,7 +90,8 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_was_done(weights, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     write_video(tmp_path / 'long.mp4', 400, (180, 320))
     command = ['-m', 'dblr_plugin', 'deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights]
     process = subprocess.Popen(
@@ -101,7 +102,7 @@ def test_ctrl_c_leaves_what_was_done(weights, tmp_path):
         time.sleep(0.05)
         assert process.poll() is None
     time.sleep(3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0 and 'Traceback' not in errors
     assert 'dblr: error: interrupted' in errors

@@ -12,6 +12,7 @@ from typing import BinaryIO
 __all__ = ['reaches_its_end', 'write_display_size']
 
 _SEGMENT, _SEEK_HEAD, _VOID, _INFO, _TRACKS = 0x18538067, 0x114D9B74, 0xEC, 0x1549A966, 0x1654AE6B
+_SUM, _DISPLAY_UNIT = 0xBF, 0x54B2
 _SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
 _TRACK, _VIDEO, _WIDTH, _HEIGHT, _DISPLAY_WIDTH, _DISPLAY_HEIGHT = 0xAE, 0xE0, 0xB0, 0xBA, 0x54B0, 0x54BA
 
@@ -78,18 +79,24 @@ def _with_display_size(tracks: bytes, aspect: Fraction) -> bytes:
         video = _find(tracks, track.content, track.end, _VIDEO) if track.id == _TRACK else None
         if video is None:
             continue
-        fields = {e.id: int.from_bytes(tracks[e.content : e.end], 'big') for e in _elements(tracks, video.content, video.end)}
+        inside = list(_elements(tracks, video.content, video.end))
+        fields = {e.id: int.from_bytes(tracks[e.content : e.end], 'big') for e in inside}
         width, height = fields[_WIDTH], fields[_HEIGHT]
         kept = b''.join(
             tracks[e.start : e.end]
-            for e in _elements(tracks, video.content, video.end)
-            if e.id not in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT)
+            for e in inside
+            if e.id not in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
         )
         shape = _number(_DISPLAY_WIDTH, round(width * aspect)) + _number(_DISPLAY_HEIGHT, height)
         wide = _element(_VIDEO, shape + kept)
         entry = _element(_TRACK, tracks[track.content : video.start] + wide + tracks[video.end : track.end])
-        return _element(_TRACKS, tracks[root.content : track.start] + entry + tracks[track.end : root.end])
+        return _element(_TRACKS, _without_sum(tracks[root.content : track.start]) + entry + tracks[track.end : root.end])
     return tracks
+
+
+def _without_sum(content: bytes) -> bytes:
+    """Returns content without its checksum, which would be wrong."""
+    return b''.join(content[e.start : e.end] for e in _elements(content, 0, len(content)) if e.id != _SUM)
 
 
 def _with_positions(index: bytes, moved: dict[int, int]) -> bytes:
@@ -97,6 +104,8 @@ def _with_positions(index: bytes, moved: dict[int, int]) -> bytes:
     changed = bytearray(index)
     root = _find(index, 0, len(index), _SEEK_HEAD)
     for seek in _elements(index, root.content, root.end):
+        if seek.id == _SUM:
+            changed[seek.start] = _VOID
         if seek.id != _SEEK:
             continue
         name = _find(index, seek.content, seek.end, _SEEK_ID)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,10 +18,14 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media.colour import FULL, RGB_MATRIX, FrameMaker
 from dblr_plugin.inference.media.copied_streams import CopiedStreams
 from dblr_plugin.inference.media.encoders import FORMATS, choose_encoder, choose_encoding
+from dblr_plugin.inference.media.light import with_light
+from dblr_plugin.inference.media.matroska import write_display_size
 from dblr_plugin.inference.media.pictures import Extent, Picture
 from dblr_plugin.inference.media.video_source import VideoTraits
 
 __all__ = ['VideoSink']
+
+_log = logging.getLogger(__name__)
 
 # How far a picture may lie from its place in a constant frame rate, in pictures: Matroska's times have milliseconds.
 _CONSTANT_TOLERANCE = Fraction(1, 4)
@@ -131,8 +136,9 @@ class VideoSink:
         self._container = av.open(
             f'file:{self._partial}', 'w', format=format_name, container_options=self._muxing(format_name)
         )
+        options = with_light(self._encoding.codec, self._encoding.options, self._traits.light, self.path)
         self._stream = self._container.add_stream(
-            self._encoding.codec, self._traits.rate, options=self._encoding.options, time_base=self._encoding.time_base
+            self._encoding.codec, self._traits.rate, options=options, time_base=self._encoding.time_base
         )
         self._describe(size, format_name)
         if self._copied is not None:
@@ -240,8 +246,18 @@ class VideoSink:
         """Completes the file and gives it its name."""
         self._container.close()
         self._release()
+        self._write_aspect()
         os.replace(self._partial, self.path)
         self._complete = True
+
+    def _write_aspect(self) -> None:
+        """Writes the shape of pixels into Matroska, where PyAV does not; MP4 and the streams of H.264 hold it anyway."""
+        if self._traits.aspect == 1 or self._container.format.name not in ('matroska', 'webm'):
+            return
+        with open(self._partial, 'r+b') as file:
+            if not write_display_size(file, self._traits.aspect):
+                text = '%s: the shape of pixels, %s, is left out; write .mp4 to keep it'
+                _log.warning(text, self.path, self._traits.aspect)
 
     def _remove(self) -> None:
         with suppress(av.error.FFmpegError):  # closing completes the file, which is what just failed

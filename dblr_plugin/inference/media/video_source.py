@@ -23,6 +23,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media.colour import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
 from dblr_plugin.inference.media.clock import Gaps
 from dblr_plugin.inference.media.decoding import Decoder, Moment
+from dblr_plugin.inference.media.light import Light
 from dblr_plugin.inference.media.matroska import reaches_its_end
 from dblr_plugin.inference.media.orientation import Orientation
 from dblr_plugin.inference.media.pictures import Extent, Picture, scaled_size, shrink
@@ -41,6 +42,9 @@ SAY_DURATIONS = (_INDEXED[0], 'avi')
 
 # Pictures between the end that a file announces and the last one read, from which on it is taken for cut off.
 _CUT_OFF = 4
+
+# Seconds to which MP4 rounds when a track ends.
+_ROUNDING = Fraction(1, 100)
 
 # Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
 _HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
@@ -61,6 +65,7 @@ class VideoTraits:
         aspect: Width of a pixel by its height, upright.
         colour: The stream's tags.
         chroma: ``420``, ``422`` or ``444``.
+        light: HDR10's data.
         copied: The file whose sound and subtitles go into the output.
     """
 
@@ -73,6 +78,7 @@ class VideoTraits:
     aspect: Fraction = Fraction(1)
     colour: ColourTags = ColourTags()
     chroma: str = '420'
+    light: Light = Light()
     copied: Path | None = None
 
     @classmethod
@@ -143,6 +149,7 @@ class VideoSource:
             aspect=_upright_aspect(stream, self._orientation),
             colour=self._colour,
             chroma=_chroma(self._first.format),
+            light=Light.of(self._first),
             copied=self.path,
         )
 
@@ -211,7 +218,7 @@ class VideoSource:
         end = pts + own
         if self._whole and self._announced_end is not None:
             end = max(end, round(self._announced_end / self._time_base))
-        if self._track_end is not None and pts < self._track_end < end - self._step / self._time_base:
+        if self._track_end is not None and pts < self._track_end < end - _ROUNDING / self._time_base:
             end = self._track_end
         if self._end is not None:
             end = min(end, math.ceil(self._end / self._time_base))
