@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 av = pytest.importorskip('av')
 
@@ -87,3 +87,14 @@ def test_unknown_suffixes_are_refused(tmp_path, name):
     assert not (tmp_path / name).exists()
     copy(source, f'{tmp_path / name}/')
     assert (tmp_path / name / '00000000.png').is_file()
+
+
+@pytest.mark.parametrize('name', ['p.jpg', 'p.png', 'p.webp'])
+def test_colour_profiles_stay_or_are_told(tmp_path, caplog, name):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    Image.fromarray(scene(1)[0]).save(tmp_path / name, icc_profile=profile)
+    copy(tmp_path / name, tmp_path / f'out/{name}')
+    with Image.open(tmp_path / f'out/{name}') as image:
+        image.load()
+        assert image.info.get('icc_profile') == (None if name == 'p.webp' else profile)
+    assert ('ICC profile is left out' in caplog.text) == (name == 'p.webp')
