@@ -10,6 +10,8 @@ across a cut. Weights trained with dblr_plugin say of which network they are; fo
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +76,15 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     )
 
 
+def _end_like_ctrl_c() -> None:
+    """Has what ends a job of a queue or a closed terminal leave a playable file too."""
+    if threading.current_thread() is threading.main_thread():
+        for name in ('SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP; nohup's stays ignored
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
+
+
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
     from dblr_plugin.inference.media import open_sink, open_source
@@ -84,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
         if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
             raise DBLRError(f'--{name} is empty; name a file or a folder')
     keep_freed_memory()
+    _end_like_ctrl_c()
     with open_source(args.input, args.start, args.end, args.scale_down) as source:
         # before the network is built, so that what cannot be written is told at once
         sink = open_sink(
@@ -101,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         if args.causal and not restorer.takes.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
         seconds = restore_media(restorer, source, sink, args.compare)
-    print(f'{args.output}: {len(seconds)} frames restored')
+    print(f'{args.output}: {len(seconds)} frames restored; in: {source.extent()}; out: {sink.extent()}')
     if restorer.takes.causal:
         half, most = np.percentile(seconds, (50, 95)) * 1000
         print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')

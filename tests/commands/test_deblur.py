@@ -57,7 +57,9 @@ def test_a_video(weights, tmp_path):
     arguments = ('-i', 'shaky.mp4', '-o', 'sharp.mp4', '--weights', weights)
     result = run_python('-m', 'dblr_plugin', 'deblur', *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == 'sharp.mp4: 12 frames restored'
+    assert result.stdout.splitlines()[-1] == (
+        'sharp.mp4: 12 frames restored; in: 12 frames, 0.48 s; out: 12 frames, 0.48 s'
+    )
     before, after = decoded(tmp_path / 'shaky.mp4'), decoded(tmp_path / 'sharp.mp4')
     assert len(after) == 12 and after[0].shape == (64, 96, 3)
     assert all(cv2.PSNR(a, b) > 38 for a, b in zip(before, after, strict=True))
@@ -88,7 +90,8 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_was_done(weights, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     write_video(tmp_path / 'long.mp4', 400, (180, 320))
     command = ['-m', 'dblr_plugin', 'deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights]
     process = subprocess.Popen(
@@ -99,7 +102,7 @@ def test_ctrl_c_leaves_what_was_done(weights, tmp_path):
         time.sleep(0.05)
         assert process.poll() is None
     time.sleep(3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0 and 'Traceback' not in errors
     assert 'dblr: error: interrupted' in errors

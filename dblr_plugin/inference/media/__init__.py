@@ -7,10 +7,11 @@ depth. See :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and :
 from __future__ import annotations
 
 import glob
+import os
 from fractions import Fraction
 from pathlib import Path
 
-from dblr_plugin.data.images import is_image, refuse_undecodable
+from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media.folder import FolderSink, FolderSource
 from dblr_plugin.inference.media.pictures import Picture, Sink, Source
@@ -68,7 +69,8 @@ def open_sink(
     """Opens where restored pictures go.
 
     Args:
-        path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, otherwise a folder.
+        path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, or a folder: it exists, ends
+            in a slash, or has no suffix.
         source: Where the pictures come from; a video hands on its times, colours, sound and subtitles.
         encoder: FFmpeg's name of a video's encoder.
         quality: The video encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1.
@@ -80,16 +82,18 @@ def open_sink(
     Raises:
         DBLRError: The output cannot be had as wanted.
     """
+    is_folder = str(path).endswith(('/', os.sep))
     path = Path(path)
+    is_folder = is_folder or path.is_dir() or not path.suffix
     if any(separator in suffix for separator in '/\\'):
         raise DBLRError(f"suffix '{suffix}' leads to another folder; names cannot hold a slash")
-    if not path.is_dir() and path.suffix.lower() in _VIDEO_SUFFIXES:
+    if not is_folder and path.suffix.lower() in _VIDEO_SUFFIXES:
         if suffix:
             raise DBLRError(f"{path} has the name that was given; a suffix ('{suffix}') is for folders")
         return _video_sink(path, source, encoder, quality, lossless, fps, overwrite)
     if encoder is not None or quality is not None or lossless or fps is not None:
         raise DBLRError(f'{path} is no video, so that encoder, quality, lossless and fps mean nothing; drop them')
-    if path.is_dir() or not path.suffix:
+    if is_folder:
         return FolderSink(path, source, suffix, overwrite=overwrite)
     if is_image(path.name):
         if source.count != 1:
@@ -97,7 +101,10 @@ def open_sink(
         return FolderSink(path.parent, source, only=path.name, overwrite=overwrite)
     if path.suffix.lower() in _UNWRITTEN_SUFFIXES:
         raise DBLRError(f'{path.suffix} is not written; give one of {" ".join(_VIDEO_SUFFIXES)}')
-    return FolderSink(path, source, suffix, overwrite=overwrite)
+    raise DBLRError(
+        f'{path} ends in no format that is written; give {" ".join(_VIDEO_SUFFIXES + IMAGE_SUFFIXES)}, '
+        f'or a folder as {path}/'
+    )
 
 
 def _video_sink(

@@ -10,6 +10,8 @@ import av
 from av.container import InputContainer
 from av.video import VideoStream
 
+from dblr_plugin.inference.media.clock import Clock
+
 __all__ = ['Decoder', 'Moment']
 
 Moment = tuple[int, av.VideoFrame | None]  # pts and frame; None where the frame before stands in
@@ -26,6 +28,7 @@ class Decoder:
         lost: Numbers and times of the pictures that could not be decoded.
         damaged: How many were decoded from damaged data.
         cut_off: Whether the file could not be read to its end.
+        clock: Carries the file's clock on; times are of this one.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, rate: Fraction) -> None:
@@ -33,6 +36,7 @@ class Decoder:
         self._step = 1 / rate / stream.time_base
         self._sent: list[int] = []  # a heap of the times whose frames are still to come; as long as the codec's delay
         self._last: int | None = None
+        self.clock = Clock(container)
         self.lost: list[int] = []
         self.damaged = 0
         self.cut_off = False
@@ -67,7 +71,7 @@ class Decoder:
             return self._stream.decode(packet)
 
     def _packets(self) -> Iterator[av.Packet]:
-        packets = self._container.demux(self._stream)
+        packets = self._container.demux(self.clock.streams or self._stream)
         while True:
             try:
                 packet = next(packets, None)
@@ -77,7 +81,9 @@ class Decoder:
             if packet is None:
                 return
             if packet.size:
-                yield packet
+                self.clock.carry_on(packet)
+                if packet.stream.index == self._stream.index:
+                    yield packet
 
     def _flushed(self) -> Iterator[av.VideoFrame]:
         """Yields what the decoder still holds; an error concerns one frame, and the next call gives those after it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -14,12 +16,13 @@ from PIL import Image
 from dblr_plugin.data.images import inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import whole_file
-from dblr_plugin.inference.media.pictures import Picture, Source, scaled_size, shrink
+from dblr_plugin.inference.media.pictures import Extent, Picture, Source, scaled_size, shrink
 
 __all__ = ['FolderSink', 'FolderSource']
 
 _log = logging.getLogger(__name__)
 
+_PROFILED = ('.png', '.jpg', '.jpeg')  # get the source's ICC profile
 _DEEP_FORMATS = ('.png', '.tif', '.tiff')
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _WRITING = {'.jpg': _JPEG, '.jpeg': _JPEG, '.webp': (cv2.IMWRITE_WEBP_QUALITY, 101)}  # above 100 is lossless
@@ -57,6 +60,7 @@ class FolderSource:
         self.deep = first.dtype == np.uint16
         self.count = len(self.files)
         _tell_alpha(self.files[0])
+        _tell_further_pictures(self.files)
 
     def __iter__(self) -> Iterator[Picture]:
         for file in self.files:
@@ -64,6 +68,10 @@ class FolderSource:
             if pixels.shape[:2] != self.full_size or (pixels.dtype == np.uint16) != self.deep:
                 raise DBLRError(f'{file} has another size or depth than {self.files[0].name}; convert or remove it')
             yield Picture(shrink(pixels, self.size), file.name, None)
+
+    def extent(self) -> Extent:
+        """See :class:`Source`."""
+        return Extent(self.count)
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +101,11 @@ class FolderSink:
     ) -> None:
         self.folder, self.suffix, self.only, self.overwrite = folder, suffix, only, overwrite
         self.written = 0
+        self._profiles: dict[str, bytes] = {}  # ICC, by name of the picture
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
+            self._profiles = _profiles(source.files)
+            self._tell_left_out(source.files)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,7 +117,8 @@ class FolderSink:
         self._refuse_existing(path)
         try:
             with whole_file(path) as partial:
-                partial.write_bytes(_encoded(picture.pixels, path.suffix.lower()))
+                data = _encoded(picture.pixels, path.suffix.lower())
+                partial.write_bytes(_with_profile(data, self._profiles.get(picture.name), path.suffix.lower()))
         except OSError as error:
             raise DBLRError(
                 f'{path} could not be written ({error.strerror}); make room or give another output'
@@ -115,6 +127,10 @@ class FolderSink:
 
     def finish(self) -> None:
         """Every file is complete already."""
+
+    def extent(self) -> Extent:
+        """See :class:`Sink`."""
+        return Extent(self.written)
 
     def abandon(self) -> bool:
         """See :class:`Sink`."""
@@ -134,6 +150,12 @@ class FolderSink:
             if target.resolve() in taken:
                 raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
             self._refuse_existing(target)
+
+    def _tell_left_out(self, files: Sequence[Path]) -> None:
+        """Tells of colour profiles that an output format gets none of."""
+        lost = [f for f in files if f.name in self._profiles and self._target(f.name).suffix.lower() not in _PROFILED]
+        if lost:
+            _log.warning('%s: its ICC profile is left out; write .png or .jpg to keep it (%d files)', lost[0], len(lost))
 
     def _refuse_existing(self, path: Path) -> None:
         if not self.overwrite and path.exists():
@@ -158,15 +180,56 @@ def _read(file: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:  # a header that asks for more pixels than OpenCV allows
         image = None
-    if image is None:
+    if image is None or image.dtype not in (np.uint8, np.uint16):
         raise DBLRError(f'{file} is damaged, cut off or not of 8 or 16 bits; replace it with an intact copy')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _tell_further_pictures(files: Sequence[Path]) -> None:
+    """Tells which files hold several pictures: stacks and animations."""
+    several = []
+    for file in files:
+        with Image.open(file) as image:
+            if (count := getattr(image, 'n_frames', 1)) > 1:
+                several.append(f'{file} ({count})')
+    if several:
+        more = f' and {len(several) - 5} more' if len(several) > 5 else ''
+        text = 'only the first picture is restored of files that hold several: %s%s; save each picture as a file'
+        _log.warning(text, ', '.join(several[:5]), more)
 
 
 def _tell_alpha(file: Path) -> None:
     with Image.open(file) as image:
         if 'A' in image.getbands() or 'transparency' in image.info:
             _log.warning('%s has transparency, which is left out of the output', file)
+
+
+def _profiles(files: Sequence[Path]) -> dict[str, bytes]:
+    """Returns the RGB profiles of images by name; equal ones are kept once."""
+    found, kept = {}, {}
+    for file in files:
+        with Image.open(file) as image:
+            profile = image.info.get('icc_profile') or b''
+        if profile[16:20] == b'RGB ':
+            found[file.name] = kept.setdefault(profile, profile)
+    return found
+
+
+def _with_profile(data: bytes, profile: bytes | None, extension: str) -> bytes:
+    """Returns an image file's content with its colour profile, in front of the pixels."""
+    if profile is None or extension not in _PROFILED:
+        return data
+    if extension == '.png':  # behind the signature and the header
+        content = b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)
+        chunk = struct.pack('>I', len(content) - 4) + content + struct.pack('>I', zlib.crc32(content))
+        return data[:33] + chunk + data[33:]
+    pieces = [profile[at : at + 65519] for at in range(0, len(profile), 65519)]
+    segments = b''.join(
+        b'\xff\xe2' + struct.pack('>H', len(piece) + 16) + b'ICC_PROFILE\0' + bytes((number, len(pieces))) + piece
+        for number, piece in enumerate(pieces, 1)
+    )
+    behind = 4 + int.from_bytes(data[4:6], 'big') if data[2:4] == b'\xff\xe0' else 2
+    return data[:behind] + segments + data[behind:]
 
 
 def _encoded(pixels: np.ndarray, extension: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['Picture', 'Sink', 'Source', 'scaled_size', 'shrink']
+__all__ = ['Extent', 'Picture', 'Sink', 'Source', 'scaled_size', 'shrink']
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,30 @@ class Picture:
         pixels: RGB (h, w, 3), contiguous: uint8, or uint16 over its full range where the source has more than 8 bits.
         name: In a folder the file's name; in a video the picture's number, ``00000000`` for the first that is read.
         pts: In a video its place in time, in the source's time base; these increase from picture to picture.
+        duration: How long it is shown, in the same units; None where only the next picture tells.
     """
 
     pixels: np.ndarray
     name: str
     pts: int | None
+    duration: int | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much there is of pictures and time.
+
+    Attributes:
+        pictures: Their number.
+        seconds: From the first picture's begin to the last one's end; None for files of pictures.
+    """
+
+    pictures: int
+    seconds: Fraction | None = None
+
+    def __str__(self) -> str:
+        time = '' if self.seconds is None else f', {float(self.seconds):.2f} s'
+        return f'{self.pictures} frames{time}'
 
 
 class Source(Protocol):
@@ -49,6 +69,10 @@ class Source(Protocol):
         """Yields the pictures; raises DBLRError, naming file and cure, where one cannot be had."""
         ...
 
+    def extent(self) -> Extent:
+        """Returns what the source says that it holds, or what was read where it does not; once all is read."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
@@ -67,6 +91,10 @@ class Sink(Protocol):
 
     def finish(self) -> None:
         """Completes the output and gives it its name; raises DBLRError where that fails."""
+        ...
+
+    def extent(self) -> Extent:
+        """Returns what was written."""
         ...
 
     def abandon(self) -> bool:

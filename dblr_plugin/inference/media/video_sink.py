@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,14 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media.colour import FULL, RGB_MATRIX, FrameMaker
 from dblr_plugin.inference.media.copied_streams import CopiedStreams
 from dblr_plugin.inference.media.encoders import FORMATS, choose_encoder, choose_encoding
-from dblr_plugin.inference.media.pictures import Picture
+from dblr_plugin.inference.media.light import with_light
+from dblr_plugin.inference.media.matroska import write_display_size
+from dblr_plugin.inference.media.pictures import Extent, Picture
 from dblr_plugin.inference.media.video_source import VideoTraits
 
 __all__ = ['VideoSink']
+
+_log = logging.getLogger(__name__)
 
 # How far a picture may lie from its place in a constant frame rate, in pictures: Matroska's times have milliseconds.
 _CONSTANT_TOLERANCE = Fraction(1, 4)
@@ -79,7 +84,10 @@ class VideoSink:
         self._container: OutputContainer | None = None
         self._copied: CopiedStreams | None = None
         self._last_tick: int | None = None
+        self._first_dts: int | None = None
         self._last_dts: int | None = None
+        self._first_tick, self._end_tick, self._written = 0, 0, 0
+        self._durations: dict[int, int] = {}  # by tick, of the pictures that the encoder holds
         self._failed = self._flushed = self._complete = False
 
     def write(self, picture: Picture) -> None:
@@ -98,6 +106,10 @@ class VideoSink:
             if self._copied is not None:
                 self._copied.copy_until(None)
             self._close()
+
+    def extent(self) -> Extent:
+        """See :class:`Sink`."""
+        return Extent(self._written, (self._end_tick - self._first_tick) * self._encoding.time_base)
 
     def abandon(self) -> bool:
         """See :class:`Sink`."""
@@ -124,13 +136,17 @@ class VideoSink:
         self._container = av.open(
             f'file:{self._partial}', 'w', format=format_name, container_options=self._muxing(format_name)
         )
+        options = with_light(self._encoding.codec, self._encoding.options, self._traits.light, self.path)
         self._stream = self._container.add_stream(
-            self._encoding.codec, self._traits.rate, options=self._encoding.options, time_base=self._encoding.time_base
+            self._encoding.codec, self._traits.rate, options=options, time_base=self._encoding.time_base
         )
         self._describe(size, format_name)
         if self._copied is not None:
             self._copied.add_to(self._container)
+            self._copied.describe(self._stream)
         self._container.start_encoding()
+        if self._copied is not None:
+            self._copied.write_covers()
 
     def _muxing(self, format_name: str) -> dict[str, str]:
         """Returns options that keep MP4 from rounding the time at which a stream begins to milliseconds."""
@@ -162,8 +178,18 @@ class VideoSink:
         # Sound first: it is due before the picture comes out of the encoder, and the container puts both in order.
         if self._copied is not None:
             self._copied.copy_until(time)
-        self._mux(frame)
+        if self._last_tick is None:
+            self._first_tick = tick
+        self._durations[tick] = frame.duration = self._ticks_shown(picture)
+        self._end_tick = tick + frame.duration
+        self._mux(self._stream.encode(frame))
         self._last_tick = tick
+
+    def _ticks_shown(self, picture: Picture) -> int:
+        """Returns how long a picture is shown, in the output's units; only the last one's counts."""
+        if self._encoding.constant or picture.duration is None:
+            return max(1, round(1 / self._traits.rate / self._encoding.time_base))
+        return max(1, round(picture.duration * self._traits.time_base / self._encoding.time_base))
 
     def _place(self, picture: Picture) -> tuple[Fraction, int]:
         """Returns a picture's time in seconds of the source, and its pts in the output.
@@ -178,36 +204,60 @@ class VideoSink:
         exact = (time - self._traits.origin) / self._encoding.time_base
         tick = round(exact)
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
+            place = float(time - self._traits.begin)
             raise DBLRError(
-                f'{self.path} can have a constant frame rate only, and picture {picture.name} at {float(time):.3f} s '
+                f'{self.path} can have a constant frame rate only, and picture {picture.name} at {place:.3f} s '
                 f'does not fit {self._traits.rate} pictures a second; write .mkv or .mp4 with libx264'
             )
         return time, tick
 
-    def _mux(self, frame: av.VideoFrame | None) -> None:
-        """Encodes a frame, or what the encoder still holds, and hands the packets on.
+    def _mux(self, packets: Sequence[av.Packet]) -> None:
+        """Hands the encoder's packets on.
 
         x265 gives random dts to the packets of a video of one or two pictures; they are put right.
         """
         furthest = _FURTHEST_REORDERING / self._traits.rate / self._encoding.time_base
-        for packet in self._stream.encode(frame):
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
             least = packet.pts - furthest if self._last_dts is None else self._last_dts + 1
             if packet.dts is None or not least <= packet.dts <= packet.pts:
                 packet.dts = packet.pts if self._last_dts is None else min(packet.pts, self._last_dts + 1)
+            self._first_dts = packet.dts if self._first_dts is None else self._first_dts
             self._last_dts = packet.dts
+            self._written += 1
             self._container.mux(packet)
 
     def _flush(self) -> None:
         if not self._flushed:
             self._flushed = True
-            self._mux(None)
+            packets = self._stream.encode(None)
+            self._mux(packets[:-1])
+            if packets and self._container.format.name in ('mp4', 'mov'):
+                self._lengthen(packets[-1])
+            self._mux(packets[-1:])
+
+    def _lengthen(self, last: av.Packet) -> None:
+        """Has the packet that is decoded last go on until the video ends: MP4 adds up times of decoding."""
+        if self._first_dts is not None and last.dts is not None:
+            passed = max(last.dts, self._last_dts + 1) - self._first_dts
+            self._durations[last.pts] = max(1, self._end_tick - self._first_tick - passed)
 
     def _close(self) -> None:
         """Completes the file and gives it its name."""
         self._container.close()
         self._release()
+        self._write_aspect()
         os.replace(self._partial, self.path)
         self._complete = True
+
+    def _write_aspect(self) -> None:
+        """Writes the shape of pixels into Matroska, where PyAV does not; MP4 and the streams of H.264 hold it anyway."""
+        if self._traits.aspect == 1 or self._container.format.name not in ('matroska', 'webm'):
+            return
+        with open(self._partial, 'r+b') as file:
+            if not write_display_size(file, self._traits.aspect):
+                text = '%s: the shape of pixels, %s, is left out; write .mp4 to keep it'
+                _log.warning(text, self.path, self._traits.aspect)
 
     def _remove(self) -> None:
         with suppress(av.error.FFmpegError):  # closing completes the file, which is what just failed

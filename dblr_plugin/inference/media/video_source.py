@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Self
 
@@ -19,20 +21,30 @@ from av.video import VideoStream
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.inference.media.colour import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
+from dblr_plugin.inference.media.clock import Gaps
 from dblr_plugin.inference.media.decoding import Decoder, Moment
+from dblr_plugin.inference.media.light import Light
+from dblr_plugin.inference.media.matroska import reaches_its_end
 from dblr_plugin.inference.media.orientation import Orientation
-from dblr_plugin.inference.media.pictures import Picture, scaled_size, shrink
+from dblr_plugin.inference.media.pictures import Extent, Picture, scaled_size, shrink
 from dblr_plugin.inference.media.span import parse_time
 
-__all__ = ['VideoSource', 'VideoTraits', 'open_container', 'seek_before']
+__all__ = ['SAY_DURATIONS', 'VideoSource', 'VideoTraits', 'main_stream', 'open_container', 'seek_before']
 
 _log = logging.getLogger(__name__)
 
 # Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
-_INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')
+_MATROSKA = 'matroska,webm'
+_INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', _MATROSKA, 'avi')
+
+# Formats that say of each picture how long it is shown: a long one is meant so.
+SAY_DURATIONS = (_INDEXED[0], 'avi')
 
 # Pictures between the end that a file announces and the last one read, from which on it is taken for cut off.
 _CUT_OFF = 4
+
+# Seconds to which MP4 rounds when a track ends.
+_ROUNDING = Fraction(1, 100)
 
 # Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
 _HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
@@ -47,22 +59,26 @@ class VideoTraits:
         rate: Pictures a second, on average.
         origin: The time in seconds that becomes 0 in the output: where the source begins, or the first picture's time
             where only a part is read. A source that begins before 0 keeps its times.
+        begin: The time in seconds where the source begins, from which people count.
         start: The time in seconds where a part begins; None for the source's beginning, with sound before it.
         end: The time in seconds where the part ends; None for the source's end.
         aspect: Width of a pixel by its height, upright.
         colour: The stream's tags.
         chroma: ``420``, ``422`` or ``444``.
+        light: HDR10's data.
         copied: The file whose sound and subtitles go into the output.
     """
 
     time_base: Fraction
     rate: Fraction
     origin: Fraction = Fraction(0)
+    begin: Fraction = Fraction(0)
     start: Fraction | None = None
     end: Fraction | None = None
     aspect: Fraction = Fraction(1)
     colour: ColourTags = ColourTags()
     chroma: str = '420'
+    light: Light = Light()
     copied: Path | None = None
 
     @classmethod
@@ -102,12 +118,14 @@ class VideoSource:
         stream = _main_stream(self._container, self.path)
         stream.thread_type = 'AUTO'
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        begin = _beginning(self._container)
+        begin = self._begin = _beginning(self._container)
         self._start = None if start is None else begin + start
         self._end = None if end is None else begin + end
         self._time_base = stream.time_base
         self.count = _announced(self._container, stream) if start is None and end is None else None
         self._announced_end = _announced_end(self._container, stream, rate) if end is None else None
+        self._whole = self._container.format.name == _MATROSKA and reaches_its_end(self.path)
+        self._track_end = _track_end(self._container, stream)
         self._step = 1 / rate
         if self._start is not None:
             seek_before(self._container, self._start)
@@ -125,24 +143,37 @@ class VideoSource:
             time_base=self._time_base,
             rate=rate,
             origin=begin if part_start is None else part_start,
+            begin=begin,
             start=part_start,
             end=self._end,
             aspect=_upright_aspect(stream, self._orientation),
             colour=self._colour,
             chroma=_chroma(self._first.format),
+            light=Light.of(self._first),
             copied=self.path,
         )
 
     def __iter__(self) -> Iterator[Picture]:
-        number = 0
-        pixels = self._pixels(self._first, self._first_pts)
-        pts = self._first_pts
-        yield Picture(pixels, _name(number), pts)
-        for pts, frame in self._decoded:
-            number += 1
+        self._read = 0
+        gaps = Gaps(self._step, self._decoder.clock.joints)
+        moments = chain([(self._first_pts, self._first)], self._decoded, [None])
+        for (pts, frame), following in pairwise(moments):
             pixels = pixels if frame is None else self._pixels(frame, pts)
-            yield Picture(pixels, _name(number), pts)
-        self._tell_damage(number + 1, pts * self._time_base)
+            duration = self._duration(pts, frame, None if following is None else following[0])
+            self._until = (pts + duration) * self._time_base
+            yield Picture(pixels, _name(self._read), pts, duration)
+            self._read += 1
+            gaps.see(pts * self._time_base)
+        self._tell_damage(self._read, pts * self._time_base)
+        self._tell_timing(gaps)
+
+    def extent(self) -> Extent:
+        """See :class:`Source`."""
+        first = self._first_pts * self._time_base
+        seconds = self._until - first
+        if self._announced_end is not None:
+            seconds = max(seconds, self._announced_end - first)
+        return Extent(max(self._read, self.count or 0), seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -176,20 +207,48 @@ class VideoSource:
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
         if (frame.height, frame.width) != self._coded_size:
-            seconds = float(pts * self._time_base)
-            raise DBLRError(f'{self.path} changes its picture size at {seconds:.2f} s; cut it there into two videos')
+            raise DBLRError(f'{self.path} changes its picture size at {self._place(pts)} s; cut it there into two videos')
         return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
+
+    def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:
+        """Returns how long a picture is shown: until the next, and the last as long as it or the file says."""
+        if following is not None:
+            return following - pts
+        own = frame.duration if frame is not None and frame.duration else round(self._step / self._time_base)
+        end = pts + own
+        if self._whole and self._announced_end is not None:
+            end = max(end, round(self._announced_end / self._time_base))
+        if self._track_end is not None and pts < self._track_end < end - _ROUNDING / self._time_base:
+            end = self._track_end
+        if self._end is not None:
+            end = min(end, math.ceil(self._end / self._time_base))
+        return max(1, end - pts)
+
+    def _place(self, pts: int) -> str:
+        """Returns a time as people count it, in seconds from the beginning."""
+        return f'{float(pts * self._time_base - self._begin):.2f}'
+
+    def _tell_timing(self, gaps: Gaps) -> None:
+        """Tells where the clock was carried on, and where pictures are missing that the file once had."""
+        joints = self._decoder.clock.joints
+        if joints:
+            times = ', '.join(f'{float(joint - self._begin):.2f}' for joint in joints[:5])
+            more = ', ...' if len(joints) > 5 else ''
+            _log.warning('%s: its clock restarts or jumps at %s s%s; it is carried on there', self.path, times, more)
+        if self._container.format.name not in SAY_DURATIONS and (holes := gaps.told(self._begin)):
+            _log.warning('%s: pictures are missing for %s; the picture before each gap is shown', self.path, holes)
 
     def _tell_damage(self, read: int, last: Fraction) -> None:
         decoder, end = self._decoder, self._announced_end
         if decoder.lost:
-            times = ', '.join(f'{float(pts * self._time_base):.2f}' for pts in decoder.lost[:5])
+            times = ', '.join(map(self._place, decoder.lost[:5]))
             more = ', ...' if len(decoder.lost) > 5 else ''
             text = '%s: %d pictures cannot be decoded, at %s s%s; the picture before each stands in for it'
             _log.warning(text, self.path, len(decoder.lost), times, more)
         if decoder.damaged:
             _log.warning('%s: %d pictures were decoded from damaged data', self.path, decoder.damaged)
-        missing = read < (self.count or 0) or (end is not None and end - last > _CUT_OFF * self._step)
+        early = not self._whole and end is not None and end - last > _CUT_OFF * self._step
+        missing = read < (self.count or 0) or early
         if decoder.cut_off or missing:
             of = '' if self.count is None else f' of {self.count}'
             _log.warning('%s is cut off; it was read as far as it goes: %d%s pictures', self.path, read, of)
@@ -218,14 +277,21 @@ def seek_before(container: InputContainer, time: Fraction) -> None:
         container.seek(int(time * av.time_base))
 
 
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """Returns the largest video stream that is no cover picture and can be decoded."""
+    usable = [s for s in _moving(container) if s.codec_context is not None]
+    return max(usable, key=lambda s: s.width * s.height, default=None)
+
+
+def _moving(container: InputContainer) -> list[VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
 def _main_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Returns the largest video stream that is no cover picture."""
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    usable = [s for s in moving if s.codec_context is not None]
-    if not usable:
+    main, moving = main_stream(container), _moving(container)
+    if main is None:
         reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
         raise DBLRError(f'{path} {reason}; give a video')
-    main = max(usable, key=lambda s: s.width * s.height)
     if len(moving) > 1:
         _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
     return main
@@ -255,6 +321,13 @@ def _announced_end(container: InputContainer, stream: VideoStream, rate: Fractio
     with suppress(DBLRError):  # Matroska's programs write it, each as it likes
         return parse_time(stream.metadata.get('DURATION', ''), 'DURATION')
     return None
+
+
+def _track_end(container: InputContainer, stream: VideoStream) -> int | None:
+    """Returns when MP4 shows no picture any more, to the millisecond: its pictures' durations are of decoding."""
+    if container.format.name != _INDEXED[0] or not stream.duration:
+        return None
+    return (stream.start_time or 0) + stream.duration
 
 
 def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
