@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,13 @@ import pytest
 import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 
 SIZE = (48, 48)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _signals() -> None:
+    """Processes that tests start and interrupt heed signals, also where the tests run in the background or nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session', autouse=True)

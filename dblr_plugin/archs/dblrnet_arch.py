@@ -111,7 +111,7 @@ class DBLRNet(nn.Module):
             raise ValueError(f'DBLRNet needs windows of at least 3 frames, num_frame is {num_frame}')
         if num_feat < 1:
             raise ValueError(f'num_feat must be at least 1, and is {num_feat}')
-        if self.num_maps % groups or num_feat % groups:
+        if groups < 1 or self.num_maps % groups or num_feat % groups:
             raise ValueError(f'groups must divide {self.num_maps} and num_feat ({num_feat}), groups is {groups}')
         if input_skip and num_in_ch != num_out_ch:
             raise ValueError(f'input_skip needs num_in_ch ({num_in_ch}) equal to num_out_ch ({num_out_ch})')

@@ -340,7 +340,7 @@ class VideoDeblurModel(VideoTestModel):
 
     def _tell_what_the_state_overrules(self, state: dict) -> None:
         """Warns of settings that resuming takes from the state, and of an end that is reached already."""
-        path, network = self.opt['path']['resume_state'], self.opt['path'].get('pretrain_network_g')
+        path, network = self.opt['path'].get('resume_state'), self.opt['path'].get('pretrain_network_g')
         differences = '; '.join(dict.fromkeys(overruled(self.optimizers, self.schedulers, state)))
         if differences:
             get_root_logger().warning(

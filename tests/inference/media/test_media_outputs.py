@@ -98,7 +98,7 @@ def test_full_disk_leaves_nothing_broken(tmp_path):
     assert done.returncode == 0, done.stderr
     for name in limits:
         assert f'{tmp_path / "out" / name} kept False' in done.stdout
-    assert done.stdout.count('make room') == len(limits)
+    assert done.stdout.count('could not be written') == len(limits)
     assert visible(tmp_path / 'out') == ['frames'] and visible(tmp_path / 'out/frames') == []
 
 
