@@ -69,8 +69,8 @@ def open_sink(
     """Opens where restored pictures go.
 
     Args:
-        path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, or a folder: it exists, ends
-            in a slash, or has no suffix.
+        path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, or a folder: it exists,
+            ends in a slash, or has no suffix.
         source: Where the pictures come from; a video hands on its times, colours, sound and subtitles.
         encoder: FFmpeg's name of a video's encoder.
         quality: The video encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1.

@@ -1,4 +1,4 @@
-"""Clocks that restart or jump, as in recordings joined end to end, carried on; and the gaps that are left in a video."""
+"""Clocks that restart or jump, as in recordings joined end to end, carried on; and gaps that are left in a video."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Clock:
         self._end = self._now if self._end is None else max(self._end, self._now)
 
     def _find_part(self, index: int, time: Fraction, shown: Fraction) -> None:
-        """Decides which part a packet is in that is decoded at ``time``: streams come to a joint one after the other."""
+        """Decides which part a packet is in that is decoded at ``time``: streams come to a joint one by one."""
         now = time if self._now is None else self._now
         earliest = self._last.get(index, now - _AHEAD) - _BACK
         parts = range(self._part.get(index, 0), len(self._shifts))

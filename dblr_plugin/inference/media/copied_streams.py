@@ -14,7 +14,13 @@ from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.inference.media.clock import Clock, Gaps
-from dblr_plugin.inference.media.video_source import SAY_DURATIONS, VideoTraits, main_stream, open_container, seek_before
+from dblr_plugin.inference.media.video_source import (
+    SAY_DURATIONS,
+    VideoTraits,
+    main_stream,
+    open_container,
+    seek_before,
+)
 
 __all__ = ['CopiedStreams']
 

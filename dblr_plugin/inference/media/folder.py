@@ -155,7 +155,9 @@ class FolderSink:
         """Tells of colour profiles that an output format gets none of."""
         lost = [f for f in files if f.name in self._profiles and self._target(f.name).suffix.lower() not in _PROFILED]
         if lost:
-            _log.warning('%s: its ICC profile is left out; write .png or .jpg to keep it (%d files)', lost[0], len(lost))
+            _log.warning(
+                '%s: its ICC profile is left out; write .png or .jpg to keep it (%d files)', lost[0], len(lost)
+            )
 
     def _refuse_existing(self, path: Path) -> None:
         if not self.overwrite and path.exists():

@@ -50,7 +50,9 @@ def with_light(codec: str, options: dict[str, str], light: Light, output: Path) 
     said = [options[name]] if name in options else []
     if light.display:
         red, green, blue, white, (least, most) = (light.display[i : i + 2] for i in range(0, 10, 2))
-        points = ''.join(f'{k}({x},{y})' for k, (x, y) in zip(('G', 'B', 'R', 'WP'), (green, blue, red, white)))
+        points = ''.join(
+            f'{k}({x},{y})' for k, (x, y) in zip(('G', 'B', 'R', 'WP'), (green, blue, red, white), strict=True)
+        )
         said.append(f'{display}={points}L({most},{least})')
     if light.level:
         said.append(f'{level}={light.level[0]},{light.level[1]}')

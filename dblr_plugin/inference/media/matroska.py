@@ -83,14 +83,14 @@ def _with_display_size(tracks: bytes, aspect: Fraction) -> bytes:
         fields = {e.id: int.from_bytes(tracks[e.content : e.end], 'big') for e in inside}
         width, height = fields[_WIDTH], fields[_HEIGHT]
         kept = b''.join(
-            tracks[e.start : e.end]
-            for e in inside
-            if e.id not in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
+            tracks[e.start : e.end] for e in inside if e.id not in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
         )
         shape = _number(_DISPLAY_WIDTH, round(width * aspect)) + _number(_DISPLAY_HEIGHT, height)
         wide = _element(_VIDEO, shape + kept)
         entry = _element(_TRACK, tracks[track.content : video.start] + wide + tracks[video.end : track.end])
-        return _element(_TRACKS, _without_sum(tracks[root.content : track.start]) + entry + tracks[track.end : root.end])
+        return _element(
+            _TRACKS, _without_sum(tracks[root.content : track.start]) + entry + tracks[track.end : root.end]
+        )
     return tracks
 
 

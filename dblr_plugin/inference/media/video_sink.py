@@ -251,7 +251,7 @@ class VideoSink:
         self._complete = True
 
     def _write_aspect(self) -> None:
-        """Writes the shape of pixels into Matroska, where PyAV does not; MP4 and the streams of H.264 hold it anyway."""
+        """Writes the shape of pixels into Matroska, where PyAV does not; MP4 and streams of H.264 hold it anyway."""
         if self._traits.aspect == 1 or self._container.format.name not in ('matroska', 'webm'):
             return
         with open(self._partial, 'r+b') as file:

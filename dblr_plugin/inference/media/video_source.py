@@ -20,8 +20,8 @@ from av.stream import Disposition
 from av.video import VideoStream
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.media.colour import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
 from dblr_plugin.inference.media.clock import Gaps
+from dblr_plugin.inference.media.colour import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
 from dblr_plugin.inference.media.decoding import Decoder, Moment
 from dblr_plugin.inference.media.light import Light
 from dblr_plugin.inference.media.matroska import reaches_its_end
@@ -158,7 +158,8 @@ class VideoSource:
         gaps = Gaps(self._step, self._decoder.clock.joints)
         moments = chain([(self._first_pts, self._first)], self._decoded, [None])
         for (pts, frame), following in pairwise(moments):
-            pixels = pixels if frame is None else self._pixels(frame, pts)
+            if frame is not None:
+                pixels = self._pixels(frame, pts)
             duration = self._duration(pts, frame, None if following is None else following[0])
             self._until = (pts + duration) * self._time_base
             yield Picture(pixels, _name(self._read), pts, duration)
@@ -207,7 +208,9 @@ class VideoSource:
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
         if (frame.height, frame.width) != self._coded_size:
-            raise DBLRError(f'{self.path} changes its picture size at {self._place(pts)} s; cut it there into two videos')
+            raise DBLRError(
+                f'{self.path} changes its picture size at {self._place(pts)} s; cut it there into two videos'
+            )
         return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
 
     def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Clocks that restart, pictures that stay long, holes in the data, sound that starts late: time is kept, or it is told."""
+"""Clocks that restart, pictures that stay long, holes in the data, sound that starts late: time is kept or told."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def test_sound_that_starts_late_starts_late(tmp_path, suffix):
     late = packets(source)[0][0][0] - times(source)[0]
     with av.open(str(output)) as container:
         loud = next(
-            frame.pts * frame.time_base
-            for frame in container.decode(audio=0)
-            if np.abs(frame.to_ndarray()).max() > 0.1
+            frame.pts * frame.time_base for frame in container.decode(audio=0) if np.abs(frame.to_ndarray()).max() > 0.1
         )
     assert float(loud - times(output)[0]) == pytest.approx(float(late), abs=0.03)
 

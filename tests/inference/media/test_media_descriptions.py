@@ -22,7 +22,8 @@ HDR10 = (
 
 
 @pytest.mark.parametrize(
-    ('name', 'encoder'), [('a.webm', None), ('a.mkv', 'libvpx-vp9'), ('a.mkv', 'ffv1'), ('a.mkv', None), ('a.mp4', None)]
+    ('name', 'encoder'),
+    [('a.webm', None), ('a.mkv', 'libvpx-vp9'), ('a.mkv', 'ffv1'), ('a.mkv', None), ('a.mp4', None)],
 )
 @pytest.mark.parametrize('audio', [0, 1])
 def test_pixels_keep_their_shape(tmp_path, name, encoder, audio):
