@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import whole_file, write_fault
 
 __all__ = ['StoreInfo', 'WindowStore', 'WindowWriter', 'is_window_store']
 
@@ -81,7 +81,7 @@ class WindowWriter:
         info: What it is to hold.
 
     Raises:
-        DBLRError: The folder holds another store, or other files.
+        DBLRError: The folder holds another store, or other files, or cannot be made.
     """
 
     def __init__(self, folder: str | Path, info: StoreInfo) -> None:
@@ -92,7 +92,10 @@ class WindowWriter:
                 raise DBLRError(f'{folder} holds windows made otherwise ({held}); name another folder, or remove it')
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise DBLRError(f'{folder} holds other files; name another folder')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_fault(self.folder, error) from error
         with whole_file(self.folder / _INFO) as partial:
             partial.write_text(json.dumps(asdict(info), indent=2) + '\n')
 

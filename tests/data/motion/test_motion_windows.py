@@ -123,6 +123,8 @@ def test_a_store_refuses_other_windows_other_files_and_damage(pictures, tmp_path
         prepare_motion(pictures, tmp_path / 'store', MotionRecipe(**recipe, seed=1))
     with pytest.raises(DBLRError, match='holds other files'):
         prepare_motion(pictures, pictures, MotionRecipe(**recipe))
+    with pytest.raises(DBLRError, match='a.png'):
+        prepare_motion(pictures, pictures / 'a.png', MotionRecipe(**recipe))
     (tmp_path / 'store' / 'motion.json').write_text('{"windows": 4')
     with pytest.raises(DBLRError, match='motion.json cannot be read'):
         WindowStore(tmp_path / 'store')
