@@ -12,7 +12,7 @@ import torch
 
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.bench.peak import peak_memory
-from dblr_plugin.models.restorer import build_restorer
+from dblr_plugin.restore.frame_restorer import build_restorer
 
 SHAPE = 1, 5, 1, 720, 1280
 

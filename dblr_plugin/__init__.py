@@ -15,7 +15,7 @@ def register() -> None:
     compat.prepare_import()
 
     from dblr_plugin import archs, data, hooks, losses, models  # noqa: F401
-    from dblr_plugin.metrics import registered  # noqa: F401
+    from dblr_plugin.evaluation import registered  # noqa: F401
 
     compat.repair_distributed()
     hooks.install()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['check_writable', 'partial_of', 'whole_file', 'write_fault']
+__all__ = ['check_writable', 'partial_of', 'atomic_write', 'write_fault']
 
 #: What refuses a write, and what helps.
 _REFUSALS = {
@@ -32,7 +32,7 @@ _LONGEST_NAME = 255  # bytes, on nearly every file system
 
 
 @contextmanager
-def whole_file(path: Path, sync: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, sync: bool = False) -> Iterator[Path]:
     """Gives a path beside ``path`` to write to; it takes its name when the block ends, and is removed when it fails.
 
     Args:

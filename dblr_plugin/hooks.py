@@ -73,7 +73,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
 
 def _take_part_in_training(opt: dict) -> None:
     """Puts our parts in place of BasicSR's, in its trainer or the stock command."""
-    from dblr_plugin.training.trainer import take_part
+    from dblr_plugin.training.trainer import patch_trainer
 
     train_set = opt['datasets']['train']
     if not train_set['num_worker_per_gpu']:
@@ -81,7 +81,7 @@ def _take_part_in_training(opt: dict) -> None:
     for name in ('__main__', 'basicsr.train'):
         module = sys.modules.get(name)
         if hasattr(module, 'load_resume_state'):
-            take_part(module, opt)
+            patch_trainer(module, opt)
 
 
 def _option_file(arguments: list[str]) -> str | None:

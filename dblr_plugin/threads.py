@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ['AHEAD', 'Behind', 'ahead']
+__all__ = ['AHEAD', 'BackgroundWriter', 'prefetch']
 
 Item = TypeVar('Item')
 
@@ -16,7 +16,7 @@ AHEAD = 4
 _END = object()
 
 
-def ahead(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:
     """Takes items in a thread of their own, so many ahead; what raises there is raised here."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
@@ -26,7 +26,7 @@ def ahead(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:
             yield item
 
 
-class Behind:
+class BackgroundWriter:
     """Calls a function in a thread of its own, in order; an error there is raised at one of the next calls, or after.
 
     Args:
@@ -40,7 +40,7 @@ class Behind:
         self.thread = ThreadPoolExecutor(1)
         self.futures: deque[Future] = deque()
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWriter:
         return self
 
     def __call__(self, *args: Any) -> None:

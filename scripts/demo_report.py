@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.metrics import PROTOCOLS
+from dblr_plugin.evaluation import PROTOCOLS
 
 __all__ = ['METHODS', 'PROTOCOL', 'Method', 'check_gain', 'format_table', 'read_figures', 'write_summary']
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import check_writable, partial_of, whole_file
-from dblr_plugin.metrics import write_json
-from dblr_plugin.models.pictures import write_picture
+from dblr_plugin.evaluation import write_json
+from dblr_plugin.evaluation.pictures import write_picture
+from dblr_plugin.files import atomic_write, check_writable, partial_of
 from dblr_plugin.training.failures import explain
 from dblr_plugin.weights import save_atomically
 
@@ -31,7 +31,7 @@ def disk_that_takes(size: int):
 def test_what_the_system_says_is_told_with_the_file_and_a_cure(tmp_path, code):
     with (
         pytest.raises(DBLRError, match=r'a\.txt could not be written: [^;]+; \w+') as caught,
-        whole_file(tmp_path / 'a.txt'),
+        atomic_write(tmp_path / 'a.txt'),
     ):
         raise OSError(code, os.strerror(code))
     assert ('disk is full' in str(caught.value)) == (code == errno.ENOSPC)
@@ -39,7 +39,7 @@ def test_what_the_system_says_is_told_with_the_file_and_a_cure(tmp_path, code):
 
 
 def test_a_fault_of_another_file_stays_what_it_is(tmp_path):
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / 'a.txt'):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / 'a.txt'):
         (tmp_path / 'source').read_bytes()
 
 
@@ -48,7 +48,7 @@ def test_every_legal_name(tmp_path, length):
     path = tmp_path / ('n' * length)
     check_writable(path)
     assert not list(tmp_path.iterdir())
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text('whole')
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name] and path.read_text() == 'whole'
     assert partial_of(path).name.startswith('.') and partial_of(path).name.endswith('.partial')
@@ -61,7 +61,7 @@ def test_what_cannot_be_written_is_told_before_and_after(tmp_path, name, reason)
     (tmp_path / 'file').write_text('')
     with pytest.raises(DBLRError, match=reason):
         check_writable(tmp_path / name)
-    with pytest.raises(DBLRError, match=reason), whole_file(tmp_path / name) as partial:
+    with pytest.raises(DBLRError, match=reason), atomic_write(tmp_path / name) as partial:
         partial.write_text('x')
 
 

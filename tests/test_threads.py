@@ -4,17 +4,17 @@ from itertools import islice
 
 import pytest
 
-from dblr_plugin.threads import Behind, ahead
+from dblr_plugin.threads import BackgroundWriter, prefetch
 
 
 class TestAhead:
     def test_items_come_in_order(self):
-        assert list(ahead(range(20), 3)) == list(range(20))
-        assert list(ahead([])) == []
+        assert list(prefetch(range(20), 3)) == list(range(20))
+        assert list(prefetch([])) == []
 
     def test_no_more_are_taken_than_may_wait(self):
         taken = []
-        items = ahead((taken.append(i) or i for i in range(100)), 3)
+        items = prefetch((taken.append(i) or i for i in range(100)), 3)
         for used in range(1, 20):
             next(items)
             time.sleep(0.002)
@@ -26,7 +26,7 @@ class TestAhead:
             yield from range(3)
             raise OSError('frame 3')
 
-        items = ahead(broken())
+        items = prefetch(broken())
         assert list(islice(items, 3)) == [0, 1, 2]
         with pytest.raises(OSError, match='frame 3'):
             next(items)
@@ -35,7 +35,7 @@ class TestAhead:
 class TestBehind:
     def test_calls_are_made_in_order_elsewhere_and_are_done_at_the_end(self):
         seen = []
-        with Behind(lambda *args: seen.append((threading.get_ident(), *args)), 2) as call:
+        with BackgroundWriter(lambda *args: seen.append((threading.get_ident(), *args)), 2) as call:
             for i in range(10):
                 call(i, 'x')
         assert [rest for _, *rest in seen] == [[i, 'x'] for i in range(10)]
@@ -46,13 +46,16 @@ class TestBehind:
             if i == 1:
                 raise OSError(f'call {i}')
 
-        with pytest.raises(OSError, match='call 1'), Behind(fail, 1) as call:
+        with pytest.raises(OSError, match='call 1'), BackgroundWriter(fail, 1) as call:
             for i in range(10):
                 call(i)
 
     def test_after_an_error_here_the_rest_is_still_done(self):
         seen = []
-        with pytest.raises(KeyError, match='here'), Behind(lambda i: (time.sleep(0.01), seen.append(i))) as call:
+        with (
+            pytest.raises(KeyError, match='here'),
+            BackgroundWriter(lambda i: (time.sleep(0.01), seen.append(i))) as call,
+        ):
             for i in range(3):
                 call(i)
             raise KeyError('here')

@@ -43,7 +43,7 @@ def test_dblrnet_then_dblrgan_then_test(train_options, gan_options, test_options
     train(gan, tmp_path)
 
     figures = {}
-    blurry = {'type': 'MiddleFrame'}
+    blurry = {'type': 'BlurryInput'}
     for name, network, path in (
         ('blurry', blurry, None),
         ('net', test_options['network_g'], start),

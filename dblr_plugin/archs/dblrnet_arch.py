@@ -17,7 +17,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['DBLRNet', 'MiddleFrame', 'TimeStackedConv', 'rename_simdeblur_keys']
+__all__ = ['DBLRNet', 'BlurryInput', 'TimeStackedConv', 'rename_simdeblur_keys']
 
 
 class TimeStackedConv(nn.Conv3d):
@@ -166,7 +166,7 @@ class DBLRNet(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class MiddleFrame(nn.Module):
+class BlurryInput(nn.Module):
     """Returns the frame that others restore unchanged: the blurry input, measured like any method.
 
     Args:

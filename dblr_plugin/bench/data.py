@@ -25,7 +25,7 @@ from dblr_plugin.bench.conditions import single_threaded, without_messages
 from dblr_plugin.bench.frames import Sample, generate_sample, take_sample, write_png
 from dblr_plugin.bench.limits import METHOD as LIMITS
 from dblr_plugin.bench.limits import limit_figures, memory_limit
-from dblr_plugin.bench.rounds import Way, figures, run_rounds
+from dblr_plugin.bench.rounds import Variant, figures, run_rounds
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FrameStore
 from dblr_plugin.data.tiles.writer import write_tiles
@@ -101,7 +101,7 @@ def _measure(sample: Sample, folder: Path, seconds: float) -> dict:
     }
 
 
-def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Way], dict[str, int | None]]:
+def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Variant], dict[str, int | None]]:
     """Writes all forms of the sample into ``folder``; returns the ways to read them, and their files' bytes."""
     png = write_png(sample, folder / 'png')
     stores = {form: (folder / f'{form}_lq.lmdb', folder / f'{form}_gt.lmdb') for form in ('png', 'source', 'tiles')}
@@ -134,9 +134,9 @@ def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Way], dict[str, int |
     centres = range(WINDOW // 2, sample.frames - WINDOW // 2)
     indices = {TRAINING_BASELINE: centres, 'basicsr_folder_png': centres}
     ways = {
-        name: Way(text, _shuffled(data, indices.get(name, range(len(data)))), TRAINING_BASELINE)
+        name: Variant(text, _shuffled(data, indices.get(name, range(len(data)))), TRAINING_BASELINE)
         for name, (text, data, _) in training.items()
-    } | {name: Way(text, _in_order(data), WHOLE_BASELINE) for name, (text, data, _) in whole.items()}
+    } | {name: Variant(text, _in_order(data), WHOLE_BASELINE) for name, (text, data, _) in whole.items()}
     return ways, {name: size for name, (_, _, size) in (training | whole).items()}
 
 

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dblr_plugin.bench.rounds import Way, figures, run_rounds
+from dblr_plugin.bench.rounds import Variant, figures, run_rounds
+from dblr_plugin.colour import replace_y, rgb_to_y
 from dblr_plugin.data.frames import unit_range
-from dblr_plugin.inference.media import open_sink, open_source
-from dblr_plugin.inference.pipeline import restore_media
-from dblr_plugin.inference.video_restorer import VideoRestorer
-from dblr_plugin.models.colour import replace_y, rgb_to_y
+from dblr_plugin.restore.pipeline import restore_media
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.video import open_sink, open_source
 
 __all__ = ['DBLR', 'LOOP', 'measure_video']
 
@@ -57,8 +57,8 @@ def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: floa
         _encode(source, window.shape[-2:], map(_bytes, itertools.islice(to_and_fro, FRAMES)))
         loop = partial(_plain_loop, net, device, source, Path(folder) / 'loop.mp4')
         ways = {
-            LOOP: Way('plain loop: decodes, restores (eager fp32) and encodes one after the other', loop, LOOP),
-            DBLR: Way('dblr deblur', lambda: latencies.extend(_dblr(restorer, source)), LOOP),
+            LOOP: Variant('plain loop: decodes, restores (eager fp32) and encodes one after the other', loop, LOOP),
+            DBLR: Variant('dblr deblur', lambda: latencies.extend(_dblr(restorer, source)), LOOP),
         }
         run_rounds([*ways.values()], seconds)
     found = figures(ways)

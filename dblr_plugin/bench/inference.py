@@ -26,13 +26,13 @@ from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
 from dblr_plugin.bench.machine import best_device, describe_device
 from dblr_plugin.bench.peak import METHOD as MEMORY
 from dblr_plugin.bench.peak import peak_memory
-from dblr_plugin.bench.rounds import Way, figures, run_rounds, waited_for
+from dblr_plugin.bench.rounds import Variant, figures, run_rounds, waited_for
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.forward.backends import Forward, build_forward, choose, openvino_installed
-from dblr_plugin.forward.folding import fold
-from dblr_plugin.models.restorer import to_network_colour
+from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
+from dblr_plugin.restore.folding import fold
+from dblr_plugin.restore.frame_restorer import to_network_colour
 
 __all__ = ['METHOD', 'measure', 'own_window', 'generated_window']
 
@@ -190,14 +190,14 @@ def _fitted(net: DBLRNet, window: Tensor) -> DBLRNet:
     return net
 
 
-def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str, Way]:
+def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str, Variant]:
     """All steps of a network on its input, which is made of the window."""
     net = _build(name)
     if name == PAPER:
         _fitted(net, window)
     device = net_input.device
     return {
-        step: Way(step, waited_for(partial(_forward(net, step, device), net_input), device), BASELINE)
+        step: Variant(step, waited_for(partial(_forward(net, step, device), net_input), device), BASELINE)
         for step in _step_names(device, name == PAPER or full, full)
     }
 

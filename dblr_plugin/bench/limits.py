@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dblr_plugin.bench.rounds import Way, spread, waited_for
+from dblr_plugin.bench.rounds import Variant, spread, waited_for
 
 __all__ = ['METHOD', 'Limit', 'limit_figures', 'limit_ways', 'memory_limit', 'share_of']
 
@@ -31,7 +31,7 @@ METHOD = {
 
 
 @dataclass
-class Limit(Way):
+class Limit(Variant):
     """A way to reach a limit.
 
     Attributes:

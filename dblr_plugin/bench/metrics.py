@@ -12,8 +12,8 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 
 from dblr_plugin.bench.conditions import single_threaded
 from dblr_plugin.bench.frames import generate_sample
-from dblr_plugin.bench.rounds import Way, figures, run_rounds
-from dblr_plugin.metrics.psnr_ssim import psnr, ssim
+from dblr_plugin.bench.rounds import Variant, figures, run_rounds
+from dblr_plugin.evaluation.psnr_ssim import psnr, ssim
 
 __all__ = ['METHOD', 'measure']
 
@@ -42,8 +42,8 @@ def measure(seconds: float) -> dict:
         for name, theirs, ours in (('psnr', calculate_psnr, psnr), ('ssim', calculate_ssim, ssim)):
             text, baseline = f'{name.upper()}, {colour.upper()}', f'basicsr_{name}_{colour}'
             settings = {'crop_border': 0, 'test_y_channel': luma}
-            ways[baseline] = Way(f'{text}: BasicSR', partial(theirs, *images, **settings), baseline)
-            ways[f'{name}_{colour}'] = Way(f'{text}: ours', partial(ours, *images, **settings), baseline)
+            ways[baseline] = Variant(f'{text}: BasicSR', partial(theirs, *images, **settings), baseline)
+            ways[f'{name}_{colour}'] = Variant(f'{text}: ours', partial(ours, *images, **settings), baseline)
     with single_threaded():
         run_rounds([*ways.values()], seconds)
     measured = figures(ways)

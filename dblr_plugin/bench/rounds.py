@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-__all__ = ['MIN_ROUNDS', 'Way', 'figures', 'run_rounds', 'spread', 'waited_for']
+__all__ = ['MIN_ROUNDS', 'Variant', 'figures', 'run_rounds', 'spread', 'waited_for']
 
 MIN_ROUNDS = 3
 
 
 @dataclass
-class Way:
+class Variant:
     """One way to do something.
 
     Attributes:
@@ -42,7 +42,7 @@ class Way:
     rounds: list[float] = field(default_factory=list)
 
 
-def run_rounds(ways: Sequence[Way], seconds: float, turn: float = 0) -> None:
+def run_rounds(ways: Sequence[Variant], seconds: float, turn: float = 0) -> None:
     """Lets all ways take turns until the time is over, and at least three rounds after the first.
 
     Args:
@@ -84,7 +84,7 @@ def waited_for(run: Callable[[], Any], device: torch.device) -> Callable[[], Any
     return waiting
 
 
-def spread(way: Way) -> dict[str, Any]:
+def spread(way: Variant) -> dict[str, Any]:
     """A way's ``median_ms``, ``quartiles_ms`` (two), ``min_ms``, ``max_ms``, ``rounds_ms`` and ``first_ms``."""
     least, lower, median, upper, most = np.percentile(way.rounds, (0, 25, 50, 75, 100)).tolist()
     return {
@@ -97,7 +97,7 @@ def spread(way: Way) -> dict[str, Any]:
     }
 
 
-def figures(ways: dict[str, Way]) -> dict[str, dict[str, Any]]:
+def figures(ways: dict[str, Variant]) -> dict[str, dict[str, Any]]:
     """Each way's ``text``, ``baseline``, ``ratio`` (its baseline's median to its own), and :func:`spread`."""
     found = {name: {'text': way.text, 'baseline': way.baseline} | spread(way) for name, way in ways.items()}
     for way in found.values():

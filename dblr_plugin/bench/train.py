@@ -24,7 +24,7 @@ from dblr_plugin.bench.limits import METHOD as LIMITS
 from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
 from dblr_plugin.bench.machine import best_device, describe_device
 from dblr_plugin.bench.models import build_bench_model
-from dblr_plugin.bench.rounds import Way, figures, run_rounds, waited_for
+from dblr_plugin.bench.rounds import Variant, figures, run_rounds, waited_for
 
 __all__ = ['METHOD', 'measure']
 
@@ -75,7 +75,7 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
                 for text, train in (_OURS | (_COMPILED if full else {})).items():
                     ways[text] = f'{own}, {text}', build(own, train=train)
                 models[name] = {
-                    way: Way(text, waited_for(_step(model, data), device), 'basicsr')
+                    way: Variant(text, waited_for(_step(model, data), device), 'basicsr')
                     for way, (text, model) in ways.items()
                 }
         gflop = {name: _operations(ways['basicsr']) / 1e9 for name, ways in models.items()}
@@ -98,7 +98,7 @@ def _precision(way: str) -> str:
     return 'bf16' if way.startswith('bf16') else 'fp32'
 
 
-def _operations(way: Way) -> int:
+def _operations(way: Variant) -> int:
     with FlopCounterMode(display=False) as counter:
         way.run()
     return counter.get_total_flops()

@@ -28,8 +28,8 @@ from dblr_plugin.bench.limits import METHOD as LIMITS
 from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
 from dblr_plugin.bench.machine import describe_device
 from dblr_plugin.bench.models import build_bench_model
-from dblr_plugin.bench.rounds import Way, figures, run_rounds
-from dblr_plugin.forward.backends import choose
+from dblr_plugin.bench.rounds import Variant, figures, run_rounds
+from dblr_plugin.restore.backends import choose
 
 __all__ = ['METHOD', 'measure']
 
@@ -78,11 +78,13 @@ def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5,
             models = {name: build('VideoDeblurModel', val=val) for name, val in _OURS.items()}
         device, own = stock.device, own_test_set((sample.lq, sample.gt))
         ways = {
-            'basicsr': Way("BasicSR's VideoBaseModel, eager fp32", _without_bar(_validation(stock, theirs)), 'basicsr')
+            'basicsr': Variant(
+                "BasicSR's VideoBaseModel, eager fp32", _without_bar(_validation(stock, theirs)), 'basicsr'
+            )
         }
         for name, model in models.items():
             model.net_g.load_state_dict(stock.net_g.state_dict())
-            ways[name] = Way(name, _validation(model, own), 'basicsr')
+            ways[name] = Variant(name, _validation(model, own), 'basicsr')
         limiting = limit_ways(device)
         run_rounds([*ways.values(), *limiting.values()], seconds)
     gflop, limits, found = frames * _operations(stock, size) / 1e9, limit_figures(limiting), figures(ways)

@@ -16,6 +16,7 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.benchmark.complexity import complexity
 from dblr_plugin.benchmark.consistency import TemporalConsistency
 from dblr_plugin.benchmark.crops import window_errors
@@ -23,14 +24,13 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.perceptual import PerceptualDistance
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
-from dblr_plugin.forward.network_input import NetworkInput
-from dblr_plugin.inference.video_restorer import VideoRestorer
-from dblr_plugin.metrics import Protocol
-from dblr_plugin.models.validation import score_dataset
+from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation.validation import score_dataset
+from dblr_plugin.files import atomic_write
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.option_file import read_option_file
 from dblr_plugin.prepare.in_between import MIN_SIDE
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 __all__ = ['build_restorer', 'count_operations', 'measure_quality']
 
@@ -47,7 +47,7 @@ def measure_quality(
         folder: The method's.
 
     Returns:
-        ``figures``, entries of :func:`dblr_plugin.metrics.summarise`; ``clips``, clip -> ``frames`` (indices of the
+        ``figures``, entries of :func:`dblr_plugin.evaluation.summarise`; ``clips``, clip -> ``frames`` (indices of the
         first protocol's), ``names`` (of all), ``size`` (h, w), ``lpips``, ``warping_error`` and
         ``warping_error_truth`` (None where not measured); ``mean``, the means of the last three over the clips.
     """
@@ -58,7 +58,7 @@ def measure_quality(
     observer = _Observer(folder.frames, protocols[0], lpips)
     shutil.rmtree(folder.frames, ignore_errors=True)
     figures = score_dataset(dataset, lambda window: restore(window.to(model.device)), protocols, [observer])
-    with whole_file(folder.window_errors) as partial, open(partial, 'wb') as file:
+    with atomic_write(folder.window_errors) as partial, open(partial, 'wb') as file:
         np.savez_compressed(file, **{clip: np.stack(seen.errors) for clip, seen in observer.clips.items()})
     clips = {name: clip.figures() for name, clip in observer.clips.items()}
     return {'figures': figures, 'clips': clips, 'mean': _means(clips)}
@@ -74,10 +74,10 @@ def count_operations(method: Method, size: tuple[int, int]) -> dict:
         net = build_network(network).to('cuda' if torch.cuda.is_available() else 'cpu')
     multiple = method.test['val'].get('pad_multiple', 1)
     height, width = (-(-side // multiple) * multiple for side in size[::-1])
-    takes = NetworkInput.of(network)
+    traits = NetworkTraits.of(network)
     counted = {'parameters': sum(parameter.numel() for parameter in net.parameters()), 'macs': None}
     try:
-        return {**counted, 'macs': complexity(net, (1, takes.num_frame, takes.channels, height, width)).macs}
+        return {**counted, 'macs': complexity(net, (1, traits.num_frame, traits.channels, height, width)).macs}
     except DBLRError as error:
         return {**counted, 'uncounted': str(error)}
 

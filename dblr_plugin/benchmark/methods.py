@@ -14,9 +14,9 @@ from typing import TypedDict
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.forward.network_input import NetworkInput
-from dblr_plugin.metrics import Protocol
+from dblr_plugin.evaluation import Protocol
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.located import Located
 from dblr_plugin.options.option_file import check_section, check_values, read_option_file
@@ -322,10 +322,10 @@ def _fit_to_network(root: Located) -> None:
     import_files(root.value['imports'].value if 'imports' in root.value else ())
     network, data_set = root.value['network_g'].plain(), root.at('datasets.val')
     if network.get('type') in ARCH_REGISTRY and isinstance(data_set.value, dict):
-        takes = NetworkInput.of(network)
+        traits = NetworkTraits.of(network)
         for key, default in (('num_frame', 5), ('causal', False), ('flow', False)):
-            if getattr(takes, key) != default:
-                data_set.value.setdefault(key, Located(getattr(takes, key), root.value['network_g'].where))
+            if getattr(traits, key) != default:
+                data_set.value.setdefault(key, Located(getattr(traits, key), root.value['network_g'].where))
 
 
 def _check_starts(root: Located, train: dict, start: str | None) -> None:

@@ -11,11 +11,11 @@ from typing import Annotated, TypedDict
 from dblr_plugin.benchmark.methods import Method, settle_methods
 from dblr_plugin.benchmark.quoted import QuotedTable, read_quotes
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.metrics import Protocol, choose_protocols
+from dblr_plugin.evaluation import Protocol, choose_protocols
 from dblr_plugin.options.located import Located
 from dblr_plugin.options.option_file import check_section, read_option_file
 from dblr_plugin.options.schema import ALWAYS, Name
-from dblr_plugin.options.typed import Must
+from dblr_plugin.options.typed import Constraint
 
 __all__ = ['Plan', 'read_plan']
 
@@ -26,8 +26,8 @@ _SIZE = re.compile(r'([1-9]\d*)x([1-9]\d*)')
 class TimingSection(TypedDict, total=False):
     """``timing``."""
 
-    size: Annotated[str, Must('such as 1280x720', _SIZE.fullmatch), ALWAYS]  # of the frames, width x height
-    seconds: Annotated[float, Must('from 0', lambda v: v >= 0), ALWAYS]  # for all rounds together
+    size: Annotated[str, Constraint('such as 1280x720', _SIZE.fullmatch), ALWAYS]  # of the frames, width x height
+    seconds: Annotated[float, Constraint('from 0', lambda v: v >= 0), ALWAYS]  # for all rounds together
 
 
 class BenchmarkFile(TypedDict, total=False):
@@ -40,7 +40,7 @@ class BenchmarkFile(TypedDict, total=False):
     timing: TimingSection | None  # without it nothing is timed
     lpips: str | None  # AlexNet's weights; without it those in torch's cache, if they are there
     quoted: str | None  # published figures, to stand beside the measured ones
-    methods: Annotated[dict, Must('with at least one method', bool), ALWAYS]
+    methods: Annotated[dict, Constraint('with at least one method', bool), ALWAYS]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from dblr_plugin.benchmark.crops import Crop, window_of
-from dblr_plugin.benchmark.style import Look, Theme, draw, label_ends, label_points, wrapped
+from dblr_plugin.benchmark.style import MarkerStyle, Theme, draw, label_ends, label_points, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,9 +80,9 @@ def _paint_cost(
     ax = figure.subplots()
     methods, scale = _finite(methods), 1e-9 if key == 'macs' else 1
     points = [(method[key] * scale, method['psnr']) for method in methods]
-    colours = [Look.of(method['number'], theme).colour for method in methods]
+    colours = [MarkerStyle.of(method['number'], theme).colour for method in methods]
     for point, method in zip(points, methods, strict=True):
-        look = Look.of(method['number'], theme)
+        look = MarkerStyle.of(method['number'], theme)
         ax.plot(*point, look.marker, color=look.colour, markersize=8)
     ax.set(xscale='log', xlabel=title, ylabel=psnr)
     ax.margins(0.2)
@@ -93,14 +93,14 @@ def _paint_cost(
     ax.autoscale_view()
     low, high = ax.get_xlim()
     anchors = [(low**0.88 * high**0.12, level) for level in levels]  # near the left end
-    colours += [Look.of(method['number'], theme).colour for method in references]
+    colours += [MarkerStyle.of(method['number'], theme).colour for method in references]
     names = [method['name'] for method in (*methods, *references)]
     label_points(ax, [*points, *anchors], names, colours, levels)
 
 
 def _draw_levels(ax: Axes, references: Sequence[Pictured], theme: Theme) -> None:
     for method in references:
-        ax.axhline(method['psnr'], color=Look.of(method['number'], theme).colour, linestyle='--', linewidth=1)
+        ax.axhline(method['psnr'], color=MarkerStyle.of(method['number'], theme).colour, linestyle='--', linewidth=1)
 
 
 def _plain_ticks(ax: Axes) -> None:
@@ -145,7 +145,7 @@ def _paint_clips(methods: Sequence[Pictured], psnr: str, figure: Figure, theme: 
         for method, place in zip(bars, places, strict=True):
             length = method['clips'][clip] - base[clip]
             length = length if math.isfinite(length) else longest
-            ax.barh(place, length, 0.75, color=Look.of(method['number'], theme).colour)
+            ax.barh(place, length, 0.75, color=MarkerStyle.of(method['number'], theme).colour)
             ax.text(max(length, 0) + longest * 0.03, place, f'{method["clips"][clip]:.2f}', va='center', fontsize=8)
         title = f'{clip}, {reference["name"]} {base[clip]:.2f}' if reference else clip
         ax.set_title(wrapped(title, 28), fontsize=9)
@@ -164,7 +164,7 @@ def _paint_curves(
     methods: Sequence[Pictured], references: Sequence[Pictured], psnr: str, figure: Figure, theme: Theme
 ) -> None:
     ax = figure.subplots()
-    ends, looks = [], [Look.of(method['number'], theme) for method in (*methods, *references)]
+    ends, looks = [], [MarkerStyle.of(method['number'], theme) for method in (*methods, *references)]
     for method, look in zip(methods, looks, strict=False):
         iterations, values = method['curve']
         ax.plot(iterations, values, color=look.colour, marker=look.marker, markersize=6)
@@ -243,7 +243,7 @@ def _paint_crops(
         for place, name in enumerate(names):
             ax = figure.add_subplot(grid[first + place // columns, 1 + place % columns])
             _show(ax, shown[name][cut])
-            colour = Look.of(numbers[name], theme).colour if name in numbers else theme.text
+            colour = MarkerStyle.of(numbers[name], theme).colour if name in numbers else theme.text
             ax.set_title(wrapped(name, 18), loc='center', fontsize=9, color=colour)
             if name != names[-1]:
                 error = np.square(shown[name][cut].astype(float) - truth[cut]).mean()

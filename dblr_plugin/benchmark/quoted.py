@@ -9,20 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-from dblr_plugin.metrics.protocols import PROTOCOLS
+from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.options.option_file import check_section, read_option_file
 from dblr_plugin.options.schema import ALWAYS
-from dblr_plugin.options.typed import Must
+from dblr_plugin.options.typed import Constraint
 
 __all__ = ['UNSTATED', 'QuotedFigure', 'QuotedTable', 'read_quotes']
 
 #: What stands for the protocol where a source does not say it.
 UNSTATED = 'unstated'
 
-_Text = Annotated[str, Must('that is not empty', lambda v: bool(v.strip()))]
-_PSNR = Annotated[float, Must('of dB above 0', lambda v: v > 0)]
-_SSIM = Annotated[float, Must('from -1 to 1', lambda v: -1 <= v <= 1)]
-_Protocol = Annotated[str, Must(f'among {", ".join(PROTOCOLS)}, {UNSTATED}', lambda v: v in PROTOCOLS or v == UNSTATED)]
+_Text = Annotated[str, Constraint('that is not empty', lambda v: bool(v.strip()))]
+_PSNR = Annotated[float, Constraint('of dB above 0', lambda v: v > 0)]
+_SSIM = Annotated[float, Constraint('from -1 to 1', lambda v: -1 <= v <= 1)]
+_Protocol = Annotated[
+    str, Constraint(f'among {", ".join(PROTOCOLS)}, {UNSTATED}', lambda v: v in PROTOCOLS or v == UNSTATED)
+]
 
 
 class FigureSection(TypedDict, total=False):

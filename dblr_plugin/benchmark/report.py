@@ -28,8 +28,8 @@ from dblr_plugin.benchmark.provenance import describe_run
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
-from dblr_plugin.files import whole_file
-from dblr_plugin.metrics import write_json
+from dblr_plugin.evaluation import write_json
+from dblr_plugin.files import atomic_write
 
 __all__ = ['write_report']
 
@@ -69,7 +69,7 @@ def _tells_of(data: Path, report: dict) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding='utf-8')
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ __all__ = [
     'DARK',
     'LIGHT',
     'THEMES',
-    'Look',
+    'MarkerStyle',
     'Theme',
     'draw',
     'label_ends',
@@ -73,14 +73,14 @@ _MARKERS = 'os^DvPX*p'
 
 
 @dataclass(frozen=True)
-class Look:
+class MarkerStyle:
     """How a method is drawn, by its number in the report."""
 
     colour: str
     marker: str
 
     @classmethod
-    def of(cls, number: int, theme: Theme) -> Look:
+    def of(cls, number: int, theme: Theme) -> MarkerStyle:
         return cls(theme.methods[number % len(theme.methods)], _MARKERS[number % len(_MARKERS)])
 
 
@@ -97,7 +97,7 @@ def draw(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Fi
     for theme in THEMES:
         with _figure(size, theme) as figure:
             paint(figure, theme)
-            with whole_file(folder / f'{name}_{theme.name}.png') as partial:
+            with atomic_write(folder / f'{name}_{theme.name}.png') as partial:
                 # without metadata, so that the same figures give the same file
                 figure.savefig(partial, format='png', metadata={'Software': None})
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from dblr_plugin.bench.peak import METHOD as MEMORY
 from dblr_plugin.bench.peak import peak_memory
-from dblr_plugin.bench.rounds import Way, run_rounds, spread, waited_for
-from dblr_plugin.forward.backends import Forward
-from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.bench.rounds import Variant, run_rounds, spread, waited_for
+from dblr_plugin.restore.backends import Forward
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 __all__ = ['METHOD', 'Method', 'measure']
 
@@ -68,7 +68,7 @@ def measure(
     """
     makers = {name: partial(_frame_maker, method, size, device) for name, method in methods.items()}
     peaks = {name: peak_memory(make, device) for name, make in tqdm(makers.items(), 'memory', disable=None)}
-    ways = {name: Way(name, waited_for(make(), device)) for name, make in makers.items()}
+    ways = {name: Variant(name, waited_for(make(), device)) for name, make in makers.items()}
     run_rounds([*ways.values()], seconds)
     return {
         'size': list(size[::-1]),

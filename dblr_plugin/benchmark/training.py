@@ -28,7 +28,7 @@ from dblr_plugin.benchmark.record import (
     sha256,
 )
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import atomic_write
 from dblr_plugin.version import __version__
 
 __all__ = ['train', 'train_command', 'trained', 'write_options']
@@ -85,7 +85,7 @@ def train_command(option_file: Path) -> str:
 def write_options(path: Path, options: dict, command: str) -> None:
     """Writes an option file with the command that it is for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(f'# {command}\n' + yaml.safe_dump(options, sort_keys=False), encoding='utf-8')
 
 

@@ -21,7 +21,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import check_writable
 
 if TYPE_CHECKING:
-    from dblr_plugin.inference.video_restorer import VideoRestorer
+    from dblr_plugin.restore.video_restorer import VideoRestorer
 
 __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
 
@@ -56,9 +56,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
-    from dblr_plugin.forward.tiles import SMALLEST_TILE
-    from dblr_plugin.inference.network import load_network
-    from dblr_plugin.inference.video_restorer import VideoRestorer
+    from dblr_plugin.restore.loading import load_network
+    from dblr_plugin.restore.tiles import SMALLEST_TILE
+    from dblr_plugin.restore.video_restorer import VideoRestorer
 
     if args.tile and args.tile < SMALLEST_TILE:
         raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for the default')
@@ -87,9 +87,9 @@ def _end_like_ctrl_c() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
-    from dblr_plugin.inference.media import open_sink, open_source
-    from dblr_plugin.inference.pipeline import restore_media
     from dblr_plugin.memory import keep_freed_memory
+    from dblr_plugin.restore.pipeline import restore_media
+    from dblr_plugin.video import open_sink, open_source
 
     for name in ('input', 'output'):
         if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder

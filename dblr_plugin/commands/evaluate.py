@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, evaluate, format_table, with_all_ssims, write_json
 from dblr_plugin.files import check_writable
-from dblr_plugin.metrics import PROTOCOLS, choose_protocols, evaluate, format_table, with_all_ssims, write_json
 from dblr_plugin.version import __version__
 
 __all__ = ['add_arguments', 'run']

@@ -30,9 +30,9 @@ from dblr_plugin.link import option_files
 from dblr_plugin.prepare import (
     LMDB,
     TILES,
-    MotionRecipe,
+    BlurSettings,
+    MotionSettings,
     Plan,
-    Recipe,
     bsd,
     dvd,
     gopro,
@@ -102,7 +102,7 @@ def _add_layout(
 
 
 def _add_video(kinds: argparse._SubParsersAction) -> None:
-    default = Recipe()
+    default = BlurSettings()
     parser = kinds.add_parser('video', help='blurry and sharp clips made of sharp footage')
     parser.add_argument('src', type=Path, metavar='SRC', help='a video, a folder of frames, or a folder of either')
     parser.add_argument(
@@ -129,7 +129,7 @@ def _add_video(kinds: argparse._SubParsersAction) -> None:
 
 
 def _add_motion(kinds: argparse._SubParsersAction) -> None:
-    default = MotionRecipe()
+    default = MotionSettings()
     parser = kinds.add_parser('motion', help='windows of synthetic motion made of sharp pictures')
     parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp pictures')
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/motion')
@@ -187,7 +187,7 @@ def _print_kitti_padding() -> None:
 
 
 def _prepare_video(args: argparse.Namespace) -> None:
-    recipe = Recipe(
+    recipe = BlurSettings(
         average=tuple(args.average),
         stride=args.stride,
         in_between=args.in_between,
@@ -199,7 +199,7 @@ def _prepare_video(args: argparse.Namespace) -> None:
 
 
 def _prepare_motion(args: argparse.Namespace) -> None:
-    recipe = MotionRecipe(
+    recipe = MotionSettings(
         args.windows, args.size, args.num_frame, args.y_only, args.causal, args.seed, args.processes
     )  # fmt: skip
     info = prepare_motion(args.src, args.dst, recipe)

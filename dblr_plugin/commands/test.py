@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from dblr_plugin import hooks
-from dblr_plugin.metrics import format_table
+from dblr_plugin.evaluation import format_table
 
 passes_arguments_on = True
 

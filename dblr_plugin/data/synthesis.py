@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dblr_plugin.data.light import from_light, to_light
+from dblr_plugin.data.linear_light import from_linear_light, to_linear_light
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file, write_fault
+from dblr_plugin.files import atomic_write, write_fault
 
-__all__ = ['blur_frames', 'check_average', 'expose', 'read_video', 'write_clip_pair', 'write_png']
+__all__ = ['blur_frames', 'check_average', 'average_exposure', 'read_video', 'write_clip_pair', 'write_png']
 
 # Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)
@@ -45,7 +45,7 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
         raise DBLRError(f'{path}: cannot be decoded as video ({error.strerror})') from error
 
 
-def expose(lights: Iterable[np.ndarray]) -> np.ndarray:
+def average_exposure(lights: Iterable[np.ndarray]) -> np.ndarray:
     """Returns the uint8 frame (h, w, 3) of a sensor that saw each of these frames of linear light equally long.
 
     Args:
@@ -54,7 +54,7 @@ def expose(lights: Iterable[np.ndarray]) -> np.ndarray:
     total, count = np.float32(0), 0
     for light in lights:
         total, count = total + light, count + 1
-    return from_light(total / np.float32(count))
+    return from_linear_light(total / np.float32(count))
 
 
 def blur_frames(frames: Sequence[np.ndarray], num_average: int) -> np.ndarray:
@@ -76,7 +76,7 @@ def blur_frames(frames: Sequence[np.ndarray], num_average: int) -> np.ndarray:
             f'an exposure of {num_average} frames needs an odd number of {num_average} or more, got {len(frames)}'
         )
     first = (len(frames) - num_average) // 2
-    return expose(to_light(frame) for frame in frames[first : first + num_average])
+    return average_exposure(to_linear_light(frame) for frame in frames[first : first + num_average])
 
 
 def write_clip_pair(
@@ -137,5 +137,5 @@ def write_png(path: Path, frame: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_fault(path, error) from error
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(data)

@@ -50,7 +50,7 @@ class Check:
 def examine(checks: Sequence[Check]) -> Iterator[tuple[Check, Finding]]:
     """Runs checks in order and yields what they find at once."""
     failed: set[str] = set()
-    patient: _Process | None = None
+    worker: _Process | None = None
     try:
         for check in checks:
             blocking = [name for name in check.needs if name in failed]
@@ -58,15 +58,15 @@ def examine(checks: Sequence[Check]) -> Iterator[tuple[Check, Finding]]:
                 failed.add(check.name)
                 yield check, note(f'{check.name}: not checked, as there is a fault in {", ".join(blocking)}')
                 continue
-            if patient is None or not patient.is_alive:
-                patient = _Process(checks)
-            for finding in patient.findings(check):
+            if worker is None or not worker.is_alive:
+                worker = _Process(checks)
+            for finding in worker.findings(check):
                 if finding.level == FAULT:
                     failed.add(check.name)
                 yield check, finding
     finally:
-        if patient is not None:
-            patient.end()
+        if worker is not None:
+            worker.end()
 
 
 class _Process:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
-from dblr_plugin.training.step import Outcome, Step
-from dblr_plugin.training.watches import DiscriminatorWatch
+from dblr_plugin.training.monitors import DiscriminatorWatch
+from dblr_plugin.training.step import Step, StepResult
 
 __all__ = ['DBLRGANModel']
 
@@ -46,22 +46,22 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         """G's and D's."""
         return [self.step_g, self.step_d]
 
-    def train_step(self, current_iter: int) -> list[Outcome]:
+    def train_step(self, current_iter: int) -> list[StepResult]:
         """One step of D and, unless it is D's turn alone, one of G."""
         update_g = current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters
-        pieces = self.pieces()
+        micro_batches = self.micro_batches()
         # one forward pass of G serves both, but not in pieces: the graphs of all of them would fill the memory
-        shared = self.forward_g(self.lq) if update_g and len(pieces) == 1 else None
+        shared = self.forward_g(self.lq) if update_g and len(micro_batches) == 1 else None
 
         self.log_values = {}
-        outcomes = [self.step_d.run(pieces, lambda piece: self._losses_of_d(piece, shared))]
-        self.log_values |= outcomes[0].losses | {'grad_d': outcomes[0].grad_norm}
+        results = [self.step_d.run(micro_batches, lambda piece: self._losses_of_d(piece, shared))]
+        self.log_values |= results[0].losses | {'grad_d': results[0].grad_norm}
         if shared is None:  # G restored for D alone
             self.step_g.restore_buffers()
         if update_g:
-            outcomes.append(self.step_g.run(pieces, lambda piece: self._losses_of_g(piece, shared)))
-            self.log_values |= outcomes[1].losses | {'grad_g': outcomes[1].grad_norm}
-        return outcomes
+            results.append(self.step_g.run(micro_batches, lambda piece: self._losses_of_g(piece, shared)))
+            self.log_values |= results[1].losses | {'grad_g': results[1].grad_norm}
+        return results
 
     def _losses_of_d(self, piece: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
         lq, gt = piece
@@ -100,7 +100,7 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     def _networks(self) -> dict[str, dict]:
         return super()._networks() | {'net_d': {'params': self._weights(self.net_d)}}
 
-    def _log_step(self, current_iter: int, outcomes: list[Outcome]) -> None:
-        super()._log_step(current_iter, outcomes)
+    def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
+        super()._log_step(current_iter, results)
         if self.d_is_probability:
             self.d_watch.record(self.log_dict['p_d_real'], self.log_dict['p_d_fake'])

@@ -20,19 +20,19 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.models.restorer import to_network_colour
-from dblr_plugin.models.samples import SampleStrips
-from dblr_plugin.models.validation import Interrupted
+from dblr_plugin.evaluation.comparison_images import ComparisonImages
+from dblr_plugin.evaluation.validation import Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
+from dblr_plugin.restore.frame_restorer import to_network_colour
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.acceleration import autocast, prepare_network, share_batch_statistics
+from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.training.resume import overruled, refuse_other_optimizers
 from dblr_plugin.training.saving import CheckpointFolder, size_of
-from dblr_plugin.training.step import Outcome, Step
-from dblr_plugin.training.watches import DataWatch, SkipWatch
+from dblr_plugin.training.step import Step, StepResult
 
 __all__ = ['VideoDeblurModel']
 
@@ -97,9 +97,9 @@ class VideoDeblurModel(VideoTestModel):
         self.accumulate = train.get('accumulate', 1)
         self.multi_scale = train.get('multi_scale', False)
         self.step_g = self._step(self.net_g, self.optimizer_g)
-        self.skip_watch = SkipWatch(train.get('max_skipped_steps', 10))
-        self.data_watch = DataWatch(self.opt['datasets']['train'])
-        self.strips = SampleStrips(Path(self.opt['path']['visualization']))
+        self.skip_monitor = SkipMonitor(train.get('max_skipped_steps', 10))
+        self.data_monitor = DataMonitor(self.opt['datasets']['train'])
+        self.strips = ComparisonImages(Path(self.opt['path']['visualization']))
         self.iteration = 0
         self.saved: int | None = None  # the iteration of the newest checkpoint
         self.checkpoints = CheckpointFolder(
@@ -152,11 +152,11 @@ class VideoDeblurModel(VideoTestModel):
     def feed_data(self, data: dict) -> None:
         """Takes a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1]; ``key``, the samples' names."""
         if self.is_train:
-            self.data_watch.batch_arrived()
+            self.data_monitor.batch_arrived()
         self.keys = list(data.get('key', ()))
-        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.takes.channels)
+        self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.traits.channels)
         if 'gt' in data:
-            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.takes.channels)
+            self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.traits.channels)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration; ends the program, with a checkpoint, after a signal."""
@@ -165,23 +165,25 @@ class VideoDeblurModel(VideoTestModel):
         train_alone(self.get_bare_model(self.net_g), self.opt['train'].get('train_only') or {}, current_iter)
         for step in self.steps:
             step.begin()
-        outcomes = self.train_step(current_iter)
-        if any(outcome.skipped for outcome in outcomes):
+        results = self.train_step(current_iter)
+        if any(result.skipped for result in results):
             for step in self.steps:  # G too, which restores where D alone is trained
                 step.restore_buffers()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
-        self._log_step(current_iter, outcomes)
-        self.data_watch.step_done()
+        self._log_step(current_iter, results)
+        self.data_monitor.step_done()
 
-    def train_step(self, current_iter: int) -> list[Outcome]:
+    def train_step(self, current_iter: int) -> list[StepResult]:
         """Updates the weights. ``log_dict`` may get figures of its own."""
         self.log_values: dict[str, Tensor] = {}
-        outcome = self.step_g.run(self.pieces(), lambda piece: self.content_losses(self.forward_g(piece[0]), piece[1]))
-        self.log_values |= outcome.losses | {'grad_g': outcome.grad_norm}
-        return [outcome]
+        result = self.step_g.run(
+            self.micro_batches(), lambda piece: self.content_losses(self.forward_g(piece[0]), piece[1])
+        )
+        self.log_values |= result.losses | {'grad_g': result.grad_norm}
+        return [result]
 
-    def pieces(self) -> list[tuple[Tensor, Tensor]]:
+    def micro_batches(self) -> list[tuple[Tensor, Tensor]]:
         """The batch, ``lq`` and ``gt``, in ``train.accumulate`` equal parts."""
         return list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
 
@@ -226,14 +228,14 @@ class VideoDeblurModel(VideoTestModel):
         random.seed(seed)
         np.random.seed(seed % 2**32)
 
-    def _log_step(self, current_iter: int, outcomes: list[Outcome]) -> None:
+    def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
         """Shares the figures of an iteration between the processes, and does what they and the signals ask for."""
         values = {**self.log_values, 'interrupted': torch.tensor(float(interrupts.received() is not None))}
         means = self._mean_over_processes(values)
         interrupted = means.pop('interrupted') > 0
         self.log_dict = means
-        skipped = any(outcome.skipped for outcome in outcomes)
-        self.skip_watch.record(current_iter, skipped, self._suspects(outcomes) if skipped else [])
+        skipped = any(result.skipped for result in results)
+        self.skip_monitor.record(current_iter, skipped, self._suspects(results) if skipped else [])
         content = [value for name, value in means.items() if name in self.content_names]
         for scheduler in self.schedulers:
             if content and isinstance(scheduler, PlateauLR):  # there is none while D is trained alone
@@ -252,9 +254,9 @@ class VideoDeblurModel(VideoTestModel):
             stacked /= self.opt['world_size']
         return dict(zip(values, stacked.tolist(), strict=True))
 
-    def _suspects(self, outcomes: list[Outcome]) -> list[str]:
+    def _suspects(self, results: list[StepResult]) -> list[str]:
         """The samples of the processes whose loss was not finite; of all, if it was only a gradient."""
-        own = self.keys, all(outcome.loss_is_finite for outcome in outcomes)
+        own = self.keys, all(result.loss_is_finite for result in results)
         everyone = [own]
         if self.opt['dist']:
             everyone = [None] * self.opt['world_size']
@@ -274,7 +276,7 @@ class VideoDeblurModel(VideoTestModel):
         """
         final = current_iter == -1
         self._save(self.iteration if final else current_iter, final)
-        self.data_watch.pause()
+        self.data_monitor.pause()
 
     @master_only
     def _save(self, iteration: int, final: bool) -> None:
@@ -394,13 +396,13 @@ class VideoDeblurModel(VideoTestModel):
                 current_iter,
                 tb_logger,
                 save_img,
-                keepers=[self.strips.begin(dataset)],
+                callbacks=[self.strips.begin(dataset)],
                 interrupted=lambda: interrupts.received() is not None,
             )
         except Interrupted:
             self.stop()
         self.strips.finish(current_iter, tb_logger)
-        self.data_watch.pause()
+        self.data_monitor.pause()
         self.train_mode()
 
     dist_validation = nondist_validation

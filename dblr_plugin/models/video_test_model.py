@@ -13,13 +13,13 @@ from basicsr.utils import get_root_logger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.forward.backends import choose
-from dblr_plugin.forward.network_input import NetworkInput
-from dblr_plugin.models.figure_record import FigureRecord
-from dblr_plugin.models.pictures import write_picture
-from dblr_plugin.models.restorer import FrameRestorer, build_restorer
-from dblr_plugin.models.validation import protocols_of, score_dataset
+from dblr_plugin.evaluation.pictures import write_picture
+from dblr_plugin.evaluation.validation import protocols_of, score_dataset
+from dblr_plugin.evaluation.validation_record import ValidationRecord
+from dblr_plugin.restore.backends import choose
+from dblr_plugin.restore.frame_restorer import FrameRestorer, build_restorer
 from dblr_plugin.weights import load_weights
 
 __all__ = ['VideoTestModel']
@@ -29,7 +29,7 @@ class VideoTestModel(SRModel):
     """Restores and scores data sets, on any device, the work shared by all processes.
 
     Beyond BasicSR's ``SRModel``, under ``val``:
-        protocol: Names of :mod:`dblr_plugin.metrics.protocols`, in place of ``metrics``.
+        protocol: Names of :mod:`dblr_plugin.evaluation.protocols`, in place of ``metrics``.
         pad_multiple: What frames are padded to a multiple of, for networks that need it.
         backend: ``torch`` (the default), ``compile``, ``openvino`` or ``auto``, the quickest.
         precision: ``fp32`` (the default), ``bf16``, ``fp16`` or ``auto``, the quickest. The shorter ones change
@@ -37,10 +37,10 @@ class VideoTestModel(SRModel):
     """
 
     def __init__(self, opt: dict) -> None:
-        self.takes = NetworkInput.of(opt['network_g'])
+        self.traits = NetworkTraits.of(opt['network_g'])
         metrics = (opt.get('val') or {}).get('metrics')
         # a test is for its figures; a training is worth more than they are
-        self.record = FigureRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
+        self.record = ValidationRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
         super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
@@ -88,7 +88,7 @@ class VideoTestModel(SRModel):
         current_iter: int | str,
         tb_logger,
         save_img: bool,
-        keepers: Sequence[Callable[[dict, np.ndarray], None]] = (),
+        callbacks: Sequence[Callable[[dict, np.ndarray], None]] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Restores and scores a data set, and records the figures.
@@ -108,7 +108,7 @@ class VideoTestModel(SRModel):
             dataset,
             lambda window: restore(window.to(self.device)),
             protocols_of(self.opt['val']),
-            [*savers, *keepers],
+            [*savers, *callbacks],
             self.opt['val'].get('pbar', True),
             interrupted,
         )

@@ -11,19 +11,19 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, Registry
 
-from dblr_plugin.options.typed import Must
+from dblr_plugin.options.typed import Constraint
 from dblr_plugin.training.plateau_lr import PlateauLR
 
-__all__ = ['LOSS', 'METRIC', 'NETWORK', 'OPTIMISER', 'SCHEDULER', 'Arguments', 'Kind', 'registered']
+__all__ = ['LOSS', 'METRIC', 'NETWORK', 'OPTIMISER', 'SCHEDULER', 'Arguments', 'ComponentKind', 'registered']
 
-_Natural = Annotated[int, Must('from 0', lambda v: v >= 0)]
-_NotNegative = Annotated[float, Must('from 0', lambda v: v >= 0)]
+_Natural = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
+_NotNegative = Annotated[float, Constraint('from 0', lambda v: v >= 0)]
 
 #: Arguments of BasicSR's and torch's classes whose signatures say less than is true.
 _KNOWN: dict[str, Any] = {
     'lr': _NotNegative,
     'milestones': list[_Natural],
-    'periods': list[Annotated[int, Must('from 1', lambda v: v >= 1)]],
+    'periods': list[Annotated[int, Constraint('from 1', lambda v: v >= 1)]],
     'restarts': list[_Natural],
     'restart_weights': list[float],
     'reduction': Literal['mean', 'sum'],  # a loss must be one number
@@ -50,7 +50,7 @@ class Arguments:
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that it can mark annotations
-class Kind:
+class ComponentKind:
     """One kind of class that option files name.
 
     Attributes:
@@ -120,11 +120,11 @@ def _schedulers() -> dict[str, type]:
     return basicsr | {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'PlateauLR': PlateauLR}
 
 
-NETWORK = Kind(lambda: registered(ARCH_REGISTRY))
-LOSS = Kind(lambda: registered(LOSS_REGISTRY))
-OPTIMISER = Kind(_optimisers, given=frozenset({'params'}), needed=frozenset({'lr'}))
-SCHEDULER = Kind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
-METRIC = Kind(
+NETWORK = ComponentKind(lambda: registered(ARCH_REGISTRY))
+LOSS = ComponentKind(lambda: registered(LOSS_REGISTRY))
+OPTIMISER = ComponentKind(_optimisers, given=frozenset({'params'}), needed=frozenset({'lr'}))
+SCHEDULER = ComponentKind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
+METRIC = ComponentKind(
     lambda: registered(METRIC_REGISTRY),
     given=frozenset({'img', 'img2'}),
     extra={'better': Literal['higher', 'lower']},

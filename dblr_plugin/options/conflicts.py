@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
+from dblr_plugin.archs.traits import NetworkTraits, network_argument
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.forward.network_input import NetworkInput, network_argument
-from dblr_plugin.metrics import choose_protocols
+from dblr_plugin.evaluation import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.training.optimizers import build_optimizer
 
@@ -95,18 +95,18 @@ def _windows(opt: dict) -> Iterator[Conflict]:
 def _placement(opt: dict) -> Iterator[Conflict]:
     """Which frame of a window is restored: data sets and network must mean the same one."""
     network = opt['network_g']
-    takes = NetworkInput.of(network)
-    last = takes.num_frame - 1
+    traits = NetworkTraits.of(network)
+    last = traits.num_frame - 1
     if network.get('center_frame_idx') not in (None, last // 2, last):
         yield 'network_g.center_frame_idx', f'must be {last // 2} (the middle frame of a window) or {last} (the last)'
     for name, dataset in opt['datasets'].items():
         trail = f'datasets.{name}'
-        if bool(dataset.get('causal', False)) != takes.causal:
+        if bool(dataset.get('causal', False)) != traits.causal:
             is_set = 'true' if dataset.get('causal') else 'false'
             yield f'{trail}.causal', f'is {is_set}, unlike network_g; set both alike (EDVR: center_frame_idx: {last})'
-        if takes.causal and dataset.get('random_reverse'):
+        if traits.causal and dataset.get('random_reverse'):
             yield f'{trail}.random_reverse', 'would put another frame at the end of causal windows; set it to false'
-        if takes.causal and dataset.get('padding', 'replicate') != 'replicate':
+        if traits.causal and dataset.get('padding', 'replicate') != 'replicate':
             yield f'{trail}.padding', f'is {dataset["padding"]}, and causal windows are padded by replicate; remove it'
 
 
@@ -206,9 +206,12 @@ def _training_set(opt: dict) -> Iterator[Conflict]:
         yield f'{trail}.prefetch_mode', 'is cpu, which hangs when a frame cannot be read; remove the line'
     if mode == 'cuda' and not train_set.get('pin_memory'):
         yield f'{trail}.prefetch_mode', 'is cuda, which needs pinned memory; add pin_memory: true beside it'
-    batch, pieces = train_set.get('batch_size_per_gpu', 1), opt['train'].get('accumulate', 1)
-    if batch % pieces:
-        yield 'train.accumulate', f'is {pieces}, and does not divide batch_size_per_gpu, {batch}; set it to a divisor'
+    batch, micro_batches = train_set.get('batch_size_per_gpu', 1), opt['train'].get('accumulate', 1)
+    if batch % micro_batches:
+        yield (
+            'train.accumulate',
+            f'is {micro_batches}, and does not divide batch_size_per_gpu, {batch}; set it to a divisor',
+        )
     size = train_set.get('gt_size')
     if size is not None:
         yield from _crop(opt, size, f'{trail}.gt_size')

@@ -13,13 +13,13 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
-from dblr_plugin.options.components import Kind, registered
+from dblr_plugin.options.components import ComponentKind, registered
 from dblr_plugin.options.conflicts import conflicts
-from dblr_plugin.options.foreign import ForeignSection
+from dblr_plugin.options.foreign_section import ForeignSection
 from dblr_plugin.options.imports import import_files
 from dblr_plugin.options.located import Located, parse, peek
 from dblr_plugin.options.overrides import Override, apply
-from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Needed, Options
+from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.options.typed import fault, fits, whole
 
 __all__ = ['check_option_file', 'check_section', 'check_values', 'read_option_file']
@@ -117,7 +117,7 @@ class _Checker:
     def __init__(self, is_train: bool) -> None:
         self.faults: list[str] = []
         self.foreign: dict[str, str] = {}  # data set -> its class, of those whose keys nobody has written down
-        self.needs = {Needed.ALWAYS, Needed.TRAINING if is_train else Needed.TESTING}
+        self.needs = {RequiredWhen.ALWAYS, RequiredWhen.TRAINING if is_train else RequiredWhen.TESTING}
         self.is_train = is_train
 
     @contextmanager
@@ -152,7 +152,7 @@ class _Checker:
         required = {
             key
             for key, annotation in annotations.items()
-            if any(isinstance(mark, Needed) and mark in self.needs for mark in _parts(annotation)[1])
+            if any(isinstance(mark, RequiredWhen) and mark in self.needs for mark in _parts(annotation)[1])
         }
         self.fields(here, annotations, required, trail)
 
@@ -181,7 +181,7 @@ class _Checker:
     def value(self, here: Located, annotation: Any, trail: str) -> None:
         """Checks a value: a section, a class with its arguments, several of them by name, or a leaf."""
         base, marks = _parts(annotation)
-        kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
+        kind = next((mark for mark in marks if isinstance(mark, ComponentKind)), None)
         if here.value is None and fits(None, annotation):
             return
         if is_typeddict(base):
@@ -198,7 +198,7 @@ class _Checker:
             if found:
                 here.fail(f'{trail} {found}')
 
-    def component(self, here: Located, kind: Kind, trail: str) -> None:
+    def component(self, here: Located, kind: ComponentKind, trail: str) -> None:
         """Checks a ``type`` and the arguments beside it."""
         self.fields(here, {}, {'type'}, trail, others=True)
         if 'type' not in here.entries(trail):

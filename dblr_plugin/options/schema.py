@@ -9,12 +9,12 @@ import enum
 from typing import Annotated, Literal, TypedDict
 
 from dblr_plugin.options.components import LOSS, METRIC, NETWORK, OPTIMISER, SCHEDULER
-from dblr_plugin.options.typed import Must
+from dblr_plugin.options.typed import Constraint
 
-__all__ = ['TEST_SETS', 'TRAIN_SETS', 'Needed', 'Options']
+__all__ = ['TEST_SETS', 'TRAIN_SETS', 'RequiredWhen', 'Options']
 
 
-class Needed(enum.Enum):
+class RequiredWhen(enum.Enum):
     """Which option files need a key. Those without a mark may be left out."""
 
     ALWAYS = enum.auto()
@@ -22,19 +22,19 @@ class Needed(enum.Enum):
     TESTING = enum.auto()
 
 
-ALWAYS, TRAINING, TESTING = Needed
+ALWAYS, TRAINING, TESTING = RequiredWhen
 
-Count = Annotated[int, Must('from 1', lambda v: v >= 1)]
-Natural = Annotated[int, Must('from 0', lambda v: v >= 0)]
+Count = Annotated[int, Constraint('from 1', lambda v: v >= 1)]
+Natural = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
 # BasicSR adds the rank, and NumPy takes seeds below 2^32
-Seed = Annotated[int, Must('from 0 to 2147483647', lambda v: 0 <= v < 2**31)]
-Positive = Annotated[float, Must('above 0', lambda v: v > 0)]
+Seed = Annotated[int, Constraint('from 0 to 2147483647', lambda v: 0 <= v < 2**31)]
+Positive = Annotated[float, Constraint('above 0', lambda v: v > 0)]
 # an empty name, or dots alone, would be the folder of all experiments, which BasicSR then puts aside; files get longer
 # names than that
 Name = Annotated[
-    str, Must('that can name a folder', lambda v: v.strip('. ') and not set('/\\\0') & set(v) and len(v) <= 100)
+    str, Constraint('that can name a folder', lambda v: v.strip('. ') and not set('/\\\0') & set(v) and len(v) <= 100)
 ]
-Odd = Annotated[Count, Must('and odd, as a window has a middle', lambda v: v % 2 == 1)]
+Odd = Annotated[Count, Constraint('and odd, as a window has a middle', lambda v: v % 2 == 1)]
 
 Network = Annotated[dict, NETWORK]
 Loss = Annotated[dict, LOSS]
@@ -81,7 +81,7 @@ class _Training(TypedDict, total=False):
     batch_size_per_gpu: Annotated[Count, ALWAYS]
     num_worker_per_gpu: Annotated[Natural, ALWAYS]
     persistent_workers: bool
-    timeout: Annotated[float, Must('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits for ever
+    timeout: Annotated[float, Constraint('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits for ever
     dataset_enlarge_ratio: Positive
     prefetch_mode: Literal['cuda', 'cpu'] | None
     num_prefetch_queue: Count
@@ -90,7 +90,7 @@ class _Training(TypedDict, total=False):
 class TrainSet(_ClipSet, _Training, total=False):
     """``datasets.train`` of clips."""
 
-    interval_list: Annotated[list[Count], Must('with at least one entry', bool)]
+    interval_list: Annotated[list[Count], Constraint('with at least one entry', bool)]
 
 
 class MotionTrainSet(_DataSet, _Training, total=False):
@@ -131,12 +131,14 @@ class Train(TypedDict, total=False):
     """``train``."""
 
     total_iter: Annotated[Count, TRAINING]
-    warmup_iter: Annotated[int, Must('from -1', lambda v: v >= -1)]  # -1 is none
-    ema_decay: Annotated[float, Must('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 is none
+    warmup_iter: Annotated[int, Constraint('from -1', lambda v: v >= -1)]  # -1 is none
+    ema_decay: Annotated[float, Constraint('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 is none
     freeze_bn: bool
     sync_bn: bool  # BatchNorm over all processes
     multi_scale: bool  # the pixel loss at all sizes that network_g restores
-    lr_mul: dict[str, Annotated[float, Must('from 0', lambda v: v >= 0)]] | None  # part of a parameter's name -> factor
+    lr_mul: (
+        dict[str, Annotated[float, Constraint('from 0', lambda v: v >= 0)]] | None
+    )  # part of a parameter's name -> factor
     train_only: dict[str, Count] | None  # part of a parameter's name -> the iteration that ends its time alone
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # parts into which a batch is cut
@@ -191,8 +193,8 @@ class DistParams(TypedDict, total=False):
     """``dist_params``."""
 
     backend: str
-    port: Annotated[int, Must('from 1 to 65535', lambda v: 1 <= v <= 65535)]
-    timeout: Annotated[float, Must('of seconds above 0', lambda v: v > 0)]  # for what processes do together
+    port: Annotated[int, Constraint('from 1 to 65535', lambda v: 1 <= v <= 65535)]
+    timeout: Annotated[float, Constraint('of seconds above 0', lambda v: v > 0)]  # for what processes do together
 
 
 class Options(TypedDict, total=False):

@@ -13,11 +13,11 @@ from torch import Tensor
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.options.located import parse
 
-__all__ = ['Must', 'fault', 'fits', 'shown', 'whole']
+__all__ = ['Constraint', 'fault', 'fits', 'shown', 'whole']
 
 
 @dataclass(frozen=True)
-class Must:
+class Constraint:
     """What more than its type is asked of a value: ``Annotated[int, Must('from 1', lambda v: v >= 1)]``.
 
     Attributes:
@@ -47,7 +47,7 @@ def fits(value: object, annotation: object) -> bool:
     """
     kind, parts = get_origin(annotation) or annotation, get_args(annotation)
     if kind is Annotated:
-        return fits(value, parts[0]) and all(m.holds(value) for m in parts[1:] if isinstance(m, Must))
+        return fits(value, parts[0]) and all(m.holds(value) for m in parts[1:] if isinstance(m, Constraint))
     if kind in (Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if kind is Literal:
@@ -89,7 +89,7 @@ def _wanted(annotation: object, plural: bool = False) -> str:
     """A type in words, in the plural for entries of a list."""
     kind, parts = get_origin(annotation) or annotation, get_args(annotation)
     if kind is Annotated:
-        return ' '.join([_wanted(parts[0], plural), *(m.text for m in parts[1:] if isinstance(m, Must))])
+        return ' '.join([_wanted(parts[0], plural), *(m.text for m in parts[1:] if isinstance(m, Constraint))])
     if kind in (Union, types.UnionType):
         return ' or '.join(_wanted(part, plural) for part in parts if part is not Tensor)
     if kind is Literal:

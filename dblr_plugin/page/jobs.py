@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.forward.backends import is_out_of_memory
-from dblr_plugin.inference.video_restorer import VideoRestorer
 from dblr_plugin.page.preview import Preview, restore_preview
+from dblr_plugin.restore.backends import is_out_of_memory
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 __all__ = ['Job', 'Jobs']
 

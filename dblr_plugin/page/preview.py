@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from dblr_plugin.data.images import is_image
-from dblr_plugin.inference.media import Picture, Sink, Source, open_sink, open_source
-from dblr_plugin.inference.media.video_sink import VideoSink
-from dblr_plugin.inference.media.video_source import VideoSource, open_container
-from dblr_plugin.inference.pipeline import restore_media
-from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.restore.pipeline import restore_media
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.video import Frame, Sink, Source, open_sink, open_source
+from dblr_plugin.video.video_sink import VideoSink
+from dblr_plugin.video.video_source import VideoSource, open_container
 
 __all__ = ['Preview', 'Report', 'restore_preview']
 
@@ -71,9 +71,9 @@ def restore_preview(
         before, after = _PlayableSink(folder / 'before.mp4', source), _PlayableSink(folder / 'after.mp4', source)
         total = source.count or _estimated(source, start, length)
         pts = _restore(restorer, source, before, [after, open_sink(download, source)], total, report)
-        times = [float(time * source.traits.time_base - source.traits.origin) for time in pts]
+        times = [float(time * source.info.time_base - source.info.origin) for time in pts]
         height, width = _playable(source.size)
-        return Preview(before.path, after.path, download, float(width * source.traits.aspect / height), times)
+        return Preview(before.path, after.path, download, float(width * source.info.aspect / height), times)
 
 
 def _restore_image(restorer: VideoRestorer, clip: Path, folder: Path, report: Report) -> Preview:
@@ -122,7 +122,7 @@ class _Tapped:
         self.count = source.count
         self.pts: list[int | None] = []
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[Frame]:
         for picture in self.source:
             self.sink.write(picture)
             self.pts.append(picture.pts)
@@ -135,7 +135,7 @@ class _Several:
     def __init__(self, sinks: list[Sink]) -> None:
         self.sinks = sinks
 
-    def write(self, picture: Picture) -> None:
+    def write(self, picture: Frame) -> None:
         for sink in self.sinks:
             sink.write(picture)
 
@@ -153,9 +153,9 @@ class _PlayableSink(VideoSink):
     """Writes H.264 that every browser plays: 8 bits, 4:2:0 and so even sides, no sound of a codec it may not know."""
 
     def __init__(self, path: Path, source: VideoSource) -> None:
-        super().__init__(path, replace(source.traits, chroma='420', copied=None), deep=False)
+        super().__init__(path, replace(source.info, chroma='420', copied=None), high_bit_depth=False)
 
-    def write(self, picture: Picture) -> None:
+    def write(self, picture: Frame) -> None:
         """See :class:`Sink`; a last odd row and column are cut off."""
         height, width = _playable(picture.pixels.shape[:2])
         pixels = np.ascontiguousarray(picture.pixels[:height, :width])
@@ -174,4 +174,4 @@ def _estimated(source: VideoSource, start: Fraction, length: Fraction | None) ->
         seconds = [] if length is None else [length]
         if container.duration is not None:
             seconds.append(Fraction(container.duration, av.time_base) - start)
-    return max(1, round(min(seconds, default=0) * source.traits.rate))
+    return max(1, round(min(seconds, default=0) * source.info.rate))

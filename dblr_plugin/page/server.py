@@ -21,8 +21,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.media.span import parse_time
 from dblr_plugin.page.jobs import Job, Jobs
+from dblr_plugin.video.time_range import parse_time
 
 __all__ = ['build_app', 'build_server', 'listen']
 

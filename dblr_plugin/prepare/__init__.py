@@ -1,10 +1,10 @@
 """Brings data sets as users have them into one tree that training and testing read: planned, checked, resumable."""
 
+from dblr_plugin.prepare.blur_settings import BlurSettings
 from dblr_plugin.prepare.databases import LMDB, TILES, DatabaseKind
 from dblr_plugin.prepare.layout import Prepared, prepare_layout
-from dblr_plugin.prepare.motion import MotionRecipe, prepare_motion
+from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
 from dblr_plugin.prepare.plan import Clip, Plan
-from dblr_plugin.prepare.recipe import Recipe
 from dblr_plugin.prepare.summary import summary
 from dblr_plugin.prepare.video import prepare_video
 
@@ -13,10 +13,10 @@ __all__ = [
     'TILES',
     'Clip',
     'DatabaseKind',
-    'MotionRecipe',
+    'MotionSettings',
     'Plan',
     'Prepared',
-    'Recipe',
+    'BlurSettings',
     'prepare_layout',
     'prepare_motion',
     'prepare_video',

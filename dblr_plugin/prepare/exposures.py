@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.data.images import decode
-from dblr_plugin.data.light import to_light
-from dblr_plugin.data.synthesis import expose, write_png
+from dblr_plugin.data.linear_light import to_linear_light
+from dblr_plugin.data.synthesis import average_exposure, write_png
+from dblr_plugin.prepare.blur_settings import BlurSettings, Span
+from dblr_plugin.prepare.hand_shake import HandHeld, moved
 from dblr_plugin.prepare.in_between import in_betweens
 from dblr_plugin.prepare.parallel import parallel
-from dblr_plugin.prepare.recipe import Recipe, Span
-from dblr_plugin.prepare.shake import HandHeld, moved
 from dblr_plugin.prepare.tree import clip_folder
 
 __all__ = ['Exposure', 'blurry_frame', 'exposures', 'frame_paths', 'make_clips']
@@ -41,7 +41,7 @@ class Exposure:
 
 
 def make_clips(
-    dst: Path, frames: Iterable[np.ndarray], spans: Sequence[Span], recipe: Recipe, label: str
+    dst: Path, frames: Iterable[np.ndarray], spans: Sequence[Span], recipe: BlurSettings, label: str
 ) -> list[float]:
     """Writes the frames of all spans of one video into a tree; those that are there already are only measured.
 
@@ -78,7 +78,7 @@ def exposures(frames: Iterable[np.ndarray], spans: Sequence[Span]) -> Iterator[E
                 yield Exposure(span, span.centres.index(centre), tuple(window)[-span.average :])
 
 
-def blurry_frame(exposure: Exposure, recipe: Recipe) -> np.ndarray:
+def blurry_frame(exposure: Exposure, recipe: BlurSettings) -> np.ndarray:
     """Returns the long exposure, uint8 RGB (h, w, 3).
 
     A shaken camera is where the sharp frame shows it to be in the middle of the exposure, and moves around that: so
@@ -86,13 +86,13 @@ def blurry_frame(exposure: Exposure, recipe: Recipe) -> np.ndarray:
     """
     lights = _lights(exposure.frames, recipe.in_between)
     if not recipe.shake:
-        return expose(light for _, light in lights)
+        return average_exposure(light for _, light in lights)
     span = exposure.span
     seed = zlib.crc32(f'{recipe.seed} {span.part} {span.clip}'.encode())
     hand = HandHeld(recipe.shake, span.average, exposure.sharp.shape[:2], seed)
     centre = span.centres[exposure.index]
     middle = hand.pose(centre)
-    return expose(moved(light, hand.pose(centre + offset) - middle) for offset, light in lights)
+    return average_exposure(moved(light, hand.pose(centre + offset) - middle) for offset, light in lights)
 
 
 def frame_paths(dst: Path, span: Span, index: int) -> dict[str, Path]:
@@ -104,13 +104,13 @@ def _lights(frames: Sequence[np.ndarray], in_between: int) -> Iterator[tuple[flo
     """Yields (distance from the middle in source frames, linear light) of all frames and those in between."""
     first = -(len(frames) // 2)
     for number, frame in enumerate(frames):
-        yield first + number, to_light(frame)
+        yield first + number, to_linear_light(frame)
         if number + 1 < len(frames):
             for step, light in enumerate(in_betweens(frame, frames[number + 1], in_between), start=1):
                 yield first + number + step / (in_between + 1), light
 
 
-def _make(dst: Path, exposure: Exposure, recipe: Recipe) -> float:
+def _make(dst: Path, exposure: Exposure, recipe: BlurSettings) -> float:
     """Writes one pair of frames, unless an earlier run did; returns the blurry one's PSNR in dB."""
     paths = frame_paths(dst, exposure.span, exposure.index)
     if all(path.is_file() for path in paths.values()):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
-from dblr_plugin.data.light import to_light
+from dblr_plugin.data.linear_light import to_linear_light
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['in_betweens']
@@ -37,7 +37,7 @@ def in_betweens(first: np.ndarray, second: np.ndarray, count: int) -> Iterator[n
         raise DBLRError(f'frames of {first.shape[1]}x{first.shape[0]} are too small for in-betweens; leave them out')
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
     forward, backward = optical_flow(*greys), optical_flow(*greys[::-1])
-    lights = to_light(first), to_light(second)
+    lights = to_linear_light(first), to_linear_light(second)
     for number in range(1, count + 1):
         time = np.float32(number / (count + 1))
         yield (1 - time) * _moved(lights[0], time * forward) + time * _moved(lights[1], (1 - time) * backward)

@@ -58,9 +58,9 @@ def prepare_layout(
     if not (allow_partial and clips):
         raise_faults([fault.text for fault in faults], plan, len(clips))
     files = tree.targets(clips)
-    if strangers := tree.unplanned(dst, files):
+    if unexpected_files := tree.unplanned(dst, files):
         raise DBLRError(
-            f'{dst} has {len(strangers)} frames that are none of {plan.kind}, such as {strangers[0]}; remove them'
+            f'{dst} has {len(unexpected_files)} frames that are none of {plan.kind}, such as {unexpected_files[0]}; remove them'
         )
     manifest.begin(dst, plan.kind, plan.variant)
     tree.require_space(dst, bytes_needed(dst, databases, {p: source.stat().st_size for p, source in files.items()}))

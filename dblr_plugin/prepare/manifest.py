@@ -17,7 +17,7 @@ from typing import Any
 
 from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import atomic_write
 from dblr_plugin.prepare.plan import PARTS
 from dblr_plugin.version import __version__
 
@@ -127,7 +127,7 @@ def files_below(dst: Path) -> dict[str, int]:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path, sync=True) as partial:
+    with atomic_write(path, sync=True) as partial:
         partial.write_text(text, encoding='utf-8')
 
 

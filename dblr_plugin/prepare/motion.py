@@ -17,14 +17,14 @@ from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['MotionRecipe', 'prepare_motion']
+__all__ = ['MotionSettings', 'prepare_motion']
 
 PART = 256  # windows in one file
 BATCH = 4  # windows made at once, which share a kind of motion; small enough for a processor's cache
 
 
 @dataclass(frozen=True)
-class MotionRecipe:
+class MotionSettings:
     """What to make.
 
     Args:
@@ -57,7 +57,7 @@ class MotionRecipe:
             raise DBLRError(f'the number of frames must be odd, got {self.num_frame}')
 
 
-def prepare_motion(src: Path, dst: Path, recipe: MotionRecipe) -> StoreInfo:
+def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
     """Fills a store with windows; goes on where an earlier run with the same recipe and pictures stopped.
 
     Args:
@@ -96,14 +96,14 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionRecipe) -> StoreInfo:
 _worker: tuple[MotionWindows, WindowWriter]
 
 
-def _start(src: Path, recipe: MotionRecipe, writer: WindowWriter) -> None:
+def _start(src: Path, recipe: MotionSettings, writer: WindowWriter) -> None:
     """In a process that makes windows."""
     global _worker
     torch.set_num_threads(1)
     _worker = MotionWindows(_pictures(src, recipe), recipe.size, recipe.num_frame, recipe.causal), writer
 
 
-def _pictures(src: Path, recipe: MotionRecipe) -> SharpPictures:
+def _pictures(src: Path, recipe: MotionSettings) -> SharpPictures:
     return read_pictures(src, recipe.y_only, picture_side(recipe.size))
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import atomic_write
 from dblr_plugin.prepare.check import CheckedClip
 from dblr_plugin.prepare.manifest import files_below
 from dblr_plugin.prepare.parallel import DISK_THREADS, parallel
@@ -52,7 +52,7 @@ def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
 
     def put(task: tuple[str, Path]) -> None:
         source = task[1]
-        with whole_file(dst / task[0]) as partial:
+        with atomic_write(dst / task[0]) as partial:
             shutil.copyfile(source, partial) if copy else _link(source, partial)
 
     try:

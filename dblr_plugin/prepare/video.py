@@ -13,11 +13,11 @@ from tqdm import tqdm
 from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import manifest, tree
+from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
 from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
 from dblr_plugin.prepare.exposures import frame_paths, make_clips
 from dblr_plugin.prepare.footage import Footage, find_footage
 from dblr_plugin.prepare.layout import Prepared, finish_databases
-from dblr_plugin.prepare.recipe import Recipe, Span, split
 
 __all__ = ['prepare_video']
 
@@ -36,7 +36,7 @@ class _Source:
     skipped: list[str]
 
 
-def prepare_video(src: Path, dst: Path, recipe: Recipe, databases: Sequence[DatabaseKind] = ()) -> Prepared:
+def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequence[DatabaseKind] = ()) -> Prepared:
     """Makes blurry and sharp clips in the tree ``dst``; goes on where an earlier run with the same recipe stopped.
 
     Args:
@@ -58,8 +58,8 @@ def prepare_video(src: Path, dst: Path, recipe: Recipe, databases: Sequence[Data
     files = {str(path.relative_to(dst)): size for source in sources for path, size in _planned(dst, source)}
     if not files:
         raise DBLRError(f'{src} has no shot of {max(recipe.average)} frames; average fewer')
-    if strangers := tree.unplanned(dst, files):
-        raise DBLRError(f'{dst} has {len(strangers)} other frames, such as {strangers[0]}; remove them')
+    if unexpected_files := tree.unplanned(dst, files):
+        raise DBLRError(f'{dst} has {len(unexpected_files)} other frames, such as {unexpected_files[0]}; remove them')
     manifest.begin(dst, KIND, variant)
     missing = sum(size for path, size in files.items() if not (dst / path).exists())
     tree.require_space(dst, missing + bytes_needed(dst, databases, files))
@@ -69,7 +69,7 @@ def prepare_video(src: Path, dst: Path, recipe: Recipe, databases: Sequence[Data
     return Prepared(content, written, was_complete=False)
 
 
-def _looked_through(footage: Footage, recipe: Recipe) -> _Source:
+def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
     """Decodes a video once to find its size and its shots.
 
     Raises:
@@ -99,7 +99,7 @@ def _planned(dst: Path, source: _Source) -> Iterator[tuple[Path, int]]:
             yield from ((path, size) for path in frame_paths(dst, span, index).values())
 
 
-def _made(dst: Path, source: _Source, recipe: Recipe) -> list[manifest.TreeClip]:
+def _made(dst: Path, source: _Source, recipe: BlurSettings) -> list[manifest.TreeClip]:
     """Makes all clips of a video."""
     if not source.spans:
         return []
@@ -110,7 +110,7 @@ def _made(dst: Path, source: _Source, recipe: Recipe) -> list[manifest.TreeClip]
     ]
 
 
-def _details(src: Path, sources: list[_Source], recipe: Recipe) -> dict[str, Any]:
+def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[str, Any]:
     """What ``dataset.json`` tells beyond counts."""
     details = {
         'source': str(src.resolve()),

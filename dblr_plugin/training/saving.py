@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file, write_fault
+from dblr_plugin.files import atomic_write, write_fault
 from dblr_plugin.weights import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'digest_of', 'size_of']
@@ -97,7 +97,7 @@ class CheckpointFolder:
     def make_latest(self, iteration: int, networks: list[str] | dict[str, dict]) -> None:
         """Gives the networks of a checkpoint the name ``latest`` as well, without a copy where the disk can."""
         for name in networks:
-            with whole_file(self.network_path(name, 'latest')) as partial:
+            with atomic_write(self.network_path(name, 'latest')) as partial:
                 try:
                     os.link(self.network_path(name, iteration), partial)
                 except OSError:  # a file system without hard links

@@ -14,13 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-__all__ = ['Outcome', 'Step']
+__all__ = ['StepResult', 'Step']
 
 Piece = TypeVar('Piece')
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What a step came to.
 
     Attributes:
@@ -67,7 +67,7 @@ class Step:
         self.optimizer.zero_grad()
         self._buffers = [buffer.clone() for buffer in self.net.buffers()]
 
-    def run(self, pieces: Sequence[Piece], losses_of: Callable[[Piece], dict[str, Tensor]]) -> Outcome:
+    def run(self, micro_batches: Sequence[Piece], losses_of: Callable[[Piece], dict[str, Tensor]]) -> StepResult:
         """Adds up the gradients of a batch's pieces and updates the weights.
 
         Args:
@@ -75,9 +75,9 @@ class Step:
             losses_of: Runs the network on one and returns its scalar losses.
         """
         totals: dict[str, Tensor] = {}
-        for number, piece in enumerate(pieces, 1):
-            with self._synchronised(number == len(pieces)):
-                losses = {name: loss / len(pieces) for name, loss in losses_of(piece).items()}
+        for number, piece in enumerate(micro_batches, 1):
+            with self._synchronised(number == len(micro_batches)):
+                losses = {name: loss / len(micro_batches) for name, loss in losses_of(piece).items()}
                 self.scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach()
@@ -88,7 +88,7 @@ class Step:
         wrapped = isinstance(self.net, DistributedDataParallel)
         return nullcontext() if last or not wrapped else self.net.no_sync()
 
-    def _update(self, losses: dict[str, Tensor]) -> Outcome:
+    def _update(self, losses: dict[str, Tensor]) -> StepResult:
         self.scaler.unscale_(self.optimizer)
         norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         own_losses = torch.isfinite(torch.stack(list(losses.values()))).all()
@@ -102,7 +102,7 @@ class Step:
             skipped = True
             self.restore_buffers()
         self.scaler.update()
-        return Outcome(losses, norm, skipped, bool(own_losses))
+        return StepResult(losses, norm, skipped, bool(own_losses))
 
     def _scale_is_not_to_blame(self) -> bool:
         """fp16 begins with a scale that is too large and halves it at each overflow; below 1 it cannot be the cause."""

@@ -14,10 +14,10 @@ from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.resume import load_resume_state
 
-__all__ = ['take_part']
+__all__ = ['patch_trainer']
 
 
-def take_part(trainer: ModuleType, opt: dict) -> None:
+def patch_trainer(trainer: ModuleType, opt: dict) -> None:
     """Puts our parts in place of BasicSR's in a module that holds ``train_pipeline``, for a run with these options."""
     trainer.load_resume_state = load_resume_state
     # the trainer makes its sampler of four arguments; resuming needs the options too

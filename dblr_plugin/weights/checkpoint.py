@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file
+from dblr_plugin.files import atomic_write
 
 __all__ = ['read_checkpoint', 'save_atomically']
 
@@ -45,7 +45,7 @@ def save_atomically(content: dict, path: str | Path) -> None:
         DBLRError: If the file cannot be written.
     """
     path = Path(path)
-    with whole_file(path, sync=True) as partial:
+    with atomic_write(path, sync=True) as partial:
         try:
             _save_safetensors(content, partial) if _is_safetensors(path) else torch.save(content, partial)
         except (RuntimeError, SafetensorError) as error:  # how their writers report what the disk says

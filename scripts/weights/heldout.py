@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from dblr_plugin.archs import FourierBurstAccumulation
-from dblr_plugin.inference.video_restorer import VideoRestorer
-from dblr_plugin.metrics.psnr_ssim import psnr
+from dblr_plugin.evaluation.psnr_ssim import psnr
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 Restore = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 BLURRED = ('motion', 'hand')

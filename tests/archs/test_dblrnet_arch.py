@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs.dblrnet_arch import DBLRNet, MiddleFrame, TimeStackedConv, rename_simdeblur_keys
+from dblr_plugin.archs.dblrnet_arch import BlurryInput, DBLRNet, TimeStackedConv, rename_simdeblur_keys
 
 
 def small(**kwargs) -> DBLRNet:
@@ -157,7 +157,7 @@ class TestForward:
 
     def test_middle_frame(self):
         x = torch.rand(2, 5, 3, 4, 4)
-        assert torch.equal(MiddleFrame()(x), x[:, 2])
+        assert torch.equal(BlurryInput()(x), x[:, 2])
 
     @pytest.mark.parametrize('shape', [(1, 3, 1, 8, 8), (5, 1, 8, 8)])
     def test_wrong_window(self, shape):

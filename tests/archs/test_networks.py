@@ -10,7 +10,7 @@ from networks import build_trained
 from torch import nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs import DBN, DBLRNet, DeepDeblur, FourierBurstAccumulation, MiddleFrame, MultiScaleDBLRNet
+from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, FourierBurstAccumulation, MultiScaleDBLRNet
 from dblr_plugin.training.acceleration import autocast, prepare_network
 
 small_dblrnet = partial(DBLRNet, num_feat=16, num_block=1)
@@ -32,14 +32,14 @@ NETWORKS = {
     'DeepDeblur gaussian': partial(small_deepdeblur, gaussian=True),
     'DeepDeblur Y in windows': partial(small_deepdeblur, num_in_ch=1, num_out_ch=1, num_frame=5),
     'FourierBurstAccumulation': FourierBurstAccumulation,
-    'MiddleFrame': MiddleFrame,
+    'BlurryInput': BlurryInput,
     'MultiScaleDBLRNet': small_multi_scale,
     'MultiScaleDBLRNet RGB causal': partial(small_multi_scale, num_in_ch=3, num_out_ch=3, num_frame=3, causal=True),
 }
 # which frames of a window count, where it is not all of them
 SEEN = {
     'DBLRNet single': [2], 'DBN single': [2], 'DeepDeblur': [0], 'DeepDeblur gaussian': [0],
-    'DeepDeblur Y in windows': [2], 'MiddleFrame': [2],
+    'DeepDeblur Y in windows': [2], 'BlurryInput': [2],
 }  # fmt: skip
 
 each = pytest.mark.parametrize('name', NETWORKS)

@@ -15,7 +15,7 @@ from torch import nn
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.bench import end_to_end, frames, inference
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 STEPS = ['eager fp32', 'folded fp32', 'torch fp32', 'torch bf16']
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dblr_plugin.archs import DBLRNet, MiddleFrame
+from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.archs.dbn_arch import DBN
 from dblr_plugin.archs.deepdeblur_arch import DeepDeblur
@@ -112,7 +112,7 @@ def test_fourier_burst(height, width, blocks, side):
 
 
 def test_nothing_to_count():
-    found = complexity(MiddleFrame(), (1, 5, 3, 16, 16))
+    found = complexity(BlurryInput(), (1, 5, 3, 16, 16))
     assert (found.parameters, found.macs, found.operators) == (0, 0, {})
 
 
@@ -164,4 +164,4 @@ def test_unknown_work_is_refused(capfd, caplog):
 def test_without_mmengine(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmengine.analysis', None)
     with pytest.raises(DBLRError, match=r"pip install 'dblr_plugin\[benchmark\]'"):
-        complexity(MiddleFrame(), (1, 5, 3, 16, 16))
+        complexity(BlurryInput(), (1, 5, 3, 16, 16))

@@ -77,7 +77,7 @@ def test_methods_follow_those_they_start_from(content: dict) -> None:
 
 def test_a_network_without_option_file_gets_the_windows_it_takes(content: dict) -> None:
     content['methods']['FBA'] = {'network_g': {'type': 'FourierBurstAccumulation', 'num_frame': 3}}
-    content['methods']['Causal'] = {'network_g': {'type': 'MiddleFrame', 'causal': True}}
+    content['methods']['Causal'] = {'network_g': {'type': 'BlurryInput', 'causal': True}}
     content['methods']['Last'] = {'network_g': {'type': 'EDVR', 'hr_in': True, 'center_frame_idx': 4}}
     plan = plan_of(content)
     assert plan.methods['Last'].test_set['causal'] is True
@@ -164,7 +164,7 @@ def _put(*keys: object) -> Callable[[dict], None]:
     (_put('methods', 'Net', 'pretrained_from', 'Broken'), 'pretrained_from:',
      'Broken <- Net <- Broken start from each other'),
     (_put('methods', 'Blurry input', 'pretrained_from', 'Net'), 'pretrained_from:', 'is not trained'),
-    (_put('methods', 'net', {'network_g': {'type': 'MiddleFrame'}}), 'net:', "would share the folder net with 'Net'"),
+    (_put('methods', 'net', {'network_g': {'type': 'BlurryInput'}}), 'net:', "would share the folder net with 'Net'"),
     (_put('methods', 'Net', 'set', 'datasets.val.dataroot_lq', 'nowhere'), 'datasets.val.dataroot_lq: nowhere',
      'nowhere does not exist'),
     (_put('methods', 'Net', 'weights', 'gone.pth'), 'weights: gone', 'methods.Net.weights: gone.pth is no file'),

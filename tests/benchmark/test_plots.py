@@ -143,7 +143,7 @@ def test_colours_stand_out_and_differ(theme: style.Theme) -> None:
 
     assert contrast(theme.text) > 7
     assert min(map(contrast, theme.methods)) >= 3
-    looks = {style.Look.of(number, theme) for number in range(72)}
+    looks = {style.MarkerStyle.of(number, theme) for number in range(72)}
     assert len(looks) == 72
 
 

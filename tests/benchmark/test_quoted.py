@@ -6,8 +6,8 @@ import pytest
 
 from dblr_plugin.benchmark.quoted import UNSTATED, read_quotes
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation import PROTOCOLS
 from dblr_plugin.link import option_files, options_folder
-from dblr_plugin.metrics import PROTOCOLS
 
 SHIPPED = options_folder() / 'quoted_DVD.yml'
 

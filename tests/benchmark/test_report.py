@@ -10,7 +10,7 @@ from tiny_benchmark import Ran
 
 from dblr_plugin.benchmark.pages import columns_of
 from dblr_plugin.benchmark.tables import Column, best_of, cell
-from dblr_plugin.metrics import PROTOCOLS
+from dblr_plugin.evaluation import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 

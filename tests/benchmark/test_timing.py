@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from dblr_plugin.archs import DBLRNet, MiddleFrame
+from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.bench.rounds import MIN_ROUNDS
 from dblr_plugin.benchmark import timing
 from dblr_plugin.benchmark.timing import Method, measure
-from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU = torch.device('cpu')
 
@@ -57,7 +57,7 @@ class TestRounds:
             assert found['median_ms'] == sorted(found['rounds_ms'])[1]
 
     def test_restorers_and_networks(self):
-        methods = {'video': Method(make_restorer), 'blurry': Method(MiddleFrame)}
+        methods = {'video': Method(make_restorer), 'blurry': Method(BlurryInput)}
         report = measure(methods, CPU, (64, 48), seconds=0)
         assert list(report['methods']) == ['video', 'blurry']
         assert report['methods']['video']['median_ms'] > report['methods']['blurry']['median_ms']

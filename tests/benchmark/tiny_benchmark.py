@@ -59,7 +59,7 @@ def tiny_benchmark(footage: Path) -> dict:
         'timing': {'size': '64x48', 'seconds': 0},
         'quoted': 'quoted.yml',
         'methods': {
-            'Blurry input': {'network_g': {'type': 'MiddleFrame'}},
+            'Blurry input': {'network_g': {'type': 'BlurryInput'}},
             'Broken': {
                 'options': 'train_DBLRGAN.yml',
                 'pretrained_from': 'Net',

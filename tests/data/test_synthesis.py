@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dblr_plugin.data.light import linear_to_srgb
+from dblr_plugin.data.linear_light import linear_to_srgb
 from dblr_plugin.data.synthesis import blur_frames, read_video, write_clip_pair
 from dblr_plugin.errors import DBLRError
 

@@ -54,10 +54,10 @@ def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
     gan_options['train']['optim_g'] |= {'eps': 1e-4}
     gan_options['train']['optim_d'] |= {'eps': 1e-4}
     whole, expected = trained(gan_options, tmp_path / 'whole')
-    pieces, log = trained(gan_options, tmp_path / 'pieces', accumulate=4)
+    micro_batches, log = trained(gan_options, tmp_path / 'micro_batches', accumulate=4)
     assert log == pytest.approx(expected, rel=1e-3)
     for net in ('net_g', 'net_d'):
-        for a, b in zip(getattr(whole, net).parameters(), getattr(pieces, net).parameters(), strict=True):
+        for a, b in zip(getattr(whole, net).parameters(), getattr(micro_batches, net).parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
@@ -194,7 +194,7 @@ class TestMultiScale:
         gan_options['network_g'] = self.network
         gan_options['network_d']['num_in_ch'] = 3
         _, expected = trained(gan_options, tmp_path / 'whole', 1, multi_scale=True, freeze_bn=True)
-        _, log = trained(gan_options, tmp_path / 'pieces', 1, multi_scale=True, freeze_bn=True, accumulate=2)
+        _, log = trained(gan_options, tmp_path / 'micro_batches', 1, multi_scale=True, freeze_bn=True, accumulate=2)
         assert log == pytest.approx(expected, rel=1e-3)
         _, plain = trained(gan_options, tmp_path / 'plain', 1, freeze_bn=True)
         assert plain['l_g_gan'] == pytest.approx(expected['l_g_gan'], rel=1e-3)
@@ -306,7 +306,7 @@ class TestCausal:
 
     def test_identity_returns_the_last_frame(self, train_options, tmp_path):
         options = self.options(train_options)
-        options['network_g'] = {'type': 'MiddleFrame', 'causal': True}
+        options['network_g'] = {'type': 'BlurryInput', 'causal': True}
         model = build_model(parsed(options | {'is_train': False}, tmp_path) | {'is_train': False})
         window = torch.rand(1, 5, 3, 16, 16)
         assert torch.equal(model.restorer()(window), window[:, -1])

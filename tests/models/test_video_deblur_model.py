@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.metrics import PROTOCOLS
-from dblr_plugin.models.restorer import FrameRestorer
+from dblr_plugin.evaluation import PROTOCOLS
+from dblr_plugin.restore.frame_restorer import FrameRestorer
 
 
 def parsed(options: dict, root) -> dict:
@@ -193,7 +193,7 @@ class TestValidation:
         loader = val_loader(options)
         model.nondist_validation(loader, 3, None, False)
         assert all(module.training for module in model.net_g.modules())  # another network was folded
-        plain, by_clip = FrameRestorer(model.net_g.eval(), model.takes.channels), {}
+        plain, by_clip = FrameRestorer(model.net_g.eval(), model.traits.channels), {}
         for sample in loader:
             images = [tensor2img(plain(sample['lq'])), tensor2img(sample['gt'])]
             by_clip.setdefault(sample['folder'][0], []).append(calculate_psnr(*images, crop_border=0))

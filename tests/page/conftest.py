@@ -15,7 +15,7 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
-from dblr_plugin.inference.video_restorer import VideoRestorer
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 4, 'num_block': 1, 'input_skip': True}
 _BIAS = 0.3

@@ -66,7 +66,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_before_and_after_have_the_same_frames_at_the_same_times(page, tmp_path):
     """Of a part of a film with irregular times, 10 bits, 4:2:2, odd height, and sound."""
     pts = [0, 10, 20, 50, 60, 75, 80, 90, 100, 110]
-    frames = [(frame * 0.5).astype(np.uint16) for frame in scene(10, (65, 96), deep=True)]
+    frames = [(frame * 0.5).astype(np.uint16) for frame in scene(10, (65, 96), high_bit_depth=True)]
     made = Made(frames, pix_fmt='yuv422p10le', pts=pts, time_base=Fraction(1, 100), audio=1)
     clip = make(tmp_path / 'my [clip] 1.mov', made)
     job = page.send(clip, start='0.15', length='0.7')

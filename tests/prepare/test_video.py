@@ -13,15 +13,15 @@ from processes import Run
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
 from dblr_plugin.data.cuts import find_shots, thumbnails
-from dblr_plugin.data.light import to_light
+from dblr_plugin.data.linear_light import to_linear_light
 from dblr_plugin.data.synthesis import blur_frames
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import LMDB, Recipe, prepare_video
+from dblr_plugin.prepare import LMDB, BlurSettings, prepare_video
+from dblr_plugin.prepare.blur_settings import Span, split
 from dblr_plugin.prepare.exposures import Exposure, blurry_frame
 from dblr_plugin.prepare.footage import find_footage
+from dblr_plugin.prepare.hand_shake import HandHeld, moved
 from dblr_plugin.prepare.in_between import in_betweens
-from dblr_plugin.prepare.recipe import Span, split
-from dblr_plugin.prepare.shake import HandHeld, moved
 
 
 def texture(seed: int, size: tuple[int, int] = (96, 300)) -> np.ndarray:
@@ -82,7 +82,7 @@ class TestCuts:
 class TestSplit:
     @pytest.mark.parametrize('stride', [None, 1, 4])
     def test_parts_share_no_source_frame(self, stride: int | None) -> None:
-        recipe = Recipe(average=(5, 7), stride=stride, test_share=0.25)
+        recipe = BlurSettings(average=(5, 7), stride=stride, test_share=0.25)
         spans, skipped = split('v', [range(0, 60), range(60, 64), range(64, 100)], recipe)
         assert len(skipped) == 1 and 'shot 2, frames 60 to 63' in skipped[0]
         used: dict[str, set[int]] = {'train': set(), 'test': set()}
@@ -95,11 +95,11 @@ class TestSplit:
         assert max(used['train'] & set(range(60))) < min(used['test'])
 
     def test_default_stride_is_an_open_shutter(self) -> None:
-        spans, _ = split('v', [range(0, 23)], Recipe(average=(5,), test_share=0))
+        spans, _ = split('v', [range(0, 23)], BlurSettings(average=(5,), test_share=0))
         assert [list(span.centres) for span in spans] == [[2, 7, 12, 17]]
 
     def test_shot_too_short_for_both_parts_is_for_training(self) -> None:
-        spans, _ = split('v', [range(0, 9)], Recipe(average=(5,)))
+        spans, _ = split('v', [range(0, 9)], BlurSettings(average=(5,)))
         assert [(span.part, list(span.centres)) for span in spans] == [('train', [2])]
 
     @pytest.mark.parametrize(
@@ -108,21 +108,23 @@ class TestSplit:
     )
     def test_recipes_out_of_range(self, options: dict) -> None:
         with pytest.raises(DBLRError):
-            Recipe(**options)
+            BlurSettings(**options)
 
 
 class TestInBetweens:
     def test_none_is_plain_averaging(self) -> None:
         frames = panning(5)
-        np.testing.assert_array_equal(blurry_frame(exposure(frames), Recipe()), blur_frames(frames, 5))
+        np.testing.assert_array_equal(blurry_frame(exposure(frames), BlurSettings()), blur_frames(frames, 5))
 
     def test_still_frames_stay_as_they_are(self) -> None:
         frame = panning(1)[0]
-        np.testing.assert_array_equal(blurry_frame(exposure([frame] * 3), Recipe(in_between=3)), frame)
+        np.testing.assert_array_equal(blurry_frame(exposure([frame] * 3), BlurSettings(in_between=3)), frame)
 
     def test_brightness_of_the_average_is_kept(self) -> None:
         frames = panning(5)
-        plain, smooth = (to_light(blurry_frame(exposure(frames), Recipe(in_between=k))).mean() for k in (0, 3))
+        plain, smooth = (
+            to_linear_light(blurry_frame(exposure(frames), BlurSettings(in_between=k))).mean() for k in (0, 3)
+        )
         assert abs(smooth / plain - 1) < 0.01
 
     def test_they_show_the_motion_in_between(self) -> None:
@@ -130,15 +132,15 @@ class TestInBetweens:
         frames = panning(3, step=4)
         (middle,) = in_betweens(frames[0], frames[2], 1)
         inside = np.s_[16:-16, 16:-16]
-        ghost = (to_light(frames[0]) + to_light(frames[2])) / 2
-        truth = to_light(frames[1])
+        ghost = (to_linear_light(frames[0]) + to_linear_light(frames[2])) / 2
+        truth = to_linear_light(frames[1])
         assert np.abs(middle - truth)[inside].mean() < 0.1 * np.abs(ghost - truth)[inside].mean()
 
     def test_average_is_closer_to_that_of_many_frames(self) -> None:
         many = panning(17, step=2)
         truth = blur_frames(many, 17).astype(float)[:, 24:-24]
         few = exposure(many[::4])
-        error = [np.abs(blurry_frame(few, Recipe(in_between=k))[:, 24:-24] - truth).mean() for k in (0, 3)]
+        error = [np.abs(blurry_frame(few, BlurSettings(in_between=k))[:, 24:-24] - truth).mean() for k in (0, 3)]
         assert error[1] < 0.5 * error[0]
 
     def test_frames_too_small_for_flow(self) -> None:
@@ -148,19 +150,19 @@ class TestInBetweens:
 
 class TestShake:
     def test_zero_pose_changes_nothing(self) -> None:
-        light = to_light(panning(1)[0])
+        light = to_linear_light(panning(1)[0])
         np.testing.assert_array_equal(moved(light, np.zeros(3)), light)
 
     def test_still_scene_is_blurred_and_the_sharp_frame_untouched(self) -> None:
         frame = panning(1)[0]
         shaken = exposure([frame] * 7)
-        blurry = blurry_frame(shaken, Recipe(shake=3.0))
+        blurry = blurry_frame(shaken, BlurSettings(shake=3.0))
         assert np.abs(blurry.astype(float) - frame).mean() > 2
         np.testing.assert_array_equal(shaken.sharp, frame)
 
     def test_seed_decides(self) -> None:
         shaken = exposure(panning(7))
-        first, again, other = (blurry_frame(shaken, Recipe(shake=2.0, seed=seed)) for seed in (1, 1, 2))
+        first, again, other = (blurry_frame(shaken, BlurSettings(shake=2.0, seed=seed)) for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
 
@@ -174,7 +176,7 @@ class TestShake:
         assert steps < 0.1 * 2 * 3.0, 'a tenth of a frame moves the camera by a small part of the amplitude'
 
     def test_shift_and_rotation(self) -> None:
-        light = to_light(panning(1)[0])
+        light = to_linear_light(panning(1)[0])
         np.testing.assert_allclose(moved(light, np.array([2, 3, 0]))[3:, 2:], light[:-3, :-2], atol=1e-6)
         turned = moved(light[:, :96].copy(), np.array([0, 0, np.pi / 2]))
         np.testing.assert_allclose(turned, np.rot90(light[:, :96]), atol=1e-4)
@@ -187,7 +189,7 @@ class TestPrepareVideo:
         return write_video(tmp_path / 'walk.mkv', panning(28, seed=1) + panning(20, seed=2))
 
     def test_from_file_to_samples(self, video: Path, tmp_path: Path) -> None:
-        tree, recipe = tmp_path / 'tree', Recipe(average=(3, 5), stride=2, test_share=0.3)
+        tree, recipe = tmp_path / 'tree', BlurSettings(average=(3, 5), stride=2, test_share=0.3)
         content = prepare_video(video, tree, recipe, [LMDB]).manifest
         assert content['shots'] == {'walk': [[0, 27], [28, 47]]}
         assert set(content['parts']['train']['blurry_psnr']) == {
@@ -212,7 +214,7 @@ class TestPrepareVideo:
             assert len(test) == content['parts']['test']['frames']
         assert prepare_video(video, tree, recipe).was_complete
         with pytest.raises(DBLRError, match="holds 'video of walk.mkv .*average 3 5.*not .*average 3,"):
-            prepare_video(video, tree, Recipe(average=(3,)))
+            prepare_video(video, tree, BlurSettings(average=(3,)))
 
     def test_killed_and_run_again(self, video: Path, tmp_path: Path) -> None:
         options = ['--average', '3', '--stride', '1', '--in-between', '3', '--shake', '2']
@@ -220,7 +222,7 @@ class TestPrepareVideo:
         assert run.until(lambda: len(list((tmp_path / 'stopped').rglob('0*.png'))) >= 6), run.stderr
         assert run.kill() == -signal.SIGKILL
         assert not (tmp_path / 'stopped/dataset.json').exists()
-        recipe = Recipe(average=(3,), stride=1, in_between=3, shake=2.0)
+        recipe = BlurSettings(average=(3,), stride=1, in_between=3, shake=2.0)
         for name in ('stopped', 'whole'):
             prepare_video(video, tmp_path / name, recipe)
         files = {path.relative_to(tmp_path / 'whole') for path in (tmp_path / 'whole').rglob('*') if path.is_file()}
@@ -234,7 +236,7 @@ class TestPrepareVideo:
         for index, frame in enumerate(panning(24, seed=4)):
             cv2.imwrite(str(folder / f'stills/img_{index}.png'), frame[..., ::-1])
         assert [footage.name for footage in find_footage(folder)] == ['lossy', 'stills']
-        content = prepare_video(folder, tmp_path / 'tree', Recipe(average=(3,), test_share=0)).manifest
+        content = prepare_video(folder, tmp_path / 'tree', BlurSettings(average=(3,), test_share=0)).manifest
         assert content['shots'] == {'lossy': [[0, 23]], 'stills': [[0, 23]]}
         assert content['parts']['train']['clips'] == 2 and 'test' not in content['parts']
         first = open_store(tmp_path / 'tree/train/gt').read('stills_shot1_average3', '00000000')
@@ -242,15 +244,15 @@ class TestPrepareVideo:
 
     def test_unusable_footage(self, tmp_path: Path) -> None:
         with pytest.raises(DBLRError, match='nothing does not exist'):
-            prepare_video(tmp_path / 'nothing', tmp_path / 'tree', Recipe())
+            prepare_video(tmp_path / 'nothing', tmp_path / 'tree', BlurSettings())
         (tmp_path / 'empty').mkdir()
         with pytest.raises(DBLRError, match='neither images, nor folders of images, nor videos'):
-            prepare_video(tmp_path / 'empty', tmp_path / 'tree', Recipe())
+            prepare_video(tmp_path / 'empty', tmp_path / 'tree', BlurSettings())
         short = write_video(tmp_path / 'short.mkv', panning(4))
         with pytest.raises(DBLRError, match='no shot of 7 frames; average fewer'):
-            prepare_video(short, tmp_path / 'tree', Recipe())
+            prepare_video(short, tmp_path / 'tree', BlurSettings())
         cv2.imwrite(str(tmp_path / 'empty/0.png'), panning(1)[0])
         cv2.imwrite(str(tmp_path / 'empty/1.png'), panning(1)[0][:-2])
         with pytest.raises(DBLRError, match='frame 1 has another size'):
-            prepare_video(tmp_path / 'empty', tmp_path / 'tree', Recipe())
+            prepare_video(tmp_path / 'empty', tmp_path / 'tree', BlurSettings())
         assert not (tmp_path / 'tree').exists()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dblr_plugin.data import VideoDeblurDataset
 from dblr_plugin.data.frames import flip
 from dblr_plugin.data.train_sampler import SampleIndex
-from dblr_plugin.models.restorer import FrameRestorer
+from dblr_plugin.restore.frame_restorer import FrameRestorer
 
 FRAMES = 6
 

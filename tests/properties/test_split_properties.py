@@ -14,12 +14,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dblr_plugin.data.cuts import find_shots
-from dblr_plugin.prepare import Recipe, dvd, gopro, prepare_video, reds
+from dblr_plugin.prepare import BlurSettings, dvd, gopro, prepare_video, reds
+from dblr_plugin.prepare.blur_settings import split
 from dblr_plugin.prepare.exposures import exposures
-from dblr_plugin.prepare.recipe import split
 
 recipes = st.builds(
-    Recipe,
+    BlurSettings,
     average=st.lists(st.integers(0, 4).map(lambda half: 2 * half + 1), min_size=1, max_size=2, unique=True).map(tuple),
     stride=st.none() | st.integers(1, 6),
     test_share=st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9]),
@@ -98,7 +98,7 @@ def test_shots_are_all_frames(levels):
 @settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(3, 14), min_size=1, max_size=2),
-    recipe=st.builds(Recipe, average=st.sampled_from([(3,), (1, 3)]), stride=st.none() | st.integers(1, 3),
+    recipe=st.builds(BlurSettings, average=st.sampled_from([(3,), (1, 3)]), stride=st.none() | st.integers(1, 3),
                      test_share=st.sampled_from([0.0, 0.3])),
 )  # fmt: skip
 def test_prepared_video(lengths, recipe):

@@ -23,9 +23,9 @@ def step_of(net: nn.Module, **kwargs) -> Step:
     return Step(net, torch.optim.SGD(net.parameters(), lr=0.1), **kwargs)
 
 
-def run(step: Step, *pieces: torch.Tensor, factor: float = 1.0):
+def run(step: Step, *micro_batches: torch.Tensor, factor: float = 1.0):
     step.begin()
-    return step.run(pieces, lambda piece: {'l_pix': (step.net(piece) - 1).square().mean() * factor})
+    return step.run(micro_batches, lambda piece: {'l_pix': (step.net(piece) - 1).square().mean() * factor})
 
 
 def state(net: nn.Module) -> dict[str, torch.Tensor]:
@@ -38,31 +38,31 @@ def unchanged(net: nn.Module, before: dict[str, torch.Tensor]) -> bool:
 
 def test_is_a_plain_step_of_torch():
     ours, reference = network(), network()
-    outcome = run(step_of(ours), batch())
+    result = run(step_of(ours), batch())
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
     loss = (reference(batch()) - 1).square().mean()
     loss.backward()
     optimizer.step()
-    assert unchanged(ours, reference.state_dict()) and outcome.losses['l_pix'] == loss and not outcome.skipped
+    assert unchanged(ours, reference.state_dict()) and result.losses['l_pix'] == loss and not result.skipped
     gradients = torch.cat([p.grad.flatten() for p in reference.parameters()])
-    torch.testing.assert_close(outcome.grad_norm, gradients.norm())
+    torch.testing.assert_close(result.grad_norm, gradients.norm())
 
 
 def test_pieces_make_the_step_of_the_whole_batch():
-    whole, pieces = (network().eval() for _ in range(2))  # BatchNorm would see other batches
+    whole, micro_batches = (network().eval() for _ in range(2))  # BatchNorm would see other batches
     first = run(step_of(whole), batch())
-    second = run(step_of(pieces), *batch().chunk(4))
+    second = run(step_of(micro_batches), *batch().chunk(4))
     torch.testing.assert_close(second.losses['l_pix'], first.losses['l_pix'])
-    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+    for a, b in zip(whole.parameters(), micro_batches.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_clipping_limits_the_length_of_the_step():
     net = network()
     before = state(net)
-    outcome = run(step_of(net, clip_grad_norm=0.01), batch())
+    result = run(step_of(net, clip_grad_norm=0.01), batch())
     moved = torch.cat([(p - before[n]).flatten() for n, p in net.named_parameters()]).norm()
-    assert outcome.grad_norm > 0.01
+    assert result.grad_norm > 0.01
     assert float(moved) == pytest.approx(0.1 * 0.01, rel=1e-3)  # the rate times the limit
 
 
@@ -75,8 +75,8 @@ def test_numbers_that_are_not_finite_change_nothing(bad, scaling):
     before = state(net)
     damaged = batch()
     damaged[0, 0, 0, 0] = bad
-    outcome = run(step, damaged)
-    assert outcome.skipped and not outcome.loss_is_finite
+    result = run(step, damaged)
+    assert result.skipped and not result.loss_is_finite
     assert unchanged(net, before)  # BatchNorm's statistics too, which the forward pass had spoilt
     assert not run(step, batch()).skipped and not unchanged(net, before)
 
@@ -84,8 +84,8 @@ def test_numbers_that_are_not_finite_change_nothing(bad, scaling):
 def test_a_gradient_that_overflows_changes_nothing():
     net = network()
     before = state(net)
-    outcome = run(step_of(net), batch(), factor=1e38)
-    assert outcome.skipped and outcome.loss_is_finite and unchanged(net, before)
+    result = run(step_of(net), batch(), factor=1e38)
+    assert result.skipped and result.loss_is_finite and unchanged(net, before)
 
 
 def test_a_loss_scale_that_is_too_large_is_no_fault():
@@ -94,9 +94,9 @@ def test_a_loss_scale_that_is_too_large_is_no_fault():
     before = {n: p.clone() for n, p in net.named_parameters()}
     step.scaler.load_state_dict({**step.scaler.state_dict(), 'scale': 1e38})
     for _ in range(200):
-        outcome = run(step, batch(), factor=1e3)
-        assert not outcome.skipped
-        if torch.isfinite(outcome.grad_norm):
+        result = run(step, batch(), factor=1e3)
+        assert not result.skipped
+        if torch.isfinite(result.grad_norm):
             break
     assert step.scaler.get_scale() < 1e38
     assert any(not torch.equal(p, before[n]) for n, p in net.named_parameters())
@@ -116,8 +116,8 @@ def _skip_on_two(rank: int, folder: str) -> None:
     before = state(step.net)
     damaged = batch()
     damaged[:, :, :, :] = float('nan') if rank else damaged
-    outcome = run(step, damaged)
-    assert outcome.skipped and outcome.loss_is_finite == (rank == 0)
+    result = run(step, damaged)
+    assert result.skipped and result.loss_is_finite == (rank == 0)
     assert unchanged(step.net, before)
     assert not run(step, *batch().chunk(2)).skipped
     gathered = [None, None]

@@ -10,9 +10,9 @@ import pytest
 
 from dblr_plugin.data.synthesis import blur_frames, read_video
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.inference.network import load_network
-from dblr_plugin.inference.video_restorer import VideoRestorer
-from dblr_plugin.metrics.psnr_ssim import psnr
+from dblr_plugin.evaluation.psnr_ssim import psnr
+from dblr_plugin.restore.loading import load_network
+from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.weights import SHIPPED, shipped_weights
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dblr_plugin.inference.network import load_network
+from dblr_plugin.restore.loading import load_network
 
 SCRIPTS = Path(__file__).parents[2] / 'scripts' / 'weights'
 

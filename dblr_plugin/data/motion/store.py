@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import whole_file, write_fault
+from dblr_plugin.files import atomic_write, write_fault
 
 __all__ = ['StoreInfo', 'WindowStore', 'WindowWriter', 'is_window_store']
 
@@ -96,7 +96,7 @@ class WindowWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_fault(self.folder, error) from error
-        with whole_file(self.folder / _INFO) as partial:
+        with atomic_write(self.folder / _INFO) as partial:
             partial.write_text(json.dumps(asdict(info), indent=2) + '\n')
 
     def missing(self) -> list[int]:
@@ -105,7 +105,7 @@ class WindowWriter:
 
     def write(self, part: int, windows: np.ndarray) -> None:
         """Writes one part: uint8 ``(part_size, num_frame + 1, c, size, size)``, the truth last."""
-        with whole_file(_part_file(self.folder, part)) as partial, open(partial, 'wb') as file:
+        with atomic_write(_part_file(self.folder, part)) as partial, open(partial, 'wb') as file:
             np.save(file, windows)
 
 

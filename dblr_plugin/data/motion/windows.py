@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dblr_plugin.data.light import to_light
+from dblr_plugin.data.linear_light import to_linear_light
 from dblr_plugin.data.motion.paths import Path, random_path, uniform
 from dblr_plugin.data.motion.pictures import SharpPictures
 from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
@@ -81,7 +81,7 @@ class MotionWindows:
         self.restored = num_frame - 1 if causal else num_frame // 2
         self.offsets = [frame - self.restored for frame in range(num_frame)]
         self._line = pixel_line(size, self.device)
-        self._light = torch.from_numpy(to_light(np.arange(256, dtype=np.uint8))).to(self.device)
+        self._light = torch.from_numpy(to_linear_light(np.arange(256, dtype=np.uint8))).to(self.device)
 
     @torch.no_grad()
     def draw(self, count: int, seed: int, picture: int | None = None) -> tuple[Tensor, Tensor]:

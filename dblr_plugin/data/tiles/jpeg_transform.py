@@ -10,8 +10,8 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache
 
-from dblr_plugin.data.extras import load_fast
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.extras import load_fast
 
 __all__ = ['crop_losslessly']
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from dblr_plugin.data.extras import load_fast
 from dblr_plugin.data.tiles.format import PIXELS, FrameHead
+from dblr_plugin.extras import load_fast
 
 __all__ = ['cut_pixels', 'decode_pixels']
 

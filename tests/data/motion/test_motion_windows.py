@@ -13,7 +13,7 @@ from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, r
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import MotionRecipe, prepare_motion
+from dblr_plugin.prepare import MotionSettings, prepare_motion
 from dblr_plugin.prepare import motion as prepare_module
 
 SIZE = 16
@@ -89,8 +89,8 @@ def test_causal_windows_end_with_the_truth(pictures):
 def test_a_store_holds_what_the_maker_draws_whatever_the_processes(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, 'PART', 8)
     recipe = {'windows': 20, 'size': SIZE, 'y_only': True, 'seed': 3}
-    prepare_motion(pictures, tmp_path / 'one', MotionRecipe(**recipe, processes=1))
-    prepare_motion(pictures, tmp_path / 'two', MotionRecipe(**recipe, processes=2))
+    prepare_motion(pictures, tmp_path / 'one', MotionSettings(**recipe, processes=1))
+    prepare_motion(pictures, tmp_path / 'two', MotionSettings(**recipe, processes=2))
     one, two = WindowStore(tmp_path / 'one'), WindowStore(tmp_path / 'two')
     assert len(one) == 20 and one[19].shape == (6, 1, SIZE, SIZE)
     assert all(np.array_equal(one[i], two[i]) for i in range(20))
@@ -102,15 +102,15 @@ def test_a_store_holds_what_the_maker_draws_whatever_the_processes(pictures, tmp
 def test_a_store_goes_on_where_it_stopped_and_can_be_enlarged(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, 'PART', 8)
     recipe = {'size': SIZE, 'y_only': True, 'processes': 1}
-    prepare_motion(pictures, tmp_path / 'whole', MotionRecipe(windows=20, **recipe))
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=12, **recipe))
+    prepare_motion(pictures, tmp_path / 'whole', MotionSettings(windows=20, **recipe))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=12, **recipe))
     first = tmp_path / 'store' / 'windows_00000.npy'
     kept = first.stat().st_mtime_ns
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=20, **recipe))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=20, **recipe))
     (tmp_path / 'store' / 'windows_00001.npy').unlink()
     with pytest.raises(DBLRError, match='windows_00001.npy is missing or incomplete'):
         WindowStore(tmp_path / 'store')
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=20, **recipe))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=20, **recipe))
     assert first.stat().st_mtime_ns == kept
     whole, store = WindowStore(tmp_path / 'whole'), WindowStore(tmp_path / 'store')
     assert all(np.array_equal(whole[i], store[i]) for i in range(20))
@@ -118,13 +118,13 @@ def test_a_store_goes_on_where_it_stopped_and_can_be_enlarged(pictures, tmp_path
 
 def test_a_store_refuses_other_windows_other_files_and_damage(pictures, tmp_path):
     recipe = {'windows': 4, 'size': SIZE, 'processes': 1}
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(**recipe))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(**recipe))
     with pytest.raises(DBLRError, match='holds windows made otherwise'):
-        prepare_motion(pictures, tmp_path / 'store', MotionRecipe(**recipe, seed=1))
+        prepare_motion(pictures, tmp_path / 'store', MotionSettings(**recipe, seed=1))
     with pytest.raises(DBLRError, match='holds other files'):
-        prepare_motion(pictures, pictures, MotionRecipe(**recipe))
+        prepare_motion(pictures, pictures, MotionSettings(**recipe))
     with pytest.raises(DBLRError, match='a.png'):
-        prepare_motion(pictures, pictures / 'a.png', MotionRecipe(**recipe))
+        prepare_motion(pictures, pictures / 'a.png', MotionSettings(**recipe))
     (tmp_path / 'store' / 'motion.json').write_text('{"windows": 4')
     with pytest.raises(DBLRError, match='motion.json cannot be read'):
         WindowStore(tmp_path / 'store')
@@ -141,11 +141,11 @@ def test_a_store_refuses_other_windows_other_files_and_damage(pictures, tmp_path
 )
 def test_recipes_out_of_range_are_refused(setting, message):
     with pytest.raises(DBLRError, match=message):
-        MotionRecipe(**setting)
+        MotionSettings(**setting)
 
 
 def test_a_store_travels_to_a_worker(pictures, tmp_path):
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=4, size=SIZE, processes=1))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=4, size=SIZE, processes=1))
     store = WindowStore(tmp_path / 'store')
     held = store[3].copy()
     assert np.array_equal(pickle.loads(pickle.dumps(store))[3], held)
@@ -159,7 +159,7 @@ def test_samples_are_those_of_the_other_data_sets(pictures, tmp_path, source, y_
     root = pictures
     if source != 'pictures':
         root = tmp_path / 'store'
-        prepare_motion(pictures, root, MotionRecipe(windows=6, size=24, y_only='grey' in source, processes=1))
+        prepare_motion(pictures, root, MotionSettings(windows=6, size=24, y_only='grey' in source, processes=1))
     data = dataset(root, y_only=y_only, use_hflip=True, use_rot=True, random_reverse=True)
     assert len(data) == (3 if source == 'pictures' else 6)
     sample = data[SampleIndex(1, 5)]
@@ -174,7 +174,7 @@ def test_samples_are_those_of_the_other_data_sets(pictures, tmp_path, source, y_
 
 
 def test_brightness_of_a_grey_store_is_basicsrs_y(pictures, tmp_path):
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=2, size=SIZE, y_only=True, processes=1))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=2, size=SIZE, y_only=True, processes=1))
     data = dataset(tmp_path / 'store', y_only=True)
     grey = WindowStore(tmp_path / 'store')[1][-1, 0]
     expected = luma_of_bgr(np.repeat(grey[..., None], 3, 2))[..., 0]
@@ -182,7 +182,7 @@ def test_brightness_of_a_grey_store_is_basicsrs_y(pictures, tmp_path):
 
 
 def test_reversed_windows_keep_their_middle_frame_and_truth(pictures, tmp_path):
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=3, size=SIZE, y_only=True, processes=1))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=3, size=SIZE, y_only=True, processes=1))
     plain, turned = (dataset(tmp_path / 'store', y_only=True, random_reverse=flag) for flag in (False, True))
     orders = set()
     for seed in range(12):
@@ -204,7 +204,7 @@ def test_reversed_windows_keep_their_middle_frame_and_truth(pictures, tmp_path):
     ],
 )
 def test_options_that_do_not_fit_the_store_are_refused(pictures, tmp_path, options, message):
-    prepare_motion(pictures, tmp_path / 'store', MotionRecipe(windows=2, size=24, y_only=True, processes=1))
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=2, size=24, y_only=True, processes=1))
     with pytest.raises(DBLRError, match=message):
         dataset(tmp_path / 'store', **{'y_only': True, **options})
 

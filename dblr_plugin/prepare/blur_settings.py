@@ -1,0 +1,105 @@
+"""How blurry clips are made of a sharp video: what can be chosen, and which frames become which clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dblr_plugin.data.synthesis import check_average
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['BlurSettings', 'Span', 'split']
+
+
+@dataclass(frozen=True)
+class BlurSettings:
+    """How blurry clips are made.
+
+    Args:
+        average: Source frames in one exposure, odd; each number gives clips of its own.
+        stride: Source frames from one exposure to the next; None is the exposure's length, as in a camera whose
+            shutter is always open.
+        in_between: Frames made by optical flow between two source frames.
+        shake: Amplitude of a virtual hand-held camera, in pixels; 0 is a tripod.
+        test_share: Share of each shot, at its end, that is for testing; from 0 up to 1, exclusive.
+        seed: What the camera's path is drawn from.
+
+    Raises:
+        DBLRError: One of them is out of range.
+    """
+
+    average: tuple[int, ...] = (7,)
+    stride: int | None = None
+    in_between: int = 0
+    shake: float = 0.0
+    test_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for number in self.average:
+            check_average(number)
+        if self.stride is not None and self.stride < 1:
+            raise DBLRError(f'the stride must be at least 1, got {self.stride}')
+        if self.in_between < 0 or self.seed < 0:
+            raise DBLRError('in-betweens and seed cannot be negative')
+        if not 0 <= self.shake < math.inf:
+            raise DBLRError(f'shake must be a number of pixels from 0, got {self.shake}')
+        if not 0 <= self.test_share < 1:
+            raise DBLRError(f'the test share must be at least 0 and less than 1, got {self.test_share}')
+
+    def __str__(self) -> str:
+        average = ' '.join(map(str, self.average))
+        stride = 'as average' if self.stride is None else self.stride
+        return (
+            f'average {average}, stride {stride}, in-between {self.in_between}, shake {self.shake:g}, '
+            f'test share {self.test_share:g}, seed {self.seed}'
+        )
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive source frames that become one clip, and the numbers of those that stand in an exposure's middle."""
+
+    part: str
+    clip: str
+    average: int
+    frames: range
+    centres: range
+
+
+def split(name: str, shots: Sequence[range], recipe: BlurSettings) -> tuple[list[Span], list[str]]:
+    """Divides the shots of a video into training and test spans, which share no source frame.
+
+    A shot too short for both is for training.
+
+    Args:
+        name: The video's; clips are named after it, such as ``name_shot1_average7``.
+        shots: Frame numbers of each shot.
+        recipe: How the clips are made.
+
+    Returns:
+        The spans, and a line on each shot that is too short for an exposure.
+    """
+    spans, skipped = [], []
+    for number, shot in enumerate(shots, start=1):
+        for part, frames in _parts(shot, max(recipe.average), recipe.test_share).items():
+            for average in recipe.average:
+                reach = average // 2
+                centres = frames[reach : len(frames) - reach : recipe.stride or average]
+                spans.append(Span(part, f'{name}_shot{number}_average{average}', average, frames, centres))
+        if len(shot) < max(recipe.average):
+            skipped.append(
+                f'{name}: shot {number}, frames {shot[0]} to {shot[-1]}, is shorter than {max(recipe.average)} frames'
+            )
+    return spans, skipped
+
+
+def _parts(shot: range, needed: int, test_share: float) -> dict[str, range]:
+    """Returns part -> frames; ``needed`` are the least that give an exposure of every length."""
+    if len(shot) < needed:
+        return {}
+    test = max(round(len(shot) * test_share), needed) if test_share else 0
+    if not test or len(shot) - test < needed:
+        return {'train': shot}
+    return {'train': shot[: len(shot) - test], 'test': shot[len(shot) - test :]}

@@ -1,0 +1,225 @@
+"""Networks written for other programs: ONNX, whose result is compared with PyTorch's, and checkpoints."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from basicsr.archs.arch_util import DCNv2Pack
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import atomic_write, check_writable
+from dblr_plugin.restore.folding import fold
+from dblr_plugin.restore.loading import LoadedNetwork
+from dblr_plugin.version import __version__
+from dblr_plugin.weights import save_atomically
+
+__all__ = ['OPSET', 'SUFFIXES', 'TOLERANCE', 'Difference', 'check_output', 'export_checkpoint', 'export_onnx']
+
+SUFFIXES = ('.onnx', '.safetensors', '.pth')
+#: ONNX's version of operators; the first with deformable convolution is 19. onnxruntime runs it from 1.17 on.
+OPSET = 20
+#: How far ONNX's pixels in [0, 1] may be from PyTorch's: a fortieth of a step of 8 bits.
+TOLERANCE = 1e-4
+
+_NEEDED = ('onnx', 'onnxruntime', 'onnxscript')
+_CHANNELS = {
+    1: 'Y of BT.601: (65.481 R + 128.553 G + 24.966 B + 16) / 255 of R, G, B in [0, 1]; '
+    'restored RGB is RGB + (restored Y - Y) * 255 / 219',
+    3: 'R, G, B in [0, 1]',
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """ONNX's result against PyTorch's, for one size of frames.
+
+    Attributes:
+        height, width: The size, in pixels.
+        largest: The largest difference between two values of [0, 1].
+        psnr: In dB.
+    """
+
+    height: int
+    width: int
+    largest: float
+    psnr: float
+
+    def __str__(self) -> str:
+        return f'{self.height} x {self.width} pixels: at most {self.largest:.1e} from PyTorch, {self.psnr:.1f} dB'
+
+
+def check_output(path: Path) -> None:
+    """Refuses what cannot be written, before anything is read.
+
+    Raises:
+        DBLRError: No suffix of ``SUFFIXES``, no folder that can be written to, or packages missing.
+    """
+    if path.suffix not in SUFFIXES:
+        raise DBLRError(f"{path}: '{path.suffix}' is not written; give one of {' '.join(SUFFIXES)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise DBLRError(f'{path}: is a folder, or its folder does not exist; name a file in an existing one')
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if path.suffix == '.onnx' and missing:
+        raise DBLRError(f"{path}: ONNX needs {', '.join(missing)}: pip install 'dblr_plugin[export]'")
+    check_writable(path)
+
+
+def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
+    """Writes a ``.safetensors`` or ``.pth`` file that says of which network it is and what it was trained on."""
+    content = {'params': loaded.net.state_dict(), 'network': loaded.options}
+    if loaded.trained_on:
+        content['trained_on'] = loaded.trained_on
+    if loaded.pad_multiple != 1:
+        content['pad_multiple'] = loaded.pad_multiple
+    save_atomically(content, path)
+
+
+def export_onnx(loaded: LoadedNetwork, path: Path) -> list[Difference]:
+    """Writes an ONNX file that onnxruntime has been seen to restore with as PyTorch does.
+
+    It takes ``window``, float32 ``(1, num_frame, channels, height, width)`` of any height and width that the network
+    takes, and gives ``restored``, ``(1, channels, height, width)``, not clipped. Its metadata say what they mean.
+
+    Returns:
+        What was compared: two sizes other than that of the export, of odd sides if the network takes them.
+
+    Raises:
+        DBLRError: ONNX has no such network, or it computes something else; no file is left.
+    """
+    traits = NetworkTraits.of(loaded.options)
+    shape = (1, traits.num_frame, traits.channels)
+    unit = loaded.pad_multiple
+    least = math.ceil(32 / unit)
+    sizes = [((least + rows) * unit, (least + columns) * unit) for rows, columns in ((2, 3), (0, 2), (5, 1))]
+    window, *others = (_window(shape, *size) for size in sizes)
+    program = _translate(loaded, window)
+    with atomic_write(path) as partial:
+        _write(program, _metadata(loaded, traits), partial)
+        differences = [_compare(loaded.net, partial, other) for other in others]
+        if not all(difference.largest <= TOLERANCE for difference in differences):
+            listed = '; '.join(map(str, differences))
+            raise DBLRError(f'{path}: not written, since it would compute something else ({listed}); report it')
+    return differences
+
+
+def _window(shape: tuple[int, ...], height: int, width: int) -> Tensor:
+    return torch.rand(*shape, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
+    height, width = (torch.export.Dim(name, min=1) for name in ('height', 'width'))
+    if loaded.pad_multiple != 1:
+        height, width = (loaded.pad_multiple * side for side in (height, width))
+    try:
+        with _quiet():
+            return torch.onnx.export(
+                _without_checks(fold(loaded.net)),
+                (window,),
+                input_names=['window'],
+                output_names=['restored'],
+                opset_version=OPSET,
+                dynamic_shapes=({3: height, 4: width},),
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter lets through whatever happens in its depths
+        while error.__cause__ is not None:
+            error = error.__cause__
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DBLRError(
+            f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({reason}); if its frames must be '
+            'multiples of some size, give the option file that has val.pad_multiple'
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps progress, deprecations, and graphs that cannot be exported from the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action='ignore'), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _without_checks(net: nn.Module) -> nn.Module:
+    """Replaces layers that look at values to warn of them, which no graph can hold."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, DCNv2Pack):
+                setattr(module, name, _DeformableConv(child))
+    return net
+
+
+class _DeformableConv(nn.Module):
+    """EDVR's deformable convolution."""
+
+    def __init__(self, pack: DCNv2Pack) -> None:
+        super().__init__()
+        self.pack = pack
+
+    def forward(self, x: Tensor, feat: Tensor) -> Tensor:
+        """``(b, c, h, w)``, and the features that offsets are found in, of the same shape; to ``(b, out, h, w)``."""
+        pack = self.pack
+        rows, columns, mask = pack.conv_offset(feat).chunk(3, dim=1)
+        return deform_conv2d(
+            x,
+            torch.cat((rows, columns), dim=1),
+            pack.weight,
+            pack.bias,
+            pack.stride,
+            pack.padding,
+            pack.dilation,
+            mask.sigmoid(),
+        )
+
+
+def _metadata(loaded: LoadedNetwork, traits: NetworkTraits) -> dict[str, str]:
+    return {
+        'network': json.dumps(loaded.options),
+        'num_frame': str(traits.num_frame),
+        'restored_frame': str(traits.restored),
+        'channels': _CHANNELS[traits.channels],
+        'pad_multiple': str(loaded.pad_multiple),
+        **({'trained_on': loaded.trained_on} if loaded.trained_on else {}),
+    }
+
+
+def _write(program: torch.onnx.ONNXProgram, metadata: dict[str, str], path: Path) -> None:
+    import onnx
+
+    model = program.model_proto
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField('metadata_props')  # the exporter's notes, and stack traces of this machine
+    model.producer_name, model.producer_version = 'dblr_plugin', __version__
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+@torch.no_grad()
+def _compare(net: nn.Module, path: Path, window: Tensor) -> Difference:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    restored = torch.from_numpy(session.run(None, {'window': window.numpy()})[0])
+    difference = (restored - net(window)).double()
+    mse = difference.square().mean().item()
+    psnr = -10 * math.log10(mse) if mse else math.inf
+    return Difference(*window.shape[-2:], difference.abs().max().item(), psnr)

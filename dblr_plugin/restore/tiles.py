@@ -1,0 +1,198 @@
+"""Frames restored in tiles that overlap, equal to whole frames: memory then depends on the tile, not on the frame."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+
+import torch
+from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import DeformConv2d
+
+from dblr_plugin.archs import FourierBurstAccumulation
+from dblr_plugin.restore.backends import Forward, is_out_of_memory
+
+__all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'TiledForward', 'receptive_radius']
+
+#: Pixels of halo for networks that look at no fixed distance: tiles then come close to the whole frame, no more.
+INEXACT_RADIUS = 64
+SMALLEST_TILE = 32
+
+# On CPUs memory that runs out is no error but the end of the process, so large frames are tiled from the start where a
+# narrow halo makes that cheap. The paper's network at 1280x720 then takes a fifth of plain PyTorch's memory
+# (benchmarks/memory_720p.py) for a tenth more time.
+_LARGE_FRAME = 2**19  # pixels
+_LARGE_FRAMES_TILE = 640
+_NARROW_HALO = 40
+
+_LOOKS_ANYWHERE = (DeformConv2d, DeformConvPack, ModulatedDeformConvPack, FourierBurstAccumulation)
+_LENGTHS = (128, 256, 512)  # pixels of the strips on which a network's reach is measured
+
+
+class TiledForward:
+    """Runs a network on overlapping tiles. All have the same size, so that compiled networks are compiled once.
+
+    No tile reaches beyond the frame, so the network's own padding acts at the frame's border and nowhere else.
+
+    Args:
+        forward: ``(1, t, c, h, w)`` to ``(1, c, h, w)``.
+        halo: Pixels around a tile that its result depends on; see :func:`receptive_radius`.
+        tile: Pixels of a tile's side, without halo; 0 for whole frames, but for large ones on CPUs where tiles cost
+            little. Halved whenever memory runs out.
+        multiple: Frames, and so tiles and where they begin, are multiples of it.
+    """
+
+    def __init__(self, forward: Forward, halo: int, tile: int = 0, multiple: int = 1) -> None:
+        self.forward = forward
+        self.halo = _round_up(halo, multiple)
+        self.tile = _round_up(tile, multiple)
+        self.multiple = multiple
+        self._warned = False
+
+    def __call__(self, window: Tensor) -> Tensor:
+        """``(1, t, c, h, w)`` to ``(1, c, h, w)``.
+
+        Raises:
+            ValueError: h or w is no multiple of ``multiple``.
+            RuntimeError, MemoryError: Memory does not suffice for the smallest tile either.
+        """
+        if window.shape[-2] % self.multiple or window.shape[-1] % self.multiple:
+            raise ValueError(f'{tuple(window.shape)}: height and width must be multiples of {self.multiple}')
+        while True:
+            try:
+                return self._restore(window)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self._halve(window):
+                    raise
+            # here, and not in the handler, the failed attempt's tensors are free
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _tile_of(self, window: Tensor) -> int:
+        """The side of a window's tiles; that of the window where it is taken as a whole."""
+        h, w = window.shape[-2:]
+        is_cheap = window.device.type == 'cpu' and self.halo <= _NARROW_HALO
+        default = _LARGE_FRAMES_TILE if is_cheap and h * w > _LARGE_FRAME else max(h, w)
+        return min(self.tile or default, max(h, w))
+
+    def _halve(self, window: Tensor) -> bool:
+        """Makes tiles smaller; False where they are the smallest."""
+        before, longest = self._tile_of(window), max(window.shape[-2:])
+        self.tile = _round_up(max(before // 2, SMALLEST_TILE), self.multiple)
+        if self.tile < before and not self._warned:
+            self._warned = True
+            logging.getLogger('dblr_plugin').warning(
+                'Memory does not suffice for %s; frames are restored in smaller tiles.',
+                'whole frames' if before == longest else f'tiles of {before} pixels',
+            )
+        return self.tile < before
+
+    def _restore(self, window: Tensor) -> Tensor:
+        h, w = window.shape[-2:]
+        rows, columns = (_spans(size, self._tile_of(window), self.halo, self.multiple) for size in (h, w))
+        if len(rows) == len(columns) == 1:
+            return self.forward(window)
+        restored = None
+        for row in rows:
+            for column in columns:
+                piece = self.forward(window[..., row.source, column.source])
+                if restored is None:
+                    restored = piece.new_empty(*piece.shape[:2], h, w)
+                restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
+        return restored
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One tile along one axis.
+
+    Attributes:
+        source: What the network sees of the frame.
+        target: What of the frame is taken from its result.
+        inner: The same within the result.
+    """
+
+    source: slice
+    target: slice
+    inner: slice
+
+
+def _spans(size: int, tile: int, halo: int, multiple: int) -> list[_Span]:
+    """As few tiles as cover ``size`` pixels, as small as so many can be: each sees equally much of the frame.
+
+    Those at the ends need a halo on one side only, and so give more pixels than those between them.
+    """
+    between = size - 2 * halo
+    if between <= tile:
+        return [_Span(slice(0, size), slice(0, size), slice(0, size))]
+    step = _round_up(-(-between // -(-between // tile)), multiple)
+    firsts = range(0, between, step)
+    seen = step + 2 * halo
+    spans = []
+    for first in firsts:
+        start = first + halo if first else 0
+        stop = first + step + halo if first < firsts[-1] else size
+        first = min(first, size - seen)
+        spans.append(_Span(slice(first, first + seen), slice(start, stop), slice(start - first, stop - first)))
+    return spans
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def receptive_radius(net: nn.Module, num_in_ch: int, num_frame: int, multiple: int = 16) -> int:
+    """Measures how many pixels beyond an aligned block of ``multiple`` pixels a network looks.
+
+    A copy of the network with positive weights and inputs, in which nothing can cancel and no ReLU is closed (those
+    that are layers are taken out, for networks that shift their input), is differentiated in float64: the input pixels
+    whose derivative is not zero are those it looks at. Max pooling would hide some. Deformable convolution, spectra
+    and global pooling look at no fixed distance.
+
+    Args:
+        net: ``(b, t, c, h, w)`` to ``(b, c, h, w)``; it is not changed.
+        num_in_ch: c.
+        num_frame: t.
+        multiple: Frames must be multiples of it, tiles begin at multiples of it; measuring 1 is quicker than 16.
+
+    Returns:
+        Pixels, 35 for the paper's network; ``INEXACT_RADIUS`` where there is no fixed distance.
+    """
+    if any(isinstance(module, _LOOKS_ANYWHERE) for module in net.modules()):
+        return INEXACT_RADIUS
+    averaging = _averaging_copy(net)
+    reaches = [_reach(averaging, (1, num_frame, num_in_ch), multiple, axis) for axis in (-2, -1)]
+    return INEXACT_RADIUS if None in reaches else max(reaches)
+
+
+def _averaging_copy(net: nn.Module) -> nn.Module:
+    averaging = copy.deepcopy(net).cpu().double().eval().requires_grad_(False)
+    for module in averaging.modules():
+        if isinstance(module, _BatchNorm):
+            module.reset_running_stats()
+        for name, layer in module.named_children():
+            if isinstance(layer, nn.ReLU):
+                setattr(module, name, nn.Identity())
+    for name, parameter in averaging.named_parameters():
+        parameter.fill_(0 if name.endswith('bias') else 1 / parameter.shape[1:].numel())
+    return averaging
+
+
+@torch.enable_grad()
+def _reach(averaging: nn.Module, shape: tuple[int, ...], multiple: int, axis: int) -> int | None:
+    """How many pixels along an axis a block's result depends on beyond the block; None where no end is found."""
+    for length in _LENGTHS:
+        size = [multiple, multiple]
+        size[axis] = _round_up(length, multiple)
+        # small, so that nothing saturates
+        window = torch.full((*shape, *size), 1e-6, dtype=torch.float64, requires_grad=True)
+        first = _round_up(length // 2, multiple)
+        averaging(window).narrow(axis, first, multiple).sum().backward()
+        seen = window.grad.transpose(axis, -1).flatten(0, -2).any(0).nonzero()
+        low, high = seen.min().item(), seen.max().item()
+        if low > 0 and high < size[axis] - 1:
+            return max(first - low, high - (first + multiple - 1), 0)
+    return None

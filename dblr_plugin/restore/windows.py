@@ -1,0 +1,109 @@
+"""Windows of a stream of frames, of which only a few are held at a time; no window mixes two scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from dblr_plugin.data.cuts import change_of, is_cut
+from dblr_plugin.data.options import reach_of
+
+__all__ = ['StreamFrame', 'windows']
+
+Item = TypeVar('Item')
+
+# Changes on either side that a cut is compared with. Preparation, which has all frames, takes 12; each one here is a
+# frame that has to be there before the next can be restored.
+NEIGHBOURS = 3
+
+
+@dataclass(frozen=True)
+class StreamFrame(Generic[Item]):
+    """What stands for a frame in windows.
+
+    Attributes:
+        item: Whatever the windows are to be made of.
+        small: The frame's thumbnail, by which cuts are found; see :func:`dblr_plugin.data.cuts.thumbnail`.
+    """
+
+    item: Item
+    small: np.ndarray
+
+
+def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = False) -> Iterator[list[Item]]:
+    """Yields the window of each frame, in order; at the ends of a shot its outermost frame is repeated.
+
+    Causal windows are yielded as soon as their last frame is there, and a cut is judged by what was before it alone.
+
+    Args:
+        frames: Any number of frames; they are taken as needed.
+        num_frame: Frames in a window.
+        causal: Whether a window ends with its frame instead of surrounding it.
+    """
+    before, after = reach_of(num_frame, causal)
+    look_ahead = after + (0 if causal else NEIGHBOURS)
+    stream = _Stream(frames, keep=before + NEIGHBOURS + 1, look_ahead=0 if causal else NEIGHBOURS)
+    number = 0
+    while stream.reach(number + look_ahead) > number:
+        first, last = stream.shot_around(number, before, after)
+        yield [stream[min(max(number + offset, first), last)] for offset in range(-before, after + 1)]
+        number += 1
+        stream.forget(number - before)
+
+
+class _Stream(Generic[Item]):
+    """The frames around the present one, by number, and the changes between them.
+
+    Args:
+        frames: All frames.
+        keep: How many changes before a frame are kept for comparison.
+        look_ahead: How many changes after one are compared.
+    """
+
+    def __init__(self, frames: Iterable[StreamFrame[Item]], keep: int, look_ahead: int) -> None:
+        self.frames = iter(frames)
+        self.keep = keep
+        self.look_ahead = look_ahead
+        self.items: dict[int, Item] = {}
+        self.changes: dict[int, float] = {}  # from a frame to the next
+        self.small: np.ndarray | None = None
+        self.count = 0
+
+    def __getitem__(self, number: int) -> Item:
+        return self.items[number]
+
+    def reach(self, number: int) -> int:
+        """Takes frames until there is one of this number, or no more; returns how many there have been."""
+        while self.count <= number:
+            frame = next(self.frames, None)
+            if frame is None:
+                break
+            if self.small is not None:
+                self.changes[self.count - 1] = change_of(self.small, frame.small)
+            self.small = frame.small
+            self.items[self.count] = frame.item
+            self.count += 1
+        return self.count
+
+    def shot_around(self, number: int, before: int, after: int) -> tuple[int, int]:
+        """The first and last frame of a frame's shot, as far as its window reaches."""
+        first = last = number
+        while first > max(0, number - before) and not self._cut_after(first - 1):
+            first -= 1
+        while last < min(self.count - 1, number + after) and not self._cut_after(last):
+            last += 1
+        return first, last
+
+    def _cut_after(self, number: int) -> bool:
+        around = range(number - NEIGHBOURS, number + self.look_ahead + 1)
+        return is_cut(self.changes[number], [self.changes[n] for n in around if n != number and n in self.changes])
+
+    def forget(self, number: int) -> None:
+        """Drops frames before this one, and changes that are compared with nothing any more."""
+        for old in [n for n in self.items if n < number]:
+            del self.items[old]
+        for old in [n for n in self.changes if n < number - self.keep]:
+            del self.changes[old]

@@ -1,0 +1,152 @@
+"""What a person would notice who watched the log all night, said once."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+
+from basicsr.utils import get_root_logger
+
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['DataMonitor', 'DiscriminatorWatch', 'SkipMonitor']
+
+
+class DataMonitor:
+    """Tells when training waits for its data, and what to do.
+
+    Args:
+        dataset: Options of the training set.
+        window: Iterations to judge by.
+        clock: Returns seconds.
+    """
+
+    limit = 0.25  # of the time
+
+    def __init__(self, dataset: dict, window: int = 200, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.dataset = dataset
+        self.window = window
+        self.clock = clock
+        self.told = False
+        self._idle_since: float | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.waited = self.worked = 0.0
+        self.count = 0
+
+    def pause(self) -> None:
+        """Time until the next step is not waiting: the run validates or saves."""
+        self._idle_since = None
+
+    def batch_arrived(self) -> None:
+        """Marks that the next batch is there."""
+        self._busy_since = self.clock()
+        if self._idle_since is not None:
+            self.waited += self._busy_since - self._idle_since
+
+    def step_done(self) -> None:
+        """Marks that a step has ended; warns once, after a window in which waiting took too much of the time."""
+        self._idle_since = self.clock()
+        self.worked += self._idle_since - self._busy_since
+        self.count += 1
+        if self.count < self.window:
+            return
+        share = self.waited / (self.waited + self.worked)
+        if share > self.limit and not self.told:
+            self.told = True
+            get_root_logger().warning(f'Training waits for its data {share:.0%} of the time. {self.cure()}')
+        self._start()
+
+    def cure(self) -> str:
+        """What makes reading faster, given what is done already."""
+        workers, cores = self.dataset['num_worker_per_gpu'], len(os.sched_getaffinity(0))
+        cures = []
+        if workers < cores:
+            cures.append(f'raise num_worker_per_gpu (it is {workers}, and there are {cores} cores)')
+        if workers and not self.dataset.get('persistent_workers'):
+            cures.append('set persistent_workers: true')
+        if '.tiles' not in str(self.dataset.get('dataroot_lq', '.tiles')):
+            cures.append('make tile databases, of which crops are read alone (dblr prepare ... --tiles)')
+        if not self.dataset.get('y_only'):
+            cures.append('set y_only: true, if the network takes one channel')
+        return f'To mend it: {"; ".join(cures)}.' if cures else 'The disk or the processor is at its limit.'
+
+
+class DiscriminatorWatch:
+    """Tells when D has won, so that G learns nothing from it, or tells nothing apart.
+
+    Judges by running means of D's probability of being real for sharp and for restored patches.
+    """
+
+    memory = 200  # iterations
+    won = 0.95  # difference of the two means
+    chance = 0.02
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.difference = 0.0
+        self.state = ''
+
+    def record(self, p_real: float, p_fake: float) -> None:
+        """Takes the mean probabilities of one iteration; warns when the state changes for the worse."""
+        if not math.isfinite(p_real - p_fake):
+            return
+        self.count += 1
+        # an even mean at first, so that the beginning does not weigh more
+        self.difference += (p_real - p_fake - self.difference) / min(self.count, self.memory)
+        if self.count < self.memory:
+            return
+        state = 'won' if self.difference > self.won else 'chance' if self.difference < self.chance else ''
+        if state and state != self.state:
+            get_root_logger().warning(_VERDICTS[state].format(self.memory))
+        self.state = state
+
+
+_VERDICTS = {
+    'won': (
+        'The discriminator has won: over {} iterations it was nearly always right, and the generator learns little '
+        'from it. Lower train.optim_d.lr, or start again from an earlier checkpoint.'
+    ),
+    'chance': (
+        'The discriminator has collapsed: over {} iterations it did not tell restored patches from sharp ones. Train '
+        'it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or let patches (gt_size) be larger.'
+    ),
+}
+
+
+class SkipMonitor:
+    """Names what was in a batch whose step was skipped, and ends the run after so many in a row.
+
+    Args:
+        limit: Skipped steps in a row that end it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_a_row = 0
+
+    def record(self, current_iter: int, skipped: bool, keys: list[str]) -> None:
+        """Takes the outcome of an iteration.
+
+        Args:
+            current_iter: The iteration.
+            skipped: Whether a step was skipped.
+            keys: ``clip/frame`` of the samples that may be to blame.
+
+        Raises:
+            DBLRError: If it was the last one allowed.
+        """
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        if not skipped:
+            return
+        named = ', '.join(keys) if keys else 'a data set that names no samples'
+        message = f'iteration {current_iter}: loss or gradient is not finite; the batch was {named}'
+        if self.in_a_row >= self.limit:
+            raise DBLRError(
+                f'{message}. That makes {self.in_a_row} in a row: lower the learning rate, set train.clip_grad_norm, '
+                f'or look at these frames; the newest checkpoint is from before'
+            )
+        get_root_logger().warning(f'{message}. The step is skipped.')

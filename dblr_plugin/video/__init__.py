@@ -1,0 +1,163 @@
+"""Videos, folders of pictures, globs and single pictures, in and out.
+
+A video keeps every picture and its time, its colours and depth, sound and subtitles; a folder keeps names, format and
+depth. See :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and :class:`FolderSink` for what exactly.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from fractions import Fraction
+from pathlib import Path
+
+from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, refuse_undecodable
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.video.folder import FolderSink, FolderSource
+from dblr_plugin.video.frames import Frame, Sink, Source
+from dblr_plugin.video.time_range import parse_position, parse_rate, parse_time
+
+__all__ = ['Frame', 'Sink', 'Source', 'open_sink', 'open_source']
+
+# outputs of these suffixes are videos; encoders.FORMATS knows their containers
+_VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
+_UNWRITTEN_SUFFIXES = ('.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.wmv', '.flv', '.y4m', '.gif', '.ogv', '.3gp')
+_DEFAULT_RATE = Fraction(25)  # ffmpeg's, for pictures without a rate of their own
+
+
+def open_source(
+    path_or_glob: str | Path, start: str | float | None = None, end: str | float | None = None, scale_down: float = 1
+) -> Source:
+    """Opens what is to be restored.
+
+    Args:
+        path_or_glob: A video file, a folder of images, one image, or a glob such as ``'frames/*.png'``.
+        start: Where to begin, for trials. In a video a time after its beginning, in seconds or as ``h:mm:ss.s``; in a
+            folder a number of pictures to skip.
+        end: Where to stop, counted likewise, from the source's beginning; the picture there is not read any more.
+        scale_down: The factor by which pictures shrink, by averaging areas; sides become even.
+
+    Raises:
+        DBLRError: There is nothing to read, or it is damaged.
+    """
+    if not scale_down >= 1:
+        raise DBLRError(f'scale_down must be 1 or more, got {scale_down}')
+    path, images = _found(path_or_glob)
+    if images:
+        first = 0 if start is None else parse_position(start, 'start')
+        last = None if end is None else parse_position(end, 'end')
+        return FolderSource(path, images, first, last, scale_down)
+    _require_av()
+    from dblr_plugin.video.video_source import VideoSource
+
+    begin = None if start is None else parse_time(start, 'start')
+    stop = None if end is None else parse_time(end, 'end')
+    return VideoSource(path, begin, stop, scale_down)
+
+
+def open_sink(
+    path: str | Path,
+    source: Source,
+    *,
+    encoder: str | None = None,
+    quality: float | None = None,
+    lossless: bool = False,
+    fps: str | float | None = None,
+    suffix: str = '',
+    overwrite: bool = True,
+) -> Sink:
+    """Opens where restored pictures go.
+
+    Args:
+        path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, or a folder: it exists,
+            ends in a slash, or has no suffix.
+        source: Where the pictures come from; a video hands on its times, colours, sound and subtitles.
+        encoder: FFmpeg's name of a video's encoder.
+        quality: The video encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1.
+        lossless: Whether a video may lose nothing by encoding.
+        fps: Pictures a second of a video that is made from a folder, 25 by default.
+        suffix: Put behind the names of a folder's files, before the extension.
+        overwrite: Whether older files may be replaced. The input never is.
+
+    Raises:
+        DBLRError: The output cannot be had as wanted.
+    """
+    is_folder = str(path).endswith(('/', os.sep))
+    path = Path(path)
+    is_folder = is_folder or path.is_dir() or not path.suffix
+    if any(separator in suffix for separator in '/\\'):
+        raise DBLRError(f"suffix '{suffix}' leads to another folder; names cannot hold a slash")
+    if not is_folder and path.suffix.lower() in _VIDEO_SUFFIXES:
+        if suffix:
+            raise DBLRError(f"{path} has the name that was given; a suffix ('{suffix}') is for folders")
+        return _video_sink(path, source, encoder, quality, lossless, fps, overwrite)
+    if encoder is not None or quality is not None or lossless or fps is not None:
+        raise DBLRError(f'{path} is no video, so that encoder, quality, lossless and fps mean nothing; drop them')
+    if is_folder:
+        return FolderSink(path, source, suffix, overwrite=overwrite)
+    if is_image(path.name):
+        if source.count != 1:
+            raise DBLRError(f'{path} is one image, and {source.path} has more; give a folder')
+        return FolderSink(path.parent, source, only=path.name, overwrite=overwrite)
+    if path.suffix.lower() in _UNWRITTEN_SUFFIXES:
+        raise DBLRError(f'{path.suffix} is not written; give one of {" ".join(_VIDEO_SUFFIXES)}')
+    raise DBLRError(
+        f'{path} ends in no format that is written; give {" ".join(_VIDEO_SUFFIXES + IMAGE_SUFFIXES)}, '
+        f'or a folder as {path}/'
+    )
+
+
+def _video_sink(
+    path: Path,
+    source: Source,
+    encoder: str | None,
+    quality: float | None,
+    lossless: bool,
+    fps: str | float | None,
+    overwrite: bool,
+) -> Sink:
+    _require_av()
+    from dblr_plugin.video.video_sink import VideoSink
+    from dblr_plugin.video.video_source import StreamInfo, VideoSource
+
+    if isinstance(source, VideoSource):
+        if fps is not None:
+            raise DBLRError(f'{source.path} has its own frame rate, which stays; drop fps')
+        info = source.info
+    else:
+        rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
+        info = StreamInfo.of_pictures(rate)
+    return VideoSink(path, info, source.high_bit_depth, encoder, quality, lossless, overwrite)
+
+
+def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
+    """Returns what is meant, and its images; a video has none.
+
+    Raises:
+        DBLRError: A glob matches nothing usable, a folder has no images, or two images share a name.
+    """
+    path = Path(path_or_glob)
+    if path.is_dir():
+        files = [file for file in path.iterdir() if is_image(file.name)]
+        if not files:
+            raise DBLRError(f'{path} holds no images; give a folder of frames, or a video file')
+        refuse_undecodable(path, (file.name for file in files))
+        return path, files
+    if path.exists() or not glob.has_magic(str(path)):
+        return path, [path] if is_image(path.name) and path.is_file() else []
+    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+    images = [match for match in matches if is_image(match.name)]
+    if not images and len(matches) == 1 and matches[0].is_file():
+        return matches[0], []
+    if not images:
+        raise DBLRError(f"'{path}' matches {len(matches)} files, none of them an image; give a glob of images")
+    if len({match.name for match in images}) < len(images):
+        raise DBLRError(f"'{path}' matches images of the same name in several folders; restore one folder at a time")
+    return images[0].parent, images
+
+
+def _require_av() -> None:
+    try:
+        import av  # noqa: F401  (only this is asked: whether it can be imported)
+    except ImportError as error:
+        raise DBLRError(f"videos need PyAV ({error}): pip install 'dblr_plugin[video]'") from error

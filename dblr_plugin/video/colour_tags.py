@@ -1,0 +1,195 @@
+"""Video colours to RGB and back: with the stream's own matrix, range and depth.
+
+swscale is used for what it does well, which was measured (FFmpeg 8.1): resampling chroma, and 8 bits to RGB. It is not
+used for the way back and for more bits: full-range chroma comes out half a level low, luma of 10 bits up to three
+levels off, and white of 10 bits is 65283 instead of 65535.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import cv2
+import numpy as np
+from av import VideoFrame
+from av.filter import Graph
+from av.video.format import VideoFormat
+from av.video.reformatter import Interpolation
+
+__all__ = ['FULL', 'LIMITED', 'RGB_MATRIX', 'ColourTags', 'FrameMaker', 'bits_of', 'to_rgb']
+
+# FFmpeg's numbers for matrix (AVColorSpace), range (AVColorRange), primaries and transfer
+RGB_MATRIX, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020, BT2020_CONSTANT = 0, 1, 2, 4, 5, 6, 7, 9, 10
+UNSPECIFIED_RANGE, LIMITED, FULL = 0, 1, 2
+
+# weights of red and blue in luma; a matrix that is not here is treated as BT.709, there and back
+_WEIGHTS = {
+    BT709: (0.2126, 0.0722),
+    FCC: (0.30, 0.11),
+    BT470BG: (0.299, 0.114),
+    SMPTE170M: (0.299, 0.114),
+    SMPTE240M: (0.212, 0.087),
+    BT2020: (0.2627, 0.0593),
+    BT2020_CONSTANT: (0.2627, 0.0593),
+}
+# swscale's number for each matrix, where it differs from FFmpeg's own
+_SWSCALE = {SMPTE170M: BT470BG, BT2020_CONSTANT: BT2020}
+
+# the default flags lose eight times as much of the chroma in a round trip
+_RESAMPLING = (
+    Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+)
+
+
+@dataclass(frozen=True)
+class ColourTags:
+    """What a stream says of its colours, in FFmpeg's numbers, and its coded height, which decides where it is silent.
+
+    Attributes:
+        matrix: How RGB becomes luma and chroma.
+        range: Whether codes are limited (16 to 235) or full.
+        primaries: The colours of R, G and B; handed on.
+        transfer: The curve of R, G and B; handed on.
+        height: Rows; players take BT.601 for less than 720 of them and BT.709 for the rest.
+        full: Whether codes are full-range, said or not.
+    """
+
+    matrix: int = UNSPECIFIED
+    range: int = UNSPECIFIED_RANGE
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    height: int = 0
+    full: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> ColourTags:
+        """Returns the tags of a decoded frame. RGB is about to become limited-range luma and chroma."""
+        if _is_rgb(frame.format):
+            return cls(RGB_MATRIX, LIMITED, frame.color_primaries, frame.color_trc, frame.height)
+        said = frame.color_range
+        full = said == FULL or (said != LIMITED and frame.format.name.startswith(('yuvj', 'gray', 'ya')))
+        return cls(frame.colorspace, said, frame.color_primaries, frame.color_trc, frame.height, full)
+
+    @property
+    def used(self) -> int:
+        """The matrix to calculate with."""
+        if self.matrix in (UNSPECIFIED, RGB_MATRIX):
+            return BT709 if self.height >= 720 else SMPTE170M
+        return self.matrix if self.matrix in _WEIGHTS else BT709
+
+    def at_height(self, height: int) -> ColourTags:
+        """Returns the tags of an output with ``height`` rows: the same, and said aloud where players would err.
+
+        A silent source stays silent as long as players take the same for its output: some take other matrices than
+        others, and the output shall look in each as the source does.
+        """
+        if self.matrix == RGB_MATRIX:
+            return replace(self, matrix=replace(self, height=height).used, height=height)
+        silent = replace(self, height=height)
+        matrix = self.matrix if silent.used == self.used else self.used
+        return replace(silent, matrix=matrix, range=FULL if self.full else self.range)
+
+
+def bits_of(video_format: VideoFormat) -> int:
+    """Returns the bits of a format's deepest component, 16 for floating point."""
+    return min(16, max(component.bits for component in video_format.components))
+
+
+def to_rgb(frame: VideoFrame, tags: ColourTags) -> np.ndarray:
+    """Returns a decoded frame as RGB (h, w, 3): uint8, or uint16 over its full range for more than 8 bits."""
+    bits = bits_of(frame.format)
+    if _is_rgb(frame.format):
+        return _rgb_of_rgb(frame, bits)
+    code_range = FULL if tags.full else LIMITED
+    if bits == 8:
+        matrix = _SWSCALE.get(tags.used, tags.used)
+        options = {'src_colorspace': matrix, 'src_color_range': code_range, 'dst_color_range': FULL}
+        return frame.reformat(format='rgb24', interpolation=_RESAMPLING, **options).to_ndarray()
+    frame = frame.reformat(format=f'yuv444p{bits}le', interpolation=_RESAMPLING)
+    codes = cv2.merge([_plane(frame, index).copy() for index in range(3)])
+    forward = _codes_of_rgb(tags, bits)
+    inverse = np.linalg.inv(forward[:, :3])
+    return cv2.transform(codes, np.column_stack((inverse, -inverse @ forward[:, 3])) * 65535)
+
+
+class FrameMaker:
+    """Makes frames for an encoder of RGB pixels.
+
+    Chroma of 4:2:0 and 4:2:2 is sampled where the decoder of the output takes it to be: a quarter of the pixels that
+    lie half a pixel off blur and shift all colours.
+
+    Args:
+        format_name: FFmpeg's name of the pixel format.
+        tags: The colours of the output; kept where they are silent.
+        siting: Where chroma lies, ``left`` or ``center``.
+    """
+
+    def __init__(self, format_name: str, tags: ColourTags, siting: str = 'left') -> None:
+        self._format, self._tags, self._siting = VideoFormat(format_name), tags, siting
+        self._bits = bits_of(self._format)
+        self._graph: Graph | None = None
+
+    def make(self, pixels: np.ndarray) -> VideoFrame:
+        """Returns RGB pixels (h, w, 3), uint8 or uint16, as a frame of the format."""
+        if _is_rgb(self._format):
+            frame = VideoFrame.from_ndarray(pixels, format='rgb48le' if pixels.dtype == np.uint16 else 'rgb24')
+            return frame.reformat(format=self._format.name, interpolation=_RESAMPLING)
+        if (pixels.dtype == np.uint16) != (self._bits > 8):
+            pixels = _with_depth(pixels, high_bit_depth=self._bits > 8)
+        top = 65535 if pixels.dtype == np.uint16 else 255
+        codes = cv2.transform(pixels, _codes_of_rgb(self._tags, self._bits) / ([top] * 3 + [1]))
+        frame = self._sited(codes)
+        frame.colorspace, frame.color_range = self._tags.used, FULL if self._tags.full else LIMITED
+        return frame.reformat(format=self._format.name, interpolation=_RESAMPLING)
+
+    def _sited(self, codes: np.ndarray) -> VideoFrame:
+        """Returns codes (h, w, 3) as a 4:4:4 frame that says where chroma will lie, which takes a filter in PyAV."""
+        height, width = codes.shape[:2]
+        frame = VideoFrame(width, height, 'yuv444p' if self._bits == 8 else f'yuv444p{self._bits}le')
+        for index in range(3):
+            _plane(frame, index)[:] = codes[..., index]
+        if self._graph is None:
+            self._graph = Graph()
+            source = self._graph.add_buffer(width=width, height=height, format=frame.format, time_base=Fraction(1))
+            says = self._graph.add('setparams', f'chroma_location={self._siting}')
+            sink = self._graph.add('buffersink')
+            source.link_to(says)
+            says.link_to(sink)
+            self._graph.configure()
+        self._graph.push(frame)
+        return self._graph.pull()
+
+
+def _codes_of_rgb(tags: ColourTags, bits: int) -> np.ndarray:
+    """Returns the matrix (3, 4) from RGB in [0, 1] and 1 to codes of Y, Cb and Cr with so many bits."""
+    red, blue = _WEIGHTS[tags.used]
+    luma = np.array([red, 1 - red - blue, blue])
+    rows = np.array([luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)])
+    step = 2 ** (bits - 8)
+    reach = [2**bits - 1] * 3 if tags.full else [219 * step, 224 * step, 224 * step]
+    offset = [0 if tags.full else 16 * step, 128 * step, 128 * step]
+    return np.column_stack((rows * np.array(reach)[:, None], offset))
+
+
+def _rgb_of_rgb(frame: VideoFrame, bits: int) -> np.ndarray:
+    if bits == 8:
+        return frame.reformat(format='rgb24', interpolation=_RESAMPLING).to_ndarray()
+    codes = frame.reformat(format=f'gbrp{bits}le', interpolation=_RESAMPLING).to_ndarray()
+    return np.round(codes * np.float32(65535 / (2**bits - 1))).astype(np.uint16)
+
+
+def _with_depth(pixels: np.ndarray, high_bit_depth: bool) -> np.ndarray:
+    """Returns uint8 as uint16 or the other way round, both over their full range."""
+    return pixels.astype(np.uint16) * 257 if high_bit_depth else cv2.convertScaleAbs(pixels, alpha=1 / 257)
+
+
+def _is_rgb(video_format: VideoFormat) -> bool:
+    return video_format.is_rgb or video_format.has_palette
+
+
+def _plane(frame: VideoFrame, index: int) -> np.ndarray:
+    """Returns a plane of a planar frame as a view (h, w), without its padding."""
+    plane = frame.planes[index]
+    dtype = np.uint16 if bits_of(frame.format) > 8 else np.uint8
+    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]

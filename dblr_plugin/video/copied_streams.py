@@ -1,0 +1,234 @@
+"""Sound and subtitles of a video, copied bit for bit into another."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.rational import AVRational
+from av.stream import Discard, Disposition, Stream
+
+from dblr_plugin.video.clock import Clock, Gaps
+from dblr_plugin.video.video_source import (
+    SAY_DURATIONS,
+    StreamInfo,
+    main_stream,
+    open_container,
+    seek_before,
+)
+
+__all__ = ['CopiedStreams']
+
+_log = logging.getLogger(__name__)
+
+# Seconds of sound that have to be missing to be told: packets are not cut to the joints of a stream.
+_HEARD = Fraction(1, 10)
+
+# of a container that was something else: they would describe the output wrongly
+_FOREIGN_METADATA = (
+    'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
+    'number_of_frames', 'number_of_bytes',
+)  # fmt: skip
+
+
+class CopiedStreams:
+    """Reads the source a second time, beside the pictures, so that nothing piles up in memory.
+
+    Args:
+        traits: Says which file, and which part of it.
+        output: The file that is written; named in warnings of what its container cannot hold.
+        format_name: The container's name in FFmpeg.
+    """
+
+    def __init__(self, info: StreamInfo, output: Path, format_name: str) -> None:
+        self._traits = info
+        self._container = open_container(info.copied)
+        self._streams: dict[int, Stream] = {}  # of the output, by index in the source
+        self._last_dts: dict[int, int] = {}
+        self._cover_streams: list[Stream] = []
+        self._clock = Clock(self._container)
+        self._gaps: dict[int, Gaps] = {}
+        self._attached, self._covers = self._attachments(format_name, output)
+        self._wanted = [s for s in self._container.streams if s.type in ('audio', 'subtitle')]
+        for stream in [s for s in self._wanted if not _fits(s, format_name)]:
+            self._wanted.remove(stream)
+            codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
+            language = f', {stream.language}' if stream.language else ''
+            cure = '' if format_name == 'matroska' else '; write .mkv to keep it'
+            text = '%s: %s stream %d of the source (%s%s) is left out, %s cannot hold it%s'
+            _log.warning(text, output, stream.type, stream.index, codec, language, output.suffix, cure)
+
+    def add_to(self, target: OutputContainer) -> None:
+        """Adds the streams, with what the source says of them and of itself, before the target's header is written."""
+        for stream in self._wanted:
+            copy = target.add_stream_from_template(stream)
+            copy.metadata.update(_own(stream.metadata))
+            copy.disposition = stream.disposition
+            self._streams[stream.index] = copy
+        for name, mimetype, data in self._attached:
+            target.add_attachment(name, mimetype, data)
+        for packet in self._covers:
+            cover = target.add_stream_from_template(packet.stream, opaque=True)
+            cover.disposition = Disposition.attached_pic
+            cover.metadata.update(_own(packet.stream.metadata))
+            self._cover_streams.append(cover)
+        target.metadata.update(_own(self._container.metadata))
+        if self._traits.start is None and self._traits.end is None:
+            target.set_chapters(self._container.chapters())
+        self._target = target
+        self._packets = self._read()
+        self._next = next(self._packets, None)
+
+    def describe(self, video: Stream) -> None:
+        """Gives the restored stream the title, language and time code of the source's."""
+        source = main_stream(self._container)
+        own = _own(source.metadata)
+        codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
+        if codes and self._traits.start is not None:
+            own.pop('timecode', None)
+            _log.warning('%s: the time code is left out, as the part does not begin with it', self._traits.copied)
+        elif codes:
+            own['timecode'] = codes[0]
+        video.metadata.update(own)
+        video.disposition = source.disposition
+
+    def _attachments(self, format_name: str, output: Path) -> tuple[list[tuple[str, str, bytes]], list[av.Packet]]:
+        """Returns fonts and the like, and cover pictures as packets; tells of those that the output cannot hold."""
+        attached, covers, left_out = [], [], []
+        for stream in self._container.streams:
+            is_cover = bool(stream.disposition & Disposition.attached_pic)
+            name = stream.metadata.get('filename') or f'{"cover" if is_cover else "attachment"}_{stream.index}'
+            if stream.type == 'attachment' and format_name == 'matroska':
+                attached.append((name, stream.mimetype or 'application/octet-stream', stream.data))
+            elif is_cover and format_name in ('matroska', 'mp4', 'mov'):
+                packet = self._cover(stream)
+                codec = stream.codec_context.name
+                if packet is not None and format_name == 'matroska':
+                    kind = 'jpeg' if codec == 'mjpeg' else codec
+                    named = name if '.' in name else f'{name}.{kind.replace("jpeg", "jpg")}'
+                    attached.append((named, f'image/{kind}', bytes(packet)))
+                elif packet is not None and codec in ('mjpeg', 'png', 'bmp'):
+                    covers.append(packet)
+                else:
+                    left_out.append(f'cover {name}')
+            elif is_cover or stream.type in ('attachment', 'unknown'):
+                left_out.append(f'{"cover" if is_cover else "attachment"} {name}')
+            elif stream.type == 'data' and 'timecode' not in stream.metadata:
+                left_out.append(f'data stream {stream.index}')
+        if left_out:
+            cure = '' if format_name == 'matroska' else '; .mkv holds attachments and covers'
+            _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(left_out), cure)
+        return attached, covers
+
+    def _cover(self, stream: Stream) -> av.Packet | None:
+        """Returns the picture, which is read from a file of its own: here packets are still to be read in order."""
+        with open_container(self._traits.copied) as container:
+            return next((p for p in container.demux(container.streams[stream.index]) if p.size), None)
+
+    def write_covers(self) -> None:
+        """Writes the cover pictures, once the header is written."""
+        for packet, stream in zip(self._covers, self._cover_streams, strict=True):
+            packet.pts = packet.dts = 0
+            packet.stream = stream
+            self._target.mux_one(packet)
+
+    def copy_until(self, time: Fraction | None) -> None:
+        """Copies what begins before ``time``, in seconds of the source; everything that is left for None.
+
+        Raises:
+            FFmpegError: The disk or the container refuses.
+        """
+        while self._next is not None and (time is None or _time(self._next) < time):
+            self._mux(self._next)
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._container.close()
+
+    def _read(self) -> Iterator[av.Packet]:
+        """Yields the packets of the part; a file that is cut off ends where it can be read no more."""
+        if not self._wanted:
+            return
+        read = [*self._wanted, *(s for s in self._clock.streams if s not in self._wanted)]
+        for stream in self._container.streams:
+            if stream not in read:
+                stream.discard = Discard.all
+        if self._traits.start is not None:
+            seek_before(self._container, self._traits.start)
+        try:
+            for packet in self._container.demux(read):
+                if not packet.size:
+                    continue
+                self._clock.carry_on(packet)
+                if packet.stream in self._wanted and self._is_in_part(packet):
+                    self._look_for_gap(packet)
+                    yield packet
+        except av.error.FFmpegError:
+            _log.warning('%s: sound ends at damaged data', self._traits.copied)
+        for index, gaps in self._gaps.items():
+            if holes := gaps.told(self._traits.begin):
+                _log.warning('%s: sound of stream %d is missing for %s', self._traits.copied, index, holes)
+
+    def _look_for_gap(self, packet: av.Packet) -> None:
+        if packet.stream.type != 'audio' or not packet.duration or self._container.format.name in SAY_DURATIONS:
+            return
+        step = packet.duration * packet.time_base
+        gaps = self._gaps.setdefault(packet.stream.index, Gaps(step, self._clock.joints, _HEARD))
+        gaps.see(_time(packet))
+
+    def _tell_early_start(self, packet: av.Packet) -> None:
+        """Tells of AVI, which has no place for a late start."""
+        late = _time(packet) - self._traits.origin
+        if self._target.format.name == 'avi' and packet.stream.type == 'audio' and late >= _HEARD:
+            text = '%s: sound starts %.2f s after the beginning, which AVI cannot say; write .mkv, or it is too early'
+            _log.warning(text, self._traits.copied, float(late))
+
+    def _is_in_part(self, packet: av.Packet) -> bool:
+        start, end, time = self._traits.start, self._traits.end, _time(packet)
+        return (start is None or time >= start) and (end is None or time < end)
+
+    def _mux(self, packet: av.Packet) -> None:
+        """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
+        copy = self._streams[packet.stream.index]
+        if copy.index not in self._last_dts:
+            self._tell_early_start(packet)
+        shift = round(self._traits.origin / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = copy
+        packet.rescale_ts(AVRational(copy.time_base))
+        if packet.dts is not None:
+            least = self._last_dts.get(copy.index, packet.dts - 1) + 1
+            if packet.dts < least:
+                packet.dts = least
+                packet.pts = least if packet.pts is None else max(packet.pts, least)
+            self._last_dts[copy.index] = packet.dts
+        self._target.mux_one(packet)
+
+
+def _own(metadata: dict[str, str]) -> dict[str, str]:
+    """Returns what is said of the content, not of how the source held it."""
+    return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
+
+
+def _fits(stream: Stream, format_name: str) -> bool:
+    """Tries whether a container takes a stream: FFmpeg's tables say yes to some that writing a header refuses."""
+    try:
+        with av.open(io.BytesIO(), 'w', format=format_name) as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _time(packet: av.Packet) -> Fraction:
+    """Returns when a packet begins, in seconds of the source; one that does not say is due at once."""
+    ticks = packet.pts if packet.pts is not None else packet.dts
+    return Fraction(0) if ticks is None else ticks * packet.time_base

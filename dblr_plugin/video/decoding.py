@@ -1,0 +1,118 @@
+"""The frames of a video stream, with a place in time for each, and a stand-in for each that cannot be decoded."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.video import VideoStream
+
+from dblr_plugin.video.clock import Clock
+
+__all__ = ['Decoder', 'TimedFrame']
+
+TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None where the frame before stands in
+
+# A packet of its own without a frame of its own is no loss: the second field of an interlaced picture (half a picture
+# later), or a hidden reference picture (next to another). A lost picture is a whole step from both its neighbours.
+_LOSS_DISTANCE = 0.6
+
+
+class Decoder:
+    """Decodes a stream from where its container stands, in order of presentation.
+
+    Attributes:
+        lost: Numbers and times of the pictures that could not be decoded.
+        damaged: How many were decoded from damaged data.
+        cut_off: Whether the file could not be read to its end.
+        clock: Carries the file's clock on; times are of this one.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, rate: Fraction) -> None:
+        self._container, self._stream = container, stream
+        self._step = 1 / rate / stream.time_base
+        self._sent: list[int] = []  # a heap of the times whose frames are still to come; as long as the codec's delay
+        self._last: int | None = None
+        self.clock = Clock(container)
+        self.lost: list[int] = []
+        self.damaged = 0
+        self.cut_off = False
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Yields moments, pts increasing."""
+        for frame in self._frames():
+            if frame.pts in self.lost:
+                continue  # a damaged stream came out of order; the picture before stands in for this one already
+            pts = self._time(frame)
+            yield from self._lost_before(pts)
+            self.damaged += frame.is_corrupt
+            self._last = pts
+            yield pts, frame
+        yield from self._lost_before(None)
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            if packet.pts is not None and not packet.is_discard:
+                heapq.heappush(self._sent, packet.pts)
+            try:
+                yield from self._decoded(packet)
+            except av.error.FFmpegError:
+                continue  # its time stays in the heap, and so becomes a loss
+        yield from self._flushed()
+
+    def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
+        try:
+            return self._stream.decode(packet)
+        except av.error.BlockingIOError:  # VP9 without threads takes no more after damage, until it is cleared
+            self._stream.codec_context.flush_buffers()
+            return self._stream.decode(packet)
+
+    def _packets(self) -> Iterator[av.Packet]:
+        packets = self._container.demux(self.clock.streams or self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                self.cut_off = True
+                return
+            if packet is None:
+                return
+            if packet.size:
+                self.clock.carry_on(packet)
+                if packet.stream.index == self._stream.index:
+                    yield packet
+
+    def _flushed(self) -> Iterator[av.VideoFrame]:
+        """Yields what the decoder still holds; an error concerns one frame, and the next call gives those after it."""
+        while True:
+            try:
+                yield from self._stream.decode(None)
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                continue
+
+    def _time(self, frame: av.VideoFrame) -> int:
+        """Returns a frame's pts, or its best replacement where the stream has none or goes backwards."""
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if self._last is None:
+            return pts or 0
+        if pts is None:
+            return self._last + max(1, round(self._step))
+        return max(pts, self._last + 1)
+
+    def _lost_before(self, pts: int | None) -> Iterator[tuple[int, None]]:
+        """Yields the times before ``pts``, or to the end, for which a packet came and no frame."""
+        while self._sent and (pts is None or self._sent[0] <= pts):
+            time = heapq.heappop(self._sent)
+            if self._last is None or time == pts:
+                continue  # in front of the first picture are leftovers of a cut, which no player shows
+            if time - self._last >= _LOSS_DISTANCE * self._step and (
+                pts is None or pts - time >= _LOSS_DISTANCE * self._step
+            ):
+                self.lost.append(time)
+                self._last = time
+                yield time, None

@@ -1,0 +1,209 @@
+"""Which encoder, pixel format and time base a video gets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec import Codec
+from av.codec.codec import find_best_pix_fmt_of_list
+
+from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.video.colour_tags import bits_of
+from dblr_plugin.video.video_source import StreamInfo
+
+__all__ = ['FORMATS', 'Encoding', 'choose_encoder', 'choose_encoding']
+
+_log = logging.getLogger(__name__)
+
+# suffix of the output -> FFmpeg's name of the container
+FORMATS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska', '.webm': 'webm', '.avi': 'avi'}
+
+# FFmpeg finds the pictures of H.264 in AVI one place late, as AVI has no times
+_DEFAULT = {'.webm': 'libvpx-vp9', '.avi': 'mpeg4'}
+_LOSSLESS = {'.webm': ('libvpx-vp9', 'libvpx-vp9'), '.avi': ('ffv1', 'ffv1'), '.mkv': ('libx264rgb', 'ffv1')}
+_LOSSLESS_ELSEWHERE = ('libx264rgb', 'libx265')  # for 8 bits, and for more
+
+# The option that sets constant quality, and its default: hardly to be told from the original.
+_QUALITY = {'libvpx-vp9': ('crf', 24), 'libsvtav1': ('crf', 22), 'libaom-av1': ('crf', 22)}
+_QUALITY_OPTIONS = (('crf', 17), ('cq', 19))  # of x264 and x265; of NVENC
+_QUANTISER = 2  # of the encoders that have nothing finer
+_BY_QUANTISER = ('mpeg4', 'msmpeg4', 'mpeg1video', 'mpeg2video', 'mjpeg', 'flv', 'h263p', 'wmv2')
+_WORST = 63
+
+_LOSSLESS_OPTIONS = {
+    'libx264': {'qp': '0'},
+    'libx264rgb': {'qp': '0'},
+    'libx265': {'x265-params': 'lossless=1:log-level=1'},
+    'libvpx-vp9': {'lossless': '1'},
+}
+_OPTIONS = {'libx265': {'x265-params': 'log-level=1'}, 'libvpx-vp9': {'row-mt': '1'}}
+
+# in the order of preference; RGB keeps pictures to the bit, and 4:4:4 to within the rounding of its codes
+_LOSSLESS_DEEP_FORMATS = ('gbrp16le', 'gbrp12le', 'gbrp10le', 'yuv444p12le', 'yuv444p10le')
+_LOSSLESS_FORMATS = ('gbrp', 'bgr0', 'rgb24', 'bgr24', 'yuv444p')
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a video is encoded.
+
+    Attributes:
+        codec: FFmpeg's name of the encoder.
+        pixel_format: FFmpeg's name.
+        options: The encoder's own.
+        time_base: The unit of its timestamps: the source's own, or the length of a picture where the encoder or the
+            container has constant frame rates only.
+        constant: Whether it is the latter.
+    """
+
+    codec: str
+    pixel_format: str
+    options: dict[str, str]
+    time_base: Fraction
+    constant: bool
+
+    @property
+    def siting(self) -> str:
+        """Where players take its chroma to lie."""
+        return 'center' if self.codec in ('mjpeg', 'mpeg1video') else 'left'
+
+
+def choose_encoder(path: Path, encoder: str | None, quality: float | None, lossless: bool, high_bit_depth: bool) -> str:
+    """Returns the name of the encoder for an output.
+
+    Raises:
+        DBLRError: There is no such encoder, the container cannot hold its streams, it is not lossless, or has no such
+            quality.
+    """
+    if quality is not None and lossless:
+        raise DBLRError('lossless leaves no quality to choose; give one of the two')
+    if quality is not None and not 0 <= quality <= _WORST:
+        raise DBLRError(f'quality is {quality}; give 0 (best) to {_WORST}, for libx264 about 17')
+    name = _default(path.suffix.lower(), lossless, high_bit_depth) if encoder is None else encoder
+    codec = _found(name)
+    _options(codec, quality, lossless)
+    if lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
+        raise DBLRError(f'the encoder {name} is not lossless here; take libx264rgb, libx265 or ffv1')
+    with av.open(f'file:{path}', 'w', format=FORMATS[path.suffix.lower()]) as container:  # makes no file yet
+        if name not in container.supported_codecs:
+            raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; write .mkv, or take libx264')
+    return name
+
+
+def choose_encoding(
+    path: Path,
+    name: str,
+    info: StreamInfo,
+    size: tuple[int, int],
+    high_bit_depth: bool,
+    quality: float | None,
+    lossless: bool,
+) -> Encoding:
+    """Returns the first way to encode pictures of this size (h, w) and depth that the encoder accepts.
+
+    Raises:
+        DBLRError: It accepts none.
+    """
+    codec = Codec(name, 'w')
+    options = _options(codec, quality, lossless)
+    formats = _pixel_formats(codec, info.chroma, size, high_bit_depth, lossless)
+    for pixel_format in formats:
+        for time_base, constant in _time_bases(path, info):
+            encoding = Encoding(name, pixel_format, options, time_base, constant)
+            if _opens(encoding, size, info.rate):
+                _tell_compromise(path, encoding, size, high_bit_depth)
+                return encoding
+    height, width = size
+    raise DBLRError(
+        f'the encoder {name} does not take pictures of {width}x{height} at {float(info.rate):.3f} a second with '
+        f'{options or "its defaults"}; take libx264 or ffv1, or another quality'
+    )
+
+
+def _default(suffix: str, lossless: bool, high_bit_depth: bool) -> str:
+    if lossless:
+        return _LOSSLESS.get(suffix, _LOSSLESS_ELSEWHERE)[high_bit_depth]
+    return _DEFAULT.get(suffix, 'libx264')
+
+
+def _found(name: str) -> Codec:
+    try:
+        codec = Codec(name, 'w')
+    except ValueError as error:
+        hint = nearest(name, (known for known in av.codecs_available if known.startswith(('lib', name[:3]))))
+        raise DBLRError(
+            f"FFmpeg here has no encoder '{name}'{hint}; take libx264, libx265, libvpx-vp9 or ffv1"
+        ) from error
+    if codec.type != 'video':
+        raise DBLRError(f'{name} encodes {codec.type}, not video; take libx264')
+    return codec
+
+
+def _options(codec: Codec, quality: float | None, lossless: bool) -> dict[str, str]:
+    """Returns an encoder's options.
+
+    Raises:
+        DBLRError: A quality is wanted that the encoder cannot have.
+    """
+    if lossless:
+        return _LOSSLESS_OPTIONS.get(codec.name, {})
+    options = dict(_OPTIONS.get(codec.name, {}))
+    private = {option.name for option in codec.create('video').supported_options.private}
+    known = (_QUALITY[codec.name],) if codec.name in _QUALITY else _QUALITY_OPTIONS
+    for option, default in known:
+        if option in private:
+            return options | {option: str(default if quality is None else quality)}
+    if codec.name not in _BY_QUANTISER:
+        if quality is not None:
+            why = 'has no scale of quality' if codec.lossy else 'is lossless'
+            raise DBLRError(f'the encoder {codec.name} {why}; drop --quality, or take --encoder libx264')
+        return options
+    quantiser = str(_QUANTISER if quality is None else max(1, round(quality)))
+    return options | {'qmin': quantiser, 'qmax': quantiser}
+
+
+def _pixel_formats(
+    codec: Codec, chroma: str, size: tuple[int, int], high_bit_depth: bool, lossless: bool
+) -> Sequence[str]:
+    """Returns the pixel formats to try, best first."""
+    offered = {video_format.name for video_format in codec.video_formats or ()}
+    if lossless:
+        wanted = [*(_LOSSLESS_DEEP_FORMATS if high_bit_depth else ()), *_LOSSLESS_FORMATS]
+    else:
+        layouts = [f'yuv{chroma}p', 'yuv444p'] if any(side % 2 for side in size) else [f'yuv{chroma}p']
+        wanted = [layout + depth for depth in (('10le', '') if high_bit_depth else ('',)) for layout in layouts]
+    formats = [name for name in wanted if name in offered]
+    if offered:
+        formats.append(find_best_pix_fmt_of_list(offered, wanted[0])[0].name)
+    return formats
+
+
+def _time_bases(path: Path, info: StreamInfo) -> Iterator[tuple[Fraction, bool]]:
+    if path.suffix.lower() != '.avi':
+        yield info.time_base, False
+    yield 1 / info.rate, True
+
+
+def _opens(encoding: Encoding, size: tuple[int, int], rate: Fraction) -> bool:
+    context = Codec(encoding.codec, 'w').create('video')
+    context.height, context.width = size
+    context.pix_fmt, context.options = encoding.pixel_format, encoding.options
+    context.time_base, context.framerate = encoding.time_base, rate
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _tell_compromise(path: Path, encoding: Encoding, size: tuple[int, int], high_bit_depth: bool) -> None:
+    if high_bit_depth and bits_of(av.VideoFormat(encoding.pixel_format)) == 8:
+        _log.warning('%s: the encoder %s has 8 bits only; the source has more', path, encoding.codec)
+    if any(side % 2 for side in size) and encoding.pixel_format.startswith('yuv444') and encoding.codec != 'ffv1':
+        text = '%s: %dx%d is odd, which only 4:4:4 can hold; some players show 4:2:0 only: crop the source for those'
+        _log.warning(text, path, size[1], size[0])

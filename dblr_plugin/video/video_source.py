@@ -1,0 +1,351 @@
+"""Videos, in: every picture, upright, as RGB of the stream's own colours, with its place in time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.format import Flags
+from av.stream import Disposition
+from av.video import VideoStream
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.video.clock import Gaps
+from dblr_plugin.video.colour_tags import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
+from dblr_plugin.video.decoding import Decoder, TimedFrame
+from dblr_plugin.video.frames import Extent, Frame, scaled_size, shrink
+from dblr_plugin.video.hdr import Light
+from dblr_plugin.video.matroska import reaches_its_end
+from dblr_plugin.video.orientation import Orientation
+from dblr_plugin.video.time_range import parse_time
+
+__all__ = ['SAY_DURATIONS', 'VideoSource', 'StreamInfo', 'main_stream', 'open_container', 'seek_before']
+
+_log = logging.getLogger(__name__)
+
+# Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
+_MATROSKA = 'matroska,webm'
+_INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', _MATROSKA, 'avi')
+
+# Formats that say of each picture how long it is shown: a long one is meant so.
+SAY_DURATIONS = (_INDEXED[0], 'avi')
+
+# Pictures between the end that a file announces and the last one read, from which on it is taken for cut off.
+_CUT_OFF = 4
+
+# Seconds to which MP4 rounds when a track ends.
+_ROUNDING = Fraction(1, 100)
+
+# Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
+_HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What an output has to know of the video that it is made from.
+
+    Attributes:
+        time_base: Seconds of one unit of ``Picture.pts``.
+        rate: Pictures a second, on average.
+        origin: The time in seconds that becomes 0 in the output: where the source begins, or the first picture's time
+            where only a part is read. A source that begins before 0 keeps its times.
+        begin: The time in seconds where the source begins, from which people count.
+        start: The time in seconds where a part begins; None for the source's beginning, with sound before it.
+        end: The time in seconds where the part ends; None for the source's end.
+        aspect: Width of a pixel by its height, upright.
+        colour: The stream's tags.
+        chroma: ``420``, ``422`` or ``444``.
+        light: HDR10's data.
+        copied: The file whose sound and subtitles go into the output.
+    """
+
+    time_base: Fraction
+    rate: Fraction
+    origin: Fraction = Fraction(0)
+    begin: Fraction = Fraction(0)
+    start: Fraction | None = None
+    end: Fraction | None = None
+    aspect: Fraction = Fraction(1)
+    colour: ColourTags = ColourTags()
+    chroma: str = '420'
+    light: Light = Light()
+    copied: Path | None = None
+
+    @classmethod
+    def of_pictures(cls, rate: Fraction) -> StreamInfo:
+        """Returns the traits of pictures that never were a video: full RGB, so many a second."""
+        return cls(1 / rate, rate, colour=ColourTags(matrix=RGB_MATRIX, range=LIMITED))
+
+
+class VideoSource:
+    """The pictures of a video file.
+
+    A picture that cannot be decoded is replaced by the one before it, so that none is missing and sound stays in step;
+    a warning names them when all are read. A file that was cut off is read as far as it goes, with a warning.
+
+    Args:
+        path: The file.
+        start: Seconds after the video's beginning; earlier pictures are skipped.
+        end: Seconds after the video's beginning; pictures from there on are not read.
+        scale_down: The factor by which pictures shrink.
+
+    Raises:
+        DBLRError: The file is missing, no video, or has no picture from ``start`` to ``end``.
+    """
+
+    def __init__(
+        self, path: Path, start: Fraction | None = None, end: Fraction | None = None, scale_down: float = 1
+    ) -> None:
+        self.path = path
+        self._container = open_container(path)
+        try:
+            self._open(start, end, scale_down)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self, start: Fraction | None, end: Fraction | None, scale_down: float) -> None:
+        stream = _main_stream(self._container, self.path)
+        stream.thread_type = 'AUTO'
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        begin = self._begin = _beginning(self._container)
+        self._start = None if start is None else begin + start
+        self._end = None if end is None else begin + end
+        self._time_base = stream.time_base
+        self.count = _announced(self._container, stream) if start is None and end is None else None
+        self._announced_end = _announced_end(self._container, stream, rate) if end is None else None
+        self._whole = self._container.format.name == _MATROSKA and reaches_its_end(self.path)
+        self._track_end = _track_end(self._container, stream)
+        self._step = 1 / rate
+        if self._start is not None:
+            seek_before(self._container, self._start)
+        self._decoder = Decoder(self._container, stream, rate)
+        self._decoded = self._within(iter(self._decoder))
+        first = next(self._decoded, None)
+        if first is None:
+            whole = start is None and end is None
+            cure = '; give an intact copy' if whole else ' in the part that is wanted; mend start and end'
+            raise DBLRError(f'{self.path} has no picture that can be decoded{cure}')
+        self._first_pts, self._first = first
+        self._look_at(self._first, scale_down)
+        part_start = None if start is None else self._first_pts * self._time_base
+        self.info = StreamInfo(
+            time_base=self._time_base,
+            rate=rate,
+            origin=begin if part_start is None else part_start,
+            begin=begin,
+            start=part_start,
+            end=self._end,
+            aspect=_upright_aspect(stream, self._orientation),
+            colour=self._colour,
+            chroma=_chroma(self._first.format),
+            light=Light.of(self._first),
+            copied=self.path,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._read = 0
+        gaps = Gaps(self._step, self._decoder.clock.joints)
+        moments = chain([(self._first_pts, self._first)], self._decoded, [None])
+        for (pts, frame), following in pairwise(moments):
+            if frame is not None:
+                pixels = self._pixels(frame, pts)
+            duration = self._duration(pts, frame, None if following is None else following[0])
+            self._until = (pts + duration) * self._time_base
+            yield Frame(pixels, _name(self._read), pts, duration)
+            self._read += 1
+            gaps.see(pts * self._time_base)
+        self._tell_damage(self._read, pts * self._time_base)
+        self._tell_timing(gaps)
+
+    def extent(self) -> Extent:
+        """See :class:`Source`."""
+        first = self._first_pts * self._time_base
+        seconds = self._until - first
+        if self._announced_end is not None:
+            seconds = max(seconds, self._announced_end - first)
+        return Extent(max(self._read, self.count or 0), seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._container.close()
+
+    def _within(self, decoded: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
+        """Yields what lies from start to end; a loss right at the start has nothing to stand in for it."""
+        begun = False
+        for pts, frame in decoded:
+            time = pts * self._time_base
+            if self._end is not None and time >= self._end:
+                return
+            if (self._start is None or time >= self._start) and (begun or frame is not None):
+                begun = True
+                yield pts, frame
+
+    def _look_at(self, frame: av.VideoFrame, scale_down: float) -> None:
+        """Takes from the first frame what holds for all."""
+        self._coded_size = (frame.height, frame.width)
+        self._orientation = Orientation.of(frame, str(self.path))
+        self._colour = ColourTags.of(frame)
+        upright = self._coded_size[::-1] if self._orientation.transposed else self._coded_size
+        self.size = scaled_size(upright, scale_down)
+        self.high_bit_depth = bits_of(frame.format) > 8
+        if frame.interlaced_frame:
+            _log.warning('%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combs stay in it', self.path)
+        if any(component.is_alpha for component in frame.format.components):
+            _log.warning('%s has transparency, which is left out of the output', self.path)
+
+    def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
+        if (frame.height, frame.width) != self._coded_size:
+            raise DBLRError(
+                f'{self.path} changes its picture size at {self._place(pts)} s; cut it there into two videos'
+            )
+        return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
+
+    def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:
+        """Returns how long a picture is shown: until the next, and the last as long as it or the file says."""
+        if following is not None:
+            return following - pts
+        own = frame.duration if frame is not None and frame.duration else round(self._step / self._time_base)
+        end = pts + own
+        if self._whole and self._announced_end is not None:
+            end = max(end, round(self._announced_end / self._time_base))
+        if self._track_end is not None and pts < self._track_end < end - _ROUNDING / self._time_base:
+            end = self._track_end
+        if self._end is not None:
+            end = min(end, math.ceil(self._end / self._time_base))
+        return max(1, end - pts)
+
+    def _place(self, pts: int) -> str:
+        """Returns a time as people count it, in seconds from the beginning."""
+        return f'{float(pts * self._time_base - self._begin):.2f}'
+
+    def _tell_timing(self, gaps: Gaps) -> None:
+        """Tells where the clock was carried on, and where pictures are missing that the file once had."""
+        joints = self._decoder.clock.joints
+        if joints:
+            times = ', '.join(f'{float(joint - self._begin):.2f}' for joint in joints[:5])
+            more = ', ...' if len(joints) > 5 else ''
+            _log.warning('%s: its clock restarts or jumps at %s s%s; it is carried on there', self.path, times, more)
+        if self._container.format.name not in SAY_DURATIONS and (holes := gaps.told(self._begin)):
+            _log.warning('%s: pictures are missing for %s; the picture before each gap is shown', self.path, holes)
+
+    def _tell_damage(self, read: int, last: Fraction) -> None:
+        decoder, end = self._decoder, self._announced_end
+        if decoder.lost:
+            times = ', '.join(map(self._place, decoder.lost[:5]))
+            more = ', ...' if len(decoder.lost) > 5 else ''
+            text = '%s: %d pictures cannot be decoded, at %s s%s; the picture before each stands in for it'
+            _log.warning(text, self.path, len(decoder.lost), times, more)
+        if decoder.damaged:
+            _log.warning('%s: %d pictures were decoded from damaged data', self.path, decoder.damaged)
+        early = not self._whole and end is not None and end - last > _CUT_OFF * self._step
+        missing = read < (self.count or 0) or early
+        if decoder.cut_off or missing:
+            of = '' if self.count is None else f' of {self.count}'
+            _log.warning('%s is cut off; it was read as far as it goes: %d%s pictures', self.path, read, of)
+
+
+def open_container(path: Path) -> InputContainer:
+    """Opens a media file for reading; raises DBLRError where there is none."""
+    if not path.is_file():
+        raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
+    try:
+        # the prefix keeps ffmpeg from taking a name with a colon for a network address
+        container = av.open(f'file:{path}', metadata_errors='replace')
+    except av.error.PermissionError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
+    except (av.error.FFmpegError, IndexError) as error:
+        raise DBLRError(f'{path} is no video, or is incomplete; give a whole video file') from error
+    if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
+        container.close()
+        raise DBLRError(f'{path} is damaged: its header is that of another format; give an intact copy')
+    return container
+
+
+def seek_before(container: InputContainer, time: Fraction) -> None:
+    """Goes to a key frame at or before ``time`` in seconds, where the format allows it for certain."""
+    if container.format.name in _INDEXED:
+        container.seek(int(time * av.time_base))
+
+
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """Returns the largest video stream that is no cover picture and can be decoded."""
+    usable = [s for s in _moving(container) if s.codec_context is not None]
+    return max(usable, key=lambda s: s.width * s.height, default=None)
+
+
+def _moving(container: InputContainer) -> list[VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def _main_stream(container: InputContainer, path: Path) -> VideoStream:
+    main, moving = main_stream(container), _moving(container)
+    if main is None:
+        reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
+        raise DBLRError(f'{path} {reason}; give a video')
+    if len(moving) > 1:
+        _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
+    return main
+
+
+def _beginning(container: InputContainer) -> Fraction:
+    """Returns when the first of picture and sound begins, in seconds; 0 where they begin before 0.
+
+    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds.
+    """
+    streams = [*container.streams.video, *container.streams.audio]
+    starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
+    return max(Fraction(0), min(starts, default=Fraction(0)))
+
+
+def _announced(container: InputContainer, stream: VideoStream) -> int | None:
+    """Returns the number of pictures where an index says it for certain, less those that an edit list takes away."""
+    if container.format.name == _INDEXED[0]:
+        return sum(not entry.is_discard for entry in stream.index_entries) or None
+    return None
+
+
+def _announced_end(container: InputContainer, stream: VideoStream, rate: Fraction) -> Fraction | None:
+    """Returns when the last picture ends, in seconds, where the file's beginning says it."""
+    if container.format.name == 'avi':
+        return stream.frames / rate if stream.frames else None
+    with suppress(DBLRError):  # Matroska's programs write it, each as it likes
+        return parse_time(stream.metadata.get('DURATION', ''), 'DURATION')
+    return None
+
+
+def _track_end(container: InputContainer, stream: VideoStream) -> int | None:
+    """Returns when MP4 shows no picture any more, to the millisecond: its pictures' durations are of decoding."""
+    if container.format.name != _INDEXED[0] or not stream.duration:
+        return None
+    return (stream.start_time or 0) + stream.duration
+
+
+def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return 1 / aspect if orientation.transposed else aspect
+
+
+def _chroma(video_format: av.VideoFormat) -> str:
+    """Returns the subsampling to keep. RGB, grey and rare ones become 4:2:0, which every player shows."""
+    across = video_format.chroma_width(16)
+    down = video_format.chroma_height(16)
+    if len(video_format.components) < 3 or video_format.is_rgb:
+        return '420'
+    return {(8, 16): '422', (16, 16): '444'}.get((across, down), '420')
+
+
+def _name(number: int) -> str:
+    return f'{number:08d}'

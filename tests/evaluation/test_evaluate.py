@@ -1,0 +1,160 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+from processes import dblr
+from torch.utils.data import DataLoader
+
+from dblr_plugin import commands
+from dblr_plugin.data import write_lmdb
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, evaluate
+
+BASICSR = choose_protocols('basicsr')
+ALL = choose_protocols('all')
+
+
+def figures(results: Path, truth: Path, protocols=BASICSR) -> list[dict]:
+    return evaluate(results, truth, protocols, progress=False)
+
+
+def renamed(source: Path, target: Path, suffix: str) -> Path:
+    for path in source.glob('*/*.png'):
+        copy = target / path.parent.name / f'{path.stem}{suffix}.png'
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return target
+
+
+@pytest.fixture
+def lq(footage: Path) -> Path:
+    return footage / 'val/lq'
+
+
+@pytest.fixture
+def gt(footage: Path) -> Path:
+    return footage / 'val/gt'
+
+
+class TestFigures:
+    def test_are_those_of_the_frames(self, lq, gt):
+        clips = {}
+        for clip in 'vw':
+            pairs = [(cv2.imread(str(p)), cv2.imread(str(gt / clip / p.name))) for p in sorted((lq / clip).iterdir())]
+            assert len(pairs) == 6
+            clips[clip] = float(np.mean([PROTOCOLS['luma'].score(*pair)['psnr'] for pair in pairs]))
+        entry = figures(lq, gt, choose_protocols('luma'))[0]
+        assert {clip: means['psnr'] for clip, means in entry['clips'].items()} == clips
+        assert entry['mean']['psnr'] == np.mean(list(clips.values())) and entry['frames'] == {'v': 6, 'w': 6}
+
+    def test_all_protocols_in_one_pass_are_those_of_each_alone(self, lq, gt):
+        together = figures(lq, gt, ALL)
+        assert [entry['protocol'] for entry in together] == list(PROTOCOLS)
+        assert together == [figures(lq, gt, [protocol])[0] for protocol in ALL]
+        assert len({(entry['mean']['psnr'], entry['mean']['ssim']) for entry in together}) == len(ALL)
+
+    def test_of_written_images_are_those_of_the_validation(self, train_options, tmp_path, gt):
+        """Names, suffix, rounding and means: what a test says can be checked from its pictures."""
+        places = {name: str(tmp_path / name) for name in ('models', 'training_states', 'visualization', 'log')}
+        (tmp_path / 'log').mkdir()
+        train_options |= {'dist': False, 'is_train': False, 'name': 'test_my_net'}
+        train_options['path'] |= places
+        train_options['val']['protocol'] = 'all'
+        dataset = build_dataset(train_options['datasets']['val'] | {'phase': 'val', 'scale': 1})
+        build_model(train_options).nondist_validation(DataLoader(dataset), 'test_my_net', None, True)
+        assert (tmp_path / 'visualization/V/v/00000000_test_my_net.png').is_file()
+        recorded = json.loads((tmp_path / 'log/metrics.json').read_text())
+        for entry in recorded:
+            assert (entry.pop('dataset'), entry.pop('iter')) == ('V', 'test_my_net')
+        assert figures(tmp_path / 'visualization/V', gt, ALL) == recorded
+
+
+class TestPairing:
+    @pytest.mark.parametrize('suffix', ['_net', '_test_DBLRNet', '_10'])
+    def test_suffix(self, lq, gt, tmp_path, suffix):
+        assert figures(renamed(lq, tmp_path / 'results', suffix), gt) == figures(lq, gt)
+
+    def test_lmdb(self, lq, gt, tmp_path):
+        for name, source in (('lq', lq), ('gt', gt)):
+            write_lmdb(source, tmp_path / f'{name}.lmdb', progress=False)
+        assert figures(tmp_path / 'lq.lmdb', tmp_path / 'gt.lmdb') == figures(lq, gt)
+        assert figures(tmp_path / 'lq.lmdb', gt) == figures(lq, gt)
+
+    def test_two_folders_of_one_clip(self, lq, gt):
+        entry = figures(lq / 'v', gt / 'w')[0]  # whatever they are called
+        assert list(entry['clips']) == ['w'] and entry['mean'] != figures(lq / 'w', gt / 'w')[0]['mean']
+        assert figures(lq / 'v', gt / 'v')[0]['mean'] == figures(lq, gt)[0]['clips']['v']
+
+    def test_frames_that_no_protocol_scores_may_be_missing(self, lq, gt, tmp_path):
+        """Positions are those in the ground truth, of which the restored frames may be a part."""
+        results = renamed(lq, tmp_path / 'results', '')
+        for name in ('00000000', '00000005'):
+            (results / f'v/{name}.png').unlink()
+        inner = choose_protocols('cdvd-tsp')
+        assert figures(results, gt, inner) == figures(lq, gt, inner)
+        with pytest.raises(DBLRError, match="frame 'v/00000000' of .* is missing from .*results"):
+            figures(results, gt)
+
+    def test_all_faults_at_once(self, lq, gt, tmp_path):
+        results = renamed(lq, tmp_path / 'results', '_net')
+        (results / 'v/00000002_net.png').unlink()
+        (results / 'v/00000009_net.png').write_bytes(b'')
+        (results / 'w').rename(results / 'x')
+        cv2.imwrite(str(results / 'v/00000003_net.png'), np.zeros((8, 8, 3), np.uint8))
+        with pytest.raises(DBLRError) as error:
+            figures(results, gt)
+        message = str(error.value)
+        for part in ("frame 'v/00000002'", "frame 'v/00000009'", "clip 'x'", "clip 'w'", '8x8'):
+            assert part in message
+
+    def test_mixed_suffixes_are_not_guessed(self, lq, gt, tmp_path):
+        results = renamed(lq, renamed(lq, tmp_path / 'results', '_5'), '_10')
+        with pytest.raises(DBLRError, match="frame 'v/00000000_5'"):
+            figures(results, gt)
+
+    def test_nothing_there(self, gt, tmp_path):
+        with pytest.raises(DBLRError, match='nowhere does not exist'):
+            figures(tmp_path / 'nowhere', gt)
+
+
+class TestCommand:
+    def test_prints_and_writes(self, lq, gt, tmp_path):
+        results = renamed(lq, tmp_path / 'results', '_net')
+        shutil.copytree(gt / 'v', tmp_path / 'same/v')
+        (results / 'w').rename(tmp_path / 'same/w')
+        for path in (tmp_path / 'same/v').iterdir():
+            path.rename(path.with_stem(f'{path.stem}_net'))
+        arguments = ['evaluate', 'same', gt, '--protocol', 'all', '--json', 'figures.json']
+        result = dblr(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        record = json.loads((tmp_path / 'figures.json').read_text())
+        assert (record['results'], record['truth']) == ('same', str(gt)) and 'basicsr' in record['versions']
+        assert [entry['protocol'] for entry in record['figures']] == list(PROTOCOLS)
+        for entry in record['figures']:
+            assert entry['clips']['v']['psnr'] == 'inf' and 0 < entry['clips']['w']['psnr'] < 60
+            assert f'protocol {entry["protocol"]}: {entry["meaning"]}' in result.stdout
+            assert f'{entry["clips"]["w"]["psnr"]:.4f}' in result.stdout
+
+    def test_all_kinds_of_ssim(self, frame_pair, tmp_path):
+        for name, frame in zip(('results', 'truth'), frame_pair, strict=True):
+            (tmp_path / name).mkdir()
+            cv2.imwrite(str(tmp_path / name / '0.png'), frame.round())
+        commands.main(['evaluate', *(str(tmp_path / n) for n in ('results', 'truth')), '--ssim', 'all', '--protocol',
+                       'vrt-matlab', '--json', str(tmp_path / 'figures.json')])  # fmt: skip
+        (entry,) = json.loads((tmp_path / 'figures.json').read_text())['figures']
+        assert list(entry['mean']) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
+        assert entry['mean']['ssim'] == entry['mean']['ssim_3d'] != entry['mean']['ssim_2d']
+
+    @pytest.mark.parametrize(('arguments', 'message'), [
+        (['--protocol', 'vrt-matalb'], "no protocol is called 'vrt-matalb'; did you mean 'vrt-matlab'?"),
+        (['--json', 'no/such/figures.json'], 'no/such is not a folder'),
+    ])  # fmt: skip
+    def test_a_mistake_is_found_before_any_work(self, lq, gt, arguments, message):
+        with pytest.raises(DBLRError, match=re.escape(message)):
+            commands.main(['evaluate', str(lq), str(gt), *arguments])

@@ -1,0 +1,260 @@
+"""Every way to run a network restores the same picture as the network itself in float32, to within its precision."""
+
+import copy
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+import torch
+from basicsr.archs.edvr_arch import EDVR
+from dblr_plugin.forward import backends
+from torch import Tensor, nn
+
+from dblr_plugin.archs import BlurryInput, DBLRNet
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
+
+CPU, GPU = torch.device('cpu'), torch.device('cuda')
+needs_openvino = pytest.mark.skipif(not openvino_installed(), reason='openvino is not installed')
+needs_compiler = pytest.mark.skipif(shutil.which('g++') is None, reason='no C++ compiler')
+DECIBELS = {'fp32': 100, 'fp16': 60, 'bf16': 50}
+
+
+def picture(channels: int, h: int, w: int) -> Tensor:
+    """Smooth texture in [0, 1], in five frames."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(5, channels, h // 8 + 1, w // 8 + 1, generator=generator)
+    return nn.functional.interpolate(coarse, size=(h, w), mode='bicubic').clamp(0, 1).unsqueeze(0)
+
+
+def dblrnet(**options) -> nn.Module:
+    torch.manual_seed(0)
+    net = DBLRNet(num_feat=16, num_block=2, **options)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    nn.init.normal_(net.reconstruction[-1].weight, std=0.05)
+    return net.eval()
+
+
+def edvr() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {'num_feat': 16, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 2}
+    net = EDVR(**sizes, hr_in=True, with_predeblur=True).eval()
+    for module in net.modules():
+        if hasattr(module, 'conv_offset'):  # which begins with zeros, as if nothing moved
+            nn.init.normal_(module.conv_offset.weight, std=0.1)
+            nn.init.normal_(module.conv_offset.bias)
+    return net
+
+
+NETWORKS = {
+    'paper': (dblrnet, 1),
+    'skip': (lambda: dblrnet(input_skip=True), 1),
+    'single, RGB': (lambda: dblrnet(single=True, groups=4, num_in_ch=3, num_out_ch=3), 3),
+    'middle frame': (lambda: BlurryInput(3), 3),
+}
+
+
+def decibels(a: Tensor, b: Tensor) -> float:
+    return -10 * torch.log10((a - b).square().mean() + 1e-20).item()
+
+
+def compare(build, channels: int, backend: str, precision: str, sizes=((48, 64), (32, 48))) -> None:
+    net = build()
+    weights = copy.deepcopy(net.state_dict())
+    forward = build_forward(net, CPU, backend, precision)
+    for size in (*sizes, sizes[0]):  # back to the first, of which something may have been kept
+        window = picture(channels, *size)
+        before = window.clone()
+        with torch.no_grad():
+            expected = net(window)
+        restored = forward(window)
+        assert restored.dtype == torch.float32 and restored.shape == expected.shape and not restored.requires_grad
+        assert decibels(restored, expected) > DECIBELS[precision]
+        assert torch.equal(window, before)
+    assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
+
+
+@pytest.fixture
+def no_fallback(caplog) -> Iterator[None]:
+    yield
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize('precision', DECIBELS)
+@pytest.mark.parametrize(('build', 'channels'), NETWORKS.values(), ids=NETWORKS)
+def test_torch(build, channels, precision):
+    compare(build, channels, 'torch', precision)
+
+
+@needs_openvino
+@pytest.mark.parametrize('precision', DECIBELS)
+@pytest.mark.parametrize(('build', 'channels'), NETWORKS.values(), ids=NETWORKS)
+def test_openvino(build, channels, precision, no_fallback):
+    compare(build, channels, 'openvino', precision)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_torch_edvr(precision):
+    compare(edvr, 3, 'torch', precision, sizes=((32, 48),))
+
+
+@needs_openvino
+@pytest.mark.slow
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_openvino_edvr(precision, no_fallback):
+    compare(edvr, 3, 'openvino', precision)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_compile(precision, no_fallback):
+    compare(*NETWORKS['skip'], 'compile', precision, sizes=((48, 64),))
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+def test_the_frame_itself_keeps_its_bits(precision):
+    # a network that has learned nothing adds zero to its input, which bf16 must not round to 8 bits
+    net = DBLRNet(num_feat=16, num_block=1, input_skip=True).eval()
+    window = picture(1, 48, 48)
+    assert torch.equal(build_forward(net, CPU, 'torch', precision)(window), window[:, 2])
+
+
+@needs_openvino
+def test_the_frame_keeps_its_bits_in_openvino():
+    net = DBLRNet(num_feat=16, num_block=1, input_skip=True).eval()
+    window = picture(1, 48, 48)
+    assert decibels(build_forward(net, CPU, 'openvino', 'bf16')(window), window[:, 2]) > 75
+
+
+@needs_openvino
+def test_openvino_reports_nothing_to_its_makers(tmp_path):
+    code = (
+        'import torch, dblr_plugin; from dblr_plugin.archs import MiddleFrame; '
+        'from dblr_plugin.restore.backends import build_forward; '
+        "build_forward(MiddleFrame(1), torch.device('cpu'), 'openvino', 'fp32')(torch.rand(1, 5, 1, 32, 32))"
+    )
+    done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'HOME': str(tmp_path)}, capture_output=True)
+    assert done.returncode == 0 and b'cannot run' not in done.stderr, done.stderr
+    assert not (tmp_path / 'intel').exists()
+
+
+class Unconvertible(nn.Module):
+    def forward(self, x):
+        return torch.linalg.qr(x[:, 2])[0] @ torch.linalg.qr(x[:, 2])[1]
+
+
+class FixesSize(nn.Module):
+    """Its trace keeps the height of the window that it was traced with."""
+
+    def forward(self, x):
+        return x[:, 2] * torch.arange(float(int(x.shape[-1])) // 1).sum()
+
+
+@needs_openvino
+@pytest.mark.parametrize('net', [Unconvertible(), FixesSize()], ids=['unknown operation', 'wrong result'])
+def test_what_openvino_cannot_run_torch_does(net, caplog):
+    forward = build_forward(net, CPU, 'openvino', 'fp32')
+    for window in (picture(1, 32, 40), picture(1, 48, 32)):
+        torch.testing.assert_close(forward(window), net(window))
+    warnings = [r.getMessage() for r in caplog.records if r.name == 'dblr_plugin']
+    assert len(warnings) == 1 and 'OpenVINO cannot run this network (' in warnings[0]
+
+
+def test_a_compiler_that_fails_is_named_once(caplog):
+    def broken(net, **options):
+        def forward(window):
+            raise RuntimeError('g++ says no\nand more')
+
+        return forward
+
+    net = dblrnet()
+    with mock.patch.object(torch, 'compile', broken):
+        forward = build_forward(net, CPU, 'compile', 'fp32')
+    window = picture(1, 32, 32)
+    for _ in range(2):
+        torch.testing.assert_close(forward(window), net(window))
+    warnings = [r.getMessage() for r in caplog.records]
+    assert warnings == ['torch.compile cannot run this network (g++ says no); going on without it.']
+
+
+def test_running_out_of_memory_is_no_reason_to_fall_back():
+    def full(net, **options):
+        def forward(window):
+            raise MemoryError
+
+        return forward
+
+    with mock.patch.object(torch, 'compile', full):
+        forward = build_forward(dblrnet(), CPU, 'compile', 'fp32')
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            forward(picture(1, 32, 32))
+
+
+def test_errors_of_the_network_are_raised():
+    with pytest.raises(ValueError, match='expects'):
+        build_forward(dblrnet(), CPU, 'torch', 'fp32')(torch.rand(1, 3, 1, 32, 32))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets what this machine has."""
+
+    def setting(openvino: bool = False, bf16: bool = False, compiler: bool = True, capability=(8, 0)) -> None:
+        monkeypatch.setattr(backends, 'openvino_installed', lambda: openvino)
+        monkeypatch.setattr(backends, '_bf16_is_quick', lambda: bf16)
+        monkeypatch.setattr(backends, '_has_compiler', lambda device: compiler)
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+
+    return setting
+
+
+def test_auto_on_cpus(machine):
+    many = FRAMES_WORTH_COMPILING
+    for has, frames, expected in (
+        ({'openvino': True, 'bf16': True}, 1, ('openvino', 'bf16')),
+        ({'openvino': True}, many, ('openvino', 'fp32')),
+        ({'bf16': True}, many, ('compile', 'bf16')),
+        ({'bf16': True}, many - 1, ('torch', 'bf16')),
+        ({'bf16': True, 'compiler': False}, many, ('torch', 'bf16')),
+        ({}, many, ('torch', 'fp32')),
+    ):
+        machine(**has)
+        assert choose(CPU, 'auto', 'auto', frames) == expected
+    assert choose(CPU, 'torch', 'fp32') == ('torch', 'fp32')
+
+
+def test_auto_on_gpus(machine):
+    for capability, precision in (((9, 0), 'bf16'), ((7, 5), 'fp16'), ((6, 1), 'fp32')):
+        machine(openvino=True, capability=capability)
+        assert choose(GPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('compile', precision)
+        assert choose(GPU, 'auto', 'auto') == ('torch', precision)
+    assert choose(torch.device('mps'), 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('torch', 'fp32')
+
+
+def test_refusals(machine):
+    machine(openvino=False)
+    with pytest.raises(DBLRError, match="no backend 'opnvino'.*did you mean 'openvino'"):
+        choose(CPU, 'opnvino', 'auto')
+    with pytest.raises(DBLRError, match="no precision 'int8'"):
+        choose(CPU, 'auto', 'int8')
+    with pytest.raises(DBLRError, match='pip install openvino'):
+        choose(CPU, 'openvino', 'auto')
+    with pytest.raises(DBLRError, match='runs on the CPU, not on cuda'):
+        choose(GPU, 'openvino', 'auto')
+
+
+def test_bf16_is_raced_once():
+    backends._bf16_is_quick.cache_clear()
+    assert backends._bf16_is_quick() in (True, False)
+    backends._bf16_is_quick()
+    assert backends._bf16_is_quick.cache_info().misses == 1

@@ -1,0 +1,125 @@
+"""From a source to a sink: what is held meanwhile, and how long a frame takes."""
+
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore.pipeline import restore_media
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.restore.windows import NEIGHBOURS
+from dblr_plugin.threads import AHEAD
+from dblr_plugin.video import Frame
+
+SIZE = (16, 24)
+
+
+def restorer(**changes) -> VideoRestorer:
+    options = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1, 'input_skip': True} | changes
+    torch.manual_seed(0)
+    return VideoRestorer(build_network(options), options, device='cpu', backend='torch', precision='fp32')
+
+
+class Living:
+    """Counts arrays that nobody has dropped yet."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.lock = threading.Lock()
+
+    def add(self, array: np.ndarray) -> np.ndarray:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        weakref.finalize(array, self._drop)
+        return array
+
+    def _drop(self) -> None:
+        with self.lock:
+            self.now -= 1
+
+
+@dataclass
+class Noise:
+    """A source of so many frames, each of its own."""
+
+    count: int
+    living: Living = field(default_factory=Living)
+    taken: int = 0
+    path: Path = Path('noise')
+    size: tuple[int, int] = SIZE
+    high_bit_depth: bool = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        rng = np.random.default_rng(0)
+        for number in range(self.count):
+            self.taken += 1
+            yield Frame(self.living.add(rng.integers(0, 256, (*SIZE, 3), np.uint8)), f'{number:08d}', number)
+
+
+@dataclass
+class Bin:
+    """A sink that counts and throws away; the picture ``breaks`` does not fit."""
+
+    living: Living = field(default_factory=Living)
+    breaks: int | None = None
+    names: list[str] = field(default_factory=list)
+    end: str = ''
+
+    def write(self, picture: Frame) -> None:
+        if len(self.names) == self.breaks:
+            raise DBLRError('the bin is full; empty it')
+        self.living.add(picture.pixels)
+        self.names.append(picture.name)
+
+    def finish(self) -> None:
+        self.end = 'finished'
+
+    def abandon(self) -> bool:
+        self.end = 'abandoned'
+        return bool(self.names)
+
+
+@pytest.mark.parametrize('causal', [False, True])
+def test_memory_does_not_grow_with_the_video(causal):
+    """Ten times the frames, and no more of them held than a window, its look-ahead and both queues take."""
+    # a queue's frames, the one that its thread works on, and the one between it and the network
+    queue = AHEAD + 2
+    window = 5 + (0 if causal else NEIGHBOURS) + 1
+    for count in (60, 600):
+        source, sink = Noise(count), Bin()
+        seconds = restore_media(restorer(causal=causal), source, sink, progress=False)
+        assert len(seconds) == count == source.taken and sink.end == 'finished'
+        assert sink.names == [f'{number:08d}' for number in range(count)]
+        assert source.living.most <= window + 2 * queue and sink.living.most <= queue
+        assert 0 < min(seconds) and max(seconds) < 60
+
+
+def test_a_sink_that_refuses_ends_everything():
+    source, sink = Noise(600), Bin(breaks=7)
+    with pytest.raises(DBLRError, match='the bin is full'):
+        restore_media(restorer(), source, sink, progress=False)
+    assert sink.end == 'abandoned' and len(sink.names) == 7 and source.taken < 40
+
+
+def test_latency_is_that_of_the_network_alone():
+    """Not the time that a frame waited before it was taken, nor the time that the sink takes."""
+    net = restorer(causal=True)
+    forward, pause = net.restorer.net, threading.Event()
+
+    def slow(window: torch.Tensor) -> torch.Tensor:
+        pause.wait(0.02)
+        return forward(window)
+
+    net.restorer.net = slow
+    sink = Bin()
+    write, sink.write = sink.write, lambda picture: (pause.wait(0.12), write(picture))
+    seconds = sorted(restore_media(net, Noise(12), sink, progress=False))
+    assert seconds[0] >= 0.02 and seconds[6] < 0.1

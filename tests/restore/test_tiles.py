@@ -1,0 +1,189 @@
+"""Tiles equal whole frames, whatever the sizes, and get smaller when memory runs out."""
+
+import logging
+
+import pytest
+import torch
+from basicsr.archs.edvr_arch import EDVR
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dblr_plugin.archs import BlurryInput, DBLRNet
+from dblr_plugin.restore.frame_restorer import FrameRestorer
+from dblr_plugin.restore.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, receptive_radius
+
+
+class Shifts(nn.Module):
+    """Looks ``radius`` pixels left and right, up and down, and sees the frame's border as zeros; quick."""
+
+    radius = 5
+
+    def forward(self, x):
+        middle = x[:, x.shape[1] // 2]
+        h, w = middle.shape[-2:]
+        r = self.radius
+        padded = nn.functional.pad(middle, (r, r, r, r))
+        return 2 * padded[..., :h, :w] - padded[..., 2 * r :, 2 * r :] + padded[..., :h, 2 * r :]
+
+
+class EncoderDecoder(nn.Module):
+    """Down to a quarter and up again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(5, 4, 5, 1, 2), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1)]
+        layers += [nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4, 2, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x.flatten(1, 2)) + x[:, 2]
+
+
+@pytest.fixture(scope='module')
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return DBLRNet(num_feat=16, num_block=1).eval()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 80), st.integers(5, 9))
+def test_any_frame_any_tile(size, tile, halo):
+    window = torch.rand(1, 3, 1, *size)
+    seen = []
+    tiled = TiledForward(lambda x: (seen.append(x.shape), Shifts()(x))[1], halo, tile)
+    assert torch.equal(tiled(window), Shifts()(window))
+    assert len(set(seen)) == 1, 'tiles of different sizes would each have to be compiled'
+    assert all(side <= min(whole, tile + 2 * halo) for side, whole in zip(seen[0][-2:], size, strict=True))
+
+
+def test_tiles_are_as_few_and_as_small_as_can_be():
+    seen = []
+    TiledForward(lambda x: (seen.append(x.shape[-2:]), x[:, 0])[1], 35, 640)(torch.zeros(1, 1, 1, 720, 1280))
+    # a halo to one side of each: tiles of 640 in rows from 0 would see 710 rows twice
+    assert seen == [(360 + 35, 640 + 35)] * 4
+
+
+@pytest.mark.parametrize(('size', 'halo', 'tiles'), [((720, 1280), 35, 4), ((720, 1280), 41, 1), ((540, 960), 35, 1)])
+def test_large_frames_are_tiled_where_that_is_cheap(size, halo, tiles):
+    seen = []
+    TiledForward(lambda x: (seen.append(x), x[:, 0])[1], halo)(torch.zeros(1, 1, 1, *size))
+    assert len(seen) == tiles
+
+
+# a tile beyond the frame, as large as it, of one rest pixel, smaller than the halo
+@pytest.mark.parametrize('tile', [0, 100, 48, 47, 24, 16, 7])
+@torch.no_grad()
+def test_network_in_tiles(net, tile):
+    halo = receptive_radius(net, 1, 5, multiple=1)
+    for size in ((48, 61), (33, 48)):
+        window = torch.rand(1, 5, 1, *size)
+        torch.testing.assert_close(TiledForward(net, halo, tile)(window), net(window), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_smaller_halo_would_not_do(net):
+    window = torch.rand(1, 5, 1, 64, 64)
+    halo = receptive_radius(net, 1, 5)
+    difference = TiledForward(net, halo - 4, 16)(window) - net(window)
+    assert difference.abs().max() > 1e-5
+
+
+@pytest.mark.parametrize('tile', [8, 13, 20])
+@torch.no_grad()
+def test_strided_network_of_any_frame_size(tile):
+    torch.manual_seed(0)
+    net = EncoderDecoder().eval()
+    tiled = TiledForward(net, receptive_radius(net, 1, 5, multiple=4), tile, multiple=4)
+    for size in ((64, 80), (37, 59)):
+        window = torch.rand(1, 5, 3, *size)
+        y = window[:, :, :1]
+        whole, in_tiles = (FrameRestorer(f, 1, 4).restore(y, window[:, 2]) for f in (net, tiled))
+        torch.testing.assert_close(in_tiles, whole, atol=1e-5, rtol=0)
+
+
+def test_refuses_a_frame_that_is_not_aligned():
+    with pytest.raises(ValueError, match='multiples of 4'):
+        TiledForward(EncoderDecoder(), 8, multiple=4)(torch.rand(1, 5, 1, 30, 32))
+
+
+class Limited:
+    """Runs out of memory on windows above a number of pixels."""
+
+    def __init__(self, pixels: int, error: Exception) -> None:
+        self.pixels, self.error, self.calls = pixels, error, []
+
+    def __call__(self, x):
+        self.calls.append(x.shape[-2] * x.shape[-1])
+        if self.calls[-1] > self.pixels:
+            raise self.error
+        return Shifts()(x)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError('CUDA out of memory'),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    RuntimeError('std::bad_alloc'),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize('error', OUT_OF_MEMORY, ids=lambda e: type(e).__name__)
+def test_smaller_tiles_when_memory_runs_out(error, caplog):
+    limited = Limited(100 * 100, error)
+    tiled = TiledForward(limited, Shifts.radius)
+    window = torch.rand(1, 3, 1, 128, 200)
+    assert torch.equal(tiled(window), Shifts()(window))
+    assert tiled.tile == 100
+    limited.calls.clear()
+    assert torch.equal(tiled(window), Shifts()(window))
+    assert max(limited.calls) <= limited.pixels, 'what was too much is not tried again'
+    warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == ['Memory does not suffice for whole frames; frames are restored in smaller tiles.']
+
+
+def test_gives_up_at_the_smallest_tile_and_at_other_errors():
+    limited = Limited(0, MemoryError('none left'))
+    with pytest.raises(MemoryError, match='none left'):
+        TiledForward(limited, 5)(torch.rand(1, 3, 1, 200, 300))
+    assert 0.9 * (SMALLEST_TILE + 10) ** 2 < limited.calls[-1] <= (SMALLEST_TILE + 10) ** 2
+    other = Limited(0, RuntimeError('shapes differ'))
+    with pytest.raises(RuntimeError, match='shapes differ'):
+        TiledForward(other, 5)(torch.rand(1, 3, 1, 200, 300))
+    assert len(other.calls) == 1
+
+
+def test_radius():
+    assert receptive_radius(BlurryInput(3), 3, 5) == 0
+    assert receptive_radius(DBLRNet(num_feat=16, num_block=2, groups=4, num_frame=7), 1, 7, 1) == 2 + 4 + 2 + 3
+    assert receptive_radius(DBLRNet(3, 3, num_feat=16, num_block=1, tail_conv=False, input_skip=True), 3, 5, 1) == 7
+
+
+@pytest.mark.slow
+def test_radius_of_a_network_that_needs_a_longer_strip():
+    assert receptive_radius(DBLRNet(num_feat=16, num_block=32), 1, 5, multiple=1) == 2 + 64 + 2 + 3
+
+
+def test_radius_of_the_paper_is_35():
+    # two 3D layers, two in each of 14 blocks, two at the tail, three of reconstruction; width does not matter
+    assert receptive_radius(DBLRNet(num_feat=16), 1, 5, multiple=1) == 35
+
+
+def test_radius_of_a_strided_network_is_that_of_aligned_blocks():
+    assert receptive_radius(EncoderDecoder(), 1, 5, multiple=4) == receptive_radius(EncoderDecoder(), 1, 5) > 4
+
+
+def test_radius_leaves_the_network_alone():
+    net = DBLRNet(num_feat=16, num_block=1).train()
+    before = [p.clone() for p in net.parameters()]
+    receptive_radius(net, 1, 5, 1)
+    assert net.training and all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_networks_without_a_radius():
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x[:, 2] - x[:, 2].mean(dim=(-2, -1), keepdim=True)
+
+    assert receptive_radius(Mean(), 1, 5) == INEXACT_RADIUS
+    assert receptive_radius(EDVR(num_feat=16, num_reconstruct_block=1, deformable_groups=2), 3, 5) == INEXACT_RADIUS

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import build_network
+from basicsr.data import build_dataset
+from basicsr.utils import tensor2img
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore.frame_restorer import FrameRestorer
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.restore.windows import NEIGHBOURS
+
+NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True}
+
+
+def network(**changes) -> tuple[torch.nn.Module, dict]:
+    options = NETWORK | changes
+    torch.manual_seed(0)
+    net = build_network(options).eval()
+    for parameter in net.reconstruction[-1].parameters():  # which starts as nothing
+        torch.nn.init.normal_(parameter, std=0.02)
+    return net, options
+
+
+def plain(net: torch.nn.Module, options: dict, **settings) -> VideoRestorer:
+    return VideoRestorer(net, options, device='cpu', backend='torch', precision='fp32', **settings)
+
+
+def frames(count: int, size: tuple[int, int] = (40, 33), dtype: type = np.uint8) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, np.iinfo(dtype).max, (*size, 3))
+    return [(still * (0.97 + 0.03 * rng.random())).astype(dtype) for _ in range(count)]
+
+
+def test_a_video_gets_what_validation_measures(train_options):
+    """To the last bit but for folding, which may round otherwise."""
+    net, options = network()
+    dataset = build_dataset(train_options['datasets']['val'] | {'phase': 'val', 'scale': 1})
+    restore = FrameRestorer(net, 1)
+    expected = [tensor2img(restore(dataset[i]['lq'].unsqueeze(0)))[..., ::-1] for i in range(6)]
+    clip = [tensor2img(dataset[i]['lq'][2])[..., ::-1].copy() for i in range(6)]
+    found = list(plain(net, options).restore(clip))
+    assert len(found) == 6
+    for one, other, blurry in zip(found, expected, clip, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1 and (one != other).mean() < 1e-3
+        assert np.abs(one.astype(int) - blurry).max() > 1
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_an_identity_returns_every_frame_as_it_was(dtype, channels):
+    clip = frames(7, dtype=dtype)
+    options = {'type': 'BlurryInput', 'num_in_ch': channels}
+    found = list(plain(build_network(options), options).restore(clip))
+    assert len(found) == 7
+    assert all(one.dtype == dtype and np.array_equal(one, other) for one, other in zip(found, clip, strict=True))
+
+
+@pytest.mark.parametrize('count', [0, 1, 2, 6])
+def test_as_many_frames_come_out_as_go_in(count):
+    assert len(list(plain(*network()).restore(frames(count)))) == count
+
+
+def test_frames_of_another_scene_make_no_difference():
+    restorer = plain(*network())
+    first, second = frames(5), [255 - frame for frame in frames(5)]
+    together = list(restorer.restore([*first, *second]))
+    apart = [*restorer.restore(first), *restorer.restore(second)]
+    assert all(np.array_equal(one, other) for one, other in zip(together, apart, strict=True))
+
+
+def test_tiles_change_nothing():
+    net, options = network()
+    whole, tiled = (list(plain(net, options, tile=tile).restore(frames(3, (70, 90)))) for tile in (0, 16))
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, tiled, strict=True))
+
+
+def test_a_causal_network_knows_no_future():
+    restorer = plain(*network(causal=True))
+    clip = frames(8)
+    assert all(
+        np.array_equal(one, other)
+        for one, other in zip(restorer.restore(clip), restorer.restore(clip[:5]), strict=False)
+    )
+
+
+@pytest.mark.parametrize(('changes', 'later'), [
+    ({'causal': True}, 0),
+    ({}, 2 + NEIGHBOURS),
+    ({'num_frame': 3}, 1 + NEIGHBOURS),
+    ({'type': 'BlurryInput', 'causal': True}, 0),
+])  # fmt: skip
+def test_a_frame_waits_for_no_more_later_ones_than_it_needs(changes, later):
+    """Those of its window and those by which cuts are judged; a causal network's frame is there before the next."""
+    options = changes if 'type' in changes else NETWORK | changes
+    taken = []
+    restored = plain(build_network(options), options).restore(taken.append(i) or f for i, f in enumerate(frames(12)))
+    assert [len(taken) for _ in restored] == [min(number + later, 12) for number in range(1, 13)]
+
+
+def test_a_causal_edvr_restores_the_last_frame():
+    """BasicSR's EDVR has another name for it."""
+    sizes = {'num_feat': 8, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 1}
+    options = {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'with_tsa': False, 'center_frame_idx': 4, **sizes}
+    net = build_network(options)
+    for layer in net.modules():  # what it adds to its frame becomes nothing
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+    clip = frames(6, (16, 16))
+    restored = plain(net, options).restore(clip)
+    assert all(np.array_equal(one, other) for one, other in zip(restored, clip, strict=True))
+
+
+class TestWeights:
+    def test_say_of_which_network_they_are(self, tmp_path):
+        net, options = network(num_feat=8)
+        wrong = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
+        torch.save({'params': wrong, 'params_ema': net.state_dict(), 'network': options}, tmp_path / 'net.pth')
+        loaded = VideoRestorer.from_weights(tmp_path / 'net.pth', device='cpu', backend='torch', precision='fp32')
+        for one, other in zip(loaded.restore(frames(3)), plain(net, options).restore(frames(3)), strict=True):
+            assert np.array_equal(one, other)
+
+    def test_of_others_need_an_option_file(self, tmp_path):
+        torch.save({'params': network(num_feat=8)[0].state_dict()}, tmp_path / 'net.pth')
+        with pytest.raises(DBLRError, match='net.pth: does not say of which network.*-opt'):
+            VideoRestorer.from_weights(tmp_path / 'net.pth')
+        option_file = tmp_path / 'train.yml'
+        option_file.write_text('network_g: {type: DBLRNet, num_feat: 8, num_block: 1, input_skip: true}')
+        restorer = VideoRestorer.from_weights(tmp_path / 'net.pth', option_file, device='cpu', backend='torch')
+        assert len(list(restorer.restore(frames(2)))) == 2
+
+    @pytest.mark.parametrize(('text', 'message'), [
+        ('name: [', 'not valid YAML'),
+        ('name: a', 'has no section network_g'),
+        ('network_g: {type: DBLRnet}', 'its network cannot be built .*DBLRnet'),
+    ])  # fmt: skip
+    def test_a_faulty_option_file_is_named(self, tmp_path, text, message):
+        torch.save({'params': network()[0].state_dict()}, tmp_path / 'net.pth')
+        (tmp_path / 'train.yml').write_text(text)
+        with pytest.raises(DBLRError, match=f'train.yml:.*{message}'):
+            VideoRestorer.from_weights(tmp_path / 'net.pth', tmp_path / 'train.yml')
+
+
+def test_a_device_that_is_not_there_is_named():
+    net, options = network()
+    with pytest.raises(DBLRError, match="there is no device 'gpu'; found: cpu"):
+        VideoRestorer(net, options, device='gpu')

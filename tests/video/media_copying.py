@@ -1,0 +1,27 @@
+"""Copying a source to a sink, as deblurring does around its network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dblr_plugin.video import Frame, open_sink, open_source
+
+
+def copy(source: Path | str, target: Path, part: dict | None = None, **options: object) -> list[Frame]:
+    """Returns the pictures on the way."""
+    with open_source(source, **(part or {})) as opened:
+        sink = open_sink(target, opened, **options)
+        pictures = []
+        for picture in opened:
+            assert picture.pixels.shape == (*opened.size, 3) and picture.pixels.flags.c_contiguous
+            assert picture.pixels.dtype == ('uint16' if opened.high_bit_depth else 'uint8')
+            sink.write(picture)
+            pictures.append(picture)
+        assert opened.count in (None, len(pictures))
+        sink.finish()
+    return pictures
+
+
+def visible(folder: Path) -> list[str]:
+    """Names in a folder, hidden ones too: nothing half-written may stay."""
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,120 @@
+"""Clocks that restart, pictures that stay long, holes in the data, sound that starts late: time is kept or told."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+av = pytest.importorskip('av')
+
+from made_videos import Made, make, packets, times  # noqa: E402
+from media_copying import copy  # noqa: E402
+
+from dblr_plugin.video import open_sink, open_source  # noqa: E402
+
+
+def joined(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b''.join(part.read_bytes() for part in parts))
+    return path
+
+
+def seconds(path: Path) -> float:
+    with av.open(str(path)) as container:
+        return container.duration / 1e6
+
+
+@pytest.mark.parametrize('suffix', ['.ts', '.vob'])
+def test_recordings_joined_end_to_end_go_on(tmp_path, caplog, suffix):
+    one = make(tmp_path / f'one{suffix}', Made(frames=30, audio=0 if suffix == '.vob' else 1))
+    source = joined(tmp_path / f'film{suffix}', one, one)
+    copy(source, tmp_path / 'sharp.mp4')
+    after = times(tmp_path / 'sharp.mp4')
+    steps = np.diff([float(time) for time in after])
+    assert len(after) == 60
+    assert np.delete(steps, 29) == pytest.approx(1 / 30, abs=0.001) and 1 / 31 < steps[29] < 0.15
+    assert 'clock restarts or jumps at 1.0' in caplog.text
+
+
+def test_sound_goes_on_with_the_pictures(tmp_path):
+    one = make(tmp_path / 'one.ts', Made(frames=30, audio=1))
+    copy(joined(tmp_path / 'film.ts', one, one), tmp_path / 'sharp.mp4')
+    pictures, sound = times(tmp_path / 'sharp.mp4'), [time for time, _ in packets(tmp_path / 'sharp.mp4')[0]]
+    alone_picture, alone_sound = times(one), [time for time, _ in packets(one)[0]]
+    second = sound[len(sound) // 2]
+    apart = alone_sound[0] - alone_picture[0]
+    assert float(second - pictures[30]) == pytest.approx(float(apart), abs=0.001)
+    assert all(b > a for a, b in zip(sound, sound[1:], strict=False))
+
+
+def test_an_hour_between_two_parts_is_carried_over(tmp_path, caplog):
+    late = Made(frames=30, time_base=Fraction(1, 90000), pts=[3600 * 90000 + 3000 * i for i in range(30)])
+    parts = make(tmp_path / 'one.ts', Made(frames=30)), make(tmp_path / 'two.ts', late)
+    copy(joined(tmp_path / 'film.ts', *parts), tmp_path / 'sharp.mp4')
+    after = times(tmp_path / 'sharp.mp4')
+    assert len(after) == 60 and after[-1] - after[0] < 3
+    assert 'clock restarts or jumps' in caplog.text
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv', '.webm'])
+def test_the_last_picture_stays_as_long_as_it_should(tmp_path, caplog, suffix):
+    pictures = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8)) for i in range(4)]
+    source, output = tmp_path / 'd.gif', tmp_path / f'sharp{suffix}'
+    pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 50, 300, 3000], loop=0)
+    copy(source, output)
+    assert seconds(output) == pytest.approx(3.45, abs=0.005)
+    copy(output, tmp_path / f'again{suffix}')
+    assert seconds(tmp_path / f'again{suffix}') == pytest.approx(3.45, abs=0.005)
+    assert 'cut off' not in caplog.text and 'missing' not in caplog.text
+
+
+def test_a_hole_in_matroska_is_told(tmp_path, caplog):
+    source = make(tmp_path / 'long.mkv', Made(frames=500, audio=1, options={'g': '12', 'crf': '10'}))
+    data = bytearray(source.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    source.write_bytes(data)
+    pictures = copy(source, tmp_path / 'sharp.mkv')
+    before = [float(time) for time in times(source)]
+    widest = int(np.argmax(np.diff(before)))
+    length, place = before[widest + 1] - before[widest] - 1 / 30, before[widest] + 1 / 30
+    if len(pictures) < 500:
+        assert f'pictures are missing for {length:.2f} s at {place:.2f} s' in caplog.text
+    assert len(pictures) < 500 or 'cannot be decoded' in caplog.text or 'damaged' in caplog.text
+
+
+def test_what_the_source_itself_means_is_not_told(tmp_path, caplog):
+    uneven = [0, 33, 67, 100, 400, 900, 933, 1200, 1500, 3000, 3100, 3200]
+    copy(make(tmp_path / 'phone.mkv', Made(time_base=Fraction(1, 1000), pts=uneven)), tmp_path / 'sharp.mkv')
+    assert 'missing' not in caplog.text
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
+def test_sound_that_starts_late_starts_late(tmp_path, suffix):
+    source = make(tmp_path / 'late.mp4', Made(frames=60, audio=1, audio_start=24000))
+    output = tmp_path / f'sharp{suffix}'
+    copy(source, output)
+    late = packets(source)[0][0][0] - times(source)[0]
+    with av.open(str(output)) as container:
+        loud = next(
+            frame.pts * frame.time_base for frame in container.decode(audio=0) if np.abs(frame.to_ndarray()).max() > 0.1
+        )
+    assert float(loud - times(output)[0]) == pytest.approx(float(late), abs=0.03)
+
+
+def test_avi_that_cannot_start_late_says_so(tmp_path, caplog):
+    source = make(tmp_path / 'late.mp4', Made(frames=60, audio=1, audio_start=24000))
+    copy(source, tmp_path / 'sharp.avi')
+    assert 'sound starts 0.48 s after the beginning' in caplog.text and 'write .mkv' in caplog.text
+
+
+def test_extents_compare_what_came_and_what_went(tmp_path):
+    source = make(tmp_path / 'plain.mp4', Made(frames=45, audio=1))
+    with open_source(source) as opened:
+        sink = open_sink(tmp_path / 'sharp.mkv', opened)
+        for picture in opened:
+            sink.write(picture)
+        sink.finish()
+        assert str(opened.extent()) == str(sink.extent()) == '45 frames, 1.50 s'

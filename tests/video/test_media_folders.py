@@ -1,0 +1,170 @@
+"""Folders, globs and single images keep names, order, format and depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from made_videos import scene
+from media_copying import copy, visible
+from PIL import Image
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.video import Frame, open_sink, open_source
+
+
+def written(folder: Path, names: list[str], high_bit_depth: bool = False) -> list[np.ndarray]:
+    """Writes a moving scene, one picture for each name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = scene(len(names), high_bit_depth=high_bit_depth)
+    for name, frame in zip(names, frames, strict=True):
+        assert cv2.imwrite(str(folder / name), frame[..., ::-1])
+    return frames
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.JPEG', '.tif', '.tiff', '.webp', '.bmp'])
+def test_names_and_format_stay(tmp_path, suffix):
+    names = [f'frame_{i}{suffix}' for i in (1, 2, 10)]
+    written(tmp_path / 'in', names)
+    pictures = copy(tmp_path / 'in', tmp_path / 'out')
+    assert [picture.name for picture in pictures] == names  # 10 comes after 2
+    assert visible(tmp_path / 'out') == sorted(names)
+    for picture in pictures:
+        with Image.open(tmp_path / 'out' / picture.name) as image, Image.open(tmp_path / 'in' / picture.name) as old:
+            assert image.format == old.format
+            again = np.asarray(image.convert('RGB')).astype(int)
+        assert np.abs(again - picture.pixels).mean() <= (0.7 if suffix.lower().startswith('.j') else 0)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+def test_sixteen_bits_stay(tmp_path, suffix):
+    frames = written(tmp_path / 'in', [f'{i}{suffix}' for i in range(2)], high_bit_depth=True)
+    copy(tmp_path / 'in', tmp_path / 'out')
+    for index, frame in enumerate(frames):
+        again = cv2.imread(str(tmp_path / f'out/{index}{suffix}'), cv2.IMREAD_UNCHANGED)
+        assert again.dtype == np.uint16 and (again[..., ::-1] == frame).all()
+
+
+def test_glob_takes_what_it_names(tmp_path):
+    written(tmp_path / 'in', ['a1.png', 'a2.png', 'b1.png'])
+    (tmp_path / 'in/a3.txt').write_text('no image')
+    pictures = copy(str(tmp_path / 'in/a*'), tmp_path / 'out')
+    assert [picture.name for picture in pictures] == ['a1.png', 'a2.png']
+    written(tmp_path / 'more/x', ['1.png'])
+    written(tmp_path / 'more/y', ['1.png'])
+    with pytest.raises(DBLRError, match='same name'):
+        open_source(tmp_path / 'more/*/*.png')
+
+
+def test_name_with_brackets_is_no_glob(tmp_path):
+    written(tmp_path / 'take [1]', ['1.png'])
+    assert len(copy(tmp_path / 'take [1]', tmp_path / 'out')) == 1
+
+
+def test_one_image(tmp_path):
+    (frame,) = written(tmp_path, ['photo.png'])
+    copy(tmp_path / 'photo.png', tmp_path / 'sharp/photo.png')
+    copy(tmp_path / 'photo.png', tmp_path / 'sharp.tif')
+    copy(tmp_path / 'photo.png', tmp_path / 'folder')
+    for path in ('sharp/photo.png', 'sharp.tif', 'folder/photo.png'):
+        assert (cv2.imread(str(tmp_path / path))[..., ::-1] == frame).all()
+    with pytest.raises(DBLRError, match='is an input'), open_source(tmp_path / 'photo.png') as source:
+        open_sink(tmp_path / 'photo.png', source)
+
+
+def test_part_and_scale(tmp_path):
+    frames = written(tmp_path / 'in', [f'{i}.png' for i in range(8)])
+    pictures = copy(tmp_path / 'in', tmp_path / 'out', {'start': 2, 'end': '5', 'scale_down': 2})
+    assert [picture.name for picture in pictures] == ['2.png', '3.png', '4.png']
+    mean = frames[2].reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
+    assert np.abs(pictures[0].pixels - mean).max() <= 0.5
+    with pytest.raises(DBLRError, match='none of them from 9'):
+        open_source(tmp_path / 'in', start=9)
+    with pytest.raises(DBLRError, match='no number of a picture'):
+        open_source(tmp_path / 'in', start='0:01')
+
+
+def test_suffix_and_other_files(tmp_path):
+    written(tmp_path / 'in', ['1.png', '2.png'])
+    (tmp_path / 'in/notes.txt').write_text('keep')
+    copy(tmp_path / 'in', tmp_path / 'in', suffix='_sharp')
+    assert visible(tmp_path / 'in') == ['1.png', '1_sharp.png', '2.png', '2_sharp.png', 'notes.txt']
+    with open_source(tmp_path / 'in') as source:
+        with pytest.raises(DBLRError, match=r'1\.png is an input'):
+            open_sink(tmp_path / 'in', source)
+    copy(tmp_path / 'in', tmp_path / 'out')
+    with pytest.raises(DBLRError, match=r'1\.png exists'), open_source(tmp_path / 'in') as source:
+        open_sink(tmp_path / 'out', source, overwrite=False)
+
+
+def test_link_to_the_input_folder_is_the_input(tmp_path):
+    written(tmp_path / 'in', ['1.png'])
+    (tmp_path / 'link').symlink_to(tmp_path / 'in')
+    with pytest.raises(DBLRError, match='is an input'), open_source(tmp_path / 'in') as source:
+        open_sink(tmp_path / 'link', source)
+
+
+def test_grey_and_alpha_become_rgb(tmp_path, caplog):
+    (tmp_path / 'grey').mkdir()
+    (tmp_path / 'alpha').mkdir()
+    grey = scene(1)[0][..., 0]
+    cv2.imwrite(str(tmp_path / 'grey/1.png'), grey)
+    Image.fromarray(np.dstack([scene(1)[0], grey])).save(tmp_path / 'alpha/1.png')
+    pictures = copy(tmp_path / 'grey', tmp_path / 'out')
+    assert (pictures[0].pixels == grey[..., None]).all() and 'transparency' not in caplog.text
+    pictures = copy(tmp_path / 'alpha', tmp_path / 'out2')
+    assert (pictures[0].pixels == scene(1)[0]).all() and 'transparency' in caplog.text
+
+
+def test_photograph_that_lies_on_its_side_is_turned(tmp_path):
+    (tmp_path / 'in').mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(scene(1)[0]).save(tmp_path / 'in/1.jpg', exif=exif, quality=95)
+    with open_source(tmp_path / 'in') as source:
+        assert source.size == (96, 64)
+    copy(tmp_path / 'in', tmp_path / 'out')
+    with Image.open(tmp_path / 'out/1.jpg') as image:
+        assert image.size == (64, 96) and 0x0112 not in image.getexif()
+
+
+def test_unequal_and_damaged_images_are_named(tmp_path):
+    written(tmp_path / 'in', ['1.png', '2.png', '3.png'])
+    data = (tmp_path / 'in/2.png').read_bytes()
+    (tmp_path / 'in/2.png').write_bytes(data[: len(data) // 2])
+    with pytest.raises(DBLRError, match=r'2\.png is truncated'):
+        open_source(tmp_path / 'in')
+    (tmp_path / 'in/2.png').write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 9 :])
+    with open_source(tmp_path / 'in') as source, pytest.raises(DBLRError, match=r'2\.png is damaged'):
+        list(source)
+    cv2.imwrite(str(tmp_path / 'in/2.png'), np.zeros((64, 97, 3), np.uint8))
+    with pytest.raises(DBLRError, match=r'2\.png has another size than 1\.png'):
+        open_source(tmp_path / 'in')
+    (tmp_path / 'in/2.png').write_bytes(b'')
+    with pytest.raises(DBLRError, match=r'2\.png is empty'):
+        open_source(tmp_path / 'in')
+    cv2.imwrite(str(tmp_path / 'in/2.png'), np.zeros((64, 96, 3), np.uint16))
+    with open_source(tmp_path / 'in') as source, pytest.raises(DBLRError, match=r'2\.png has another size or depth'):
+        list(source)
+    cv2.imwrite(str(tmp_path / 'float.tif'), np.zeros((8, 8), np.float32))
+    with pytest.raises(DBLRError, match='not of 8 or 16 bits'):
+        open_source(tmp_path / 'float.tif')
+
+
+def test_abandoned_folder_keeps_whole_files(tmp_path):
+    written(tmp_path / 'in', ['1.png', '2.png'])
+    with open_source(tmp_path / 'in') as source:
+        sink = open_sink(tmp_path / 'out', source)
+        assert not sink.abandon()
+        sink.write(Frame(np.zeros((4, 4, 3), np.uint8), '1.png', None))
+        assert sink.abandon()
+    assert visible(tmp_path / 'out') == ['1.png']
+
+
+def test_deep_picture_in_a_format_of_eight_bits(tmp_path):
+    (frame,) = written(tmp_path, ['deep.png'], high_bit_depth=True)
+    copy(tmp_path / 'deep.png', tmp_path / 'flat.bmp')
+    again = cv2.imread(str(tmp_path / 'flat.bmp'), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert np.abs(again - frame / 257).max() <= 0.5

@@ -1,0 +1,329 @@
+"""Outputs are whole, or playable as far as they go, or not there; errors name the file and the cure."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip('av')
+
+from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
+from media_copying import copy, visible  # noqa: E402
+
+from dblr_plugin.errors import DBLRError  # noqa: E402
+from dblr_plugin.video import open_sink, open_source  # noqa: E402
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """Thirty pictures and sound, in a folder of its own."""
+    (tmp_path / 'in').mkdir()
+    return make(tmp_path / 'in/shaky.mp4', Made(frames=30, audio=1))
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv', '.avi', '.webm'])
+@pytest.mark.parametrize('written', [1, 17])
+def test_abandoned_video_is_playable(tmp_path, video, suffix, written):
+    folder = tmp_path / 'out'
+    with open_source(video) as source:
+        sink = open_sink(folder / f'sharp{suffix}', source)
+        for _, picture in zip(range(written), source, strict=False):
+            sink.write(picture)
+        assert visible(folder) == [f'.sharp.partial{suffix}']
+        assert sink.abandon()
+    assert visible(folder) == [f'sharp{suffix}']
+    assert len(decoded(folder / f'sharp{suffix}')) == written
+    if suffix != '.webm':
+        heard = packets(folder / f'sharp{suffix}')[0]
+        assert all(float(time) <= written / 30 + 0.1 for time, _ in heard)
+
+
+def test_abandoned_before_the_first_picture_leaves_nothing(tmp_path, video):
+    with open_source(video) as source:
+        sink = open_sink(tmp_path / 'sharp.mp4', source)
+        assert not sink.abandon()
+        with pytest.raises(DBLRError, match='no picture'):
+            open_sink(tmp_path / 'sharp.mp4', source).finish()
+    assert visible(tmp_path) == ['in']
+
+
+def test_older_output_stays_until_the_new_one_is_complete(tmp_path, video):
+    output = tmp_path / 'sharp.mp4'
+    output.write_bytes(b'older')
+    with pytest.raises(DBLRError, match='exists'), open_source(video) as source:
+        open_sink(output, source, overwrite=False)
+    with open_source(video) as source:
+        sink = open_sink(output, source)
+        sink.write(next(iter(source)))
+        assert output.read_bytes() == b'older'
+        sink.finish()
+    assert len(decoded(output)) == 1
+
+
+LIMITED = """
+import resource, sys
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.video import open_sink, open_source
+for output, limit in zip(sys.argv[2::2], sys.argv[3::2]):
+    with open_source(sys.argv[1]) as source:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+        sink = open_sink(output, source)
+        try:
+            for picture in source:
+                sink.write(picture)
+            sink.finish()
+        except DBLRError as error:
+            print(error)
+            print(output, 'kept', sink.abandon())
+"""
+
+
+@pytest.mark.slow
+def test_full_disk_leaves_nothing_broken(tmp_path):
+    """A limit of the operating system stops each file in the middle, as a full disk does."""
+    noise = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8) for i in range(60)]
+    source = make(tmp_path / 'noise.mp4', Made(frames=noise, audio=1))
+    # the last lets the pictures through, and stops MP4's index, which comes behind them
+    limits = {'sharp.mp4': 100_000, 'sharp.mkv': 100_000, 'sharp.avi': 50_000, 'frames': 5000, 'end.mp4': 0}
+    copy(source, tmp_path / 'whole.mp4')
+    limits['end.mp4'] = (tmp_path / 'whole.mp4').read_bytes().rindex(b'moov')
+    arguments = [str(argument) for name, limit in limits.items() for argument in (tmp_path / 'out' / name, limit)]
+    command = [sys.executable, '-c', LIMITED, str(source), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in limits:
+        assert f'{tmp_path / "out" / name} kept False' in done.stdout
+    assert done.stdout.count('could not be written') == len(limits)
+    assert visible(tmp_path / 'out') == ['frames'] and visible(tmp_path / 'out/frames') == []
+
+
+SLOW = """
+import sys, time
+from dblr_plugin.video import open_sink, open_source
+with open_source(sys.argv[1]) as source:
+    sink = open_sink(sys.argv[2], source)
+    try:
+        for number, picture in enumerate(source):
+            sink.write(picture)
+            print(number, flush=True)
+            time.sleep(0.02)
+        sink.finish()
+    except KeyboardInterrupt:
+        print('kept', sink.abandon(), number + 1, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_done(tmp_path, video):
+    output = tmp_path / 'out/sharp.mp4'
+    command = [sys.executable, '-c', SLOW, str(video), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.stdout.readline().strip() != '9':
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        last = process.stdout.read().split('\n')[-2]
+    assert last.startswith('kept True')
+    kept = len(decoded(output))
+    assert int(last.split()[-1]) - 1 <= kept <= int(last.split()[-1])
+    assert times(output) == times(video)[:kept]
+    assert visible(output.parent) == [output.name]
+
+
+def test_input_is_never_written_over(tmp_path, video):
+    link = tmp_path / 'link.mp4'
+    link.symlink_to(video)
+    for output in (video, link):
+        with pytest.raises(DBLRError, match='is the input'), open_source(video) as source:
+            open_sink(output, source)
+
+
+BAD_OUTPUTS = [
+    ('sharp.mp4', {'encoder': 'libx246'}, "no encoder 'libx246'.*did you mean 'libx26"),
+    ('sharp.mp4', {'encoder': 'aac'}, 'encodes audio'),
+    ('sharp.mp4', {'encoder': 'prores_ks'}, r'\.mp4 cannot hold.*\.mkv'),
+    ('sharp.webm', {'encoder': 'libx264'}, r'\.webm cannot hold'),
+    ('sharp.mkv', {'encoder': 'prores_ks', 'lossless': True}, 'not lossless'),
+    ('sharp.mkv', {'quality': 10, 'lossless': True}, 'one of the two'),
+    ('sharp.mov', {'encoder': 'prores_ks', 'quality': 3}, 'prores_ks has no scale of quality; drop --quality'),
+    ('sharp.mkv', {'encoder': 'ffv1', 'quality': 3}, 'ffv1 is lossless; drop --quality, or take --encoder libx264'),
+    ('sharp.mkv', {'encoder': 'jpeg2000', 'quality': 3}, 'jpeg2000 has no scale of quality'),
+    ('sharp.mkv', {'quality': 99}, 'quality is 99; give 0'),
+    ('sharp.wmv', {}, r'\.wmv is not written.*\.mkv'),
+    ('sharp.mp4', {'suffix': '_x'}, 'for folders'),
+    ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
+    ('folder', {'lossless': True}, 'is no video'),
+    ('one.png', {}, 'is one image'),
+    ('in/shaky.mp4/sharp.mp4', {}, 'cannot be made'),
+]
+
+
+@pytest.mark.parametrize(('output', 'options', 'message'), BAD_OUTPUTS)
+def test_outputs_that_cannot_be(tmp_path, video, output, options, message):
+    with open_source(video) as source, pytest.raises(DBLRError, match=message):
+        open_sink(tmp_path / output, source, **options)
+    assert visible(tmp_path) == ['in']
+
+
+@pytest.mark.parametrize(
+    ('encoder', 'suffix'),
+    [('libx265', '.mp4'), ('libsvtav1', '.mp4'), ('mpeg4', '.mp4'), ('mpeg2video', '.mkv')],
+)
+def test_encoders(tmp_path, video, encoder, suffix):
+    sizes = []
+    for quality in (None, 40 if encoder.startswith('lib') else 20):
+        copy(video, tmp_path / f'sharp{suffix}', encoder=encoder, quality=quality)
+        assert times(tmp_path / f'sharp{suffix}') == times(video) or suffix == '.mkv'
+        sizes.append((tmp_path / f'sharp{suffix}').stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize('frames', [1, 2])
+def test_x265_of_one_or_two_pictures(tmp_path, frames):
+    """Its timestamps are random for so few; in every other run MP4 refused them."""
+    source = make(tmp_path / 'short.mp4', Made(frames=frames))
+    for _ in range(4):
+        copy(source, tmp_path / 'sharp.mp4', encoder='libx265')
+        assert times(tmp_path / 'sharp.mp4') == times(source)
+
+
+def test_inputs_that_cannot_be(tmp_path):
+    (tmp_path / 'text.mp4').write_text('This is no video, whatever its name says.' * 100)
+    (tmp_path / 'empty.mp4').write_bytes(b'')
+    (tmp_path / 'folder').mkdir()
+    whole = make(tmp_path / 'whole.mp4', Made())
+    (tmp_path / 'cut.mp4').write_bytes(whole.read_bytes()[:-500])  # the index is at the end
+    with av.open(str(make(tmp_path / 'both.mp4', Made(audio=1)))) as old, av.open(str(tmp_path / 'a.m4a'), 'w') as new:
+        stream = new.add_stream_from_template(old.streams.audio[0])
+        for packet in old.demux(audio=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    cases = {
+        'missing.mp4': 'does not exist',
+        'text.mp4': 'is no video',
+        'empty.mp4': 'is no video',
+        'cut.mp4': 'is no video, or is incomplete',
+        'a.m4a': 'has no video stream',
+        'folder': 'no images',
+        'missing/*.png': 'matches 0 files',
+        '*.mp4': 'none of them an image',
+    }
+    for name, message in cases.items():
+        with pytest.raises(DBLRError, match=message) as raised:
+            open_source(tmp_path / name)
+        assert str(tmp_path) in str(raised.value)
+    with pytest.raises(DBLRError, match='mend start and end'):
+        open_source(whole, start=100)
+    for start in ('soon', '1:2:3:4', -3):
+        with pytest.raises(DBLRError, match='is no time'):
+            open_source(whole, start=start)
+
+
+def test_cover_picture_is_no_video(tmp_path):
+    with (
+        av.open(str(make(tmp_path / 'both.mp4', Made(audio=1)))) as old,
+        av.open(str(tmp_path / 'song.mp4'), 'w') as new,
+    ):
+        sound = new.add_stream_from_template(old.streams.audio[0])
+        cover = new.add_stream('png', 1)
+        cover.height, cover.width, cover.pix_fmt = 64, 96, 'rgb24'
+        cover.disposition = av.stream.Disposition.attached_pic
+        new.mux(cover.encode(av.VideoFrame.from_ndarray(scene(1)[0], format='rgb24')))
+        for packet in old.demux(audio=0):
+            if packet.size:
+                packet.stream = sound
+                new.mux(packet)
+    with av.open(str(tmp_path / 'song.mp4')) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(DBLRError, match='has no video stream'):
+        open_source(tmp_path / 'song.mp4')
+
+
+def with_damage(source: Path, target: Path, numbers: tuple[int, ...], fill: bytes | None) -> None:
+    """Copies a video's packets, some of them overwritten."""
+    with av.open(str(source)) as old, av.open(str(target), 'w') as new:
+        stream = old.streams.video[0]
+        copied = new.add_stream_from_template(stream, opaque=True)
+        for number, packet in enumerate(old.demux(stream)):
+            if not packet.size:
+                continue
+            if number in numbers:
+                damaged = av.Packet(bytes(packet.size) if fill is None else fill)
+                for name in ('pts', 'dts', 'time_base', 'duration', 'is_keyframe'):
+                    setattr(damaged, name, getattr(packet, name))
+                packet = damaged
+            packet.stream = copied
+            new.mux(packet)
+
+
+@pytest.mark.parametrize('codec', ['libx264', 'libx265', 'mpeg4', 'ffv1'])
+@pytest.mark.parametrize('fill', [None, b'\x01'])
+def test_damaged_pictures_are_stood_in_for(tmp_path, caplog, codec, fill):
+    options = {'libx264': {'bf': '2', 'g': '10'}, 'libx265': {'x265-params': 'log-level=0:keyint=10'}}
+    source = make(tmp_path / 'whole.mkv', Made(frames=40, codec=codec, options=options.get(codec, {})))
+    with_damage(source, tmp_path / 'bad.mkv', (12, 13, 25), fill)
+    pictures = copy(tmp_path / 'bad.mkv', tmp_path / 'sharp.mp4')
+    assert len(pictures) == 40
+    assert times(tmp_path / 'sharp.mp4') == times(source)
+    assert 'cannot be decoded, at 0.' in caplog.text or 'damaged data' in caplog.text or codec == 'ffv1'
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.ts', '.avi'])
+def test_video_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path, suffix):
+    codec = 'mpeg4' if suffix == '.avi' else 'libx264'
+    source = make(tmp_path / f'whole{suffix}', Made(frames=60, audio=1, codec=codec, options={}))
+    content = source.read_bytes()
+    (tmp_path / f'cut{suffix}').write_bytes(content[: len(content) * 6 // 10])
+    pictures = copy(tmp_path / f'cut{suffix}', tmp_path / 'sharp.mp4')
+    assert 20 < len(pictures) < 60
+    assert len(decoded(tmp_path / 'sharp.mp4')) == len(pictures)
+
+
+def test_cut_off_mp4_is_told(tmp_path, caplog):
+    source = make(tmp_path / 'plain.mp4', Made(frames=60, audio=1))
+    with av.open(str(source)) as old, av.open(str(tmp_path / 'web.mp4'), 'w', options={'movflags': 'faststart'}) as new:
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    content = (tmp_path / 'web.mp4').read_bytes()
+    (tmp_path / 'cut.mp4').write_bytes(content[: len(content) * 6 // 10])
+    with open_source(tmp_path / 'cut.mp4') as opened:
+        assert opened.count == 60
+        assert 20 < len(list(opened)) < 60
+    assert 'is cut off' in caplog.text and 'of 60 pictures' in caplog.text
+
+
+def test_size_that_changes_is_refused(tmp_path):
+    parts = [
+        make(tmp_path / f'{i}.ts', Made(frames=scene(5, size), options={}))
+        for i, size in enumerate([(64, 96), (96, 64)])
+    ]
+    (tmp_path / 'both.ts').write_bytes(b''.join(part.read_bytes() for part in parts))
+    with open_source(tmp_path / 'both.ts') as source, pytest.raises(DBLRError, match='changes its picture size at'):
+        list(source)
+
+
+def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'av', None)
+    (tmp_path / 'a.mp4').write_bytes(b'x')
+    with pytest.raises(DBLRError, match=r"pip install 'dblr_plugin\[video\]'"):
+        open_source(tmp_path / 'a.mp4')
+
+
+def test_sound_does_not_wait_in_memory(tmp_path, video):
+    """It is read while pictures are written, not before."""
+    with open_source(video) as source:
+        sink = open_sink(tmp_path / 'sharp.mp4', source)
+        for picture in source:
+            sink.write(picture)
+            prefetch = sink._copied._next
+            seconds = float(picture.pts * source.info.time_base)
+            assert prefetch is None or float(prefetch.pts * prefetch.time_base) < seconds + 0.1
+        sink.finish()

