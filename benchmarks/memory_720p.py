@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from dblr_plugin.archs import DBLRNet
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.bench.peak import peak_memory
 from dblr_plugin.restore.frame_restorer import build_restorer
 
@@ -22,7 +23,7 @@ def plain() -> partial:
 
 
 def deblur() -> partial:
-    restorer = build_restorer(DBLRNet(), {'type': 'DBLRNet'}, torch.device('cpu'))
+    restorer = build_restorer(DBLRNet(), NetworkTraits.of({'type': 'DBLRNet'}), torch.device('cpu'))
     return partial(restorer.restore, torch.rand(SHAPE), torch.rand(1, 3, 720, 1280))
 
 

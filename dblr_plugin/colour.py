@@ -1,16 +1,19 @@
-"""Colour: the Y of BT.601 as BasicSR defines it, and its exact inverse.
-
-Pictures are RGB in [0, 1]; Y lies in [16/255, 235/255].
-"""
+"""The one Y of this package: brightness as BasicSR defines it (BT.601, 16 to 235 of 255), of tensors and of pixels."""
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 from torch import Tensor
 
-__all__ = ['replace_y', 'rgb_to_y']
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['luma_of_bgr', 'luma_of_jpeg', 'replace_y', 'rgb_to_y', 'to_network_colour']
 
 # basicsr.utils.color_util.rgb2ycbcr_pt: rows of the matrix in units of 1/255, offset 16
 _R, _G, _B, _OFFSET = (v / 255 for v in (65.481, 128.553, 24.966, 16.0))
+# the same for BGR from 0 to 255, for OpenCV: basicsr.utils.color_util.bgr2ycbcr's numpy product is ten times as slow
+_BGR_TO_Y = np.array([[_B, _G, _R, _OFFSET * 255]], np.float32) / np.float32(255)
 
 
 def rgb_to_y(rgb: Tensor) -> Tensor:
@@ -33,3 +36,50 @@ def replace_y(rgb: Tensor, y: Tensor) -> Tensor:
         ``(..., 3, h, w)``; it can leave [0, 1] where the new Y and the old Cb and Cr are no RGB colour.
     """
     return rgb + (y - rgb_to_y(rgb)) / (_R + _G + _B)
+
+
+def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
+    """Pictures as the network takes them: Y for one channel, RGB for three.
+
+    Args:
+        frames: RGB ``(..., 3, h, w)``, or Y ``(..., 1, h, w)`` from a data set with ``y_only: true``.
+        num_in_ch: The network's channels.
+
+    Raises:
+        DBLRError: Y cannot become RGB.
+    """
+    if frames.shape[-3] == 1:
+        if num_in_ch != 1:
+            raise DBLRError(
+                f'the training set gives brightness alone (y_only: true), but network_g takes {num_in_ch} channels; '
+                'remove y_only, or set num_in_ch: 1'
+            )
+        return frames
+    return rgb_to_y(frames) if num_in_ch == 1 else frames
+
+
+def luma_of_bgr(bgr: np.ndarray) -> np.ndarray:
+    """Y of BGR pixels, exact to the rounding of float32.
+
+    Args:
+        bgr: uint8 (h, w, 3).
+
+    Returns:
+        float32 (h, w, 1) in [16/255, 235/255].
+    """
+    return cv2.transform(bgr.astype(np.float32), _BGR_TO_Y)[..., None]
+
+
+def luma_of_jpeg(grey: np.ndarray) -> np.ndarray:
+    """Y of a JPEG's own Y channel, which holds the same brightness in the full range 0 to 255, rounded.
+
+    It is what the encoder wrote, before colour was converted, clipped and rounded: 60 to 64 dB (PSNR) from the Y of
+    the decoded RGB. Far below the noise of training, and not for figures that are reported.
+
+    Args:
+        grey: uint8 (h, w), a JPEG decoded to grey.
+
+    Returns:
+        float32 (h, w, 1) in [16/255, 235/255].
+    """
+    return (grey.astype(np.float32) * np.float32(219 / 255**2) + np.float32(16 / 255))[..., None]

@@ -50,7 +50,9 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         DBLRError: For faulty options, or what this machine cannot run.
     """
     # these import the registries, which may still be filling when this module is imported
-    from dblr_plugin.options import check_option_file, check_options, is_ours, take_overrides
+    from dblr_plugin.options.machine import check_options, is_ours
+    from dblr_plugin.options.option_file import check_option_file
+    from dblr_plugin.options.overrides import take_overrides
 
     never_fail_to_print()  # the stock commands begin here
     show_errors_in_one_line()
@@ -106,7 +108,7 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
 
     BasicSR's own would run code that a file names. All its versions ask ``ordered_yaml`` for YAML's loader.
     """
-    from dblr_plugin.options.located import parse
+    from dblr_plugin.yaml_file import parse
 
     class Loader:
         def __init__(self, stream: Any) -> None:

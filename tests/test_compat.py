@@ -10,7 +10,7 @@ def test_import_registers_everything_and_is_silent():
     result = run(
         'import dblr_plugin\n'
         'from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY\n'
-        'assert {"DBLRNet", "DBLRDiscriminator", "MiddleFrame", "EDVR"} <= ARCH_REGISTRY.keys()\n'
+        'assert {"DBLRNet", "DBLRDiscriminator", "BlurryInput", "EDVR"} <= ARCH_REGISTRY.keys()\n'
         'assert {"VideoDeblurDataset", "VideoDeblurTestDataset"} <= DATASET_REGISTRY.keys()\n'
         'assert {"MinimaxGANLoss", "PSNRLoss"} <= LOSS_REGISTRY.keys()\n'
         'assert {"VideoDeblurModel", "DBLRGANModel"} <= MODEL_REGISTRY.keys()\n'

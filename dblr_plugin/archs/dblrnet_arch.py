@@ -17,7 +17,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['DBLRNet', 'BlurryInput', 'TimeStackedConv', 'rename_simdeblur_keys']
+from dblr_plugin.archs.traits import restored_index
+
+__all__ = ['DBLRNet', 'TimeStackedConv', 'rename_simdeblur_keys']
 
 
 class TimeStackedConv(nn.Conv3d):
@@ -118,7 +120,7 @@ class DBLRNet(nn.Module):
         self.num_frame = num_frame
         self.single = single
         self.input_skip = input_skip
-        self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
+        self.restored = restored_index(num_frame, causal)
         self.conv_l1 = TimeStackedConv(num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat, num_frame - 2, groups)
         blocks = [ResidualBlock(num_feat) for _ in range(num_block)]
@@ -163,25 +165,6 @@ class DBLRNet(nn.Module):
         feat = F.relu(self.conv_l2(maps)).squeeze(2)
         out = self.reconstruction(feat + self.body(feat))
         return out + blurry if self.input_skip else out
-
-
-@ARCH_REGISTRY.register()
-class BlurryInput(nn.Module):
-    """Returns the frame that others restore unchanged: the blurry input, measured like any method.
-
-    Args:
-        num_in_ch: Channels of one frame.
-        causal: Whether that is the last frame of a window, not the middle one.
-    """
-
-    def __init__(self, num_in_ch: int = 3, causal: bool = False) -> None:
-        super().__init__()
-        self.num_in_ch = num_in_ch
-        self.causal = causal
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(b, t, c, h, w)`` to ``(b, c, h, w)``."""
-        return x[:, -1 if self.causal else x.shape[1] // 2]
 
 
 def rename_simdeblur_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:

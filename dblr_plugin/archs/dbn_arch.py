@@ -15,6 +15,8 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dblr_plugin.archs.traits import restored_index
+
 __all__ = ['DBN', 'rename_simdeblur_dbn_keys']
 
 _EPS = 1e-3  # of BatchNorm, as published
@@ -84,7 +86,7 @@ class DBN(nn.Module):
         self.single = single
         self.simdeblur = simdeblur
         self.has_sigmoid = not (simdeblur or input_skip)
-        self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
+        self.restored = restored_index(num_frame, causal)
         stacked = num_in_ch * num_frame
         w1, w2, w4, w8 = (num_feat * factor for factor in (1, 2, 4, 8))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
+from dblr_plugin.archs.traits import restored_index
 
 __all__ = ['MultiScaleDBLRNet']
 
@@ -71,7 +72,7 @@ class MultiScaleDBLRNet(nn.Module):
             raise ValueError(f'num_in_ch ({num_in_ch}) must be equal to num_out_ch ({num_out_ch})')
         self.num_frame = num_frame
         self.size_multiple = 2 ** len(num_feat)  # what frames are padded to inside; tiles must begin at multiples of it
-        self.restored = num_frame - 1 if causal else num_frame // 2  # which frame of a window
+        self.restored = restored_index(num_frame, causal)
         *above, lowest = num_feat
         self.conv_l1 = TimeStackedConv(4 * num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat[0], num_frame - 2)

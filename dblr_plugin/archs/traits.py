@@ -1,49 +1,59 @@
-"""What windows of frames a network takes, from its options."""
+"""What a network takes and gives, stated in one place, so that nothing else looks into its constructor."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
-__all__ = ['NetworkTraits', 'network_argument']
+__all__ = ['NetworkTraits', 'network_argument', 'restored_index']
 
 
 @dataclass(frozen=True)
 class NetworkTraits:
-    """A window ``(num_frame, channels, h, w)``.
+    """A network takes frames ``(b, num_frame, channels, h, w)`` and restores one of them, or all.
+
+    A class says that it restores all frames, as recurrent networks do, by an attribute ``restores = 'all'``; it then
+    returns ``(b, num_frame, channels, h, w)`` and takes shorter clips too.
 
     Attributes:
         channels: 1 for Y, 3 for RGB.
-        num_frame: Its frames.
-        causal: Whether the last of them is restored, not the middle one.
-        flow: Whether the others are aligned to that one.
+        num_frame: Frames of a window; where all are restored, the most that are taken at once.
+        restores: The index of the frame that is restored, or ``'all'``.
+        flow: Whether the other frames are aligned to that one.
     """
 
     channels: int
     num_frame: int
-    causal: bool
+    restores: int | Literal['all']
     flow: bool
 
     @classmethod
     def of(cls, network: Mapping[str, Any]) -> NetworkTraits:
-        """That of a network's options, ``network_g`` of an option file."""
+        """Those of a network's options, ``network_g`` of an option file."""
         num_frame = network_argument(network, 'num_frame', 5)
         last = network.get('center_frame_idx') == num_frame - 1  # as EDVR says it
+        causal = bool(network_argument(network, 'causal', last))
+        restores = getattr(ARCH_REGISTRY.get(network['type']), 'restores', None)
         return cls(
             channels=network_argument(network, 'num_in_ch', 3),
             num_frame=num_frame,
-            causal=bool(network_argument(network, 'causal', last)),
+            restores='all' if restores == 'all' else restored_index(num_frame, causal),
             flow=bool(network_argument(network, 'flow', False)),
         )
 
     @property
-    def restored(self) -> int:
-        """The index of the frame that is restored."""
-        return self.num_frame - 1 if self.causal else self.num_frame // 2
+    def causal(self) -> bool:
+        """Whether the last frame of a window is restored, so that no later frame is waited for."""
+        return self.num_frame > 1 and self.restores == restored_index(self.num_frame, causal=True)
+
+
+def restored_index(num_frame: int, causal: bool) -> int:
+    """The index of the frame that a window's network restores: the last of a causal window, else the middle one."""
+    return num_frame - 1 if causal else num_frame // 2
 
 
 def network_argument(network: Mapping[str, Any], name: str, missing: object) -> Any:

@@ -27,12 +27,12 @@ from dblr_plugin.bench.machine import best_device, describe_device
 from dblr_plugin.bench.peak import METHOD as MEMORY
 from dblr_plugin.bench.peak import peak_memory
 from dblr_plugin.bench.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 from dblr_plugin.restore.folding import fold
-from dblr_plugin.restore.frame_restorer import to_network_colour
 
 __all__ = ['METHOD', 'measure', 'own_window', 'generated_window']
 

@@ -14,7 +14,7 @@ import torch
 from basicsr.archs import build_network
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils import get_root_logger, imwrite
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.benchmark.complexity import complexity
@@ -25,12 +25,11 @@ from dblr_plugin.benchmark.perceptual import PerceptualDistance
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
-from dblr_plugin.evaluation.validation import score_dataset
+from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
 from dblr_plugin.files import atomic_write
-from dblr_plugin.options.imports import import_files
-from dblr_plugin.options.option_file import read_option_file
 from dblr_plugin.prepare.in_between import MIN_SIDE
 from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['build_restorer', 'count_operations', 'measure_quality']
 
@@ -54,10 +53,9 @@ def measure_quality(
     torch.backends.cudnn.benchmark = True  # as BasicSR's test has it: figures must be the same
     dataset = build_dataset(method.test_set)
     model = _build_model(method.test, folder.root)
-    restore = model.restorer()
     observer = _Observer(folder.frames, protocols[0], lpips)
     shutil.rmtree(folder.frames, ignore_errors=True)
-    figures = score_dataset(dataset, lambda window: restore(window.to(model.device)), protocols, [observer])
+    figures = score_dataset(dataset, model.restorer(), protocols, [observer])
     with atomic_write(folder.window_errors) as partial, open(partial, 'wb') as file:
         np.savez_compressed(file, **{clip: np.stack(seen.errors) for clip, seen in observer.clips.items()})
     clips = {name: clip.figures() for name, clip in observer.clips.items()}
@@ -132,24 +130,23 @@ class _Clip:
 
 
 class _Observer:
-    """Takes each sample and its restored frame, in order: writes it, and measures what validation does not."""
+    """Takes each restored frame, in order: writes it, and measures what validation does not."""
 
     def __init__(self, folder: Path, protocol: Protocol, lpips: Callable | None) -> None:
         self.folder, self.protocol, self.lpips = folder, protocol, lpips
         self.clips: dict[str, _Clip] = {}
 
-    def __call__(self, sample: dict, restored: np.ndarray) -> None:
-        name, truth = sample['folder'], tensor2img(sample['gt'])
-        index, count = (int(number) for number in sample['idx'].split('/'))
-        clip = self.clips.setdefault(name, _Clip())
-        clip.names.append(Path(sample['lq_path']).stem)
+    def __call__(self, frame: RestoredFrame) -> None:
+        restored, truth = frame.picture, frame.truth
+        clip = self.clips.setdefault(frame.clip, _Clip())
+        clip.names.append(frame.name)
         clip.size = truth.shape[:2]
-        imwrite(restored, str(self.folder / name / f'{clip.names[-1]}.png'))
+        imwrite(restored, str(self.folder / frame.clip / f'{frame.name}.png'))
         is_large = min(truth.shape[:2]) >= MIN_SIDE  # enough for optical flow and AlexNet
         if is_large:
             clip.consistency.add(restored, truth)
-        if index in self.protocol.frames(count):
-            clip.indices.append(index)
+        if frame.index in self.protocol.frames(frame.count):
+            clip.indices.append(frame.index)
             clip.errors.append(window_errors(restored, truth))
             if self.lpips is not None and is_large:
                 clip.lpips.append(self.lpips(restored, truth))

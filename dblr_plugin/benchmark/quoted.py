@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from dblr_plugin.evaluation.protocols import PROTOCOLS
-from dblr_plugin.options.option_file import check_section, read_option_file
+from dblr_plugin.options.option_file import check_section
 from dblr_plugin.options.schema import ALWAYS
-from dblr_plugin.options.typed import Constraint
+from dblr_plugin.value_types import Constraint
+from dblr_plugin.yaml_file import read_option_file
 
 __all__ = ['UNSTATED', 'QuotedFigure', 'QuotedTable', 'read_quotes']
 

@@ -7,7 +7,8 @@ from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
 from dblr_plugin.data.tiles.store import TileStore
 from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
-from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset, window_indices
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.data.windows import window_indices
 
 __all__ = [
     'ClipPair',

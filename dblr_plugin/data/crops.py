@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dblr_plugin.colour import luma_of_bgr, luma_of_jpeg
 from dblr_plugin.data.images import decode
 from dblr_plugin.data.jpeg_header import is_jpeg, parse_jpeg
-from dblr_plugin.data.luma import luma_of_bgr, luma_of_jpeg
 
 __all__ = ['cut', 'decode_crop']
 

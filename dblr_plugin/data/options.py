@@ -7,7 +7,7 @@ from typing import Any
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['label', 'num_frame_of', 'positive_int', 'reach_of', 'required', 'require_unit_scale']
+__all__ = ['label', 'num_frame_of', 'positive_int', 'required', 'require_unit_scale']
 
 
 def label(opt: Mapping[str, Any]) -> str:
@@ -35,11 +35,6 @@ def num_frame_of(opt: Mapping[str, Any]) -> int:
     if num_frame % 2 == 0:
         raise DBLRError(f'{label(opt)}: num_frame is {num_frame}; it must be odd, such as {num_frame + 1}')
     return num_frame
-
-
-def reach_of(num_frame: int, causal: bool) -> tuple[int, int]:
-    """Returns how many frames of a window stand before the one to restore, and how many after it."""
-    return (num_frame - 1, 0) if causal else (num_frame // 2, num_frame // 2)
 
 
 def require_unit_scale(opt: Mapping[str, Any]) -> None:

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import flip, to_tensor
-from dblr_plugin.data.options import label, num_frame_of, positive_int, reach_of, require_unit_scale, required
+from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.data.windows import reach_of
 from dblr_plugin.errors import DBLRError, raise_faults
 
 __all__ = ['VideoDeblurDataset']

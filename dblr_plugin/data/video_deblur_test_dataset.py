@@ -6,38 +6,22 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
-from basicsr.data.data_util import generate_frame_indices
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import FrameCache, to_planes, unit_range
-from dblr_plugin.data.options import label, num_frame_of, reach_of, require_unit_scale, required
+from dblr_plugin.data.options import label, num_frame_of, require_unit_scale, required
 from dblr_plugin.data.store import FrameStore, open_store
+from dblr_plugin.data.windows import reach_of, window_indices
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 
-__all__ = ['VideoDeblurTestDataset', 'window_indices']
+__all__ = ['VideoDeblurTestDataset']
 
 PADDINGS = ('replicate', 'reflection', 'reflection_circle', 'circle')
-
-
-def window_indices(centre: int, length: int, num_frame: int, padding: str, causal: bool = False) -> list[int]:
-    """Returns the indices of the window around ``centre``, padded as BasicSR pads at a clip's ends.
-
-    In clips shorter than the window, where BasicSR's indices leave the clip, they are clamped into it. A causal window
-    ends with ``centre``, and its first frame stands for those before it.
-
-    >>> window_indices(0, 100, 5, 'reflection')
-    [2, 1, 0, 1, 2]
-    >>> window_indices(0, 2, 5, 'reflection')
-    [1, 1, 0, 1, 0]
-    """
-    if causal:
-        return [max(centre - distance, 0) for distance in reversed(range(num_frame))]
-    indices = generate_frame_indices(centre, length, num_frame, padding)
-    return [min(max(index, 0), length - 1) for index in indices]
 
 
 @DATASET_REGISTRY.register()
@@ -117,6 +101,14 @@ class VideoDeblurTestDataset(Dataset):
         if self.gt_store is not None:
             sample['gt'] = unit_range([_read_planes(self.gt_store, clip.name, clip.frames[centre])])[0]
         return sample | {key: self.data_info[key][index] for key in ('folder', 'idx', 'border', 'lq_path')}
+
+    def read_blurry(self, clip: ClipPair, number: int) -> np.ndarray:
+        """Returns a frame of a clip, uint8 RGB (h, w, 3); raises DBLRError when it cannot be read."""
+        return cv2.cvtColor(self.lq_store.read(clip.name, clip.frames[number]), cv2.COLOR_BGR2RGB)
+
+    def read_truth(self, clip: ClipPair, number: int) -> np.ndarray | None:
+        """Returns its sharp frame, uint8 BGR (h, w, 3); None for clips without ground truth."""
+        return None if self.gt_store is None else self.gt_store.read(clip.name, clip.frames[number])
 
     def _add(self, clip: ClipPair) -> None:
         """Appends one clip's samples to ``data_info``."""

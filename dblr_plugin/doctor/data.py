@@ -50,7 +50,7 @@ def find_options(path: str) -> Iterator[Finding]:
     import_quietly('dblr_plugin')
     import torch
 
-    from dblr_plugin.options import check_option_file
+    from dblr_plugin.options.option_file import check_option_file
 
     opt, found = _read(path), torch.cuda.device_count()
     check_option_file(path, _is_train(opt))

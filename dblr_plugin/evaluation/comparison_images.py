@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch.distributed as dist
-from basicsr.utils import get_root_logger, tensor2img
+from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import get_dist_info
 from torch.utils.data import Dataset
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.pictures import write_picture
+from dblr_plugin.evaluation.validation import RestoredFrame
 
 __all__ = ['ComparisonImages']
 
@@ -32,22 +33,16 @@ class ComparisonImages:
         self.clips = clips
         self.side = side
 
-    def begin(self, dataset: Dataset) -> Callable[[dict, np.ndarray], None]:
-        """Starts a validation; the returned function takes each sample and its restored frame, uint8 BGR."""
+    def begin(self, dataset: Dataset) -> Callable[[RestoredFrame], None]:
+        """Starts a validation; the returned function takes each restored frame."""
         self.name = dataset.opt['name']
-        self.causal = getattr(dataset, 'causal', False)
         self.strips: dict[str, np.ndarray] = {}
         return self._take
 
-    def _take(self, sample: dict, image: np.ndarray) -> None:
-        index, count = (int(number) for number in sample['idx'].split('/'))
-        if index != count // 2:
-            return
-        restored = -1 if self.causal else sample['lq'].shape[0] // 2
-        frames = [tensor2img(sample['lq'][restored]), image]
-        if 'gt' in sample:
-            frames.append(tensor2img(sample['gt']))
-        self.strips[f'{sample["folder"]}_{Path(sample["lq_path"]).stem}'] = np.hstack([self._cut(f) for f in frames])
+    def _take(self, frame: RestoredFrame) -> None:
+        if frame.index == frame.count // 2:
+            pictures = [frame.blurry, frame.picture, *([] if frame.truth is None else [frame.truth])]
+            self.strips[f'{frame.clip}_{frame.name}'] = np.hstack([self._cut(picture) for picture in pictures])
 
     def _cut(self, frame: np.ndarray) -> np.ndarray:
         top, left = (max(0, (length - self.side) // 2) for length in frame.shape[:2])

@@ -24,5 +24,5 @@ def calculate_ssim_3d(
 def calculate_ms_ssim(
     img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool = False, **kwargs: object
 ) -> float:
-    """Multi-scale SSIM: :func:`dblr_plugin.evaluation.ms_ssim.ms_ssim`; frames must have 161 pixels in both directions."""
+    """Multi-scale SSIM: :func:`dblr_plugin.evaluation.ms_ssim.ms_ssim`; frames must have 161 pixels both ways."""
     return ms_ssim(img, img2, crop_border, test_y_channel)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+import cv2
 import numpy as np
 import torch.distributed as dist
 from basicsr.metrics import calculate_metric
-from basicsr.utils import tensor2img
 from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from dblr_plugin.data.clips import ClipPair
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol, choose_protocols, summarise
 from dblr_plugin.evaluation.psnr_ssim import SSIM_WINDOW, psnr, ssim
-from dblr_plugin.threads import BackgroundWriter, prefetch
+from dblr_plugin.evaluation.scores import Row
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.threads import BackgroundWriter
 
-__all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
+__all__ = ['ConfiguredMetrics', 'Interrupted', 'RestoredFrame', 'protocols_of', 'score_dataset']
 
 
-# samples that are read ahead, and restored frames that wait to be scored: a 720p window takes 55 MB
+# restored frames that wait to be scored
 WAITING = 2
 
 
@@ -87,23 +91,51 @@ def _name_of(metrics: dict[str, dict]) -> str:
     return 'custom: ' + ', '.join(f'{"Y" if y else "RGB"} crop {crop}' for y, crop in sorted(settings))
 
 
+@dataclass(frozen=True)
+class RestoredFrame:
+    """A frame of a data set beside what was made of it.
+
+    Attributes:
+        clip: The name of its clip.
+        name: Its own name, as its file has it.
+        index: Its place in the clip, from 0.
+        count: The clip's frames.
+        blurry: As it was read, uint8 BGR ``(h, w, 3)``.
+        restored: Float32 BGR ``(h, w, 3)`` in [0, 255], not rounded.
+        truth: The sharp frame, uint8 BGR ``(h, w, 3)``; None where there is none.
+    """
+
+    clip: str
+    name: str
+    index: int
+    count: int
+    blurry: np.ndarray
+    restored: np.ndarray
+    truth: np.ndarray | None
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The restored frame as it is written, uint8 BGR ``(h, w, 3)``."""
+        return self.restored.round().astype(np.uint8)
+
+
 def score_dataset(
-    dataset: Dataset,
-    restore: Callable[[Tensor], Tensor],
+    dataset: VideoDeblurTestDataset,
+    restorer: VideoRestorer,
     protocols: Sequence[Protocol],
-    callbacks: Sequence[Callable[[dict, np.ndarray], None]] = (),
+    callbacks: Sequence[Callable[[RestoredFrame], None]] = (),
     progress: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[dict]:
-    """Restores this process's share of a data set's frames and scores them; all processes get all figures.
+    """Restores this process's share of a data set's frames and scores them; all processes get all scores.
 
     Frames are read, restored and scored at the same time.
 
     Args:
-        dataset: A ``VideoDeblurTestDataset``, or any with its sample keys.
-        restore: ``(1, t, 3, h, w)`` RGB in [0, 1] to ``(1, 3, h, w)``.
+        dataset: The clips.
+        restorer: The network.
         protocols: What to score by.
-        keepers: Called, in a thread of their own, with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
+        callbacks: Called with each restored frame, in a thread of their own.
         progress: Whether to show a progress bar on the first process.
         interrupted: Asked before each frame whether to give up.
 
@@ -116,48 +148,65 @@ def score_dataset(
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
-    rows: list[tuple[str, str, str, float]] = []
+    rows: list[Row] = []
 
-    def score(sample: dict, restored: Tensor) -> None:
-        # BasicSR's tensor2img up to its rounding, which is for the protocol to do
-        picture = tensor2img(restored, out_type=np.float32) * 255
-        for keep in callbacks:
-            keep(sample, picture.round().astype(np.uint8))
-        rows.extend(_figures(sample, picture, protocols))
+    def score(clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
+        frame = _restored_frame(dataset, clip, number, restored, blurry)
+        for callback in callbacks:
+            callback(frame)
+        rows.extend(_scores(frame, protocols))
 
-    samples = prefetch((dataset[index] for index in range(first, last)), WAITING)
-    bar = tqdm(samples, _title(dataset), last - first, unit='frame', disable=not progress or rank > 0)
-    with BackgroundWriter(score, WAITING) as score_behind:
-        for sample in bar:
+    bar = tqdm(total=last - first, desc=f'Test {dataset.opt["name"]}', unit='frame', disable=not progress or rank > 0)
+    with bar, BackgroundWriter(score, WAITING) as score_behind:
+        for restored in _restored(dataset, restorer, range(first, last)):
             if interrupted():
                 break
-            score_behind(sample, restore(sample['lq'].unsqueeze(0)))
+            score_behind(*restored)
+            bar.update()
     shares = _gathered((rows, interrupted()), world_size)
     if any(stopped for _, stopped in shares):
         raise Interrupted
     return summarise([row for share, _ in shares for row in share], protocols)
 
 
-def _figures(
-    sample: dict, restored: np.ndarray, protocols: Sequence[Protocol]
-) -> Iterator[tuple[str, str, str, float]]:
+def _restored(
+    dataset: VideoDeblurTestDataset, restorer: VideoRestorer, samples: range
+) -> Iterator[tuple[ClipPair, int, Tensor, np.ndarray]]:
+    """Clip, number, restored and blurry frame of each of some neighbouring samples."""
+    start = 0
+    for clip in dataset.clips:
+        count = len(clip.frames)
+        numbers = range(max(samples.start - start, 0), min(samples.stop - start, count))
+        start += count
+        if numbers:
+            pairs = restorer.restore_clip(partial(dataset.read_blurry, clip), count, numbers, dataset.padding)
+            for number, (restored, blurry) in zip(numbers, pairs, strict=True):
+                yield clip, number, restored, blurry
+
+
+def _restored_frame(
+    dataset: VideoDeblurTestDataset, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray
+) -> RestoredFrame:
+    pixels = restored.float().clamp(0, 1).flip(0).permute(1, 2, 0).mul(255).contiguous().cpu().numpy()
+    return RestoredFrame(
+        clip=clip.name,
+        name=clip.frames[number],
+        index=number,
+        count=len(clip.frames),
+        blurry=cv2.cvtColor(blurry, cv2.COLOR_RGB2BGR),
+        restored=pixels,
+        truth=dataset.read_truth(clip, number),
+    )
+
+
+def _scores(frame: RestoredFrame, protocols: Sequence[Protocol]) -> Iterator[Row]:
     """Protocol, clip, metric and value of a frame that has ground truth."""
-    if 'gt' not in sample:
+    if frame.truth is None:
         return
-    truth = tensor2img(sample['gt'])
-    for protocol in _scoring(sample, protocols):
-        for metric, value in protocol.score(restored, truth).items():
-            yield protocol.name, sample['folder'], metric, value
-
-
-def _title(dataset: Dataset) -> str:
-    return f'Test {dataset.opt["name"]}'
-
-
-def _scoring(sample: dict, protocols: Sequence[Protocol]) -> list[Protocol]:
-    """The protocols that score this frame of its clip."""
-    index, count = (int(number) for number in sample['idx'].split('/'))
-    return [protocol for protocol in protocols if index in protocol.frames(count)]
+    for protocol in protocols:
+        if frame.index in protocol.frames(frame.count):
+            for metric, value in protocol.score(frame.restored, frame.truth).items():
+                yield protocol.name, frame.clip, metric, value
 
 
 def _gathered(share: tuple[list, bool], world_size: int) -> list[tuple[list, bool]]:

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
@@ -16,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.pictures import write_picture
-from dblr_plugin.evaluation.validation import protocols_of, score_dataset
+from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset
 from dblr_plugin.evaluation.validation_record import ValidationRecord
 from dblr_plugin.restore.backends import choose
-from dblr_plugin.restore.frame_restorer import FrameRestorer, build_restorer
+from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.weights import load_weights
 
 __all__ = ['VideoTestModel']
@@ -57,8 +56,8 @@ class VideoTestModel(SRModel):
         load_weights(net, load_path, strict, param_key)
         get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
 
-    def restorer(self, frames: int = 1) -> FrameRestorer:
-        """The current network (EMA's where there is one) as a restorer of RGB windows, in evaluation mode.
+    def restorer(self, frames: int = 1) -> VideoRestorer:
+        """The current network (EMA's where there is one), in evaluation mode.
 
         Args:
             frames: How many it is to restore, roughly.
@@ -66,7 +65,7 @@ class VideoTestModel(SRModel):
         net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g))
         self._share_buffers(net)
         multiple = self.opt['val'].get('pad_multiple', 1)
-        return build_restorer(
+        return VideoRestorer(
             net, self.opt['network_g'], self.device, size_multiple=multiple, frames=frames, **self.runs_as
         )
 
@@ -88,7 +87,7 @@ class VideoTestModel(SRModel):
         current_iter: int | str,
         tb_logger,
         save_img: bool,
-        callbacks: Sequence[Callable[[dict, np.ndarray], None]] = (),
+        callbacks: Sequence[Callable[[RestoredFrame], None]] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Restores and scores a data set, and records the figures.
@@ -102,11 +101,10 @@ class VideoTestModel(SRModel):
         Raises:
             Interrupted: If ``interrupted`` said so.
         """
-        restore = self.restorer(len(dataset))
-        savers = [lambda sample, image: self._save_image(dataset, sample, image, current_iter)] if save_img else []
+        savers = [lambda frame: self._save_image(dataset, frame, current_iter)] if save_img else []
         figures = score_dataset(
             dataset,
-            lambda window: restore(window.to(self.device)),
+            self.restorer(len(dataset)),
             protocols_of(self.opt['val']),
             [*savers, *callbacks],
             self.opt['val'].get('pbar', True),
@@ -115,12 +113,11 @@ class VideoTestModel(SRModel):
         if figures:
             self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
 
-    def _save_image(self, dataset: Dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
-        frame = Path(sample['lq_path']).stem
+    def _save_image(self, dataset: Dataset, frame: RestoredFrame, current_iter: int | str) -> None:
         suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
-        folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
+        folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / frame.clip
         try:
-            write_picture(folder / f'{frame}_{suffix}.png', image)
+            write_picture(folder / f'{frame.name}_{suffix}.png', frame.picture)
         except DBLRError as error:
             if not self.is_train:
                 raise

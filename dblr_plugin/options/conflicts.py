@@ -83,6 +83,8 @@ def _refusal(section: str, network: dict) -> Iterator[Conflict]:
 
 def _windows(opt: dict) -> Iterator[Conflict]:
     frames = network_argument(opt['network_g'], 'num_frame', None)
+    if NetworkTraits.of(opt['network_g']).restores == 'all':  # it takes clips of any length
+        return
     for name, dataset in opt['datasets'].items():
         given = dataset.get('num_frame', 5)
         if frames is not None and given != frames:

@@ -11,18 +11,17 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, 
 import basicsr
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
+from dblr_plugin.components import ComponentKind, registered
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
-from dblr_plugin.options.components import ComponentKind, registered
 from dblr_plugin.options.conflicts import conflicts
 from dblr_plugin.options.foreign_section import ForeignSection
-from dblr_plugin.options.imports import import_files
-from dblr_plugin.options.located import Located, parse, peek
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
-from dblr_plugin.options.typed import fault, fits, whole
+from dblr_plugin.value_types import fault, fits, whole
+from dblr_plugin.yaml_file import Located, import_files, parse, peek, read_text
 
-__all__ = ['check_option_file', 'check_section', 'check_values', 'read_option_file']
+__all__ = ['check_option_file', 'check_section', 'check_values']
 
 
 def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
@@ -39,7 +38,7 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     Raises:
         DBLRError: Naming file and line, or the setting, with the key and what to do.
     """
-    text = _read(path)
+    text = read_text(path)
     model = peek(text, 'model_type')
     if model in MODEL_REGISTRY and not issubclass(MODEL_REGISTRY.get(model), VideoDeblurModel):
         _refuse_overrides(overrides, f'{model} of {path}')
@@ -82,24 +81,6 @@ def check_section(here: Located, schema: type, trail: str = '') -> None:
     with checker.noting():
         checker.section(here, schema, trail)
     checker.tell()
-
-
-def read_option_file(path: str | Path) -> Located:
-    """Reads an option file without checking what it says.
-
-    Raises:
-        DBLRError: It cannot be read, or is not YAML.
-    """
-    return parse(_read(path), str(path))
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding='utf-8')
-    except FileNotFoundError as error:
-        raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DBLRError(f'{path}: cannot be read as text ({error})') from error
 
 
 def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:

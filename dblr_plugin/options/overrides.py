@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options.located import Located, parse
+from dblr_plugin.yaml_file import Located, parse
 
 __all__ = ['Override', 'apply', 'take_overrides']
 

@@ -60,7 +60,8 @@ def prepare_layout(
     files = tree.targets(clips)
     if unexpected_files := tree.unplanned(dst, files):
         raise DBLRError(
-            f'{dst} has {len(unexpected_files)} frames that are none of {plan.kind}, such as {unexpected_files[0]}; remove them'
+            f'{dst} has {len(unexpected_files)} frames that are none of {plan.kind}, such as {unexpected_files[0]}; '
+            'remove them'
         )
     manifest.begin(dst, plan.kind, plan.variant)
     tree.require_space(dst, bytes_needed(dst, databases, {p: source.stat().st_size for p, source in files.items()}))

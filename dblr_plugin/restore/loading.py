@@ -11,10 +11,9 @@ from torch import nn
 
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options import read_option_file
-from dblr_plugin.options.imports import import_files
 from dblr_plugin.restore.named_network import check_named_network
 from dblr_plugin.weights import load_weights, named_weights, read_checkpoint, shipped_weights
+from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['LoadedNetwork', 'load_network']
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dblr_plugin.components import NETWORK
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options.components import NETWORK
-from dblr_plugin.options.typed import fault
+from dblr_plugin.value_types import fault
 
 __all__ = ['check_named_network']
 

@@ -100,7 +100,7 @@ class TiledForward:
             for column in columns:
                 piece = self.forward(window[..., row.source, column.source])
                 if restored is None:
-                    restored = piece.new_empty(*piece.shape[:2], h, w)
+                    restored = piece.new_empty(*piece.shape[:-2], h, w)
                 restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
         return restored
 

@@ -1,8 +1,8 @@
-"""Restores a stream of frames with any network that takes windows."""
+"""Frames in, frames out: a network run on videos and clips, for deblurring, validation, test and benchmark alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
 from dblr_plugin.data.frames import unit_range
+from dblr_plugin.data.windows import StreamFrame, first_uses, gather, shots, window_indices, windows
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore.frame_restorer import build_restorer, to_network_colour
+from dblr_plugin.restore.frame_restorer import build_restorer
 from dblr_plugin.restore.loading import load_network
-from dblr_plugin.restore.windows import StreamFrame, windows
+from dblr_plugin.threads import prefetch
 
 __all__ = ['VideoRestorer']
 
@@ -32,7 +34,7 @@ class BufferedFrame:
 
 
 class VideoRestorer:
-    """Restores videos, holding a few frames at a time.
+    """Restores videos and clips, holding a few frames at a time; each is brought to the device once.
 
     >>> restorer = VideoRestorer.from_weights('experiments/DBLRNet/models/net_g_latest.pth')  # doctest: +SKIP
     >>> for sharp in restorer.restore(frames): ...  # doctest: +SKIP
@@ -44,10 +46,12 @@ class VideoRestorer:
         settings: ``backend``, ``precision``, ``tile``, ``size_multiple`` and ``frames``, as for :func:`build_restorer`.
     """
 
-    def __init__(self, net: nn.Module, network: dict[str, Any], device: str = 'auto', **settings: Any) -> None:
+    def __init__(
+        self, net: nn.Module, network: dict[str, Any], device: str | torch.device = 'auto', **settings: Any
+    ) -> None:
         self.device = _device(device)
         self.traits = NetworkTraits.of(network)
-        self.restorer = build_restorer(net, network, self.device, **settings)
+        self.restorer = build_restorer(net, self.traits, self.device, **settings)
 
     @classmethod
     def from_weights(
@@ -67,7 +71,7 @@ class VideoRestorer:
         return cls(loaded.net, loaded.options, **{'size_multiple': loaded.pad_multiple, **settings})
 
     def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Restores frames, in order and as many as there are.
+        """Restores the frames of a video, in order and as many as there are; no window reaches across a cut.
 
         Args:
             frames: RGB ``(h, w, 3)``, all of one size; uint8, or uint16 over its full range.
@@ -75,31 +79,80 @@ class VideoRestorer:
         Yields:
             Each restored, of the same type.
         """
-        for window in self._windows(frames):
-            blurry = window[self.traits.restored].pixels
-            restored = self.restorer.restore(
-                torch.stack([held.planes for held in window], dim=1), _planes(blurry).unsqueeze(0)
-            )
-            yield _pixels(restored[0], blurry.dtype)
+        stream = (StreamFrame(self._buffered(frame), thumbnail(_eight_bits(frame))) for frame in frames)
+        traits = self.traits
+        if traits.restores == 'all':
+            parts = shots(stream, traits.num_frame)
+        else:
+            parts = windows(stream, traits.num_frame, traits.causal)
+        for part in parts:
+            for restored, blurry in self._restored(part):
+                yield _pixels(restored, blurry.dtype)
 
-    def _windows(self, frames: Iterable[np.ndarray]) -> Iterator[list[BufferedFrame]]:
-        """Each frame is brought to the device once; aligned ones differ from window to window."""
-        if not self.traits.flow:
-            shown = (StreamFrame(self._hold(frame), thumbnail(_eight_bits(frame))) for frame in frames)
-            yield from windows(shown, self.traits.num_frame, self.traits.causal)
-            return
-        shown = (StreamFrame(frame, thumbnail(_eight_bits(frame))) for frame in frames)
-        for window in windows(shown, self.traits.num_frame, self.traits.causal):
-            yield [self._hold(frame) for frame in align(window, self.traits.restored)]
+    def restore_clip(
+        self, read: Callable[[int], np.ndarray], length: int, numbers: range, padding: str = 'replicate'
+    ) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Restores some neighbouring frames of a clip, which is one shot, as validation scores them.
 
-    def _hold(self, frame: np.ndarray) -> BufferedFrame:
+        Args:
+            read: Gives the frame of a number, RGB uint8 ``(h, w, 3)``; called in a thread of its own, once a frame.
+            length: The clip's frames.
+            numbers: Which are restored.
+            padding: What stands for frames beyond the clip's ends, as for :func:`window_indices`.
+
+        Yields:
+            Each restored frame, float32 RGB ``(3, h, w)``, not clipped or rounded, and the blurry one as it was read.
+        """
+        plan, numbers_of = self._plan(length, numbers, padding)
+        frames = (self._buffered(frame) for frame in prefetch(map(read, first_uses(plan))))
+        for part, restored_numbers in zip(gather(plan, frames), numbers_of, strict=True):
+            for number, (restored, blurry) in zip(restored_numbers, self._restored(part), strict=True):
+                if number in numbers:
+                    yield restored, blurry.cpu().numpy()
+
+    def _plan(self, length: int, numbers: range, padding: str) -> tuple[list[list[int]], Sequence[Sequence[int]]]:
+        """The indices that the network is given together, and of each such part those that it restores.
+
+        Parts of which all frames are restored begin at fixed places, so that they do not depend on who asks for what.
+        """
+        traits = self.traits
+        if traits.restores != 'all':
+            plan = [window_indices(n, length, traits.num_frame, padding, traits.causal) for n in numbers]
+            return plan, [[number] for number in numbers]
+        most = traits.num_frame
+        starts = range(numbers.start // most * most, numbers.stop, most)
+        plan = [list(range(start, min(start + most, length))) for start in starts]
+        return plan, plan
+
+    def _buffered(self, frame: np.ndarray) -> BufferedFrame | np.ndarray:
+        """What a window holds of a frame: aligned frames differ from window to window, so flow needs the pixels."""
+        return frame if self.traits.flow else self._on_device(frame)
+
+    def _restored(self, part: list) -> list[tuple[Tensor, Tensor]]:
+        """Restores what a network is given together.
+
+        Returns:
+            Each restored frame, float32 ``(3, h, w)``, and the blurry one, ``(h, w, 3)``.
+        """
+        traits = self.traits
+        if traits.flow:
+            part = [self._on_device(frame) for frame in align(part, traits.restores)]
+        window = torch.stack([frame.planes for frame in part], dim=1)
+        if traits.restores == 'all':
+            blurry = [frame.pixels for frame in part]
+            planes = torch.stack([_planes(pixels) for pixels in blurry]).unsqueeze(0)
+            return list(zip(self.restorer.restore(window, planes)[0], blurry, strict=True))
+        blurry = part[traits.restores].pixels
+        return [(self.restorer.restore(window, _planes(blurry).unsqueeze(0))[0], blurry)]
+
+    def _on_device(self, frame: np.ndarray) -> BufferedFrame:
         # torch has hardly any operations for uint16
         wide = frame.astype(np.int32) if frame.dtype == np.uint16 else frame
         pixels = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device, non_blocking=True)
         return BufferedFrame(to_network_colour(_planes(pixels).unsqueeze(0), self.traits.channels), pixels)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str | torch.device) -> torch.device:
     """The device of that name; raises DBLRError if it is not there."""
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

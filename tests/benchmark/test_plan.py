@@ -200,5 +200,5 @@ def test_all_faults_of_all_methods_are_told_at_once(content: dict) -> None:
     content['methods']['Blurry input']['network_g']['type'] = 'MidleFrame'
     said = refusal(content).splitlines()
     assert said[0] == '3 faults:' and len(said) == 4
-    assert "did you mean 'MiddleFrame'" in said[1]
+    assert "did you mean 'BlurryInput'" in said[1]
     assert 'network_g.num_feats' in said[2] and 'train.optim_g.lr' in said[3]

@@ -13,7 +13,8 @@ from basicsr.data.video_test_dataset import VideoTestDataset
 from dblr_plugin.data.frames import FrameCache
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import open_store
-from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset, window_indices
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.data.windows import window_indices
 from dblr_plugin.errors import DBLRError
 
 PADDINGS = ['replicate', 'reflection', 'reflection_circle', 'circle']

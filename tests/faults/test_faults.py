@@ -28,7 +28,7 @@ from processes import dblr, run_python, write_options
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
-from dblr_plugin.options import check_option_file
+from dblr_plugin.options.option_file import check_option_file
 
 CORPUS = [*frames(), *databases(), *checkpoints(), *lists(), *sources(), *options(), *places(), *deblur()]
 TOLERATED = [*skipped_states(), *unusual_frames(), *deblur_tolerated()]

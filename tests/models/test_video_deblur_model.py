@@ -133,7 +133,7 @@ class TestTraining:
         train_options['val']['pad_multiple'] = 16
         model = build_model(parsed(train_options, tmp_path))
         train(model, 1)
-        assert model.restorer()(torch.rand(1, 5, 3, 48, 40)).shape == (1, 3, 48, 40)
+        assert model.restorer().restorer(torch.rand(1, 5, 3, 48, 40)).shape == (1, 3, 48, 40)
 
 
 class TestCheckpoints:
@@ -169,7 +169,7 @@ class TestValidation:
         train(model)
         loader = val_loader(options)
         model.nondist_validation(loader, 3, None, False)
-        restore = model.restorer()
+        restore = model.restorer().restorer
         by_clip: dict[str, list[float]] = {}
         for sample in loader:
             images = [tensor2img(restore(sample['lq'])), tensor2img(sample['gt'])]
@@ -193,7 +193,7 @@ class TestValidation:
         loader = val_loader(options)
         model.nondist_validation(loader, 3, None, False)
         assert all(module.training for module in model.net_g.modules())  # another network was folded
-        plain, by_clip = FrameRestorer(model.net_g.eval(), model.traits.channels), {}
+        plain, by_clip = FrameRestorer(model.net_g.eval(), model.traits), {}
         for sample in loader:
             images = [tensor2img(plain(sample['lq'])), tensor2img(sample['gt'])]
             by_clip.setdefault(sample['folder'][0], []).append(calculate_psnr(*images, crop_border=0))

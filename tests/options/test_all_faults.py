@@ -10,7 +10,7 @@ from processes import write_options
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.hooks import parse_options
-from dblr_plugin.options import check_option_file
+from dblr_plugin.options.option_file import check_option_file
 
 
 def refusal(tmp_path, options: dict) -> list[str]:

@@ -7,7 +7,8 @@ from changes import changed, line_of
 from processes import write_options
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options import check_option_file, check_options
+from dblr_plugin.options.machine import check_options
+from dblr_plugin.options.option_file import check_option_file
 
 _CAUSAL = {
     f'{section}.causal': True for section in ('network_g', *(f'datasets.{d}' for d in ('train', 'val', 'val_2')))

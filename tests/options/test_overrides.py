@@ -10,7 +10,8 @@ from processes import dblr, write_options
 
 from dblr_plugin import hooks
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options import Override, check_option_file, take_overrides
+from dblr_plugin.options.option_file import check_option_file
+from dblr_plugin.options.overrides import Override, take_overrides
 
 SET, FORCE, PROTOCOL = '--set', '--force_yml', '--protocol'
 

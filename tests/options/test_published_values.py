@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from dblr_plugin.link import option_files
-from dblr_plugin.options import check_option_file, take_overrides
+from dblr_plugin.options.option_file import check_option_file
+from dblr_plugin.options.overrides import take_overrides
 
 TRAININGS = {path.stem: path for path in option_files() if path.name.startswith('train_')}
 

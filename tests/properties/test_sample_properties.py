@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.data import VideoDeblurDataset
 from dblr_plugin.data.frames import flip
 from dblr_plugin.data.train_sampler import SampleIndex
@@ -112,7 +113,8 @@ def test_padding_for_a_network_is_taken_off_again(shape, multiple, num_in_ch):
     batch, half, height, width = shape
     generator = torch.Generator().manual_seed(height * 100 + width)
     window = torch.rand(batch, 2 * half + 1, 3, height, width, generator=generator)
-    restored = FrameRestorer(MiddleFrameOf(multiple), num_in_ch, multiple)(window)
+    traits = NetworkTraits(num_in_ch, 2 * half + 1, half, flow=False)
+    restored = FrameRestorer(MiddleFrameOf(multiple), traits, multiple)(window)
     assert restored.shape == (batch, 3, height, width)
     # Y and back rounds
     torch.testing.assert_close(restored, window[:, half], rtol=0, atol=0 if num_in_ch == 3 else 2e-6)

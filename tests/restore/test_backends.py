@@ -138,9 +138,9 @@ def test_the_frame_keeps_its_bits_in_openvino():
 @needs_openvino
 def test_openvino_reports_nothing_to_its_makers(tmp_path):
     code = (
-        'import torch, dblr_plugin; from dblr_plugin.archs import MiddleFrame; '
+        'import torch, dblr_plugin; from dblr_plugin.archs import BlurryInput; '
         'from dblr_plugin.restore.backends import build_forward; '
-        "build_forward(MiddleFrame(1), torch.device('cpu'), 'openvino', 'fp32')(torch.rand(1, 5, 1, 32, 32))"
+        "build_forward(BlurryInput(1), torch.device('cpu'), 'openvino', 'fp32')(torch.rand(1, 5, 1, 32, 32))"
     )
     done = subprocess.run([sys.executable, '-c', code], env=os.environ | {'HOME': str(tmp_path)}, capture_output=True)
     assert done.returncode == 0 and b'cannot run' not in done.stderr, done.stderr

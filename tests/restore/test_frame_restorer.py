@@ -4,9 +4,14 @@ from basicsr.utils import tensor2img
 from torch import nn
 
 from dblr_plugin.archs import BlurryInput
-from dblr_plugin.colour import rgb_to_y
+from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.colour import rgb_to_y, to_network_colour
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore.frame_restorer import FrameRestorer, to_network_colour
+from dblr_plugin.restore.frame_restorer import FrameRestorer
+
+
+def traits(channels: int) -> NetworkTraits:
+    return NetworkTraits(channels, num_frame=5, restores=2, flow=False)
 
 
 class NeedsMultiples(nn.Module):
@@ -20,7 +25,7 @@ class NeedsMultiples(nn.Module):
 @pytest.mark.parametrize('channels', [1, 3])
 def test_identity_network_returns_the_same_picture(channels):
     picture = torch.randint(0, 256, (1, 5, 3, 21, 34), generator=torch.Generator().manual_seed(0))
-    restored = FrameRestorer(BlurryInput(channels), channels)(picture / 255)
+    restored = FrameRestorer(BlurryInput(channels), traits(channels))(picture / 255)
     assert (tensor2img(restored, rgb2bgr=False) == picture[0, 2].permute(1, 2, 0).numpy()).all()
 
 
@@ -28,7 +33,7 @@ def test_identity_network_returns_the_same_picture(channels):
 @pytest.mark.parametrize('channels', [1, 3])
 def test_pads_and_cuts_back(size, channels):
     window = torch.rand(2, 5, 3, *size)
-    assert torch.equal(FrameRestorer(NeedsMultiples(), channels, size_multiple=16)(window), window[:, 2])
+    assert torch.equal(FrameRestorer(NeedsMultiples(), traits(channels), size_multiple=16)(window), window[:, 2])
 
 
 def test_keeps_the_colour_of_the_blurry_frame():
@@ -37,7 +42,7 @@ def test_keeps_the_colour_of_the_blurry_frame():
             return x[:, 2] + 0.1
 
     window = torch.rand(1, 5, 3, 8, 8)
-    change = FrameRestorer(Brighter(), 1)(window) - window[:, 2]
+    change = FrameRestorer(Brighter(), traits(1))(window) - window[:, 2]
     # a new Y alone adds the same grey to all channels
     torch.testing.assert_close(change, torch.full_like(change, 0.1 * 255 / 219))
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from basicsr.archs import build_network
 
+from dblr_plugin.data.windows import NEIGHBOURS
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.pipeline import restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.restore.windows import NEIGHBOURS
 from dblr_plugin.threads import AHEAD
 from dblr_plugin.video import Frame
 

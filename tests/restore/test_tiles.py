@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dblr_plugin.archs import BlurryInput, DBLRNet
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 from dblr_plugin.restore.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, receptive_radius
 
@@ -98,7 +99,9 @@ def test_strided_network_of_any_frame_size(tile):
     for size in ((64, 80), (37, 59)):
         window = torch.rand(1, 5, 3, *size)
         y = window[:, :, :1]
-        whole, in_tiles = (FrameRestorer(f, 1, 4).restore(y, window[:, 2]) for f in (net, tiled))
+        whole, in_tiles = (
+            FrameRestorer(f, NetworkTraits(1, 5, 2, flow=False), 4).restore(y, window[:, 2]) for f in (net, tiled)
+        )
         torch.testing.assert_close(in_tiles, whole, atol=1e-5, rtol=0)
 
 

@@ -5,10 +5,11 @@ from basicsr.archs import build_network
 from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
 
+from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.data.windows import NEIGHBOURS
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.restore.windows import NEIGHBOURS
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True}
 
@@ -36,7 +37,7 @@ def test_a_video_gets_what_validation_measures(train_options):
     """To the last bit but for folding, which may round otherwise."""
     net, options = network()
     dataset = build_dataset(train_options['datasets']['val'] | {'phase': 'val', 'scale': 1})
-    restore = FrameRestorer(net, 1)
+    restore = FrameRestorer(net, NetworkTraits(1, 5, 2, flow=False))
     expected = [tensor2img(restore(dataset[i]['lq'].unsqueeze(0)))[..., ::-1] for i in range(6)]
     clip = [tensor2img(dataset[i]['lq'][2])[..., ::-1].copy() for i in range(6)]
     found = list(plain(net, options).restore(clip))

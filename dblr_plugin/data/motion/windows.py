@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from dblr_plugin.archs.traits import restored_index
 from dblr_plugin.data.linear_light import to_linear_light
 from dblr_plugin.data.motion.paths import Path, random_path, uniform
 from dblr_plugin.data.motion.pictures import SharpPictures
@@ -78,7 +79,7 @@ class MotionWindows:
         self.pictures = pictures
         self.size = size
         self.device = torch.device(device)
-        self.restored = num_frame - 1 if causal else num_frame // 2
+        self.restored = restored_index(num_frame, causal)
         self.offsets = [frame - self.restored for frame in range(num_frame)]
         self._line = pixel_line(size, self.device)
         self._light = torch.from_numpy(to_linear_light(np.arange(256, dtype=np.uint8))).to(self.device)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from basicsr.data import build_dataset
 
+from dblr_plugin.colour import luma_of_bgr
 from dblr_plugin.commands import main
-from dblr_plugin.data.luma import luma_of_bgr
 from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, read_pictures
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.data.train_sampler import SampleIndex

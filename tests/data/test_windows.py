@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dblr_plugin.data.video_deblur_test_dataset import window_indices
-from dblr_plugin.restore.windows import StreamFrame, windows
+from dblr_plugin.data.windows import StreamFrame, window_indices, windows
 
 SCENES = (0.0, 60.0, 140.0, 220.0)
 

@@ -1,23 +1,71 @@
-"""Windows of a stream of frames, of which only a few are held at a time; no window mixes two scenes."""
+"""Which frames stand around a frame: in clips, padded at their ends, and in streams, which are cut into shots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
+from basicsr.data.data_util import generate_frame_indices
 
+from dblr_plugin.archs.traits import restored_index
 from dblr_plugin.data.cuts import change_of, is_cut
-from dblr_plugin.data.options import reach_of
 
-__all__ = ['StreamFrame', 'windows']
+__all__ = ['StreamFrame', 'first_uses', 'gather', 'reach_of', 'shots', 'window_indices', 'windows']
 
 Item = TypeVar('Item')
 
 # Changes on either side that a cut is compared with. Preparation, which has all frames, takes 12; each one here is a
 # frame that has to be there before the next can be restored.
 NEIGHBOURS = 3
+
+
+def reach_of(num_frame: int, causal: bool) -> tuple[int, int]:
+    """Returns how many frames of a window stand before the one to restore, and how many after it."""
+    before = restored_index(num_frame, causal)
+    return before, 0 if causal else before
+
+
+def window_indices(centre: int, length: int, num_frame: int, padding: str, causal: bool = False) -> list[int]:
+    """Returns the indices of the window around ``centre``, padded as BasicSR pads at a clip's ends.
+
+    In clips shorter than the window, where BasicSR's indices leave the clip, they are clamped into it. A causal window
+    ends with ``centre``, and its first frame stands for those before it.
+
+    >>> window_indices(0, 100, 5, 'reflection')
+    [2, 1, 0, 1, 2]
+    >>> window_indices(0, 2, 5, 'reflection')
+    [1, 1, 0, 1, 0]
+    """
+    if causal:
+        return [max(centre - distance, 0) for distance in reversed(range(num_frame))]
+    indices = generate_frame_indices(centre, length, num_frame, padding)
+    return [min(max(index, 0), length - 1) for index in indices]
+
+
+def first_uses(plan: Sequence[Sequence[int]]) -> list[int]:
+    """Returns the frames of some windows, each once, in the order in which they are needed."""
+    return list(dict.fromkeys(chain.from_iterable(plan)))
+
+
+def gather(plan: Sequence[Sequence[int]], items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Yields the items of each window; an item is held from its first window to its last.
+
+    Args:
+        plan: The indices of each window's frames.
+        items: What stands for the frames :func:`first_uses` of the plan, in that order; taken as needed.
+    """
+    arriving = zip(first_uses(plan), items, strict=True)
+    last_use = {index: number for number, window in enumerate(plan) for index in window}
+    held: dict[int, Item] = {}
+    for number, window in enumerate(plan):
+        while not held.keys() >= set(window):
+            index, item = next(arriving)
+            held[index] = item
+        yield [held[index] for index in window]
+        held = {index: item for index, item in held.items() if last_use[index] > number}
 
 
 @dataclass(frozen=True)
@@ -52,6 +100,17 @@ def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = 
         yield [stream[min(max(number + offset, first), last)] for offset in range(-before, after + 1)]
         number += 1
         stream.forget(number - before)
+
+
+def shots(frames: Iterable[StreamFrame[Item]], most: int) -> Iterator[list[Item]]:
+    """Yields the frames of each shot, in order, in parts of so many at most."""
+    stream = _Stream(frames, keep=NEIGHBOURS + 1, look_ahead=NEIGHBOURS)
+    first = 0
+    while stream.reach(first + most + NEIGHBOURS) > first:
+        _, last = stream.shot_around(first, before=0, after=most - 1)
+        yield [stream[number] for number in range(first, last + 1)]
+        first = last + 1
+        stream.forget(first)
 
 
 class _Stream(Generic[Item]):

@@ -11,8 +11,8 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, Registry
 
-from dblr_plugin.options.typed import Constraint
 from dblr_plugin.training.plateau_lr import PlateauLR
+from dblr_plugin.value_types import Constraint
 
 __all__ = ['LOSS', 'METRIC', 'NETWORK', 'OPTIMISER', 'SCHEDULER', 'Arguments', 'ComponentKind', 'registered']
 

@@ -5,15 +5,20 @@ YAML as BasicSR reads it, anchors and merge keys included, but numbers as in YAM
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import re
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['Located', 'parse', 'peek']
+__all__ = ['Located', 'import_files', 'parse', 'peek', 'read_option_file', 'read_text']
 
 _MERGE = 'tag:yaml.org,2002:merge'
 
@@ -151,3 +156,47 @@ class _Reader:
     def where(self, node: yaml.Node) -> str:
         """The place of a node."""
         return f'{self.name}:{node.start_mark.line + 1}' if self.lines else self.name
+
+
+def read_option_file(path: str | Path) -> Located:
+    """Reads an option file without checking what it says.
+
+    Raises:
+        DBLRError: It cannot be read, or is not YAML.
+    """
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of an option file; raises DBLRError if it is not there or no text."""
+    try:
+        return Path(path).read_text(encoding='utf-8')
+    except FileNotFoundError as error:
+        raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DBLRError(f'{path}: cannot be read as text ({error})') from error
+
+
+def import_files(paths: Iterable[str]) -> None:
+    """Runs each file once in this process, so that what it registers with BasicSR is there.
+
+    Args:
+        paths: Python files, as seen from the working directory.
+
+    Raises:
+        DBLRError: A file is missing, or fails.
+    """
+    for path in map(Path, paths):
+        # a name of its own: two files may be called alike, and classes must not be registered twice
+        name = f'dblr_imports_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}'
+        if name in sys.modules:
+            continue
+        if path.suffix != '.py' or not path.is_file():
+            raise DBLRError(f'imports: {path} is no Python file (looked up from {Path.cwd()})')
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the file does
+            del sys.modules[name]
+            raise DBLRError(f'imports: {path} fails: {type(error).__name__}: {error}') from error

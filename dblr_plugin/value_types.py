@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.options.located import parse
+from dblr_plugin.yaml_file import parse
 
 __all__ = ['Constraint', 'fault', 'fits', 'shown', 'whole']
 

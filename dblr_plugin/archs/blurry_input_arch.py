@@ -1,0 +1,34 @@
+"""The blurry input as a method of its own: what every method's figures are compared with."""
+
+from __future__ import annotations
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from dblr_plugin.archs.traits import restored_index
+
+__all__ = ['BlurryInput', 'MiddleFrame']
+
+
+@ARCH_REGISTRY.register()
+class BlurryInput(nn.Module):
+    """Returns the frame that others restore unchanged: the blurry input, measured like any method.
+
+    Args:
+        num_in_ch: Channels of one frame.
+        causal: Whether that is the last frame of a window, not the middle one.
+    """
+
+    def __init__(self, num_in_ch: int = 3, causal: bool = False) -> None:
+        super().__init__()
+        self.num_in_ch = num_in_ch
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, t, c, h, w)`` to ``(b, c, h, w)``."""
+        return x[:, restored_index(x.shape[1], self.causal)]
+
+
+@ARCH_REGISTRY.register()
+class MiddleFrame(BlurryInput):
+    """The old name of :class:`BlurryInput`, for option files of version 0.1."""
