@@ -110,10 +110,10 @@ def run(args: argparse.Namespace) -> None:
         output = Path(args.output)
         check_writable(output / 'picture' if output.is_dir() else output)
         restorer = build_restorer(args, source.count or 1000)
-        if args.causal and not restorer.takes.causal:
+        if args.causal and not restorer.traits.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
         seconds = restore_media(restorer, source, sink, args.compare)
     print(f'{args.output}: {len(seconds)} frames restored; in: {source.extent()}; out: {sink.extent()}')
-    if restorer.takes.causal:
+    if restorer.traits.causal:
         half, most = np.percentile(seconds, (50, 95)) * 1000
         print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')

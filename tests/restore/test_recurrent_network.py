@@ -1,0 +1,163 @@
+"""A network that restores all frames of a clip, one file of a user's own, goes the way that all others go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from basicsr.archs import build_network
+
+from dblr_plugin.commands import main
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.yaml_file import import_files
+
+RECURRENT = '''
+import torch
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import nn
+
+
+@ARCH_REGISTRY.register()
+class TinyRecurrent(nn.Module):
+    """Mixes each frame with a state that the frames before it have left."""
+
+    restores = 'all'
+
+    def __init__(self, num_in_ch=3, num_frame=4):
+        super().__init__()
+        self.mix = nn.Conv2d(2 * num_in_ch, num_in_ch, 3, padding=1)
+
+    def forward(self, x):
+        state, restored = torch.zeros_like(x[:, 0]), []
+        for frame in x.unbind(1):
+            state = self.mix(torch.cat([frame, state], 1))
+            restored.append(frame + state)
+        return torch.stack(restored, 1)
+'''
+NETWORK = {'type': 'TinyRecurrent', 'num_frame': 4}
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class's file, once: a name can be registered once in a process."""
+    path = tmp_path_factory.mktemp('recurrent') / 'recurrent.py'
+    path.write_text(RECURRENT)
+    import_files([str(path)])
+    return path
+
+
+@pytest.fixture
+def checkpoint(source: Path, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = build_network(NETWORK)
+    with torch.no_grad():
+        net.mix.weight.mul_(0.2)
+    torch.save({'params': net.state_dict(), 'network': NETWORK}, tmp_path / 'net.pth')
+    return tmp_path / 'net.pth'
+
+
+def clip(count: int) -> list[np.ndarray]:
+    still = cv2.GaussianBlur(np.random.default_rng(0).random((32, 48, 3)), (0, 0), 2)
+    still = (255 * (still - still.min()) / np.ptp(still)).astype(np.uint8)
+    return [np.roll(still, i, axis=1) for i in range(count)]
+
+
+def expected(path: Path, frames: list[np.ndarray]) -> list[np.ndarray]:
+    """By the network itself, four frames at a time."""
+    net = build_network(NETWORK).eval()
+    net.load_state_dict(torch.load(path)['params'])
+    planes = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        restored = torch.cat([net(part.unsqueeze(0))[0] for part in planes.split(4)])
+    return list(restored.clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).byte().numpy())
+
+
+def write_clips(folder: Path, frames: list[np.ndarray]) -> None:
+    for side in ('lq', 'gt'):
+        (folder / side / 'a').mkdir(parents=True)
+        for number, frame in enumerate(frames):
+            cv2.imwrite(str(folder / side / f'a/{number:08d}.png'), frame[..., ::-1])
+
+
+def psnr_of(frames: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    errors = [np.square(a.astype(float) - b).mean() for a, b in zip(frames, truth, strict=True)]
+    return float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
+
+
+def test_videos(checkpoint):
+    frames = clip(10)
+    restorer = VideoRestorer.from_weights(checkpoint, device='cpu', backend='torch', precision='fp32')
+    for found, wanted in zip(restorer.restore(frames), expected(checkpoint, frames), strict=True):
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+def test_a_share_of_a_clip_is_what_the_whole_gives(checkpoint):
+    """Several processes validate as one does."""
+    frames = clip(10)
+    restorer = VideoRestorer.from_weights(checkpoint, device='cpu', backend='torch', precision='fp32')
+    whole = [restored for restored, _ in restorer.restore_clip(frames.__getitem__, 10, range(10))]
+    part = [restored for restored, _ in restorer.restore_clip(frames.__getitem__, 10, range(3, 6))]
+    assert all(torch.equal(one, other) for one, other in zip(part, whole[3:6], strict=True))
+
+
+@pytest.mark.slow
+def test_deblur_test_and_benchmark(source, checkpoint, tmp_path, monkeypatch):
+    """All three give what the network gives."""
+    monkeypatch.chdir(tmp_path)
+    frames = clip(6)
+    write_clips(tmp_path, frames)
+    wanted = expected(checkpoint, frames)
+
+    with av.open('in.mkv', 'w') as container:
+        stream = container.add_stream('ffv1', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, 'bgr0'
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    (tmp_path / 'test.yml').write_text(yaml.safe_dump({
+        'name': 'recurrent', 'model_type': 'VideoDeblurModel', 'scale': 1, 'num_gpu': 0, 'manual_seed': 0,
+        'imports': [str(source)], 'network_g': NETWORK,
+        'datasets': {'test': {'name': 'a', 'type': 'VideoDeblurTestDataset', 'dataroot_lq': 'lq', 'dataroot_gt': 'gt'}},
+        'path': {'pretrain_network_g': 'net.pth', 'strict_load_g': True},
+        'val': {'save_img': False, 'protocol': 'basicsr'},
+    }))  # fmt: skip
+    main(
+        [
+            'deblur',
+            '-i',
+            'in.mkv',
+            '-o',
+            'out/',
+            '--weights',
+            'net.pth',
+            '-opt',
+            'test.yml',
+            '--backend',
+            'torch',
+            '--fp32',
+        ]
+    )
+    files = sorted((tmp_path / 'out').rglob('*.png'))
+    for file, frame in zip(files, wanted, strict=True):
+        assert np.abs(cv2.imread(str(file))[..., ::-1].astype(int) - frame).max() <= 1
+
+    main(['test', '-opt', 'test.yml'])
+    tested = json.loads((tmp_path / 'results/recurrent/metrics.json').read_text())[0]['mean']['psnr']
+    assert tested == pytest.approx(psnr_of(wanted, frames), abs=1e-2)
+
+    (tmp_path / 'bench.yml').write_text(yaml.safe_dump({
+        'name': 'bench', 'protocols': ['basicsr'], 'timing': {'size': '48x32', 'seconds': 0},
+        'set': {'datasets.test.dataroot_lq': 'lq', 'datasets.test.dataroot_gt': 'gt'},
+        'methods': {
+            'Recurrent': {'options': 'test.yml', 'weights': 'net.pth'},
+        },
+    }))  # fmt: skip
+    main(['benchmark', '-opt', 'bench.yml'])
+    methods = json.loads((tmp_path / 'benchmarks/bench/report.json').read_text())['methods']
+    assert methods[0]['figures']['psnr_basicsr'] == pytest.approx(tested, abs=1e-6)
