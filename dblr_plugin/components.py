@@ -7,14 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_type_hints
 
-import torch
-from basicsr.models import lr_scheduler
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, Registry
+from basicsr.utils.registry import ARCH_REGISTRY, Registry
 
-from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.value_types import Constraint
 
-__all__ = ['LOSS', 'METRIC', 'NETWORK', 'OPTIMISER', 'SCHEDULER', 'Arguments', 'ComponentKind', 'registered']
+__all__ = ['NETWORK', 'Arguments', 'ComponentKind', 'registered']
 
 _Natural = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
 _NotNegative = Annotated[float, Constraint('from 0', lambda v: v >= 0)]
@@ -108,25 +105,4 @@ def _annotation(cls: Callable, parameter: inspect.Parameter, hints: Mapping[str,
     return {tuple: list, list: list, dict: dict}.get(type(default), Any)
 
 
-def _optimisers() -> dict[str, type]:
-    # the base class; one that steps with a closure; one for sparse gradients; one for matrices alone
-    unfit = {'Optimizer', 'LBFGS', 'SparseAdam', 'Muon'}
-    return {name: cls for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and name not in unfit}
-
-
-def _schedulers() -> dict[str, type]:
-    basicsr = {name: cls for name, cls in vars(lr_scheduler).items() if name.endswith('LR') and name[0] != '_'}
-    # BasicSR's base model takes this as another name for its own
-    return basicsr | {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'PlateauLR': PlateauLR}
-
-
 NETWORK = ComponentKind(lambda: registered(ARCH_REGISTRY))
-LOSS = ComponentKind(lambda: registered(LOSS_REGISTRY))
-OPTIMISER = ComponentKind(_optimisers, given=frozenset({'params'}), needed=frozenset({'lr'}))
-SCHEDULER = ComponentKind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
-METRIC = ComponentKind(
-    lambda: registered(METRIC_REGISTRY),
-    given=frozenset({'img', 'img2'}),
-    extra={'better': Literal['higher', 'lower']},
-    closed=True,
-)

@@ -19,13 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from dblr_plugin.acceleration import autocast, prepare_network, share_batch_statistics
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.comparison_images import ComparisonImages
 from dblr_plugin.evaluation.validation import Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
-from dblr_plugin.training.acceleration import autocast, prepare_network, share_batch_statistics
 from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone

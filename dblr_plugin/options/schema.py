@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Literal, TypedDict
 
-from dblr_plugin.components import LOSS, METRIC, NETWORK, OPTIMISER, SCHEDULER
+from dblr_plugin.components import NETWORK
+from dblr_plugin.options.kinds import LOSS, METRIC, OPTIMISER, SCHEDULER
 from dblr_plugin.value_types import Constraint
 
 __all__ = ['TEST_SETS', 'TRAIN_SETS', 'RequiredWhen', 'Options']

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dblr_plugin.acceleration import autocast, prepare_network
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.restore.folding import fold
-from dblr_plugin.training.acceleration import autocast, prepare_network
 
 __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_out_of_memory', 'openvino_installed']
 

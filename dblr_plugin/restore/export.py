@@ -193,7 +193,7 @@ def _metadata(loaded: LoadedNetwork, traits: NetworkTraits) -> dict[str, str]:
     return {
         'network': json.dumps(loaded.options),
         'num_frame': str(traits.num_frame),
-        'restored_frame': str(traits.restored),
+        'restored_frame': str(traits.restores),
         'channels': _CHANNELS[traits.channels],
         'pad_multiple': str(loaded.pad_multiple),
         **({'trained_on': loaded.trained_on} if loaded.trained_on else {}),

@@ -10,8 +10,8 @@ from networks import build_trained
 from torch import nn
 from torch.nn import functional as F
 
+from dblr_plugin.acceleration import autocast, prepare_network
 from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, FourierBurstAccumulation, MultiScaleDBLRNet
-from dblr_plugin.training.acceleration import autocast, prepare_network
 
 small_dblrnet = partial(DBLRNet, num_feat=16, num_block=1)
 small_dbn = partial(DBN, num_feat=4)

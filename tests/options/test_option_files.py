@@ -10,12 +10,12 @@ import yaml
 from changes import changed, leaves, line_of
 from processes import write_options
 
+from dblr_plugin.acceleration import AMP_TYPES
 from dblr_plugin.data.video_deblur_test_dataset import PADDINGS
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
 from dblr_plugin.options.schema import TestSet
-from dblr_plugin.training.acceleration import AMP_TYPES
 
 
 def refusal(tmp_path, options: dict) -> str:

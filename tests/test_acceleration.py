@@ -7,7 +7,7 @@ import torch
 from basicsr.archs import build_network
 from torch import nn
 
-from dblr_plugin.training.acceleration import autocast, prepare_network, share_batch_statistics
+from dblr_plugin.acceleration import autocast, prepare_network, share_batch_statistics
 
 CPU = torch.device('cpu')
 WINDOW, FRAME = (2, 5, 1, 32, 32), (2, 3, 128, 128)

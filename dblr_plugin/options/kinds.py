@@ -1,0 +1,38 @@
+"""The kinds of classes that only trainings and tests name: losses, optimisers, schedulers, metrics."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Literal
+
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
+
+from dblr_plugin.components import ComponentKind, registered
+from dblr_plugin.training.plateau_lr import PlateauLR
+
+__all__ = ['LOSS', 'METRIC', 'OPTIMISER', 'SCHEDULER']
+
+
+def _optimisers() -> dict[str, type]:
+    # the base class; one that steps with a closure; one for sparse gradients; one for matrices alone
+    unfit = {'Optimizer', 'LBFGS', 'SparseAdam', 'Muon'}
+    return {name: cls for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and name not in unfit}
+
+
+def _schedulers() -> dict[str, type]:
+    basicsr = {name: cls for name, cls in vars(lr_scheduler).items() if name.endswith('LR') and name[0] != '_'}
+    # BasicSR's base model takes this as another name for its own
+    return basicsr | {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'PlateauLR': PlateauLR}
+
+
+LOSS = ComponentKind(lambda: registered(LOSS_REGISTRY))
+OPTIMISER = ComponentKind(_optimisers, given=frozenset({'params'}), needed=frozenset({'lr'}))
+SCHEDULER = ComponentKind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
+METRIC = ComponentKind(
+    lambda: registered(METRIC_REGISTRY),
+    given=frozenset({'img', 'img2'}),
+    extra={'better': Literal['higher', 'lower']},
+    closed=True,
+)
