@@ -23,7 +23,7 @@ def prepare_import() -> None:
 
 
 def _alias_functional_tensor() -> None:
-    """basicsr <= 1.4.2 imports ``torchvision.transforms.functional_tensor``, removed in torchvision 0.17."""
+    """Basicsr <= 1.4.2 imports ``torchvision.transforms.functional_tensor``, removed in torchvision 0.17."""
     name = 'torchvision.transforms.functional_tensor'
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
@@ -35,7 +35,7 @@ def _alias_functional_tensor() -> None:
 
 
 def _alias_distutils() -> None:
-    """basicsr (all versions) takes ``LooseVersion`` from distutils, removed in Python 3.12."""
+    """Basicsr (all versions) takes ``LooseVersion`` from distutils, removed in Python 3.12."""
     if 'distutils' in sys.modules or importlib.util.find_spec('distutils') is not None:
         return
     from packaging.version import Version
@@ -48,7 +48,7 @@ def _alias_distutils() -> None:
 
 
 def repair_distributed(timeout: float | None = None) -> None:
-    """basicsr (all versions) forces nccl and divides by the number of GPUs: torchrun fails on CPUs.
+    """Basicsr (all versions) forces nccl and divides by the number of GPUs: torchrun fails on CPUs.
 
     Args:
         timeout: Seconds after which a collective operation that not all processes have joined fails; None leaves it

@@ -12,16 +12,16 @@ _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 
 def never_fail_to_print() -> None:
-    """Makes characters that a console lacks appear as ``\\xe9``, where Python would end the program."""
+    r"""Makes characters that a console lacks appear as ``\xe9``, where Python would end the program."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # not a stream that a notebook or a test has put there
             stream.reconfigure(errors='backslashreplace')
 
 
 def printable(text: str) -> str:
-    """A stranger's text with the characters that steer terminals written out.
+    r"""A stranger's text with the characters that steer terminals written out.
 
-    >>> printable('\\x1b[2Jtrained')
-    '\\\\x1b[2Jtrained'
+    >>> printable('\x1b[2Jtrained')
+    '\\x1b[2Jtrained'
     """
     return _CONTROL.sub(lambda found: found[0].encode('unicode_escape').decode(), text)

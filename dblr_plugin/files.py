@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['check_writable', 'partial_of', 'atomic_write', 'write_fault']
+__all__ = ['atomic_write', 'check_writable', 'partial_of', 'write_fault']
 
 #: What refuses a write, and what helps.
 _REFUSALS = {

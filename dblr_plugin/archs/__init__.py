@@ -10,10 +10,10 @@ from dblr_plugin.archs.multi_scale_dblrnet_arch import MultiScaleDBLRNet
 
 __all__ = [
     'DBN',
+    'BlurryInput',
     'DBLRDiscriminator',
     'DBLRNet',
     'DeepDeblur',
     'FourierBurstAccumulation',
-    'BlurryInput',
     'MultiScaleDBLRNet',
 ]

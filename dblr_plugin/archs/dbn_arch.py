@@ -10,6 +10,8 @@ its input, and other methods that start from that are ahead in short trainings.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -33,7 +35,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1)
 
 def _convs(*widths: int) -> nn.Sequential:
     """conv-BN-ReLU from each width to the next."""
-    return nn.Sequential(*(_conv(before, after) for before, after in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(_conv(before, after) for before, after in itertools.pairwise(widths)))
 
 
 def _up(in_channels: int, out_channels: int) -> nn.Sequential:

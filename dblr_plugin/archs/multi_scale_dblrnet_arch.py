@@ -8,6 +8,8 @@ see across a long blur. No BatchNorm: a window's result depends on that window a
 
 from __future__ import annotations
 
+import itertools
+
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,13 +79,9 @@ class MultiScaleDBLRNet(nn.Module):
         self.conv_l1 = TimeStackedConv(4 * num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat[0], num_frame - 2)
         self.encoders = nn.ModuleList(blocks(*scale) for scale in zip(above, num_block[:-1], strict=True))
-        self.downs = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in zip(num_feat, num_feat[1:], strict=False)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in itertools.pairwise(num_feat))
         self.middle = blocks(lowest, num_block[-1])
-        self.ups = nn.ModuleList(
-            nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in zip(num_feat, num_feat[1:], strict=False)
-        )
+        self.ups = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in itertools.pairwise(num_feat))
         self.decoders = nn.ModuleList(blocks(*scale) for scale in zip(above, num_block[:-1], strict=True))
         self.last = nn.Conv2d(num_feat[0], 4 * num_out_ch, 3, padding=1)
         nn.init.zeros_(self.last.weight)

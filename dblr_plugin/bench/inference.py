@@ -34,7 +34,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 from dblr_plugin.restore.folding import fold
 
-__all__ = ['METHOD', 'measure', 'own_window', 'generated_window']
+__all__ = ['METHOD', 'generated_window', 'measure', 'own_window']
 
 WINDOW = 5
 MULTIPLE = 16  # EDVR's

@@ -60,6 +60,7 @@ def csv_page(report: dict) -> str:
 
 
 def markdown_page(report: dict) -> str:
+    """The report as a page to read, with its plots."""
     test = report['data_set']['test']
     meanings = [f'Protocol {name}: {meaning}.' for name, meaning in report['protocols'].items()]
     parts = [f'# {report["name"]}', f'Tested on {test["name"]} (`{test["dataroot_lq"]}`). ' + ' '.join(meanings)]

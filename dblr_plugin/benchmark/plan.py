@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from dblr_plugin.benchmark.methods import Method, settle_methods
 from dblr_plugin.benchmark.quoted import QuotedTable, read_quotes
@@ -123,7 +123,7 @@ def read_plan(path: str | Path) -> Plan:
     )
 
 
-def _told(root: Located, key: str, read: Callable):
+def _told(root: Located, key: str, read: Callable[[], Any]) -> Any:
     """What is read; a fault is told with the place of the key."""
     try:
         return read()

@@ -81,6 +81,7 @@ class MarkerStyle:
 
     @classmethod
     def of(cls, number: int, theme: Theme) -> MarkerStyle:
+        """Returns that of a method, by its number in the report."""
         return cls(theme.methods[number % len(theme.methods)], _MARKERS[number % len(_MARKERS)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
@@ -38,9 +39,9 @@ def find_shots(small: Sequence[np.ndarray]) -> list[range]:
     Returns:
         The frame numbers of each shot, in order; together they are all frames.
     """
-    change = [change_of(before, after) for before, after in zip(small, small[1:], strict=False)]
+    change = [change_of(before, after) for before, after in itertools.pairwise(small)]
     starts = [0, *(number + 1 for number in range(len(change)) if _stands_out(change, number)), len(small)]
-    return [range(first, end) for first, end in zip(starts, starts[1:], strict=False) if first < end]
+    return [range(first, end) for first, end in itertools.pairwise(starts) if first < end]
 
 
 def change_of(before: np.ndarray, after: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['label', 'num_frame_of', 'positive_int', 'required', 'require_unit_scale']
+__all__ = ['label', 'num_frame_of', 'positive_int', 'require_unit_scale', 'required']
 
 
 def label(opt: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from dblr_plugin.data.linear_light import from_linear_light, to_linear_light
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, write_fault
 
-__all__ = ['blur_frames', 'check_average', 'average_exposure', 'read_video', 'write_clip_pair', 'write_png']
+__all__ = ['average_exposure', 'blur_frames', 'check_average', 'read_video', 'write_clip_pair', 'write_png']
 
 # Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)

@@ -85,7 +85,7 @@ def find_registered() -> Iterator[Finding]:
 
 
 def find_operators() -> Iterator[Finding]:
-    """torchvision's compiled operators, run on each kind of device: nothing has to be compiled here."""
+    """Torchvision's compiled operators, run on each kind of device: nothing has to be compiled here."""
     import torch
 
     for device in ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']:

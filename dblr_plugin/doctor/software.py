@@ -162,7 +162,7 @@ def _opencv_conflict() -> Iterator[Finding]:
 
 
 def _torch_mismatch() -> Finding | None:
-    """torchvision says which torch it was built for."""
+    """Torchvision says which torch it was built for."""
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, metadata.requires('torchvision') or () if _own_version('torchvision') else ()):

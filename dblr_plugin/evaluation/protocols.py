@@ -16,7 +16,7 @@ from dblr_plugin.evaluation.ms_ssim import ms_ssim
 from dblr_plugin.evaluation.psnr_ssim import LUMINANCE, SSIM_WINDOW, psnr, ssim, ssim_3d
 from dblr_plugin.evaluation.registration import register
 
-__all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'SSIMS', 'choose_protocols', 'with_all_ssims']
+__all__ = ['ALL', 'PROTOCOLS', 'SSIMS', 'Protocol', 'choose_protocols', 'with_all_ssims']
 
 #: stands for every protocol, in option files and on command lines
 ALL = 'all'

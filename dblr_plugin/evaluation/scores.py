@@ -62,8 +62,10 @@ def format_table(entry: dict) -> str:
     width = max(len(name) for name in (*entry['clips'], 'frame mean *')) + 2
     rows = [(clip, entry['frames'][clip], values) for clip, values in entry['clips'].items()]
     total = sum(entry['frames'].values())
-    for title in ('clip mean', 'frame mean'):
-        rows.append((f'{title} *' if title == figure else title, total, entry[title.replace(' ', '_')]))
+    rows += [
+        (f'{title} *' if title == figure else title, total, entry[title.replace(' ', '_')])
+        for title in ('clip mean', 'frame mean')
+    ]
     lines = [
         f'protocol {entry["protocol"]}' + (f': {protocol.meaning}' if protocol else ''),
         f'{"clip":<{width}}{"frames":>7}' + ''.join(f'{metric.upper():>10}' for metric in metrics),

@@ -25,7 +25,9 @@ class MinimaxGANLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, logits: Tensor, target_is_real: bool, is_disc: bool = False) -> Tensor:
-        """Args:
+        """Scores what the discriminator says.
+
+        Args:
             logits: The discriminator's output, any shape; positive for real.
             target_is_real: Whether the scored frames are real. Only the discriminator's loss depends on it.
             is_disc: Whether the loss is the discriminator's.

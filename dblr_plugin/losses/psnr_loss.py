@@ -28,7 +28,9 @@ class PSNRLoss(nn.Module):
         self.eps = eps
 
     def forward(self, pred: Tensor, target: Tensor, **kwargs: Tensor) -> Tensor:
-        """Args:
+        """Compares restored frames with the truth.
+
+        Args:
             pred: Restored frames ``(b, c, h, w)``, peak 1.
             target: The truth, of the same shape.
             kwargs: What BasicSR's losses may be given (``weight``); not used.

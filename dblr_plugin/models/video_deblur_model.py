@@ -376,7 +376,9 @@ class VideoDeblurModel(VideoTestModel):
 
     # ------------------------------------------------------------------ validation
 
-    def nondist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger, save_img: bool) -> None:
+    def nondist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
         """Restores and scores a data set, logs the figures and appends them to ``metrics.json``.
 
         BasicSR validates once more when training ends, with a counter that has run past the last iteration: the

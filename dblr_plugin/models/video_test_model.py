@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
@@ -75,7 +76,9 @@ class VideoTestModel(SRModel):
             for buffer in net.buffers():
                 dist.broadcast(buffer, 0)
 
-    def nondist_validation(self, dataloader: DataLoader, current_iter: int | str, tb_logger, save_img: bool) -> None:
+    def nondist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
         """Restores and scores a data set, logs the figures and appends them to ``metrics.json``."""
         self.score(dataloader.dataset, current_iter, tb_logger, save_img)
 
@@ -85,7 +88,7 @@ class VideoTestModel(SRModel):
         self,
         dataset: Dataset,
         current_iter: int | str,
-        tb_logger,
+        tb_logger: Any,
         save_img: bool,
         callbacks: Sequence[Callable[[RestoredFrame], None]] = (),
         interrupted: Callable[[], bool] = lambda: False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -234,7 +235,7 @@ def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
 def _schedule(train: dict) -> Iterator[Conflict]:
     scheduler, trail = train['scheduler'], 'train.scheduler'
     milestones = scheduler.get('milestones', [])
-    if any(later <= earlier for earlier, later in zip(milestones, milestones[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(milestones)):
         yield f'{trail}.milestones', f'{milestones} must increase; sort them, and write each once'
     key = 'periods' if 'periods' in scheduler else 'restarts'
     count, weights = len(scheduler.get(key, [0])), len(scheduler.get('restart_weights', [1]))

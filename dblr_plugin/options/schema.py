@@ -12,7 +12,7 @@ from dblr_plugin.components import NETWORK
 from dblr_plugin.options.kinds import LOSS, METRIC, OPTIMISER, SCHEDULER
 from dblr_plugin.value_types import Constraint
 
-__all__ = ['TEST_SETS', 'TRAIN_SETS', 'RequiredWhen', 'Options']
+__all__ = ['TEST_SETS', 'TRAIN_SETS', 'Options', 'RequiredWhen']
 
 
 class RequiredWhen(enum.Enum):

@@ -11,12 +11,12 @@ from dblr_plugin.prepare.video import prepare_video
 __all__ = [
     'LMDB',
     'TILES',
+    'BlurSettings',
     'Clip',
     'DatabaseKind',
     'MotionSettings',
     'Plan',
     'Prepared',
-    'BlurSettings',
     'prepare_layout',
     'prepare_motion',
     'prepare_video',

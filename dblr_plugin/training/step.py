@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-__all__ = ['StepResult', 'Step']
+__all__ = ['Step', 'StepResult']
 
 Piece = TypeVar('Piece')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def write_display_size(file: BinaryIO, aspect: Fraction) -> bool:
     segment = _find(data, 0, len(data), _SEGMENT)
     parts = {} if segment is None else {e.id: e for e in _elements(data, segment.content, len(data))}
     order = [parts.get(i) for i in (_SEEK_HEAD, _VOID, _INFO, _TRACKS)]
-    if None in order or any(a.end != b.start for a, b in zip(order, order[1:], strict=False)):
+    if None in order or any(a.end != b.start for a, b in itertools.pairwise(order)):
         return False
     seek, void, info, tracks = order
     if tracks.end > len(data):

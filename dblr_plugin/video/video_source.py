@@ -29,7 +29,7 @@ from dblr_plugin.video.matroska import reaches_its_end
 from dblr_plugin.video.orientation import Orientation
 from dblr_plugin.video.time_range import parse_time
 
-__all__ = ['SAY_DURATIONS', 'VideoSource', 'StreamInfo', 'main_stream', 'open_container', 'seek_before']
+__all__ = ['SAY_DURATIONS', 'StreamInfo', 'VideoSource', 'main_stream', 'open_container', 'seek_before']
 
 _log = logging.getLogger(__name__)
 

@@ -62,7 +62,7 @@ def test_frames(frames, metric, backbone):
     assert metric(truth, truth) == 0
     assert metric(truth.astype(np.float64), truth) == 0
     assert metric(restored, truth) != pytest.approx(metric(restored[..., ::-1], truth[..., ::-1]))
-    assert 0 < metric(restored[:31, :31], truth[:31, :31])
+    assert metric(restored[:31, :31], truth[:31, :31]) > 0
     with pytest.raises(DBLRError, match='31x31, not 31x30'):
         metric(restored[:30, :31], truth[:30, :31])
     assert metric.sha256 == hashlib.sha256(backbone.read_bytes()).hexdigest()

@@ -47,7 +47,7 @@ class TestSample:
         assert sample['lq'].shape == (5, 3, 16, 16) and sample['gt'].shape == (3, 16, 16)
         assert sample['lq'].dtype == sample['gt'].dtype == torch.float32
         assert sample['lq'].is_contiguous() and sample['gt'].is_contiguous()
-        assert 0 <= sample['lq'].min() and sample['lq'].max() <= 1
+        assert sample['lq'].min() >= 0 and sample['lq'].max() <= 1
         keys = [dataset[i]['key'] for i in range(len(dataset))]
         assert keys == [f'alpha/{i:08d}' for i in range(2, 7)] + [f'beta/{i:08d}' for i in range(2, 4)]
 

@@ -51,10 +51,12 @@ def _damage_file(name: str, kind: Damage, database: Path) -> None:
 
 def _edit(database: Path, key: str, edit: Callable[[bytes], bytes | None]) -> None:
     """Replaces a value, or removes it."""
-    with lmdb.open(str(database), map_size=1 << 26, lock=False) as environment:
-        with environment.begin(write=True) as transaction:
-            value = edit(bytes(transaction.get(key.encode())))
-            transaction.delete(key.encode()) if value is None else transaction.put(key.encode(), value)
+    with (
+        lmdb.open(str(database), map_size=1 << 26, lock=False) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        value = edit(bytes(transaction.get(key.encode())))
+        transaction.delete(key.encode()) if value is None else transaction.put(key.encode(), value)
 
 
 def _edit_meta(database: Path, edit: Callable[[list[str]], list[str]]) -> None:

@@ -312,7 +312,7 @@ class TestCausal:
         assert torch.equal(model.restorer()(window), window[:, -1])
 
     def test_trains_from_the_identity(self, train_options, tmp_path):
-        model, log = trained(self.options(train_options), tmp_path, 2)
+        _model, log = trained(self.options(train_options), tmp_path, 2)
         window = torch.rand(1, 5, 3, 16, 16)
         start = build_model(parsed(self.options(train_options), tmp_path / 'new'))
         torch.testing.assert_close(start.restorer()(window), window[:, -1])

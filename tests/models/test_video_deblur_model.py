@@ -302,7 +302,7 @@ class TestProtocols:
     def test_best_figures_are_kept(self, train_options, tmp_path):
         """Each metric of each protocol has its own best; the metrics' ``better`` is heeded."""
         train_options['val']['metrics']['psnr']['better'] = 'lower'
-        model, entries = self.validate(train_options, tmp_path)
+        model, _entries = self.validate(train_options, tmp_path)
         train(model, 5)
         model.nondist_validation(val_loader(train_options), 5, None, False)
         first, second = (e['mean'] for e in json.loads((tmp_path / 'net/metrics.json').read_text()))

@@ -42,7 +42,7 @@ def test_a_misspelt_key_is_one_fault(full_options, tmp_path):
 def test_what_cannot_go_together_is_told_at_once_too(full_options, tmp_path):
     options = changed(full_options, 'datasets.train.num_frame', 7)
     options = changed(options, 'datasets.val.num_frame', 3)
-    first, *lines = refusal(tmp_path, options)
+    _first, *lines = refusal(tmp_path, options)
     assert {line.split()[1] for line in lines} >= {'datasets.train.num_frame', 'datasets.val.num_frame'}
 
 

@@ -99,7 +99,7 @@ def test_memory_does_not_grow_with_the_video(causal):
         assert len(seconds) == count == source.taken and sink.end == 'finished'
         assert sink.names == [f'{number:08d}' for number in range(count)]
         assert source.living.most <= window + 2 * queue and sink.living.most <= queue
-        assert 0 < min(seconds) and max(seconds) < 60
+        assert min(seconds) > 0 and max(seconds) < 60
 
 
 def test_a_sink_that_refuses_ends_everything():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_sound_goes_on_with_the_pictures(tmp_path):
     second = sound[len(sound) // 2]
     apart = alone_sound[0] - alone_picture[0]
     assert float(second - pictures[30]) == pytest.approx(float(apart), abs=0.001)
-    assert all(b > a for a, b in zip(sound, sound[1:], strict=False))
+    assert all(b > a for a, b in itertools.pairwise(sound))
 
 
 def test_an_hour_between_two_parts_is_carried_over(tmp_path, caplog):

@@ -91,9 +91,8 @@ def test_suffix_and_other_files(tmp_path):
     (tmp_path / 'in/notes.txt').write_text('keep')
     copy(tmp_path / 'in', tmp_path / 'in', suffix='_sharp')
     assert visible(tmp_path / 'in') == ['1.png', '1_sharp.png', '2.png', '2_sharp.png', 'notes.txt']
-    with open_source(tmp_path / 'in') as source:
-        with pytest.raises(DBLRError, match=r'1\.png is an input'):
-            open_sink(tmp_path / 'in', source)
+    with open_source(tmp_path / 'in') as source, pytest.raises(DBLRError, match=r'1\.png is an input'):
+        open_sink(tmp_path / 'in', source)
     copy(tmp_path / 'in', tmp_path / 'out')
     with pytest.raises(DBLRError, match=r'1\.png exists'), open_source(tmp_path / 'in') as source:
         open_sink(tmp_path / 'out', source, overwrite=False)

@@ -106,7 +106,7 @@ def test_near_things_move_more_than_far_ones():
     parted = Layer(layer.texture, layer.step, layer.centre, layer.path, depth, is_opaque=True)
     row = layer.texture[0, 0, 40]
     torch.testing.assert_close(seen([parted], 1.0)[0, 0], row[42:58])
-    assert 0.2 <= random_depth(20, SIZE, generator()).min() and random_depth(20, SIZE, generator()).max() <= 2
+    assert random_depth(20, SIZE, generator()).min() >= 0.2 and random_depth(20, SIZE, generator()).max() <= 2
 
 
 def test_masks_are_opacities_that_end_before_the_texture_does():
