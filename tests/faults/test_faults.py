@@ -89,16 +89,6 @@ def test_without_permission(what: str, desk: Desk) -> None:
     assert not found, result.stderr
 
 
-@pytest.mark.parametrize('name', ['yaml-cut_anywhere', 'frame-empty-train', 'weights-all_zeroed-test'])
-def test_doctor_finds_the_same(name: str, desk: Desk) -> None:
-    """It reports instead of failing: the fault is on stdout, among what is right."""
-    case = next(case for case in CORPUS if case.name == name)
-    result = dblr('doctor', *case.spoil(desk)[1:], cwd=desk.cwd)
-    assert result.returncode == 1 and 'Traceback' not in result.stdout + result.stderr, result.stderr
-    faults = result.stdout[result.stdout.index('FAULT') :]
-    assert all(culprit in faults for culprit in case.culprits), result.stdout
-
-
 @pytest.mark.parametrize('path', option_files(), ids=lambda path: path.name)
 def test_any_change_of_an_option_file_is_valid_or_refused(path, tmp_path) -> None:
     """Not knowing which of the two, so these are no part of the corpus; what is refused is told in one line."""
