@@ -64,8 +64,8 @@ def options_folder() -> Path:
 
 
 def option_files() -> list[Path]:
-    """The option files in there: what trains and tests, not what only the benchmark reads."""
-    names = ('demo_', 'test_', 'train_')
+    """The option files in there that train and test, without those of the demo and the benchmark."""
+    names = ('test_', 'train_')
     return sorted(path for path in options_folder().glob('*.yml') if path.name.startswith(names))
 
 

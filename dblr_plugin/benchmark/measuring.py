@@ -27,8 +27,8 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
 from dblr_plugin.evaluation.validation import score_dataset
 from dblr_plugin.files import atomic_write
+from dblr_plugin.options import read_option_file
 from dblr_plugin.options.imports import import_files
-from dblr_plugin.options.option_file import read_option_file
 from dblr_plugin.prepare.in_between import MIN_SIDE
 from dblr_plugin.restore.video_restorer import VideoRestorer
 

@@ -18,8 +18,8 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation import Protocol
 from dblr_plugin.options.imports import import_files
-from dblr_plugin.options.located import Located
-from dblr_plugin.options.option_file import check_section, check_values, read_option_file
+from dblr_plugin.options.located import Located, read_option_file
+from dblr_plugin.options.option_file import check_section, check_values
 from dblr_plugin.options.overrides import Override, apply
 
 __all__ = ['BATCH', 'RATE', 'Method', 'settle_methods']

@@ -12,8 +12,8 @@ from dblr_plugin.benchmark.methods import Method, settle_methods
 from dblr_plugin.benchmark.quoted import QuotedTable, read_quotes
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation import Protocol, choose_protocols
-from dblr_plugin.options.located import Located
-from dblr_plugin.options.option_file import check_section, read_option_file
+from dblr_plugin.options.located import Located, read_option_file
+from dblr_plugin.options.option_file import check_section
 from dblr_plugin.options.schema import ALWAYS, Name
 from dblr_plugin.options.typed import Constraint
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from dblr_plugin.evaluation.protocols import PROTOCOLS
-from dblr_plugin.options.option_file import check_section, read_option_file
+from dblr_plugin.options import read_option_file
+from dblr_plugin.options.option_file import check_section
 from dblr_plugin.options.schema import ALWAYS
 from dblr_plugin.options.typed import Constraint
 

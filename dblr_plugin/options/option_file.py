@@ -17,12 +17,12 @@ from dblr_plugin.options.components import ComponentKind, registered
 from dblr_plugin.options.conflicts import conflicts
 from dblr_plugin.options.foreign_section import ForeignSection
 from dblr_plugin.options.imports import import_files
-from dblr_plugin.options.located import Located, parse, peek
+from dblr_plugin.options.located import Located, model_type, read_option_file
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.options.typed import fault, fits, whole
 
-__all__ = ['check_option_file', 'check_section', 'check_values', 'read_option_file']
+__all__ = ['check_option_file', 'check_section', 'check_values']
 
 
 def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
@@ -39,12 +39,11 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     Raises:
         DBLRError: Naming file and line, or the setting, with the key and what to do.
     """
-    text = _read(path)
-    model = peek(text, 'model_type')
+    model = model_type(path)
     if model in MODEL_REGISTRY and not issubclass(MODEL_REGISTRY.get(model), VideoDeblurModel):
         _refuse_overrides(overrides, f'{model} of {path}')
         return None
-    root = parse(text, str(path))
+    root = read_option_file(path)
     root.value = root.entries('')
     apply(overrides, root)
     return check_values(root, is_train)
@@ -82,24 +81,6 @@ def check_section(here: Located, schema: type, trail: str = '') -> None:
     with checker.noting():
         checker.section(here, schema, trail)
     checker.tell()
-
-
-def read_option_file(path: str | Path) -> Located:
-    """Reads an option file without checking what it says.
-
-    Raises:
-        DBLRError: It cannot be read, or is not YAML.
-    """
-    return parse(_read(path), str(path))
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding='utf-8')
-    except FileNotFoundError as error:
-        raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DBLRError(f'{path}: cannot be read as text ({error})') from error
 
 
 def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:

@@ -12,7 +12,6 @@ from random import Random
 import cv2
 import numpy as np
 import pytest
-import yaml
 from cases import Case, Desk, complaints
 from corpus_checkpoints import checkpoints, skipped_states
 from corpus_databases import databases
@@ -28,7 +27,7 @@ from processes import dblr, run_python, write_options
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
-from dblr_plugin.options import check_option_file
+from dblr_plugin.options import check_option_file, read_option_file
 
 CORPUS = [*frames(), *databases(), *checkpoints(), *lists(), *sources(), *options(), *places(), *deblur()]
 TOLERATED = [*skipped_states(), *unusual_frames(), *deblur_tolerated()]
@@ -95,7 +94,7 @@ def test_any_change_of_an_option_file_is_valid_or_refused(path, tmp_path) -> Non
     rng = Random(path.name)
     refused = 0
     for _ in range(20):
-        found = yaml.safe_load(path.read_text(encoding='utf-8'))
+        found = read_option_file(path).plain()
         random_change(found, rng)
         file = write_options(tmp_path / 'options.yml', found)
         try:

@@ -6,10 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
 from dblr_plugin.link import option_files
-from dblr_plugin.options import check_option_file, take_overrides
+from dblr_plugin.options import check_option_file, read_option_file, take_overrides
 
 TRAININGS = {path.stem: path for path in option_files() if path.name.startswith('train_')}
 
@@ -66,7 +65,7 @@ def ids(value: object) -> str:
 
 @functools.cache
 def options(name: str) -> dict:
-    return yaml.safe_load(TRAININGS[name].read_text())
+    return read_option_file(TRAININGS[name]).plain()
 
 
 @pytest.mark.parametrize(('name', 'trail', 'value', 'source'), VALUES, ids=ids)
