@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dblr_plugin.archs import MultiScaleDBLRNet
-from dblr_plugin.benchmark.complexity import complexity
 from dblr_plugin.link import option_files
+from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.options import read_option_file
 
 PRESETS = {'light': 30e3, 'balanced': 120e3}  # multiply-adds a pixel, at most

@@ -1,6 +1,6 @@
 """How fast training and validation samples are read: BasicSR's ways and ours, on the same frames, in one run.
 
-All ways take turns, as :mod:`dblr_plugin.bench.rounds` has it; a round's figure is the mean time for a sample.
+All ways take turns, as :mod:`dblr_plugin.measure.rounds` has it; a round's figure is the mean time for a sample.
 Everything runs in one thread of one process and from the page cache: what is measured is work, not disks.
 
 The machine's limit is the speed at which memory is copied: a sample's bytes have to be written, at least. What decoding
@@ -9,6 +9,7 @@ leaves of that is measured as a way of its own, the ceiling.
 
 from __future__ import annotations
 
+import argparse
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,19 +19,30 @@ import numpy as np
 import torch
 from basicsr.data.reds_dataset import REDSDataset
 from basicsr.data.video_test_dataset import VideoTestDataset
+from common import (
+    arguments,
+    print_limits,
+    print_ways,
+    run,
+    share,
+    shown,
+    single_threaded,
+    size_ratio,
+    without_messages,
+)
+from frames import Sample, generate_sample, take_sample, write_png
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dblr_plugin.bench.conditions import single_threaded, without_messages
-from dblr_plugin.bench.frames import Sample, generate_sample, take_sample, write_png
-from dblr_plugin.bench.limits import METHOD as LIMITS
-from dblr_plugin.bench.limits import limit_figures, memory_limit
-from dblr_plugin.bench.rounds import Variant, figures, run_rounds
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FrameStore
 from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.limits import METHOD as LIMITS
+from dblr_plugin.measure.limits import limit_figures, memory_limit
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds
 
 __all__ = ['METHOD', 'basicsr_test_set', 'measure_generated', 'measure_own', 'own_test_set']
 
@@ -59,7 +71,7 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
 
     Returns:
         One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``: those of
-        :func:`dblr_plugin.bench.rounds.figures`, with ``share``, ``bytes`` and ``bytes_ratio`` (to the source's; None
+        :func:`dblr_plugin.measure.rounds.figures`, with ``share``, ``bytes`` and ``bytes_ratio`` (to the source's; None
         where a way has no files), and ``limits`` of memory.
 
     Raises:
@@ -211,3 +223,26 @@ class _DecodedStore:
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool) -> np.ndarray:
         return self._frames[clip, frame][top : top + size, left : left + size]
+
+
+def _report(args: argparse.Namespace) -> dict:
+    if len(args.roots) not in (0, 2):
+        raise DBLRError('give both folders, ROOT_LQ and ROOT_GT, or none')
+    sets = measure_own(*args.roots, args.seconds) if args.roots else measure_generated(args.seconds)
+    for found in sets:
+        size = f'{found["frames"]} pairs of {shown(found["size"])}, {found["bytes"] / 1e6:.1f} MB'
+        print(f'\n{found["origin"]}: {size}')
+        print_limits(found['limits'])
+        print_ways(found['ways'], 'ms a sample', {'share': share, 'bytes': size_ratio})
+    return {'sets': sets}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=60)
+    parser.add_argument('roots', nargs='*', type=Path, metavar='ROOT', help='ROOT_LQ ROOT_GT, folders of clips')
+    run('data', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dblr_plugin.archs import BlurryInput, DBLRNet
-from dblr_plugin.bench.rounds import MIN_ROUNDS
-from dblr_plugin.benchmark import timing
-from dblr_plugin.benchmark.timing import Method, measure
+from dblr_plugin.measure import timing
+from dblr_plugin.measure.rounds import MIN_ROUNDS
+from dblr_plugin.measure.timing import Method, measure
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU = torch.device('cpu')

@@ -1,8 +1,8 @@
 """The memory that a 720p frame takes: in plain PyTorch, and as ``dblr deblur`` restores it.
 
-    python benchmarks/memory_720p.py
+    python scripts/speed/memory_720p.py
 
-The paper's network with random weights; each way in a process of its own, as :mod:`dblr_plugin.bench.peak` has it.
+The paper's network with random weights; each way in a process of its own, as :mod:`dblr_plugin.measure.peak` has it.
 """
 # ruff: noqa: T201
 
@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.bench.peak import peak_memory
+from dblr_plugin.measure.peak import peak_memory
 from dblr_plugin.restore.frame_restorer import build_restorer
 
 SHAPE = 1, 5, 1, 720, 1280

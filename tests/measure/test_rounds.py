@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from dblr_plugin.bench import rounds
-from dblr_plugin.bench.rounds import Variant, figures, run_rounds
+from dblr_plugin.measure import rounds
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds
 
 
 def test_ways_take_turns(monkeypatch):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.models import AlexNet
 
-from dblr_plugin.benchmark.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
 
 
 @pytest.fixture(scope='module', autouse=True)

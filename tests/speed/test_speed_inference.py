@@ -5,6 +5,9 @@ from functools import partial
 
 import av
 import cv2
+import end_to_end
+import frames
+import inference
 import pytest
 import torch
 from basicsr.archs import build_network
@@ -13,7 +16,6 @@ from tile_images import encode, picture
 from torch import nn
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.bench import end_to_end, frames, inference
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
@@ -57,6 +59,7 @@ def folder(tmp_path):
     return tmp_path / 'frames'
 
 
+@pytest.mark.slow
 def test_own_frames(folder, bench, capsys):
     report = bench('inference', '--input', str(folder), '--size', '64x1000')
     lines = capsys.readouterr().out.splitlines()

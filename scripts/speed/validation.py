@@ -7,6 +7,7 @@ preparing the network, which ``val.backend`` may compile, is part of each valida
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import tempfile
@@ -17,18 +18,18 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
+from common import SPEED, arguments, difference, place, print_limits, print_ways, run, shown, without_messages
+from data import basicsr_test_set, own_test_set
+from frames import generate_sample
+from models import build_bench_model
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from dblr_plugin.bench.conditions import without_messages
-from dblr_plugin.bench.data import basicsr_test_set, own_test_set
-from dblr_plugin.bench.frames import generate_sample
-from dblr_plugin.bench.limits import METHOD as LIMITS
-from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
-from dblr_plugin.bench.machine import describe_device
-from dblr_plugin.bench.models import build_bench_model
-from dblr_plugin.bench.rounds import Variant, figures, run_rounds
+from dblr_plugin.measure.limits import METHOD as LIMITS
+from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.measure.machine import describe_device
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds
 from dblr_plugin.restore.backends import choose
 
 __all__ = ['METHOD', 'measure']
@@ -63,8 +64,8 @@ def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5,
 
     Returns:
         ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for the clip),
-        ``limits``, and ``ways``: those of :func:`dblr_plugin.bench.rounds.figures`, with ``backend`` and ``precision``,
-        ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
+        ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.rounds.figures`, with ``backend``,
+        ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', frames, size)
@@ -147,3 +148,24 @@ def _operations(model: BaseModel, size: tuple[int, int]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.net_g(torch.rand(1, 5, 3, side, side, device=model.device))
     return counter.get_total_flops() * size[0] * size[1] // side**2
+
+
+def _report(args: argparse.Namespace) -> dict:
+    found = measure(args.seconds, (1280, 720) if args.full else (320, 176))
+    clip = f'{found["frames"]} frames of {shown(found["size"])}, {place(found)}'
+    print(f'\n{found["origin"]}: {clip}, {found["gflop"]:.0f} GFLOP')
+    print_limits(found['limits'])
+    differences = {'PSNR': difference('psnr'), 'SSIM': difference('ssim')}
+    print_ways(found['ways'], 'ms a clip', SPEED | differences)
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=120)
+    parser.add_argument('--full', action='store_true', help='1280x720 instead of 320x176: takes long')
+    run('validation', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

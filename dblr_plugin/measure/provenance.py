@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from dblr_plugin.bench.machine import describe_commit, describe_machine, describe_versions
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
 from dblr_plugin.prepare.manifest import MANIFEST, complete, roots
 
 __all__ = ['describe_data', 'describe_device', 'describe_file', 'describe_run']

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dblr_plugin.benchmark.provenance import describe_data, describe_run
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.provenance import describe_data, describe_run
 from dblr_plugin.prepare.manifest import TreeClip, begin, finish
 
 

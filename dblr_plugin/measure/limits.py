@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dblr_plugin.bench.rounds import Variant, spread, waited_for
+from dblr_plugin.measure.rounds import Variant, spread, waited_for
 
 __all__ = ['METHOD', 'Limit', 'limit_figures', 'limit_ways', 'memory_limit', 'share_of']
 

@@ -1,6 +1,6 @@
 """Time and memory for a frame, of several methods in one run.
 
-All methods take turns, as :mod:`dblr_plugin.bench.rounds` has it. Devices are waited for before a clock is read.
+All methods take turns, as :mod:`dblr_plugin.measure.rounds` has it. Devices are waited for before a clock is read.
 
 A method is timed as it is given: a :class:`VideoRestorer` from a frame of 8 bits to a restored one, its conversions,
 tiles and copies from and to the device included; a network or another forward pass on its window alone.
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dblr_plugin.bench.peak import METHOD as MEMORY
-from dblr_plugin.bench.peak import peak_memory
-from dblr_plugin.bench.rounds import Variant, run_rounds, spread, waited_for
+from dblr_plugin.measure.peak import METHOD as MEMORY
+from dblr_plugin.measure.peak import peak_memory
+from dblr_plugin.measure.rounds import Variant, run_rounds, spread, waited_for
 from dblr_plugin.restore.backends import Forward
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
@@ -63,7 +63,7 @@ def measure(
 
     Returns:
         ``size`` (h, w), ``device``, ``threads``, and ``methods``, which maps a name to what
-        :func:`dblr_plugin.bench.rounds.spread` gives, and ``peak_bytes`` (None where the system does not tell, or
+        :func:`dblr_plugin.measure.rounds.spread` gives, and ``peak_bytes`` (None where the system does not tell, or
         killed the process).
     """
     makers = {name: partial(_frame_maker, method, size, device) for name, method in methods.items()}

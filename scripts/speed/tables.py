@@ -1,6 +1,6 @@
-"""Prints what ``dblr bench`` measured as Markdown tables, those of benchmarks/README.md.
+"""Prints what the speed programs measured as Markdown tables, those of docs/speed/README.md.
 
-python scripts/bench_tables.py [FILE ...]     (without files: all of benchmarks/results)
+python scripts/speed/tables.py [FILE ...]     (without files: all of docs/speed/results)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[1] / 'benchmarks/results'
+RESULTS = Path(__file__).parents[2] / 'docs/speed/results'
 
 # key of a way -> title and form of its column; null is a dash
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {

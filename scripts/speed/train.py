@@ -6,6 +6,7 @@ models take turns, and what the machine can do at most.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 import tempfile
@@ -15,16 +16,16 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
+from common import SPEED, arguments, place, print_limits, print_ways, run, without_messages
+from models import build_bench_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
-from dblr_plugin.bench.conditions import without_messages
-from dblr_plugin.bench.limits import METHOD as LIMITS
-from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
-from dblr_plugin.bench.machine import best_device, describe_device
-from dblr_plugin.bench.models import build_bench_model
-from dblr_plugin.bench.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.measure.limits import METHOD as LIMITS
+from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.measure.machine import best_device, describe_device
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
 
 __all__ = ['METHOD', 'measure']
 
@@ -60,7 +61,7 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
 
     Returns:
         ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (of a
-        step) and ``ways``: those of :func:`dblr_plugin.bench.rounds.figures`, with ``gflops`` and ``share``.
+        step) and ``ways``: those of :func:`dblr_plugin.measure.rounds.figures`, with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
     device = best_device()
@@ -132,3 +133,25 @@ def _model(kind: str, folder: Path, num_feat: int, train: dict[str, Any] | None 
             **(train or {}),
         },
     )  # fmt: skip
+
+
+def _report(args: argparse.Namespace) -> dict:
+    found = measure(args.seconds, full=args.full)
+    batch = 'x'.join(map(str, found['batch']))
+    print(f'\nbatches of {batch}, {place(found)}')
+    print_limits(found['limits'])
+    for name, model in found['models'].items():
+        print(f'\n{name}, {model["gflop"]:.0f} GFLOP a step')
+        print_ways(model['ways'], 'ms a step', SPEED)
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=120)
+    parser.add_argument('--full', action='store_true', help='also compiled: takes long')
+    run('train', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

@@ -16,8 +16,8 @@ from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.archs.dbn_arch import DBN
 from dblr_plugin.archs.deepdeblur_arch import DeepDeblur
 from dblr_plugin.archs.fourier_burst_arch import FourierBurstAccumulation
-from dblr_plugin.benchmark.complexity import complexity
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.complexity import complexity
 
 
 def flops_of_torch(net: nn.Module, shape: tuple[int, ...]) -> int:

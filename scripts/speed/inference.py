@@ -1,13 +1,15 @@
 """How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
 
-All steps of all networks take turns, as :mod:`dblr_plugin.bench.rounds` has it, and so does what the machine can do at
-most. Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last
+All steps of all networks take turns, as :mod:`dblr_plugin.measure.rounds` has it, and so does what the machine can do
+at most. Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last
 layer of DBLRNet is fitted to the frame.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -15,21 +17,22 @@ from pathlib import Path
 import torch
 from basicsr.archs import build_network
 from basicsr.archs.edvr_arch import EDVR
+from common import SPEED, arguments, decibels, megabytes, place, print_limits, print_ways, run, shown
+from end_to_end import DBLR, measure_video
+from frames import generate_sample
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.bench.end_to_end import DBLR, measure_video
-from dblr_plugin.bench.frames import generate_sample
-from dblr_plugin.bench.limits import METHOD as LIMITS
-from dblr_plugin.bench.limits import limit_figures, limit_ways, share_of
-from dblr_plugin.bench.machine import best_device, describe_device
-from dblr_plugin.bench.peak import METHOD as MEMORY
-from dblr_plugin.bench.peak import peak_memory
-from dblr_plugin.bench.rounds import Variant, figures, run_rounds, waited_for
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.limits import METHOD as LIMITS
+from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.measure.machine import best_device, describe_device
+from dblr_plugin.measure.peak import METHOD as MEMORY
+from dblr_plugin.measure.peak import peak_memory
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.frame_restorer import to_network_colour
@@ -112,7 +115,7 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
     Returns:
         ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
         a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
-        :func:`dblr_plugin.bench.rounds.figures` with ``gflops`` and ``share``; those of the networks also have
+        :func:`dblr_plugin.measure.rounds.figures` with ``gflops`` and ``share``; those of the networks also have
         ``decibels`` (None for equality) and ``peak_bytes`` (None where the system does not tell).
     """
     device = best_device()
@@ -234,3 +237,41 @@ def _decibels(output: Tensor, baseline: Tensor) -> float | None:
 def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.device) -> partial[Tensor]:
     """Builds what restores a frame of noise."""
     return partial(_forward(_build(network), step, device), torch.rand(shape, device=device))
+
+
+def _report(args: argparse.Namespace) -> dict:
+    size = (1280, 720) if args.full else args.size
+    origin, window = own_window(args.input, size) if args.input else generated_window(size)
+    found = measure(window, args.seconds, args.full)
+    print(f'\n{origin}: {shown(found["size"])}, {place(found)}; auto is {found["auto"]}')
+    print_limits(found['limits'])
+    for name, network in found['networks'].items():
+        print(f'\n{name}, {network["gflop"]:.0f} GFLOP a frame')
+        print_ways(network['ways'], 'ms a frame', {'dB': decibels, **SPEED, 'MB': megabytes})
+    video = found['video']
+    print(f'\nH.264 video of {video["frames"]} frames, causal DBLRNet, from file to file')
+    print_ways(video['ways'], 'ms a frame', SPEED, video['frames'])
+    latency = video['ways'][DBLR]['latency_ms']
+    print(f'latency: {latency["median"]:.1f} ms median, {latency["percentile_95"]:.1f} ms 95th percentile')
+    return {'origin': origin, **found}
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=60)
+    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
+    size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"
+    parser.add_argument('--size', type=_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
+    parser.add_argument('--full', action='store_true', help='1280x720, and everything compiled: takes long')
+    run('inference', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

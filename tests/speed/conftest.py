@@ -1,17 +1,18 @@
 """Measurements made small: one round after the first, small limits, and a temporary folder that must be left empty."""
 
+import importlib
 import json
-import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from dblr_plugin.bench import limits, rounds
-from dblr_plugin.commands import main
+from dblr_plugin.measure import limits, rounds
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / 'scripts/speed'))  # where the programs find each other
 
 
 def texts(part: object) -> Iterator[str]:
@@ -36,24 +37,23 @@ def _quick(monkeypatch, tmp_path):
 
 @pytest.fixture(scope='session')
 def fits_schema() -> Callable[[dict], None]:
-    """Raises unless a report is as ``benchmarks/schema.json`` says."""
-    schema = json.loads((ROOT / 'benchmarks/schema.json').read_text())
+    """Raises unless a report is as ``docs/speed/schema.json`` says."""
+    schema = json.loads((ROOT / 'docs/speed/schema.json').read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema).validate
 
 
 @pytest.fixture
 def bench(tmp_path, fits_schema) -> Callable[..., dict]:
-    """Runs ``dblr bench``, returns its report; it is as the schema says, and all its ways get into Markdown tables."""
-    page = runpy.run_path(str(ROOT / 'scripts/bench_tables.py'))['page']
+    """Runs a speed program, returns its report; it is as the schema says, and all its ways get into Markdown tables."""
 
-    def run(*arguments: str) -> dict:
+    def run(name: str, *arguments: str) -> dict:
         path = tmp_path / 'figures.json'
-        main(['bench', *arguments, '--seconds', '0', '--json', str(path)])
+        importlib.import_module(name).main([*arguments, '--seconds', '0', '--json', str(path)])
         report = json.loads(path.read_text())
-        assert report['schema'] == f'dblr_bench_{arguments[0]}/1'
+        assert report['schema'] == f'dblr_bench_{name}/1'
         fits_schema(report)
-        tables = list(page(report))
+        tables = list(importlib.import_module('tables').page(report))
         found = {line.split(' | ')[0].removeprefix('| ') for line in tables}
         assert found >= set(texts(report))
         return report

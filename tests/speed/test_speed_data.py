@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import data
+import frames
 import pytest
 from tile_images import encode, picture
 
-from dblr_plugin.bench import data, frames
 from dblr_plugin.errors import DBLRError
 
 WAYS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from common import arguments, print_ways, run, shown, single_threaded
+from frames import generate_sample
 
-from dblr_plugin.bench.conditions import single_threaded
-from dblr_plugin.bench.frames import generate_sample
-from dblr_plugin.bench.rounds import Variant, figures, run_rounds
 from dblr_plugin.evaluation.psnr_ssim import psnr, ssim
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds
 
 __all__ = ['METHOD', 'measure']
 
@@ -34,7 +35,7 @@ def measure(seconds: float) -> dict:
 
     Returns:
         ``origin`` of the frames, their ``size`` (h, w), and ``ways``: those of
-        :func:`dblr_plugin.bench.rounds.figures`, with ``value``, the metric, and its ``difference``.
+        :func:`dblr_plugin.measure.rounds.figures`, with ``value``, the metric, and its ``difference``.
     """
     origin, images = _frames()
     ways = {}
@@ -59,3 +60,20 @@ def _frames() -> tuple[str, tuple[np.ndarray, np.ndarray]]:
         sample = generate_sample(Path(folder), '.png', count=1)
         blurry, sharp = (cv2.imread(str(min(root.glob('*/*')))) for root in (sample.lq, sample.gt))
         return sample.origin, (blurry, sharp)
+
+
+def _report(args: argparse.Namespace) -> dict:
+    found = measure(args.seconds)
+    print(f'\n{found["origin"]}: a frame of {shown(found["size"])}')
+    print_ways(found['ways'], 'ms a frame', {'difference': lambda way: f'{way["difference"]:.0e}'})
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=20)
+    run('metrics', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

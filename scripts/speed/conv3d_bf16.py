@@ -1,4 +1,4 @@
-"""Are bf16 weight gradients of Conv3d right on this CPU? Run it: ``python benchmarks/conv3d_bf16.py``
+"""Are bf16 weight gradients of Conv3d right on this CPU? Run it: ``python scripts/speed/conv3d_bf16.py``
 
 With torch 2.15 on a CPU with AMX they were not: depending on the shape, the backward pass hung, crashed, or returned
 garbage without a word (oneDNN's kernels). The same layer as Conv2d over time-stacked channels was right, and so that is

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dblr_plugin.benchmark.consistency import TemporalConsistency, flow_and_visible, warping_error
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.consistency import TemporalConsistency, flow_and_visible, warping_error
 
 HEIGHT, WIDTH = 96, 128
 SIGMA = 8.0
