@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
 from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
@@ -28,16 +29,18 @@ from dblr_plugin.training.failures import explain
 __all__ = ['install', 'show_errors_in_one_line']
 
 _basicsr_parse_options = basicsr_options.parse_options
+_basicsr_copy_opt_file = basicsr_options.copy_opt_file
 
 #: What the last ``parse_options`` returned; BasicSR's programs tell nobody where they left their results.
 parsed_options: dict = {}
 
 
 def install() -> None:
-    """Replaces ``parse_options`` wherever BasicSR has it; ``__main__`` of a stock command imports it after us."""
+    """Replaces functions wherever BasicSR has them; ``__main__`` of a stock command imports them after us."""
     for name in ('basicsr.utils.options', 'basicsr.train', 'basicsr.test'):
         if name in sys.modules:
             sys.modules[name].parse_options = parse_options
+            sys.modules[name].copy_opt_file = copy_opt_file
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
@@ -71,6 +74,18 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         if is_train:
             _take_part_in_training(opt)
     return opt, args
+
+
+def copy_opt_file(opt_file: str, experiments_root: str) -> None:
+    """BasicSR's ``copy_opt_file``, with the ``base`` of an option file written out: the copy stands elsewhere."""
+    from dblr_plugin.yaml_file import parse, read_option_file
+
+    _basicsr_copy_opt_file(opt_file, experiments_root)
+    text = Path(opt_file).read_text(encoding='utf-8')
+    if 'base' in parse(text, opt_file).entries(''):
+        copy = Path(experiments_root, Path(opt_file).name)
+        whole = yaml.safe_dump(read_option_file(opt_file).plain(), sort_keys=False)
+        copy.write_text(copy.read_text(encoding='utf-8').replace(text, whole), encoding='utf-8')
 
 
 def _take_part_in_training(opt: dict) -> None:
@@ -108,7 +123,7 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
 
     BasicSR's own would run code that a file names. All its versions ask ``ordered_yaml`` for YAML's loader.
     """
-    from dblr_plugin.yaml_file import parse
+    from dblr_plugin.yaml_file import parse, with_base
 
     class Loader:
         def __init__(self, stream: Any) -> None:
@@ -117,8 +132,10 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
         def get_single_data(self) -> dict:
             if options is not None:
                 return options
-            is_text = isinstance(self.stream, str)
-            return parse(self.stream if is_text else self.stream.read(), getattr(self.stream, 'name', 'YAML')).plain()
+            text, name = self.stream, 'YAML'
+            if not isinstance(text, str):
+                text, name = self.stream.read(), self.stream.name
+            return with_base(parse(text, name), Path(name)).plain()
 
         def dispose(self) -> None:
             pass

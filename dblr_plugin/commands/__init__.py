@@ -12,7 +12,7 @@ from dblr_plugin.version import __version__
 __all__ = ['main']
 
 _COMMANDS = (
-    'train', 'test', 'evaluate', 'deblur', 'demo-page', 'export', 'prepare', 'bench', 'benchmark', 'link', 'doctor',
+    'train', 'test', 'evaluate', 'deblur', 'demo-page', 'export', 'prepare', 'benchmark', 'link', 'doctor',
 )  # fmt: skip
 
 

@@ -20,8 +20,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.tiles.writer import write_tiles
@@ -43,6 +41,7 @@ from dblr_plugin.prepare import (
     reds,
     summary,
 )
+from dblr_plugin.yaml_file import read_option_file
 
 __all__ = ['add_arguments', 'run']
 
@@ -182,7 +181,7 @@ def _choices(choices: dict[str, str]) -> str:
 
 def _print_kitti_padding() -> None:
     path = next(path for path in option_files() if path.name == 'test_DBLRNet_KITTI.yml')
-    padding = yaml.safe_load(path.read_text())['datasets']['test']['padding']
+    padding = read_option_file(path).plain()['datasets']['test']['padding']
     print(f'three frames do not fill a window of five: {path.name} fills it by padding: {padding}')
 
 
