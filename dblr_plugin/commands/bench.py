@@ -13,15 +13,14 @@ metrics PSNR and SSIM, BasicSR's and ours.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
-from dblr_plugin.bench import data, inference, metrics, train, validation
-from dblr_plugin.bench.end_to_end import DBLR
-from dblr_plugin.bench.machine import describe_commit, describe_machine, describe_versions
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['add_arguments', 'run']
@@ -36,21 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(title='kinds', metavar='KIND', dest='kind', required=True)
     data_kind = kinds.add_parser('data', help='reading training and validation samples')
     data_kind.add_argument('roots', nargs='*', type=Path, metavar='ROOT', help='ROOT_LQ ROOT_GT, folders of clips')
-    data_kind.set_defaults(measure=_measure_data, method=data.METHOD)
+    data_kind.set_defaults(measure=_measure_data)
     inference_kind = kinds.add_parser('inference', help='restoring frames: networks, backends and precisions')
     inference_kind.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
     size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"
     inference_kind.add_argument('--size', type=_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
     inference_kind.add_argument('--full', action='store_true', help='1280x720, and everything compiled: takes long')
-    inference_kind.set_defaults(measure=_measure_inference, method=inference.METHOD)
+    inference_kind.set_defaults(measure=_measure_inference)
     train_kind = kinds.add_parser('train', help="training steps: BasicSR's models and ours")
     train_kind.add_argument('--full', action='store_true', help='also compiled: takes long')
-    train_kind.set_defaults(measure=_measure_training, method=train.METHOD)
+    train_kind.set_defaults(measure=_measure_training)
     validation_kind = kinds.add_parser('validation', help="a clip restored and scored: BasicSR's models and ours")
     validation_kind.add_argument('--full', action='store_true', help='1280x720 instead of 320x176: takes long')
-    validation_kind.set_defaults(measure=_measure_validation, method=validation.METHOD)
+    validation_kind.set_defaults(measure=_measure_validation)
     metrics_kind = kinds.add_parser('metrics', help="PSNR and SSIM: BasicSR's and ours")
-    metrics_kind.set_defaults(measure=_measure_metrics, method=metrics.METHOD)
+    metrics_kind.set_defaults(measure=_measure_metrics)
     longer = {train_kind: 120, validation_kind: 120, metrics_kind: 20}
     for kind in kinds.choices.values():
         seconds = longer.get(kind, 60)
@@ -61,14 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the chosen measurement; raises DBLRError when the data or the paths do not allow it."""
+    from dblr_plugin.bench.machine import describe_commit, describe_machine, describe_versions
+
     _check(args)
+    measured = importlib.import_module(f'dblr_plugin.bench.{args.kind}')
     report = {
         'schema': f'dblr_bench_{args.kind}/1',
         'machine': describe_machine(),
         'versions': describe_versions(_PACKAGES),
         'commit': describe_commit(),
-        'method': args.method,
-        **args.measure(args),
+        'method': measured.METHOD,
+        **args.measure(args, measured),
     }
     if args.json is not None:
         args.json.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
@@ -91,7 +93,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _measure_data(args: argparse.Namespace) -> dict:
+def _measure_data(args: argparse.Namespace, data: ModuleType) -> dict:
     if len(args.roots) not in (0, 2):
         raise DBLRError('give both folders, ROOT_LQ and ROOT_GT, or none')
     sets = data.measure_own(*args.roots, args.seconds) if args.roots else data.measure_generated(args.seconds)
@@ -103,7 +105,9 @@ def _measure_data(args: argparse.Namespace) -> dict:
     return {'sets': sets}
 
 
-def _measure_inference(args: argparse.Namespace) -> dict:
+def _measure_inference(args: argparse.Namespace, inference: ModuleType) -> dict:
+    from dblr_plugin.bench.end_to_end import DBLR
+
     size = (1280, 720) if args.full else args.size
     origin, window = inference.own_window(args.input, size) if args.input else inference.generated_window(size)
     figures = inference.measure(window, args.seconds, args.full)
@@ -120,7 +124,7 @@ def _measure_inference(args: argparse.Namespace) -> dict:
     return {'origin': origin, **figures}
 
 
-def _measure_training(args: argparse.Namespace) -> dict:
+def _measure_training(args: argparse.Namespace, train: ModuleType) -> dict:
     figures = train.measure(args.seconds, full=args.full)
     batch = 'x'.join(map(str, figures['batch']))
     print(f'\nbatches of {batch}, {_place(figures)}')
@@ -131,7 +135,7 @@ def _measure_training(args: argparse.Namespace) -> dict:
     return figures
 
 
-def _measure_validation(args: argparse.Namespace) -> dict:
+def _measure_validation(args: argparse.Namespace, validation: ModuleType) -> dict:
     figures = validation.measure(args.seconds, (1280, 720) if args.full else (320, 176))
     clip = f'{figures["frames"]} frames of {_shown(figures["size"])}, {_place(figures)}'
     print(f'\n{figures["origin"]}: {clip}, {figures["gflop"]:.0f} GFLOP')
@@ -141,7 +145,7 @@ def _measure_validation(args: argparse.Namespace) -> dict:
     return figures
 
 
-def _measure_metrics(args: argparse.Namespace) -> dict:
+def _measure_metrics(args: argparse.Namespace, metrics: ModuleType) -> dict:
     figures = metrics.measure(args.seconds)
     print(f'\n{figures["origin"]}: a frame of {_shown(figures["size"])}')
     _print_ways(figures['ways'], 'ms a frame', {'difference': lambda way: f'{way["difference"]:.0e}'})

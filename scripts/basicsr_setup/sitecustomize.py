@@ -1,6 +1,6 @@
 """Lets Python 3.13 and newer run basicsr 1.4.2's setup.py: put this folder on PYTHONPATH while pip builds it.
 
-That setup.py executes ``basicsr/version.py`` in a function and then reads ``locals()['__version__']``. Since Python 3.13
+That file executes ``basicsr/version.py`` in a function and reads ``locals()['__version__']``. Since Python 3.13
 (PEP 667) ``exec`` defines names in a copy of a function's locals, and the build ends with ``KeyError: '__version__'``.
 Here ``exec`` defines them in the locals themselves, as older Pythons did; older Pythons are left as they are.
 """
