@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
-from dblr_plugin.console import never_fail_to_print, printable
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.failures import explain
+from dblr_plugin.console import never_fail_to_print
+from dblr_plugin.excepthook import show_errors_in_one_line
 
-__all__ = ['install', 'show_errors_in_one_line']
+__all__ = ['install', 'parse_options']
 
 _basicsr_parse_options = basicsr_options.parse_options
 _basicsr_copy_opt_file = basicsr_options.copy_opt_file
@@ -156,47 +152,3 @@ def _torchrun_arguments(argv: list[str]) -> list[str]:
         # first, because BasicSR's --force_yml, which is left to it for its own models, takes all that follows it
         argv = ['--launcher', 'pytorch', *argv]
     return argv
-
-
-def show_errors_in_one_line() -> None:
-    """Makes the interpreter print a DBLRError, and what torch says of common mishaps, as one line.
-
-    Any other exception keeps its traceback.
-    """
-    if sys.excepthook is not _show:
-        global _previous_hook
-        _previous_hook = sys.excepthook
-        sys.excepthook = _show
-
-
-_previous_hook = sys.excepthook
-
-
-def _is_first_to_tell(meaning: str) -> bool:
-    """Whether no other process that torchrun started with this one has told the same."""
-    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
-    if own is None:
-        return True
-    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
-    try:
-        told.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:  # rather twice than never
-        return True
-    return True
-
-
-def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # torchrun tells a process to stop when another has failed, and a training run would promise to save
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if issubclass(kind, DBLRError):
-        # an error that crossed from a loader's worker carries the worker's traceback in front of it
-        meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
-    else:
-        meaning = explain(error)
-    if meaning is None:
-        _previous_hook(kind, error, trace)
-    elif _is_first_to_tell(meaning):
-        sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
