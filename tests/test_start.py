@@ -26,10 +26,9 @@ def test_the_command_is_known_however_it_is_started(start, tmp_path):
 
 
 def test_no_help_and_no_fault_in_arguments_needs_them(tmp_path):
-    kinds = ('data', 'inference', 'train', 'validation', 'metrics')
     layouts = ('dvd', 'gopro', 'reds', 'bsd', 'kitti', 'video', 'motion', 'lmdb')
     pages = [[name] for name in _COMMANDS]
-    pages += [['bench', kind] for kind in kinds] + [['prepare', layout] for layout in layouts]
+    pages += [['prepare', layout] for layout in layouts]
     faults = ['', 'nonsense', 'train', 'deblur -i', 'prepare gopro a b --blur x', 'test -opt a.yml --launcher x']
     lines = [[*page, '--help'] for page in pages] + [fault.split() for fault in faults]
     code = f"""
