@@ -37,7 +37,7 @@ def install() -> None:
     """Replaces ``parse_options`` wherever BasicSR has it; ``__main__`` of a stock command imports it after us."""
     for name in ('basicsr.utils.options', 'basicsr.train', 'basicsr.test'):
         if name in sys.modules:
-            sys.modules[name].parse_options = parse_options
+            vars(sys.modules[name])['parse_options'] = parse_options
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
@@ -82,7 +82,7 @@ def _take_part_in_training(opt: dict) -> None:
         train_set['persistent_workers'] = False  # torch's loader refuses it without workers
     for name in ('__main__', 'basicsr.train'):
         module = sys.modules.get(name)
-        if hasattr(module, 'load_resume_state'):
+        if module is not None and hasattr(module, 'load_resume_state'):
             patch_trainer(module, opt)
 
 
@@ -173,6 +173,7 @@ def _is_first_to_tell(meaning: str) -> bool:
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # torchrun tells a process to stop when another has failed, and a training run would promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    meaning: str | None
     if issubclass(kind, DBLRError):
         # an error that crossed from a loader's worker carries the worker's traceback in front of it
         meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()

@@ -194,6 +194,7 @@ def import_files(paths: Iterable[str]) -> None:
         if path.suffix != '.py' or not path.is_file():
             raise DBLRError(f'imports: {path} is no Python file (looked up from {Path.cwd()})')
         spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # None is for suffixes that nothing loads
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
