@@ -1,15 +1,41 @@
-"""Video deblurring for BasicSR: importing this package registers every network, loss, metric, data set and model."""
+"""Video deblurring for BasicSR: importing this package registers every network, loss, metric, data set and model.
 
+The ``dblr`` command registers later, when it has read its arguments: help and wrong arguments need no torch.
+"""
+
+import os
 import sys
-from pathlib import Path
 
+from dblr_plugin.lazy import import_on_demand
 from dblr_plugin.version import __version__
 
-__all__ = ['__version__', 'archs', 'data', 'losses', 'models', 'register']
+__all__ = ['VideoRestorer', '__version__', 'archs', 'data', 'load_network', 'losses', 'models', 'register']
+
+__getattr__ = import_on_demand(
+    __name__,
+    {
+        'VideoRestorer': 'dblr_plugin.restore.video_restorer',
+        'load_network': 'dblr_plugin.restore.loading',
+    },
+)
 
 
 def register() -> None:
-    """Makes BasicSR importable and registers every class with it; importing the package does so."""
+    """Makes BasicSR importable and registers every class with it; importing the package does so.
+
+    Raises:
+        ImportError: BasicSR, or something that it or the plugin needs, cannot be imported.
+    """
+    try:
+        _register()
+    except Exception as error:  # mismatched packages raise RuntimeError, OSError, AttributeError and more
+        raise ImportError(
+            f"dblr_plugin cannot be imported ({type(error).__name__}: {error}); run 'dblr doctor', which finds the "
+            'cause and names the cure'
+        ) from error
+
+
+def _register() -> None:
     from dblr_plugin import compat
 
     compat.prepare_import()
@@ -21,20 +47,21 @@ def register() -> None:
     hooks.install()
 
 
-def _program_is_doctor() -> bool:
-    """Whether this is ``dblr doctor`` or ``python -m dblr_plugin doctor``: it must start where nothing else does.
+def _is_command() -> bool:
+    """Whether this program is ``dblr`` or ``python -m dblr_plugin``.
 
     ``sys.argv`` would not do: it is not complete yet under ``-m``, and spawned loader workers inherit it.
     """
-    before = sys.orig_argv[: sys.orig_argv.index('doctor')] if 'doctor' in sys.orig_argv else []
-    return before[-2:] == ['-m', 'dblr_plugin'] or (bool(before) and Path(before[-1]).stem == 'dblr')
+    arguments = iter(sys.orig_argv[1:])
+    for argument in arguments:
+        if argument in ('-W', '-X'):
+            next(arguments, None)  # its value
+        elif argument == '-m':
+            return next(arguments, None) == 'dblr_plugin'
+        elif not argument.startswith('-'):
+            return os.path.basename(argument) in ('dblr', 'dblr.exe')
+    return False
 
 
-if not _program_is_doctor():
-    try:
-        register()
-    except Exception as error:  # mismatched packages raise RuntimeError, OSError, AttributeError and more
-        raise ImportError(
-            f"dblr_plugin cannot be imported ({type(error).__name__}: {error}); run 'dblr doctor', which finds the "
-            'cause and names the cure'
-        ) from error
+if not _is_command():
+    register()

@@ -9,35 +9,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+import yaml
 from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
-from dblr_plugin.console import never_fail_to_print, printable
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.failures import explain
+from dblr_plugin.console import never_fail_to_print
+from dblr_plugin.excepthook import show_errors_in_one_line
 
-__all__ = ['install', 'show_errors_in_one_line']
+__all__ = ['install', 'parse_options']
 
 _basicsr_parse_options = basicsr_options.parse_options
+_basicsr_copy_opt_file = basicsr_options.copy_opt_file
 
 #: What the last ``parse_options`` returned; BasicSR's programs tell nobody where they left their results.
 parsed_options: dict = {}
 
 
 def install() -> None:
-    """Replaces ``parse_options`` wherever BasicSR has it; ``__main__`` of a stock command imports it after us."""
+    """Replaces functions wherever BasicSR has them; ``__main__`` of a stock command imports them after us."""
     for name in ('basicsr.utils.options', 'basicsr.train', 'basicsr.test'):
         if name in sys.modules:
-            vars(sys.modules[name])['parse_options'] = parse_options
+            vars(sys.modules[name]).update(parse_options=parse_options, copy_opt_file=copy_opt_file)
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
@@ -71,6 +69,18 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         if is_train:
             _take_part_in_training(opt)
     return opt, args
+
+
+def copy_opt_file(opt_file: str, experiments_root: str) -> None:
+    """BasicSR's ``copy_opt_file``, with the ``base`` of an option file written out: the copy stands elsewhere."""
+    from dblr_plugin.yaml_file import parse, read_option_file
+
+    _basicsr_copy_opt_file(opt_file, experiments_root)
+    text = Path(opt_file).read_text(encoding='utf-8')
+    if 'base' in parse(text, opt_file).entries(''):
+        copy = Path(experiments_root, Path(opt_file).name)
+        whole = yaml.safe_dump(read_option_file(opt_file).plain(), sort_keys=False)
+        copy.write_text(copy.read_text(encoding='utf-8').replace(text, whole), encoding='utf-8')
 
 
 def _take_part_in_training(opt: dict) -> None:
@@ -108,7 +118,7 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
 
     BasicSR's own would run code that a file names. All its versions ask ``ordered_yaml`` for YAML's loader.
     """
-    from dblr_plugin.yaml_file import parse
+    from dblr_plugin.yaml_file import parse, with_base
 
     class Loader:
         def __init__(self, stream: Any) -> None:
@@ -117,8 +127,10 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
         def get_single_data(self) -> dict:
             if options is not None:
                 return options
-            is_text = isinstance(self.stream, str)
-            return parse(self.stream if is_text else self.stream.read(), getattr(self.stream, 'name', 'YAML')).plain()
+            text, name = self.stream, 'YAML'
+            if not isinstance(text, str):
+                text, name = self.stream.read(), self.stream.name
+            return with_base(parse(text, name), Path(name)).plain()
 
         def dispose(self) -> None:
             pass
@@ -139,48 +151,3 @@ def _torchrun_arguments(argv: list[str]) -> list[str]:
         # first, because BasicSR's --force_yml, which is left to it for its own models, takes all that follows it
         argv = ['--launcher', 'pytorch', *argv]
     return argv
-
-
-def show_errors_in_one_line() -> None:
-    """Makes the interpreter print a DBLRError, and what torch says of common mishaps, as one line.
-
-    Any other exception keeps its traceback.
-    """
-    if sys.excepthook is not _show:
-        global _previous_hook
-        _previous_hook = sys.excepthook
-        sys.excepthook = _show
-
-
-_previous_hook = sys.excepthook
-
-
-def _is_first_to_tell(meaning: str) -> bool:
-    """Whether no other process that torchrun started with this one has told the same."""
-    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
-    if own is None:
-        return True
-    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
-    try:
-        told.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:  # rather twice than never
-        return True
-    return True
-
-
-def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    # torchrun tells a process to stop when another has failed, and a training run would promise to save
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    meaning: str | None
-    if issubclass(kind, DBLRError):
-        # an error that crossed from a loader's worker carries the worker's traceback in front of it
-        meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
-    else:
-        meaning = explain(error)
-    if meaning is None:
-        _previous_hook(kind, error, trace)
-    elif _is_first_to_tell(meaning):
-        sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['link', 'option_files', 'options_folder', 'unlink']
+__all__ = ['is_checkout', 'link', 'missing_files', 'option_files', 'options_folder', 'unlink']
 
 _MANIFEST = '.dblr_link.json'
 
@@ -64,8 +64,8 @@ def options_folder() -> Path:
 
 
 def option_files() -> list[Path]:
-    """The option files in there: what trains and tests, not what only the benchmark reads."""
-    names = ('demo_', 'test_', 'train_')
+    """The option files in there that train and test, without those of the demo and the benchmark."""
+    names = ('test_', 'train_')
     return sorted(path for path in options_folder().glob('*.yml') if path.name.startswith(names))
 
 
@@ -139,9 +139,25 @@ def _read_manifest(path: Path) -> dict[str, str]:
     return manifest
 
 
+def is_checkout(root: Path) -> bool:
+    """Whether a folder is a checkout of BasicSR."""
+    return (root / 'basicsr' / 'train.py').is_file() and (root / 'VERSION').is_file()
+
+
+def missing_files(root: Path) -> list[str]:
+    """What a checkout lacks of its link: the manifest if it is not linked, else what was deleted since.
+
+    Raises:
+        DBLRError: If the manifest is damaged.
+    """
+    if not (root / _MANIFEST).exists():
+        return [_MANIFEST]
+    return [name for name in _read_manifest(root / _MANIFEST) if not (root / name).is_file()]
+
+
 def _checkout(path: str | Path) -> Path:
     root = Path(path).resolve()
-    if not (root / 'basicsr' / 'train.py').is_file() or not (root / 'VERSION').is_file():
+    if not is_checkout(root):
         raise DBLRError(f'{path}: not a BasicSR checkout: basicsr/train.py and VERSION are not there')
     return root
 

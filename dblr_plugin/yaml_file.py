@@ -1,6 +1,7 @@
 """Option files as values that know where they stand, for messages with file and line.
 
 YAML as BasicSR reads it, anchors and merge keys included, but numbers as in YAML 1.2: ``1e-4`` needs no ``!!float``.
+A file with ``base: other.yml`` says only in what it differs from that one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import yaml
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['Located', 'import_files', 'parse', 'peek', 'read_option_file', 'read_text']
+__all__ = ['Located', 'import_files', 'model_type', 'parse', 'read_option_file', 'with_base']
 
 _MERGE = 'tag:yaml.org,2002:merge'
 
@@ -97,7 +98,76 @@ def parse(text: str, name: str, lines: bool = True) -> Located:
         raise DBLRError(f'{where}: not valid YAML: {getattr(error, "problem", None) or error}') from error
 
 
-def peek(text: str, key: str) -> str | None:
+def read_option_file(path: str | Path) -> Located:
+    """Reads an option file and what it is based on, without checking what they say.
+
+    Raises:
+        DBLRError: One cannot be read, is not YAML, or is based on itself.
+    """
+    return with_base(parse(_text(Path(path)), str(path)), Path(path))
+
+
+def with_base(root: Located, path: Path, derived: tuple[Path, ...] = ()) -> Located:
+    """Puts a file's values over those of the file that its ``base`` names, section by section.
+
+    A section of another ``type`` replaces the base's as a whole.
+
+    Args:
+        root: The file's values.
+        path: The file, in whose folder relative paths start.
+        derived: The files that are based on this one.
+
+    Raises:
+        DBLRError: The base cannot be read, is not YAML, or is based on this file in turn.
+    """
+    if not isinstance(root.value, dict) or 'base' not in root.value:
+        return root
+    base = root.value.pop('base')
+    if not isinstance(base.value, str):
+        base.fail('base must name an option file, such as train_DBLRNet.yml')
+    below = path.parent / base.value
+    if not below.is_file():
+        base.fail(f'base: there is no file {below}; paths start in the folder of {path.name}')
+    derived = *derived, path.resolve()
+    if below.resolve() in derived:
+        base.fail(f'base: {below} is based on this file in turn; remove one of the lines')
+    return _merged(with_base(parse(_text(below), str(below)), below, derived), root)
+
+
+def _merged(below: Located, above: Located) -> Located:
+    if not isinstance(below.value, dict) or not isinstance(above.value, dict):
+        return above
+    types = [section.value.get('type', Located(None, '')).plain() for section in (below, above)]
+    if None not in types and types[0] != types[1]:
+        return above
+    entries = {key: _merged(below.value.get(key, entry), entry) for key, entry in above.value.items()}
+    return Located(below.value | entries, above.where)
+
+
+def model_type(path: str | Path) -> str | None:
+    """The ``model_type`` of an option file or of its base, whatever else is there; None if there is none."""
+    seen: set[Path] = set()
+    here = Path(path)
+    while here.resolve() not in seen:
+        seen.add(here.resolve())
+        text = _text(here)
+        found, base = _peek(text, 'model_type'), _peek(text, 'base')
+        if found is not None or base is None or not (here.parent / base).is_file():
+            return found
+        here = here.parent / base
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except FileNotFoundError as error:
+        raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DBLRError(f'{path}: cannot be read as text ({error})') from error
+
+
+def _peek(text: str, key: str) -> str | None:
     """The word that stands at a key of a document's top level, whatever else is there; None if there is none."""
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -156,25 +226,6 @@ class _Reader:
     def where(self, node: yaml.Node) -> str:
         """The place of a node."""
         return f'{self.name}:{node.start_mark.line + 1}' if self.lines else self.name
-
-
-def read_option_file(path: str | Path) -> Located:
-    """Reads an option file without checking what it says.
-
-    Raises:
-        DBLRError: It cannot be read, or is not YAML.
-    """
-    return parse(read_text(path), str(path))
-
-
-def read_text(path: str | Path) -> str:
-    """The text of an option file; raises DBLRError if it is not there or no text."""
-    try:
-        return Path(path).read_text(encoding='utf-8')
-    except FileNotFoundError as error:
-        raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DBLRError(f'{path}: cannot be read as text ({error})') from error
 
 
 def import_files(paths: Iterable[str]) -> None:

@@ -9,11 +9,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 suitable() {
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
 find_python() {
-    local candidate candidates=(python3 python3.11 python3.12)
+    local candidate candidates=(python3 python3.11 python3.12 python3.13 python3.14)
     if [ -n "${PYTHON:-}" ]; then
         candidates=("$PYTHON")
     fi
@@ -24,8 +24,8 @@ find_python() {
         fi
     done
     candidate=${candidates[0]}
-    echo "setup: Python 3.11 or 3.12 is needed, $candidate is $("$candidate" --version 2>&1 || true)." \
-        'Install one of them, or name it: PYTHON=/path/to/python3.11' >&2
+    echo "setup: Python 3.11 or later is needed, $candidate is $("$candidate" --version 2>&1 || true)." \
+        'Install one, or name it: PYTHON=/path/to/python3.11' >&2
     return 1
 }
 
@@ -58,10 +58,17 @@ echo 'setup: installing into .venv (the first time a few GB are downloaded, most
 # basicsr comes as a source distribution that asks for torch, numpy and cython to be built. Without isolation it is
 # built with the ones installed here instead of downloading torch a second time.
 pip_install torch torchvision numpy cython setuptools wheel
-# The source distribution is kept for the tests: it is what a checkout of BasicSR holds.
-.venv/bin/python -m pip download --disable-pip-version-check --constraint constraints.txt --no-deps --no-binary :all: \
-    --no-build-isolation --dest .venv/sources basicsr
-pip_install --no-build-isolation .venv/sources/basicsr-*.tar.gz
+if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
+    echo "setup: basicsr 1.4.2's setup.py reads its version in a way that Python 3.13 ended;" \
+        'scripts/basicsr_setup/sitecustomize.py corrects that while basicsr is built'
+fi
+(
+    export PYTHONPATH="$PWD/scripts/basicsr_setup"
+    # The source distribution is kept for the tests: it is what a checkout of BasicSR holds.
+    .venv/bin/python -m pip download --disable-pip-version-check --constraint constraints.txt --no-deps \
+        --no-binary :all: --no-build-isolation --dest .venv/sources basicsr
+    pip_install --no-build-isolation .venv/sources/basicsr-*.tar.gz
+)
 pip_install --no-build-isolation --editable '.[dev]'
 .venv/bin/python -c 'import dblr_plugin'
 echo "$fingerprint" >"$stamp"

@@ -25,8 +25,9 @@ from typing import Any
 
 import yaml
 
-_LATE = ('av', 'dblr_plugin.test', 'dblr_plugin.train', 'dblr_plugin.training.trainer', 'pytest', 'processes',
-         'torch.utils.tensorboard')  # fmt: skip
+import dblr_plugin
+
+_LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard')
 
 
 def write_options(path: Path, options: dict) -> Path:
@@ -62,10 +63,9 @@ def warm() -> ForkServerContext:
 
     It has a single thread. The process that pytest runs tests in may have more, and a fork of it hang.
     """
-    from dblr_plugin import commands
-
     context = multiprocessing.get_context('forkserver')
-    names = [module.name for module in pkgutil.iter_modules(commands.__path__, 'dblr_plugin.commands.')]
+    modules = pkgutil.walk_packages(dblr_plugin.__path__, 'dblr_plugin.')
+    names = [module.name for module in modules if not module.name.endswith('__main__')]
     context.set_forkserver_preload([*names, *_LATE])
     before = dict(os.environ)
     os.environ |= {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}

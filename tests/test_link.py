@@ -83,10 +83,10 @@ def test_refusals(checkout, tmp_path):
         link(checkout)
 
 
-def lay_out_dvd(root: Path, footage: Path) -> None:
-    """The footage where the shipped option files look for DVD."""
+def lay_out(root: Path, footage: Path, name: str = 'DVD') -> None:
+    """The footage where the shipped option files look for a data set."""
     for ours, theirs in (('train', 'train'), ('val', 'test')):
-        shutil.copytree(footage / ours, root / 'datasets/DVD' / theirs)
+        shutil.copytree(footage / ours, root / 'datasets' / name / theirs)
 
 
 SHORT = [
@@ -104,7 +104,7 @@ def ending(run: Path) -> dict[str, bytes]:
 def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
     """DBLRGAN, from a trained DBLRNet: killed, resumed, and bit-identical to ``dblr train`` at one go; then tested."""
     link(checkout)
-    lay_out_dvd(checkout, footage)
+    lay_out(checkout, footage)
     small = [*SHORT, 'network_g:num_feat=16']
     result = dblr('train', '-opt', 'options/train_DBLRNet.yml', '--force_yml', *small[:-3], small[-1], cwd=checkout)
     assert result.returncode == 0, result.stderr
@@ -140,12 +140,14 @@ def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
 
 @pytest.mark.slow
 def test_stock_command_under_torchrun(checkout, footage):
+    """With an option file that has a ``base``."""
     link(uninstalled(checkout))
-    lay_out_dvd(checkout, footage)
-    result = run_python(*torchrun(2, 'basicsr/train.py', '--launcher', 'pytorch', '-opt', 'options/train_DBLRNet.yml',
-                                  '--force_yml', *SHORT[:-2]), cwd=checkout)  # fmt: skip
+    lay_out(checkout, footage, 'REDS')
+    arguments = ['--launcher', 'pytorch', '-opt', 'options/train_DBLRNet_REDS.yml', '--force_yml', *SHORT[:-2]]
+    result = run_python(*torchrun(2, 'basicsr/train.py', *arguments), cwd=checkout)
     assert result.returncode == 0, result.stderr
-    assert 'DVD-test (protocol basicsr)' in result.stderr
+    assert 'REDS-test (protocol basicsr)' in result.stderr
+    assert 'base' not in (checkout / 'experiments/DBLRNet_REDS/train_DBLRNet_REDS.yml').read_text()
 
 
 @pytest.mark.slow

@@ -18,16 +18,16 @@ from basicsr.models import build_model
 from basicsr.utils import get_root_logger, imwrite
 
 from dblr_plugin.archs.traits import NetworkTraits
-from dblr_plugin.benchmark.complexity import complexity
-from dblr_plugin.benchmark.consistency import TemporalConsistency
 from dblr_plugin.benchmark.crops import window_errors
 from dblr_plugin.benchmark.methods import Method
-from dblr_plugin.benchmark.perceptual import PerceptualDistance
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
 from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
 from dblr_plugin.files import atomic_write
+from dblr_plugin.measure.complexity import complexity
+from dblr_plugin.measure.consistency import TemporalConsistency
+from dblr_plugin.measure.perceptual import PerceptualDistance
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.prepare.in_between import MIN_SIDE
 from dblr_plugin.restore.video_restorer import VideoRestorer

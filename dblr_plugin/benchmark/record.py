@@ -10,8 +10,8 @@ import json
 from functools import cache
 from pathlib import Path
 
-from dblr_plugin.benchmark.provenance import describe_data
 from dblr_plugin.evaluation import write_json
+from dblr_plugin.measure.provenance import describe_data
 from dblr_plugin.training.saving import digest_of
 
 __all__ = ['MethodFolder', 'code_checksums', 'data_checksums', 'fingerprint_of', 'keep', 'kept', 'sha256']

@@ -17,19 +17,19 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
 
-from dblr_plugin.benchmark import timing
 from dblr_plugin.benchmark.budget import kept_rates, total_iterations, training_budget
 from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, window_of
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
 from dblr_plugin.benchmark.plan import Plan
 from dblr_plugin.benchmark.plots import draw_crops, draw_figures, validations
-from dblr_plugin.benchmark.provenance import describe_run
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
 from dblr_plugin.evaluation import write_json
 from dblr_plugin.files import atomic_write
+from dblr_plugin.measure import timing
+from dblr_plugin.measure.provenance import describe_run
 
 __all__ = ['write_report']
 

@@ -10,11 +10,8 @@ from functools import partial
 
 import torch
 
-from dblr_plugin.bench.machine import describe_machine, describe_versions
-from dblr_plugin.benchmark import timing
 from dblr_plugin.benchmark.measuring import build_restorer, count_operations, measure_quality
 from dblr_plugin.benchmark.methods import Method
-from dblr_plugin.benchmark.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
 from dblr_plugin.benchmark.plan import Plan
 from dblr_plugin.benchmark.record import (
     MethodFolder,
@@ -27,6 +24,9 @@ from dblr_plugin.benchmark.record import (
 )
 from dblr_plugin.benchmark.training import train, trained, write_options
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure import timing
+from dblr_plugin.measure.machine import describe_machine, describe_versions
+from dblr_plugin.measure.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
 from dblr_plugin.version import __version__
 
 __all__ = ['Results', 'run_benchmark']

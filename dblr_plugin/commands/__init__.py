@@ -1,4 +1,8 @@
-"""The ``dblr`` command: one module per subcommand, arguments and messages only."""
+"""The ``dblr`` command: one module per subcommand, arguments and messages only.
+
+The module of the command asked for is the only one imported, and what it imports at its top is quickly there. BasicSR
+and torch are imported when the arguments are right.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +10,54 @@ import argparse
 import importlib
 import sys
 
+import dblr_plugin
 from dblr_plugin.console import never_fail_to_print
-from dblr_plugin.version import __version__
+from dblr_plugin.excepthook import show_errors_in_one_line
 
 __all__ = ['main']
 
-_COMMANDS = (
-    'train', 'test', 'evaluate', 'deblur', 'demo-page', 'export', 'prepare', 'bench', 'benchmark', 'link', 'doctor',
-)  # fmt: skip
+#: Subcommand -> first line of its module's docstring.
+_COMMANDS = {
+    'train': "Train a network with BasicSR's trainer.",
+    'test': 'Restore and score data sets with a trained network.',
+    'evaluate': 'Score restored frames against the ground truth under a named protocol.',
+    'deblur': 'Restore a video, a folder of frames, or an image.',
+    'demo-page': 'Compare before and after in a browser, on clips of your own.',
+    'export': 'Write a network for other programs: ONNX, or weights in another format.',
+    'prepare': 'Bring data into the form that training reads.',
+    'benchmark': 'Compare methods: train and test all of them alike, and write a report.',
+    'link': 'Make a BasicSR checkout know this plugin.',
+    'doctor': 'Find out what is wrong with this installation, this machine or your data, and how to fix it.',
+}
+
+#: What must run where BasicSR cannot be imported, or before it can be.
+_WITHOUT_BASICSR = ('doctor', 'link')
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs ``dblr`` with the given arguments, or the program's own."""
     never_fail_to_print()
     argv = sys.argv[1:] if argv is None else argv
-    # the doctor must run where the other commands cannot even be imported
-    names = ('doctor',) if argv[:1] == ['doctor'] else _COMMANDS
-    if names == _COMMANDS:
-        from dblr_plugin import hooks
+    args = _build_parser(argv).parse_args(argv)
+    args.arguments = argv[1:]
+    show_errors_in_one_line()
+    if args.command not in _WITHOUT_BASICSR:
+        dblr_plugin.register()
+    args.run(args)
 
-        hooks.show_errors_in_one_line()
+
+def _build_parser(argv: list[str]) -> argparse.ArgumentParser:
+    """The parser of these arguments; the other commands have no arguments in it."""
     parser = argparse.ArgumentParser(prog='dblr', description='Video deblurring for BasicSR.')
-    parser.add_argument('--version', action='version', version=f'dblr {__version__}')
-    subparsers = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for name in names:
-        module = importlib.import_module(f'dblr_plugin.commands.{name.replace("-", "_")}')
-        text = module.__doc__.strip()
+    parser.add_argument('--version', action='version', version=f'dblr {dblr_plugin.__version__}')
+    subparsers = parser.add_subparsers(title='commands', metavar='COMMAND', dest='command', required=True)
+    for name, text in _COMMANDS.items():
         subparser = subparsers.add_parser(
-            name,
-            help=text.splitlines()[0].rstrip('.'),
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            add_help=not getattr(module, 'passes_arguments_on', False),
+            name, help=text.rstrip('.'), formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        module.add_arguments(subparser)
-        subparser.set_defaults(module=module)
-    args, rest = parser.parse_known_args(argv)
-    if not getattr(args.module, 'passes_arguments_on', False) and rest:
-        parser.error(f'unrecognized arguments: {" ".join(rest)}')
-    args.arguments = rest
-    args.module.run(args)
+        if argv[:1] == [name]:
+            module = importlib.import_module(f'dblr_plugin.commands.{name.replace("-", "_")}')
+            subparser.description = module.__doc__.strip()
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser

@@ -15,8 +15,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import check_writable
 
@@ -87,6 +85,8 @@ def _end_like_ctrl_c() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
+    import numpy as np
+
     from dblr_plugin.memory import keep_freed_memory
     from dblr_plugin.restore.pipeline import restore_media
     from dblr_plugin.video import open_sink, open_source

@@ -1,19 +1,18 @@
-"""Find out what is wrong with this installation, this machine or your data, and how to mend it.
+"""Find out what is wrong with this installation, this machine or your data, and how to fix it.
 
 dblr doctor                                      checks Python, packages, operators, devices, starting of processes
 dblr doctor -opt options/train_DBLRNet.yml       checks the option file, its data and its weights too
 
-Each line is ok, a note or a FAULT; faults and notes come with the cure. Exit status 1 means that there are faults.
+Each line is ok, a note or a FAULT; faults and notes come with what to do. Exit status 1 means that there are faults.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
 
-from dblr_plugin.doctor import FAULT, NOTE, OK, Finding, checks, examine
+from dblr_plugin.doctor import FAULT, NOTE, OK, Finding, examine
 
 __all__ = ['add_arguments', 'run']
 
@@ -25,14 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints what is found, as it is found, and how many faults and notes; raises SystemExit for a fault."""
-    if not hasattr(os, 'fork'):
-        sys.exit('dblr doctor: the plugin is for Linux; on Windows, use WSL')
     counts: Counter[str] = Counter()
-    subject = None
-    for check, finding in examine(checks(args.opt)):
-        if check.subject != subject:
-            subject = check.subject
-            print(f'\n{subject}')
+    printed = None
+    for heading, finding in examine(args.opt):
+        if heading != printed:
+            printed = heading
+            print(f'\n{heading}')
         _print_finding(finding)
         counts[finding.level] += 1
     print(f'\n{_counted(counts[FAULT], "fault")}, {_counted(counts[NOTE], "note")}, {counts[OK]} ok')
@@ -42,10 +39,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _print_finding(finding: Finding) -> None:
     print(f'  {finding.level:<5}  {finding.text}')
-    if finding.cure:
-        print(f'         cure: {finding.cure}')
-    for command in finding.commands:
-        print(f'           {command}')
+    if finding.level != OK and finding.fix:
+        print(
+            *(f'         {line}' for line in (f'fix: {finding.fix}', *map('  {}'.format, finding.commands))), sep='\n'
+        )
     sys.stdout.flush()
 
 

@@ -11,12 +11,8 @@ import argparse
 import platform
 from pathlib import Path
 
-import basicsr
-import cv2
-import numpy as np
-
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, evaluate, format_table, with_all_ssims, write_json
+from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, with_all_ssims
 from dblr_plugin.files import check_writable
 from dblr_plugin.version import __version__
 
@@ -43,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table for each protocol; raises DBLRError when the frames do not pair."""
+    from dblr_plugin.evaluation.evaluate import evaluate
+    from dblr_plugin.evaluation.scores import format_table, write_json
+
     protocols = choose_protocols(args.protocol or 'basicsr')
     if args.ssim == 'all':
         protocols = with_all_ssims(protocols)
@@ -62,6 +61,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _record(args: argparse.Namespace, entries: list[dict]) -> dict:
     """The figures with what is needed to repeat them."""
+    import basicsr
+    import cv2
+    import numpy as np
+
     modules = {'basicsr': basicsr, 'numpy': np, 'opencv': cv2}
     return {
         'results': args.results,

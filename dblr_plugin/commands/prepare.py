@@ -15,34 +15,19 @@ Stopped, each goes on where it was when the same command is run again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from dblr_plugin.data.lmdb_writer import write_lmdb
-from dblr_plugin.data.store import open_store
-from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
-from dblr_plugin.prepare import (
-    LMDB,
-    TILES,
-    BlurSettings,
-    MotionSettings,
-    Plan,
-    bsd,
-    dvd,
-    gopro,
-    kitti,
-    prepare_layout,
-    prepare_motion,
-    prepare_video,
-    reds,
-    summary,
-)
+from dblr_plugin.prepare import bsd, dvd, gopro, reds
+
+if TYPE_CHECKING:
+    from dblr_plugin.prepare import DatabaseKind, Plan
 
 __all__ = ['add_arguments', 'run']
 
@@ -58,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser_reds.add_argument('--blur', choices=reds.BLURS, help=_choices(reds.BLURS))
     parser_bsd = _add_layout(kinds, 'bsd', 'BSD, beam-splitter recordings', _plan_bsd)
     parser_bsd.add_argument('--exposure', choices=bsd.EXPOSURES, help="the sharp camera's time, then the blurry one's")
-    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', lambda a: kitti.plan(a.src), _print_kitti_padding)
+    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', _plan_kitti, _print_kitti_padding)
     _add_video(kinds)
     _add_motion(kinds)
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
@@ -92,6 +77,9 @@ def _add_layout(
     _add_results(parser)
 
     def prepare(args: argparse.Namespace) -> None:
+        from dblr_plugin.prepare import prepare_layout
+        from dblr_plugin.prepare.summary import summary
+
         prepared = prepare_layout(plan(args), args.dst, args.copy, args.allow_partial, _databases(args))
         print(summary(args.dst, prepared))
         if afterwards is not None:
@@ -102,58 +90,57 @@ def _add_layout(
 
 
 def _add_video(kinds: argparse._SubParsersAction) -> None:
-    default = BlurSettings()
-    parser = kinds.add_parser('video', help='blurry and sharp clips made of sharp footage')
+    text = 'blurry and sharp clips made of sharp footage'
+    parser = kinds.add_parser('video', help=text, argument_default=argparse.SUPPRESS)
     parser.add_argument('src', type=Path, metavar='SRC', help='a video, a folder of frames, or a folder of either')
     parser.add_argument(
         '--average',
         type=int,
         nargs='+',
         metavar='N',
-        default=default.average,
         help='source frames in one exposure, odd; each number gives clips of its own (default: 7)',
     )
     parser.add_argument('--stride', type=int, help='source frames from one exposure to the next (default: N)')
     parser.add_argument(
-        '--in-between', type=int, metavar='K', default=0, help='frames made by optical flow between two (default: 0)'
+        '--in-between', type=int, metavar='K', help='frames made by optical flow between two (default: 0)'
     )
     parser.add_argument(
-        '--shake', type=float, metavar='AMPLITUDE', default=0.0, help='hold the camera by hand, in pixels (default: 0)'
+        '--shake', type=float, metavar='AMPLITUDE', help='hold the camera by hand, in pixels (default: 0)'
     )
-    parser.add_argument(
-        '--test-share', type=float, default=default.test_share, help='end of each shot kept for testing (default: 0.2)'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='what the shake is drawn from (default: 0)')
+    parser.add_argument('--test-share', type=float, help='end of each shot kept for testing (default: 0.2)')
+    parser.add_argument('--seed', type=int, help='what the shake is drawn from (default: 0)')
     _add_results(parser)
     parser.set_defaults(prepare=_prepare_video)
 
 
 def _add_motion(kinds: argparse._SubParsersAction) -> None:
-    default = MotionSettings()
-    parser = kinds.add_parser('motion', help='windows of synthetic motion made of sharp pictures')
+    text = 'windows of synthetic motion made of sharp pictures'
+    parser = kinds.add_parser('motion', help=text, argument_default=argparse.SUPPRESS)
     parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp pictures')
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/motion')
-    parser.add_argument('--windows', type=int, default=default.windows, help='how many (default: 50000)')
-    parser.add_argument('--size', type=int, default=default.size, help='their side in pixels (default: 128)')
-    parser.add_argument('--num-frame', type=int, default=default.num_frame, help='frames in each (default: 5)')
+    parser.add_argument('--windows', type=int, help='how many (default: 50000)')
+    parser.add_argument('--size', type=int, help='their side in pixels (default: 128)')
+    parser.add_argument('--num-frame', type=int, help='frames in each (default: 5)')
     parser.add_argument('--y-only', action='store_true', help='brightness alone, a third of the bytes')
     parser.add_argument('--causal', action='store_true', help='the last frame is restored, not the middle one')
-    parser.add_argument('--seed', type=int, default=default.seed, help='what they are drawn from (default: 0)')
-    parser.add_argument(
-        '--processes', type=int, default=default.processes, help='that work at the same time (default: one a core)'
-    )
+    parser.add_argument('--seed', type=int, help='what they are drawn from (default: 0)')
+    parser.add_argument('--processes', type=int, help='that work at the same time (default: one a core)')
     parser.set_defaults(prepare=_prepare_motion)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/DVD')
-    parser.add_argument('--lmdb', action='store_true', help='write DST/train_lq.lmdb and so on as well')
-    parser.add_argument(
-        '--tiles', action='store_true', help='write DST/train_lq.tiles.lmdb and so on as well, for fast training'
-    )
+    for option, text in (
+        ('--lmdb', 'databases (DST/train_lq.lmdb)'),
+        ('--tiles', 'tiles for fast training (DST/train_lq.tiles.lmdb)'),
+    ):
+        # False, because prepare video leaves out what is not given
+        parser.add_argument(option, action='store_true', default=False, help=f'write {text} as well')
 
 
-def _databases(args: argparse.Namespace) -> list:
+def _databases(args: argparse.Namespace) -> list[DatabaseKind]:
+    from dblr_plugin.prepare import LMDB, TILES
+
     return [kind for kind, wanted in ((LMDB, args.lmdb), (TILES, args.tiles)) if wanted]
 
 
@@ -169,6 +156,12 @@ def _plan_bsd(args: argparse.Namespace) -> Plan:
     return bsd.plan(args.src, _chosen('--exposure', args.exposure, dict.fromkeys(bsd.EXPOSURES, '')))
 
 
+def _plan_kitti(args: argparse.Namespace) -> Plan:
+    from dblr_plugin.prepare import kitti
+
+    return kitti.plan(args.src)
+
+
 def _chosen(option: str, value: str | None, choices: dict[str, str]) -> str:
     """Returns ``value``; raises DBLRError that explains the choices when none was made: figures depend on it."""
     if value is None:
@@ -181,33 +174,38 @@ def _choices(choices: dict[str, str]) -> str:
 
 
 def _print_kitti_padding() -> None:
+    from dblr_plugin.yaml_file import read_option_file
+
     path = next(path for path in option_files() if path.name == 'test_DBLRNet_KITTI.yml')
-    padding = yaml.safe_load(path.read_text())['datasets']['test']['padding']
+    padding = read_option_file(path).plain()['datasets']['test']['padding']
     print(f'three frames do not fill a window of five: {path.name} fills it by padding: {padding}')
 
 
 def _prepare_video(args: argparse.Namespace) -> None:
-    recipe = BlurSettings(
-        average=tuple(args.average),
-        stride=args.stride,
-        in_between=args.in_between,
-        shake=args.shake,
-        test_share=args.test_share,
-        seed=args.seed,
-    )
-    print(summary(args.dst, prepare_video(args.src, args.dst, recipe, _databases(args))))
+    from dblr_plugin.prepare import BlurSettings, prepare_video
+    from dblr_plugin.prepare.summary import summary
+
+    settings = BlurSettings(**_given(args, BlurSettings))
+    print(summary(args.dst, prepare_video(args.src, args.dst, settings, _databases(args))))
 
 
 def _prepare_motion(args: argparse.Namespace) -> None:
-    recipe = MotionSettings(
-        args.windows, args.size, args.num_frame, args.y_only, args.causal, args.seed, args.processes
-    )  # fmt: skip
-    info = prepare_motion(args.src, args.dst, recipe)
+    from dblr_plugin.prepare import MotionSettings, prepare_motion
+
+    info = prepare_motion(args.src, args.dst, MotionSettings(**_given(args, MotionSettings)))
     size = info.windows * math.prod(info.shape)
     print(f'{args.dst}: {info.windows} windows of {info.num_frame} frames, {size:,} bytes, of {info.source}')
 
 
+def _given(args: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """Those of the settings that were given; lists as tuples. The others keep the defaults that the class has."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(settings) if field.name in args}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
 def _prepare_lmdb(args: argparse.Namespace) -> None:
+    from dblr_plugin.data import open_store, write_lmdb, write_tiles
+
     frames = (write_tiles if args.tiles else write_lmdb)(args.src, args.dst)
     clips = len(open_store(args.dst).clips())
     size = (args.dst / 'data.mdb').stat().st_size

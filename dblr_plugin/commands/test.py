@@ -16,22 +16,16 @@ import json
 import sys
 from pathlib import Path
 
-from dblr_plugin import hooks
-from dblr_plugin.evaluation import format_table
+from dblr_plugin.commands.train import add_arguments
 
-passes_arguments_on = True
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own: ``args.arguments`` are for ``parse_options``."""
+__all__ = ['add_arguments', 'run']
 
 
 def run(args: argparse.Namespace) -> None:
     """Tests, and prints a table of the figures of each data set under each protocol."""
+    from dblr_plugin import hooks
     from dblr_plugin.test import main
 
-    if {'-h', '--help'} & {*args.arguments}:
-        print(__doc__)  # BasicSR's own help follows, and ends the program
     sys.argv = ['dblr test', *args.arguments]
     main()
     if hooks.parsed_options['rank'] == 0:
@@ -39,6 +33,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_figures(path: Path) -> None:
+    from dblr_plugin.evaluation import format_table
+
     # there is no such file when no data set has ground truth
     for entry in json.loads(path.read_text()) if path.exists() else []:
         print(f'\n{entry["dataset"]}, {format_table(entry)}')

@@ -15,18 +15,26 @@ from __future__ import annotations
 import argparse
 import sys
 
-passes_arguments_on = True
+__all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own: ``args.arguments`` are for ``parse_options``."""
+    """BasicSR's arguments and ours; they are told and checked here, and read by ``parse_options``."""
+    parser.add_argument('-opt', required=True, metavar='FILE', help='option file')
+    setting = {'nargs': '+', 'action': 'append', 'metavar': 'KEY=VALUE'}
+    parser.add_argument('--set', help='change options for this run', **setting)
+    parser.add_argument('--force_yml', help="the same in BasicSR's form, KEY:KEY=VALUE", **setting)
+    parser.add_argument('--protocol', action='append', metavar='NAME', help='score by this protocol, or all of them')
+    parser.add_argument('--auto_resume', action='store_true', help='go on from the newest checkpoint, if there is one')
+    parser.add_argument('--debug', action='store_true', help='the run is named debug, and validates and logs often')
+    launcher_help = 'what started several processes (default: none; torchrun is detected)'
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help=launcher_help)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains."""
     from dblr_plugin.train import main
 
-    if {'-h', '--help'} & {*args.arguments}:
-        print(__doc__)  # BasicSR's own help follows, and ends the program
     sys.argv = ['dblr train', *args.arguments]
     main()

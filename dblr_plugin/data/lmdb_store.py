@@ -138,7 +138,7 @@ class LmdbStore:
 
         Returns:
             uint8 (size, size, 3) BGR; with ``y_only`` float32 (size, size, 1), BasicSR's Y in [16/255, 235/255], which
-            comes from a JPEG's own Y channel (see :mod:`~dblr_plugin.data.luma`) and else from BGR, exactly.
+            comes from a JPEG's own Y channel (see :mod:`~dblr_plugin.colour`) and else from BGR, exactly.
 
         Raises:
             DBLRError: As in :meth:`read`.

@@ -1,16 +1,24 @@
 """Named evaluation protocols on top of BasicSR's PSNR and SSIM, and the figures made with them."""
 
-from dblr_plugin.evaluation.evaluate import evaluate
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_all_ssims
-from dblr_plugin.evaluation.scores import format_table, summarise, write_json
+from dblr_plugin.lazy import import_on_demand
 
 __all__ = [
     'PROTOCOLS',
     'Protocol',
     'choose_protocols',
-    'evaluate',
     'format_table',
     'summarise',
     'with_all_ssims',
     'write_json',
 ]
+
+# the protocols alone are quickly there, for `dblr evaluate --help`
+__getattr__ = import_on_demand(
+    __name__,
+    {
+        'format_table': 'dblr_plugin.evaluation.scores',
+        'summarise': 'dblr_plugin.evaluation.scores',
+        'write_json': 'dblr_plugin.evaluation.scores',
+    },
+)

@@ -5,16 +5,15 @@ The same weights move by up to about 0.7 dB between them, so every figure names 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.evaluation.ms_ssim import ms_ssim
-from dblr_plugin.evaluation.psnr_ssim import LUMINANCE, SSIM_WINDOW, psnr, ssim, ssim_3d
-from dblr_plugin.evaluation.registration import register
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ['ALL', 'PROTOCOLS', 'SSIMS', 'Protocol', 'choose_protocols', 'with_all_ssims']
 
@@ -22,7 +21,7 @@ __all__ = ['ALL', 'PROTOCOLS', 'SSIMS', 'Protocol', 'choose_protocols', 'with_al
 ALL = 'all'
 
 #: The kinds of SSIM that papers give. They lie up to some hundredths apart, and tables mix them.
-SSIMS = {'ssim_2d': ssim, 'ssim_3d': ssim_3d, 'ms_ssim': ms_ssim}
+SSIMS = ('ssim_2d', 'ssim_3d', 'ms_ssim')
 
 
 def _all_frames(count: int) -> Sequence[int]:
@@ -39,7 +38,8 @@ def _thirty_frames(count: int) -> Sequence[int]:
     inner = _full_windows(count)
     if len(inner) <= 30:
         return inner
-    return [int(i) for i in np.floor(np.linspace(inner[0], inner[-1], 30))]
+    step = (inner[-1] - inner[0]) / 29
+    return [math.floor(inner[0] + i * step) for i in range(29)] + [inner[-1]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ class Protocol:
         Raises:
             DBLRError: After the crop less is left of the frame than SSIM's window.
         """
+        # here, so that the help, which lists the protocols, needs none of it
+        import numpy as np
+
+        from dblr_plugin.evaluation.ms_ssim import ms_ssim
+        from dblr_plugin.evaluation.psnr_ssim import LUMINANCE, SSIM_WINDOW, psnr, ssim, ssim_3d
+        from dblr_plugin.evaluation.registration import register
+
+        ssims = dict(zip(SSIMS, (ssim, ssim_3d, ms_ssim), strict=True))
         restored = restored.round().astype(np.uint8)
         height, width = (length - length % self.size_multiple for length in truth.shape[:2])
         restored, truth = restored[:height, :width], truth[:height, :width]
@@ -96,8 +104,8 @@ class Protocol:
         if self.colour == 'luminance':
             restored, truth = restored @ LUMINANCE, truth @ LUMINANCE
         settings = self.crop, self.colour == 'y'
-        figures = {'psnr': psnr(restored, truth, *settings), 'ssim': SSIMS[self.ssim](restored, truth, *settings)}
-        return figures | {name: SSIMS[name](restored, truth, *settings) for name in self.more_ssims}
+        figures = {'psnr': psnr(restored, truth, *settings), 'ssim': ssims[self.ssim](restored, truth, *settings)}
+        return figures | {name: ssims[name](restored, truth, *settings) for name in self.more_ssims}
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -157,4 +165,4 @@ def choose_protocols(names: str | Iterable[str]) -> list[Protocol]:
 
 def with_all_ssims(protocols: Iterable[Protocol]) -> list[Protocol]:
     """The same protocols, telling every kind of SSIM beside their own."""
-    return [replace(protocol, more_ssims=tuple(SSIMS)) for protocol in protocols]
+    return [replace(protocol, more_ssims=SSIMS) for protocol in protocols]

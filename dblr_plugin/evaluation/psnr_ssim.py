@@ -1,7 +1,7 @@
 """BasicSR's PSNR and SSIM, several times as fast, and the SSIM of MATLAB.
 
 The figures are those of ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets
-white; tests hold them to it. ``dblr bench metrics`` measures what is gained. MATLAB's ``psnr`` of uint8 pictures is the
+white; tests hold them to it. ``scripts/speed/metrics.py`` measures the gain. MATLAB's ``psnr`` of uint8 pictures is the
 same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
 """
 

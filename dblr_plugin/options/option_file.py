@@ -19,7 +19,7 @@ from dblr_plugin.options.foreign_section import ForeignSection
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import fault, fits, whole
-from dblr_plugin.yaml_file import Located, import_files, parse, peek, read_text
+from dblr_plugin.yaml_file import Located, import_files, model_type, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']
 
@@ -38,12 +38,11 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     Raises:
         DBLRError: Naming file and line, or the setting, with the key and what to do.
     """
-    text = read_text(path)
-    model = peek(text, 'model_type')
+    model = model_type(path)
     if model in MODEL_REGISTRY and not issubclass(MODEL_REGISTRY.get(model), VideoDeblurModel):
         _refuse_overrides(overrides, f'{model} of {path}')
         return None
-    root = parse(text, str(path))
+    root = read_option_file(path)
     root.value = root.entries('')
     apply(overrides, root)
     return check_values(root, is_train)

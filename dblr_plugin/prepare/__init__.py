@@ -1,12 +1,6 @@
 """Brings data sets as users have them into one tree that training and testing read: planned, checked, resumable."""
 
-from dblr_plugin.prepare.blur_settings import BlurSettings
-from dblr_plugin.prepare.databases import LMDB, TILES, DatabaseKind
-from dblr_plugin.prepare.layout import Prepared, prepare_layout
-from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
-from dblr_plugin.prepare.plan import Clip, Plan
-from dblr_plugin.prepare.summary import summary
-from dblr_plugin.prepare.video import prepare_video
+from dblr_plugin.lazy import import_on_demand
 
 __all__ = [
     'LMDB',
@@ -20,5 +14,22 @@ __all__ = [
     'prepare_layout',
     'prepare_motion',
     'prepare_video',
-    'summary',
 ]
+
+# on demand, because the choices that `dblr prepare --help` lists stand in modules of this package
+__getattr__ = import_on_demand(
+    __name__,
+    {
+        'LMDB': 'dblr_plugin.prepare.databases',
+        'TILES': 'dblr_plugin.prepare.databases',
+        'BlurSettings': 'dblr_plugin.prepare.blur_settings',
+        'Clip': 'dblr_plugin.prepare.plan',
+        'DatabaseKind': 'dblr_plugin.prepare.databases',
+        'MotionSettings': 'dblr_plugin.prepare.motion',
+        'Plan': 'dblr_plugin.prepare.plan',
+        'Prepared': 'dblr_plugin.prepare.layout',
+        'prepare_layout': 'dblr_plugin.prepare.layout',
+        'prepare_motion': 'dblr_plugin.prepare.motion',
+        'prepare_video': 'dblr_plugin.prepare.video',
+    },
+)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dblr_plugin.data.images import natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['PARTS', 'Clip', 'Plan', 'existing', 'subfolders', 'unknown_folders']
@@ -82,6 +81,8 @@ def subfolders(folder: Path) -> list[str]:
     Raises:
         DBLRError: The folder cannot be listed, or a name is not UTF-8.
     """
+    from dblr_plugin.data.images import natural, refuse_undecodable  # here, because its package imports torch
+
     if not folder.is_dir():
         return []
     try:

@@ -1,7 +1,7 @@
 """A network made fast for this machine: precision, memory layout, and who runs it.
 
 Everything here computes the same as the network in float32, up to the rounding of the chosen precision; ``torch``
-with ``fp32`` is the plain way. What each step brings on a machine, ``dblr bench inference`` tells.
+with ``fp32`` is the plain way. What each step brings on a machine, ``scripts/speed/inference.py`` tells.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ SMALLEST_TILE = 32
 
 # On CPUs memory that runs out is no error but the end of the process, so large frames are tiled from the start where a
 # narrow halo makes that cheap. The paper's network at 1280x720 then takes a fifth of plain PyTorch's memory
-# (benchmarks/memory_720p.py) for a tenth more time.
+# (scripts/speed/memory_720p.py) for a tenth more time.
 _LARGE_FRAME = 2**19  # pixels
 _LARGE_FRAMES_TILE = 640
 _NARROW_HALO = 40

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-import yaml
 
 from dblr_plugin.archs import MultiScaleDBLRNet
-from dblr_plugin.benchmark.complexity import complexity
 from dblr_plugin.link import option_files
+from dblr_plugin.measure.complexity import complexity
+from dblr_plugin.yaml_file import read_option_file
 
 PRESETS = {'light': 30e3, 'balanced': 120e3}  # multiply-adds a pixel, at most
 
 
 def preset(name: str) -> dict:
     path = next(path for path in option_files() if path.name == f'train_{name}.yml')
-    return yaml.safe_load(path.read_text())['network_g']
+    return read_option_file(path).plain()['network_g']
 
 
 @pytest.mark.parametrize('name', PRESETS)

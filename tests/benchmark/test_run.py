@@ -17,7 +17,7 @@ from tiny_benchmark import ITERATIONS, Ran, tiny_benchmark
 
 from dblr_plugin.benchmark.crops import choose_crops, window_errors, window_of
 from dblr_plugin.benchmark.training import _last_words
-from dblr_plugin.evaluation import evaluate
+from dblr_plugin.evaluation.evaluate import evaluate
 from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.link import options_folder
 

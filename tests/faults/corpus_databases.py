@@ -10,7 +10,7 @@ from random import Random
 
 import lmdb
 from cases import Case, Desk
-from corpus_frames import Reader, bench, evaluate, test, train, train_with_worker, validate
+from corpus_frames import Reader, evaluate, test, train, train_with_worker, validate
 from mutations import ANY_FILE, Damage, damage
 
 __all__ = ['databases']
@@ -30,7 +30,6 @@ def databases() -> Iterator[Case]:
             spoil = partial(_spoiled, kind, change, reader)
             trained = reader is validate and change in _SEEN_WHEN_READ
             yield Case(f'{kind}-{_name(change)}-{reader.__name__}', spoil, (culprit,), trained=trained)
-    yield Case('lmdb-bench', partial(_spoiled, 'lmdb', lambda path: None, bench), ('lq.lmdb is a database',))
 
 
 def _name(change: Change) -> str:

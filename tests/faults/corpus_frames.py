@@ -59,11 +59,6 @@ def evaluate_clip(desk: Desk, lq: Path, gt: Path) -> list[object]:
     return ['evaluate', lq / 'b', gt / 'b', '--protocol', 'all', '--json', 'figures.json']
 
 
-def bench(desk: Desk, lq: Path, gt: Path) -> list[object]:
-    """Measures how fast the clips are read."""
-    return ['bench', 'data', lq, gt, '--seconds', '1', '--json', 'bench.json']
-
-
 def lmdb(desk: Desk, lq: Path, gt: Path) -> list[object]:
     """Writes the blurry clips into a database."""
     return ['prepare', 'lmdb', lq, 'made.lmdb']
@@ -84,23 +79,13 @@ _READERS: tuple[Reader, ...] = (train, validate, test, evaluate, lmdb, tiles, vi
 _BOTH_SIDES: tuple[Reader, ...] = (train, validate, test, evaluate, evaluate_clip)
 _DECODERS: tuple[Reader, ...] = (
     train, train_with_worker, train_luma, validate, test, test_without_truth, evaluate, evaluate_clip, tiles, video,
-    bench,
 )  # fmt: skip
 
 
 def _damaged(side: str, kind: Damage, reader: Reader, desk: Desk) -> list[object]:
     """A training meets every frame, the others look for one; all get one."""
-    if reader is bench:
-        _enlarge(desk)
-    # the first of the longest clips is what is measured
-    damage(desk.frame(side, 'a' if reader is bench else 'b'), kind)
+    damage(desk.frame(side, 'b'), kind)
     return reader(desk, desk.clips / 'lq', desk.clips / 'gt')
-
-
-def _enlarge(desk: Desk) -> None:
-    """Makes the frames as large as the crops that are measured."""
-    for path in desk.clips.glob('*/*/*.png'):
-        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (128, 128)))
 
 
 def _changed(change: Callable[[Desk], None], reader: Reader, desk: Desk) -> list[object]:
@@ -261,7 +246,7 @@ def clip_named_in_latin1(desk: Desk) -> None:
 
 # change, what the message names, readers
 _LAYOUTS = (
-    (frame_missing, NAME, train, validate, test, evaluate, bench),
+    (frame_missing, NAME, train, validate, test, evaluate),
     (frame_extra, '00000099', train, test, evaluate_clip),
     (frame_is_folder, NAME, train, evaluate, lmdb, video),
     (frame_is_dangling, NAME, train, test, tiles, video),
@@ -269,17 +254,17 @@ _LAYOUTS = (
     (frame_twice, NAME, train, evaluate, lmdb),
     (frame_larger, NAME, train, evaluate, lmdb),
     (frame_larger, 'frame 3', video),
-    (truth_larger, "'b'", train, validate, test, evaluate, bench),
-    (clip_missing, "'b'", train, test, evaluate, bench),
+    (truth_larger, "'b'", train, validate, test, evaluate),
+    (clip_missing, "'b'", train, test, evaluate),
     (clip_extra, "'extra'", train, evaluate),
     (clip_empty, "'hollow'", train, test, lmdb),
     (clip_short, "'b'", train),
     (clip_small, "'b'", train, train_luma),
     (clip_is_file, "'b'", train, evaluate),
-    (root_missing, 'clips/lq', train, test, evaluate, bench, lmdb, tiles),
+    (root_missing, 'clips/lq', train, test, evaluate, lmdb, tiles),
     (root_empty, 'clips/lq', train, validate, evaluate, lmdb, tiles),
-    (root_is_file, 'clips/lq', train, test, evaluate, bench, lmdb),
-    (root_is_clip, 'clips/lq', train, lmdb, bench),
+    (root_is_file, 'clips/lq', train, test, evaluate, lmdb),
+    (root_is_clip, 'clips/lq', train, lmdb),
     (root_too_high, 'clips/lq/above', train, test, lmdb),
     (frame_named_in_latin1, 'che', train, test, evaluate),
     (clip_named_in_latin1, 'che', train, test, evaluate, lmdb, tiles),

@@ -123,36 +123,6 @@ def evaluate_lmdb_of_text(desk: Desk) -> list[object]:
     return ['evaluate', desk.inputs / 'results.lmdb', desk.clips / 'gt']
 
 
-def bench_one_root(desk: Desk) -> list[object]:
-    """One folder of two."""
-    return ['bench', 'data', desk.clips / 'lq']
-
-
-def bench_json_nowhere(desk: Desk) -> list[object]:
-    """Figures for a folder that does not exist."""
-    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--json', 'nowhere/bench.json']
-
-
-def bench_json_is_folder(desk: Desk) -> list[object]:
-    """Figures for a file that is a folder."""
-    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--json', desk.clips]
-
-
-def bench_seconds_of_text(desk: Desk) -> list[object]:
-    """A time that is none."""
-    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--seconds', 'long']
-
-
-def bench_seconds_nan(desk: Desk) -> list[object]:
-    """A time that is none."""
-    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--seconds', 'nan']
-
-
-def bench_seconds_infinite(desk: Desk) -> list[object]:
-    """A measurement that never ends."""
-    return ['bench', 'data', desk.clips / 'lq', desk.clips / 'gt', '--seconds', 'inf']
-
-
 def lmdb_without_ending(desk: Desk) -> list[object]:
     """A database whose name BasicSR would not know."""
     return ['prepare', 'lmdb', desk.clips / 'lq', 'database']
@@ -255,8 +225,6 @@ _CASES = (
     (evaluate_json_nowhere, '--json'), (evaluate_json_is_folder, '--json'), (evaluate_protocol, 'psnrr'),
     (evaluate_file, '00000003.png'), (evaluate_suffixes, "'b/"), (evaluate_lmdb_of_text, 'results.lmdb'),
     (evaluate_tiny, '8x8'),
-    (bench_one_root, 'ROOT_GT'), (bench_json_nowhere, 'nowhere'), (bench_json_is_folder, 'clips'),
-    (bench_seconds_of_text, '--seconds'), (bench_seconds_nan, '--seconds'), (bench_seconds_infinite, '--seconds'),
     (lmdb_without_ending, 'database'), (lmdb_nowhere, 'nowhere'), (lmdb_taken, 'lq.lmdb'), (lmdb_of_lmdb, 'lq.lmdb'),
     (prepare_into_file, 'made'), (prepare_below_file, 'made/tree'), (prepare_into_others, 'clips'),
     (prepare_into_other_set, 'gopro'), (prepare_without_blur, '--blur'),

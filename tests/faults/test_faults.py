@@ -12,7 +12,6 @@ from random import Random
 import cv2
 import numpy as np
 import pytest
-import yaml
 from cases import Case, Desk, complaints
 from corpus_checkpoints import checkpoints, skipped_states
 from corpus_databases import databases
@@ -29,6 +28,7 @@ from processes import dblr, run_python, write_options
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
+from dblr_plugin.yaml_file import read_option_file
 
 CORPUS = [*frames(), *databases(), *checkpoints(), *lists(), *sources(), *options(), *places(), *deblur()]
 TOLERATED = [*skipped_states(), *unusual_frames(), *deblur_tolerated()]
@@ -89,23 +89,13 @@ def test_without_permission(what: str, desk: Desk) -> None:
     assert not found, result.stderr
 
 
-@pytest.mark.parametrize('name', ['yaml-cut_anywhere', 'frame-empty-train', 'weights-all_zeroed-test'])
-def test_doctor_finds_the_same(name: str, desk: Desk) -> None:
-    """It reports instead of failing: the fault is on stdout, among what is right."""
-    case = next(case for case in CORPUS if case.name == name)
-    result = dblr('doctor', *case.spoil(desk)[1:], cwd=desk.cwd)
-    assert result.returncode == 1 and 'Traceback' not in result.stdout + result.stderr, result.stderr
-    faults = result.stdout[result.stdout.index('FAULT') :]
-    assert all(culprit in faults for culprit in case.culprits), result.stdout
-
-
 @pytest.mark.parametrize('path', option_files(), ids=lambda path: path.name)
 def test_any_change_of_an_option_file_is_valid_or_refused(path, tmp_path) -> None:
     """Not knowing which of the two, so these are no part of the corpus; what is refused is told in one line."""
     rng = Random(path.name)
     refused = 0
     for _ in range(20):
-        found = yaml.safe_load(path.read_text(encoding='utf-8'))
+        found = read_option_file(path).plain()
         random_change(found, rng)
         file = write_options(tmp_path / 'options.yml', found)
         try:

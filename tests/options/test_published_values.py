@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
 from dblr_plugin.options.overrides import take_overrides
+from dblr_plugin.yaml_file import read_option_file
 
 TRAININGS = {path.stem: path for path in option_files() if path.name.startswith('train_')}
 
@@ -67,7 +67,7 @@ def ids(value: object) -> str:
 
 @functools.cache
 def options(name: str) -> dict:
-    return yaml.safe_load(TRAININGS[name].read_text())
+    return read_option_file(TRAININGS[name]).plain()
 
 
 @pytest.mark.parametrize(('name', 'trail', 'value', 'source'), VALUES, ids=ids)

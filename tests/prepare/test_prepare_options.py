@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from dblr_plugin.link import option_files
+from dblr_plugin.yaml_file import read_option_file
 
 ROOTS = {
     'GoPro': 'datasets/GoPro',
@@ -38,11 +38,11 @@ def flat(options: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 @pytest.mark.parametrize(('part', 'net', 'name'), DERIVED)
 def test_differences_from_dvd(part: str, net: str, name: str) -> None:
-    base = flat(yaml.safe_load(path_of(f'{part}_{net}').read_text()))
-    ours = flat(yaml.safe_load(path_of(f'{part}_{net}_{name}').read_text()))
-    unscored = {key for key in base if key.startswith('val.metrics.') or key.endswith('.dataroot_gt')}
+    base = flat(read_option_file(path_of(f'{part}_{net}')).plain())
+    ours = flat(read_option_file(path_of(f'{part}_{net}_{name}')).plain())
     if name == 'DVD_qualitative':  # without ground truth there is nothing to score
-        base = {key: value for key, value in base.items() if key not in unscored}
+        assert ours.pop('val.metrics') is ours.pop('datasets.test.dataroot_gt') is None
+        base = {key: base[key] for key in base if not key.startswith('val.metrics.') and 'dataroot_gt' not in key}
     assert ours.keys() == base.keys()
     changed = {key: ours[key] for key in base if ours[key] != base[key]}
     prefix = 'test_' if part == 'test' else ''

@@ -1,0 +1,60 @@
+"""Shows what ends a program and can be mended as one line; any other exception keeps its traceback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from dblr_plugin.console import printable
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.training.failures import explain
+
+__all__ = ['show_errors_in_one_line']
+
+
+def show_errors_in_one_line() -> None:
+    """Makes the interpreter print a DBLRError, and what torch says of common mishaps, as one line.
+
+    Any other exception keeps its traceback.
+    """
+    if sys.excepthook is not _show:
+        global _previous_hook
+        _previous_hook = sys.excepthook
+        sys.excepthook = _show
+
+
+_previous_hook = sys.excepthook
+
+
+def _is_first_to_tell(meaning: str) -> bool:
+    """Whether no other process that torchrun started with this one has told the same."""
+    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
+    if own is None:
+        return True
+    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
+    try:
+        told.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # rather twice than never
+        return True
+    return True
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # torchrun tells a process to stop when another has failed, and a training run would promise to save
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if issubclass(kind, DBLRError):
+        # an error that crossed from a loader's worker carries the worker's traceback in front of it
+        meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
+    else:
+        meaning = explain(error)
+    if meaning is None:
+        _previous_hook(kind, error, trace)
+    elif _is_first_to_tell(meaning):
+        sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""What measurements share: turns, the machine and its limits, operations, memory, perceptual and temporal scores."""

@@ -1,0 +1,103 @@
+"""Of what a report's figures are: files, data, software, machine and commands, so that they can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
+from dblr_plugin.prepare.manifest import MANIFEST, complete, roots
+
+__all__ = ['describe_data', 'describe_device', 'describe_file', 'describe_run']
+
+PACKAGES = (
+    'dblr_plugin', 'basicsr', 'torch', 'torchvision', 'numpy', 'opencv-python', 'openvino', 'lpips', 'mmengine',
+)  # fmt: skip
+
+
+def describe_run(
+    files: Iterable[Path],
+    data: Mapping[str, Path],
+    device: torch.device,
+    commands: Iterable[str],
+) -> dict[str, Any]:
+    """What a report needs besides its figures, ready for JSON.
+
+    Args:
+        files: Option files and weights.
+        data: Name -> the folder or database that was read.
+        device: Where the methods ran.
+        commands: Command lines that make the figures again.
+
+    Raises:
+        DBLRError: A file or folder is not there.
+    """
+    return {
+        'commands': list(commands),
+        'files': [describe_file(path) for path in files],
+        'data': {name: describe_data(root) for name, root in data.items()},
+        'device': describe_device(device),
+        'machine': describe_machine(),
+        'versions': describe_versions(PACKAGES),
+        'commit': describe_commit(),
+    }
+
+
+def describe_file(path: Path) -> dict[str, str]:
+    """A file's ``path`` and ``sha256``."""
+    try:
+        with open(path, 'rb') as file:
+            return {'path': str(path), 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
+    except OSError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); a report names all its files') from error
+
+
+def describe_data(root: Path) -> dict[str, Any]:
+    """A data set's checksum, and where it is from.
+
+    Args:
+        root: A folder of clips, or a database.
+
+    Returns:
+        ``path``, ``sha256`` and ``of``: what it is the checksum of. For a folder of a tree of ``dblr prepare`` that
+        still has all its files, it is the one in ``dataset.json``, of the whole tree, beside its ``kind``,
+        ``variant`` and ``version``. Otherwise it is that of the sorted lines ``path bytes`` of all files: of what is
+        there, not of its pixels.
+
+    Raises:
+        DBLRError: There is nothing.
+    """
+    root = root.absolute()
+    for tree in (root, *root.parents[:2]):
+        held = _manifest(tree) if root in (tree, *roots(tree)) else None
+        if held is not None:
+            known = {key: held[key] for key in ('kind', 'variant', 'version', 'sha256')}
+            return {'path': str(root), 'of': str(tree / MANIFEST), **known}
+    files = sorted(path for path in root.rglob('*') if path.is_file()) if root.is_dir() else []
+    if not files:
+        raise DBLRError(f'{root} holds no files; a report needs the checksum of its data')
+    lines = ''.join(f'{path.relative_to(root).as_posix()} {path.stat().st_size}\n' for path in files)
+    return {'path': str(root), 'of': 'names and sizes', 'sha256': hashlib.sha256(lines.encode()).hexdigest()}
+
+
+def describe_device(device: torch.device) -> str:
+    """The GPU's name and memory; the CPU is told by :func:`describe_machine`."""
+    if device.type != 'cuda':
+        return str(device)
+    properties = torch.cuda.get_device_properties(device)
+    return f'{properties.name}, {properties.total_memory / 2**30:.0f} GiB'
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """That of a prepared tree which is whole; None for other folders."""
+    try:
+        held = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+        return complete(folder, held['kind'], held['variant'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

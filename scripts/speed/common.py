@@ -1,0 +1,135 @@
+"""What the speed programs share: arguments, the report that they write, and how they print it.
+
+Each lets all ways take turns in one run: stock BasicSR's or eager fp32, and ours. It prints medians, from where to
+where they spread, how many times as fast each is, and which share of the machine's measured limits it reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import torch
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.hooks import show_errors_in_one_line
+from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
+
+__all__ = [
+    'SPEED', 'arguments', 'decibels', 'difference', 'megabytes', 'place', 'print_limits', 'print_ways', 'run', 'share',
+    'shown', 'single_threaded', 'size_ratio', 'without_messages',
+]  # fmt: skip
+
+_PACKAGES = (
+    'dblr_plugin', 'basicsr', 'numpy', 'opencv-python', 'lmdb', 'torch', 'torchvision', 'openvino', 'zstandard',
+)  # fmt: skip
+
+
+def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
+    """A program's parser, with ``--json`` and ``--seconds``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures there')
+    text = f'time to measure for (default: {seconds:g})'
+    parser.add_argument('--seconds', type=float, default=seconds, metavar='S', help=text)
+    return parser
+
+
+def run(kind: str, args: argparse.Namespace, method: dict, report: Callable[[argparse.Namespace], dict]) -> None:
+    """Measures, prints, and writes the report with the machine, versions, commit and method in front.
+
+    Raises:
+        DBLRError: The data or the paths do not allow it.
+    """
+    show_errors_in_one_line()
+    # what would fail only after the measurement
+    if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
+        raise DBLRError(f'{args.json} cannot be written; name a file in a folder that exists')
+    if not 0 <= args.seconds < math.inf:
+        raise DBLRError(f'--seconds must be a number from 0, got {args.seconds}')
+    found = {
+        'schema': f'dblr_bench_{kind}/1',
+        'machine': describe_machine(),
+        'versions': describe_versions(_PACKAGES),
+        'commit': describe_commit(),
+        'method': method,
+        **report(args),
+    }
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Gives PyTorch and OpenCV one thread each."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+@contextlib.contextmanager
+def without_messages() -> Iterator[None]:
+    """Keeps log lines out of the tables; warnings get through."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+Column = Callable[[dict], str]
+
+
+def print_ways(ways: dict[str, dict], unit: str, columns: dict[str, Column], parts: int = 1) -> None:
+    """A line for each way: median and extremes over so many parts, how many times as fast, and further columns."""
+    print(f'{unit:>12} {"from":>9} {"to":>9} {"times":>7}' + ''.join(f' {title:>10}' for title in columns))
+    for way in ways.values():
+        median, least, most = (way[key] / parts for key in ('median_ms', 'min_ms', 'max_ms'))
+        further = ''.join(f' {show(way):>10}' for show in columns.values())
+        print(f'{median:12.2f} {least:9.2f} {most:9.2f} {way["ratio"]:6.2f}x{further}  {way["text"]}')
+
+
+def print_limits(limits: dict[str, dict]) -> None:
+    print('limits: ' + ', '.join(f'{name} {limit["speed"]:.0f} {limit["unit"]}' for name, limit in limits.items()))
+
+
+def place(figures: dict) -> str:
+    return f'{figures["device"]}, {figures["threads"]} threads'
+
+
+def shown(size: list[int]) -> str:
+    height, width = size
+    return f'{width}x{height}'
+
+
+def share(way: dict) -> str:
+    return f'{way["share"]:.0%}'
+
+
+SPEED: dict[str, Column] = {'GFLOPS': lambda way: f'{way["gflops"]:.0f}', 'share': share}
+
+
+def size_ratio(way: dict) -> str:
+    return '-' if way['bytes_ratio'] is None else f'{way["bytes_ratio"]:.2f}x'
+
+
+def decibels(way: dict) -> str:
+    return 'equal' if way['decibels'] is None else f'{way["decibels"]:.0f}'
+
+
+def megabytes(way: dict) -> str:
+    return '-' if way['peak_bytes'] is None else f'{way["peak_bytes"] / 1e6:.0f}'
+
+
+def difference(metric: str) -> Column:
+    return lambda way: f'{way[f"{metric}_difference"]:+.0e}'

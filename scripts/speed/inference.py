@@ -1,0 +1,277 @@
+"""How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
+
+All steps of all networks take turns, as :mod:`dblr_plugin.measure.rounds` has it, and so does what the machine can do
+at most. Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last
+layer of DBLRNet is fitted to the frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import re
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from basicsr.archs import build_network
+from basicsr.archs.edvr_arch import EDVR
+from common import SPEED, arguments, decibels, megabytes, place, print_limits, print_ways, run, shown
+from end_to_end import DBLR, measure_video
+from frames import generate_sample
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dblr_plugin.archs import DBLRNet
+from dblr_plugin.colour import to_network_colour
+from dblr_plugin.data.frames import to_planes, unit_range
+from dblr_plugin.data.images import decode, is_image, natural, opened
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.limits import METHOD as LIMITS
+from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.measure.machine import best_device, describe_device
+from dblr_plugin.measure.peak import METHOD as MEMORY
+from dblr_plugin.measure.peak import peak_memory
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
+from dblr_plugin.restore.folding import fold
+
+__all__ = ['METHOD', 'generated_window', 'measure', 'own_window']
+
+WINDOW = 5
+MULTIPLE = 16  # EDVR's
+RIDGE = 0.1  # of the mean diagonal
+PAPER, EDVR_M, DBN = 'DBLRNet (the paper)', 'EDVR-M', 'DBN'
+BASELINE = 'eager fp32'
+METHOD = {
+    'window': WINDOW,
+    'weights': 'random; the last layer of DBLRNet fitted, so that it gives the middle frame',
+    'order': 'all steps in every round, the first round not counted',
+    'figure': 'median over rounds of the milliseconds for a frame',
+    'decibels': 'PSNR, peak 1, of the output against that of eager fp32',
+    'operations': 'of convolutions and matrix products, two for a multiplication with addition',
+    'peak': MEMORY,
+    'video': 'file to file, with a causal DBLRNet; compiling not counted',
+    'latency': 'of dblr deblur on that video, for a frame, from decoded to restored',
+    **LIMITS,
+}
+
+
+def own_window(folder: Path, size: tuple[int, int]) -> tuple[str, Tensor]:
+    """The middle five frames of a folder, as :func:`generated_window`.
+
+    Raises:
+        DBLRError: There are fewer, or they cannot be used.
+    """
+    if not folder.is_dir():
+        raise DBLRError(f'{folder} is not a folder of frames')
+    paths = sorted((p for p in folder.iterdir() if is_image(p.name)), key=lambda path: natural(path.name))
+    if len(paths) < WINDOW:
+        raise DBLRError(f'{folder} holds {len(paths)} frames; {WINDOW} are needed')
+    return str(folder), _window(paths, size)
+
+
+def generated_window(size: tuple[int, int]) -> tuple[str, Tensor]:
+    """Where the frames come from, and five of them.
+
+    Args:
+        size: Width and height, in pixels; the middle is cut out, to multiples of 16.
+
+    Returns:
+        RGB ``(1, 5, 3, h, w)`` in [0, 1].
+
+    Raises:
+        DBLRError: They are smaller than 16x16.
+    """
+    with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
+        sample = generate_sample(Path(folder), '.png', WINDOW)
+        return sample.origin, _window(sorted(sample.lq.glob('*/*')), size)
+
+
+def _window(paths: list[Path], size: tuple[int, int]) -> Tensor:
+    first = (len(paths) - WINDOW) // 2
+    planes = []
+    for path in paths[first : first + WINDOW]:
+        with opened(path) as file:
+            planes.append(to_planes(decode(file.read(), str(path))))
+    if len({p.shape for p in planes}) > 1:
+        raise DBLRError(f'{paths[0].parent} holds frames of different sizes')
+    h, w = (min(have, want) // MULTIPLE * MULTIPLE for have, want in zip(planes[0].shape[1:], size[::-1], strict=True))
+    if not h * w:
+        raise DBLRError(f'frames and size must be at least {MULTIPLE}x{MULTIPLE}')
+    top, left = (planes[0].shape[1] - h) // 2, (planes[0].shape[2] - w) // 2
+    return unit_range([p[:, top : top + h, left : left + w].copy() for p in planes]).unsqueeze(0)
+
+
+def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
+    """Measures all networks and steps that this machine has.
+
+    Args:
+        window: RGB ``(1, 5, 3, h, w)`` in [0, 1].
+        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        full: Also compiles EDVR, and fp32, which takes minutes and brings nothing on the machines it was measured on.
+
+    Returns:
+        ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
+        a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
+        :func:`dblr_plugin.measure.rounds.figures` with ``gflops`` and ``share``; those of the networks also have
+        ``decibels`` (None for equality) and ``peak_bytes`` (None where the system does not tell).
+    """
+    device = best_device()
+    video = measure_video(_paper, window, seconds / 2, device)  # first, while nothing else has threads and memory
+    inputs = {name: to_network_colour(window, channels).contiguous() for name, channels in _CHANNELS.items()}
+    ways = {name: _ways(name, window, inputs[name].to(device), full) for name in inputs}
+    limiting = limit_ways(device)
+    run_rounds([way for some in (*ways.values(), limiting) for way in some.values()], seconds)
+    limits = limit_figures(limiting)
+    networks = {}
+    for name, steps in ways.items():
+        gflop, found = _operations(_build(name), inputs[name]) / 1e9, figures(steps)
+        for step, way in found.items():
+            way |= share_of(gflop, way['median_ms'], limits, step.split()[1])
+            way['decibels'] = _decibels(steps[step].result, steps[BASELINE].result)
+            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape, device), device)
+        networks[name] = {'gflop': gflop, 'ways': found}
+    backend, precision = choose(device, 'auto', 'auto', frames=1000)
+    for name, way in video['ways'].items():
+        gflop = networks[PAPER]['gflop'] * video['frames']
+        way |= share_of(gflop, way['median_ms'], limits, precision if name == DBLR else 'fp32')
+    return {
+        'size': list(window.shape[-2:]),
+        'device': describe_device(device),
+        'threads': torch.get_num_threads(),
+        'auto': f'{backend} {precision}',
+        'limits': limits,
+        'networks': networks,
+        'video': video,
+    }
+
+
+_CHANNELS = {PAPER: 1, EDVR_M: 3, DBN: 3}
+
+
+def _build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return {PAPER: _paper, EDVR_M: _edvr, DBN: _dbn}[name]().eval()
+
+
+def _paper(causal: bool = False) -> DBLRNet:
+    return DBLRNet(causal=causal)
+
+
+def _edvr() -> EDVR:
+    """BasicSR's, as published for deblurring, with features as narrow as DBLRNet's."""
+    return EDVR(num_feat=64, num_extract_block=5, num_reconstruct_block=10, hr_in=True, with_predeblur=True)
+
+
+def _dbn() -> nn.Module:
+    return build_network({'type': 'DBN'})
+
+
+@torch.no_grad()
+def _fitted(net: DBLRNet, window: Tensor) -> DBLRNet:
+    """Fits the last layer of a DBLRNet without skip, by ridge regression, so that it gives the middle frame.
+
+    In bf16 that differs from fp32 by 56 dB, a network trained for a short time by 60 dB, random weights scaled to the
+    contrast of a frame by 35 to 49 dB: they magnify what no trained network does.
+    """
+    window = to_network_colour(window, 1)[..., :96, :96]
+    last, caught = net.reconstruction[-1], []
+    hook = last.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    net(window)
+    hook.remove()
+    features = nn.functional.unfold(caught[0], 3, padding=1)[0].T  # (pixels, weights)
+    target = window[0, WINDOW // 2].flatten()
+    means = features.mean(dim=0), target.mean()
+    features, target = features - means[0], target - means[1]
+    products = features.T @ features
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products))
+    weight = torch.linalg.solve(products + ridge, features.T @ target)
+    last.weight.copy_(weight.view_as(last.weight))
+    last.bias.copy_(means[1] - means[0] @ weight)
+    return net
+
+
+def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str, Variant]:
+    """All steps of a network on its input, which is made of the window."""
+    net = _build(name)
+    if name == PAPER:
+        _fitted(net, window)
+    device = net_input.device
+    return {
+        step: Variant(step, waited_for(partial(_forward(net, step, device), net_input), device), BASELINE)
+        for step in _step_names(device, name == PAPER or full, full)
+    }
+
+
+def _step_names(device: torch.device, compiles: bool, full: bool) -> list[str]:
+    """All steps that this machine has, the plain one first."""
+    names = [BASELINE, 'folded fp32', 'torch fp32', 'torch bf16']
+    names += ['compile fp32'] * full + ['compile bf16'] * compiles
+    if device.type == 'cuda':
+        return [*names, 'torch fp16']
+    return names + ['openvino fp32', 'openvino bf16'] * openvino_installed()
+
+
+def _forward(net: nn.Module, step: str, device: torch.device) -> Forward:
+    backend, precision = step.split()
+    if backend in ('eager', 'folded'):
+        return torch.no_grad()((fold(net) if backend == 'folded' else copy.deepcopy(net)).to(device))
+    return build_forward(net, device, backend, precision)
+
+
+def _operations(net: nn.Module, window: Tensor) -> int:
+    """Counted on a small piece, for it has the same share in every pixel."""
+    piece = window[..., :64, :64]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(piece)
+    return counter.get_total_flops() * window[0, 0, 0].numel() // piece[0, 0, 0].numel()
+
+
+def _decibels(output: Tensor, baseline: Tensor) -> float | None:
+    error = (output - baseline).double().square().mean()
+    return -10 * torch.log10(error).item() if error else None
+
+
+def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.device) -> partial[Tensor]:
+    """Builds what restores a frame of noise."""
+    return partial(_forward(_build(network), step, device), torch.rand(shape, device=device))
+
+
+def _report(args: argparse.Namespace) -> dict:
+    size = (1280, 720) if args.full else args.size
+    origin, window = own_window(args.input, size) if args.input else generated_window(size)
+    found = measure(window, args.seconds, args.full)
+    print(f'\n{origin}: {shown(found["size"])}, {place(found)}; auto is {found["auto"]}')
+    print_limits(found['limits'])
+    for name, network in found['networks'].items():
+        print(f'\n{name}, {network["gflop"]:.0f} GFLOP a frame')
+        print_ways(network['ways'], 'ms a frame', {'dB': decibels, **SPEED, 'MB': megabytes})
+    video = found['video']
+    print(f'\nH.264 video of {video["frames"]} frames, causal DBLRNet, from file to file')
+    print_ways(video['ways'], 'ms a frame', SPEED, video['frames'])
+    latency = video['ways'][DBLR]['latency_ms']
+    print(f'latency: {latency["median"]:.1f} ms median, {latency["percentile_95"]:.1f} ms 95th percentile')
+    return {'origin': origin, **found}
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=60)
+    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
+    size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"
+    parser.add_argument('--size', type=_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
+    parser.add_argument('--full', action='store_true', help='1280x720, and everything compiled: takes long')
+    run('inference', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,69 @@
+"""Prints what the speed programs measured as Markdown tables, those of docs/speed/README.md.
+
+python scripts/speed/tables.py [FILE ...]     (without files: all of docs/speed/results)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[2] / 'docs/speed/results'
+
+# key of a way -> title and form of its column; null is a dash
+_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    'ratio': ('times', '{:.2f}x'.format),
+    'median_ms': ('median, ms', '{:.1f}'.format),
+    'quartiles_ms': ('quartiles, ms', lambda pair: '{:.1f} to {:.1f}'.format(*pair)),
+    'gflops': ('GFLOPS', '{:.0f}'.format),
+    'share': ('share of limit', '{:.0%}'.format),
+    'bytes_ratio': ('bytes', '{:.2f}x'.format),
+    'decibels': ('dB to eager', '{:.0f}'.format),
+    'peak_bytes': ('MB', lambda value: f'{value / 1e6:.0f}'),
+    'difference': ('difference', '{:+.0e}'.format),
+    'psnr_difference': ('PSNR difference', '{:+.0e}'.format),
+    'ssim_difference': ('SSIM difference', '{:+.0e}'.format),
+}
+
+
+def page(report: dict) -> Iterator[str]:
+    """The lines of a report: machine and versions, then a table for each set of ways, with its limits."""
+    machine, versions = report['machine'], report['versions']
+    versions = ', '.join(f'{name} {versions[name]}' for name in ('torch', 'basicsr', 'python'))
+    threads = f'{report["threads"]} threads, ' if 'threads' in report else ''
+    cores = f'{machine["cores"]} cores, {threads}{machine["memory"] / 2**30:.0f} GiB'
+    yield f'{report.get("device", "cpu")}; {machine["processor"]}, {cores}; {versions}; commit {report["commit"]}'
+    for title, part in _parts(report):
+        if 'limits' in part:
+            yield ''
+            yield 'Limits: ' + ', '.join(f'{n} {m["speed"]:.0f} {m["unit"]}' for n, m in part['limits'].items()) + '.'
+        if 'ways' in part:
+            yield from ('', f'**{title}**', '', *_table(part['ways']))
+
+
+def _parts(report: dict) -> Iterator[tuple[str, dict]]:
+    """What has ways or limits, with its name."""
+    yield report.get('origin', ''), report
+    for part in report.get('sets', []):
+        yield part['origin'], part
+    yield from (report.get('networks') or report.get('models') or {}).items()
+    if 'video' in report:
+        yield f'video of {report["video"]["frames"]} frames, file to file', report['video']
+
+
+def _table(ways: dict[str, dict]) -> Iterator[str]:
+    columns = {key: column for key, column in _COLUMNS.items() if all(key in way for way in ways.values())}
+    yield '| | ' + ' | '.join(title for title, _ in columns.values()) + ' |'
+    yield '|---' * (len(columns) + 1) + '|'
+    for way in ways.values():
+        cells = ('-' if way[key] is None else show(way[key]) for key, (_, show) in columns.items())
+        yield f'| {way["text"]} | ' + ' | '.join(cells) + ' |'
+
+
+if __name__ == '__main__':
+    for file in [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob('*.json')):
+        found = json.loads(file.read_text())
+        print(f'### {found["schema"].split("_")[2].split("/")[0]} ({file.name})\n')
+        print(*page(found), '', sep='\n')

@@ -1,0 +1,171 @@
+"""How long a validation takes: BasicSR's video model and test set, and ours, on the same clip, network and weights.
+
+BasicSR's (``VideoBaseModel`` and ``VideoTestDataset``) runs eager float32, decodes each frame once for each window it
+stands in, and scores frames between restoring them. Ours is called as BasicSR's trainer and ``dblr test`` call it:
+preparing the network, which ``val.backend`` may compile, is part of each validation and so of its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.models.base_model import BaseModel
+from common import SPEED, arguments, difference, place, print_limits, print_ways, run, shown, without_messages
+from data import basicsr_test_set, own_test_set
+from frames import generate_sample
+from models import build_bench_model
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from dblr_plugin.measure.limits import METHOD as LIMITS
+from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
+from dblr_plugin.measure.machine import describe_device
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds
+from dblr_plugin.restore.backends import choose
+
+__all__ = ['METHOD', 'measure']
+
+METHOD = {
+    'network': "DBLRNet of the paper's width on RGB, with input_skip and random weights",
+    'validation': "a clip's frames read (PNG), restored and scored with PSNR and SSIM (RGB), set-up of the network "
+    'included',
+    'order': 'all ways in every round, the first round not counted',
+    'figure': 'median over rounds of the milliseconds for the clip',
+    'difference': "of the mean figure from BasicSR's",
+    'operations': 'of convolutions and matrix products of the network, two for a multiply-add',
+    **LIMITS,
+}
+_METRICS = {name: {'type': f'calculate_{name}', 'crop_border': 0, 'test_y_channel': False} for name in ('psnr', 'ssim')}
+# what `val` of our option files is given, for each way
+_OURS: dict[str, dict[str, str]] = {
+    'ours': {},
+    'ours, backend auto': {'backend': 'auto'},
+    'ours, backend and precision auto': {'backend': 'auto', 'precision': 'auto'},
+}
+
+
+def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5, num_feat: int = 64) -> dict:
+    """Measures validations of a generated clip.
+
+    Args:
+        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        size: Width and height of the clip.
+        frames: How many it has, from 5.
+        num_feat: Width of the network.
+
+    Returns:
+        ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for the clip),
+        ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.rounds.figures`, with ``backend``,
+        ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
+    """
+    with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
+        sample = generate_sample(Path(folder), '.png', frames, size)
+        network = {'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': num_feat, 'input_skip': True}
+        with without_messages():
+            build = partial(_model, folder=Path(folder), network=network)
+            stock, theirs = build('VideoBaseModel'), basicsr_test_set(sample)
+            _disturb(stock.net_g)
+            # BasicSR makes it on a GPU, whether there is one or not
+            stock.metric_results = {'000': torch.zeros(frames, len(_METRICS), device=stock.device)}
+            models = {name: build('VideoDeblurModel', val=val) for name, val in _OURS.items()}
+        device, own = stock.device, own_test_set((sample.lq, sample.gt))
+        ways = {
+            'basicsr': Variant(
+                "BasicSR's VideoBaseModel, eager fp32", _without_bar(_validation(stock, theirs)), 'basicsr'
+            )
+        }
+        for name, model in models.items():
+            model.net_g.load_state_dict(stock.net_g.state_dict())
+            ways[name] = Variant(name, _validation(model, own), 'basicsr')
+        limiting = limit_ways(device)
+        run_rounds([*ways.values(), *limiting.values()], seconds)
+    gflop, limits, found = frames * _operations(stock, size) / 1e9, limit_figures(limiting), figures(ways)
+    for name, way in found.items():
+        settings = {'backend': 'torch', 'precision': 'fp32'} | _OURS.get(name, {})
+        backend, precision = choose(device, **settings, frames=frames)
+        way |= {'backend': backend, 'precision': precision}
+        way |= share_of(gflop, way['median_ms'], limits, precision)
+        way |= ways[name].result
+        way |= {f'{metric}_difference': way[metric] - ways['basicsr'].result[metric] for metric in _METRICS}
+    return {
+        'origin': sample.origin,
+        'frames': frames,
+        'size': list(sample.size),
+        'device': describe_device(device),
+        'threads': torch.get_num_threads(),
+        'gflop': gflop,
+        'limits': limits,
+        'ways': found,
+    }
+
+
+def _model(kind: str, folder: Path, network: dict[str, Any], val: dict[str, str] | None = None) -> BaseModel:
+    val = {'save_img': False, 'suffix': None, 'pbar': False, 'metrics': _METRICS, **(val or {})}
+    return build_bench_model(kind, folder, network_g=network, val=val)
+
+
+def _disturb(net: nn.Module) -> None:
+    """Lets every weight have a part in what is scored: a new network with ``input_skip`` returns its input."""
+    torch.manual_seed(0)
+    nn.init.normal_(net.reconstruction[-1].weight, std=0.02)
+
+
+def _validation(model: BaseModel, dataset: Dataset) -> Callable[[], dict[str, float]]:
+    """A function that validates, and returns the data set's mean PSNR and SSIM."""
+    loader = DataLoader(dataset)
+
+    def validate() -> dict[str, float]:
+        with without_messages():
+            model.dist_validation(loader, 0, None, False)
+        found = model.best_metric_results[dataset.opt['name']]
+        return {metric: float(found[metric]['val']) for metric in _METRICS}
+
+    return validate
+
+
+def _without_bar(run: Callable[[], Any]) -> Callable[[], Any]:
+    """BasicSR's progress bar cannot be switched off."""
+
+    def quiet() -> Any:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return run()
+
+    return quiet
+
+
+def _operations(model: BaseModel, size: tuple[int, int]) -> int:
+    """For a frame; counted on a small piece, for it has the same share in every pixel."""
+    side = 64
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.net_g(torch.rand(1, 5, 3, side, side, device=model.device))
+    return counter.get_total_flops() * size[0] * size[1] // side**2
+
+
+def _report(args: argparse.Namespace) -> dict:
+    found = measure(args.seconds, (1280, 720) if args.full else (320, 176))
+    clip = f'{found["frames"]} frames of {shown(found["size"])}, {place(found)}'
+    print(f'\n{found["origin"]}: {clip}, {found["gflop"]:.0f} GFLOP')
+    print_limits(found['limits'])
+    differences = {'PSNR': difference('psnr'), 'SSIM': difference('ssim')}
+    print_ways(found['ways'], 'ms a clip', SPEED | differences)
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=120)
+    parser.add_argument('--full', action='store_true', help='1280x720 instead of 320x176: takes long')
+    run('validation', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,102 @@
+"""LPIPS against the lpips package's own loading, with an AlexNet of random weights in torchvision's format."""
+
+import hashlib
+import sys
+import warnings
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from torchvision.models import AlexNet
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
+
+
+@pytest.fixture(scope='module', autouse=True)
+def backbone(tmp_path_factory):
+    """The cache of torch, with AlexNet's features; its classifier, which LPIPS does not use, takes no space."""
+    folder, before = tmp_path_factory.mktemp('hub'), torch.hub.get_dir()
+    torch.hub.set_dir(folder)
+    cached_backbone().parent.mkdir()
+    torch.manual_seed(0)
+    with torch.device('meta'):
+        shapes = {name: value.shape for name, value in AlexNet().state_dict().items()}
+    torch.save(
+        {
+            name: 0.05 * torch.randn(shape) if name.startswith('features') else torch.zeros(1).expand(shape)
+            for name, shape in shapes.items()
+        },
+        cached_backbone(),
+    )
+    yield cached_backbone()
+    torch.hub.set_dir(before)
+
+
+@pytest.fixture(scope='module')
+def metric(backbone):
+    with warnings.catch_warnings(action='error'):
+        return PerceptualDistance()
+
+
+@pytest.fixture
+def frames():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    return (truth + rng.normal(0, 20, truth.shape)).clip(0, 255), truth
+
+
+def test_equals_the_package(frames, metric, backbone):
+    theirs = lpips.LPIPS(net='alex', verbose=False)  # torchvision finds the weights in its cache
+    planes = [torch.from_numpy(f[..., ::-1].astype(np.float32)).permute(2, 0, 1)[None] / 255 for f in frames]
+    with torch.no_grad():
+        expected = theirs(*planes, normalize=True).item()
+    assert expected > 0.001
+    assert metric(*frames) == pytest.approx(expected, rel=1e-5)
+    assert PerceptualDistance(backbone)(*frames) == pytest.approx(expected, rel=1e-5)
+
+
+def test_frames(frames, metric, backbone):
+    restored, truth = frames
+    assert metric(truth, truth) == 0
+    assert metric(truth.astype(np.float64), truth) == 0
+    assert metric(restored, truth) != pytest.approx(metric(restored[..., ::-1], truth[..., ::-1]))
+    assert metric(restored[:31, :31], truth[:31, :31]) > 0
+    with pytest.raises(DBLRError, match='31x31, not 31x30'):
+        metric(restored[:30, :31], truth[:30, :31])
+    assert metric.sha256 == hashlib.sha256(backbone.read_bytes()).hexdigest()
+
+
+class TestMissing:
+    def test_nothing(self, backbone):
+        assert missing_for_lpips() is None and missing_for_lpips(backbone) is None
+
+    def test_weights(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
+        monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *a, **k: pytest.fail('downloaded'))
+        assert 'alexnet-owt-7be5be79.pth' in missing_for_lpips()
+        with pytest.raises(DBLRError, match=r'LPIPS cannot be measured: there is no .*alexnet-owt-7be5be79\.pth'):
+            PerceptualDistance()
+        with pytest.raises(DBLRError, match='there is no .*mine.pth'):
+            PerceptualDistance(tmp_path / 'mine.pth')
+
+    def test_package(self, monkeypatch, backbone):
+        monkeypatch.delitem(sys.modules, 'lpips')
+        monkeypatch.setattr(sys, 'path', [])
+        assert missing_for_lpips(backbone).endswith("pip install 'dblr_plugin[benchmark]'")
+
+
+@pytest.mark.parametrize('spoil', ['other', 'shape', 'truncated'])
+def test_other_files_are_refused(tmp_path, backbone, spoil):
+    path = tmp_path / 'alexnet.pth'
+    state = torch.load(backbone, weights_only=True)
+    if spoil == 'other':
+        state = {'weight': torch.zeros(3)}
+    state['features.0.weight'] = torch.zeros(3) if spoil != 'truncated' else state['features.0.weight']
+    torch.save(state, path)
+    if spoil == 'truncated':
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DBLRError, match='alexnet.pth: ') as error:
+        PerceptualDistance(path)
+    assert '\n' not in str(error.value)

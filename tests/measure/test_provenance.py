@@ -1,0 +1,83 @@
+"""What a report says of its origin changes with the data and the files, and with nothing else."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.provenance import describe_data, describe_run
+from dblr_plugin.prepare.manifest import TreeClip, begin, finish
+
+
+def write_frames(root: Path, frames: int = 2) -> Path:
+    for side in ('lq', 'gt'):
+        for i in range(frames):
+            path = root / side / 'a' / f'{i:05d}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b'x' * (i + 1))
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path):
+    begin(tmp_path / 'tree', 'dvd', '')
+    write_frames(tmp_path / 'tree/test')
+    finish(tmp_path / 'tree', 'dvd', '', [TreeClip('test', 'a', 2, (16, 16))], {})
+    return tmp_path / 'tree'
+
+
+class TestPreparedData:
+    def test_is_told_by_its_manifest(self, tree):
+        manifest = json.loads((tree / 'dataset.json').read_text())
+        for root in (tree, tree / 'test/lq', tree / 'test/gt'):
+            found = describe_data(root)
+            assert found['sha256'] == manifest['sha256'] and found['kind'] == 'dvd'
+            assert (found['path'], found['of']) == (str(root), str(tree / 'dataset.json'))
+
+    @pytest.mark.parametrize('change', ['removed', 'longer', 'manifest'])
+    def test_unless_it_has_changed(self, tree, change):
+        if change == 'removed':
+            (tree / 'test/lq/a/00001.png').unlink()
+        elif change == 'longer':
+            (tree / 'test/lq/a/00001.png').write_bytes(b'123')
+        else:
+            (tree / 'dataset.json').write_text('{')
+        assert describe_data(tree / 'test/gt')['of'] == 'names and sizes'
+
+    def test_is_not_what_merely_lies_in_it(self, tree):
+        write_frames(tree / 'mine')
+        assert describe_data(tree / 'mine/gt')['of'] == 'names and sizes'
+
+
+class TestOtherData:
+    def test_names_and_sizes(self, tmp_path):
+        found = describe_data(write_frames(tmp_path / 'one') / 'gt')
+        assert found['sha256'] == hashlib.sha256(b'a/00000.png 1\na/00001.png 2\n').hexdigest()
+        assert found['sha256'] == describe_data(write_frames(tmp_path / 'two') / 'gt')['sha256']
+        assert found['sha256'] != describe_data(write_frames(tmp_path / 'three', 3) / 'gt')['sha256']
+
+    def test_nothing(self, tmp_path):
+        (tmp_path / 'empty').mkdir()
+        for name in ('empty', 'absent'):
+            with pytest.raises(DBLRError, match=f'{name} holds no files'):
+                describe_data(tmp_path / name)
+
+
+def test_run_is_json(tree):
+    option_file = tree / 'test.yml'
+    option_file.write_text('name: a\n')
+    found = describe_run([option_file], {'DVD': tree / 'test/gt'}, torch.device('cpu'), ['dblr benchmark'])
+    assert json.loads(json.dumps(found)) == found
+    assert found['files'] == [{'path': str(option_file), 'sha256': hashlib.sha256(b'name: a\n').hexdigest()}]
+    assert found['commands'] == ['dblr benchmark'] and found['device'] == 'cpu'
+    assert found['data']['DVD']['kind'] == 'dvd'
+    assert {'torch', 'basicsr', 'python'} <= found['versions'].keys()
+    assert {'machine', 'commit'} <= found.keys()
+
+
+def test_files_must_be_there(tree):
+    with pytest.raises(DBLRError, match='absent.pth cannot be read'):
+        describe_run([tree / 'absent.pth'], {}, torch.device('cpu'), [])

@@ -1,0 +1,75 @@
+"""``base``: an option file that says only in what it differs from another."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import dblr, write_options
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.options.option_file import check_option_file
+from dblr_plugin.yaml_file import read_option_file
+
+
+@pytest.fixture
+def child(train_options: dict, tmp_path: Path) -> Path:
+    """A file in another folder than its base, which is based on a third."""
+    write_options(tmp_path / 'first.yml', train_options)
+    (tmp_path / 'second.yml').write_text('base: first.yml\nmanual_seed: 7\n')
+    (tmp_path / 'own').mkdir()
+    path = tmp_path / 'own/third.yml'
+    path.write_text('base: ../second.yml\nname: third\nlogger: {print_freq: 3}\n')
+    return path
+
+
+def test_what_differs_wins(child, train_options):
+    train_options['logger']['print_freq'] = 3
+    assert check_option_file(child, is_train=True) == train_options | {'name': 'third', 'manual_seed': 7}
+
+
+def test_a_section_of_another_type_replaces_the_whole(child):
+    child.write_text(child.read_text() + 'train: {scheduler: {type: PlateauLR}}\n')
+    options = read_option_file(child).plain()
+    assert options['train']['scheduler'] == {'type': 'PlateauLR'} and 'optim_g' in options['train']
+
+
+def test_faults_name_the_file_they_are_in(child):
+    base = child.parents[1] / 'first.yml'
+    base.write_text(base.read_text().replace('total_iter', 'total_iters'))
+    line = next(n for n, text in enumerate(base.read_text().splitlines(), 1) if 'total_iters' in text)
+    with pytest.raises(DBLRError, match=f"first.yml:{line}: unknown key 'train.total_iters'"):
+        check_option_file(child, is_train=True)
+    child.write_text(child.read_text().replace('third', '3'))
+    base.write_text(base.read_text().replace('total_iters', 'total_iter'))
+    with pytest.raises(DBLRError, match='third.yml:2: name is 3'):
+        check_option_file(child, is_train=True)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('base: nowhere.yml', 'own.yml:1: base: there is no file .*nowhere.yml; paths start in the folder of own.yml'),
+        ('base: own.yml', 'own.yml:1: base: .*own.yml is based on this file in turn'),
+        ('base: other.yml', 'other.yml:1: base: .*own.yml is based on this file in turn'),
+        ('base: [a]', 'own.yml:1: base must name an option file'),
+        ('base: broken.yml', 'broken.yml:1: not valid YAML'),
+    ],
+)
+def test_bases_that_cannot_be(tmp_path, text, message):
+    (tmp_path / 'other.yml').write_text('base: own.yml')
+    (tmp_path / 'broken.yml').write_text('name: [')
+    (tmp_path / 'own.yml').write_text(text)
+    with pytest.raises(DBLRError, match=message):
+        check_option_file(tmp_path / 'own.yml', is_train=True)
+
+
+def test_the_copy_beside_the_results_is_whole(child, train_options, tmp_path):
+    """It can be used where its base is not."""
+    child.write_text(child.read_text() + 'train: {total_iter: 1}\n')
+    result = dblr('train', '-opt', child, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / 'experiments/third/third.yml').read_text()
+    train_options['logger']['print_freq'] = 3
+    train_options['train']['total_iter'] = 1
+    assert yaml.safe_load(text) == train_options | {'name': 'third', 'manual_seed': 7}
+    assert text.startswith('# GENERATE TIME')

@@ -1,0 +1,61 @@
+"""Measurements made small: one round after the first, small limits, and a temporary folder that must be left empty."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from dblr_plugin.measure import limits, rounds
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / 'scripts/speed'))  # where the programs find each other
+
+
+def texts(part: object) -> Iterator[str]:
+    """Of all ways in a report."""
+    if isinstance(part, dict):
+        yield from [part['text']] if 'text' in part else []
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from texts(inner)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'temporary'))
+    monkeypatch.setattr(rounds, 'MIN_ROUNDS', 1)
+    monkeypatch.setattr(limits, 'SIDE', {'cpu': 64})
+    yield
+    assert list((tmp_path / 'temporary').iterdir()) == [], 'temporary files are left'
+
+
+@pytest.fixture(scope='session')
+def fits_schema() -> Callable[[dict], None]:
+    """Raises unless a report is as ``docs/speed/schema.json`` says."""
+    schema = json.loads((ROOT / 'docs/speed/schema.json').read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema).validate
+
+
+@pytest.fixture
+def bench(tmp_path, fits_schema) -> Callable[..., dict]:
+    """Runs a speed program, returns its report; it is as the schema says, and all its ways get into Markdown tables."""
+
+    def run(name: str, *arguments: str) -> dict:
+        path = tmp_path / 'figures.json'
+        importlib.import_module(name).main([*arguments, '--seconds', '0', '--json', str(path)])
+        report = json.loads(path.read_text())
+        assert report['schema'] == f'dblr_bench_{name}/1'
+        fits_schema(report)
+        tables = list(importlib.import_module('tables').page(report))
+        found = {line.split(' | ')[0].removeprefix('| ') for line in tables}
+        assert found >= set(texts(report))
+        return report
+
+    return run

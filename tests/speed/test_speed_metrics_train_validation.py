@@ -1,0 +1,77 @@
+"""The measurements of metrics, training steps and validations: tiny runs. Times are never judged."""
+
+from functools import partial
+
+import frames
+import metrics
+import pytest
+import train
+import validation
+from jsonschema import ValidationError
+
+from dblr_plugin.errors import DBLRError
+
+
+def is_consistent(ways: dict[str, dict]) -> bool:
+    return all(
+        0 < way['min_ms'] <= way['median_ms'] <= way['max_ms']
+        and way['ratio'] == pytest.approx(ways[way['baseline']]['median_ms'] / way['median_ms'])
+        for way in ways.values()
+    )
+
+
+def shares_are_of_limits(gflop: float, ways: dict[str, dict], limits: dict[str, dict]) -> bool:
+    for name, way in ways.items():
+        precision = way.get('precision') or ('bf16' if 'bf16' in name else 'fp32')
+        limit = max(limits[f'{kind} {precision}']['speed'] for kind in ('matrix', 'convolution'))
+        if way['share'] != pytest.approx(gflop / way['median_ms'] * 1000 / limit):
+            return False
+    return True
+
+
+def test_metrics(monkeypatch, bench, fits_schema, capsys):
+    monkeypatch.setattr(frames, 'SIZE', (160, 96))
+    report = bench('metrics')
+    lines = capsys.readouterr().out.splitlines()
+    assert '160x96' in lines[1] and lines[3].endswith('PSNR, RGB: BasicSR') and len(lines) == 3 + 8
+    assert report['size'] == [96, 160] and is_consistent(report['ways'])
+    assert all(abs(way['difference']) < 1e-6 for way in report['ways'].values())
+    assert report['ways']['psnr_rgb']['value'] > 20
+    del report['ways']['psnr_rgb']['value']
+    with pytest.raises(ValidationError, match='value'):
+        fits_schema(report)
+
+
+@pytest.mark.slow
+def test_training(monkeypatch, bench, capsys):
+    monkeypatch.setattr(train, 'measure', partial(train.measure, batch=1, crop=32, num_feat=4))
+    report = bench('train')
+    assert "BasicSR's SRGANModel, fp32" in capsys.readouterr().out
+    assert report['batch'] == [1, 5, 32, 32] and list(report['models']) == ['DBLRNet', 'DBLRGAN']
+    for model in report['models'].values():
+        assert list(model['ways']) == ['basicsr', 'fp32', 'bf16', 'bf16, channels_last']
+        assert model['gflop'] > 0 and is_consistent(model['ways'])
+        assert shares_are_of_limits(model['gflop'], model['ways'], report['limits'])
+
+
+@pytest.mark.slow
+def test_validation(monkeypatch, bench, capsys):
+    # OpenVINO has its own tests, and crashes some processes of many (tests/bench/test_inference.py)
+    monkeypatch.setattr(validation, '_OURS', {'ours': {}, 'bf16': {'precision': 'bf16'}})
+    measure = validation.measure
+    monkeypatch.setattr(validation, 'measure', lambda seconds, size: measure(seconds, (64, 48), frames=6, num_feat=4))
+    report = bench('validation')
+    out = capsys.readouterr().out
+    assert '6 frames of 64x48' in out and "BasicSR's VideoBaseModel, eager fp32" in out and 'Test' not in out
+    ways = report['ways']
+    assert list(ways) == ['basicsr', 'ours', 'bf16'] and is_consistent(ways)
+    assert shares_are_of_limits(report['gflop'], ways, report['limits'])
+    # BasicSR adds up in float32
+    assert abs(ways['ours']['psnr_difference']) < 1e-5 and abs(ways['ours']['ssim_difference']) < 1e-6
+    assert 1e-5 < abs(ways['bf16']['psnr_difference']) < 0.1
+    assert ways['basicsr']['psnr'] > 20 and ways['bf16']['precision'] == 'bf16'
+
+
+def test_a_place_that_is_not_there(tmp_path):
+    with pytest.raises(DBLRError, match='cannot be written; name a file in a folder that exists'):
+        metrics.main(['--json', str(tmp_path / 'no/figures.json')])

@@ -1,0 +1,68 @@
+"""Help and wrong arguments come at once: torch, BasicSR and OpenCV are imported when the arguments are right."""
+
+import importlib
+import sys
+
+import pytest
+from processes import run_python
+
+import dblr_plugin
+from dblr_plugin.commands import _COMMANDS
+
+_SLOW = {'torch', 'basicsr', 'cv2', 'numpy'}
+
+_CONSOLE_SCRIPT = (
+    'import sys\nfrom dblr_plugin.commands import main\nif __name__ == "__main__":\n    sys.exit(main())\n'
+)
+
+
+@pytest.mark.parametrize('start', [['-m', 'dblr_plugin'], ['dblr']], ids=['module', 'console script'])
+def test_the_command_is_known_however_it_is_started(start, tmp_path):
+    (tmp_path / 'dblr').write_text(_CONSOLE_SCRIPT)
+    result = run_python('-X', 'importtime', *start, '--help', cwd=tmp_path)
+    imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
+    assert result.returncode == 0 and 'usage: dblr' in result.stdout
+    assert 'dblr_plugin.commands' in imported and not imported & _SLOW
+
+
+def test_no_help_and_no_fault_in_arguments_needs_them(tmp_path):
+    kinds = ('data', 'inference', 'train', 'validation', 'metrics')
+    layouts = ('dvd', 'gopro', 'reds', 'bsd', 'kitti', 'video', 'motion', 'lmdb')
+    pages = [[name] for name in _COMMANDS]
+    pages += [['bench', kind] for kind in kinds] + [['prepare', layout] for layout in layouts]
+    faults = ['', 'nonsense', 'train', 'deblur -i', 'prepare gopro a b --blur x', 'test -opt a.yml --launcher x']
+    lines = [[*page, '--help'] for page in pages] + [fault.split() for fault in faults]
+    code = f"""
+import sys
+sys.orig_argv = ['python', '-m', 'dblr_plugin']
+from dblr_plugin.commands import main
+for arguments in {lines}:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == (0 if '--help' in arguments else 2), arguments
+    else:
+        raise AssertionError(f'{{arguments}} did not end')
+    loaded = sys.modules.keys() & {_SLOW}
+    assert not loaded, (arguments, loaded)
+"""
+    result = run_python('-c', code, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count('usage: dblr') == len(faults)
+    assert 'dvd-official' in result.stdout, 'the protocols are listed'
+
+
+def test_lines_of_the_overview_are_those_of_the_commands():
+    for name, text in _COMMANDS.items():
+        module = importlib.import_module(f'dblr_plugin.commands.{name.replace("-", "_")}')
+        assert module.__doc__.strip().splitlines()[0] == text
+
+
+def test_the_package_hands_out_what_scripts_need():
+    from dblr_plugin.restore.loading import load_network
+    from dblr_plugin.restore.video_restorer import VideoRestorer
+
+    assert dblr_plugin.load_network is load_network and dblr_plugin.VideoRestorer is VideoRestorer
+    with pytest.raises(AttributeError, match='nonsense'):
+        _ = dblr_plugin.nonsense
+    assert 'dblr_plugin.models' in sys.modules, 'importing the package registers'
