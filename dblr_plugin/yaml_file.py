@@ -140,8 +140,9 @@ def _merged(below: Located, above: Located) -> Located:
     types = [section.value.get('type', Located(None, '')).plain() for section in (below, above)]
     if None not in types and types[0] != types[1]:
         return above
-    entries = {key: _merged(below.value.get(key, entry), entry) for key, entry in above.value.items()}
-    return Located(below.value | entries, above.where)
+    lower = below.value
+    entries = {key: _merged(lower[key], entry) if key in lower else entry for key, entry in above.value.items()}
+    return Located(lower | entries, above.where)
 
 
 def model_type(path: str | Path) -> str | None:
