@@ -21,7 +21,7 @@ _DEFORMABLE = (DeformConv2d, DeformConvPack, ModulatedDeformConvPack)
 
 def autocast(device: torch.device, amp: str | None) -> AbstractContextManager:
     """The context in which a network's forward pass runs; without ``amp`` it changes nothing."""
-    return torch.autocast(device.type, dtype=AMP_TYPES.get(amp), enabled=amp is not None)
+    return torch.autocast(device.type, dtype=None if amp is None else AMP_TYPES.get(amp), enabled=amp is not None)
 
 
 def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool = False) -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import types
+from typing import Any
 
 __all__ = ['prepare_import', 'repair_distributed']
 
@@ -29,7 +30,7 @@ def _alias_functional_tensor() -> None:
         return
     from torchvision.transforms import functional
 
-    alias = types.ModuleType(name)
+    alias: Any = types.ModuleType(name)
     alias.rgb_to_grayscale = functional.rgb_to_grayscale
     sys.modules[name] = alias
 
@@ -40,7 +41,8 @@ def _alias_distutils() -> None:
         return
     from packaging.version import Version
 
-    package, module = types.ModuleType('distutils'), types.ModuleType('distutils.version')
+    package: Any = types.ModuleType('distutils')
+    module: Any = types.ModuleType('distutils.version')
     # BasicSR only compares torchvision's release number, which every packaging version can do
     module.LooseVersion = Version
     package.version = module

@@ -102,7 +102,8 @@ def _annotation(cls: Callable, parameter: inspect.Parameter, hints: Mapping[str,
         return type(default)
     if isinstance(default, (int, float)):
         return float
-    return {tuple: list, list: list, dict: dict}.get(type(default), Any)
+    containers: dict[type, Any] = {tuple: list, list: list, dict: dict}
+    return containers.get(type(default), Any)
 
 
 NETWORK = ComponentKind(lambda: registered(ARCH_REGISTRY))

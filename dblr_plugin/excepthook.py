@@ -48,6 +48,7 @@ def _is_first_to_tell(meaning: str) -> bool:
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # torchrun tells a process to stop when another has failed, and a training run would promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    meaning: str | None
     if issubclass(kind, DBLRError):
         # an error that crossed from a loader's worker carries the worker's traceback in front of it
         meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()

@@ -13,8 +13,8 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['atomic_write', 'check_writable', 'partial_of', 'write_fault']
 
-#: What refuses a write, and what helps.
-_REFUSALS = {
+#: What refuses a write, and what helps; an error made without a number has None.
+_REFUSALS: dict[int | None, str] = {
     errno.ENOSPC: 'the disk is full; make room or give another output',
     errno.EDQUOT: 'your quota of the disk is used up; make room or give another output',
     errno.EFBIG: 'the file system takes no file of that size; give an output on another one',

@@ -35,8 +35,7 @@ def install() -> None:
     """Replaces functions wherever BasicSR has them; ``__main__`` of a stock command imports them after us."""
     for name in ('basicsr.utils.options', 'basicsr.train', 'basicsr.test'):
         if name in sys.modules:
-            sys.modules[name].parse_options = parse_options
-            sys.modules[name].copy_opt_file = copy_opt_file
+            vars(sys.modules[name]).update(parse_options=parse_options, copy_opt_file=copy_opt_file)
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
@@ -93,7 +92,7 @@ def _take_part_in_training(opt: dict) -> None:
         train_set['persistent_workers'] = False  # torch's loader refuses it without workers
     for name in ('__main__', 'basicsr.train'):
         module = sys.modules.get(name)
-        if hasattr(module, 'load_resume_state'):
+        if module is not None and hasattr(module, 'load_resume_state'):
             patch_trainer(module, opt)
 
 

@@ -13,7 +13,7 @@ Item = TypeVar('Item')
 
 #: Items that wait: enough to even out slow ones, and not much memory.
 AHEAD = 4
-_END = object()
+_END: Any = object()
 
 
 def prefetch(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:

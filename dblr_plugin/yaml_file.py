@@ -140,8 +140,9 @@ def _merged(below: Located, above: Located) -> Located:
     types = [section.value.get('type', Located(None, '')).plain() for section in (below, above)]
     if None not in types and types[0] != types[1]:
         return above
-    entries = {key: _merged(below.value.get(key, entry), entry) for key, entry in above.value.items()}
-    return Located(below.value | entries, above.where)
+    lower = below.value
+    entries = {key: _merged(lower[key], entry) if key in lower else entry for key, entry in above.value.items()}
+    return Located(lower | entries, above.where)
 
 
 def model_type(path: str | Path) -> str | None:
@@ -245,6 +246,7 @@ def import_files(paths: Iterable[str]) -> None:
         if path.suffix != '.py' or not path.is_file():
             raise DBLRError(f'imports: {path} is no Python file (looked up from {Path.cwd()})')
         spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # None is for suffixes that nothing loads
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

@@ -30,6 +30,8 @@ class TimeStackedConv(nn.Conv3d):
     gradients of ``Conv3d`` on CPUs with AMX are wrong in torch 2.15.
     """
 
+    bias: nn.Parameter
+
     def __init__(self, in_channels: int, out_channels: int, time: int, groups: int = 1) -> None:
         super().__init__(in_channels, out_channels, (time, 3, 3), padding=(0, 1, 1), groups=groups)
 
@@ -139,10 +141,11 @@ class DBLRNet(nn.Module):
             for module in self.modules():
                 if isinstance(module, (nn.Conv2d, nn.Conv3d)):
                     nn.init.normal_(module.weight, std=std)
-                    nn.init.zeros_(module.bias)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
         if self.input_skip:
-            nn.init.zeros_(self.reconstruction[-1].weight)
-            nn.init.zeros_(self.reconstruction[-1].bias)
+            for parameter in self.reconstruction[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restores one frame of each window, the middle one unless ``causal``.

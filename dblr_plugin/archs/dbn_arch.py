@@ -106,10 +106,11 @@ class DBN(nn.Module):
         self.f12_f13 = _convs(w2, w2, w1)
         self.u3 = _up(w1, w1)
         self.f14 = _conv(w1, stacked)
-        self.f15 = nn.Sequential(nn.Conv2d(stacked, num_out_ch, 3, padding=1), nn.BatchNorm2d(num_out_ch, _EPS))
+        norm = nn.BatchNorm2d(num_out_ch, _EPS)
+        self.f15 = nn.Sequential(nn.Conv2d(stacked, num_out_ch, 3, padding=1), norm)
         if input_skip:
             # not the convolution's weights: BatchNorm would divide their gradient by sqrt(eps)
-            nn.init.zeros_(self.f15[-1].weight)
+            nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restores one frame of each window, the middle one unless ``causal``.

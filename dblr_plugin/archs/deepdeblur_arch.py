@@ -65,6 +65,8 @@ class GaussianHalving(nn.Module):
     with stride 2. Frames are continued by repeating their borders (there they are mirrored).
     """
 
+    kernel: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         gaussian = torch.exp(-0.5 * (torch.arange(-3, 4) / (2 / 3)).square())

@@ -84,8 +84,8 @@ class MultiScaleDBLRNet(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in itertools.pairwise(num_feat))
         self.decoders = nn.ModuleList(blocks(*scale) for scale in zip(above, num_block[:-1], strict=True))
         self.last = nn.Conv2d(num_feat[0], 4 * num_out_ch, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restores one frame of each window, the middle one unless ``causal``.

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
+from dblr_plugin.errors import DBLRError
+
 __all__ = ['NetworkTraits', 'network_argument', 'restored_index']
 
 
@@ -33,16 +35,26 @@ class NetworkTraits:
 
     @classmethod
     def of(cls, network: Mapping[str, Any]) -> NetworkTraits:
-        """Those of a network's options, ``network_g`` of an option file."""
+        """Those of a network's options, ``network_g`` of an option file.
+
+        Raises:
+            DBLRError: It restores all frames, and takes the others aligned to one.
+        """
         num_frame = network_argument(network, 'num_frame', 5)
         last = network.get('center_frame_idx') == num_frame - 1  # as EDVR says it
         causal = bool(network_argument(network, 'causal', last))
         restores = getattr(ARCH_REGISTRY.get(network['type']), 'restores', None)
+        flow = bool(network_argument(network, 'flow', False))
+        if flow and restores == 'all':
+            raise DBLRError(
+                f'{network["type"]} restores all frames, so there is none that flow could align the others to; set '
+                'network_g.flow to false'
+            )
         return cls(
             channels=network_argument(network, 'num_in_ch', 3),
             num_frame=num_frame,
             restores='all' if restores == 'all' else restored_index(num_frame, causal),
-            flow=bool(network_argument(network, 'flow', False)),
+            flow=flow,
         )
 
     @property

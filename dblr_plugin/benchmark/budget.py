@@ -50,6 +50,6 @@ def kept_rates(methods: list[Method]) -> str | None:
     kept = [method for method in methods if BATCH in method.changes and RATE not in method.changes]
     if not kept:
         return None
-    batches = {m.name: (m.changes[BATCH], m.train['datasets']['train']['batch_size_per_gpu']) for m in kept}
+    batches = {m.name: (m.changes[BATCH], m.training['datasets']['train']['batch_size_per_gpu']) for m in kept}
     named = ', '.join(f'{name} ({before} to {after})' for name, (before, after) in batches.items())
     return f'Batch size for each process changed, and learning rate kept that belongs to the one before: {named}.'

@@ -43,7 +43,9 @@ class Crop:
 
 def window_of(height: int, width: int) -> tuple[int, int]:
     """Height and width of the windows in frames of a size: even, and at most half of the frame."""
-    return tuple(max(2, min(limit, side // 2) // 2 * 2) for limit, side in zip(WINDOW, (height, width), strict=True))
+    limits = zip(WINDOW, (height, width), strict=True)
+    rows, columns = (max(2, min(limit, side // 2) // 2 * 2) for limit, side in limits)
+    return rows, columns
 
 
 def window_errors(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.measure.consistency import TemporalConsistency
 from dblr_plugin.measure.perceptual import PerceptualDistance
+from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.prepare.in_between import MIN_SIDE
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.yaml_file import import_files, read_option_file
@@ -57,7 +59,8 @@ def measure_quality(
     shutil.rmtree(folder.frames, ignore_errors=True)
     figures = score_dataset(dataset, model.restorer(), protocols, [observer])
     with atomic_write(folder.window_errors) as partial, open(partial, 'wb') as file:
-        np.savez_compressed(file, **{clip: np.stack(seen.errors) for clip, seen in observer.clips.items()})
+        errors: dict[str, Any] = {clip: np.stack(seen.errors) for clip, seen in observer.clips.items()}
+        np.savez_compressed(file, **errors)
     clips = {name: clip.figures() for name, clip in observer.clips.items()}
     return {'figures': figures, 'clips': clips, 'mean': _means(clips)}
 
@@ -93,7 +96,7 @@ def build_restorer(option_file: str) -> VideoRestorer:
     return VideoRestorer(net, options['network_g'], **settings)
 
 
-def _build_model(options: dict, folder: Path) -> object:
+def _build_model(options: dict, folder: Path) -> VideoTestModel:
     """What BasicSR's test builds of these options."""
     state = {'is_train': False, 'dist': False, 'rank': 0, 'world_size': 1, 'num_gpu': torch.cuda.device_count()}
     with _quiet():
@@ -124,7 +127,8 @@ class _Clip:
         self.size = (0, 0)
 
     def figures(self) -> dict:
-        warping = self.consistency.figures() or {'warping_error': None, 'warping_error_truth': None}
+        missing = {'warping_error': None, 'warping_error_truth': None}
+        warping: Mapping[str, float | None] = self.consistency.figures() or missing
         own = {'size': self.size, 'names': self.names, 'frames': self.indices}
         return {**own, 'lpips': fmean(self.lpips) if self.lpips else None, **warping}
 
@@ -138,6 +142,7 @@ class _Observer:
 
     def __call__(self, frame: RestoredFrame) -> None:
         restored, truth = frame.picture, frame.truth
+        assert truth is not None  # settle_methods refuses data sets without ground truth
         clip = self.clips.setdefault(frame.clip, _Clip())
         clip.names.append(frame.name)
         clip.size = truth.shape[:2]

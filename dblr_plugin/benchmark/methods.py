@@ -60,6 +60,12 @@ class Method:
     changes: dict[str, object]
 
     @property
+    def training(self) -> dict:
+        """The options of its training, of a method that has one."""
+        assert self.train is not None
+        return self.train
+
+    @property
     def train_set(self) -> dict | None:
         """The data set's options that it is trained on."""
         return None if self.train is None else self.train['datasets']['train']
@@ -128,8 +134,9 @@ class _Methods:
             for name in self.entries:
                 self._note(check, name)
             self._tell()
-        methods = [self._note(self._method, name) for name in self._ordered()]
+        noted = [self._note(self._method, name) for name in self._ordered()]
         self._tell()
+        methods = [method for method in noted if method is not None]
         self._compare(methods)
         self._tell()
         return {method.name: method for method in methods}
@@ -187,8 +194,8 @@ class _Methods:
         ordered: dict[str, None] = {}
 
         def add(name: str) -> None:
-            if self._start_of(name) is not None:
-                add(self._start_of(name))
+            if (start := self._start_of(name)) is not None:
+                add(start)
             ordered[name] = None
 
         for name in self.entries:
@@ -240,7 +247,7 @@ class _Methods:
             found = ', '.join(scored) or 'none'
             here.fail(f'methods.{name}: a benchmark has one data set to test on, and there is {found} in datasets')
         weights = self._weights(name)
-        if 'weights' in here.value and not weights.is_file():
+        if 'weights' in here.value and weights is not None and not weights.is_file():
             here.value['weights'].fail(f'methods.{name}.weights: {weights} is no file')
         path = {'pretrain_network_g': weights and str(weights), 'param_key_g': 'params_ema', 'strict_load_g': True}
         val = {'save_img': False, 'protocol': [protocol.name for protocol in self.protocols]}

@@ -187,7 +187,7 @@ def validations(metrics_file: Path, protocol: str) -> tuple[list[int], list[floa
         (e['iter'], float(e['mean']['psnr'])) for e in entries if e['protocol'] == protocol and 'psnr' in e['mean']
     ]
     found = sorted((i, value) for i, value in found if math.isfinite(value))
-    return tuple(map(list, zip(*found, strict=True))) if found else None
+    return ([i for i, _ in found], [value for _, value in found]) if found else None
 
 
 def draw_crops(

@@ -108,4 +108,4 @@ def read_quotes(path: str | Path) -> tuple[str, list[QuotedTable]]:
 
 def _table(name: str, table: TableSection) -> QuotedTable:
     figures = tuple(QuotedFigure(str(method), **figure) for method, figure in table['figures'].items())
-    return QuotedTable(name, **{**table, 'figures': figures})
+    return QuotedTable(name, table['source'], table['protocol'], figures, table.get('note'))

@@ -47,7 +47,9 @@ def keep(path: Path, fingerprint: str, content: dict) -> dict:
     """Writes a result whole, and returns it as :func:`kept` will: numbers that JSON lacks as strings."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {'fingerprint': fingerprint, **content})
-    return kept(path, fingerprint)
+    written = kept(path, fingerprint)
+    assert written is not None
+    return written
 
 
 def kept(path: Path, fingerprint: str | None = None) -> dict | None:
@@ -59,7 +61,7 @@ def kept(path: Path, fingerprint: str | None = None) -> dict | None:
         return None
 
 
-def data_checksums(data_set: dict) -> list[str]:
+def data_checksums(data_set: dict) -> list[str | None]:
     """Those of all files that the options of a data set name."""
     roots = [data_set.get(key) for key in ('dataroot_lq', 'dataroot_gt')]
     listed = data_set.get('meta_info_file')

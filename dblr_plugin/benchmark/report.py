@@ -205,7 +205,8 @@ def _provenance(plan: Plan) -> dict:
         for part, options in _data_set(plan).items()
         for key in ('dataroot_lq', 'dataroot_gt')
     }
-    commands = [plan.prepare] * bool(plan.prepare) + [f'dblr benchmark -opt {shlex.quote(str(plan.path))}']
+    prepare = [plan.prepare] if plan.prepare else []
+    commands = [*prepare, f'dblr benchmark -opt {shlex.quote(str(plan.path))}']
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     return describe_run([path for path in files if path.is_file()], data, device, commands)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -137,7 +137,7 @@ class _Run:
         counted = kept(folder.complexity, self._complexity_fingerprint(method))
         if failure is not None:
             results.failures[method.name] = failure['reason']
-        elif quality is not None and counted is not None:
+        elif training is not None and quality is not None and counted is not None:
             results.quality[method.name] = quality
             results.complexity[method.name] = counted
             results.training[method.name] = training
@@ -174,7 +174,7 @@ class _Run:
     def _complexity_fingerprint(self, method: Method) -> str:
         return fingerprint_of([_built(method), self.plan.size, __version__])
 
-    def _timing_fingerprint(self, names: Sequence[str]) -> str:
+    def _timing_fingerprint(self, names: Iterable[str]) -> str:
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         networks = {name: _built(self.plan.methods[name]) for name in names}
         machine = describe_machine(), gpu, torch.get_num_threads(), describe_versions(('torch', 'dblr_plugin'))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write
@@ -20,6 +20,7 @@ from dblr_plugin.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backend_bases import RendererBase
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
@@ -164,7 +165,7 @@ def label_points(
         colours: One for each.
         levels: Where horizontal lines run.
     """
-    renderer = _settle(ax.figure)
+    renderer = _settle(ax)
     frame, pixels = ax.get_window_extent(), ax.transData.transform(points)
     taken = [_box(x, y, 7, 7) for x, y in pixels]
     heights = [ax.transData.transform((points[0][0], level))[1] for level in levels]
@@ -179,17 +180,19 @@ def label_points(
         offset, box = _place(pixel, size.width, size.height, frame, taken)
         label.set_position(offset)
         if math.hypot(*offset) < max(size.width, size.height) / 2 + 20:  # near enough without a line
+            assert label.arrow_patch is not None  # as there are arrowprops
             label.arrow_patch.set_visible(False)
         taken.append(box)
         labels.append(label)
     return labels
 
 
-def _settle(figure: Figure) -> RendererBase:
-    """Lays the figure out, with room for all that is in it, and leaves it so."""
+def _settle(ax: Axes) -> RendererBase:
+    """Lays the figure of the axes out, with room for all that is in it, and leaves it so."""
+    figure = cast('Figure', ax.figure)  # none of a report's is part of another
     figure.draw_without_rendering()
     figure.set_layout_engine('none')
-    return figure.canvas.get_renderer()
+    return cast('FigureCanvasAgg', figure.canvas).get_renderer()
 
 
 def _text_box(label: Annotation, renderer: RendererBase) -> Bbox:
@@ -244,7 +247,7 @@ def label_ends(
             fontsize=9, arrowprops={'arrowstyle': '-', 'color': colour, 'linewidth': 0.7, 'relpos': (0, 0.5)},
         )  # fmt: skip
         labels.append(label)
-    renderer, frame = _settle(ax.figure), ax.get_window_extent()
+    renderer, frame = _settle(ax), ax.get_window_extent()
     heights = [_text_box(label, renderer).height + GAP for label in labels]
     wanted = [ax.transData.transform(end)[1] for end in ends]
     for label, y in zip(labels, _apart(wanted, heights, frame.y0, frame.y1), strict=True):

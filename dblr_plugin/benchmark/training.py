@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from tqdm import tqdm
@@ -60,7 +61,7 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
         DBLRError: It failed; the message is what the training said last.
         SystemExit: This process got a signal, and the training has been saved and stopped.
     """
-    write_options(folder.train_options, method.train, train_command(folder.train_options))
+    write_options(folder.train_options, method.training, train_command(folder.train_options))
     fingerprint = _fingerprint(method)
     earlier = kept(folder.training, fingerprint)
     as_before = earlier is None or earlier.get('processes', processes) == processes
@@ -90,12 +91,12 @@ def write_options(path: Path, options: dict, command: str) -> None:
 
 
 def _fingerprint(method: Method) -> str:
-    starts = {key: path for key, path in method.train['path'].items() if key.startswith('pretrain_network_')}
+    starts = {key: path for key, path in method.training['path'].items() if key.startswith('pretrain_network_')}
     return fingerprint_of(
         {
             'options': method.train,
-            'code': code_checksums(method.train),
-            'data': [data_checksums(data_set) for data_set in method.train['datasets'].values()],
+            'code': code_checksums(method.training),
+            'data': [data_checksums(data_set) for data_set in method.training['datasets'].values()],
             'starts': {key: sha256(Path(path)) for key, path in starts.items() if path},
         }
     )
@@ -111,15 +112,16 @@ def _program(processes: int) -> list[str]:
 def _run(command: list[str], method: Method, log_path: Path, append: bool) -> None:
     """Runs a training to its end, its output in a log, its iterations as a progress bar."""
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
-    output = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True, 'errors': 'replace'}
-    lines = []
-    total = method.train['train']['total_iter']
+    output: dict[str, Any] = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True, 'errors': 'replace'}
+    lines: list[str] = []
+    total = method.training['train']['total_iter']
     with (
         open(log_path, 'a' if append else 'w', encoding='utf-8') as log,
         tqdm(total=total, desc=method.name, unit='iter', disable=None) as bar,
         subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent(), **output) as process,
         _signals_to(process) as received,
     ):
+        assert process.stdout is not None  # it is a pipe
         for line in process.stdout:
             log.write(line)
             log.flush()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dblr_plugin.data.meta_info import ListedClip, read_clip_list
-from dblr_plugin.data.store import FrameStore
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 
 __all__ = ['ClipPair', 'index_pairs']
@@ -18,6 +18,21 @@ THREADS = 16
 
 FrameSize = tuple[int, int]
 Clips = dict[str, tuple[str, ...]]
+
+
+class IndexedFrames(Protocol):
+    """What pairing asks of frames; stores offer it, and so does what is read like one."""
+
+    root: Path
+
+    def clips(self) -> Clips:
+        """Returns clip name -> frame names."""
+
+    def where(self, clip: str, frame: str) -> str:
+        """Returns how messages name a frame."""
+
+    def inspect(self, clip: str, frame: str) -> FrameSize:
+        """Returns (height, width); raises DBLRError for a damaged frame."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class ClipPair:
 
 
 def index_pairs(
-    lq_store: FrameStore, gt_store: FrameStore | None = None, meta_info_file: str | Path | None = None
+    lq_store: IndexedFrames, gt_store: IndexedFrames | None = None, meta_info_file: str | Path | None = None
 ) -> list[ClipPair]:
     """Pairs the clips and frames of two stores by name and checks every one of them.
 
@@ -70,7 +85,7 @@ def index_pairs(
     return pairs
 
 
-def _chosen(store: FrameStore, listed: Mapping[str, ListedClip] | None, faults: list[str]) -> Clips:
+def _chosen(store: IndexedFrames, listed: Mapping[str, ListedClip] | None, faults: list[str]) -> Clips:
     """Returns the store's clips that are to be used; notes empty ones, and listed ones that do not fit."""
     clips = store.clips()
     for name, line in (listed or {}).items():
@@ -84,7 +99,7 @@ def _chosen(store: FrameStore, listed: Mapping[str, ListedClip] | None, faults: 
     return {name: frames for name, frames in chosen.items() if frames}
 
 
-def _compare_names(stores: list[FrameStore], clips: list[Clips], faults: list[str]) -> None:
+def _compare_names(stores: list[IndexedFrames], clips: list[Clips], faults: list[str]) -> None:
     """Notes the clips, and in clips of both sides the frames, that only one side has."""
     for (here, there), (ours, theirs) in (((0, 1), clips), ((1, 0), clips[::-1])):
         source, target = stores[here].root, stores[there].root
@@ -103,7 +118,7 @@ def _compare_names(stores: list[FrameStore], clips: list[Clips], faults: list[st
             )
 
 
-def _inspect(store: FrameStore, clips: Clips, faults: list[str]) -> dict[str, dict[str, FrameSize]]:
+def _inspect(store: IndexedFrames, clips: Clips, faults: list[str]) -> dict[str, dict[str, FrameSize]]:
     """Looks into every frame; returns the sizes of the good ones by clip and frame, and notes the others."""
 
     def size_or_fault(key: tuple[str, str]) -> FrameSize | str:
@@ -125,7 +140,7 @@ def _inspect(store: FrameStore, clips: Clips, faults: list[str]) -> dict[str, di
 
 def _agreed_size(
     name: str,
-    stores: list[FrameStore],
+    stores: list[IndexedFrames],
     sizes: list[dict[str, dict[str, FrameSize]]],
     listed: Mapping[str, ListedClip] | None,
     faults: list[str],

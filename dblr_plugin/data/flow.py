@@ -55,7 +55,8 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Returns:
         float32 ``(h, w, 2)``, pixels to the right and down.
     """
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return method.calc(first, second, None)  # type: ignore[call-overload]  # the stub has no None, OpenCV has
 
 
 def warped(frame: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarray:

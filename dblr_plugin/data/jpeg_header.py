@@ -54,8 +54,8 @@ def parse_jpeg(data: bytes | memoryview) -> JpegHeader:
             if marker in _FRAME_STARTS:
                 frame, kind = position + 5, marker
             if marker == _START_OF_SCAN and frame is not None:
-                size = struct.unpack_from('>HH', data, frame)
-                return JpegHeader(*size, *_unit(data, frame), kind in _SEQUENTIAL, frame, position, end)
+                height, width = struct.unpack_from('>HH', data, frame)
+                return JpegHeader(height, width, *_unit(data, frame), kind in _SEQUENTIAL, frame, position, end)
             position = end
     except (IndexError, struct.error) as error:
         raise ValueError('no JPEG') from error

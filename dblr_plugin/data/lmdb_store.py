@@ -166,4 +166,5 @@ class LmdbStore:
             raise DBLRError(f"key '{key}' of {self.root} is unreadable ({error}); copy it again") from error
         if value is None:
             raise DBLRError(f"key '{key}' is not in {self.root}; write the database again")
+        assert isinstance(value, memoryview)  # as every transaction here is begun with buffers=True
         return value

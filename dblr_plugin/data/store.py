@@ -123,7 +123,7 @@ def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None)
         DBLRError: There is nothing usable at ``root``, or ``io_backend`` contradicts it.
     """
     is_lmdb = Path(root).suffix == '.lmdb'
-    backend = (io_backend or {}).get('type', 'lmdb' if is_lmdb else 'disk')
+    backend = str((io_backend or {}).get('type', 'lmdb' if is_lmdb else 'disk'))
     if backend not in ('disk', 'lmdb'):
         raise DBLRError(f"io_backend type '{backend}' is not one of disk, lmdb{nearest(backend, ('disk', 'lmdb'))}")
     if is_lmdb != (backend == 'lmdb'):

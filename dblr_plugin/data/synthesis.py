@@ -51,7 +51,8 @@ def average_exposure(lights: Iterable[np.ndarray]) -> np.ndarray:
     Args:
         lights: One or more float32 frames (h, w, 3) in [0, 1]; consumed one by one, so they may be made on the way.
     """
-    total, count = np.float32(0), 0
+    total: np.ndarray = np.zeros((), np.float32)
+    count = 0
     for light in lights:
         total, count = total + light, count + 1
     return from_linear_light(total / np.float32(count))
@@ -138,4 +139,4 @@ def write_png(path: Path, frame: np.ndarray) -> None:
     except OSError as error:
         raise write_fault(path, error) from error
     with atomic_write(path) as partial:
-        partial.write_bytes(data)
+        partial.write_bytes(data.data)

@@ -75,7 +75,7 @@ class SyntheticMotionDataset(Dataset):
             key: The picture's name, or the window's number in its store.
         """
         rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
-        stack, key = self._made(index, rng) if self.store is None else self._stored(index, rng)
+        stack, key = self._made(index, rng) if self.store is None else self._stored(self.store, index, rng)
         if self._coin(rng, 'random_reverse'):
             stack = np.concatenate([stack[-2::-1], stack[-1:]])
         stack = flip(
@@ -92,9 +92,9 @@ class SyntheticMotionDataset(Dataset):
         blurry, sharp = self.windows.draw(1, rng.getrandbits(62), picture=int(index))
         return torch.cat([blurry[0], sharp]).permute(0, 2, 3, 1).numpy(), self.pictures.names[index]
 
-    def _stored(self, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
+    def _stored(self, store: WindowStore, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
         """A crop of a window of the store, likewise."""
-        window = self.store[index]
+        window = store[index]
         spare = window.shape[-1] - self.gt_size
         top, left = rng.randint(0, spare), rng.randint(0, spare)
         crop = window[..., top : top + self.gt_size, left : left + self.gt_size]

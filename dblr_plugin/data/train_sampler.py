@@ -45,6 +45,9 @@ class TrainSampler(EnlargedSampler):
         opt: The options of the run. ``resume_iter`` is read from them, ``iters_per_epoch`` written to them.
     """
 
+    num_samples: int
+    total_size: int
+
     def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1, *, opt: dict) -> None:
         super().__init__(dataset, num_replicas, rank, ratio)
         self.batch_size = opt['datasets']['train']['batch_size_per_gpu']

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch.distributed as dist
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import get_dist_info
-from torch.utils.data import Dataset
 
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import RestoredFrame
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ['ComparisonImages']
 
@@ -33,7 +37,7 @@ class ComparisonImages:
         self.clips = clips
         self.side = side
 
-    def begin(self, dataset: Dataset) -> Callable[[RestoredFrame], None]:
+    def begin(self, dataset: VideoDeblurTestDataset) -> Callable[[RestoredFrame], None]:
         """Starts a validation; the returned function takes each restored frame."""
         self.name = dataset.opt['name']
         self.strips: dict[str, np.ndarray] = {}
@@ -48,10 +52,10 @@ class ComparisonImages:
         top, left = (max(0, (length - self.side) // 2) for length in frame.shape[:2])
         return frame[top : top + self.side, left : left + self.side]
 
-    def finish(self, iteration: int, tb_logger: object | None) -> None:
+    def finish(self, iteration: int, tb_logger: SummaryWriter | None) -> None:
         """Writes what was taken on all processes; to be called on all."""
         rank, world_size = get_dist_info()
-        shares = [self.strips]
+        shares: list[Any] = [self.strips]
         if world_size > 1:
             shares = [None] * world_size
             dist.all_gather_object(shares, self.strips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -211,7 +212,7 @@ def _scores(frame: RestoredFrame, protocols: Sequence[Protocol]) -> Iterator[Row
 
 def _gathered(share: tuple[list, bool], world_size: int) -> list[tuple[list, bool]]:
     """The rows of all processes, in the order of the frames, and whether each was told to stop."""
-    shares = [share]
+    shares: list[Any] = [share]
     if world_size > 1:
         shares = [None] * world_size
         dist.all_gather_object(shares, share)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from basicsr.utils import get_root_logger
 from basicsr.utils.dist_util import master_only
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import write_json
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ['ValidationRecord']
 
@@ -30,7 +34,7 @@ class ValidationRecord:
         #: data set -> metric -> better, val, iter: as BasicSR's ``best_metric_results``
         self.best: dict[str, dict[str, dict]] = {}
 
-    def add(self, name: str, figures: list[dict], iteration: int | str, tb_logger: object | None) -> None:
+    def add(self, name: str, figures: list[dict], iteration: int | str, tb_logger: SummaryWriter | None) -> None:
         """Logs and keeps the figures of one data set.
 
         Args:
@@ -100,7 +104,7 @@ class ValidationRecord:
         return entries
 
     @master_only
-    def _log(self, name: str, label: str, entry: dict, iteration: int | str, tb_logger: object | None) -> None:
+    def _log(self, name: str, label: str, entry: dict, iteration: int | str, tb_logger: SummaryWriter | None) -> None:
         lines = [f'Validation {name} (protocol {entry["protocol"]})']
         for metric, value in entry['mean'].items():
             best = self.best[name][label + metric]

@@ -58,8 +58,8 @@ class TemporalConsistency:
                 raise DBLRError(f'warping error: frames of one clip must have one size, and are {shapes} (w x h)')
             flow, visible = flow_and_visible(truth_before, truth)
             if visible.any():  # nothing is after a cut
-                pairs = ((restored_before, restored), (truth_before, truth))
-                self._errors.append(tuple(warping_error(*pair, flow, visible) for pair in pairs))
+                own = warping_error(restored_before, restored, flow, visible)
+                self._errors.append((own, warping_error(truth_before, truth, flow, visible)))
         self._before = restored, truth
 
     def figures(self) -> dict[str, float] | None:

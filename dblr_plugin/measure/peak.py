@@ -43,7 +43,8 @@ def _peak(make: Callable[[], Callable[[], object]], device: torch.device, thread
         run()
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device)
-    return None if before is None else _high_water() - before
+    after = _high_water()
+    return None if before is None or after is None else after - before
 
 
 def _high_water() -> int | None:

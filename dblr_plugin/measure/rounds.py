@@ -64,9 +64,10 @@ def run_rounds(ways: Sequence[Variant], seconds: float, turn: float = 0) -> None
 
 def _turn(run: Callable[[], Any], seconds: float) -> tuple[Any, float]:
     """What the last run returned, and the mean of their milliseconds."""
-    start = time.perf_counter()
-    for count in itertools.count(1):
+    start, count = time.perf_counter(), 0
+    while True:
         result = run()
+        count += 1
         elapsed = time.perf_counter() - start
         if elapsed >= seconds:
             return result, elapsed * 1000 / count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from dblr_plugin.acceleration import autocast, prepare_network, share_batch_statistics
 from dblr_plugin.colour import to_network_colour
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.comparison_images import ComparisonImages
 from dblr_plugin.evaluation.validation import Interrupted
@@ -257,7 +258,7 @@ class VideoDeblurModel(VideoTestModel):
     def _suspects(self, results: list[StepResult]) -> list[str]:
         """The samples of the processes whose loss was not finite; of all, if it was only a gradient."""
         own = self.keys, all(result.loss_is_finite for result in results)
-        everyone = [own]
+        everyone: list[Any] = [own]
         if self.opt['dist']:
             everyone = [None] * self.opt['world_size']
             dist.all_gather_object(everyone, own)
@@ -387,8 +388,8 @@ class VideoDeblurModel(VideoTestModel):
         if not self.is_train:
             super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
             return
-        dataset = dataloader.dataset
-        current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+        dataset = cast(VideoDeblurTestDataset, dataloader.dataset)
+        current_iter = min(int(current_iter), int(self.opt['train']['total_iter']))
         if self.validated.get(dataset.opt['name']) == current_iter:
             return
         self.validated[dataset.opt['name']] = current_iter

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset
@@ -80,13 +81,14 @@ class VideoTestModel(SRModel):
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
         """Restores and scores a data set, logs the figures and appends them to ``metrics.json``."""
-        self.score(dataloader.dataset, current_iter, tb_logger, save_img)
+        dataset = cast(VideoDeblurTestDataset, dataloader.dataset)
+        self.score(dataset, current_iter, tb_logger, save_img)
 
     dist_validation = nondist_validation
 
     def score(
         self,
-        dataset: Dataset,
+        dataset: VideoDeblurTestDataset,
         current_iter: int | str,
         tb_logger: Any,
         save_img: bool,
@@ -116,7 +118,7 @@ class VideoTestModel(SRModel):
         if figures:
             self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
 
-    def _save_image(self, dataset: Dataset, frame: RestoredFrame, current_iter: int | str) -> None:
+    def _save_image(self, dataset: VideoDeblurTestDataset, frame: RestoredFrame, current_iter: int | str) -> None:
         suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
         folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / frame.clip
         try:

@@ -101,8 +101,6 @@ class MotionTrainSet(_DataSet, _Training, total=False):
 class TestSet(_ClipSet, total=False):
     """``datasets.val``, ``datasets.test`` and more of them."""
 
-    __test__ = False  # no test, whatever pytest thinks
-
     dataroot_gt: str | None  # without it frames are restored and not scored
     padding: Literal['replicate', 'reflection', 'reflection_circle', 'circle']
     persistent_workers: Literal[False]  # BasicSR validates without workers, and torch refuses persistent ones then

@@ -17,7 +17,7 @@ def summary(dst: Path, prepared: Prepared) -> str:
     content = prepared.manifest
     name = ' '.join(filter(None, (content['kind'], content['variant'])))
     state = 'was complete already; verified' if prepared.was_complete else 'prepared'
-    rows = [('part', 'clips', 'frames', 'ground truth', 'bytes', 'clips of size (w x h)')]
+    rows: list[tuple[str, ...]] = [('part', 'clips', 'frames', 'ground truth', 'bytes', 'clips of size (w x h)')]
     for part, facts in content['parts'].items():
         sizes = ', '.join(f'{count} of {size}' for size, count in facts['sizes'].items())
         truth = 'yes' if facts['ground_truth'] else 'no'

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,9 +173,9 @@ class _OpenVINOForward:
     def __init__(self, net: nn.Module, precision: str) -> None:
         self.net = fold(net).cpu()
         self.hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
-        self.model = None
+        self.model: Any = None
         self.shape: torch.Size | None = None
-        self.compiled = None
+        self.compiled: Any = None
 
     def __call__(self, window: Tensor) -> Tensor:
         if self.model is None:
@@ -209,17 +210,18 @@ class _OpenVINOForward:
 
 def _import_openvino() -> ModuleType:
     """Imports OpenVINO without its telemetry, which would report each use to its makers and write into the home."""
-    sys.modules.setdefault('openvino_telemetry', None)
+    # None refuses the import; the stub knows modules alone
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     return importlib.import_module('openvino')
 
 
 @functools.cache
-def _openvino_core() -> object:
+def _openvino_core() -> Any:
     """One for the whole process: freeing models whose cores have gone can crash it."""
     return _import_openvino().Core()
 
 
-def _to_openvino(net: nn.Module, example: Tensor) -> object:
+def _to_openvino(net: nn.Module, example: Tensor) -> Any:
     """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
     _import_openvino()
     from openvino.frontend import FrontEndManager

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from basicsr.archs.arch_util import DCNv2Pack
@@ -79,7 +80,7 @@ def check_output(path: Path) -> None:
 
 def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
     """Writes a ``.safetensors`` or ``.pth`` file that says of which network it is and what it was trained on."""
-    content = {'params': loaded.net.state_dict(), 'network': loaded.options}
+    content: dict[str, Any] = {'params': loaded.net.state_dict(), 'network': loaded.options}
     if loaded.trained_on:
         content['trained_on'] = loaded.trained_on
     if loaded.pad_multiple != 1:
@@ -125,7 +126,7 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
         height, width = (loaded.pad_multiple * side for side in (height, width))
     try:
         with _quiet():
-            return torch.onnx.export(
+            program = torch.onnx.export(
                 _without_checks(fold(loaded.net)),
                 (window,),
                 input_names=['window'],
@@ -136,13 +137,16 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
     except Exception as error:  # the exporter lets through whatever happens in its depths
-        while error.__cause__ is not None:
-            error = error.__cause__
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
         raise DBLRError(
             f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({reason}); if its frames must be '
             'multiples of some size, give the option file that has val.pad_multiple'
-        ) from error
+        ) from cause
+    assert program is not None  # that is what the exporter before dynamo returned
+    return program
 
 
 @contextmanager
@@ -222,4 +226,5 @@ def _compare(net: nn.Module, path: Path, window: Tensor) -> Difference:
     difference = (restored - net(window)).double()
     mse = difference.square().mean().item()
     psnr = -10 * math.log10(mse) if mse else math.inf
-    return Difference(*window.shape[-2:], difference.abs().max().item(), psnr)
+    height, width = window.shape[-2:]
+    return Difference(height, width, difference.abs().max().item(), psnr)

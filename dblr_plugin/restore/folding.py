@@ -31,8 +31,8 @@ def fold(net: nn.Module) -> nn.Module:
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
     if isinstance(folded, DBLRNet):
-        folded.conv_l1 = StackedConv(folded.conv_l1, folded.num_frame)
-        folded.conv_l2 = StackedConv(folded.conv_l2, folded.conv_l2.kernel_size[0])
+        folded.set_submodule('conv_l1', StackedConv(folded.conv_l1, folded.num_frame))
+        folded.set_submodule('conv_l2', StackedConv(folded.conv_l2, folded.conv_l2.kernel_size[0]))
     return folded
 
 

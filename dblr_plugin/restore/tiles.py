@@ -102,6 +102,7 @@ class TiledForward:
                 if restored is None:
                     restored = piece.new_empty(*piece.shape[:-2], h, w)
                 restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
+        assert restored is not None  # there are several tiles
         return restored
 
 
@@ -164,8 +165,8 @@ def receptive_radius(net: nn.Module, num_in_ch: int, num_frame: int, multiple: i
     if any(isinstance(module, _LOOKS_ANYWHERE) for module in net.modules()):
         return INEXACT_RADIUS
     averaging = _averaging_copy(net)
-    reaches = [_reach(averaging, (1, num_frame, num_in_ch), multiple, axis) for axis in (-2, -1)]
-    return INEXACT_RADIUS if None in reaches else max(reaches)
+    rows, columns = (_reach(averaging, (1, num_frame, num_in_ch), multiple, axis) for axis in (-2, -1))
+    return INEXACT_RADIUS if rows is None or columns is None else max(rows, columns)
 
 
 def _averaging_copy(net: nn.Module) -> nn.Module:
@@ -191,8 +192,9 @@ def _reach(averaging: nn.Module, shape: tuple[int, ...], multiple: int, axis: in
         window = torch.full((*shape, *size), 1e-6, dtype=torch.float64, requires_grad=True)
         first = _round_up(length // 2, multiple)
         averaging(window).narrow(axis, first, multiple).sum().backward()
+        assert window.grad is not None
         seen = window.grad.transpose(axis, -1).flatten(0, -2).any(0).nonzero()
-        low, high = seen.min().item(), seen.max().item()
+        low, high = int(seen.min()), int(seen.max())
         if low > 0 and high < size[axis] - 1:
             return max(first - low, high - (first + multiple - 1), 0)
     return None

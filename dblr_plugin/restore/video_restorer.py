@@ -136,6 +136,7 @@ class VideoRestorer:
         """
         traits = self.traits
         if traits.flow:
+            assert traits.restores != 'all'  # NetworkTraits refuses it
             part = [self._on_device(frame) for frame in align(part, traits.restores)]
         window = torch.stack([frame.planes for frame in part], dim=1)
         if traits.restores == 'all':

@@ -72,7 +72,7 @@ def _agree(iteration: int | None, opt: dict) -> None:
     """Refuses to train where only some of the nodes have the checkpoint, or an older one."""
     if not opt['dist']:
         return
-    found = [None] * opt['world_size']
+    found: list[Any] = [None] * opt['world_size']
     dist.all_gather_object(found, iteration)
     if len(set(found)) > 1:
         raise DBLRError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -78,15 +80,16 @@ class Step:
         for number, piece in enumerate(micro_batches, 1):
             with self._synchronised(number == len(micro_batches)):
                 losses = {name: loss / len(micro_batches) for name, loss in losses_of(piece).items()}
-                self.scaler.scale(sum(losses.values())).backward()
+                self.scaler.scale(reduce(operator.add, losses.values())).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach()
         return self._update(totals)
 
     def _synchronised(self, last: bool) -> AbstractContextManager:
         """Gradients travel between processes once a batch, with its last piece."""
-        wrapped = isinstance(self.net, DistributedDataParallel)
-        return nullcontext() if last or not wrapped else self.net.no_sync()
+        if last or not isinstance(self.net, DistributedDataParallel):
+            return nullcontext()
+        return self.net.no_sync()
 
     def _update(self, losses: dict[str, Tensor]) -> StepResult:
         self.scaler.unscale_(self.optimizer)

@@ -19,11 +19,13 @@ __all__ = ['patch_trainer']
 
 def patch_trainer(trainer: ModuleType, opt: dict) -> None:
     """Puts our parts in place of BasicSR's in a module that holds ``train_pipeline``, for a run with these options."""
-    trainer.load_resume_state = load_resume_state
-    # the trainer makes its sampler of four arguments; resuming needs the options too
-    trainer.EnlargedSampler = functools.partial(TrainSampler, opt=opt)
-    trainer.build_dataloader = _build_dataloader
-    trainer.build_model = _build_model
+    vars(trainer).update(
+        load_resume_state=load_resume_state,
+        # the trainer makes its sampler of four arguments; resuming needs the options too
+        EnlargedSampler=functools.partial(TrainSampler, opt=opt),
+        build_dataloader=_build_dataloader,
+        build_model=_build_model,
+    )
 
 
 def _build_dataloader(dataset: Dataset, dataset_opt: dict, **kwargs: Any) -> DataLoader:

@@ -15,7 +15,7 @@ from dblr_plugin.data.video_deblur_test_dataset import PADDINGS
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
-from dblr_plugin.options.schema import TestSet
+from dblr_plugin.options.schema import TEST_SETS
 from dblr_plugin.yaml_file import read_option_file
 
 
@@ -196,7 +196,7 @@ ACCEPTED = {
 
 
 def test_types_of_paddings_and_precisions_are_those_of_the_code():
-    assert get_args(get_type_hints(TestSet)['padding']) == PADDINGS
+    assert get_args(get_type_hints(TEST_SETS['VideoDeblurTestDataset'])['padding']) == PADDINGS
     assert AMP_TYPES.keys() == {'bf16', 'fp16'}
 
 

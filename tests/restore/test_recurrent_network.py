@@ -13,7 +13,9 @@ import torch
 import yaml
 from basicsr.archs import build_network
 
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.commands import main
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.yaml_file import import_files
 
@@ -161,3 +163,8 @@ def test_deblur_test_and_benchmark(source, checkpoint, tmp_path, monkeypatch):
     main(['benchmark', '-opt', 'bench.yml'])
     methods = json.loads((tmp_path / 'benchmarks/bench/report.json').read_text())['methods']
     assert methods[0]['figures']['psnr_basicsr'] == pytest.approx(tested, abs=1e-6)
+
+
+def test_aligning_to_one_frame_is_refused_where_all_are_restored(source):
+    with pytest.raises(DBLRError, match='TinyRecurrent restores all frames, .*; set network_g.flow to false'):
+        NetworkTraits.of({**NETWORK, 'flow': True})

@@ -114,7 +114,7 @@ def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:
         ``(b, c, h, w)`` linear light.
     """
     views = [layer.views(times, line) for layer in layers]
-    total: Tensor | float = 0.0
+    total = times.new_zeros(())
     for moment in range(len(times)):
         dither = None if len(times) < _FEW_MOMENTS else _dither(moment)
         light = layers[0].seen(views[0], moment, dither)

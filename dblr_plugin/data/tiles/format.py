@@ -71,8 +71,10 @@ class FrameHead:
         """Reads a stored head; raises ValueError when it is none."""
         try:
             codec, *sizes, split = cls._FIXED.unpack_from(data)
+            height, width, cell_height, cell_width, bundle = sizes
             jpeg = bytes(data[cls._FIXED.size :])
-            head = cls(CODECS[codec], *sizes, (jpeg[:split], jpeg[split:]))
+            parts = jpeg[:split], jpeg[split:]
+            head = cls(CODECS[codec], height, width, cell_height, cell_width, bundle, parts)
         except (struct.error, IndexError) as error:
             raise ValueError('no head of a frame') from error
         if not all(sizes):

@@ -32,8 +32,9 @@ def cut_pixels(image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]]:
     Raises:
         DBLRError: The package zstandard is missing.
     """
-    head = FrameHead(PIXELS, *image.shape[:2], CELL, CELL, 1)
-    edges = ((0, -image.shape[0] % CELL), (0, -image.shape[1] % CELL), (0, 0))
+    height, width = image.shape[:2]
+    head = FrameHead(PIXELS, height, width, CELL, CELL, 1)
+    edges = ((0, -height % CELL), (0, -width % CELL), (0, 0))
     padded = np.pad(image, edges, mode='edge')
     cells = padded.reshape(head.rows, CELL, head.columns, CELL, 3).transpose(2, 0, 4, 1, 3).copy()
     cells[:, :, ::2] -= cells[:, :, 1:2]
@@ -65,4 +66,4 @@ def decode_pixels(columns: Sequence[Sequence[bytes | memoryview]]) -> np.ndarray
     planes = cells.transpose(2, 1, 3, 0, 4).reshape(3, -1, CELL, len(columns) * CELL)
     planes = np.add.accumulate(planes, axis=2, dtype=np.uint8)
     planes[::2] += planes[1]
-    return cv2.merge(planes.reshape(3, -1, planes.shape[-1]))
+    return cv2.merge(list(planes.reshape(3, -1, planes.shape[-1])))
