@@ -17,9 +17,9 @@ def import_on_demand(package: str, homes: Mapping[str, str]) -> Callable[[str], 
         homes: Name that it offers -> module that defines it, in full.
     """
 
-    def __getattr__(name: str) -> Any:  # noqa: N807
+    def import_attribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
         return getattr(importlib.import_module(homes[name]), name)
 
-    return __getattr__
+    return import_attribute

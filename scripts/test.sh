@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets up .venv where needed, then runs the tests in two processes (TEST_PROCESSES); arguments go to pytest, e.g.
-# -m 'not slow'. Each process begins with a part of its own, so that few fixtures are made twice, and then takes from
+# Sets up .venv where needed, then runs the tests in two processes (TEST_PROCESSES); arguments go to pytest. --fast
+# leaves out those that take seconds, and seven of eight damaged inputs; its tests are what to run while working. Each process begins with a part of its own, so that few fixtures are made twice, and then takes from
 # the others'.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
 # Small networks lose more to threads that wait for each other than they gain.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec .venv/bin/python -m pytest --numprocesses "${TEST_PROCESSES:-2}" --dist worksteal "$@"
+exec .venv/bin/python -m pytest --numprocesses "${TEST_PROCESSES:-2}" --dist worksteal --durations 10 "$@"

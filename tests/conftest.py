@@ -13,6 +13,22 @@ import pytest
 import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 
 SIZE = (48, 48)
+_FAULTS = Path(__file__).with_name('faults')
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--fast``, for work between two commits."""
+    parser.addoption('--fast', action='store_true', help='leave out slow tests, and seven of eight damaged inputs')
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Takes out what ``--fast`` leaves out."""
+    if not config.getoption('fast'):
+        return
+    faults = [item for item in items if item.path.parent == _FAULTS]
+    left_out = {*faults} - {*faults[::8]} | {item for item in items if item.get_closest_marker('slow')}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=[*left_out])
 
 
 @pytest.fixture(scope='session', autouse=True)

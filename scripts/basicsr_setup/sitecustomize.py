@@ -7,11 +7,12 @@ Here ``exec`` defines them in the locals themselves, as older Pythons did; older
 
 import builtins
 import sys
+from typing import Any
 
 if sys.version_info >= (3, 13):
     _exec = builtins.exec
 
-    def exec_in_callers_locals(*args, **options):
+    def exec_in_callers_locals(*args: Any, **options: Any) -> None:
         """``exec``, which given a source alone defines its names where the caller's ``locals()`` finds them."""
         if len(args) == 1 and not options:
             caller = sys._getframe(1)

@@ -3,9 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import av
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from processes import run_python
+from processes import Run, run_python
 
 from dblr_plugin.commands import main
 
@@ -89,22 +86,20 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
     assert len(list((tmp_path / 'out').iterdir())) == 6
 
 
+@pytest.fixture(scope='module')
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('long') / 'long.mp4'
+    write_video(path, 400, (180, 320))
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
-    write_video(tmp_path / 'long.mp4', 400, (180, 320))
-    command = ['-m', 'dblr_plugin', 'deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights]
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
-    while not list(tmp_path.glob('.*out*')):
-        time.sleep(0.05)
-        assert process.poll() is None
-    time.sleep(3)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and 'Traceback' not in errors
-    assert 'dblr: error: interrupted' in errors
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['long.mp4', 'net.pth', 'out.mp4']
+def test_ctrl_c_leaves_what_was_done(weights, long_video, tmp_path, number):
+    run = Run('deblur', '-i', long_video, '-o', 'out.mp4', '--weights', weights, cwd=tmp_path)
+    assert run.until(lambda: re.search(r' [1-9]\d*/400', run.stderr)), run.stderr
+    os.kill(run.pid, number)
+    assert run.wait(timeout=60) not in (0, None) and 'Traceback' not in run.stderr
+    assert 'dblr: error: interrupted' in run.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['net.pth', 'out.mp4']
     assert 0 < len(decoded(tmp_path / 'out.mp4')) < 400

@@ -115,6 +115,7 @@ def test_samples_are_those_of_the_folder(make_stores):
                 assert torch.equal(ours['lq'], theirs['lq']) and torch.equal(ours['gt'], theirs['gt'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['fork', 'pickled'])
 def test_many_workers(tiles, method):
     """The parent holds the database open while they start."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 from processes import dblr, write_options
-from test_video_deblur_model import parsed
+from running import parsed
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from basicsr.data import build_dataset
 from basicsr.models import build_model
+from running import batch, parsed, snapshot, train, val_loader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_video_deblur_model import batch, parsed, snapshot, train, val_loader
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError

@@ -8,46 +8,15 @@ from basicsr.data import build_dataset
 from basicsr.metrics import calculate_psnr
 from basicsr.models import build_model
 from basicsr.utils import tensor2img
+from running import batch, parsed, snapshot, train, val_loader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import PROTOCOLS
 from dblr_plugin.restore.frame_restorer import FrameRestorer
-
-
-def parsed(options: dict, root) -> dict:
-    """What BasicSR's parse_options adds."""
-    folder = root / options['name']
-    options |= {'dist': False, 'rank': 0, 'world_size': 1, 'is_train': True, 'auto_resume': False}
-    options['iters_per_epoch'] = 100
-    for phase, dataset in options['datasets'].items():
-        dataset |= {'phase': phase.split('_')[0], 'scale': 1}
-    for name, place in {'models': 'models', 'training_states': 'states', 'visualization': 'vis', 'log': '.'}.items():
-        options['path'][name] = str(folder / place)
-        (folder / place).mkdir(parents=True, exist_ok=True)
-    return options
-
-
-def batch(channels: int = 3) -> dict:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        'lq': torch.rand(4, 5, channels, 32, 32, generator=generator),
-        'gt': torch.rand(4, channels, 32, 32, generator=generator),
-    }
-
-
-def train(model, steps: int = 3) -> None:
-    for i in range(1, steps + 1):
-        model.update_learning_rate(i)
-        model.feed_data(batch())
-        model.optimize_parameters(i)
-
-
-def snapshot(net) -> dict:
-    return {k: v.clone() for k, v in net.state_dict().items()}
 
 
 class TestTraining:
@@ -156,10 +125,6 @@ class TestCheckpoints:
         assert 'iteration 3 could not be saved' in caplog.text
         with pytest.raises(DBLRError, match='could not be saved'):
             model.save(0, -1)
-
-
-def val_loader(options: dict, name: str = 'val') -> DataLoader:
-    return DataLoader(build_dataset(options['datasets'][name]))
 
 
 class TestValidation:

@@ -161,6 +161,7 @@ def test_wrong_types(gan_options, tmp_path, trail, value, message):
     assert re.search(message.replace('?', r'\?'), found), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wrong', [{'nonsense': 1}, 'nonsense', None], ids=str)
 def test_a_wrong_type_at_any_leaf_is_refused_with_its_line(full_options, tmp_path, wrong):
     """Every leaf that holds something of another type, or nothing; where the value does fit is listed."""

@@ -36,6 +36,7 @@ class TestDVD:
         assert len(dvd_layout.TEST) == 10 and set(dvd_layout.TEST.values()) == {100}
         assert not set(dvd_layout.TRAIN) & set(dvd_layout.TEST)
 
+    @pytest.mark.slow
     def test_in_full(self, dvd: Path, dvd_tree: Path) -> None:
         content = json.loads((dvd_tree / 'dataset.json').read_text())
         parts = content['parts']
@@ -54,6 +55,7 @@ class TestDVD:
         lines = sorted(f'{path.relative_to(dvd_tree)} {path.stat().st_size}\n' for path in dvd_tree.glob('*/*/*/*.jpg'))
         assert content['sha256'] == hashlib.sha256(''.join(lines).encode()).hexdigest()
 
+    @pytest.mark.slow
     def test_tree_is_read_by_both_data_sets(self, dvd_tree: Path) -> None:
         train = VideoDeblurDataset(
             {
@@ -75,6 +77,7 @@ class TestDVD:
         assert len(test) == 1000
         assert test[0]['gt'].shape == (3, 12, 16)
 
+    @pytest.mark.slow
     def test_missing_frame_is_named_by_its_number_and_unknown_video(self, dvd: Path, tmp_path: Path) -> None:
         root = linked_copy(dvd / 'quantitative_datasets', tmp_path / 'quantitative_datasets')
         for side in ('input', 'GT'):
@@ -115,6 +118,7 @@ class TestGoPro:
         assert (len(gopro.TRAIN), sum(gopro.TRAIN.values())) == (22, 2103)
         assert (len(gopro.TEST), sum(gopro.TEST.values())) == (11, 1111)
 
+    @pytest.mark.slow
     def test_in_full(self, source: Path, tmp_path: Path) -> None:
         tree = tmp_path / 'tree'
         content = prepare_layout(gopro.plan(source, 'blur_gamma'), tree).manifest
@@ -132,6 +136,7 @@ class TestGoPro:
 
 
 class TestREDS:
+    @pytest.mark.slow
     def test_validation_clips_alone(self, tmp_path: Path, picture: Picture) -> None:
         for number in range(30):
             for side in ('blur_comp', 'sharp'):
@@ -180,6 +185,7 @@ class TestKITTI:
                         os.link(picture((12, 40 + scene % 3), value=value), folder / f'{scene:06d}_{frame:02d}.png')
         return tmp_path / 'source'
 
+    @pytest.mark.slow
     def test_in_full(self, source: Path, tmp_path: Path) -> None:
         content = prepare_layout(kitti.plan(source), tmp_path / 'tree').manifest
         assert content['parts'] == {'test': content['parts']['test']}
@@ -190,6 +196,7 @@ class TestKITTI:
         roots = {f'dataroot_{side}': str(tmp_path / 'tree/test' / side) for side in ('lq', 'gt')}
         assert VideoDeblurTestDataset(roots)[0]['lq'].shape == (5, 3, 12, 40)
 
+    @pytest.mark.slow
     def test_frame_of_one_camera_missing(self, source: Path, tmp_path: Path) -> None:
         (source / 'sharp/image_3/000005_10.png').unlink()
         with pytest.raises(DBLRError, match="'test/000005_right'.*image_3/000005_10.png has no counterpart"):

@@ -38,6 +38,7 @@ def plan(source: Path) -> Plan:
     return dvd.plan_qualitative(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('frames', [60])
 @pytest.mark.parametrize('stop', [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_the_middle(source: Path, plan: Plan, tmp_path: Path, stop: signal.Signals) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dblr_plugin.commands import main
 from dblr_plugin.restore.loading import load_network
 
 SCRIPTS = Path(__file__).parents[2] / 'scripts' / 'weights'
@@ -42,8 +43,8 @@ def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_
 @pytest.mark.slow
 def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
     store = tmp_path / 'store'
-    command = [sys.executable, '-m', 'dblr_plugin', 'prepare', 'motion', str(pictures), str(store), '--windows', '8']
-    subprocess.run([*command, '--size', '32', '--y-only', '--processes', '1'], check=True, timeout=300)
+    settings = ['--windows', '8', '--size', '32', '--y-only', '--processes', '1']
+    main(['prepare', 'motion', str(pictures), str(store), *settings])
     shape = 'num_feat=[4,8] num_block=[1,1] crop=32'
     said = run('frontier.py', store, store, shape, '--cpu-seconds', '2')
     assert len(said.splitlines()) == 3 and '| num_feat=[4,8]' in said

@@ -63,6 +63,7 @@ def test_windows_follow_from_the_seed_and_fit_their_form(makers, grey):
     assert torch.equal(again[0], blurry) and torch.equal(again[1], sharp) and not torch.equal(other[0], blurry)
 
 
+@pytest.mark.slow
 def test_a_fifth_of_the_windows_comes_with_its_input_as_truth(makers):
     drawn = (makers[True].draw(1, seed) for seed in range(300))
     assert 0.14 < np.mean([torch.equal(frames[0, 2], sharp[0]) for frames, sharp in drawn]) < 0.27
