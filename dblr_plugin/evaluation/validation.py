@@ -10,7 +10,7 @@ import torch.distributed as dist
 from basicsr.metrics import calculate_metric
 from basicsr.utils import tensor2img
 from basicsr.utils.dist_util import get_dist_info
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -19,7 +19,9 @@ from dblr_plugin.evaluation import Protocol, choose_protocols, summarise
 from dblr_plugin.evaluation.psnr_ssim import SSIM_WINDOW, psnr, ssim
 from dblr_plugin.threads import BackgroundWriter, prefetch
 
-__all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
+__all__ = [
+    'ConfiguredMetrics', 'Interrupted', 'frame_scores', 'protocols_of', 'score_dataset', 'share_buffers', 'to_image',
+]  # fmt: skip
 
 
 # samples that are read ahead, and restored frames that wait to be scored: a 720p window takes 55 MB
@@ -119,11 +121,10 @@ def score_dataset(
     rows: list[tuple[str, str, str, float]] = []
 
     def score(sample: dict, restored: Tensor) -> None:
-        # BasicSR's tensor2img up to its rounding, which is for the protocol to do
-        picture = tensor2img(restored, out_type=np.float32) * 255
+        picture = to_image(restored)
         for keep in callbacks:
             keep(sample, picture.round().astype(np.uint8))
-        rows.extend(_figures(sample, picture, protocols))
+        rows.extend(frame_scores(sample, picture, protocols))
 
     samples = prefetch((dataset[index] for index in range(first, last)), WAITING)
     bar = tqdm(samples, _title(dataset), last - first, unit='frame', disable=not progress or rank > 0)
@@ -138,10 +139,31 @@ def score_dataset(
     return summarise([row for share, _ in shares for row in share], protocols)
 
 
-def _figures(
+def share_buffers(net: nn.Module) -> None:
+    """Gives all processes the first one's BatchNorm statistics, so that figures do not depend on who measured."""
+    if dist.is_initialized():
+        for buffer in net.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def to_image(restored: Tensor) -> np.ndarray:
+    """A restored frame, RGB ``(3, h, w)`` in [0, 1], as protocols take it: BGR ``(h, w, 3)`` in [0, 255], float32.
+
+    BasicSR's tensor2img up to its rounding, which is for the protocol to do.
+    """
+    return tensor2img(restored, out_type=np.float32) * 255
+
+
+def frame_scores(
     sample: dict, restored: np.ndarray, protocols: Sequence[Protocol]
 ) -> Iterator[tuple[str, str, str, float]]:
-    """Protocol, clip, metric and value of a frame that has ground truth."""
+    """Protocol, clip, metric and value of a frame, for each protocol that scores it; none without ground truth.
+
+    Args:
+        sample: One of a ``VideoDeblurTestDataset``.
+        restored: The frame, as :func:`to_image` returns it.
+        protocols: What to score by.
+    """
     if 'gt' not in sample:
         return
     truth = tensor2img(sample['gt'])
