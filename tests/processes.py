@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import multiprocessing
 import os
 import pkgutil
@@ -81,12 +82,13 @@ def warm() -> ForkServerContext:
 class Run:
     """``dblr ARGUMENTS`` in a folder, in a fork of the warm process; a process group of its own, as a shell makes it.
 
-    It is killed when nobody holds this object any more, so that a test that fails leaves nothing behind.
+    It is killed when nobody holds this object any more, so that a test that fails leaves nothing behind. ``program`` is
+    the module whose ``main`` is run.
     """
 
-    def __init__(self, *arguments: object, cwd: Path, **env: str) -> None:
+    def __init__(self, *arguments: object, cwd: Path, program: str = 'dblr_plugin.commands', **env: str) -> None:
         self._outputs = tempfile.TemporaryDirectory()
-        target = [[*map(str, arguments)], str(cwd), env, self._outputs.name]
+        target = [program, [*map(str, arguments)], str(cwd), env, self._outputs.name]
         self._process = warm().Process(target=_become_a_run, args=target)
         self._process.start()
         weakref.finalize(self, _end, self._process)
@@ -158,7 +160,7 @@ def start_ranks(folders: Sequence[Path], *arguments: object, **env: str) -> list
     ]
 
 
-def _become_a_run(arguments: list[str], cwd: str, env: dict[str, str], outputs: str) -> None:
+def _become_a_run(program: str, arguments: list[str], cwd: str, env: dict[str, str], outputs: str) -> None:
     """What the interpreter does for a program, from its start to its exit code."""
     multiprocessing.set_start_method(None, force=True)  # a program's own processes are started as by default
     gc.freeze()  # garbage collection would copy all memory that is shared with the warm process
@@ -168,10 +170,9 @@ def _become_a_run(arguments: list[str], cwd: str, env: dict[str, str], outputs: 
     os.chdir(cwd)
     os.environ |= env
     sys.argv = ['dblr', *arguments]
-    from dblr_plugin import commands
 
     try:
-        commands.main()
+        importlib.import_module(program).main()
     except SystemExit:
         raise
     except BaseException as error:

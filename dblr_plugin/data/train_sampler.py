@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -42,22 +43,35 @@ class TrainSampler(EnlargedSampler):
         num_replicas: Number of processes.
         rank: This process.
         ratio: ``dataset_enlarge_ratio``.
-        opt: The options of the run. ``resume_iter`` is read from them, ``iters_per_epoch`` written to them.
+        batch_size: Samples in each process's batch.
+        seed: ``manual_seed``.
+        resume_iter: The iteration that the run was stopped after.
+        total_iter: The last one; by default there is none.
     """
 
     num_samples: int
     total_size: int
 
-    def __init__(self, dataset: Dataset, num_replicas: int, rank: int, ratio: int = 1, *, opt: dict) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        num_replicas: int,
+        rank: int,
+        ratio: int = 1,
+        *,
+        batch_size: int,
+        seed: int,
+        resume_iter: int = 0,
+        total_iter: int = sys.maxsize,
+    ) -> None:
         super().__init__(dataset, num_replicas, rank, ratio)
-        self.batch_size = opt['datasets']['train']['batch_size_per_gpu']
+        self.batch_size = batch_size
         self.iters_per_epoch = math.ceil(self.num_samples / self.batch_size)
         self.num_samples = self.iters_per_epoch * self.batch_size
         self.total_size = self.num_samples * num_replicas
-        self.seed = opt['manual_seed']
-        self.resume_iter = opt.get('resume_iter', 0)
-        self.total_iter = int(opt['train']['total_iter'])
-        opt['iters_per_epoch'] = self.iters_per_epoch
+        self.seed = seed
+        self.resume_iter = resume_iter
+        self.total_iter = total_iter
 
     def __iter__(self) -> Iterator[SampleIndex]:
         """This process's share of the epoch: from where a resumed run was stopped, to ``total_iter`` at most."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed as dist
 from basicsr.metrics import calculate_metric
 from basicsr.utils.dist_util import get_dist_info
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dblr_plugin.data.clips import ClipPair
@@ -24,7 +24,10 @@ from dblr_plugin.evaluation.scores import Row
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
 
-__all__ = ['ConfiguredMetrics', 'Interrupted', 'RestoredFrame', 'protocols_of', 'score_dataset']
+__all__ = [
+    'ConfiguredMetrics', 'Interrupted', 'RestoredFrame', 'frame_scores', 'protocols_of', 'score_dataset',
+    'share_buffers', 'to_image',
+]  # fmt: skip
 
 
 # restored frames that wait to be scored
@@ -155,7 +158,7 @@ def score_dataset(
         frame = _restored_frame(dataset, clip, number, restored, blurry)
         for callback in callbacks:
             callback(frame)
-        rows.extend(_scores(frame, protocols))
+        rows.extend(frame_scores(frame, protocols))
 
     bar = tqdm(total=last - first, desc=f'Test {dataset.opt["name"]}', unit='frame', disable=not progress or rank > 0)
     with bar, BackgroundWriter(score, WAITING) as score_behind:
@@ -188,19 +191,30 @@ def _restored(
 def _restored_frame(
     dataset: VideoDeblurTestDataset, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray
 ) -> RestoredFrame:
-    pixels = restored.float().clamp(0, 1).flip(0).permute(1, 2, 0).mul(255).contiguous().cpu().numpy()
     return RestoredFrame(
         clip=clip.name,
         name=clip.frames[number],
         index=number,
         count=len(clip.frames),
         blurry=cv2.cvtColor(blurry, cv2.COLOR_RGB2BGR),
-        restored=pixels,
+        restored=to_image(restored),
         truth=dataset.read_truth(clip, number),
     )
 
 
-def _scores(frame: RestoredFrame, protocols: Sequence[Protocol]) -> Iterator[Row]:
+def to_image(restored: Tensor) -> np.ndarray:
+    """A restored frame, RGB ``(3, h, w)`` in [0, 1], as protocols take it: BGR ``(h, w, 3)`` in [0, 255], float32."""
+    return restored.float().clamp(0, 1).flip(0).permute(1, 2, 0).mul(255).contiguous().cpu().numpy()
+
+
+def share_buffers(net: nn.Module) -> None:
+    """Gives all processes the first one's BatchNorm statistics, so that scores do not depend on who measured."""
+    if dist.is_initialized():
+        for buffer in net.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def frame_scores(frame: RestoredFrame, protocols: Sequence[Protocol]) -> Iterator[Row]:
     """Protocol, clip, metric and value of a frame that has ground truth."""
     if frame.truth is None:
         return

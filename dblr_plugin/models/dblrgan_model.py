@@ -7,9 +7,15 @@ from basicsr.models.srgan_model import SRGANModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
-from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.training.monitors import DiscriminatorWatch
+from dblr_plugin.training.objectives import (
+    discriminator_logits,
+    discriminator_losses,
+    generator_logits,
+    logs_of_logits,
+    output_is_probability,
+)
 from dblr_plugin.training.step import Step, StepResult
 
 __all__ = ['DBLRGANModel']
@@ -37,9 +43,7 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         super().init_training_settings()
         self.step_d = self._step(self.net_d, self.optimizer_d)
         self.d_watch = DiscriminatorWatch()
-        gan_type = 'vanilla' if isinstance(self.cri_gan, MinimaxGANLoss) else self.cri_gan.gan_type
-        # only then is the sigmoid of D's output a probability
-        self.d_is_probability = gan_type == 'vanilla'
+        self.d_is_probability = output_is_probability(self.cri_gan)
 
     @property
     def steps(self) -> list[Step]:
@@ -68,33 +72,21 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         with torch.no_grad():
             restored = self.forward_g(lq) if shared is None else shared
         with self.autocast():
-            real, fake = self.net_d(torch.cat([gt, restored[0].detach()])).float().chunk(2)
-        self._log_scores(real.detach(), fake.detach())
-        return {
-            'l_d_real': self.cri_gan(real, True, is_disc=True),
-            'l_d_fake': self.cri_gan(fake, False, is_disc=True),
-        }
+            real, fake = discriminator_logits(self.net_d, gt, restored[0])
+        self._log_logits(real.detach(), fake.detach())
+        return discriminator_losses(self.cri_gan, real, fake)
 
     def _losses_of_g(self, piece: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
         lq, gt = piece
         restored = self.forward_g(lq) if shared is None else shared
-        losses = {'l_g_gan': self.cri_gan(self._scores_for_g(restored[0]), True, is_disc=False)}
+        with self.autocast():
+            logits = generator_logits(self.get_bare_model(self.net_d), restored[0])
+        self.train_mode()
+        losses = {'l_g_gan': self.cri_gan(logits, True, is_disc=False)}
         return losses | {k.replace('l_', 'l_g_', 1): v for k, v in self.content_losses(restored, gt).items()}
 
-    def _scores_for_g(self, output: Tensor) -> Tensor:
-        """D's logits of a restored batch; only G gets gradients, so D needs no distributed wrapper."""
-        net_d = self.get_bare_model(self.net_d).eval().requires_grad_(False)
-        with self.autocast():
-            scores = net_d(output).float()
-        net_d.requires_grad_(True)
-        self.train_mode()
-        return scores
-
-    def _log_scores(self, real: Tensor, fake: Tensor) -> None:
-        scores = {'out_d_real': real.mean(), 'out_d_fake': fake.mean()}
-        if self.d_is_probability:
-            scores |= {'p_d_real': real.sigmoid().mean(), 'p_d_fake': fake.sigmoid().mean()}
-        for name, value in scores.items():
+    def _log_logits(self, real: Tensor, fake: Tensor) -> None:
+        for name, value in logs_of_logits(real, fake, self.d_is_probability).items():
             self.log_values[name] = self.log_values.get(name, 0) + value / self.accumulate
 
     def _networks(self) -> dict[str, dict]:

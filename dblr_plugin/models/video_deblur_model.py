@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from basicsr.data import build_dataset
@@ -28,6 +26,7 @@ from dblr_plugin.evaluation.validation import Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
+from dblr_plugin.training.objectives import content_losses, restore_sizes, seed_iteration
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
@@ -162,7 +161,7 @@ class VideoDeblurModel(VideoTestModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration; ends the program, with a checkpoint, after a signal."""
         self.iteration = current_iter
-        self._seed(current_iter)
+        seed_iteration(self.opt['manual_seed'], current_iter, self.opt['rank'], self.opt['world_size'])
         train_alone(self.get_bare_model(self.net_g), self.opt['train'].get('train_only') or {}, current_iter)
         for step in self.steps:
             step.begin()
@@ -195,8 +194,7 @@ class VideoDeblurModel(VideoTestModel):
             The restored batch and, with ``train.multi_scale``, its smaller sizes.
         """
         with self.autocast():
-            restored = self.net_g(lq, sizes=True) if self.multi_scale else [self.net_g(lq)]
-        return [size.float() for size in restored]
+            return restore_sizes(self.net_g, lq, self.multi_scale)
 
     def autocast(self) -> AbstractContextManager:
         """The context for forward passes in training."""
@@ -204,14 +202,8 @@ class VideoDeblurModel(VideoTestModel):
 
     def content_losses(self, restored: list[Tensor], gt: Tensor) -> dict[str, Tensor]:
         """The losses that compare what :meth:`forward_g` restored with its truth."""
-        losses = {}
-        if self.cri_pix:
-            truths = self.get_bare_model(self.net_g).pyramid(gt) if self.multi_scale else [gt]
-            losses['l_pix'] = sum(map(self.cri_pix, restored, truths))
-        if self.cri_perceptual:
-            percep, style = self.cri_perceptual(restored[0], gt)
-            losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
-        return losses
+        pyramid = self.get_bare_model(self.net_g).pyramid if self.multi_scale else None
+        return content_losses(restored, gt, self.cri_pix, self.cri_perceptual, pyramid)
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Moves the averaged network towards the trained one; buffers (BatchNorm's statistics) are copied."""
@@ -221,13 +213,6 @@ class VideoDeblurModel(VideoTestModel):
                 averaged.lerp_(current, 1 - decay)
             for averaged, current in zip(self.net_g_ema.buffers(), net.buffers(), strict=True):
                 averaged.copy_(current)
-
-    def _seed(self, current_iter: int) -> None:
-        """Makes whatever is random in networks and losses follow from the iteration: nothing to save, nothing lost."""
-        seed = (self.opt['manual_seed'] * 1_000_003 + current_iter) * self.opt['world_size'] + self.opt['rank']
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
 
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
         """Shares the figures of an iteration between the processes, and does what they and the signals ask for."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch.distributed as dist
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import nn
@@ -17,7 +16,7 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.pictures import write_picture
-from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset
+from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers
 from dblr_plugin.evaluation.validation_record import ValidationRecord
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -65,17 +64,11 @@ class VideoTestModel(SRModel):
             frames: How many it is to restore, roughly.
         """
         net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g))
-        self._share_buffers(net)
+        share_buffers(net)
         multiple = self.opt['val'].get('pad_multiple', 1)
         return VideoRestorer(
             net, self.opt['network_g'], self.device, size_multiple=multiple, frames=frames, **self.runs_as
         )
-
-    def _share_buffers(self, net: nn.Module) -> None:
-        """Gives all processes the first one's BatchNorm statistics, so that figures do not depend on who measured."""
-        if self.opt['dist']:
-            for buffer in net.buffers():
-                dist.broadcast(buffer, 0)
 
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool

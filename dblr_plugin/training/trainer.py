@@ -22,10 +22,25 @@ def patch_trainer(trainer: ModuleType, opt: dict) -> None:
     vars(trainer).update(
         load_resume_state=load_resume_state,
         # the trainer makes its sampler of four arguments; resuming needs the options too
-        EnlargedSampler=functools.partial(TrainSampler, opt=opt),
+        EnlargedSampler=functools.partial(_build_sampler, opt=opt),
         build_dataloader=_build_dataloader,
         build_model=_build_model,
     )
+
+
+def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *, opt: dict) -> TrainSampler:
+    sampler = TrainSampler(
+        dataset,
+        num_replicas,
+        rank,
+        ratio,
+        batch_size=opt['datasets']['train']['batch_size_per_gpu'],
+        seed=opt['manual_seed'],
+        resume_iter=opt.get('resume_iter', 0),
+        total_iter=int(opt['train']['total_iter']),
+    )
+    opt['iters_per_epoch'] = sampler.iters_per_epoch  # for what knows iterations alone
+    return sampler
 
 
 def _build_dataloader(dataset: Dataset, dataset_opt: dict, **kwargs: Any) -> DataLoader:

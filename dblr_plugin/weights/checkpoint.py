@@ -2,7 +2,8 @@
 
 A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what they are of: ``network``, its options;
 ``trained_on``, a text; ``pad_multiple``, of which frames' sides must be multiples. A ``.pth`` file is that dict. A
-``.safetensors`` file holds ``params``, and all else in its metadata, as JSON where it is not text.
+``.safetensors`` file holds ``params``, and all else in its metadata, as JSON where it is not text. What MMEngine's
+Runner saves is read as such a dict.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write
+from dblr_plugin.weights.runner_checkpoint import is_of_runner, may_have_log, networks_of_runner, read_without_log
 
 __all__ = ['read_checkpoint', 'save_atomically']
 
@@ -78,7 +80,7 @@ def read_checkpoint(path: str | Path) -> dict:
         raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
     if not isinstance(content, dict) or not content:
         raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
-    return content
+    return networks_of_runner(content) if is_of_runner(content) else content
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -94,7 +96,12 @@ def _read_torch(path: Path) -> object:
         if damaged is not None:
             raise ValueError(f'{damaged} does not fit its checksum')
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        try:
+            return torch.load(path, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError:
+            if not may_have_log(path):
+                raise
+            return read_without_log(path)
     except pickle.UnpicklingError as error:  # torch's text recommends to run the code that a file may hold
         raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
 

@@ -12,7 +12,7 @@ from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = ['load_state_dict', 'load_weights', 'named_weights']
+__all__ = ['load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'translated']
 
 #: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They may lie in
 #: one another.
@@ -39,7 +39,7 @@ def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[
     Raises:
         DBLRError: If there are no weights under that key.
     """
-    return _translated(named_weights(read_checkpoint(path), path, param_key))
+    return translated(named_weights(read_checkpoint(path), path, param_key))
 
 
 def named_weights(content: dict, path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
@@ -74,7 +74,8 @@ def _bare(name: str) -> str:
     return name
 
 
-def _translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names of our networks, where others have other names for them."""
     translate = next((t for name, t in _TRANSLATIONS.items() if name in state), None)
     return translate(state) if translate else state
 
@@ -93,12 +94,30 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
             the network's weights match; if one is NaN or infinite; or if they fit and the network computes something
             else with them.
     """
-    theirs, own = named_weights(read_checkpoint(path), path, param_key), net.state_dict()
+    theirs = named_weights(read_checkpoint(path), path, param_key)
     if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
         raise DBLRError(
             f"{path}: weights of SimDeblur's DBN, which computes other things; set network_g.simdeblur: true"
         )
-    state = _translated(theirs)
+    matching = matching_weights(net, translated(theirs), path, strict)
+    net.load_state_dict(matching, strict=strict)
+
+
+def matching_weights(
+    net: nn.Module, state: dict[str, Tensor], path: str | Path, strict: bool = True
+) -> dict[str, Tensor]:
+    """Those of a checkpoint's weights that belong to a network.
+
+    Args:
+        net: The bare network.
+        state: The weights, by the network's names for them.
+        path: The file, for messages.
+        strict: See :func:`load_weights`.
+
+    Raises:
+        DBLRError: As :func:`load_weights`.
+    """
+    own = net.state_dict()
     matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     faults = _mismatches(own, state)
     if faults and (strict or 2 * len(matching) < len(own)):
@@ -110,7 +129,7 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
     diverged = next((k for k, v in matching.items() if not v.isfinite().all()), None)
     if diverged is not None:
         raise DBLRError(f'{path}: {diverged} holds NaN or infinity: its training had diverged; use an earlier one')
-    net.load_state_dict(matching, strict=not faults)
+    return matching
 
 
 def _mismatches(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:

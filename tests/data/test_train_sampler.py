@@ -20,11 +20,9 @@ class Numbers(Dataset):
         return int(index), index.seed
 
 
-def samplers(length: int, batch: int, processes: int, ratio: int = 1, total_iter: int = 10**6, **opt) -> list:
-    train = {'batch_size_per_gpu': batch}
-    opt = {'dist': processes > 1, 'num_gpu': 0, 'manual_seed': 0, 'datasets': {'train': train}, **opt}
-    opt['train'] = {'total_iter': total_iter}
-    return [TrainSampler(Numbers(length), processes, rank, ratio, opt=opt) for rank in range(processes)]
+def samplers(length: int, batch: int, processes: int, ratio: int = 1, **settings) -> list:
+    settings = {'batch_size': batch, 'seed': 0, 'total_iter': 10**6, **settings}
+    return [TrainSampler(Numbers(length), processes, rank, ratio, **settings) for rank in range(processes)]
 
 
 def batches(sampler: TrainSampler, epoch: int) -> list[set]:
@@ -60,7 +58,7 @@ def test_every_sample_once_before_any_twice():
 
 
 def test_epochs_and_seeds_differ():
-    (sampler,), (other,) = samplers(16, 4, 1), samplers(16, 4, 1, manual_seed=1)
+    (sampler,), (other,) = samplers(16, 4, 1), samplers(16, 4, 1, seed=1)
     first, second = batches(sampler, 0), batches(sampler, 1)
     assert first != second and batches(other, 0) != first
     assert len({seed for batch in first + second for _, seed in batch}) == 32

@@ -26,22 +26,15 @@ Batch = list[tuple[int, int]]
 
 def run(rank: int, processes: int, batch: int, length: int, ratio: int, total: int, seed: int, resumed_at: int = 0):
     """The (index, seed) pairs of one process, batch by batch, in a loop over epochs as BasicSR's; and an epoch's."""
-    opt = {
-        'dist': processes > 1,
-        'num_gpu': min(processes, 1),
-        'manual_seed': seed,
-        'datasets': {'train': {'batch_size_per_gpu': batch}},
-        'train': {'total_iter': total},
-        'resume_iter': resumed_at,
-    }
-    sampler = TrainSampler(OfLength(length), processes, rank, ratio, opt=opt)
+    settings = {'batch_size': batch, 'seed': seed, 'resume_iter': resumed_at, 'total_iter': total}
+    sampler = TrainSampler(OfLength(length), processes, rank, ratio, **settings)
     batches: list[Batch] = []
     for epoch in range(resumed_at // sampler.iters_per_epoch, total // sampler.iters_per_epoch + 2):
         sampler.set_epoch(epoch)
         items = [(int(index), index.seed) for index in sampler]
         assert len(items) % batch == 0 and len(items) <= len(sampler)
         batches += [items[start : start + batch] for start in range(0, len(items), batch)]
-    return batches, opt['iters_per_epoch']
+    return batches, sampler.iters_per_epoch
 
 
 @settings(max_examples=300)

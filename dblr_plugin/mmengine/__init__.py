@@ -1,0 +1,32 @@
+"""Adapters for MMEngine's Runner; importing this package registers them, under the scope ``dblr``.
+
+``custom_imports = dict(imports=['dblr_plugin.mmengine'])`` in a config is enough. Networks, losses, data sets and
+protocols are those of the rest of the plugin; see ``docs/mmengine.md``.
+"""
+
+try:
+    import mmengine  # noqa: F401
+except ImportError as error:
+    raise ImportError("dblr_plugin.mmengine needs MMEngine: pip install 'dblr_plugin[mmengine]'") from error
+
+from dblr_plugin.mmengine import fixes
+
+fixes.apply()
+
+from dblr_plugin.mmengine.data import ResumableSampler  # noqa: E402
+from dblr_plugin.mmengine.hooks import ComparisonImagesHook, StopAtInvalidLossHook  # noqa: E402
+from dblr_plugin.mmengine.loop import ResumableTrainLoop  # noqa: E402
+from dblr_plugin.mmengine.metric import ProtocolScores  # noqa: E402
+from dblr_plugin.mmengine.models import DBLRGANModel, VideoDeblurModel  # noqa: E402
+from dblr_plugin.mmengine.optimizers import MultiOptimWrapperConstructor  # noqa: E402
+
+__all__ = [
+    'ComparisonImagesHook',
+    'DBLRGANModel',
+    'MultiOptimWrapperConstructor',
+    'ProtocolScores',
+    'ResumableSampler',
+    'ResumableTrainLoop',
+    'StopAtInvalidLossHook',
+    'VideoDeblurModel',
+]

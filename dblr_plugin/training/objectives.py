@@ -1,0 +1,107 @@
+"""What a step of training minimises: losses of restored frames, and of a discriminator that sees them.
+
+Networks may be wrapped for distributed training, where it is not said otherwise. Both trainers use these functions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dblr_plugin.losses import MinimaxGANLoss
+
+__all__ = [
+    'content_losses', 'discriminator_logits', 'discriminator_losses', 'generator_logits', 'logs_of_logits',
+    'output_is_probability', 'restore_sizes', 'seed_iteration',
+]  # fmt: skip
+
+
+def seed_iteration(seed: int, iteration: int, rank: int = 0, world_size: int = 1) -> None:
+    """Makes whatever is random in networks and losses follow from the iteration: nothing to save, nothing lost."""
+    seed = (seed * 1_000_003 + iteration) * world_size + rank
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def restore_sizes(net: nn.Module, lq: Tensor, multi_scale: bool = False) -> list[Tensor]:
+    """Restores windows ``(b, t, c, h, w)``, in mixed precision where that is on.
+
+    Returns:
+        The restored batch ``(b, c, h, w)``, float32, and, with ``multi_scale``, its smaller sizes.
+    """
+    restored = net(lq, sizes=True) if multi_scale else [net(lq)]
+    return [size.float() for size in restored]
+
+
+def content_losses(
+    restored: list[Tensor],
+    gt: Tensor,
+    pixel: nn.Module | None,
+    perceptual: nn.Module | None = None,
+    pyramid: Callable[[Tensor], list[Tensor]] | None = None,
+) -> dict[str, Tensor]:
+    """The losses that compare restored frames with their truth.
+
+    Args:
+        restored: As :func:`restore_sizes` returns it.
+        gt: The truth ``(b, c, h, w)``.
+        pixel, perceptual: BasicSR's losses, or others that are called like them.
+        pyramid: Makes the smaller sizes of the truth, where several were restored.
+
+    Returns:
+        ``l_pix``, ``l_percep`` and ``l_style``: those that there are.
+    """
+    losses = {}
+    if pixel:
+        losses['l_pix'] = sum(map(pixel, restored, [gt] if pyramid is None else pyramid(gt)))
+    if perceptual:
+        percep, style = perceptual(restored[0], gt)
+        losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
+    return losses
+
+
+def discriminator_logits(net_d: nn.Module, gt: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores sharp and restored patches ``(b, c, h, w)`` in one batch.
+
+    In batches of their own, BatchNorm would give both the same statistics, and so take away what tells them apart.
+
+    Returns:
+        Logits ``(b, 1)``, float32, of the sharp and of the restored ones.
+    """
+    return net_d(torch.cat([gt, restored.detach()])).float().chunk(2)
+
+
+def discriminator_losses(gan_loss: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What D minimises, of its logits: ``l_d_real`` and ``l_d_fake``."""
+    return {'l_d_real': gan_loss(real, True, is_disc=True), 'l_d_fake': gan_loss(fake, False, is_disc=True)}
+
+
+def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
+    """D's logits of a restored batch, by its running statistics; D itself gets no gradients.
+
+    Args:
+        net_d: The bare network, as no gradients of it have to be shared; it is in evaluation mode afterwards.
+        restored: ``(b, c, h, w)``.
+    """
+    net_d.eval().requires_grad_(False)
+    logits = net_d(restored).float()
+    net_d.requires_grad_(True)
+    return logits
+
+
+def output_is_probability(gan_loss: nn.Module) -> bool:
+    """Whether the sigmoid of D's output is a probability."""
+    return isinstance(gan_loss, MinimaxGANLoss) or gan_loss.gan_type == 'vanilla'
+
+
+def logs_of_logits(real: Tensor, fake: Tensor, is_probability: bool) -> dict[str, Tensor]:
+    """What the log tells of D: its mean outputs and, where they are logits of one, its mean probabilities."""
+    logs = {'out_d_real': real.mean(), 'out_d_fake': fake.mean()}
+    if is_probability:
+        logs |= {'p_d_real': real.sigmoid().mean(), 'p_d_fake': fake.sigmoid().mean()}
+    return logs

@@ -1,0 +1,64 @@
+"""The configs say what the option files of the same names say."""
+
+import pytest
+from mmengine.config import Config
+from runs import CONFIGS
+
+from dblr_plugin.mmengine.registry import plain
+from dblr_plugin.yaml_file import read_option_file
+
+_RENAMED = {'batch_size_per_gpu': 'batch_size', 'num_worker_per_gpu': 'num_workers',
+            'persistent_workers': 'persistent_workers'}  # fmt: skip
+
+
+def given(section: dict) -> dict:
+    """What is not left at its default; an empty init_std is the default."""
+    return {key: value for key, value in section.items() if value is not None}
+
+
+@pytest.mark.parametrize('name', ['train_DBLRNet', 'train_DBLRGAN', 'demo_DBLRNet', 'demo_DBLRGAN'])
+def test_same_settings(name):
+    options = read_option_file(CONFIGS.parent / f'{name}.yml').plain()
+    config = plain(Config.fromfile(CONFIGS / f'{name}.py').to_dict())
+    model, train, sets = config['model'], options['train'], options['datasets']
+    is_gan = 'network_d' in options
+    assert model['type'] == options['model_type']
+    defaults = {'groups': 1}  # the demo's option files leave it out
+    assert given(model['generator']) == defaults | given(options['network_g'])
+    assert model['pixel_loss'] == train['pixel_opt']
+    wrappers = config['optim_wrapper']
+    assert (wrappers['generator'] if is_gan else wrappers)['optimizer'] == train['optim_g']
+    if is_gan:
+        assert given(model['discriminator']) == given(options['network_d'])
+        assert model['gan_loss'] == train['gan_opt']
+        assert wrappers['discriminator']['optimizer'] == train['optim_d']
+        assert (model['disc_steps'], model['disc_init_steps']) == (train['net_d_iters'], train['net_d_init_iters'])
+
+    loader = config['train_dataloader']
+    assert {loader_key: loader[loader_key] for loader_key in _RENAMED.values()} == {
+        loader_key: sets['train'][key] for key, loader_key in _RENAMED.items()
+    }
+    assert loader['dataset'] == {key: value for key, value in sets['train'].items() if key not in _RENAMED}
+    assert config['val_dataloader']['dataset'] == config['test_dataloader']['dataset'] == sets['val']
+    assert config['train_cfg']['max_iters'] == train['total_iter']
+    assert config['train_cfg']['val_interval'] == options['val']['val_freq']
+    hooks, logger = config['default_hooks'], options['logger']
+    assert hooks['checkpoint']['interval'] == logger['save_checkpoint_freq']
+    assert hooks['logger']['interval'] == logger['print_freq']
+    assert config['randomness']['seed'] == options['manual_seed']
+    assert_same_schedule(config['param_scheduler'], train)
+
+
+def assert_same_schedule(schedulers: dict | list, train: dict) -> None:
+    theirs = train['scheduler']
+    *warm_up, main = schedulers if isinstance(schedulers, list) else [schedulers]
+    if theirs['type'] == 'MultiStepLR':
+        assert main == {**theirs, 'by_epoch': False}
+    else:
+        assert (main['type'], main['T_max'], main['eta_min']) == (
+            'CosineAnnealingLR', theirs['periods'][0], theirs['eta_min']
+        )  # fmt: skip
+    assert bool(warm_up) == (train['warmup_iter'] > 0)
+    for scheduler in warm_up:
+        assert scheduler['start_factor'] == 1 / train['warmup_iter']
+        assert scheduler['end'] - scheduler['begin'] == train['warmup_iter'] - 1

@@ -1,0 +1,155 @@
+"""Registration, data sets, checkpoints and what is fixed in MMEngine, without a whole training."""
+
+import copy
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import mmengine
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import LmdbBackend
+from mmengine.hooks import EMAHook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmengine.runner import Runner
+from runs import as_config
+
+from dblr_plugin.archs import DBLRNet
+from dblr_plugin.data import VideoDeblurDataset
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.losses import MinimaxGANLoss
+from dblr_plugin.mmengine import DBLRGANModel, ResumableSampler, VideoDeblurModel
+from dblr_plugin.mmengine.registry import build_part
+from dblr_plugin.weights import load_state_dict, read_checkpoint, save_atomically
+
+NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
+
+
+def test_names_with_and_without_the_scope():
+    for prefix in ('', 'dblr.'):
+        assert isinstance(MODELS.build({**NETWORK, 'type': f'{prefix}DBLRNet'}), DBLRNet)
+        assert isinstance(MODELS.build({'type': f'{prefix}MinimaxGANLoss'}), MinimaxGANLoss)
+        assert METRICS.build({'type': f'{prefix}ProtocolScores', 'protocol': 'luma'}).prefix == 'luma'
+        assert HOOKS.get(f'{prefix}ComparisonImagesHook') is not None
+        assert MODELS.get(f'{prefix}DBLRGANModel') is DBLRGANModel
+    assert MODELS.get('dblr.CharbonnierLoss').__module__.startswith('basicsr.')
+
+
+def test_unknown_part_is_named():
+    for name in ('DBLRNetz', 'dblr.DBLRNetz'):
+        with pytest.raises(DBLRError, match=f"no class '{name}' is registered; did you mean 'DBLRNet'"):
+            build_part({'type': name})
+
+
+def test_the_real_mmengine_is_imported_and_only_when_asked_for():
+    assert 'site-packages' in mmengine.__file__
+    code = 'import sys, dblr_plugin, dblr_plugin.commands.train; sys.exit("mmengine" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+class TestDataSets:
+    def options(self, footage: Path, **changes) -> dict:
+        roots = {f'dataroot_{side}': str(footage / f'train/{side}') for side in ('lq', 'gt')}
+        return {'type': 'VideoDeblurDataset', **roots, 'gt_size': 32, **changes}
+
+    def test_is_basicsrs(self, footage):
+        dataset = DATASETS.build(self.options(footage))
+        assert isinstance(dataset, VideoDeblurDataset) and len(dataset) == 8
+
+    def test_what_is_wrong_is_told(self, footage):
+        with pytest.raises(DBLRError) as caught:
+            DATASETS.build(self.options(footage, use_hfilp=True, batch_size_per_gpu=4, num_frame=4))
+        for text in (
+            "no option 'use_hfilp'; did you mean 'use_hflip'?", 'write batch_size beside dataset',
+            'num_frame is 4, and must be a whole number from 1 and odd',
+        ):  # fmt: skip
+            assert text in str(caught.value)
+
+    def test_sampler_goes_on_where_it_was(self):
+        indices = functools.partial(zip, range(30))
+        whole = [int(i) for _, i in indices(ResumableSampler(range(7), batch_size=2, seed=3))]
+        sampler = ResumableSampler(range(7), batch_size=2, seed=0)
+        sampler.resume(5, seed=3)
+        assert [int(i) for _, i in indices(sampler)][:20] == whole[10:]
+
+
+def runner(options: dict, folder: Path, **changes) -> Runner:
+    config = as_config(options)
+    config.merge_from_dict({'work_dir': str(folder), 'experiment_name': folder.name, **changes})
+    return Runner.from_cfg(config)
+
+
+class TestCheckpoints:
+    def test_averaged_weights(self, train_options, tmp_path):
+        """EMAHook's, in the Runner's file and behind our reader."""
+        train_options['train']['total_iter'] = 2
+        hooks = [{'type': 'EMAHook', 'momentum': 0.5}]
+        trained = runner(train_options, tmp_path / 'ema', custom_hooks=hooks)
+        trained.train()
+        content = read_checkpoint(tmp_path / 'ema/iter_2.pth')
+        averaged = next(hook for hook in trained._hooks if isinstance(hook, EMAHook)).ema_model.module.generator
+        for key, net in (('params', trained.model.generator), ('params_ema', averaged)):
+            assert all(torch.equal(value, content[key][name]) for name, value in net.state_dict().items())
+        assert any(not torch.equal(v, content['params_ema'][k]) for k, v in content['params'].items())
+        assert content['network'] == train_options['network_g']
+
+    def test_another_networks_weights_are_refused(self, train_options, tmp_path):
+        save_atomically({'params': DBLRNet(num_feat=16, num_block=2).state_dict()}, tmp_path / 'net.pth')
+        model = runner(train_options, tmp_path / 'run', load_from=str(tmp_path / 'net.pth'))
+        with pytest.raises(DBLRError, match='load_from: not a checkpoint of this DBLRNet'):
+            model.train()
+
+    def test_weights_without_notes(self, tmp_path):
+        """As MMagic publishes them."""
+        model = VideoDeblurModel(NETWORK)
+        torch.save({'meta': {}, 'state_dict': model.state_dict()}, tmp_path / 'published.pth')
+        weights = load_state_dict(tmp_path / 'published.pth')
+        assert weights.keys() == model.generator.state_dict().keys()
+
+    def test_nothing_of_a_log_is_run(self, tmp_path):
+        class Malicious:
+            def __reduce__(self):
+                return getattr, (Path, 'home')
+
+        state = {'generator.weight': torch.ones(1)}
+        for log in ([HistoryBuffer([1.0], [1]), Malicious()], [Malicious()]):
+            torch.save({'state_dict': state, 'message_hub': log}, tmp_path / 'a.pth')
+            with pytest.raises(DBLRError, match='it holds more than tensors and plain values'):
+                read_checkpoint(tmp_path / 'a.pth')
+
+    def test_a_loss_that_is_no_number_ends_the_run(self, train_options, tmp_path):
+        run = runner(train_options, tmp_path / 'run', **{'model.pixel_loss.loss_weight': float('nan')})
+        with pytest.raises(DBLRError, match=r'iteration 1: loss, l_pix not finite, with samples [ab]/'):
+            run.train()
+        assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+class TestFixes:
+    def test_a_database_is_opened_twice(self, tmp_path):
+        with lmdb.open(str(tmp_path / 'a.lmdb')) as environment, environment.begin(write=True) as transaction:
+            transaction.put(b'clip/0', b'frame')
+        one, two = LmdbBackend(tmp_path / 'a.lmdb'), LmdbBackend(tmp_path / 'a.lmdb')
+        assert one.get('clip/0') == two.get('clip/0') == b'frame'
+        del one
+        assert two.get('clip/0') == b'frame'
+
+    def test_configs_of_installed_packages(self, tmp_path, monkeypatch):
+        package = tmp_path / 'mmagic'  # MMEngine knows OpenMMLab's packages alone
+        (package / '.mim/configs/nets').mkdir(parents=True)
+        (package / '__init__.py').touch()
+        (package / '.mim/configs/nets/base.py').write_text('a = 1\n')
+        (package / '.mim/model-index.yml').write_text('Import: []\n')
+        (tmp_path / 'mine.py').write_text("_base_ = 'mmagic::nets/base.py'\nb = 2\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        config = Config.fromfile(tmp_path / 'mine.py')
+        assert (config.a, config.b) == (1, 2)
+
+    def test_a_history_is_loaded(self, tmp_path):
+        history = HistoryBuffer([1.0, 2.0], [1, 1])
+        torch.save(history, tmp_path / 'a.pth')
+        assert torch.load(tmp_path / 'a.pth', weights_only=True).mean() == 1.5
+        assert copy.deepcopy(history).max() == 2.0
