@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.console import quiet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, check_writable
 from dblr_plugin.restore.folding import fold
@@ -124,7 +120,7 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
     if loaded.pad_multiple != 1:
         height, width = (loaded.pad_multiple * side for side in (height, width))
     try:
-        with _quiet():
+        with quiet():
             return torch.onnx.export(
                 _without_checks(fold(loaded.net)),
                 (window,),
@@ -143,18 +139,6 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
             f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({reason}); if its frames must be '
             'multiples of some size, give the option file that has val.pad_multiple'
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps progress, deprecations, and graphs that cannot be exported from the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action='ignore'), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _without_checks(net: nn.Module) -> nn.Module:
