@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-__all__ = ['never_fail_to_print', 'printable']
+__all__ = ['never_fail_to_print', 'printable', 'quiet']
 
 # C0 but for line breaks and tabs, DEL, C1, and what turns the direction of writing or begins a line of its own
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')
@@ -25,3 +30,15 @@ def printable(text: str) -> str:
     '\\x1b[2Jtrained'
     """
     return _CONTROL.sub(lambda found: found[0].encode('unicode_escape').decode(), text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps a talkative library's progress, logs and deprecations from the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action='ignore'), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -49,7 +49,12 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1 (default: auto)')
     parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
-    parser.add_argument('--fp32', action='store_true', help='full precision')
+    precision_help = 'int8 needs a processor with VNNI or AMX to pay most (default: auto, the fastest that is close)'
+    precisions = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
+    parser.add_argument('--precision', default='auto', choices=precisions, help=precision_help)
+    parser.add_argument(
+        '--fp32', dest='precision', action='store_const', const='fp32', help='old name of --precision fp32'
+    )
 
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
@@ -68,7 +73,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
         size_multiple=loaded.pad_multiple,
         device=args.device,
         backend=args.backend,
-        precision='fp32' if args.fp32 else 'auto',
+        precision=args.precision,
         tile=args.tile,
         frames=frames,
     )
@@ -88,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from dblr_plugin.memory import keep_freed_memory
+    from dblr_plugin.restore.calibration import sample_windows
     from dblr_plugin.restore.pipeline import restore_media
     from dblr_plugin.video import open_sink, open_source
 
@@ -112,6 +118,8 @@ def run(args: argparse.Namespace) -> None:
         restorer = build_restorer(args, source.count or 1000)
         if args.causal and not restorer.traits.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
+        if restorer.needs_calibration and source.count and args.start is None and args.end is None:
+            restorer.calibrate(sample_windows(args.input, source, restorer.traits.num_frame, args.scale_down))
         seconds = restore_media(restorer, source, sink, args.compare)
     print(f'{args.output}: {len(seconds)} frames restored; in: {source.extent()}; out: {sink.extent()}')
     if restorer.traits.causal:

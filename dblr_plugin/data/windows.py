@@ -50,6 +50,13 @@ def first_uses(plan: Sequence[Sequence[int]]) -> list[int]:
     return list(dict.fromkeys(chain.from_iterable(plan)))
 
 
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Returns so many items, at least 2, or all where there are fewer, evenly from the first to the last."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]
+
+
 def gather(plan: Sequence[Sequence[int]], items: Iterable[Item]) -> Iterator[list[Item]]:
     """Yields the items of each window; an item is held from its first window to its last.
 

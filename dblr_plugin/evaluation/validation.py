@@ -17,10 +17,12 @@ from tqdm import tqdm
 
 from dblr_plugin.data.clips import ClipPair
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.data.windows import spread, window_indices
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol, choose_protocols, summarise
 from dblr_plugin.evaluation.psnr_ssim import SSIM_WINDOW, psnr, ssim
 from dblr_plugin.evaluation.scores import Row
+from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
 
@@ -153,6 +155,8 @@ def score_dataset(
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
     rows: list[Row] = []
+    if restorer.needs_calibration:
+        restorer.calibrate(_calibration_windows(dataset))
 
     def score(clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
         frame = _restored_frame(dataset, clip, number, restored, blurry)
@@ -171,6 +175,14 @@ def score_dataset(
     if any(stopped for _, stopped in shares):
         raise Interrupted
     return summarise([row for share, _ in shares for row in share], protocols)
+
+
+def _calibration_windows(dataset: VideoDeblurTestDataset) -> Iterator[list[np.ndarray]]:
+    """The same windows from all over the data set on all processes."""
+    frames = [(clip, number) for clip in dataset.clips for number in range(len(clip.frames))]
+    for clip, centre in spread(frames, WINDOWS):
+        window = window_indices(centre, len(clip.frames), dataset.num_frame, dataset.padding, dataset.causal)
+        yield [dataset.read_blurry(clip, number) for number in window]
 
 
 def _restored(

@@ -166,7 +166,7 @@ class Val(TypedDict, total=False):
     pbar: bool
     pad_multiple: Count  # frames are padded to multiples of it
     backend: Literal['torch', 'compile', 'openvino', 'auto']
-    precision: Literal['fp32', 'bf16', 'fp16', 'auto']
+    precision: Literal['fp32', 'bf16', 'fp16', 'int8', 'auto']
     metrics: dict[str, Metric] | None
     protocol: str | list[str] | None
 

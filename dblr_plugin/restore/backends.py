@@ -7,38 +7,32 @@ with ``fp32`` is the plain way. What each step brings on a machine, ``scripts/sp
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import logging
 import os
 import shutil
-import sys
 import time
-import warnings
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
-import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import autocast, prepare_network
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.restore.folding import fold
+from dblr_plugin.restore.int8_forward import Int8Forward, int8_is_quick, nncf_installed
+from dblr_plugin.restore.openvino_forward import OpenVINOForward, openvino_installed
 
 __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_out_of_memory', 'openvino_installed']
 
 Forward = Callable[[Tensor], Tensor]
 
 BACKENDS = ('auto', 'torch', 'compile', 'openvino')
-PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
 
-#: Frames from which on torch.compile is worth its half a minute.
+#: Frames from which on torch.compile, or quantising, is worth its half a minute.
 FRAMES_WORTH_COMPILING = 100
-# OpenVINO's copy is refused when it differs by more of the result's amplitude: bf16 makes 0.016 on random weights
-_TOLERANCE = 0.05
-_PROBE_SIZES = ((64, 64), (64, 96))
 
 
 def build_forward(
@@ -54,8 +48,9 @@ def build_forward(
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
         device: Where it is to run.
         backend: ``torch``, ``compile`` (torch.compile), ``openvino`` (CPUs), or ``auto``: the fastest there is.
-        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: a shorter one where it is quicker on this device.
-        frames: How many are to be restored, for ``auto`` to judge whether compiling pays.
+        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (OpenVINO's, see :class:`Int8Forward`), or ``auto``: a shorter
+            one where it is quicker on this device.
+        frames: How many are to be restored, for ``auto`` to judge whether compiling and quantising pay.
 
     Returns:
         ``(1, t, c, h, w)`` float32 to ``(1, c, h, w)`` float32, on the device of what it is given. Its first call,
@@ -65,12 +60,18 @@ def build_forward(
     Raises:
         DBLRError: An unknown name, or a backend that this machine does not have.
     """
+    asked, obstacle = precision, _why_not_int8(device, backend, frames)
     backend, precision = choose(device, backend, precision, frames)
+    if precision == 'int8':
+        other = _best_precision(device)
+        return Int8Forward(net, build_forward(net, device, 'openvino', other), other, insists=asked == 'int8')
+    if asked == 'auto' and device.type == 'cpu':
+        get_root_logger().info(f'Precision {precision}, no int8: {obstacle}.')
     plain = _TorchForward(net, device, precision)
     if backend == 'compile':
         return _FallingBack(_compiled(plain), plain, 'torch.compile')
     if backend == 'openvino':
-        return _FallingBack(_OpenVINOForward(net, precision), plain, 'OpenVINO')
+        return _FallingBack(OpenVINOForward(net, precision), plain, 'OpenVINO')
     return plain
 
 
@@ -83,16 +84,16 @@ def choose(device: torch.device, backend: str, precision: str, frames: int = 1) 
         raise DBLRError(f'backend openvino runs on the CPU, not on {device}; use auto')
     if backend == 'openvino' and not openvino_installed():
         raise DBLRError('backend openvino needs: pip install openvino')
+    if precision == 'int8':
+        _require_int8(device, backend)
+        return 'openvino', 'int8'
+    if precision == 'auto' and _why_not_int8(device, backend, frames) is None:
+        return 'openvino', 'int8'
     if precision == 'auto':
         precision = _best_precision(device)
     if backend == 'auto':
         backend = _best_backend(device, precision, frames)
     return backend, precision
-
-
-def openvino_installed() -> bool:
-    """Whether OpenVINO can be imported."""
-    return importlib.util.find_spec('openvino') is not None
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -107,6 +108,28 @@ def _best_precision(device: torch.device) -> str:
         capability = torch.cuda.get_device_capability(device)
         return 'bf16' if capability >= (8, 0) else 'fp16' if capability >= (7, 0) else 'fp32'
     return 'bf16' if device.type == 'cpu' and _bf16_is_quick() else 'fp32'
+
+
+def _require_int8(device: torch.device, backend: str) -> None:
+    """Raises DBLRError where there is no int8."""
+    if device.type != 'cpu' or backend not in ('auto', 'openvino'):
+        where = device if device.type != 'cpu' else f'backend {backend}'
+        raise DBLRError(f'precision int8 is for OpenVINO on the CPU, not for {where}; use precision auto')
+    if not (openvino_installed() and nncf_installed()):
+        raise DBLRError("precision int8 needs OpenVINO and NNCF: pip install 'dblr_plugin[int8]'")
+
+
+def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None:
+    """Why ``auto`` does not try int8; None where it does."""
+    if device.type != 'cpu' or backend not in ('auto', 'openvino') or not openvino_installed():
+        return 'it is for OpenVINO on the CPU'
+    if not nncf_installed():
+        return "it needs pip install 'dblr_plugin[int8]'"
+    if not int8_is_quick():
+        return 'the processor has neither VNNI nor AMX-int8'
+    if frames < FRAMES_WORTH_COMPILING:
+        return 'calibrating takes longer than so few frames'
+    return None
 
 
 def _best_backend(device: torch.device, precision: str, frames: int) -> str:
@@ -161,77 +184,6 @@ def _compiled(plain: _TorchForward) -> Forward:
             return compiled(window.to(plain.device)).to(window)
 
     return forward
-
-
-class _OpenVINOForward:
-    """The network as OpenVINO's compiled model, which is kept for the size of the last window alone.
-
-    Raises, at its first call:
-        RuntimeError: The converted network computes something else.
-    """
-
-    def __init__(self, net: nn.Module, precision: str) -> None:
-        self.net = fold(net).cpu()
-        self.hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
-        self.model: Any = None
-        self.shape: torch.Size | None = None
-        self.compiled: Any = None
-
-    def __call__(self, window: Tensor) -> Tensor:
-        if self.model is None:
-            self._convert(window.shape[:3])
-        if window.shape != self.shape:
-            self._compile(window.shape)
-        return torch.from_numpy(self.compiled(np.ascontiguousarray(window))[0])
-
-    @torch.no_grad()
-    def _convert(self, shape: tuple[int, ...]) -> None:
-        """Converts with one small window and compares with another one: sizes must not have become constants."""
-        first, second = (torch.linspace(0, 1, h * w).reshape(h, w).repeat(*shape, 1, 1) for h, w in _PROBE_SIZES)
-        self.model = _to_openvino(self.net, first)
-        expected = self.net(second)
-        self._compile(second.shape)
-        difference = torch.from_numpy(self.compiled(second.numpy())[0]) - expected
-        share = (difference.square().mean() / expected.square().mean().clamp(min=1e-12)).sqrt().item()
-        if not share < _TOLERANCE:
-            raise RuntimeError(f'its result differs by {share:.0%}')
-
-    def _compile(self, shape: torch.Size) -> None:
-        self.compiled = self.shape = None  # its memory is free before the next one takes its own
-        self.model.reshape(list(shape))
-        options = {
-            'INFERENCE_PRECISION_HINT': self.hint,
-            'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        }
-        self.compiled = _openvino_core().compile_model(self.model, 'CPU', options)
-        self.shape = shape
-
-
-def _import_openvino() -> ModuleType:
-    """Imports OpenVINO without its telemetry, which would report each use to its makers and write into the home."""
-    # None refuses the import; the stub knows modules alone
-    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
-    return importlib.import_module('openvino')
-
-
-@functools.cache
-def _openvino_core() -> Any:
-    """One for the whole process: freeing models whose cores have gone can crash it."""
-    return _import_openvino().Core()
-
-
-def _to_openvino(net: nn.Module, example: Tensor) -> Any:
-    """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
-    _import_openvino()
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
-    with warnings.catch_warnings(action='ignore'):  # what tracing says of every assert
-        traced = torch.jit.trace(net, example, check_trace=False)
-    frontend = FrontEndManager().load_by_framework('pytorch')
-    decoder = TorchScriptPythonDecoder(traced, example_input=example)  # a name keeps it alive
-    return frontend.convert(frontend.load(decoder))
 
 
 class _FallingBack:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.console import quiet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, check_writable
 from dblr_plugin.restore.folding import fold
@@ -125,7 +121,7 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
     if loaded.pad_multiple != 1:
         height, width = (loaded.pad_multiple * side for side in (height, width))
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 _without_checks(fold(loaded.net)),
                 (window,),
@@ -147,18 +143,6 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
         ) from cause
     assert program is not None  # that is what the exporter before dynamo returned
     return program
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps progress, deprecations, and graphs that cannot be exported from the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action='ignore'), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _without_checks(net: nn.Module) -> nn.Module:

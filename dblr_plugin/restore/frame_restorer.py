@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import replace_y, to_network_colour
 from dblr_plugin.restore.backends import build_forward
+from dblr_plugin.restore.int8_forward import Int8Forward
 from dblr_plugin.restore.tiles import TiledForward, receptive_radius
 
 __all__ = ['FrameRestorer', 'build_restorer']
@@ -35,7 +36,7 @@ def build_restorer(
         traits: What it takes and gives.
         device: Where it is to run.
         backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         tile: Side of the squares that a frame is cut into, in pixels, which changes the memory needed and, but for
             networks like EDVR that look at no fixed distance, not the result; for 0 see :class:`TiledForward`.
         size_multiple: What the frames' sides are padded to a multiple of, for networks that need it.
@@ -44,8 +45,9 @@ def build_restorer(
     # networks of ours pad frames themselves, but tiles have to begin where a frame may
     size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
     halo = receptive_radius(net, traits.channels, traits.num_frame, size_multiple)
-    forward = TiledForward(build_forward(net, device, backend, precision, frames), halo, tile, size_multiple)
-    return FrameRestorer(forward, traits, size_multiple)
+    forward = build_forward(net, device, backend, precision, frames)
+    tiled = TiledForward(forward, halo, tile, size_multiple)
+    return FrameRestorer(tiled, traits, size_multiple, forward if isinstance(forward, Int8Forward) else None)
 
 
 class FrameRestorer:
@@ -57,12 +59,29 @@ class FrameRestorer:
         net: ``(b, t, channels, h, w)`` to ``(b, channels, h, w)``, or to as many frames as it was given.
         traits: What it takes and gives.
         size_multiple: The network needs h and w to be multiples of this; frames are padded and cut back.
+        int8: What in ``net`` is to be calibrated.
     """
 
-    def __init__(self, net: Callable[[Tensor], Tensor], traits: NetworkTraits, size_multiple: int = 1) -> None:
+    def __init__(
+        self,
+        net: Callable[[Tensor], Tensor],
+        traits: NetworkTraits,
+        size_multiple: int = 1,
+        int8: Int8Forward | None = None,
+    ) -> None:
         self.net = net
         self.traits = traits
         self.size_multiple = size_multiple
+        self.int8 = int8
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether int8 waits for windows to be calibrated on; without them the first one to restore has to do."""
+        return self.int8 is not None and not self.int8.calibrated
+
+    def calibrate(self, windows: Iterable[Tensor]) -> None:
+        """Calibrates int8 on windows that have the network's colour, ``(1, t, channels, h, w)``."""
+        self.int8.calibrate(map(self._pad, windows))
 
     def __call__(self, window: Tensor) -> Tensor:
         """``(b, t, 3, h, w)`` RGB in [0, 1] to ``(b, 3, h, w)`` or ``(b, t, 3, h, w)``, not clipped."""

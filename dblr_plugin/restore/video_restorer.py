@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
 from dblr_plugin.data.frames import unit_range
-from dblr_plugin.data.windows import StreamFrame, first_uses, gather, shots, window_indices, windows
+from dblr_plugin.data.windows import StreamFrame, first_uses, gather, shots, spread, window_indices, windows
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer
+from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.threads import prefetch
 
 __all__ = ['VideoRestorer']
+
+# of a stream, which int8 is calibrated on where nothing better is given
+FIRST_FRAMES = 24
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,20 @@ class VideoRestorer:
         loaded = load_network(weights, option_file)
         return cls(loaded.net, loaded.options, **{'size_multiple': loaded.pad_multiple, **settings})
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether :meth:`calibrate` would matter: int8 may be used and has seen no frame."""
+        return self.restorer.needs_calibration
+
+    def calibrate(self, parts: Iterable[Sequence[np.ndarray]]) -> None:
+        """Quantises for the content at hand; without it, int8 takes the first frames for the rest.
+
+        Args:
+            parts: Runs of neighbouring frames from all over it, as many as the network takes, RGB ``(h, w, 3)``.
+        """
+        buffered = ([self._buffered(frame) for frame in part] for part in parts)
+        self.restorer.calibrate(_stacked(self._aligned(part)) for part in buffered)
+
     def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Restores the frames of a video, in order and as many as there are; no window reaches across a cut.
 
@@ -79,6 +98,7 @@ class VideoRestorer:
         Yields:
             Each restored, of the same type.
         """
+        frames = self._calibrated(iter(frames))
         stream = (StreamFrame(self._buffered(frame), thumbnail(_eight_bits(frame))) for frame in frames)
         traits = self.traits
         if traits.restores == 'all':
@@ -104,6 +124,8 @@ class VideoRestorer:
             Each restored frame, float32 RGB ``(3, h, w)``, not clipped or rounded, and the blurry one as it was read.
         """
         plan, numbers_of = self._plan(length, numbers, padding)
+        if self.needs_calibration:
+            self.calibrate([read(index) for index in part] for part in spread(plan, WINDOWS))
         frames = (self._buffered(frame) for frame in prefetch(map(read, first_uses(plan))))
         for part, restored_numbers in zip(gather(plan, frames), numbers_of, strict=True):
             for number, (restored, blurry) in zip(restored_numbers, self._restored(part), strict=True):
@@ -128,6 +150,25 @@ class VideoRestorer:
         """What a window holds of a frame: aligned frames differ from window to window, so flow needs the pixels."""
         return frame if self.traits.flow else self._on_device(frame)
 
+    def _calibrated(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same frames, the first of which calibrate what nothing else has."""
+        if self.needs_calibration:
+            first = list(islice(frames, FIRST_FRAMES))
+            length, num_frame = len(first), self.traits.num_frame
+            starts = range(max(length - num_frame, 0) + 1) if first else ()
+            self.calibrate(
+                [first[min(start + offset, length - 1)] for offset in range(num_frame)]
+                for start in spread(starts, WINDOWS)
+            )
+            frames = chain(first, frames)
+        return frames
+
+    def _aligned(self, part: list) -> list[BufferedFrame]:
+        if not self.traits.flow:
+            return part
+        assert self.traits.restores != 'all'  # NetworkTraits refuses it
+        return [self._on_device(frame) for frame in align(part, self.traits.restores)]
+
     def _restored(self, part: list) -> list[tuple[Tensor, Tensor]]:
         """Restores what a network is given together.
 
@@ -135,10 +176,8 @@ class VideoRestorer:
             Each restored frame, float32 ``(3, h, w)``, and the blurry one, ``(h, w, 3)``.
         """
         traits = self.traits
-        if traits.flow:
-            assert traits.restores != 'all'  # NetworkTraits refuses it
-            part = [self._on_device(frame) for frame in align(part, traits.restores)]
-        window = torch.stack([frame.planes for frame in part], dim=1)
+        part = self._aligned(part)
+        window = _stacked(part)
         if traits.restores == 'all':
             blurry = [frame.pixels for frame in part]
             planes = torch.stack([_planes(pixels) for pixels in blurry]).unsqueeze(0)
@@ -164,6 +203,11 @@ def _device(name: str | torch.device) -> torch.device:
         found = ', '.join(['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))])
         raise DBLRError(f"there is no device '{name}'; found: {found}") from error
     return device
+
+
+def _stacked(part: list[BufferedFrame]) -> Tensor:
+    """What the network is given, ``(1, t, channels, h, w)``."""
+    return torch.stack([frame.planes for frame in part], dim=1)
 
 
 def _eight_bits(frame: np.ndarray) -> np.ndarray:

@@ -245,8 +245,8 @@ def test_refusals(machine):
     machine(openvino=False)
     with pytest.raises(DBLRError, match="no backend 'opnvino'.*did you mean 'openvino'"):
         choose(CPU, 'opnvino', 'auto')
-    with pytest.raises(DBLRError, match="no precision 'int8'"):
-        choose(CPU, 'auto', 'int8')
+    with pytest.raises(DBLRError, match="no precision 'int9'"):
+        choose(CPU, 'auto', 'int9')
     with pytest.raises(DBLRError, match='pip install openvino'):
         choose(CPU, 'openvino', 'auto')
     with pytest.raises(DBLRError, match='runs on the CPU, not on cuda'):

@@ -1,0 +1,95 @@
+"""int8: close to float32 on what it was calibrated for, exact where the network adds nothing, and refused elsewhere."""
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dblr_plugin.archs import DBLRNet, MultiScaleDBLRNet
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore import backends, int8_forward
+from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
+from dblr_plugin.restore.calibration import sample_windows
+from dblr_plugin.restore.int8_forward import cut_crops, nncf_installed
+from dblr_plugin.restore.openvino_forward import openvino_installed
+from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.video import open_source
+
+CPU = torch.device('cpu')
+OPTIONS = {'type': 'MultiScaleDBLRNet', 'num_feat': (8, 16), 'num_block': (1, 1)}
+needs_int8 = pytest.mark.skipif(not (openvino_installed() and nncf_installed()), reason='needs openvino and nncf')
+
+
+def frames(count: int = 8, height: int = 72, width: int = 104) -> list[np.ndarray]:
+    """A texture that moves."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8 + count, 3), dtype=np.uint8)
+    wide = cv2.resize(coarse, (width + 8 * count, height), interpolation=cv2.INTER_CUBIC)
+    return [np.ascontiguousarray(wide[:, 4 * i : 4 * i + width]) for i in range(count)]
+
+
+def trained() -> MultiScaleDBLRNet:
+    torch.manual_seed(0)
+    net = MultiScaleDBLRNet(num_feat=(8, 16), num_block=(1, 1)).eval()
+    torch.nn.init.normal_(net.last.weight, std=0.05)
+    return net
+
+
+@needs_int8
+def test_restores_close_to_float32_and_says_so(caplog):
+    logging.getLogger('basicsr').propagate = True
+    restorers = [VideoRestorer(trained(), OPTIONS, 'cpu', precision=p, tile=48) for p in ('int8', 'fp32')]
+    assert [r.needs_calibration for r in restorers] == [True, False]
+    with caplog.at_level(logging.INFO):
+        quantised, exact = (np.stack(list(restorer.restore(frames()))).astype(float) for restorer in restorers)
+    assert not restorers[0].needs_calibration
+    assert 0 < np.square(quantised - exact).mean() < 255**2 / 10**4
+    assert [r.getMessage() for r in caplog.records if 'Precision int8: int8 is' in r.getMessage()]
+
+
+@needs_int8
+@pytest.mark.parametrize('net', [DBLRNet(num_feat=8, num_block=1, input_skip=True), MultiScaleDBLRNet()])
+def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net):
+    window = torch.rand(1, 5, 1, 72, 104)
+    assert torch.equal(build_forward(net.eval(), CPU, 'auto', 'int8')(window), window[:, 2])
+
+
+@needs_int8
+def test_auto_takes_int8_only_close_to_float32(monkeypatch):
+    monkeypatch.setattr(backends, 'int8_is_quick', lambda: True)
+    assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('openvino', 'int8')
+    assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING - 1)[1] != 'int8'
+    window = torch.rand(1, 5, 1, 64, 64)
+    monkeypatch.setattr(int8_forward, 'LEAST_DECIBELS', 200)
+    auto = build_forward(trained(), CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING)
+    exact = build_forward(trained(), CPU, 'openvino', backends._best_precision(CPU))
+    assert torch.equal(auto(window), exact(window))
+
+
+def test_refused_where_there_is_none(monkeypatch):
+    with pytest.raises(DBLRError, match='not for backend torch'):
+        choose(CPU, 'torch', 'int8')
+    with pytest.raises(DBLRError, match='not for cuda'):
+        choose(torch.device('cuda'), 'auto', 'int8')
+    monkeypatch.setattr(backends, 'nncf_installed', lambda: False)
+    with pytest.raises(DBLRError, match=r'dblr_plugin\[int8\]'):
+        choose(CPU, 'auto', 'int8')
+
+
+def test_crops_have_one_size_and_different_places():
+    places = torch.arange(300 * 400.0).reshape(1, 1, 1, 300, 400)
+    crops = list(cut_crops([places] * 3 + [places[..., :100, :]]))
+    assert {crop.shape for crop in crops} == {(1, 1, 1, 128, 128)}
+    assert len({crop[0, 0, 0, 0, 0].item() for crop in crops}) == len(crops) == 6
+
+
+def test_windows_come_from_all_over_a_folder(tmp_path):
+    for number in range(40):
+        cv2.imwrite(str(tmp_path / f'{number:03d}.png'), np.full((16, 16, 3), number, np.uint8))
+    with open_source(tmp_path) as source:
+        runs = list(sample_windows(tmp_path, source, 5))
+    assert [[int(frame[0, 0, 0]) for frame in run] for run in runs][:: len(runs) - 1] == [
+        [0, 1, 2, 3, 4],
+        [30, 31, 32, 33, 34],
+    ]
