@@ -13,7 +13,7 @@ from basicsr.data.data_util import generate_frame_indices
 from dblr_plugin.archs.traits import restored_index
 from dblr_plugin.data.cuts import change_of, is_cut
 
-__all__ = ['StreamFrame', 'first_uses', 'gather', 'reach_of', 'shots', 'window_indices', 'windows']
+__all__ = ['StreamFrame', 'first_uses', 'gather', 'lead_of', 'reach_of', 'shots', 'window_indices', 'windows']
 
 Item = TypeVar('Item')
 
@@ -118,6 +118,12 @@ def shots(frames: Iterable[StreamFrame[Item]], most: int) -> Iterator[list[Item]
         yield [stream[number] for number in range(first, last + 1)]
         first = last + 1
         stream.forget(first)
+
+
+def lead_of(num_frame: int, causal: bool) -> int:
+    """How many frames before one decide, with it and those after it, what its window and all later ones are."""
+    before, _ = reach_of(num_frame, causal)
+    return before + NEIGHBOURS
 
 
 class _Stream(Generic[Item]):

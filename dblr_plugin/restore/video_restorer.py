@@ -17,7 +17,7 @@ from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
 from dblr_plugin.data.frames import unit_range
-from dblr_plugin.data.windows import StreamFrame, first_uses, gather, shots, spread, window_indices, windows
+from dblr_plugin.data.windows import StreamFrame, first_uses, gather, lead_of, shots, spread, window_indices, windows
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer
 from dblr_plugin.restore.int8_forward import WINDOWS
@@ -57,6 +57,11 @@ class VideoRestorer:
         self.device = _device(device)
         self.traits = NetworkTraits.of(network)
         self.restorer = build_restorer(net, self.traits, self.device, **settings)
+
+    @property
+    def lead(self) -> int:
+        """How many frames before one have to be given too, to restore it and all after it as in the whole film."""
+        return lead_of(self.traits.num_frame, self.traits.causal)
 
     @classmethod
     def from_weights(
