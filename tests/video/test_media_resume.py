@@ -14,13 +14,13 @@ import pytest
 
 av = pytest.importorskip('av')
 
-from dblr_plugin.video.segments import Segments  # noqa: E402
 from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
 from media_copying import visible  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
 from dblr_plugin.video import AlreadyComplete, open_sink, open_source  # noqa: E402
 from dblr_plugin.video import segments as segments_module  # noqa: E402
+from dblr_plugin.video.segments import Segments  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
