@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs.blurry_input_arch import BlurryInput, DBLRNet, TimeStackedConv, rename_simdeblur_keys
+from dblr_plugin.archs.blurry_input_arch import BlurryInput
+from dblr_plugin.archs.dblrnet_arch import DBLRNet, TimeStackedConv, rename_simdeblur_keys
 
 
 def small(**kwargs) -> DBLRNet:
