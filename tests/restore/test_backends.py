@@ -12,11 +12,11 @@ from unittest import mock
 import pytest
 import torch
 from basicsr.archs.edvr_arch import EDVR
-from dblr_plugin.restore import backends
 from torch import Tensor, nn
 
 from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
