@@ -2,6 +2,7 @@
 
 dblr export --weights net_g_latest.pth -o net.onnx          # checked against PyTorch with onnxruntime
 dblr export --weights net_g_latest.pth -o net.safetensors   # or .pth
+dblr export -o net.onnx --precision int8 --calibrate shaky.mp4
 
 ONNX files take float32 windows (1, frames, channels, height, width) of any size; their metadata say what the channels
 are and which frame is restored. Weights say of which network they are, in every format.
@@ -12,8 +13,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dblr_plugin.errors import DBLRError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dblr_plugin.restore.loading import LoadedNetwork
 
 __all__ = ['add_arguments', 'run']
 
@@ -23,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', type=Path, metavar='FILE', help='.pth or .safetensors (default: those shipped)')
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='.onnx, .safetensors or .pth')
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'int8'), help='of ONNX files (default: fp32)')
+    calibrate_help = 'video or folder of frames like those to restore, by which int8 is quantised'
+    parser.add_argument('--calibrate', metavar='FILE', help=calibrate_help)
     parser.add_argument('--trained-on', metavar='TEXT', help='says in the file what the weights were trained on')
 
 
@@ -32,15 +42,31 @@ def run(args: argparse.Namespace) -> None:
     from dblr_plugin.restore.loading import load_network
 
     check_output(args.output)
+    if args.precision == 'int8' and (args.output.suffix != '.onnx' or not args.calibrate):
+        raise DBLRError('--precision int8 is for .onnx files, and needs --calibrate with a video or a folder of frames')
     loaded = load_network(args.weights, args.opt)
     if args.output.resolve() == loaded.weights.resolve():
         raise DBLRError(f'{args.output}: is the file of the weights; name another one')
     if args.trained_on is not None:
         loaded = dataclasses.replace(loaded, trained_on=args.trained_on)
     if args.output.suffix == '.onnx':
-        for difference in export_onnx(loaded, args.output):
+        calibration = _calibration(loaded, args.calibrate) if args.precision == 'int8' else []
+        for difference in export_onnx(loaded, args.output, calibration):
             print(difference)
         print(f'{args.output}: {loaded}, opset {OPSET}')
     else:
         export_checkpoint(loaded, args.output)
         print(f'{args.output}: {loaded}')
+
+
+def _calibration(loaded: LoadedNetwork, path: str) -> list[Tensor]:
+    """Crops from all over a video or a folder, as the network takes them."""
+    from dblr_plugin.restore.calibration import sample_windows
+    from dblr_plugin.restore.int8_forward import cut_crops
+    from dblr_plugin.restore.video_restorer import VideoRestorer
+    from dblr_plugin.video import open_source
+
+    restorer = VideoRestorer(loaded.net, loaded.options, 'cpu', backend='torch', precision='fp32')
+    with open_source(path) as source:
+        windows = map(restorer.window, sample_windows(path, source, restorer.traits.num_frame))
+        return list(cut_crops(map(restorer.restorer.padded, windows)))

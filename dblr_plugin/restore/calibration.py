@@ -20,9 +20,11 @@ def sample_windows(
 ) -> Iterator[list[np.ndarray]]:
     """Yields some runs of neighbouring frames, found by seeking; the source itself is not read.
 
+    Where only decoding tells how many frames there are, the first run alone.
+
     Args:
         path: What the source was opened from, the whole of it.
-        source: Knows how many frames there are.
+        source: Says how many frames there are.
         num_frame: Frames of a run.
         scale_down: As the source was opened.
 
@@ -30,7 +32,7 @@ def sample_windows(
         DBLRError: A frame cannot be read.
     """
     info = getattr(source, 'info', None)  # of videos, whose places are seconds
-    last = max(source.count - 2 * num_frame, 0)  # an announced end may come a little early
+    last = max((source.count or 0) - 2 * num_frame, 0)  # an announced end may come a little early
     for number in spread(range(last + 1), WINDOWS):
         start = number if info is None else float(number / info.rate)
         with open_source(path, start, scale_down=scale_down) as part:

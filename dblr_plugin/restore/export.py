@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from basicsr.archs.arch_util import DCNv2Pack
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from dblr_plugin.console import quiet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, check_writable
 from dblr_plugin.restore.folding import fold
+from dblr_plugin.restore.int8_forward import LEAST_DECIBELS
 from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.version import __version__
 from dblr_plugin.weights import save_atomically
@@ -84,14 +87,21 @@ def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
     save_atomically(content, path)
 
 
-def export_onnx(loaded: LoadedNetwork, path: Path) -> list[Difference]:
+def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor] = ()) -> list[Difference]:
     """Writes an ONNX file that onnxruntime has been seen to restore with as PyTorch does.
 
     It takes ``window``, float32 ``(1, num_frame, channels, height, width)`` of any height and width that the network
     takes, and gives ``restored``, ``(1, channels, height, width)``, not clipped. Its metadata say what they mean.
 
+    Args:
+        loaded: The network.
+        path: The file.
+        calibration: Windows, ``(1, num_frame, channels, h, w)`` of one size, for which it is quantised to int8, but
+            for its last convolution and the sum with the blurry frame. None for float32.
+
     Returns:
-        What was compared: two sizes other than that of the export, of odd sides if the network takes them.
+        What was compared: these windows, or two sizes other than that of the export, of odd sides if the network takes
+        them.
 
     Raises:
         DBLRError: ONNX has no such network, or it computes something else; no file is left.
@@ -105,8 +115,10 @@ def export_onnx(loaded: LoadedNetwork, path: Path) -> list[Difference]:
     program = _translate(loaded, window)
     with atomic_write(path) as partial:
         _write(program, _metadata(loaded, traits), partial)
-        differences = [_compare(loaded.net, partial, other) for other in others]
-        if not all(difference.largest <= TOLERANCE for difference in differences):
+        if calibration:
+            _quantise(partial, calibration, _metadata(loaded, traits) | {'precision': 'int8'})
+        differences = [_compare(loaded.net, partial, window) for window in calibration or others]
+        if not all(d.psnr >= LEAST_DECIBELS if calibration else d.largest <= TOLERANCE for d in differences):
             listed = '; '.join(map(str, differences))
             raise DBLRError(f'{path}: not written, since it would compute something else ({listed}); report it')
     return differences
@@ -202,6 +214,38 @@ def _write(program: torch.onnx.ONNXProgram, metadata: dict[str, str], path: Path
 
 
 @torch.no_grad()
+def _quantise(path: Path, windows: Sequence[Tensor], metadata: dict[str, str]) -> None:
+    """Rewrites a file with int8 convolutions, each between operations that quantise and dequantise (QDQ)."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Windows(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.waiting = iter(windows)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            window = next(self.waiting, None)
+            return None if window is None else {'window': window.numpy()}
+
+    model = onnx.load(path)
+    convolutions = [node.name for node in model.graph.node if node.op_type == 'Conv']
+    with quiet():
+        quantize_static(
+            model,
+            path,
+            Windows(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=['Conv'],
+            nodes_to_exclude=convolutions[-1:],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+
+
 def _compare(net: nn.Module, path: Path, window: Tensor) -> Difference:
     import onnxruntime
 

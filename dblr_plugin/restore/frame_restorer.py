@@ -81,7 +81,7 @@ class FrameRestorer:
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
         """Calibrates int8 on windows that have the network's colour, ``(1, t, channels, h, w)``."""
-        self.int8.calibrate(map(self._pad, windows))
+        self.int8.calibrate(map(self.padded, windows))
 
     def __call__(self, window: Tensor) -> Tensor:
         """``(b, t, 3, h, w)`` RGB in [0, 1] to ``(b, 3, h, w)`` or ``(b, t, 3, h, w)``, not clipped."""
@@ -101,10 +101,11 @@ class FrameRestorer:
             The same shape as ``blurry``, not clipped.
         """
         h, w = window.shape[-2:]
-        out = self.net(self._pad(window))[..., :h, :w].to(blurry.dtype)
+        out = self.net(self.padded(window))[..., :h, :w].to(blurry.dtype)
         return replace_y(blurry, out) if self.traits.channels == 1 else out
 
-    def _pad(self, window: Tensor) -> Tensor:
+    def padded(self, window: Tensor) -> Tensor:
+        """A window with sides that are multiples of ``size_multiple``."""
         h, w = window.shape[-2:]
         pad_h, pad_w = -h % self.size_multiple, -w % self.size_multiple
         if not (pad_h or pad_w):

@@ -91,8 +91,11 @@ class VideoRestorer:
         Args:
             parts: Runs of neighbouring frames from all over it, as many as the network takes, RGB ``(h, w, 3)``.
         """
-        buffered = ([self._buffered(frame) for frame in part] for part in parts)
-        self.restorer.calibrate(_stacked(self._aligned(part)) for part in buffered)
+        self.restorer.calibrate(map(self.window, parts))
+
+    def window(self, part: Sequence[np.ndarray]) -> Tensor:
+        """What the network is given for a run of frames, ``(1, t, channels, h, w)``."""
+        return _stacked(self._aligned([self._buffered(frame) for frame in part]))
 
     def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Restores the frames of a video, in order and as many as there are; no window reaches across a cut.

@@ -146,11 +146,19 @@ class TestValidation:
 
     @pytest.mark.parametrize(
         ('backend', 'precision', 'tolerance'),
-        [('torch', 'fp32', 2e-3), ('torch', 'bf16', 0.2), ('openvino', 'fp32', 2e-3), ('auto', 'auto', 0.2)],
+        [
+            ('torch', 'fp32', 2e-3),
+            ('torch', 'bf16', 0.2),
+            ('openvino', 'fp32', 2e-3),
+            ('openvino', 'int8', 0.2),
+            ('auto', 'auto', 0.2),
+        ],
     )
     def test_quicker_ways_give_the_plain_networks_figures(self, train_options, tmp_path, backend, precision, tolerance):
         if backend == 'openvino':
             pytest.importorskip('openvino')
+        if precision == 'int8':
+            pytest.importorskip('nncf')
         train_options['val'] |= {'backend': backend, 'precision': precision}
         options = parsed(train_options, tmp_path)
         model = build_model(options)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dblr_plugin.archs import DBLRNet, MultiScaleDBLRNet
+from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends, int8_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
@@ -93,3 +94,17 @@ def test_windows_come_from_all_over_a_folder(tmp_path):
         [0, 1, 2, 3, 4],
         [30, 31, 32, 33, 34],
     ]
+
+
+def test_an_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    for number, frame in enumerate(frames(12)):
+        cv2.imwrite(str(tmp_path / f'{number:03d}.png'), frame)
+    output = tmp_path / 'net.onnx'
+    arguments = ['export', '-o', str(output), '--precision', 'int8', '--calibrate', str(tmp_path)]
+    assert main(arguments) in (None, 0)
+    model = onnx.load(output)
+    kinds = [node.op_type for node in model.graph.node]
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert 'DequantizeLinear' in kinds and properties['precision'] == 'int8' and properties['num_frame'] == '5'
