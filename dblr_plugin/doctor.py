@@ -172,7 +172,8 @@ def _extras() -> Iterator[Finding]:
 def _required() -> dict[str, tuple[str, str]]:
     """Package -> the versions that the plugin needs, such as ``>=2.6``, and the extra that it belongs to or ``''``."""
     pattern = r'([\w.-]+)\s*([^;\s]*)\s*(?:;.*extra == .(\w+))?'
-    found = [re.match(pattern, line).groups('') for line in metadata.requires('dblr_plugin') or ()]
+    matches = [re.match(pattern, line) for line in metadata.requires('dblr_plugin') or ()]
+    found = [match.groups('') for match in matches if match]
     return {name: (versions, extra) for name, versions, extra in found if extra not in ('dev', 'demo')}
 
 
@@ -274,10 +275,10 @@ def _devices() -> Iterator[Finding]:
     elif count == 0:
         hidden = os.environ.get('CUDA_VISIBLE_DEVICES')
         why = [f'CUDA_VISIBLE_DEVICES is {hidden!r}'] if hidden is not None else [str(w.message) for w in caught]
-        fix = 'show the GPUs, update the driver or install another build of torch; in a container, pass the GPUs on:'
+        advice = 'show the GPUs, update the driver or install another build of torch; in a container, pass the GPUs on:'
         text = f'torch {torch.__version__} (CUDA {torch.version.cuda}) finds no GPU, but {driver} is there {why[:1]}'
-        commands = 'nvidia-smi', _reinstall('torch'), 'docker run --gpus all'
-        yield Finding(FAULT if hidden is None else NOTE, text, fix, commands)
+        commands = ('nvidia-smi', _reinstall('torch'), 'docker run --gpus all')
+        yield Finding(FAULT if hidden is None else NOTE, text, advice, commands)
 
 
 def _backends() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import hashlib
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
@@ -120,7 +120,7 @@ class _Job:
         self.args = args
         self.restorer: VideoRestorer | None = None
 
-    def restore(self, path: str | Path, output: str | Path, suffix: str, existing: str) -> None:
+    def restore(self, path: str | Path, output: str | Path, suffix: str, existing: Literal['refuse', 'resume']) -> None:
         """Restores an input, unless its output is complete; what exists is replaced if the arguments say so."""
         import numpy as np
 
@@ -206,11 +206,9 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
 
 
 def _checksum(path: Path | None) -> str | None:
-    try:
-        with open(path, 'rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-    except (OSError, TypeError):  # none, or one whose fault is told where it is read
+    if path is None or not path.is_file():  # none, or one whose fault is reported where it is read
         return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _end_like_ctrl_c() -> None:

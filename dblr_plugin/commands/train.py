@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 __all__ = ['add_arguments', 'run']
 
@@ -21,7 +22,7 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """BasicSR's arguments and ours; they are told and checked here, and read by ``parse_options``."""
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file')
-    setting = {'nargs': '+', 'action': 'append', 'metavar': 'KEY=VALUE'}
+    setting: dict[str, Any] = {'nargs': '+', 'action': 'append', 'metavar': 'KEY=VALUE'}
     parser.add_argument('--set', help='change options for this run', **setting)
     parser.add_argument('--force_yml', help="the same in BasicSR's form, KEY:KEY=VALUE", **setting)
     parser.add_argument('--protocol', action='append', metavar='NAME', help='score by this protocol, or all of them')

@@ -34,7 +34,7 @@ def apply() -> None:
 
 def _load_logs_in_checkpoints() -> None:
     """The Runner cannot read its own checkpoints: they hold ``HistoryBuffer``, and torch >= 2.6 loads weights only."""
-    multiarray = np._core.multiarray
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # private, and what the pickles name
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,

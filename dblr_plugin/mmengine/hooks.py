@@ -42,7 +42,7 @@ class ComparisonImagesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[dict] | None = None
     ) -> None:
         """Takes restored frames, if they are to be shown."""
-        for sample in outputs:
+        for sample in outputs or ():
             self.take(restored_frame(sample))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -62,7 +62,7 @@ class StopAtInvalidLossHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
     ) -> None:
         """Looks at the log of an iteration; raises DBLRError, with the batch's samples, for what is not finite."""
-        invalid = [name for name, value in outputs.items() if not torch.isfinite(torch.as_tensor(value)).all()]
+        invalid = [name for name, value in (outputs or {}).items() if not torch.isfinite(torch.as_tensor(value)).all()]
         if invalid:
             raise DBLRError(
                 f'iteration {runner.iter + 1}: {", ".join(invalid)} not finite, with samples '

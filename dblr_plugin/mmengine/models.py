@@ -63,7 +63,7 @@ class VideoDeblurModel(BaseModel):
         self.network = plain(generator)
         self.network['type'] = self.network['type'].removeprefix('dblr.')
         self.traits = NetworkTraits.of(self.network)
-        self.generator = build_part(self.network)
+        self.generator: Any = build_part(self.network)
         prepare_network(self.generator)
         self.pixel_loss = build_part(pixel_loss)
         self.perceptual_loss = build_part(perceptual_loss)
@@ -88,18 +88,20 @@ class VideoDeblurModel(BaseModel):
                 network makes of the windows.
             sample: The data set's other entries, each a list of ``b``.
         """
-        lq, gt = (torch.stack(frames) if isinstance(frames, list) else frames for frames in (lq, gt))
+        lq = torch.stack(lq) if isinstance(lq, list) else lq
+        gt = torch.stack(gt) if isinstance(gt, list) else gt
         if mode == 'predict':
             return self._predict({'lq': lq, **({} if gt is None else {'gt': gt}), **sample})
         lq = to_network_colour(lq, self.traits.channels)
         if mode == 'tensor':
             return self.generator(lq)
+        assert gt is not None  # there are no losses without the truth
         restored = restore_sizes(self.generator, lq, self.multi_scale)
         return self._content_losses(restored, to_network_colour(gt, self.traits.channels))
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Their sum, and what the log tells; MMEngine's own sums those alone that are called loss."""
-        total = sum(losses.values())
+        total: Any = sum(losses.values())
         return total, {'loss': total, **losses}
 
     def train(self, mode: bool = True) -> VideoDeblurModel:
@@ -156,7 +158,7 @@ class DBLRGANModel(VideoDeblurModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(generator, **kwargs)
-        self.discriminator = build_part(discriminator)
+        self.discriminator: Any = build_part(discriminator)
         prepare_network(self.discriminator)
         self.gan_loss = build_part(gan_loss)
         self.disc_steps = disc_steps
@@ -205,7 +207,8 @@ class DBLRGANModel(VideoDeblurModel):
         return losses
 
 
-def _bare(net: nn.Module) -> nn.Module:
+def _bare(net: Any) -> Any:
+    """A network without what MMEngine wraps it in."""
     return net.module if is_model_wrapper(net) else net
 
 

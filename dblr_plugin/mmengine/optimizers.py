@@ -28,7 +28,7 @@ class MultiOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         """One wrapper for each network."""
-        model = model.module if is_model_wrapper(model) else model
+        bare: Any = model.module if is_model_wrapper(model) else model
         return OptimWrapperDict(
-            **{name: build_optim_wrapper(getattr(model, name), config) for name, config in self.configs.items()}
+            **{name: build_optim_wrapper(getattr(bare, name), config) for name, config in self.configs.items()}
         )

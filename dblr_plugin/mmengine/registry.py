@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 from mmengine import registry as root
 from mmengine.registry import Registry
-from torch import nn
 
 from dblr_plugin.errors import DBLRError, nearest
 
@@ -63,7 +62,7 @@ def _take_over_basicsrs() -> None:
 _take_over_basicsrs()
 
 
-def build_part(cfg: Mapping[str, Any] | None) -> nn.Module | None:
+def build_part(cfg: Mapping[str, Any] | None) -> Any:
     """Builds a network or a loss of a model; names without a scope are looked up in ours first.
 
     Raises:

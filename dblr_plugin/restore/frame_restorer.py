@@ -81,7 +81,8 @@ class FrameRestorer:
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
         """Calibrates int8 on windows that have the network's colour, ``(1, t, channels, h, w)``."""
-        self.int8.calibrate(map(self.padded, windows))
+        if self.int8 is not None:
+            self.int8.calibrate(map(self.padded, windows))
 
     def __call__(self, window: Tensor) -> Tensor:
         """``(b, t, 3, h, w)`` RGB in [0, 1] to ``(b, 3, h, w)`` or ``(b, t, 3, h, w)``, not clipped."""

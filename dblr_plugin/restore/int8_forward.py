@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from basicsr.utils import get_root_logger
@@ -74,6 +75,7 @@ class Int8Forward:
         """As the network, on the CPU."""
         if self.forward is None:
             self.calibrate([window])
+        assert self.forward is not None  # which calibrating settles
         return self.forward(window)
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
@@ -126,7 +128,7 @@ def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
             yield window[..., y : y + side[0], x : x + side[1]].contiguous()
 
 
-def quantise(model: object, crops: list[Tensor]) -> object:
+def quantise(model: Any, crops: list[Tensor]) -> object:
     """A model of OpenVINO with int8 weights and activations, but for what makes its output.
 
     Args:
@@ -148,7 +150,7 @@ def quantise(model: object, crops: list[Tensor]) -> object:
         )
 
 
-def _names_of_output(model: object) -> list[str]:
+def _names_of_output(model: Any) -> list[str]:
     """The operations from the output back to the last convolutions."""
     names, waiting = [], [result.input_value(0).get_node() for result in model.get_results()]
     seen: set[str] = set()

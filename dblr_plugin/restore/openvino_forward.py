@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import warnings
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,12 +40,12 @@ class OpenVINOForward:
         RuntimeError: The converted network computes something else.
     """
 
-    def __init__(self, net: nn.Module, precision: str, model: object = None) -> None:
+    def __init__(self, net: nn.Module, precision: str, model: Any = None) -> None:
         self.net = fold(net).cpu()
         self.hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
         self.model = model
         self.shape: torch.Size | None = None
-        self.compiled = None
+        self.compiled: Any = None
 
     def __call__(self, window: Tensor) -> Tensor:
         """As the network, on the CPU."""
@@ -80,17 +81,18 @@ class OpenVINOForward:
 
 def import_openvino() -> ModuleType:
     """Imports OpenVINO without its telemetry, which would report each use to its makers and write into the home."""
-    sys.modules.setdefault('openvino_telemetry', None)
+    # None refuses the import; the stub knows modules alone
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     return importlib.import_module('openvino')
 
 
 @functools.cache
-def _openvino_core() -> object:
+def _openvino_core() -> Any:
     """One for the whole process: freeing models whose cores have gone can crash it."""
     return import_openvino().Core()
 
 
-def to_openvino(net: nn.Module, example: Tensor) -> object:
+def to_openvino(net: nn.Module, example: Tensor) -> Any:
     """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
     import_openvino()
     from openvino.frontend import FrontEndManager

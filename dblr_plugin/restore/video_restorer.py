@@ -187,9 +187,9 @@ class VideoRestorer:
         part = self._aligned(part)
         window = _stacked(part)
         if traits.restores == 'all':
-            blurry = [frame.pixels for frame in part]
-            planes = torch.stack([_planes(pixels) for pixels in blurry]).unsqueeze(0)
-            return list(zip(self.restorer.restore(window, planes)[0], blurry, strict=True))
+            every = [frame.pixels for frame in part]
+            planes = torch.stack([_planes(pixels) for pixels in every]).unsqueeze(0)
+            return list(zip(self.restorer.restore(window, planes)[0], every, strict=True))
         blurry = part[traits.restores].pixels
         return [(self.restorer.restore(window, _planes(blurry).unsqueeze(0))[0], blurry)]
 

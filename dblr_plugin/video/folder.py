@@ -257,7 +257,8 @@ def _tell_alpha(file: Path) -> None:
 
 def _profiles(files: Sequence[Path]) -> dict[str, bytes]:
     """Returns the RGB profiles of images by name; equal ones are kept once."""
-    found, kept = {}, {}
+    found: dict[str, bytes] = {}
+    kept: dict[bytes, bytes] = {}
     for file in files:
         with Image.open(file) as image:
             profile = image.info.get('icc_profile') or b''
