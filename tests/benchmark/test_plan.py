@@ -197,7 +197,7 @@ def test_methods_tested_on_other_data_are_refused(content: dict, footage: Path) 
 def test_all_faults_of_all_methods_are_told_at_once(content: dict) -> None:
     content['methods']['Net']['set']['network_g.num_feats'] = 8
     content['methods']['Broken']['set']['train.optim_g.lr'] = 'fast'
-    content['methods']['Blurry input']['network_g']['type'] = 'MidleFrame'
+    content['methods']['Blurry input']['network_g']['type'] = 'BluryInput'
     said = refusal(content).splitlines()
     assert said[0] == '3 faults:' and len(said) == 4
     assert "did you mean 'BlurryInput'" in said[1]

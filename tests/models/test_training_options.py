@@ -309,13 +309,13 @@ class TestCausal:
         options['network_g'] = {'type': 'BlurryInput', 'causal': True}
         model = build_model(parsed(options | {'is_train': False}, tmp_path) | {'is_train': False})
         window = torch.rand(1, 5, 3, 16, 16)
-        assert torch.equal(model.restorer()(window), window[:, -1])
+        assert torch.equal(model.restorer().restorer(window), window[:, -1])
 
     def test_trains_from_the_identity(self, train_options, tmp_path):
         _model, log = trained(self.options(train_options), tmp_path, 2)
         window = torch.rand(1, 5, 3, 16, 16)
         start = build_model(parsed(self.options(train_options), tmp_path / 'new'))
-        torch.testing.assert_close(start.restorer()(window), window[:, -1])
+        torch.testing.assert_close(start.restorer().restorer(window), window[:, -1])
         assert log['grad_g'] > 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from inference.media.made_videos import Made, make
+from video.made_videos import Made, make
 from page.conftest import BRIGHTER, HeldRestorer, Page
 
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from inference.media.made_videos import Made, make, packets, scene, times
+from video.made_videos import Made, make, packets, scene, times
 from page.conftest import BRIGHTER, NETWORK, HeldRestorer, Page
 from processes import Run
 
