@@ -61,4 +61,4 @@ def assert_same_schedule(schedulers: dict | list, train: dict) -> None:
     assert bool(warm_up) == (train['warmup_iter'] > 0)
     for scheduler in warm_up:
         assert scheduler['start_factor'] == 1 / train['warmup_iter']
-        assert scheduler['end'] - scheduler['begin'] == train['warmup_iter'] - 1
+        assert scheduler['end'] - scheduler['begin'] == train['warmup_iter']

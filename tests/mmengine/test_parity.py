@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from processes import Run, dblr, write_options
 from runs import TEST, TRAIN, BasicSRRun, as_config, five_iterations, run, scalars
@@ -17,6 +18,7 @@ def assert_same(one: dict, two: dict) -> None:
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_one_process_killed_resumed_and_weights_both_ways(train_options, test_options, tmp_path):
     options = five_iterations(train_options)
     theirs = BasicSRRun(options, tmp_path / 'basicsr')
@@ -71,6 +73,7 @@ def test_one_process_killed_resumed_and_weights_both_ways(train_options, test_op
     assert method['figures']['psnr_basicsr'] == figures['mean']['psnr']
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_gan_and_resume_as_one(gan_options, tmp_path):
     options = five_iterations(gan_options)
     options['datasets']['train']['batch_size_per_gpu'] = 2
