@@ -23,7 +23,7 @@ from basicsr.utils import options as basicsr_options
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print, printable
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.failures import explain
+from dblr_plugin.training.failures import PEER_ENDED, explain
 
 __all__ = ['install', 'show_errors_in_one_line']
 
@@ -66,22 +66,22 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     parsed_options.update(opt)
     if is_ours(opt):
         check_options(opt)
-        if is_train:
-            _take_part_in_training(opt)
+        _take_part(opt)
     return opt, args
 
 
-def _take_part_in_training(opt: dict) -> None:
-    """Puts our parts in place of BasicSR's, in its trainer or the stock command."""
-    from dblr_plugin.training.trainer import patch_trainer
+def _take_part(opt: dict) -> None:
+    """Puts our parts in place of BasicSR's, in its programs or the stock commands."""
+    from dblr_plugin.training import run_log, trainer
 
-    train_set = opt['datasets']['train']
-    if not train_set['num_worker_per_gpu']:
-        train_set['persistent_workers'] = False  # torch's loader refuses it without workers
-    for name in ('__main__', 'basicsr.train'):
+    for name in ('__main__', 'basicsr.train', 'basicsr.test'):
         module = sys.modules.get(name)
-        if hasattr(module, 'load_resume_state'):
-            patch_trainer(module, opt)
+        if hasattr(module, 'train_pipeline') or hasattr(module, 'test_pipeline'):
+            run_log.patch_trainer(module)
+        if opt['is_train'] and hasattr(module, 'load_resume_state'):
+            trainer.patch_trainer(module, opt)
+    if opt['is_train'] and not opt['datasets']['train']['num_worker_per_gpu']:
+        opt['datasets']['train']['persistent_workers'] = False  # torch's loader refuses it without workers
 
 
 def _option_file(arguments: list[str]) -> str | None:
@@ -154,11 +154,14 @@ _previous_hook = sys.excepthook
 
 
 def _is_first_to_tell(meaning: str) -> bool:
-    """Whether no other process that torchrun started with this one has told the same."""
+    """Whether no other process that torchrun started with this one has told the same, or what this follows from."""
     own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
     if own is None:
         return True
-    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
+    folder = Path(own).parents[1]
+    if meaning == PEER_ENDED and any(folder.glob('told_*')):
+        return False
+    told = folder / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
     try:
         told.touch(exist_ok=False)
     except FileExistsError:
@@ -175,7 +178,8 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         # an error that crossed from a loader's worker carries the worker's traceback in front of it
         meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
     else:
-        meaning = explain(error)
+        path = parsed_options.get('path', {})
+        meaning = explain(error, path.get('experiments_root') or path.get('results_root') or '')
     if meaning is None:
         _previous_hook(kind, error, trace)
     elif _is_first_to_tell(meaning):

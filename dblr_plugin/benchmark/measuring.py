@@ -14,7 +14,7 @@ import torch
 from basicsr.archs import build_network
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils import get_root_logger, tensor2img
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.benchmark.complexity import complexity
@@ -25,6 +25,7 @@ from dblr_plugin.benchmark.perceptual import PerceptualDistance
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import score_dataset
 from dblr_plugin.files import atomic_write
 from dblr_plugin.options.imports import import_files
@@ -144,7 +145,7 @@ class _Observer:
         clip = self.clips.setdefault(name, _Clip())
         clip.names.append(Path(sample['lq_path']).stem)
         clip.size = truth.shape[:2]
-        imwrite(restored, str(self.folder / name / f'{clip.names[-1]}.png'))
+        write_picture(self.folder / name / f'{clip.names[-1]}.png', restored)
         is_large = min(truth.shape[:2]) >= MIN_SIDE  # enough for optical flow and AlexNet
         if is_large:
             clip.consistency.add(restored, truth)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dblr_plugin.benchmark.provenance import describe_data
 from dblr_plugin.evaluation import write_json
+from dblr_plugin.files import make_folder
 from dblr_plugin.training.saving import digest_of
 
 __all__ = ['MethodFolder', 'code_checksums', 'data_checksums', 'fingerprint_of', 'keep', 'kept', 'sha256']
@@ -45,7 +46,7 @@ def fingerprint_of(content: object) -> str:
 
 def keep(path: Path, fingerprint: str, content: dict) -> dict:
     """Writes a result whole, and returns it as :func:`kept` will: numbers that JSON lacks as strings."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path, {'fingerprint': fingerprint, **content})
     return kept(path, fingerprint)
 

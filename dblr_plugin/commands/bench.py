@@ -13,7 +13,6 @@ metrics PSNR and SSIM, BasicSR's and ours.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from dblr_plugin.bench import data, inference, metrics, train, validation
 from dblr_plugin.bench.end_to_end import DBLR
 from dblr_plugin.bench.machine import describe_commit, describe_machine, describe_versions
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation import write_json
+from dblr_plugin.files import check_writable
 
 __all__ = ['add_arguments', 'run']
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         **args.measure(args),
     }
     if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+        write_json(args.json, report)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -80,6 +81,8 @@ def _check(args: argparse.Namespace) -> None:
         raise DBLRError(f'{args.json.parent} is not a folder; create it first')
     if args.json is not None and args.json.is_dir():
         raise DBLRError(f'{args.json} is a folder; name a file')
+    if args.json is not None:
+        check_writable(args.json)
     if not 0 <= args.seconds < math.inf:
         raise DBLRError(f'--seconds must be a number from 0, got {args.seconds}')
 

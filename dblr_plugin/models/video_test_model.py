@@ -103,6 +103,7 @@ class VideoTestModel(SRModel):
             Interrupted: If ``interrupted`` said so.
         """
         restore = self.restorer(len(dataset))
+        self._pictures_failed = False
         savers = [lambda sample, image: self._save_image(dataset, sample, image, current_iter)] if save_img else []
         figures = score_dataset(
             dataset,
@@ -116,6 +117,8 @@ class VideoTestModel(SRModel):
             self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
 
     def _save_image(self, dataset: Dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
+        if self._pictures_failed:
+            return
         frame = Path(sample['lq_path']).stem
         suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
         folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / sample['folder']
@@ -124,7 +127,8 @@ class VideoTestModel(SRModel):
         except DBLRError as error:
             if not self.is_train:
                 raise
-            get_root_logger().error(f'{error}. Training goes on.')
+            self._pictures_failed = True
+            get_root_logger().error(f"{error}. Training goes on without this validation's pictures.")
 
     @property
     def best_metric_results(self) -> dict[str, dict[str, dict]]:
