@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.pictures import write_picture
+from dblr_plugin.evaluation.validation import blurry_frame
 
 __all__ = ['ComparisonImages']
 
@@ -35,7 +36,7 @@ class ComparisonImages:
     def begin(self, dataset: Dataset) -> Callable[[dict, np.ndarray], None]:
         """Starts a validation; the returned function takes each sample and its restored frame, uint8 BGR."""
         self.name = dataset.opt['name']
-        self.causal = getattr(dataset, 'causal', False)
+        self.dataset = dataset
         self.strips: dict[str, np.ndarray] = {}
         return self._take
 
@@ -43,8 +44,7 @@ class ComparisonImages:
         index, count = (int(number) for number in sample['idx'].split('/'))
         if index != count // 2:
             return
-        restored = -1 if self.causal else sample['lq'].shape[0] // 2
-        frames = [tensor2img(sample['lq'][restored]), image]
+        frames = [tensor2img(blurry_frame(self.dataset, sample)), image]
         if 'gt' in sample:
             frames.append(tensor2img(sample['gt']))
         self.strips[f'{sample["folder"]}_{Path(sample["lq_path"]).stem}'] = np.hstack([self._cut(f) for f in frames])

@@ -17,9 +17,10 @@ from tqdm import tqdm
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol, choose_protocols, summarise
 from dblr_plugin.evaluation.psnr_ssim import SSIM_WINDOW, psnr, ssim
+from dblr_plugin.evaluation.scores import Row
 from dblr_plugin.threads import BackgroundWriter, prefetch
 
-__all__ = ['ConfiguredMetrics', 'Interrupted', 'protocols_of', 'score_dataset']
+__all__ = ['ConfiguredMetrics', 'Interrupted', 'blurry_frame', 'protocols_of', 'score_dataset']
 
 
 # samples that are read ahead, and restored frames that wait to be scored: a 720p window takes 55 MB
@@ -94,6 +95,7 @@ def score_dataset(
     callbacks: Sequence[Callable[[dict, np.ndarray], None]] = (),
     progress: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
+    score_input: bool = False,
 ) -> list[dict]:
     """Restores this process's share of a data set's frames and scores them; all processes get all figures.
 
@@ -106,9 +108,11 @@ def score_dataset(
         keepers: Called, in a thread of their own, with each sample and its restored frame, uint8 BGR ``(h, w, 3)``.
         progress: Whether to show a progress bar on the first process.
         interrupted: Asked before each frame whether to give up.
+        score_input: Whether the blurry frames are scored as well.
 
     Returns:
-        The entries of :func:`dblr_plugin.evaluation.summarise`; none without ground truth or protocols.
+        The entries of :func:`dblr_plugin.evaluation.summarise`; none without ground truth or protocols. With
+        ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
 
     Raises:
         Interrupted: On all processes, if ``interrupted`` said so on one.
@@ -116,14 +120,16 @@ def score_dataset(
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
-    rows: list[tuple[str, str, str, float]] = []
+    rows: list[Row] = []
+    input_rows: list[Row] = []
 
     def score(sample: dict, restored: Tensor) -> None:
-        # BasicSR's tensor2img up to its rounding, which is for the protocol to do
-        picture = tensor2img(restored, out_type=np.float32) * 255
+        picture = _picture(restored)
         for keep in callbacks:
             keep(sample, picture.round().astype(np.uint8))
         rows.extend(_figures(sample, picture, protocols))
+        if score_input and 'gt' in sample:
+            input_rows.extend(_figures(sample, _picture(blurry_frame(dataset, sample)), protocols))
 
     samples = prefetch((dataset[index] for index in range(first, last)), WAITING)
     bar = tqdm(samples, _title(dataset), last - first, unit='frame', disable=not progress or rank > 0)
@@ -132,15 +138,28 @@ def score_dataset(
             if interrupted():
                 break
             score_behind(sample, restore(sample['lq'].unsqueeze(0)))
-    shares = _gathered((rows, interrupted()), world_size)
-    if any(stopped for _, stopped in shares):
+    shares = _gathered((rows, input_rows, interrupted()), world_size)
+    if any(stopped for *_, stopped in shares):
         raise Interrupted
-    return summarise([row for share, _ in shares for row in share], protocols)
+    entries, inputs = (
+        summarise([row for share in shares for row in share[part]], protocols) for part in (0, 1)
+    )  # fmt: skip
+    for entry, blurry in zip(entries, inputs, strict=False):
+        entry['input'] = {key: blurry[key] for key in ('mean', 'clips')}
+    return entries
 
 
-def _figures(
-    sample: dict, restored: np.ndarray, protocols: Sequence[Protocol]
-) -> Iterator[tuple[str, str, str, float]]:
+def blurry_frame(dataset: Dataset, sample: dict) -> Tensor:
+    """The frame of a sample's window that is restored: RGB (3, h, w) in [0, 1]."""
+    return sample['lq'][-1 if getattr(dataset, 'causal', False) else sample['lq'].shape[0] // 2]
+
+
+def _picture(frame: Tensor) -> np.ndarray:
+    """BasicSR's ``tensor2img`` up to its rounding, which is for the protocol to do: float32 BGR in [0, 255]."""
+    return tensor2img(frame, out_type=np.float32) * 255
+
+
+def _figures(sample: dict, restored: np.ndarray, protocols: Sequence[Protocol]) -> Iterator[Row]:
     """Protocol, clip, metric and value of a frame that has ground truth."""
     if 'gt' not in sample:
         return
@@ -160,7 +179,7 @@ def _scoring(sample: dict, protocols: Sequence[Protocol]) -> list[Protocol]:
     return [protocol for protocol in protocols if index in protocol.frames(count)]
 
 
-def _gathered(share: tuple[list, bool], world_size: int) -> list[tuple[list, bool]]:
+def _gathered(share: tuple[list, list, bool], world_size: int) -> list[tuple[list, list, bool]]:
     """The rows of all processes, in the order of the frames, and whether each was told to stop."""
     shares = [share]
     if world_size > 1:

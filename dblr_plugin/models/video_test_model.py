@@ -41,6 +41,7 @@ class VideoTestModel(SRModel):
         metrics = (opt.get('val') or {}).get('metrics')
         # a test is for its figures; a training is worth more than they are
         self.record = ValidationRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
+        self._inputs: dict[str, list[dict]] = {}  # data set -> figures of its blurry frames, which stay the same
         super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
@@ -105,16 +106,20 @@ class VideoTestModel(SRModel):
         restore = self.restorer(len(dataset))
         self._pictures_failed = False
         savers = [lambda sample, image: self._save_image(dataset, sample, image, current_iter)] if save_img else []
+        name, protocols = dataset.opt['name'], protocols_of(self.opt['val'])
         figures = score_dataset(
             dataset,
             lambda window: restore(window.to(self.device)),
-            protocols_of(self.opt['val']),
+            protocols,
             [*savers, *callbacks],
             self.opt['val'].get('pbar', True),
             interrupted,
+            score_input=name not in self._inputs,
         )
+        inputs = self._inputs.setdefault(name, [entry.get('input') for entry in figures])
+        figures = [{**entry, 'input': blurry} for entry, blurry in zip(figures, inputs, strict=True)]
         if figures:
-            self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
+            self.record.add(name, figures, current_iter, tb_logger)
 
     def _save_image(self, dataset: Dataset, sample: dict, image: np.ndarray, current_iter: int | str) -> None:
         if self._pictures_failed:
