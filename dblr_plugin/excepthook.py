@@ -11,9 +11,9 @@ from types import TracebackType
 
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.failures import explain
+from dblr_plugin.training.failures import PEER_ENDED, explain
 
-__all__ = ['show_errors_in_one_line']
+__all__ = ['show_errors_in_one_line', 'writes_into']
 
 
 def show_errors_in_one_line() -> None:
@@ -27,15 +27,25 @@ def show_errors_in_one_line() -> None:
         sys.excepthook = _show
 
 
+def writes_into(folder: str) -> None:
+    """Says where this program writes, for errors that name no file."""
+    global _folder
+    _folder = folder
+
+
 _previous_hook = sys.excepthook
+_folder = ''
 
 
 def _is_first_to_tell(meaning: str) -> bool:
-    """Whether no other process that torchrun started with this one has told the same."""
+    """Whether no other process that torchrun started with this one has told the same, or what this follows from."""
     own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
     if own is None:
         return True
-    told = Path(own).parents[1] / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
+    folder = Path(own).parents[1]
+    if meaning == PEER_ENDED and any(folder.glob('told_*')):
+        return False
+    told = folder / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
     try:
         told.touch(exist_ok=False)
     except FileExistsError:
@@ -53,7 +63,7 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         # an error that crossed from a loader's worker carries the worker's traceback in front of it
         meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
     else:
-        meaning = explain(error)
+        meaning = explain(error, _folder)
     if meaning is None:
         _previous_hook(kind, error, trace)
     elif _is_first_to_tell(meaning):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['REFUSALS', 'atomic_write', 'check_writable', 'partial_of', 'write_fault']
+__all__ = [
+    'REFUSALS', 'atomic_write', 'check_writable', 'make_folder', 'partial_of', 'require_space', 'write_fault',
+    'write_whole',
+]  # fmt: skip
 
 #: What refuses a write, and what helps; an error made without a number has None.
 REFUSALS: dict[int | None, str] = {
@@ -23,10 +27,13 @@ REFUSALS: dict[int | None, str] = {
     errno.EPERM: 'the system does not permit it; mend the permissions or give another output',
     errno.ENAMETOOLONG: 'the name is too long; give a shorter one',
     errno.ENOENT: 'its folder does not exist; make it or give another output',
+    errno.EEXIST: 'a file stands where a folder should be; move that away or give another output',
     errno.ENOTDIR: 'a file stands where its folder should be; move that away or give another output',
     errno.EISDIR: 'a folder has this name; give another output',
     errno.EIO: 'the disk fails; check it, or give an output on another one',
 }
+
+_UNITS = {10**9: 'GB', 10**6: 'MB', 10**3: 'kB'}
 
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 
@@ -54,9 +61,53 @@ def atomic_write(path: Path, sync: bool = False) -> Iterator[Path]:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename is not None and os.fspath(error.filename) not in (str(partial), str(path)):
+        names = {os.fspath(name) for name in (error.filename, error.filename2) if name is not None}
+        if names and not names & {str(partial), str(path)}:
             raise
         raise write_fault(path, error) from error
+
+
+def write_whole(path: Path, text: str, sync: bool = False) -> None:
+    """Writes a text file, UTF-8, as :func:`atomic_write` does, and makes its folder."""
+    make_folder(path.parent)
+    with atomic_write(path, sync) as partial:
+        partial.write_text(text, encoding='utf-8')
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, where they are missing; raises DBLRError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_fault(path, error) from error
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Refuses to begin, or to write, what the disk has no room for.
+
+    Args:
+        folder: Where it is to be written; it exists.
+        needed: Its bytes.
+        what: Its name, for the message.
+
+    Raises:
+        DBLRError: With what is free and what is needed.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise write_fault(folder, error) from error
+    if free < needed:
+        raise DBLRError(
+            f'{folder}: {what} needs {_size(needed)} and the disk has {_size(free)} free; make room or give another '
+            'output'
+        )
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit of which there is at least one: ``1.5 MB``."""
+    unit = next((unit for unit in (10**9, 10**6, 10**3) if count >= unit), 1)
+    return f'{count / unit:.1f} {_UNITS[unit]}' if unit > 1 else f'{count} B'
 
 
 def partial_of(path: Path) -> Path:
@@ -69,7 +120,8 @@ def partial_of(path: Path) -> Path:
 
 def write_fault(path: str | Path, error: OSError) -> DBLRError:
     """The one line that says why a file could not be written, and what helps."""
-    reason = REFUSALS.get(error.errno) or f'{error.strerror or error}; give another output'
+    number = errno.ENOSPC if 'requested and' in str(error) else error.errno  # what NumPy says of a full disk
+    reason = REFUSALS.get(number) or f'{error.strerror or error}; give another output'
     return DBLRError(f'{path} could not be written: {reason}')
 
 

@@ -20,7 +20,7 @@ from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print
-from dblr_plugin.excepthook import show_errors_in_one_line
+from dblr_plugin.excepthook import show_errors_in_one_line, writes_into
 
 __all__ = ['install', 'parse_options']
 
@@ -64,10 +64,10 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         opt, args = _run_basicsr_parser(sys.argv[1:] if options is None else arguments, root_path, is_train)
     parsed_options.clear()
     parsed_options.update(opt)
+    writes_into(opt['path'].get('experiments_root') or opt['path'].get('results_root') or '')
     if is_ours(opt):
         check_options(opt)
-        if is_train:
-            _take_part_in_training(opt)
+        _take_part(opt)
     return opt, args
 
 
@@ -83,17 +83,20 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
         copy.write_text(copy.read_text(encoding='utf-8').replace(text, whole), encoding='utf-8')
 
 
-def _take_part_in_training(opt: dict) -> None:
-    """Puts our parts in place of BasicSR's, in its trainer or the stock command."""
-    from dblr_plugin.training.trainer import patch_trainer
+def _take_part(opt: dict) -> None:
+    """Puts our parts in place of BasicSR's, in its programs or the stock commands."""
+    from dblr_plugin.training import run_log, trainer
 
-    train_set = opt['datasets']['train']
-    if not train_set['num_worker_per_gpu']:
-        train_set['persistent_workers'] = False  # torch's loader refuses it without workers
-    for name in ('__main__', 'basicsr.train'):
+    for name in ('__main__', 'basicsr.train', 'basicsr.test'):
         module = sys.modules.get(name)
-        if module is not None and hasattr(module, 'load_resume_state'):
-            patch_trainer(module, opt)
+        if module is None:
+            continue
+        if hasattr(module, 'train_pipeline') or hasattr(module, 'test_pipeline'):
+            run_log.patch_trainer(module)
+        if opt['is_train'] and hasattr(module, 'load_resume_state'):
+            trainer.patch_trainer(module, opt)
+    if opt['is_train'] and not opt['datasets']['train']['num_worker_per_gpu']:
+        opt['datasets']['train']['persistent_workers'] = False  # torch's loader refuses it without workers
 
 
 def _option_file(arguments: list[str]) -> str | None:

@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import write_whole
 
 __all__ = ['is_checkout', 'link', 'missing_files', 'option_files', 'options_folder', 'unlink']
 
@@ -81,7 +82,8 @@ def link(checkout: str | Path) -> list[Path]:
         The files written.
 
     Raises:
-        DBLRError: If it is no checkout, is linked already, or one of the files exists.
+        DBLRError: If it is no checkout, is linked already, or one of the files exists or cannot be written; what was
+            written by then is removed.
     """
     root = _checkout(checkout)
     if (root / _MANIFEST).exists():
@@ -92,12 +94,15 @@ def link(checkout: str | Path) -> list[Path]:
     taken += sorted(name for name in folders if (root / name).exists() and not (root / name).is_dir())
     if taken:
         raise DBLRError(f'{root} has files of these names already: {", ".join(taken)}; move them away')
-    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()}
     # first, so that a link interrupted half way can be taken back
-    (root / _MANIFEST).write_text(json.dumps(manifest, indent=2))
-    for name, content in files.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(content)
+    write_whole(root / _MANIFEST, json.dumps(manifest, indent=2))
+    try:
+        for name, content in files.items():
+            write_whole(root / name, content)
+    except DBLRError:
+        unlink(root)
+        raise
     return [root / name for name in files]
 
 
@@ -162,7 +167,7 @@ def _checkout(path: str | Path) -> Path:
     return root
 
 
-def _contents(root: Path) -> dict[str, bytes]:
+def _contents(root: Path) -> dict[str, str]:
     files = {
         'basicsr/archs/dblr_compat_arch.py': _COMPAT_SHIM,
         'basicsr/models/dblr_model.py': _MODEL_SHIM,
@@ -170,8 +175,7 @@ def _contents(root: Path) -> dict[str, bytes]:
     }
     if not (root / 'basicsr' / 'version.py').exists():
         files['basicsr/version.py'] = _version_file(_read_version(root / 'VERSION'))
-    contents = {name: text.encode() for name, text in files.items()}
-    return contents | {f'options/{path.name}': path.read_bytes() for path in option_files()}
+    return files | {f'options/{path.name}': path.read_text(encoding='utf-8') for path in option_files()}
 
 
 def _read_version(path: Path) -> str:

@@ -5,14 +5,18 @@
 
 Everything is written below the working directory (``--fast``: below results/demo_fast): the clips to datasets/demo,
 the trainings to experiments/demo_*, the tests to results/demo_test_*, table, pictures and summary to results/demo.
-Clips that are complete are reused; trainings and tests run anew, and BasicSR archives the old ones.
+Clips that are complete are reused. Stopped (Ctrl-C) and run again, it goes on where it was, in the middle of a training
+too; run again after its end, trainings and tests are done anew, and BasicSR archives the old ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +31,7 @@ from demo_pictures import draw_comparison, draw_curves
 from demo_report import METHODS, check_gain, format_table, read_figures, write_summary
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import write_whole
 
 OPTIONS = Path(__file__).resolve().parent.parent / 'options'
 
@@ -47,6 +52,41 @@ FAST_OPTIONS = {
 }
 
 
+class Progress:
+    """What a demo that was stopped has done: the steps in order, each with its seconds; the last may be unfinished.
+
+    Args:
+        path: The file that says so; it is removed at the end.
+        options: All option files; where one has changed, nothing counts as done.
+    """
+
+    def __init__(self, path: Path, options: list[Path]) -> None:
+        self.path = path
+        self.fingerprint = hashlib.sha256(b''.join(file.read_bytes() for file in options)).hexdigest()
+        self.begun: list[str] = []
+        self.seconds: dict[str, float] = {}
+        try:
+            held = json.loads(path.read_text(encoding='utf-8'))
+            if held['fingerprint'] == self.fingerprint:
+                self.begun, self.seconds = held['begun'], held['seconds']
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # there is none, or it is damaged: everything is done anew
+
+    def begin(self, step: str) -> None:
+        """Notes that a step is under way."""
+        self.begun = [*dict.fromkeys([*self.begun, step])]
+        self._write()
+
+    def finish(self, step: str, seconds: float) -> None:
+        """Notes that a step is done."""
+        self.seconds[step] = round(seconds, 1)
+        self._write()
+
+    def _write(self) -> None:
+        held = {'fingerprint': self.fingerprint, 'begun': self.begun, 'seconds': self.seconds}
+        write_whole(self.path, json.dumps(held))
+
+
 class Demo:
     """The demo's steps, all below one folder.
 
@@ -58,13 +98,16 @@ class Demo:
     def __init__(self, root: Path, fast: bool) -> None:
         self.root = root
         self.fast = fast
-        self.seconds: dict[str, float] = {}
+        names = [name for method in METHODS for name in (method.training, method.test) if name]
+        self.option_files = {name: self._option_file(name) for name in names}
+        self.progress = Progress(root / 'results/demo_progress.json', list(self.option_files.values()))
 
     def run(self) -> None:
         """Takes all steps.
 
         Raises:
             DBLRError: A step failed, or DBLRNet did not beat the blurry input.
+            KeyboardInterrupt: A signal came; a training has saved before.
         """
         with self._timed('clips'):
             window = FAST_WINDOW if self.fast else None
@@ -75,22 +118,28 @@ class Demo:
         for method in METHODS:
             self._plugin('test', method.test)
         self._report(recipe)
+        self.progress.path.unlink()
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[step] = round(time.perf_counter() - start, 1)
+        self.progress.finish(step, time.perf_counter() - start)
 
     def _plugin(self, program: str, name: str) -> None:
         """Runs ``python -m dblr_plugin.train`` or ``.test``, as a user would type it, on ``options/<name>.yml``."""
-        option_file = os.path.relpath(self._option_file(name), self.root)
-        arguments = ['-m', f'dblr_plugin.{program}', '-opt', option_file]
+        if name in self.progress.seconds:
+            print(f'\n{program} {name}: done before it was stopped')
+            return
+        option_file = os.path.relpath(self.option_files[name], self.root)
+        goes_on = program == 'train' and name in self.progress.begun
+        arguments = ['-m', f'dblr_plugin.{program}', '-opt', option_file, *(['--auto_resume'] if goes_on else [])]
         print(f'\n$ {shlex.join(["python", *arguments])}', flush=True)
+        self.progress.begin(name)
         with self._timed(name):
-            code = subprocess.run([sys.executable, *arguments], cwd=self.root, check=False).returncode
-        if code:
-            raise DBLRError(f'{program} {name} ended with exit status {code}; the reason stands above')
+            code = _run([sys.executable, *arguments], self.root)
+            if code:
+                raise DBLRError(f'{program} {name} ended with exit status {code}; the reason stands above')
 
     def _option_file(self, name: str) -> Path:
         path = OPTIONS / f'{name}.yml'
@@ -100,24 +149,47 @@ class Demo:
         for key, value in FAST_OPTIONS.items():
             _replace(options, key.split(':'), value)
         derived = self.root / 'options' / path.name
-        derived.parent.mkdir(parents=True, exist_ok=True)
-        derived.write_text(yaml.safe_dump(options, sort_keys=False))
+        write_whole(derived, yaml.safe_dump(options, sort_keys=False))
         return derived
 
     def _report(self, recipe: dict) -> None:
         figures = read_figures(self.root)
         out = self.root / 'results/demo'
-        out.mkdir(parents=True, exist_ok=True)
         table = format_table(figures)
-        (out / 'table.txt').write_text(table + '\n')
+        write_whole(out / 'table.txt', table + '\n')
         draw_comparison(self.root, figures, out / 'comparison.png')
         draw_curves(self.root, figures, out / 'training.png')
-        write_summary(out / 'summary.json', figures, recipe, self.seconds, self.fast)
+        write_summary(out / 'summary.json', figures, recipe, self.progress.seconds, self.fast)
         print(f'\n{table}\n')
         for path in sorted(out.iterdir()):
             print(path)
         if not self.fast:
             check_gain(figures)
+
+
+def _run(command: list[str], folder: Path) -> int:
+    """Runs a program to its end and returns its exit code; signals are handed on to it, which may save first.
+
+    Raises:
+        KeyboardInterrupt: A signal came.
+    """
+    received = []
+    # a group of its own: the terminal would send it Ctrl-C a second time
+    with subprocess.Popen(command, cwd=folder, process_group=0) as process:
+
+        def hand_on(number: int, frame: object) -> None:
+            received.append(number)
+            process.send_signal(number)
+
+        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+    return code
 
 
 def _replace(options: dict, keys: list[str], value: Any) -> None:
@@ -137,6 +209,9 @@ def main() -> None:
         Demo(Path('results/demo_fast') if fast else Path(), fast).run()
     except DBLRError as error:
         sys.exit(f'demo: {error}')
+    except KeyboardInterrupt:
+        print('\ndemo: stopped; the same command goes on from here', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -16,39 +16,54 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 matplotlib.use('Agg')
 
-__all__ = ['draw_comparison', 'draw_curves', 'most_blurred_crop']
+__all__ = ['draw_comparison', 'draw_curves', 'telling_crop']
 
 #: iterations and values
 Curve = tuple[list[int], list[float]]
 
 CROP = (120, 160)
+# of a crop's grey values: less is flat, black or white
+LEAST_CONTRAST, LEAST_GREY, MOST_GREY = 16, 40, 215
 # A batch of two says little about the loss.
 SMOOTHING = 10
 TRAININGS = tuple((method.label, method.training) for method in METHODS if method.training)
 
 
-def most_blurred_crop(blurry: np.ndarray, sharp: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
-    """Returns rows and columns of the crop in which two pictures differ most.
+def telling_crop(blurry: np.ndarray, sharp: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Returns rows and columns of the crop in which two pictures differ most, of those that show something.
+
+    A crop shows something if it is neither flat nor nearly black or white; where there is none, any crop counts.
 
     Args:
         blurry: uint8 (h, w, 3).
         sharp: The same shape.
         size: Height and width of the crop, at most those of the pictures.
     """
-    difference = cv2.absdiff(blurry, sharp).mean(axis=2)
+    difference = _means(cv2.absdiff(blurry, sharp).mean(axis=2), size)
+    grey = sharp.mean(axis=2)
+    mean = _means(grey, size)
+    contrast = np.sqrt(np.maximum(_means(grey**2, size) - mean**2, 0))
+    shows = (contrast >= LEAST_CONTRAST) & (mean >= LEAST_GREY) & (mean <= MOST_GREY)
+    if shows.any():
+        difference[~shows] = -1
+    top, left = np.unravel_index(difference.argmax(), difference.shape)
+    return slice(top, top + size[0]), slice(left, left + size[1])
+
+
+def _means(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The mean of (h, w) values in the rectangle of a size at each place where it fits."""
     height, width = size
     # integral[y, x] is the sum above and left of (y, x): four look-ups sum any rectangle
-    integral = cv2.integral(difference)
+    integral = cv2.integral(values)
     sums = integral[height:, width:] - integral[:-height, width:] - integral[height:, :-width]
-    sums += integral[:-height, :-width]
-    top, left = np.unravel_index(sums.argmax(), sums.shape)
-    return slice(top, top + height), slice(left, left + width)
+    return (sums + integral[:-height, :-width]) / (height * width)
 
 
 def draw_comparison(root: Path, figures: dict[str, dict], path: Path) -> None:
     """Draws blurry | DBLRNet | DBLRGAN | sharp crops, one row for each validation clip.
 
-    The frame is the clip's middle one; the crop is where its blurry and sharp versions differ most.
+    The frame is the clip's middle one; the crop is where its blurry and sharp versions differ most and there is
+    something to see.
 
     Args:
         root: The folder that holds ``datasets`` and ``results``.
@@ -62,7 +77,7 @@ def draw_comparison(root: Path, figures: dict[str, dict], path: Path) -> None:
         sharp_files = sorted((root / 'datasets/demo/val/gt' / clip).iterdir())
         frame = sharp_files[len(sharp_files) // 2]
         pictures = [_read(_restored(root, method.test, clip, frame.stem)) for method in METHODS] + [_read(frame)]
-        crop = most_blurred_crop(pictures[0], pictures[-1], CROP)
+        crop = telling_crop(pictures[0], pictures[-1], CROP)
         psnr = [f'{method.label}, {figures[method.label]["clips"][clip]["psnr"]:.2f} dB' for method in METHODS]
         for ax, picture, title in zip(axes, pictures, [*psnr, 'sharp'], strict=True):
             ax.imshow(picture[crop], interpolation='nearest')

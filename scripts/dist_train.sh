@@ -21,9 +21,9 @@ shift 2
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -x "$checkout/.venv/bin/python" ]; then
-    torchrun=("$checkout/.venv/bin/python" -m torch.distributed.run)
+    python=$checkout/.venv/bin/python
 else
-    torchrun=(torchrun)
+    python=python
 fi
 
 if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}" ]; then
@@ -36,4 +36,4 @@ else
         --master-port="${PORT:-29500}"
     )
 fi
-exec "${torchrun[@]}" "${meeting[@]}" --nproc-per-node="$processes" -m dblr_plugin.train -opt "$options" "$@"
+exec "$python" -m dblr_plugin.launch "${meeting[@]}" --nproc-per-node="$processes" -m dblr_plugin.train -opt "$options" "$@"

@@ -41,8 +41,22 @@ ensure_venv() {
     fi
 }
 
-pip_install() {
-    .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt "$@"
+# A line for each step; what the programs say goes to the log, whose end is shown if one fails.
+log=.venv/setup.log
+step() {
+    echo "setup: $1"
+    shift
+    if ! "$@" >>"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        echo "setup: the last step failed; all that it said is in $log" >&2
+        return 1
+    fi
+}
+
+pip_run() {
+    local command=$1
+    shift
+    .venv/bin/python -m pip "$command" --disable-pip-version-check --constraint constraints.txt "$@"
 }
 
 # The path is part of the fingerprint because a development install points at the checkout.
@@ -54,10 +68,11 @@ fi
 
 ensure_venv
 rm -f "$stamp"
-echo 'setup: installing into .venv (the first time a few GB are downloaded, most of it torch)'
+: >"$log"
 # basicsr comes as a source distribution that asks for torch, numpy and cython to be built. Without isolation it is
 # built with the ones installed here instead of downloading torch a second time.
-pip_install torch torchvision numpy cython setuptools wheel
+step 'torch and what builds BasicSR, into .venv (the first time a few GB are downloaded)' \
+    pip_run install torch torchvision numpy cython setuptools wheel
 if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
     echo "setup: basicsr 1.4.2's setup.py reads its version in a way that Python 3.13 ended;" \
         'scripts/basicsr_setup/sitecustomize.py corrects that while basicsr is built'
@@ -65,10 +80,11 @@ fi
 (
     export PYTHONPATH="$PWD/scripts/basicsr_setup"
     # The source distribution is kept for the tests: it is what a checkout of BasicSR holds.
-    .venv/bin/python -m pip download --disable-pip-version-check --constraint constraints.txt --no-deps \
-        --no-binary :all: --no-build-isolation --dest .venv/sources basicsr
-    pip_install --no-build-isolation .venv/sources/basicsr-*.tar.gz
+    step "BasicSR's sources" \
+        pip_run download --no-deps --no-binary :all: --no-build-isolation --dest .venv/sources basicsr
+    step 'BasicSR' pip_run install --no-build-isolation .venv/sources/basicsr-*.tar.gz
 )
-pip_install --no-build-isolation --editable '.[dev]'
-.venv/bin/python -c 'import dblr_plugin'
+step 'the plugin and what its tests and demo need' pip_run install --no-build-isolation --editable '.[dev]'
+step 'a first import' .venv/bin/python -c 'import dblr_plugin'
 echo "$fingerprint" >"$stamp"
+echo "setup: done; the log is $log"

@@ -26,15 +26,15 @@ shift
 
 # sbatch runs a copy of this file, in the folder where it was called
 if [ -x .venv/bin/python ]; then
-    torchrun=(.venv/bin/python -m torch.distributed.run)
+    python=.venv/bin/python
 else
-    torchrun=(torchrun)
+    python=python
 fi
 
 # --ntasks-per-node=1: one torchrun a node, which starts a process for each GPU. They meet at the first node.
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
-srun --kill-on-bad-exit=1 "${torchrun[@]}" \
+srun --kill-on-bad-exit=1 "$python" -m dblr_plugin.launch \
     --nnodes="$SLURM_JOB_NUM_NODES" \
     --nproc-per-node="${SLURM_GPUS_ON_NODE:-1}" \
     --rdzv-id="$SLURM_JOB_ID" \

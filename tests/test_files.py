@@ -3,15 +3,17 @@
 import errno
 import os
 import resource
+import shutil
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import write_json
 from dblr_plugin.evaluation.pictures import write_picture
-from dblr_plugin.files import atomic_write, check_writable, partial_of
+from dblr_plugin.files import atomic_write, check_writable, partial_of, require_space, write_whole
 from dblr_plugin.training.failures import explain
 from dblr_plugin.weights import save_atomically
 
@@ -65,10 +67,23 @@ def test_what_cannot_be_written_is_told_before_and_after(tmp_path, name, reason)
         partial.write_text('x')
 
 
+def _copied(path):
+    with atomic_write(path) as partial:
+        shutil.copyfile(torch.__file__, partial)  # its error names the source first
+
+
+def _array(path):
+    with atomic_write(path) as partial, open(partial, 'wb') as file:
+        np.save(file, np.zeros(100_000))  # its error has no number
+
+
 @pytest.mark.parametrize('write', [
     lambda path: save_atomically({'params': {'w': torch.ones(100_000)}}, path.with_suffix('.pth')),
     lambda path: save_atomically({'params': {'w': torch.ones(100_000)}}, path.with_suffix('.safetensors')),
     lambda path: write_json(path, ['x' * 200_000]),
+    lambda path: write_whole(path, 'x' * 200_000),
+    _copied,
+    _array,
     lambda path: write_picture(path, torch.randint(256, (300, 300, 3), dtype=torch.uint8).numpy()),
 ])  # fmt: skip
 def test_all_that_writes_says_it_in_one_line_and_leaves_nothing(tmp_path, write):
@@ -80,3 +95,13 @@ def test_all_that_writes_says_it_in_one_line_and_leaves_nothing(tmp_path, write)
 def test_what_basicsr_cannot_write_is_told_in_one_line_too(tmp_path):
     assert explain(OSError(errno.EROFS, 'Read-only file system', '/x/run.log')).startswith('/x/run.log could not be')
     assert explain(BrokenPipeError(errno.EPIPE, 'Broken pipe')) is None
+
+
+def test_space_is_told_in_units_that_show_what_is_missing(tmp_path):
+    require_space(tmp_path, 1, 'a byte')
+    with pytest.raises(
+        DBLRError, match=r'the tree needs 1000000000\.0 GB and the disk has [\d.]+ [kMG]B free; make room'
+    ):
+        require_space(tmp_path, 10**18, 'the tree')
+    with pytest.raises(DBLRError, match='none could not be written: its folder does not exist'):
+        require_space(tmp_path / 'none', 1, 'a byte')

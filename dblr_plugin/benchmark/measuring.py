@@ -15,7 +15,7 @@ import torch
 from basicsr.archs import build_network
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from basicsr.utils import get_root_logger, imwrite
+from basicsr.utils import get_root_logger
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.benchmark.crops import window_errors
@@ -23,6 +23,7 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
 from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
@@ -146,7 +147,7 @@ class _Observer:
         clip = self.clips.setdefault(frame.clip, _Clip())
         clip.names.append(frame.name)
         clip.size = truth.shape[:2]
-        imwrite(restored, str(self.folder / frame.clip / f'{frame.name}.png'))
+        write_picture(self.folder / frame.clip / f'{frame.name}.png', restored)
         is_large = min(truth.shape[:2]) >= MIN_SIDE  # enough for optical flow and AlexNet
         if is_large:
             clip.consistency.add(restored, truth)

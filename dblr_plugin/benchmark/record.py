@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from dblr_plugin.evaluation import write_json
+from dblr_plugin.files import make_folder
 from dblr_plugin.measure.provenance import describe_data
 from dblr_plugin.training.saving import digest_of
 
@@ -45,7 +46,7 @@ def fingerprint_of(content: object) -> str:
 
 def keep(path: Path, fingerprint: str, content: dict) -> dict:
     """Writes a result whole, and returns it as :func:`kept` will: numbers that JSON lacks as strings."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path, {'fingerprint': fingerprint, **content})
     written = kept(path, fingerprint)
     assert written is not None

@@ -27,7 +27,7 @@ from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
 from dblr_plugin.evaluation import write_json
-from dblr_plugin.files import atomic_write
+from dblr_plugin.files import make_folder, write_whole
 from dblr_plugin.measure import timing
 from dblr_plugin.measure.provenance import describe_run
 
@@ -51,11 +51,11 @@ def write_report(plan: Plan, results: Results) -> Path:
     if page.is_file() and _tells_of(data, report):
         return page
     page.unlink(missing_ok=True)  # written last, it says that all is there
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.folder)
     report['plots'] = _draw(plan, report)
     write_json(data, report)
-    _write(plan.folder / 'report.csv', csv_page(report))
-    _write(page, markdown_page(report))
+    write_whole(plan.folder / 'report.csv', csv_page(report))
+    write_whole(page, markdown_page(report))
     return page
 
 
@@ -66,11 +66,6 @@ def _tells_of(data: Path, report: dict) -> bool:
         return held.pop('plots') is not None and held == json.loads(json.dumps(report))
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding='utf-8')
 
 
 # ---------------------------------------------------------------------- content

@@ -24,6 +24,7 @@ from dblr_plugin.benchmark.record import (
 )
 from dblr_plugin.benchmark.training import train, trained, write_options
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import write_whole
 from dblr_plugin.measure import timing
 from dblr_plugin.measure.machine import describe_machine, describe_versions
 from dblr_plugin.measure.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
@@ -98,11 +99,12 @@ class _Run:
             folder.traceback.unlink(missing_ok=True)
         except Exception as error:  # whatever happens to one method, the others go on
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if not isinstance(error, DBLRError):
-                reason = f'{type(error).__name__}: {reason}'
-                folder.traceback.write_text(traceback.format_exc())
-            keep(folder.failure, _asked(method), {'reason': reason})
+            is_known = isinstance(error, DBLRError)
+            reason = reason if is_known else f'{type(error).__name__}: {reason}'
             self.tell(f'{method.name}: failed: {reason}')
+            if not is_known:
+                write_whole(folder.traceback, traceback.format_exc())
+            keep(folder.failure, _asked(method), {'reason': reason})
 
     def _make(self, method: Method, folder: MethodFolder) -> None:
         write_options(folder.test_options, method.test, test_command(folder))

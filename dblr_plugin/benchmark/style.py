@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write
+from dblr_plugin.files import atomic_write, make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ def draw(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Fi
         size: Width and height in inches.
         paint: Draws onto an empty figure.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for theme in THEMES:
         with _figure(size, theme) as figure:
             paint(figure, theme)

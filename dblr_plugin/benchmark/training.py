@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -29,7 +30,7 @@ from dblr_plugin.benchmark.record import (
     sha256,
 )
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write
+from dblr_plugin.files import write_whole
 from dblr_plugin.version import __version__
 
 __all__ = ['train', 'train_command', 'trained', 'write_options']
@@ -85,9 +86,7 @@ def train_command(option_file: Path) -> str:
 
 def write_options(path: Path, options: dict, command: str) -> None:
     """Writes an option file with the command that it is for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        partial.write_text(f'# {command}\n' + yaml.safe_dump(options, sort_keys=False), encoding='utf-8')
+    write_whole(path, f'# {command}\n' + yaml.safe_dump(options, sort_keys=False))
 
 
 def _fingerprint(method: Method) -> str:
@@ -105,7 +104,7 @@ def _fingerprint(method: Method) -> str:
 def _program(processes: int) -> list[str]:
     module = ['-m', 'dblr_plugin.train']
     if processes > 1:
-        module = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', *module]
+        module = ['-m', 'dblr_plugin.launch', '--standalone', f'--nproc_per_node={processes}', *module]
     return [sys.executable, *module]
 
 
@@ -116,15 +115,15 @@ def _run(command: list[str], method: Method, log_path: Path, append: bool) -> No
     lines: list[str] = []
     total = method.training['train']['total_iter']
     with (
-        open(log_path, 'a' if append else 'w', encoding='utf-8') as log,
+        open(log_path, 'ab' if append else 'wb', buffering=0) as log,
         tqdm(total=total, desc=method.name, unit='iter', disable=None) as bar,
         subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent(), **output) as process,
         _signals_to(process) as received,
     ):
         assert process.stdout is not None  # it is a pipe
         for line in process.stdout:
-            log.write(line)
-            log.flush()
+            with contextlib.suppress(OSError):  # a training is worth more than its log
+                log.write(line.encode())
             lines = [*lines[-200:], line.rstrip()]
             reached = re.search(r'\biter:\s*([\d,]+)', line)
             if reached:
@@ -163,7 +162,7 @@ def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
 
 def _last_words(lines: list[str], code: int) -> str:
     """Why a training ended: our own error, else the last line of a traceback, else whatever stood last."""
-    lines = [re.sub(r'^\[rank\d+\]: ', '', line) for line in lines if 'ChildFailedError' not in line]  # torchrun's
+    lines = [re.sub(r'^\[rank\d+\]: ', '', line) for line in lines]  # torchrun's
     own = [line.removeprefix('dblr: error: ') for line in lines if line.startswith('dblr: error: ')]
     if own:
         return own[0]  # what other processes say follows from it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from tqdm import tqdm
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.store import FolderStore
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import require_space, write_fault
 
 __all__ = [
     'check_destination',
-    'check_space',
     'database_bytes',
     'new_database',
     'put_files',
@@ -84,15 +85,6 @@ def database_bytes(lengths: list[int]) -> int:
     return sum(-(-length // PAGE) * PAGE + ENTRY_OVERHEAD for length in lengths) + FIXED_OVERHEAD
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Raises DBLRError unless ``folder``'s disk has ``needed`` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DBLRError(
-            f'{folder} has {free / 1e9:.1f} GB free, and the database needs {needed / 1e9:.1f} GB; make room first'
-        )
-
-
 @contextmanager
 def whole_folder(dst: Path) -> Iterator[Path]:
     """Gives a new folder beside ``dst`` that takes its name when the block ends, and is removed when it fails."""
@@ -118,14 +110,18 @@ def new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
     Raises:
         DBLRError: The disk is full; nothing is left behind.
     """
-    check_space(dst.parent, size)
+    require_space(dst.parent, size, 'the database')
     try:
         # one sync at the end: until then nobody sees the folder
         with whole_folder(dst) as folder, lmdb.open(str(folder), map_size=size, sync=False) as environment:
             yield environment
             environment.sync(True)
-    except (lmdb.Error, OSError) as error:
+    except lmdb.DiskError as error:  # LMDB's own word for ENOSPC
+        raise write_fault(dst, OSError(errno.ENOSPC, str(error))) from error
+    except lmdb.Error as error:
         raise DBLRError(f'{dst} could not be written ({error}); nothing was left behind') from error
+    except OSError as error:
+        raise write_fault(dst, error) from error
 
 
 def put_files(environment: lmdb.Environment, entries: list[Entry]) -> None:

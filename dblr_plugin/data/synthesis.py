@@ -13,7 +13,7 @@ import numpy as np
 
 from dblr_plugin.data.linear_light import from_linear_light, to_linear_light
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write, write_fault
+from dblr_plugin.files import atomic_write, make_folder
 
 __all__ = ['average_exposure', 'blur_frames', 'check_average', 'read_video', 'write_clip_pair', 'write_png']
 
@@ -134,9 +134,6 @@ def write_png(path: Path, frame: np.ndarray) -> None:
         DBLRError: The disk refuses.
     """
     _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_fault(path, error) from error
+    make_folder(path.parent)
     with atomic_write(path) as partial:
         partial.write_bytes(data.data)

@@ -62,11 +62,13 @@ class ComparisonImages:
         strips = {name: strip for share in shares for name, strip in share.items()}
         if rank > 0:
             return
-        for name, strip in list(strips.items())[: self.clips]:
-            try:
+        shown = dict(list(strips.items())[: self.clips])
+        try:
+            for name, strip in shown.items():
                 write_picture(self.folder / 'strips' / self.name / f'{name}_{iteration}.png', strip)
-            except DBLRError as error:
-                get_root_logger().error(f'{error}. Training goes on.')
+        except DBLRError as error:
+            get_root_logger().error(f"{error}. Training goes on without this validation's strips.")
+        for name, strip in shown.items():
             if tb_logger:
                 rgb = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
                 tb_logger.add_image(f'samples/{self.name}/{name}', rgb, iteration, dataformats='HWC')

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dblr_plugin.files import atomic_write, write_fault
+from dblr_plugin.files import atomic_write, make_folder
 
 __all__ = ['write_picture']
 
@@ -18,9 +18,6 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     Raises:
         DBLRError: If it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_fault(path, error) from error
+    make_folder(path.parent)
     with atomic_write(path) as partial:
         partial.write_bytes(cv2.imencode('.png', image)[1].tobytes())

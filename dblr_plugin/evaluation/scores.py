@@ -52,20 +52,23 @@ def _entry(protocol: Protocol, clips: dict[str, dict[str, list[float]]]) -> dict
 
 
 def format_table(entry: dict) -> str:
-    """Formats an entry of :func:`summarise`, also one read from JSON: a row for each clip and each mean.
+    """Formats an entry of :func:`summarise`, also one read from JSON.
 
-    The mean that is the protocol's own figure is marked with ``*``.
+    There is a row for each clip, each mean and, where it was scored, the blurry input. The mean that is the protocol's
+    own is marked with ``*``.
     """
     metrics = list(entry['mean'])
     protocol = PROTOCOLS.get(entry['protocol'])  # none for settings of val.metrics that have no name
     figure = 'frame mean' if protocol and protocol.mean == 'frames' else 'clip mean'
-    width = max(len(name) for name in (*entry['clips'], 'frame mean *')) + 2
+    width = max(len(name) for name in (*entry['clips'], 'blurry input')) + 2
     rows = [(clip, entry['frames'][clip], values) for clip, values in entry['clips'].items()]
     total = sum(entry['frames'].values())
     rows += [
         (f'{title} *' if title == figure else title, total, entry[title.replace(' ', '_')])
         for title in ('clip mean', 'frame mean')
     ]
+    if entry.get('input'):
+        rows.append(('blurry input', total, entry['input']['mean']))
     lines = [
         f'protocol {entry["protocol"]}' + (f': {protocol.meaning}' if protocol else ''),
         f'{"clip":<{width}}{"frames":>7}' + ''.join(f'{metric.upper():>10}' for metric in metrics),

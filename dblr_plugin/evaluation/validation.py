@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -107,7 +107,7 @@ class RestoredFrame:
         index: Its place in the clip, from 0.
         count: The clip's frames.
         blurry: As it was read, uint8 BGR ``(h, w, 3)``.
-        restored: Float32 BGR ``(h, w, 3)`` in [0, 255], not rounded.
+        restored: BGR ``(h, w, 3)`` in [0, 255], float32 and not rounded.
         truth: The sharp frame, uint8 BGR ``(h, w, 3)``; None where there is none.
     """
 
@@ -132,6 +132,7 @@ def score_dataset(
     callbacks: Sequence[Callable[[RestoredFrame], None]] = (),
     progress: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
+    score_input: bool = False,
 ) -> list[dict]:
     """Restores this process's share of a data set's frames and scores them; all processes get all scores.
 
@@ -144,9 +145,11 @@ def score_dataset(
         callbacks: Called with each restored frame, in a thread of their own.
         progress: Whether to show a progress bar on the first process.
         interrupted: Asked before each frame whether to give up.
+        score_input: Whether the blurry frames are scored as well.
 
     Returns:
-        The entries of :func:`dblr_plugin.evaluation.summarise`; none without ground truth or protocols.
+        The entries of :func:`dblr_plugin.evaluation.summarise`; none without ground truth or protocols. With
+        ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
 
     Raises:
         Interrupted: On all processes, if ``interrupted`` said so on one.
@@ -157,12 +160,15 @@ def score_dataset(
     rows: list[Row] = []
     if restorer.needs_calibration:
         restorer.calibrate(_calibration_windows(dataset))
+    input_rows: list[Row] = []
 
     def score(clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
         frame = _restored_frame(dataset, clip, number, restored, blurry)
         for callback in callbacks:
             callback(frame)
         rows.extend(frame_scores(frame, protocols))
+        if score_input:
+            input_rows.extend(frame_scores(replace(frame, restored=frame.blurry), protocols))
 
     bar = tqdm(total=last - first, desc=f'Test {dataset.opt["name"]}', unit='frame', disable=not progress or rank > 0)
     with bar, BackgroundWriter(score, WAITING) as score_behind:
@@ -171,10 +177,14 @@ def score_dataset(
                 break
             score_behind(*restored)
             bar.update()
-    shares = _gathered((rows, interrupted()), world_size)
-    if any(stopped for _, stopped in shares):
+    shares = _gathered((rows, input_rows, interrupted()), world_size)
+    if any(stopped for *_, stopped in shares):
         raise Interrupted
-    return summarise([row for share, _ in shares for row in share], protocols)
+    entries = summarise([row for share, _, _ in shares for row in share], protocols)
+    inputs = summarise([row for _, share, _ in shares for row in share], protocols)
+    for entry, blurry in zip(entries, inputs, strict=False):
+        entry['input'] = {key: blurry[key] for key in ('mean', 'clips')}
+    return entries
 
 
 def _calibration_windows(dataset: VideoDeblurTestDataset) -> Iterator[list[np.ndarray]]:
@@ -236,7 +246,7 @@ def frame_scores(frame: RestoredFrame, protocols: Sequence[Protocol]) -> Iterato
                 yield protocol.name, frame.clip, metric, value
 
 
-def _gathered(share: tuple[list, bool], world_size: int) -> list[tuple[list, bool]]:
+def _gathered(share: tuple[list, list, bool], world_size: int) -> list[tuple[list, list, bool]]:
     """The rows of all processes, in the order of the frames, and whether each was told to stop."""
     shares: list[Any] = [share]
     if world_size > 1:

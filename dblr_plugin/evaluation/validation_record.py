@@ -108,10 +108,14 @@ class ValidationRecord:
         lines = [f'Validation {name} (protocol {entry["protocol"]})']
         for metric, value in entry['mean'].items():
             best = self.best[name][label + metric]
-            lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter')
+            blurry = entry.get('input') or {'mean': {}, 'clips': {}}
+            told = f'\tBlurry input: {blurry["mean"][metric]:.4f}' if metric in blurry['mean'] else ''
+            lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter{told}')
             clip_mean, frame_mean = entry['clip_mean'][metric], entry['frame_mean'][metric]
             lines.append(f'\t    clip mean {clip_mean:.4f}, frame mean {frame_mean:.4f}')
-            lines += [f'\t    {clip}: {means[metric]:.4f}' for clip, means in entry['clips'].items()]
+            for clip, means in entry['clips'].items():
+                told = f' (blurry input {blurry["clips"][clip][metric]:.4f})' if clip in blurry['clips'] else ''
+                lines.append(f'\t    {clip}: {means[metric]:.4f}{told}')
             if tb_logger:
                 tag = f'metrics/{name}/{label}{metric}'
                 tb_logger.add_scalar(tag, value, iteration)

@@ -41,6 +41,7 @@ class VideoTestModel(SRModel):
         metrics = (opt.get('val') or {}).get('metrics')
         # a test is for its figures; a training is worth more than they are
         self.record = ValidationRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
+        self._inputs: dict[str, list[dict | None]] = {}  # data set -> figures of its blurry frames, which stay the same
         super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
@@ -91,7 +92,7 @@ class VideoTestModel(SRModel):
         """Restores and scores a data set, and records the figures.
 
         Args:
-            dataset: As for :func:`score_dataset`, and so are ``keepers`` and ``interrupted``.
+            dataset: As for :func:`score_dataset`, and so are ``callbacks`` and ``interrupted``.
             current_iter: Whose figures they are.
             tb_logger: TensorBoard's writer, if there is one.
             save_img: Whether restored frames are written.
@@ -99,19 +100,26 @@ class VideoTestModel(SRModel):
         Raises:
             Interrupted: If ``interrupted`` said so.
         """
+        self._pictures_failed = False
         savers = [lambda frame: self._save_image(dataset, frame, current_iter)] if save_img else []
+        name, protocols = dataset.opt['name'], protocols_of(self.opt['val'])
         figures = score_dataset(
             dataset,
             self.restorer(len(dataset)),
-            protocols_of(self.opt['val']),
+            protocols,
             [*savers, *callbacks],
             self.opt['val'].get('pbar', True),
             interrupted,
+            score_input=name not in self._inputs,
         )
+        inputs = self._inputs.setdefault(name, [entry.get('input') for entry in figures])
+        figures = [{**entry, 'input': blurry} for entry, blurry in zip(figures, inputs, strict=True)]
         if figures:
-            self.record.add(dataset.opt['name'], figures, current_iter, tb_logger)
+            self.record.add(name, figures, current_iter, tb_logger)
 
     def _save_image(self, dataset: VideoDeblurTestDataset, frame: RestoredFrame, current_iter: int | str) -> None:
+        if self._pictures_failed:
+            return
         suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
         folder = Path(self.opt['path']['visualization']) / dataset.opt['name'] / frame.clip
         try:
@@ -119,7 +127,8 @@ class VideoTestModel(SRModel):
         except DBLRError as error:
             if not self.is_train:
                 raise
-            get_root_logger().error(f'{error}. Training goes on.')
+            self._pictures_failed = True
+            get_root_logger().error(f"{error}. Training goes on without this validation's pictures.")
 
     @property
     def best_metric_results(self) -> dict[str, dict[str, dict]]:

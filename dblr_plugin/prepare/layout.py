@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import require_space
 from dblr_plugin.prepare import manifest, tree
 from dblr_plugin.prepare.check import CheckedClip, Fault, check, raise_faults
 from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
@@ -64,7 +65,8 @@ def prepare_layout(
             'remove them'
         )
     manifest.begin(dst, plan.kind, plan.variant)
-    tree.require_space(dst, bytes_needed(dst, databases, {p: source.stat().st_size for p, source in files.items()}))
+    lengths = {path: source.stat().st_size for path, source in files.items()}
+    require_space(dst, bytes_needed(dst, databases, lengths), 'the databases')
     tree.place(dst, files, copy)
     written = write_databases(dst, databases)
     content = manifest.finish(dst, plan.kind, plan.variant, _tree_clips(clips), _details(plan, copy, faults))
@@ -73,7 +75,7 @@ def prepare_layout(
 
 def finish_databases(dst: Path, databases: Sequence[DatabaseKind]) -> list[Path]:
     """Writes the databases that a whole tree still lacks, and returns all that were asked for."""
-    tree.require_space(dst, bytes_needed(dst, databases, manifest.files_below(dst)))
+    require_space(dst, bytes_needed(dst, databases, manifest.files_below(dst)), 'the databases')
     return write_databases(dst, databases)
 
 

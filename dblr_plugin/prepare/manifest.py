@@ -17,7 +17,7 @@ from typing import Any
 
 from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write
+from dblr_plugin.files import write_whole
 from dblr_plugin.prepare.plan import PARTS
 from dblr_plugin.version import __version__
 
@@ -53,12 +53,8 @@ def refuse_others(dst: Path, kind: str, variant: str) -> None:
 
 def begin(dst: Path, kind: str, variant: str) -> None:
     """Marks ``dst`` as being prepared, and no longer as whole; creates it where needed."""
-    try:
-        dst.mkdir(parents=True, exist_ok=True)
-        _write(dst / UNFINISHED, json.dumps({'kind': kind, 'variant': variant}))
-        (dst / MANIFEST).unlink(missing_ok=True)
-    except OSError as error:
-        raise DBLRError(f'{dst} cannot be written to ({error.strerror}); choose another folder') from error
+    write_whole(dst / UNFINISHED, json.dumps({'kind': kind, 'variant': variant}), sync=True)
+    (dst / MANIFEST).unlink(missing_ok=True)
 
 
 def finish(
@@ -86,7 +82,7 @@ def finish(
     for part, members in parts.items():
         if members:
             lines = [f'{clip.name} {clip.frames} ({clip.size[0]},{clip.size[1]},3)\n' for clip in members]
-            _write(dst / f'meta_info_{part}.txt', ''.join(lines))
+            write_whole(dst / f'meta_info_{part}.txt', ''.join(lines), sync=True)
     content = {
         'kind': kind,
         'variant': variant,
@@ -96,7 +92,7 @@ def finish(
         'files': len(files),
         'sha256': _checksum(files),
     }
-    _write(dst / MANIFEST, json.dumps(content, indent=2) + '\n')
+    write_whole(dst / MANIFEST, json.dumps(content, indent=2) + '\n', sync=True)
     (dst / UNFINISHED).unlink(missing_ok=True)
     return content
 
@@ -124,11 +120,6 @@ def files_below(dst: Path) -> dict[str, int]:
         for entry in os.scandir(clip)
         if is_image(entry.name) and entry.is_file()  # a link whose source is gone is no frame
     }
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path, sync=True) as partial:
-        partial.write_text(text, encoding='utf-8')
 
 
 def _summary(clips: list[TreeClip], part: str, files: Mapping[str, int]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter, 
 from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import require_space
 
 __all__ = ['MotionSettings', 'prepare_motion']
 
@@ -77,8 +77,7 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
     writer = WindowWriter(dst, info)
     missing = writer.missing()
     needed = sum(info.part_size(part) for part in missing) * int(np.prod(info.shape))
-    if needed > shutil.disk_usage(dst).free:
-        raise DBLRError(f'{dst}: the windows need {needed / 1e9:.1f} GB, more than is free; free some, or make fewer')
+    require_space(dst, needed, f'the store of {recipe.windows} windows')
     made = recipe.windows - sum(info.part_size(part) for part in missing)
     with (
         ProcessPoolExecutor(recipe.processes, initializer=_start, initargs=(src, recipe, writer)) as pool,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write
+from dblr_plugin.files import atomic_write, make_folder, require_space
 from dblr_plugin.prepare.check import CheckedClip
 from dblr_plugin.prepare.manifest import files_below
 from dblr_plugin.prepare.parallel import DISK_THREADS, parallel
 
-__all__ = ['clip_folder', 'place', 'require_space', 'targets', 'unplanned']
+__all__ = ['clip_folder', 'place', 'targets', 'unplanned']
 
 LINK_BYTES = 512  # a link's entry in its folder, and the inode that a symbolic one takes on some file systems
 
@@ -32,7 +33,7 @@ def targets(clips: list[CheckedClip]) -> dict[str, Path]:
     }
 
 
-def unplanned(dst: Path, files: dict[str, Path]) -> list[str]:
+def unplanned(dst: Path, files: Collection[str]) -> list[str]:
     """Returns the frames in the tree that are not among ``files``."""
     return [path for path in files_below(dst) if path not in files]
 
@@ -46,9 +47,9 @@ def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
         DBLRError: The disk has too little space for what is missing, or refuses.
     """
     missing = [task for task in files.items() if not _in_place(dst / task[0], task[1], copy)]
-    require_space(dst, sum(source.stat().st_size if copy else LINK_BYTES for _, source in missing))
+    require_space(dst, sum(source.stat().st_size if copy else LINK_BYTES for _, source in missing), 'the tree')
     for folder in {os.path.dirname(path) for path, _ in missing}:
-        (dst / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(dst / folder)
 
     def put(task: tuple[str, Path]) -> None:
         source = task[1]
@@ -59,14 +60,7 @@ def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
         for _ in parallel(put, missing, DISK_THREADS, len(missing), 'copying' if copy else 'linking'):
             pass
     except (DBLRError, OSError) as error:
-        raise DBLRError(f'{dst}: {error}; mend it and run the same command again, it goes on from there') from error
-
-
-def require_space(dst: Path, needed: int) -> None:
-    """Raises DBLRError unless the disk of the folder ``dst`` has ``needed`` bytes free."""
-    free = shutil.disk_usage(dst).free
-    if free < needed:
-        raise DBLRError(f'{dst} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed; make room first')
+        raise DBLRError(f'{error}; then run the same command again, it goes on from there') from error
 
 
 def _link(source: Path, path: Path) -> None:

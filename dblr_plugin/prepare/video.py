@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import require_space
 from dblr_plugin.prepare import manifest, tree
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
 from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
@@ -62,7 +63,7 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
         raise DBLRError(f'{dst} has {len(unexpected_files)} other frames, such as {unexpected_files[0]}; remove them')
     manifest.begin(dst, KIND, variant)
     missing = sum(size for path, size in files.items() if not (dst / path).exists())
-    tree.require_space(dst, missing + bytes_needed(dst, databases, files))
+    require_space(dst, missing + bytes_needed(dst, databases, files), 'the tree')
     clips = [clip for source in sources for clip in _made(dst, source, recipe)]
     written = write_databases(dst, databases)
     content = manifest.finish(dst, KIND, variant, clips, _details(src, sources, recipe))

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 from dblr_plugin.files import write_fault
 
-__all__ = ['explain']
+__all__ = ['PEER_ENDED', 'explain']
+
+#: What is told of an error that only follows from another process's
+PEER_ENDED = 'another process of this run has ended; the cause is in its own error, above or on its machine'
 
 # what reading does not say
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
@@ -44,9 +47,7 @@ _MEANINGS = {
         'the processes of this run wait for one that does not come: it hangs, or is much slower (its data?); find out '
         'why, or raise dist_params.timeout'
     ),
-    r'gloo.*(?:closed by peer|reset by peer|Broken pipe)|remote process (?:has )?exited|ncclRemoteError': (
-        'another process of this run has ended; the cause is in its own error, above or on its machine'
-    ),
+    r'gloo.*(?:closed by peer|reset by peer|Broken pipe)|remote process (?:has )?exited|ncclRemoteError': PEER_ENDED,
     r'EADDRINUSE|[Aa]ddress already in use': (
         'the port by which the processes find each other is taken, perhaps by another run: name a free one '
         '(--master-port=29501, PORT=29501 for scripts/dist_train.sh)'
@@ -58,11 +59,12 @@ _MEANINGS = {
 }
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, folder: str = '') -> str | None:
     """Says in one sentence why training ended and what helps.
 
     Args:
         error: What ended it.
+        folder: Where the run writes, for errors that name no file.
 
     Returns:
         The sentence; None for an error that only its traceback explains.
@@ -75,7 +77,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return 'interrupted'
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
-        return str(write_fault(error.filename or 'a file', error))
+        unnamed = f'a file below {folder}' if folder else 'a file'
+        return str(write_fault(error.filename2 or error.filename or unnamed, error))
     # torch's errors all are RuntimeErrors; the BrokenPipeError of `... | head` is none
     if not isinstance(error, RuntimeError):
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write, write_fault
+from dblr_plugin.files import atomic_write, require_space
 from dblr_plugin.weights import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'digest_of', 'size_of']
@@ -118,15 +118,7 @@ class CheckpointFolder:
         Raises:
             DBLRError: If the disk has less.
         """
-        try:
-            free = shutil.disk_usage(self.models).free
-        except OSError as error:
-            raise write_fault(self.models, error) from error
-        if free < needed:
-            raise DBLRError(
-                f'a checkpoint takes {needed / 2**20:.0f} MiB and the disk of {self.models} has {free >> 20} left; '
-                'free some, or train elsewhere'
-            )
+        require_space(self.models, needed, 'a checkpoint')
 
     def _prune(self) -> None:
         if self.keep is None:

@@ -167,7 +167,7 @@ def test_provenance_holds_what_was_read(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize(('lines', 'code', 'reason'), [
-    (['loading', 'dblr: error: no batch came', 'Traceback (most recent call last):', 'ChildFailedError: x'], 1,
+    (['loading', 'dblr: error: no batch came', 'Traceback (most recent call last):', 'OSError: x'], 1,
      'no batch came'),
     (['Traceback (most recent call last):', '  x = 1 / 0', 'ZeroDivisionError: division by zero', ''], 1,
      'ZeroDivisionError: division by zero'),

@@ -60,8 +60,8 @@ class TestFigures:
         assert together == [figures(lq, gt, [protocol])[0] for protocol in ALL]
         assert len({(entry['mean']['psnr'], entry['mean']['ssim']) for entry in together}) == len(ALL)
 
-    def test_of_written_images_are_those_of_the_validation(self, train_options, tmp_path, gt):
-        """Names, suffix, rounding and means: what a test says can be checked from its pictures."""
+    def test_of_written_images_are_those_of_the_validation(self, train_options, tmp_path, lq, gt):
+        """Names, suffix, rounding and means: what a test says can be checked from its pictures, and its input's."""
         places = {name: str(tmp_path / name) for name in ('models', 'training_states', 'visualization', 'log')}
         (tmp_path / 'log').mkdir()
         train_options |= {'dist': False, 'is_train': False, 'name': 'test_my_net'}
@@ -73,6 +73,8 @@ class TestFigures:
         recorded = json.loads((tmp_path / 'log/metrics.json').read_text())
         for entry in recorded:
             assert (entry.pop('dataset'), entry.pop('iter')) == ('V', 'test_my_net')
+        inputs = [entry.pop('input') for entry in recorded]
+        assert inputs == [{key: entry[key] for key in ('mean', 'clips')} for entry in figures(lq, gt, ALL)]
         assert figures(tmp_path / 'visualization/V', gt, ALL) == recorded
 
 

@@ -50,6 +50,14 @@ def test_the_log_has_every_clip(path, caplog):
     assert 'Validation W (protocol basicsr)' in caplog.text and 'a: 30.0000' in caplog.text
 
 
+def test_the_blurry_input_stands_beside_the_result(path, caplog):
+    blurry = {'mean': {'psnr': 27.5}, 'clips': {'a': {'psnr': 27.25}}}
+    with caplog.at_level(logging.INFO):
+        ValidationRecord(path, None).add('W', [figures(psnr=30.0)[0] | {'input': blurry}], 10, None)
+    assert 'psnr: 30.0000\tBest: 30.0000 @ 10 iter\tBlurry input: 27.5000' in caplog.text
+    assert 'a: 30.0000 (blurry input 27.2500)' in caplog.text
+
+
 class TestInTraining:
     """A report that cannot be written does not end an overnight training; a test is for its report."""
 

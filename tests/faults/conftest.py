@@ -52,3 +52,13 @@ def _add_experiments(supplies: dict[str, Path], desk: Desk) -> None:
         assert result.returncode == 0, result.stderr
         supplies[name] = root / 'experiments' / name
     (desk.inputs / 'options.yml').unlink()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what commands said to disks that refuse."""
+    reports = [report for found in ('passed', 'failed') for report in terminalreporter.getreports(found)]
+    outcomes = [value for report in reports for name, value in report.user_properties if name == 'outcome']
+    if outcomes:
+        terminalreporter.section('outcomes by command and disk: exit code and what was said')
+        for head, said in sorted(outcomes):
+            terminalreporter.write_line(head + said)

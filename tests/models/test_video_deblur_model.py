@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS
+from dblr_plugin.evaluation import PROTOCOLS, format_table
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 
 
@@ -143,6 +143,22 @@ class TestValidation:
         assert entry['protocol'] == 'basicsr' and entry['iter'] == 3 and entry['dataset'] == 'V'
         assert {c: f['psnr'] for c, f in entry['clips'].items()} == {c: np.mean(v) for c, v in by_clip.items()}
         assert entry['mean']['psnr'] == np.mean([np.mean(v) for v in by_clip.values()])
+
+    def test_the_blurry_input_is_scored_once_as_a_network_that_does_nothing(self, train_options, tmp_path, caplog):
+        options = parsed(train_options, tmp_path)
+        model = build_model(options)
+        loader = val_loader(options)
+        for iteration in (1, 2):
+            model.nondist_validation(loader, iteration, None, False)
+        first, second = json.loads((tmp_path / 'net/metrics.json').read_text())
+        by_clip: dict[str, list[float]] = {}
+        for sample in loader:
+            images = [tensor2img(sample['lq'][:, 2]), tensor2img(sample['gt'])]
+            by_clip.setdefault(sample['folder'][0], []).append(calculate_psnr(*images, crop_border=0))
+        assert {c: f['psnr'] for c, f in first['input']['clips'].items()} == {c: np.mean(v) for c, v in by_clip.items()}
+        assert first['input'] == second['input']
+        assert f'Blurry input: {first["input"]["mean"]["psnr"]:.4f}' in caplog.text
+        assert f'{first["input"]["mean"]["psnr"]:.4f}' in format_table(first).splitlines()[-1]
 
     @pytest.mark.parametrize(
         ('backend', 'precision', 'tolerance'),

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-from video.made_videos import Made, make, packets, scene, times
 from page.conftest import BRIGHTER, NETWORK, HeldRestorer, Page
 from processes import Run
+from video.made_videos import Made, make, packets, scene, times
 
 from dblr_plugin import commands
 from dblr_plugin.errors import DBLRError

@@ -119,7 +119,7 @@ def test_full_disk_is_found_before_writing(plan: Plan, tmp_path: Path, monkeypat
     usage = namedtuple('usage', 'total used free')
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(10**12, 10**12, 10**5))
     for options in ({'copy': True}, {'databases': [LMDB]}):
-        with pytest.raises(DBLRError, match='0.00 GB free .*needed; make room first'):
+        with pytest.raises(DBLRError, match='needs .* and the disk has 100.0 kB free; make room'):
             prepare_layout(plan, tmp_path / 'tree', **options)
         assert os.listdir(tmp_path / 'tree') == ['.unfinished.json']
     monkeypatch.undo()

@@ -88,10 +88,10 @@ def test_checkpoints_of_basicsr_are_read(folder):
 def test_too_little_space_is_told_before_writing(folder):
     save(folder, 5)
     before = files(folder)
-    with pytest.raises(DBLRError, match='MiB and the disk of .* has .* left; free some'):
+    with pytest.raises(DBLRError, match='a checkpoint needs .* GB and the disk has .* free; make room'):
         folder.check_space(2**60)
     folder.check_space(1)
     huge = torch.zeros(1).expand(2**55)  # takes no memory
-    with pytest.raises(DBLRError, match='a checkpoint takes'):
+    with pytest.raises(DBLRError, match='a checkpoint needs'):
         folder.save(10, {'net_g': {'params': {'w': huge}}}, {})
     assert files(folder) == before

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write, write_fault
+from dblr_plugin.files import atomic_write, write_whole
 
 __all__ = ['StoreInfo', 'WindowStore', 'WindowWriter', 'is_window_store']
 
@@ -92,12 +92,7 @@ class WindowWriter:
                 raise DBLRError(f'{folder} holds windows made otherwise ({held}); name another folder, or remove it')
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise DBLRError(f'{folder} holds other files; name another folder')
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_fault(self.folder, error) from error
-        with atomic_write(self.folder / _INFO) as partial:
-            partial.write_text(json.dumps(asdict(info), indent=2) + '\n')
+        write_whole(self.folder / _INFO, json.dumps(asdict(info), indent=2) + '\n')
 
     def missing(self) -> list[int]:
         """The parts that are still to be written: a store that is enlarged may end with one that is too small."""

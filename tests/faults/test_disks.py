@@ -1,0 +1,184 @@
+"""Every command against a full and a read-only disk, and one that fills: one line names it, and nothing is half made.
+
+The table of outcomes stands at the end of what pytest prints.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from benchmark.tiny_benchmark import tiny_benchmark
+from cases import Desk
+from disks import Disk, refusing_disk
+from processes import dblr, run_python, torchrun, write_options
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = Path(__file__).resolve().parents[2] / 'options'
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    (tmp_path / 'disk').mkdir()
+    with refusing_disk(tmp_path / 'disk') as disk:
+        yield disk
+
+
+def train(desk: Desk, disk: Path) -> list[object]:
+    changes = {'logger.use_tb_logger': True, 'train.total_iter': 3, 'val.val_freq': 1, 'val.save_img': True}
+    return desk.train(changes=changes)
+
+
+def resume(desk: Desk, disk: Path) -> list[object]:
+    shutil.copytree(desk.supplies['experiment'], disk / 'experiments/experiment')
+    return [*desk.train(changes={'name': 'experiment', 'train.total_iter': 3}), '--auto_resume']
+
+
+def score(desk: Desk, disk: Path) -> list[object]:
+    return desk.test(changes={'val.save_img': True})
+
+
+def evaluate(desk: Desk, disk: Path) -> list[object]:
+    return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--json', disk / 'figures.json']
+
+
+def export_pth(desk: Desk, disk: Path) -> list[object]:
+    return ['export', '-o', disk / 'net.pth']
+
+
+def export_safetensors(desk: Desk, disk: Path) -> list[object]:
+    return ['export', '-o', disk / 'net.safetensors']
+
+
+def export_onnx(desk: Desk, disk: Path) -> list[object]:
+    return ['export', '-o', disk / 'net.onnx']
+
+
+def prepare_layout(desk: Desk, disk: Path) -> list[object]:
+    return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], disk / 'made', '--copy']
+
+
+def prepare_databases(desk: Desk, disk: Path) -> list[object]:
+    return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], disk / 'made', '--lmdb', '--tiles']
+
+
+def prepare_video(desk: Desk, disk: Path) -> list[object]:
+    return ['prepare', 'video', desk.supplies['video.mp4'], disk / 'made', '--average', '3']
+
+
+def prepare_motion(desk: Desk, disk: Path) -> list[object]:
+    (desk.inputs / 'pictures').mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+    cv2.imwrite(str(desk.inputs / 'pictures/noise.png'), cv2.GaussianBlur(picture, (0, 0), 1.2))
+    return ['prepare', 'motion', desk.inputs / 'pictures', disk / 'made', '--windows', '260', '--size', '16']
+
+
+def prepare_lmdb(desk: Desk, disk: Path) -> list[object]:
+    return ['prepare', 'lmdb', desk.clips / 'lq', disk / 'made.lmdb']
+
+
+def prepare_tiles(desk: Desk, disk: Path) -> list[object]:
+    return ['prepare', 'lmdb', desk.clips / 'lq', disk / 'made.lmdb', '--tiles']
+
+
+def link(desk: Desk, disk: Path) -> list[object]:
+    shutil.copytree(desk.supplies['checkout'], disk / 'checkout')
+    return ['link', disk / 'checkout']
+
+
+def bench(desk: Desk, disk: Path) -> list[object]:
+    return ['bench', 'metrics', '--seconds', '0', '--json', disk / 'figures.json']
+
+
+def benchmark(desk: Desk, disk: Path) -> list[object]:
+    plan = tiny_benchmark(desk.supplies['clips'].parent)
+    plan['set'] |= {key: str(desk.supplies['clips'] / key[-2:]) for key in plan['set'] if '.dataroot_' in key}
+    plan['methods'] = {name: plan['methods'][name] for name in ('Blurry input', 'Net')}
+    plan['methods']['Net']['set']['train.total_iter'] = 2
+    del plan['quoted'], plan['timing']
+    (disk / 'train_DBLRNet.yml').symlink_to(OPTIONS / 'train_DBLRNet.yml')
+    return ['benchmark', '-opt', write_options(desk.inputs / 'plan.yml', plan)]
+
+
+#: Commands and the kB after which the disk is full while they work: more than what they look at first.
+COMMANDS = {
+    train: 800, resume: 800, score: 40, evaluate: None, export_pth: 1000, export_safetensors: 1000, export_onnx: 1000,
+    prepare_layout: 400, prepare_databases: None, prepare_video: None, prepare_motion: None, prepare_lmdb: None,
+    prepare_tiles: None, link: 40, bench: None, benchmark: 60,
+}  # fmt: skip
+#: Those that write below the folder that they run in.
+_HERE = (train, resume, score, benchmark)
+
+
+@pytest.mark.parametrize('state', ['full', 'read_only', 'fills'])
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.__name__)
+def test_command(
+    command: Callable[[Desk, Path], list[object]], state: str, desk: Desk, disk: Disk, record_property
+) -> None:
+    if state == 'fills' and COMMANDS[command] is None:
+        pytest.skip('it looks at the free space first, or writes one small file')
+    arguments = command(desk, disk.folder)
+    disk.become(str(COMMANDS[command]) if state == 'fills' else state)
+    result = dblr(*arguments, cwd=disk.folder if command in _HERE else desk.cwd, timeout=120)
+    errors = [line for line in result.stderr.splitlines() if 'error: ' in line]
+    record_property('outcome', (f'{command.__name__:<20}{state:<11}{result.returncode}  ', ' | '.join(errors)))
+    assert 'Traceback' not in result.stdout + result.stderr, result.stderr[-3000:]
+    assert result.returncode == 1, result.stderr[-3000:]
+    assert len(errors) == 1 and ('disk/' in errors[0] or 'error: benchmarks/' in errors[0] or 'disk: ' in errors[0])
+    assert not disk.remains()
+
+
+@pytest.mark.parametrize('state', ['full', 'read_only'])
+def test_doctor_says_that_nothing_can_be_written(state: str, desk: Desk, disk: Disk, record_property) -> None:
+    disk.become(state)
+    result = dblr('doctor', *desk.train()[1:], cwd=disk.folder)
+    faults = [line for line in result.stdout.splitlines() if 'FAULT' in line]
+    record_property('outcome', (f'{"doctor":<20}{state:<11}{result.returncode}  ', ' | '.join(faults)))
+    assert result.returncode == 1 and 'Traceback' not in result.stdout + result.stderr
+    assert len(faults) == 1 and 'experiments' in faults[0]
+
+
+def test_reports_that_cannot_be_written_end_no_training(desk: Desk, disk: Disk, record_property) -> None:
+    """The disk of log, figures, pictures and TensorBoard is full; that of the checkpoints is not."""
+    run = disk.folder / 'experiments/experiment'
+    shutil.copytree(desk.supplies['experiment'], run)
+    for name in ('models', 'training_states'):
+        shutil.move(run / name, desk.cwd / name)
+        (run / name).symlink_to(desk.cwd / name)
+    changes = {'name': 'experiment', 'train.total_iter': 3, 'val.val_freq': 1, 'val.save_img': True}
+    arguments = desk.train(changes=changes | {'logger.use_tb_logger': True})
+    shutil.copy(desk.inputs / 'options.yml', run)  # the page of the old one is free for the new one
+    disk.become('full')
+    result = dblr(*arguments, '--auto_resume', cwd=disk.folder)
+    told = [line for line in result.stderr.splitlines() if 'ERROR' in line]
+    record_property('outcome', (f'{"train, reports only":<20}{"full":<11}{result.returncode}  ', f'{len(told)} lines'))
+    assert result.returncode == 0 and 'Traceback' not in result.stdout + result.stderr, result.stderr[-3000:]
+    assert torch.load(desk.cwd / 'models/net_g_3.pth', weights_only=True)
+    for what in ('.log could not', 'tb_logger', 'metrics.json could not', 'visualization'):
+        assert any(what in line and 'disk is full' in line for line in told), (what, told)
+    assert sum('.log could not' in line or 'tb_logger' in line for line in told) == 2  # each once
+
+
+def test_what_is_printed_to_a_full_disk(desk: Desk) -> None:
+    with open('/dev/full', 'w') as full:
+        command = sys.executable, '-m', 'dblr_plugin', 'evaluate', desk.clips / 'lq', desk.clips / 'gt'
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert result.returncode != 0
+    assert 'Traceback' not in result.stderr and 'disk is full' in result.stderr, result.stderr
+
+
+def test_one_error_of_two_processes_is_told_once(desk: Desk, disk: Disk) -> None:
+    arguments = desk.train(changes={'datasets.train.dataset_enlarge_ratio': 2})[1:]
+    disk.become('read_only')
+    result = run_python('-m', 'dblr_plugin.launch', *torchrun(2)[2:], '-m', 'dblr_plugin.train', *arguments,
+                        cwd=disk.folder)  # fmt: skip
+    assert result.returncode == 1 and result.stderr.count('dblr: error: ') == 1, result.stderr
+    assert 'Traceback' not in result.stderr and len(result.stderr.splitlines()) < 4, result.stderr

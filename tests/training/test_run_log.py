@@ -1,0 +1,80 @@
+"""The log of a run: what is on the screen, what is in the file, and that neither file nor TensorBoard end the run."""
+
+import logging
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+import torch
+from basicsr import train as basicsr_train
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import logger as basicsr_logger
+
+from dblr_plugin.training import run_log
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """BasicSR's trainer with our parts, and its logger as in a new process."""
+    logger = logging.getLogger('basicsr')
+    monkeypatch.setattr(basicsr_logger, 'initialized_logger', {})
+    monkeypatch.setattr(logger, 'handlers', [])
+    monkeypatch.setattr(logger, 'level', logger.level)
+    program = SimpleNamespace(train_pipeline=None, init_tb_logger=None, MessageLogger=None)
+    run_log.patch_trainer(program)
+    return program
+
+
+def test_options_and_layers_are_in_the_file_alone(program, tmp_path, capfd):
+    logger = program.get_root_logger(log_file=str(tmp_path / 'run.log'))
+    model = BaseModel({'num_gpu': 0, 'is_train': False})
+    model.print_network(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+    logger.info('Validation V\n\t # psnr: 30.0')
+    shown, written = capfd.readouterr().err, (tmp_path / 'run.log').read_text()
+    assert 'run.log' in shown and 'with parameters: 6' in shown and '# psnr' in shown
+    assert 'ReLU' in written and 'ReLU' not in shown
+    assert set(shown.splitlines()) < set(written.splitlines())
+
+
+def test_a_log_that_cannot_be_written_is_told_once(program, capfd):
+    logger = program.get_root_logger(log_file='/dev/full')
+    logger.info('first')
+    logger.info('second')
+    shown = capfd.readouterr().err
+    assert shown.count('/dev/full could not be written: the disk is full') == 1 and 'Traceback' not in shown
+    assert 'first' in shown and 'second' in shown
+
+
+def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog):
+    (tmp_path / 'file').write_text('')
+    writer = run_log.ForgivingWriter(str(tmp_path / 'file/run'))
+    writer.add_scalar('loss', 1.0, 1)
+    writer.close()
+    assert caplog.text.count('file/run could not be written') == 1
+
+
+def test_tensorboard_that_can(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = run_log.ForgivingWriter(str(tmp_path))
+    writer.add_scalar('loss', 1.5, 7)
+    writer.close()
+    log = EventAccumulator(str(tmp_path))
+    log.Reload()
+    assert [(event.step, event.value) for event in log.Scalars('loss')] == [(7, 1.5)]
+
+
+@pytest.mark.parametrize('iteration', [1, 9, 10])
+def test_remaining_time_is_never_negative(program, iteration, caplog, monkeypatch):
+    options = {'name': 'net', 'logger': {'print_freq': 1, 'use_tb_logger': False}, 'train': {'total_iter': 10}}
+    message = program.MessageLogger(options, 0)
+    monkeypatch.setattr(basicsr_logger.time, 'time', lambda: message.start_time + 60 * iteration)
+    with caplog.at_level(logging.INFO):
+        message({'epoch': 0, 'iter': iteration, 'lrs': [1.0], 'time': 60.0, 'data_time': 0.0})
+    expected = timedelta(seconds=int(60 * iteration / (iteration + 1) * (10 - iteration)))  # BasicSR's mean
+    assert f'eta: {expected}' in caplog.text
+
+
+def test_stock_names_are_replaced_where_basicsr_has_them():
+    for name in ('get_root_logger', 'init_tb_logger', 'MessageLogger'):
+        assert hasattr(basicsr_train, name)
