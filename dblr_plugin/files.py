@@ -11,10 +11,10 @@ from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['check_writable', 'partial_of', 'atomic_write', 'write_fault']
+__all__ = ['REFUSALS', 'check_writable', 'partial_of', 'atomic_write', 'write_fault']
 
-#: What refuses a write, and what helps.
-_REFUSALS = {
+#: What refuses a write, by errno, and what helps.
+REFUSALS = {
     errno.ENOSPC: 'the disk is full; make room or give another output',
     errno.EDQUOT: 'your quota of the disk is used up; make room or give another output',
     errno.EFBIG: 'the file system takes no file of that size; give an output on another one',
@@ -69,7 +69,7 @@ def partial_of(path: Path) -> Path:
 
 def write_fault(path: str | Path, error: OSError) -> DBLRError:
     """The one line that says why a file could not be written, and what helps."""
-    reason = _REFUSALS.get(error.errno) or f'{error.strerror or error}; give another output'
+    reason = REFUSALS.get(error.errno) or f'{error.strerror or error}; give another output'
     return DBLRError(f'{path} could not be written: {reason}')
 
 

@@ -1,6 +1,8 @@
-"""Restore a video, a folder of frames, or an image.
+"""Restore videos, folders of frames, or an image.
 
 dblr deblur -i shaky.mp4 -o sharp.mp4                               # with the weights that come with it
+dblr deblur -i shaky.mp4 -o sharp.mp4 --resume                      # goes on where it was stopped or killed
+dblr deblur -i films/ -o restored/                                  # all videos below; or -i 'films/*.mkv'
 dblr deblur -i frames/ -o restored/ --weights net_g_latest.pth      # or -i 'frames/*.png'
 
 Every frame in is a frame out; sound, subtitles, frame times, colour and depth stay as they are. No window reaches
@@ -10,32 +12,46 @@ across a cut. Weights trained with dblr_plugin say of which network they are; fo
 from __future__ import annotations
 
 import argparse
+import hashlib
 import signal
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import check_writable
 
 if TYPE_CHECKING:
     from dblr_plugin.restore.video_restorer import VideoRestorer
+    from dblr_plugin.video import Source
 
 __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
+
+# what decides how an output looks, beside the weights; the device changes no more than the last bit
+_SETTINGS = ('start', 'end', 'scale_down', 'compare', 'fp32', 'encoder', 'quality', 'lossless', 'fps', 'suffix')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; names as in BasicSR's inference scripts."""
-    parser.add_argument('-i', '--input', required=True, help='video, folder of frames, glob, or image')
-    parser.add_argument('-o', '--output', required=True, help='video file, or folder for frames')
+    parser.add_argument('-i', '--input', required=True, help='video, folder of videos or of frames, glob, or image')
+    parser.add_argument('-o', '--output', required=True, help='video file, or folder for frames or several videos')
     add_network_arguments(parser)
-    parser.add_argument('--suffix', default='', help='added to the names of frames')
+    older = parser.add_mutually_exclusive_group()
+    older.add_argument('--overwrite', action='store_true', help='replace older outputs')
+    older.add_argument('--resume', action='store_true', help='go on with an output that was stopped or killed')
+    parser.add_argument('--suffix', default='', help='added to the names of frames, or of several videos')
     parser.add_argument('--start', metavar='TIME', help='where to begin: seconds or h:mm:ss; frame number in folders')
     parser.add_argument('--end', metavar='TIME', help='where to end')
     parser.add_argument('--scale-down', type=float, default=1, metavar='N', help='shrink frames N times, for trials')
-    parser.add_argument('--compare', action='store_true', help='left half blurry, right half restored')
+    parser.add_argument(
+        '--compare',
+        nargs='?',
+        const='beside',
+        choices=('beside', 'stacked'),
+        help='show the input beside (default) or above the restored frames',
+    )
     parser.add_argument('--causal', action='store_true', help='insist on a network that uses no later frames')
     parser.add_argument('--encoder', help='of ffmpeg, such as libx265 (default: libx264)')
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
@@ -76,6 +92,117 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     )
 
 
+def run(args: argparse.Namespace) -> None:
+    """Restores; raises DBLRError for what cannot be read, restored or written."""
+    from dblr_plugin.memory import keep_freed_memory
+    from dblr_plugin.video.batch import find_batch
+
+    for name in ('input', 'output'):
+        if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
+            raise DBLRError(f'--{name} is empty; name a file or a folder')
+    keep_freed_memory()
+    _end_like_ctrl_c()
+    job = _Job(args)
+    batch = find_batch(args.input, args.output, args.suffix)
+    if batch is None:
+        job.restore(args.input, args.output, args.suffix, 'resume' if args.resume else 'refuse')
+    else:
+        _restore_all(job, batch)
+
+
+class _Job:
+    """What the arguments ask for, with one network for however many inputs there are."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.restorer: VideoRestorer | None = None
+
+    def restore(self, path: str | Path, output: str | Path, suffix: str, existing: str) -> None:
+        """Restores an input, unless its output is complete; what exists is replaced if the arguments say so."""
+        from dblr_plugin.restore.pipeline import restore_media
+        from dblr_plugin.video import AlreadyComplete, open_sink, open_source
+
+        args = self.args
+        with open_source(path, args.start, args.end, args.scale_down) as source:
+            # before the network is built, so that what cannot be written is told at once
+            try:
+                sink = open_sink(
+                    output,
+                    source,
+                    encoder=args.encoder,
+                    quality=args.quality,
+                    lossless=args.lossless,
+                    fps=args.fps,
+                    suffix=suffix,
+                    existing='replace' if args.overwrite else existing,
+                    settings=self._settings(source),
+                )
+            except AlreadyComplete as complete:
+                print(printable(str(complete)))
+                return
+            try:
+                restorer = self._network(source)
+            except BaseException:
+                sink.abandon()
+                raise
+            if sink.done:
+                print(f'{output}: goes on behind {sink.done} frames')
+            seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
+        before = f', {sink.done} of them before' if sink.done else ''
+        frames = sink.done + len(seconds)
+        text = f'{output}: {frames} frames restored{before}; in: {source.extent()}; out: {sink.extent()}'
+        print(printable(text))
+        if restorer.takes.causal and seconds:
+            half, most = np.percentile(seconds, (50, 95)) * 1000
+            print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')
+
+    def _network(self, source: Source) -> VideoRestorer:
+        if self.restorer is None:
+            self.restorer = build_restorer(self.args, source.count or 1000)
+        if self.args.causal and not self.restorer.takes.causal:
+            raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
+        return self.restorer
+
+    def _settings(self, source: Source) -> dict[str, Any]:
+        """What must be the same for going on with an output."""
+        from dblr_plugin.video import fingerprint
+        from dblr_plugin.weights import shipped_weights
+
+        settings = {name: getattr(self.args, name) for name in _SETTINGS}
+        settings |= {'weights': _checksum(self.args.weights or shipped_weights()), 'opt': _checksum(self.args.opt)}
+        return settings | {'input': fingerprint(source)}
+
+
+def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
+    """Restores videos one after the other, whatever happens to one of them.
+
+    Raises:
+        DBLRError: Some could not be restored, with a line for each.
+    """
+    from dblr_plugin.training.failures import explain
+
+    faults = []
+    for path, output in batch:
+        try:
+            job.restore(path, output, '', 'resume')
+        except Exception as error:
+            reason = str(error) if isinstance(error, DBLRError) else explain(error)
+            if reason is None:
+                raise
+            faults.append(reason if str(path) in reason else f'{path}: {reason}')
+            print(f'{printable(faults[-1])}; going on with the next')
+    if faults:
+        raise DBLRError('\n  '.join([f'{len(faults)} of {len(batch)} videos could not be restored:', *faults]))
+
+
+def _checksum(path: Path | None) -> str | None:
+    try:
+        with open(path, 'rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except (OSError, TypeError):  # none, or one whose fault is told where it is read
+        return None
+
+
 def _end_like_ctrl_c() -> None:
     """Has what ends a job of a queue or a closed terminal leave a playable file too."""
     if threading.current_thread() is threading.main_thread():
@@ -83,37 +210,3 @@ def _end_like_ctrl_c() -> None:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.default_int_handler)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Restores; raises DBLRError for what cannot be read, restored or written."""
-    from dblr_plugin.memory import keep_freed_memory
-    from dblr_plugin.restore.pipeline import restore_media
-    from dblr_plugin.video import open_sink, open_source
-
-    for name in ('input', 'output'):
-        if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
-            raise DBLRError(f'--{name} is empty; name a file or a folder')
-    keep_freed_memory()
-    _end_like_ctrl_c()
-    with open_source(args.input, args.start, args.end, args.scale_down) as source:
-        # before the network is built, so that what cannot be written is told at once
-        sink = open_sink(
-            args.output,
-            source,
-            encoder=args.encoder,
-            quality=args.quality,
-            lossless=args.lossless,
-            fps=args.fps,
-            suffix=args.suffix,
-        )
-        output = Path(args.output)
-        check_writable(output / 'picture' if output.is_dir() else output)
-        restorer = build_restorer(args, source.count or 1000)
-        if args.causal and not restorer.takes.causal:
-            raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
-        seconds = restore_media(restorer, source, sink, args.compare)
-    print(f'{args.output}: {len(seconds)} frames restored; in: {source.extent()}; out: {sink.extent()}')
-    if restorer.takes.causal:
-        half, most = np.percentile(seconds, (50, 95)) * 1000
-        print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')

@@ -18,7 +18,7 @@ from dblr_plugin.data.frames import unit_range
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer, to_network_colour
 from dblr_plugin.restore.loading import load_network
-from dblr_plugin.restore.windows import StreamFrame, windows
+from dblr_plugin.restore.windows import StreamFrame, lead_of, windows
 
 __all__ = ['VideoRestorer']
 
@@ -48,6 +48,11 @@ class VideoRestorer:
         self.device = _device(device)
         self.traits = NetworkTraits.of(network)
         self.restorer = build_restorer(net, network, self.device, **settings)
+
+    @property
+    def lead(self) -> int:
+        """How many frames before one have to be given too, to restore it and all after it as in the whole film."""
+        return lead_of(self.traits.num_frame, self.traits.causal)
 
     @classmethod
     def from_weights(

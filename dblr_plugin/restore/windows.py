@@ -11,7 +11,7 @@ import numpy as np
 from dblr_plugin.data.cuts import change_of, is_cut
 from dblr_plugin.data.options import reach_of
 
-__all__ = ['StreamFrame', 'windows']
+__all__ = ['StreamFrame', 'lead_of', 'windows']
 
 Item = TypeVar('Item')
 
@@ -52,6 +52,12 @@ def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = 
         yield [stream[min(max(number + offset, first), last)] for offset in range(-before, after + 1)]
         number += 1
         stream.forget(number - before)
+
+
+def lead_of(num_frame: int, causal: bool) -> int:
+    """How many frames before one decide, with it and those after it, what its window and all later ones are."""
+    before, _ = reach_of(num_frame, causal)
+    return before + NEIGHBOURS
 
 
 class _Stream(Generic[Item]):

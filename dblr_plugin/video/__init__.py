@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, refuse_undecodable
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.video.batch import VIDEO_SUFFIXES
 from dblr_plugin.video.folder import FolderSink, FolderSource
 from dblr_plugin.video.frames import Frame, Sink, Source
 from dblr_plugin.video.time_range import parse_position, parse_rate, parse_time
+from dblr_plugin.video.unfinished import AlreadyComplete, Existing, fingerprint
 
-__all__ = ['Frame', 'Sink', 'Source', 'open_sink', 'open_source']
+__all__ = ['AlreadyComplete', 'Frame', 'Sink', 'Source', 'fingerprint', 'open_sink', 'open_source']
 
-# outputs of these suffixes are videos; encoders.FORMATS knows their containers
-_VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
 _UNWRITTEN_SUFFIXES = ('.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.wmv', '.flv', '.y4m', '.gif', '.ogv', '.3gp')
 _DEFAULT_RATE = Fraction(25)  # ffmpeg's, for pictures without a rate of their own
 
@@ -64,7 +66,8 @@ def open_sink(
     lossless: bool = False,
     fps: str | float | None = None,
     suffix: str = '',
-    overwrite: bool = True,
+    existing: Existing = 'replace',
+    settings: Mapping[str, Any] | None = None,
 ) -> Sink:
     """Opens where restored pictures go.
 
@@ -77,32 +80,35 @@ def open_sink(
         lossless: Whether a video may lose nothing by encoding.
         fps: Pictures a second of a video that is made from a folder, 25 by default.
         suffix: Put behind the names of a folder's files, before the extension.
-        overwrite: Whether older files may be replaced. The input never is.
+        existing: What to do about older files: ``replace`` them, ``refuse`` to, or ``resume`` what is not complete. The
+            input is never replaced.
+        settings: What must be the same for resuming an output, as JSON can hold it; see :func:`fingerprint`.
 
     Raises:
         DBLRError: The output cannot be had as wanted.
+        AlreadyComplete: It is to be resumed, and is complete.
     """
     is_folder = str(path).endswith(('/', os.sep))
     path = Path(path)
     is_folder = is_folder or path.is_dir() or not path.suffix
     if any(separator in suffix for separator in '/\\'):
         raise DBLRError(f"suffix '{suffix}' leads to another folder; names cannot hold a slash")
-    if not is_folder and path.suffix.lower() in _VIDEO_SUFFIXES:
+    if not is_folder and path.suffix.lower() in VIDEO_SUFFIXES:
         if suffix:
             raise DBLRError(f"{path} has the name that was given; a suffix ('{suffix}') is for folders")
-        return _video_sink(path, source, encoder, quality, lossless, fps, overwrite)
+        return _video_sink(path, source, encoder, quality, lossless, fps, existing, settings)
     if encoder is not None or quality is not None or lossless or fps is not None:
         raise DBLRError(f'{path} is no video, so that encoder, quality, lossless and fps mean nothing; drop them')
     if is_folder:
-        return FolderSink(path, source, suffix, overwrite=overwrite)
+        return FolderSink(path, source, suffix, existing=existing, settings=settings)
     if is_image(path.name):
         if source.count != 1:
             raise DBLRError(f'{path} is one image, and {source.path} has more; give a folder')
-        return FolderSink(path.parent, source, only=path.name, overwrite=overwrite)
+        return FolderSink(path.parent, source, only=path.name, existing=existing)
     if path.suffix.lower() in _UNWRITTEN_SUFFIXES:
-        raise DBLRError(f'{path.suffix} is not written; give one of {" ".join(_VIDEO_SUFFIXES)}')
+        raise DBLRError(f'{path.suffix} is not written; give one of {" ".join(VIDEO_SUFFIXES)}')
     raise DBLRError(
-        f'{path} ends in no format that is written; give {" ".join(_VIDEO_SUFFIXES + IMAGE_SUFFIXES)}, '
+        f'{path} ends in no format that is written; give {" ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)}, '
         f'or a folder as {path}/'
     )
 
@@ -114,7 +120,8 @@ def _video_sink(
     quality: float | None,
     lossless: bool,
     fps: str | float | None,
-    overwrite: bool,
+    existing: Existing,
+    settings: Mapping[str, Any] | None,
 ) -> Sink:
     _require_av()
     from dblr_plugin.video.video_sink import VideoSink
@@ -127,7 +134,7 @@ def _video_sink(
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
         info = StreamInfo.of_pictures(rate)
-    return VideoSink(path, info, source.high_bit_depth, encoder, quality, lossless, overwrite)
+    return VideoSink(path, info, source.high_bit_depth, encoder, quality, lossless, existing, settings)
 
 
 def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:

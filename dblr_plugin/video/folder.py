@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ from PIL import Image
 
 from dblr_plugin.data.images import inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write
+from dblr_plugin.files import atomic_write, check_writable, partial_of
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
+from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished
 
 __all__ = ['FolderSink', 'FolderSource']
 
@@ -59,11 +61,16 @@ class FolderSource:
         self.size = scaled_size(self.full_size, scale_down)
         self.high_bit_depth = first.dtype == np.uint16
         self.count = len(self.files)
+        self._skipped = 0
         _tell_alpha(self.files[0])
         _tell_further_pictures(self.files)
 
+    def skip(self, pictures: int) -> None:
+        """See :class:`Source`."""
+        self._skipped = pictures
+
     def __iter__(self) -> Iterator[Frame]:
-        for file in self.files:
+        for file in self.files[self._skipped :]:
             pixels = _read(file)
             if pixels.shape[:2] != self.full_size or (pixels.dtype == np.uint16) != self.high_bit_depth:
                 raise DBLRError(f'{file} has another size or depth than {self.files[0].name}; convert or remove it')
@@ -90,17 +97,28 @@ class FolderSink:
         source: Where the pictures come from: its files are not written over.
         suffix: Put behind each name, before the extension.
         only: The output file's name, for a single picture.
-        overwrite: Whether older files of these names may be replaced.
+        existing: What to do about older files of these names.
+        settings: What must be the same for going on with an output, as JSON can hold it.
+
+    Attributes:
+        done: How many pictures an earlier run has left, one behind the other from the first.
 
     Raises:
-        DBLRError: A file would replace one of the source's, or exists and may not be replaced.
+        DBLRError: A file would replace one of the source's, exists and may not be replaced, or cannot be written.
+        AlreadyComplete: All are there, and are to be resumed.
     """
 
     def __init__(
-        self, folder: Path, source: Source, suffix: str = '', only: str | None = None, overwrite: bool = True
+        self,
+        folder: Path,
+        source: Source,
+        suffix: str = '',
+        only: str | None = None,
+        existing: Existing = 'replace',
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.suffix, self.only, self.overwrite = folder, suffix, only, overwrite
-        self.written = 0
+        self.folder, self.suffix, self.only = folder, suffix, only
+        names = [file.name for file in source.files] if isinstance(source, FolderSource) else None
         self._profiles: dict[str, bytes] = {}  # ICC, by name of the picture
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
@@ -110,23 +128,33 @@ class FolderSink:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DBLRError(f'{folder} cannot be made ({error.strerror}); give another output') from error
+        older = self._older(names)
+        self._unfinished: Unfinished | None = None
+        if only is None:
+            hidden = partial_of(folder / 'pictures')
+            if existing == 'resume' and not hidden.exists():
+                self._refuse_some(names or [])
+            self._unfinished = Unfinished(hidden, older or folder, existing, settings, older is not None)
+        elif older is not None and existing != 'replace':
+            raise (AlreadyComplete if existing == 'resume' else DBLRError)(
+                f'{older} exists; give another output, or --overwrite'
+            )
+        else:
+            check_writable(folder / only)
+        self.done = self.written = self._in_a_row(names) if existing == 'resume' else 0
 
     def write(self, picture: Frame) -> None:
         """See :class:`Sink`."""
         path = self._target(picture.name)
-        self._refuse_existing(path)
-        try:
-            with atomic_write(path) as partial:
-                data = _encoded(picture.pixels, path.suffix.lower())
-                partial.write_bytes(_with_profile(data, self._profiles.get(picture.name), path.suffix.lower()))
-        except OSError as error:
-            raise DBLRError(
-                f'{path} could not be written ({error.strerror}); make room or give another output'
-            ) from error
+        with atomic_write(path) as partial:
+            data = _encoded(picture.pixels, path.suffix.lower())
+            partial.write_bytes(_with_profile(data, self._profiles.get(picture.name), path.suffix.lower()))
         self.written += 1
 
     def finish(self) -> None:
-        """Every file is complete already."""
+        """See :class:`Sink`; every file is complete already."""
+        if self._unfinished is not None:
+            self._unfinished.remove()
 
     def extent(self) -> Extent:
         """See :class:`Sink`."""
@@ -134,7 +162,33 @@ class FolderSink:
 
     def abandon(self) -> bool:
         """See :class:`Sink`."""
+        if self._unfinished is not None and self.written:
+            self._unfinished.release()
+        elif self._unfinished is not None:
+            self._unfinished.remove()
         return self.written > 0
+
+    def _older(self, names: Sequence[str] | None) -> Path | None:
+        """Returns an output that is there; of a video, whose pictures are still to be counted, the first."""
+        targets = (self._target(name) for name in (['00000000'] if names is None else names))
+        return next((path for path in targets if path.exists()), None)
+
+    def _refuse_some(self, names: Sequence[str]) -> None:
+        """Refuses to go on with pictures that nobody knows how they were made."""
+        there = [self._target(name) for name in names if self._target(name).exists()]
+        if 0 < len(there) < len(names):
+            raise DBLRError(f'{there[0]} exists, and others are missing; give another output, or --overwrite')
+
+    def _in_a_row(self, names: Sequence[str] | None) -> int:
+        """Returns how many pictures are there from the first on, each whole."""
+        done = 0
+        for name in (f'{number:08d}' for number in count()) if names is None else names:
+            try:
+                inspected_size(self._target(name))
+            except DBLRError:
+                break
+            done += 1
+        return done
 
     def _target(self, name: str) -> Path:
         if self.only is not None:
@@ -149,7 +203,6 @@ class FolderSink:
             target = self._target(file.name)
             if target.resolve() in taken:
                 raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
-            self._refuse_existing(target)
 
     def _tell_left_out(self, files: Sequence[Path]) -> None:
         """Tells of colour profiles that an output format gets none of."""
@@ -158,10 +211,6 @@ class FolderSink:
             _log.warning(
                 '%s: its ICC profile is left out; write .png or .jpg to keep it (%d files)', lost[0], len(lost)
             )
-
-    def _refuse_existing(self, path: Path) -> None:
-        if not self.overwrite and path.exists():
-            raise DBLRError(f'{path} exists; remove it, or give another output')
 
 
 def _refuse_unequal(files: Sequence[Path]) -> None:

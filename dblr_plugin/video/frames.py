@@ -65,6 +65,10 @@ class Source(Protocol):
     high_bit_depth: bool
     count: int | None
 
+    def skip(self, pictures: int) -> None:
+        """Has so many pictures not be yielded, from the front; they are read as far as those behind them need it."""
+        ...
+
     def __iter__(self) -> Iterator[Frame]:
         """Yields the pictures; raises DBLRError, naming file and cure, where one cannot be had."""
         ...
@@ -79,7 +83,13 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where restored pictures go. Either ``finish`` or ``abandon`` is the last call."""
+    """Where restored pictures go. Either ``finish`` or ``abandon`` is the last call.
+
+    Attributes:
+        done: How many pictures are there from an earlier run; the next one to write is behind them.
+    """
+
+    done: int
 
     def write(self, picture: Frame) -> None:
         """Takes the next picture; its size may differ from the source's, but is the same for all.

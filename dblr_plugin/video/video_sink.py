@@ -1,26 +1,32 @@
-"""Videos, out: under a hidden name until complete, with the source's times, colours, sound and subtitles."""
+"""Videos, out: encoded in segments, which are joined at the end with the source's times, sound and subtitles."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.codec import Codec
+from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
+from av.format import Flags as FormatFlags
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import REFUSALS, partial_of, write_fault
 from dblr_plugin.video.colour_tags import FULL, RGB_MATRIX, FrameMaker
 from dblr_plugin.video.copied_streams import CopiedStreams
 from dblr_plugin.video.encoders import FORMATS, choose_encoder, choose_encoding
 from dblr_plugin.video.frames import Extent, Frame
 from dblr_plugin.video.hdr import with_light
 from dblr_plugin.video.matroska import write_display_size
+from dblr_plugin.video.segments import PICTURES, KeptPacket, Segments
+from dblr_plugin.video.unfinished import Existing, Unfinished
 from dblr_plugin.video.video_source import StreamInfo
 
 __all__ = ['VideoSink']
@@ -36,8 +42,6 @@ _FURTHEST_REORDERING = 100
 # Units of a second in which MP4 says when a stream begins, at least: for sound, less than a sample.
 _MOVIE_TIMESCALE = 90000
 
-_REFUSED_BY_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-
 
 class VideoSink:
     """Encodes pictures into a video file.
@@ -46,6 +50,8 @@ class VideoSink:
     frame rate only: pictures that have none are refused. MP4 alone can begin before 0, as AAC sound does by 21 ms; in
     the others picture and sound are moved together by that.
 
+    Until the video is complete its segments are in a hidden folder beside it, from which an interrupted one goes on.
+
     Args:
         path: The output; its suffix decides the container.
         traits: What to keep of the source.
@@ -53,10 +59,15 @@ class VideoSink:
         encoder: FFmpeg's name; H.264 by default, VP9 for WebM, MPEG-4 for AVI.
         quality: The encoder's own scale, lower is better; hardly to be told from the original by default.
         lossless: Whether the encoder may lose nothing; to RGB where it has that, otherwise to 4:4:4.
-        overwrite: Whether an older output may be replaced.
+        existing: What to do about an older output.
+        settings: What must be the same for going on with an output, as JSON can hold it.
+
+    Attributes:
+        done: How many pictures an earlier run has left; :meth:`write` goes on behind them.
 
     Raises:
         DBLRError: The output cannot be had: its folder, its encoder, or the two together.
+        AlreadyComplete: It is to be resumed, and is complete.
     """
 
     def __init__(
@@ -67,67 +78,87 @@ class VideoSink:
         encoder: str | None = None,
         quality: float | None = None,
         lossless: bool = False,
-        overwrite: bool = True,
+        existing: Existing = 'replace',
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self._traits = path, info
-        if path.exists() and not overwrite:
-            raise DBLRError(f'{path} exists; remove it, or give another output')
-        if info.copied is not None and path.exists() and os.path.samefile(path, info.copied):
+        is_there = _exists(path)
+        if info.copied is not None and is_there and os.path.samefile(path, info.copied):
             raise DBLRError(f'{path} is the input; give another output')
         self._quality, self._lossless = quality, lossless
         self._encoder = choose_encoder(path, encoder, quality, lossless, high_bit_depth)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DBLRError(f'{path.parent} cannot be made ({error.strerror}); give another output') from error
-        self._partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
+        self._unfinished = Unfinished(partial_of(path), path, existing, settings, is_there)
+        self._partial = self._unfinished.folder / f'film{path.suffix}'
         self._container: OutputContainer | None = None
+        self._context: CodecContext | None = None  # of the segment that is being encoded
         self._copied: CopiedStreams | None = None
-        self._last_tick: int | None = None
-        self._first_dts: int | None = None
-        self._last_dts: int | None = None
-        self._first_tick, self._end_tick, self._written = 0, 0, 0
+        self._in_segment = self._written = 0
         self._durations: dict[int, int] = {}  # by tick, of the pictures that the encoder holds
-        self._failed = self._flushed = self._complete = False
+        self._failed = self._complete = False
+        try:
+            self._go_on()
+        except BaseException:
+            self._unfinished.release()
+            raise
 
     def write(self, picture: Frame) -> None:
         """See :class:`Sink`."""
         with self._telling_failure():
             if self._container is None:
-                self._begin(picture.pixels)
+                self._begin(picture.pixels.shape[:2], picture.pixels.dtype == np.uint16)
             self._encode(picture)
 
     def finish(self) -> None:
         """See :class:`Sink`."""
         if self._container is None:
+            self._unfinished.remove()
             raise DBLRError(f'{self.path}: there was no picture to write')
         with self._telling_failure():
-            self._flush()
-            if self._copied is not None:
-                self._copied.copy_until(None)
+            if self._context is not None:
+                self._end_segment()
+            self._join(whole=True)
             self._close()
+        self._unfinished.remove()
 
     def extent(self) -> Extent:
         """See :class:`Sink`."""
-        return Extent(self._written, (self._end_tick - self._first_tick) * self._encoding.time_base)
+        first = self._segments.first or 0
+        return Extent(self._written, (self._segments.end - first) * self._encoding.time_base)
 
     def abandon(self) -> bool:
-        """See :class:`Sink`."""
+        """See :class:`Sink`; whole segments stay, to go on from."""
         if self._container is not None and not self._failed and not self._complete:
             with suppress(DBLRError), self._telling_failure():  # the failure that ends the job has been told already
-                self._flush()
+                if self._context is not None:
+                    self._keep(self._context.encode(None))
+                self._join(whole=False)
                 self._close()
         if self._container is not None and not self._complete:
-            self._remove()
+            self._give_up()
+        self._segments.close()
+        if self._segments.pictures and not self._complete:
+            _log.warning('%s: %d frames are kept for --resume', self.path, self._segments.pictures)
+        if self._complete or self._segments.pictures:
+            self._unfinished.release()
+        else:
+            self._unfinished.remove()
         return self._complete
 
-    def _begin(self, pixels: np.ndarray) -> None:
-        """Opens the file for pictures like this one, and writes its header."""
-        size = pixels.shape[:2]
-        high_bit_depth = pixels.dtype == np.uint16
+    def _go_on(self) -> None:
+        """Takes up what an earlier run has left."""
+        self._segments = Segments(self._unfinished.folder)
+        self.done = self._segments.pictures
+        self._last_tick = self._segments.last
+        if self.done:
+            with self._telling_failure():
+                self._begin(self._segments.size, self._segments.high_bit_depth)
+
+    def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
+        """Opens the film for pictures of this size (h, w), and writes its header: what it cannot hold is told now."""
         self._encoding = choose_encoding(
             self.path, self._encoder, self._traits, size, high_bit_depth, self._quality, self._lossless
         )
+        self._size, self._deep = size, high_bit_depth
         self._tags = self._traits.colour.at_height(size[0])
         self._maker = FrameMaker(self._encoding.pixel_format, self._tags, self._encoding.siting)
         format_name = FORMATS[self.path.suffix.lower()]
@@ -136,11 +167,11 @@ class VideoSink:
         self._container = av.open(
             f'file:{self._partial}', 'w', format=format_name, container_options=self._muxing(format_name)
         )
-        options = with_light(self._encoding.codec, self._encoding.options, self._traits.light, self.path)
+        self._options = with_light(self._encoding.codec, self._encoding.options, self._traits.light, self.path)
         self._stream = self._container.add_stream(
-            self._encoding.codec, self._traits.rate, options=options, time_base=self._encoding.time_base
+            self._encoding.codec, self._traits.rate, options=self._options, time_base=self._encoding.time_base
         )
-        self._describe(size, format_name)
+        self._describe(self._stream.codec_context)
         if self._copied is not None:
             self._copied.add_to(self._container)
             self._copied.describe(self._stream)
@@ -155,10 +186,20 @@ class VideoSink:
         scale = self._encoding.time_base.denominator
         return {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
 
-    def _describe(self, size: tuple[int, int], format_name: str) -> None:
-        """Tells the encoder what its pictures look like."""
-        context = self._stream.codec_context
-        context.height, context.width = size
+    def _new_context(self) -> CodecContext:
+        """Returns an encoder like the one that the film's header is of."""
+        context = Codec(self._encoding.codec, 'w').create('video')
+        context.bit_rate, context.bit_rate_tolerance = 0, 128000  # as PyAV's streams have them
+        context.time_base, context.framerate = self._encoding.time_base, self._traits.rate
+        context.options = self._options
+        if self._container.format.flags & FormatFlags.global_header.value:
+            context.flags |= Flags.global_header.value
+        self._describe(context)
+        return context
+
+    def _describe(self, context: CodecContext) -> None:
+        """Tells an encoder what its pictures look like."""
+        context.height, context.width = self._size
         context.pix_fmt = self._encoding.pixel_format
         context.sample_aspect_ratio = self._traits.aspect
         is_rgb = context.format.is_rgb
@@ -166,24 +207,35 @@ class VideoSink:
         context.color_range = FULL if is_rgb else self._tags.range
         context.options = context.options | {'chroma_sample_location': self._encoding.siting}
         context.color_primaries, context.color_trc = self._tags.primaries, self._tags.transfer
+        format_name = self._container.format.name
         if format_name == 'avi':
             context.max_b_frames = 0  # AVI has no place for the times that reordered pictures need
         if self._encoding.codec == 'libx265' and format_name in ('mp4', 'mov'):
             context.codec_tag = 'hvc1'  # Apple's players do not open FFmpeg's default, hev1
 
     def _encode(self, picture: Frame) -> None:
-        time, tick = self._place(picture)
+        tick = self._place(picture)
+        if self._context is None:
+            self._context = self._new_context()
+            self._segments.begin(self._size, self._deep)
         frame = self._maker.make(picture.pixels)
         frame.pts, frame.time_base = tick, self._encoding.time_base
-        # Sound first: it is due before the picture comes out of the encoder, and the container puts both in order.
-        if self._copied is not None:
-            self._copied.copy_until(time)
-        if self._last_tick is None:
-            self._first_tick = tick
         self._durations[tick] = frame.duration = self._ticks_shown(picture)
-        self._end_tick = tick + frame.duration
-        self._mux(self._stream.encode(frame))
+        self._keep(self._context.encode(frame))
         self._last_tick = tick
+        self._in_segment += 1
+        if self._in_segment == PICTURES:
+            self._end_segment()
+
+    def _keep(self, packets: Iterable[av.Packet]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._segments.add(packet)
+
+    def _end_segment(self) -> None:
+        self._keep(self._context.encode(None))
+        self._segments.seal(self._in_segment)
+        self._context, self._in_segment = None, 0
 
     def _ticks_shown(self, picture: Frame) -> int:
         """Returns how long a picture is shown, in the output's units; only the last one's counts."""
@@ -191,15 +243,14 @@ class VideoSink:
             return max(1, round(1 / self._traits.rate / self._encoding.time_base))
         return max(1, round(picture.duration * self._traits.time_base / self._encoding.time_base))
 
-    def _place(self, picture: Frame) -> tuple[Fraction, int]:
-        """Returns a picture's time in seconds of the source, and its pts in the output.
+    def _place(self, picture: Frame) -> int:
+        """Returns a picture's pts in the output.
 
         Raises:
             DBLRError: A constant frame rate is needed, and the picture lies off it.
         """
         if picture.pts is None:
-            tick = 0 if self._last_tick is None else self._last_tick + 1
-            return tick * self._encoding.time_base, tick
+            return 0 if self._last_tick is None else self._last_tick + 1
         time = picture.pts * self._traits.time_base
         exact = (time - self._traits.origin) / self._encoding.time_base
         tick = round(exact)
@@ -209,38 +260,36 @@ class VideoSink:
                 f'{self.path} can have a constant frame rate only, and picture {picture.name} at {place:.3f} s '
                 f'does not fit {self._traits.rate} pictures a second; write .mkv or .mp4 with libx264'
             )
-        return time, tick
+        return tick
 
-    def _mux(self, packets: Sequence[av.Packet]) -> None:
-        """Hands the encoder's packets on.
-
-        x265 gives random dts to the packets of a video of one or two pictures; they are put right.
-        """
+    def _join(self, whole: bool) -> None:
+        """Writes all packets into the film, with sound and subtitles up to the last picture, or to their end."""
         furthest = _FURTHEST_REORDERING / self._traits.rate / self._encoding.time_base
-        for packet in packets:
-            packet.duration = self._durations.pop(packet.pts, packet.duration)
-            least = packet.pts - furthest if self._last_dts is None else self._last_dts + 1
-            if packet.dts is None or not least <= packet.dts <= packet.pts:
-                packet.dts = packet.pts if self._last_dts is None else min(packet.pts, self._last_dts + 1)
-            self._first_dts = packet.dts if self._first_dts is None else self._first_dts
-            self._last_dts = packet.dts
-            self._written += 1
+        first_dts = last_dts = latest = None
+        for kept, is_last in _marking_last(self._segments.packets()):
+            # x265 gives random dts to the packets of a video of one or two pictures; segments meet in others
+            dts = kept.dts
+            least = kept.pts - furthest if last_dts is None else last_dts + 1
+            if dts is None or not least <= dts <= kept.pts:
+                dts = kept.pts if last_dts is None else min(kept.pts, last_dts + 1)
+            last_dts, first_dts = dts, dts if first_dts is None else first_dts
+            latest = kept.pts if latest is None else max(latest, kept.pts)
+            if self._copied is not None:  # sound first: the container puts both in order
+                self._copied.copy_until(latest * self._encoding.time_base + self._traits.origin)
+            packet = self._packet(kept, dts)
+            if is_last and self._container.format.name in ('mp4', 'mov'):
+                # the packet that is decoded last goes on until the video ends: MP4 adds up times of decoding
+                packet.duration = max(1, self._segments.end - self._segments.first - (dts - first_dts))
             self._container.mux(packet)
+            self._written += 1
+        if whole and self._copied is not None:
+            self._copied.copy_until(None)
 
-    def _flush(self) -> None:
-        if not self._flushed:
-            self._flushed = True
-            packets = self._stream.encode(None)
-            self._mux(packets[:-1])
-            if packets and self._container.format.name in ('mp4', 'mov'):
-                self._lengthen(packets[-1])
-            self._mux(packets[-1:])
-
-    def _lengthen(self, last: av.Packet) -> None:
-        """Has the packet that is decoded last go on until the video ends: MP4 adds up times of decoding."""
-        if self._first_dts is not None and last.dts is not None:
-            passed = max(last.dts, self._last_dts + 1) - self._first_dts
-            self._durations[last.pts] = max(1, self._end_tick - self._first_tick - passed)
+    def _packet(self, kept: KeptPacket, dts: int) -> av.Packet:
+        packet = av.Packet(kept.data)
+        packet.stream, packet.time_base = self._stream, self._encoding.time_base
+        packet.pts, packet.dts, packet.duration, packet.is_keyframe = kept.pts, dts, kept.duration, kept.is_key
+        return packet
 
     def _close(self) -> None:
         """Completes the file and gives it its name."""
@@ -259,7 +308,7 @@ class VideoSink:
                 text = '%s: the shape of pixels, %s, is left out; write .mp4 to keep it'
                 _log.warning(text, self.path, self._traits.aspect)
 
-    def _remove(self) -> None:
+    def _give_up(self) -> None:
         with suppress(av.error.FFmpegError):  # closing completes the file, which is what just failed
             self._container.close()
         self._release()
@@ -276,8 +325,25 @@ class VideoSink:
             yield
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._failed = True
-            if getattr(error, 'errno', None) in _REFUSED_BY_DISK:
-                reason = f'{error.strerror}); make room on the disk, or give another output'
-            else:
-                reason = f'{getattr(error, "strerror", None) or error}); try another encoder or container'
-            raise DBLRError(f'{self.path} could not be written ({reason}') from error
+            if getattr(error, 'errno', None) in REFUSALS:
+                raise write_fault(self.path, error) from error
+            reason = getattr(error, 'strerror', None) or error
+            raise DBLRError(f'{self.path} could not be written ({reason}); try another encoder or container') from error
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is an older output; raises DBLRError for a name that cannot be."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise write_fault(path, error) from error
+
+
+def _marking_last(packets: Iterable[KeptPacket]) -> Iterator[tuple[KeptPacket, bool]]:
+    waiting = None
+    for packet in packets:
+        if waiting is not None:
+            yield waiting, False
+        waiting = packet
+    if waiting is not None:
+        yield waiting, True

@@ -137,6 +137,8 @@ class VideoSource:
             cure = '; give an intact copy' if whole else ' in the part that is wanted; mend start and end'
             raise DBLRError(f'{self.path} has no picture that can be decoded{cure}')
         self._first_pts, self._first = first
+        self._read, self._skipped = 0, 0
+        self._until = self._first_pts * self._time_base
         self._look_at(self._first, scale_down)
         part_start = None if start is None else self._first_pts * self._time_base
         self.info = StreamInfo(
@@ -153,16 +155,21 @@ class VideoSource:
             copied=self.path,
         )
 
+    def skip(self, pictures: int) -> None:
+        """See :class:`Source`."""
+        self._skipped = pictures
+
     def __iter__(self) -> Iterator[Frame]:
-        self._read = 0
         gaps = Gaps(self._step, self._decoder.clock.joints)
         moments = chain([(self._first_pts, self._first)], self._decoded, [None])
         for (pts, frame), following in pairwise(moments):
             if frame is not None:
-                pixels = self._pixels(frame, pts)
+                shown, pixels = frame, None
             duration = self._duration(pts, frame, None if following is None else following[0])
             self._until = (pts + duration) * self._time_base
-            yield Frame(pixels, _name(self._read), pts, duration)
+            if self._read >= self._skipped:
+                pixels = self._pixels(shown, pts) if pixels is None else pixels
+                yield Frame(pixels, _name(self._read), pts, duration)
             self._read += 1
             gaps.see(pts * self._time_base)
         self._tell_damage(self._read, pts * self._time_base)
@@ -171,9 +178,11 @@ class VideoSource:
     def extent(self) -> Extent:
         """See :class:`Source`."""
         first = self._first_pts * self._time_base
-        seconds = self._until - first
+        seconds = max(0, self._until - first)
         if self._announced_end is not None:
             seconds = max(seconds, self._announced_end - first)
+        elif self._track_end is not None and self._end is None:
+            seconds = max(seconds, self._track_end * self._time_base - first)
         return Extent(max(self._read, self.count or 0), seconds)
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ from basicsr.archs import build_network
 from processes import run_python
 
 from dblr_plugin.commands import main
+from dblr_plugin.errors import DBLRError
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1, 'input_skip': True}
 
@@ -77,7 +78,10 @@ def test_a_folder_and_a_trial_side_by_side(weights, footage, tmp_path, monkeypat
     trial = ['--compare', '--start', '1', '--end', '4', '--tile', '32']
     deblur('-i', f'{folder}/*.png', '-o', 'out.mp4', '--weights', weights, *trial)
     pictures = decoded(tmp_path / 'out.mp4')
-    assert len(pictures) == 3 and pictures[0][:, 23:25].mean() > 200  # the line between the halves
+    height, width = cv2.imread(str(folder / '00000001.png')).shape[:2]
+    assert len(pictures) == 3 and pictures[0].shape == (height, 2 * width, 3)
+    # the network is the identity: the same objects on both sides
+    assert cv2.PSNR(*(np.ascontiguousarray(side[height // 2 :]) for side in np.split(pictures[0], 2, axis=1))) > 35
 
 
 def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
@@ -89,22 +93,104 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
     assert len(list((tmp_path / 'out').iterdir())) == 6
 
 
+def start(tmp_path: Path, weights: Path, *more: str, **options: object) -> subprocess.Popen:
+    command = ['-m', 'dblr_plugin', 'deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights, *more]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}, **options,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     write_video(tmp_path / 'long.mp4', 400, (180, 320))
-    command = ['-m', 'dblr_plugin', 'deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights]
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
-    while not list(tmp_path.glob('.*out*')):
+    process = start(tmp_path, weights)
+    while not list(tmp_path.glob('.*out*/0*')):  # a whole segment
         time.sleep(0.05)
         assert process.poll() is None
-    time.sleep(3)
+    time.sleep(1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0 and 'Traceback' not in errors
     assert 'dblr: error: interrupted' in errors
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['long.mp4', 'net.pth', 'out.mp4']
-    assert 0 < len(decoded(tmp_path / 'out.mp4')) < 400
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['.out.mp4.partial', 'long.mp4', 'net.pth', 'out.mp4']
+    kept = len(decoded(tmp_path / 'out.mp4'))
+    assert 100 <= kept < 400
+    assert f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume goes on' in errors
+
+
+@pytest.mark.slow
+def test_kills_end_in_the_same_film(weights, tmp_path):
+    """Killed twice, at any moment, and resumed: bit for bit what one run gives."""
+    write_video(tmp_path / 'long.mp4', 250, (180, 320))
+    deblur('-i', tmp_path / 'long.mp4', '-o', tmp_path / 'whole.mp4', '--weights', weights)
+    for seconds in (1, 2):
+        process = start(tmp_path, weights, '--resume', '--backend', 'torch', '--fp32')
+        while not list(tmp_path.glob('.*out*/film*')):
+            time.sleep(0.02)
+            assert process.poll() is None
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+    process = start(tmp_path, weights, '--resume', '--backend', 'torch', '--fp32', stdout=subprocess.PIPE)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert 'in: 250 frames, 10.00 s; out: 250 frames, 10.00 s' in said
+    assert not list(tmp_path.glob('.out*'))
+    both = decoded(tmp_path / 'whole.mp4'), decoded(tmp_path / 'out.mp4')
+    assert all((a == b).all() for a, b in zip(*both, strict=True))
+
+
+def test_older_outputs_are_not_replaced_unasked(weights, tmp_path, capsys):
+    write_video(tmp_path / 'a.mp4', 3)
+    run = ('-i', tmp_path / 'a.mp4', '-o', tmp_path / 'out.mp4', '--weights', weights)
+    deblur(*run)
+    before = (tmp_path / 'out.mp4').read_bytes()
+    with pytest.raises(DBLRError, match=r'out\.mp4 exists; give another output, or --overwrite'):
+        deblur(*run)
+    deblur(*run, '--resume')
+    assert 'out.mp4 is complete; --overwrite restores it again' in capsys.readouterr().out
+    assert (tmp_path / 'out.mp4').read_bytes() == before
+    deblur(*run, '--overwrite', '--end', '0.08')
+    assert len(decoded(tmp_path / 'out.mp4')) == 2
+
+
+def test_a_tree_of_videos(weights, tmp_path, capsys):
+    for name in ('films/b.mp4', 'films/sub/a.mkv', 'films/sub/deeper/old.mpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / name.replace('.mpg', '.mkv'), 3)
+    old = tmp_path / 'films/sub/deeper/old.mkv'
+    old.rename(old.with_suffix('.ts'))
+    (tmp_path / 'films/a_bad.mp4').write_bytes(b'no film')
+    (tmp_path / 'films/notes.txt').write_text('mine')
+    run = ('-i', tmp_path / 'films', '-o', tmp_path / 'out', '--weights', weights)
+    with pytest.raises(DBLRError) as raised:
+        deblur(*run)
+    lines = str(raised.value).splitlines()
+    assert lines[0] == '1 of 4 videos could not be restored:' and 'a_bad.mp4 is no video' in lines[1]
+    made = sorted(str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*') if path.is_file())
+    assert made == ['b.mp4', 'sub/a.mkv', 'sub/deeper/old.mkv']
+    assert capsys.readouterr().out.count('weights: ') == 1  # one network for all
+    write_video(tmp_path / 'films/a_bad.mp4', 2)
+    deblur(*run)
+    said = capsys.readouterr().out
+    assert said.count('is complete') == 3 and '2 frames restored' in said
+    deblur('-i', tmp_path / 'films/*.mp4', '-o', tmp_path / 'globbed', '--weights', weights, '--suffix', '_sharp')
+    assert sorted(path.name for path in (tmp_path / 'globbed').iterdir()) == ['a_bad_sharp.mp4', 'b_sharp.mp4']
+    for output, message in (('one.mp4', 'is one video, and the input has several'), ('net.pth', 'is a file')):
+        with pytest.raises(DBLRError, match=message):
+            deblur('-i', tmp_path / 'films', '-o', tmp_path / output, '--weights', weights)
+
+
+def test_what_a_folder_means_has_to_be_clear(weights, tmp_path):
+    (tmp_path / 'in').mkdir()
+    write_video(tmp_path / 'in/a.mp4', 2)
+    write_video(tmp_path / 'in/a.mkv', 2)
+    (tmp_path / 'in/a.mkv').rename(tmp_path / 'in/a.ts')
+    write_video(tmp_path / 'in/a.mkv', 2)
+    with pytest.raises(DBLRError, match=r'would both become .*a\.mkv; rename one'):
+        deblur('-i', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights)
+    cv2.imwrite(str(tmp_path / 'in/thumbnail.png'), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DBLRError, match=r'in holds 1 images and 3 videos; name the ones with a glob'):
+        deblur('-i', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights)

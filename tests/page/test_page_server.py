@@ -166,7 +166,10 @@ def test_what_the_disk_refuses_is_one_sentence(page, held, tmp_path):
     page.until(job, 'restoring')
     with files_of_at_most(1000):
         held.set()
-        assert re.match('(before|after|clip_restored).mp4 could not be written .*make room', page.ended(job)['error'])
+        assert re.match(
+            '(before|after|clip_restored).mp4 could not be written: .*give an output on another one',
+            page.ended(job)['error'],
+        )
         size = clip.stat().st_size
         job = f'/jobs/{page.announce("clip.mp4", size).json["id"]}'
         answer = page.ask('PUT', job, clip.read_bytes())

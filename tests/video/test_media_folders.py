@@ -96,7 +96,7 @@ def test_suffix_and_other_files(tmp_path):
             open_sink(tmp_path / 'in', source)
     copy(tmp_path / 'in', tmp_path / 'out')
     with pytest.raises(DBLRError, match=r'1\.png exists'), open_source(tmp_path / 'in') as source:
-        open_sink(tmp_path / 'out', source, overwrite=False)
+        open_sink(tmp_path / 'out', source, existing='refuse')
 
 
 def test_link_to_the_input_folder_is_the_input(tmp_path):

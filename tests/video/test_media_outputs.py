@@ -34,9 +34,9 @@ def test_abandoned_video_is_playable(tmp_path, video, suffix, written):
         sink = open_sink(folder / f'sharp{suffix}', source)
         for _, picture in zip(range(written), source, strict=False):
             sink.write(picture)
-        assert visible(folder) == [f'.sharp.partial{suffix}']
+        assert visible(folder) == [f'.sharp{suffix}.partial']
         assert sink.abandon()
-    assert visible(folder) == [f'sharp{suffix}']
+    assert visible(folder) == [f'.sharp{suffix}.partial', f'sharp{suffix}']  # the former says that it can go on
     assert len(decoded(folder / f'sharp{suffix}')) == written
     if suffix != '.webm':
         heard = packets(folder / f'sharp{suffix}')[0]
@@ -56,7 +56,7 @@ def test_older_output_stays_until_the_new_one_is_complete(tmp_path, video):
     output = tmp_path / 'sharp.mp4'
     output.write_bytes(b'older')
     with pytest.raises(DBLRError, match='exists'), open_source(video) as source:
-        open_sink(output, source, overwrite=False)
+        open_sink(output, source, existing='refuse')
     with open_source(video) as source:
         sink = open_sink(output, source)
         sink.write(next(iter(source)))
@@ -99,7 +99,8 @@ def test_full_disk_leaves_nothing_broken(tmp_path):
     for name in limits:
         assert f'{tmp_path / "out" / name} kept False' in done.stdout
     assert done.stdout.count('could not be written') == len(limits)
-    assert visible(tmp_path / 'out') == ['frames'] and visible(tmp_path / 'out/frames') == []
+    # what was encoded before the disk was full is there to go on from
+    assert visible(tmp_path / 'out') == ['.end.mp4.partial', 'frames'] and visible(tmp_path / 'out/frames') == []
 
 
 SLOW = """
@@ -131,7 +132,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path, video):
     kept = len(decoded(output))
     assert int(last.split()[-1]) - 1 <= kept <= int(last.split()[-1])
     assert times(output) == times(video)[:kept]
-    assert visible(output.parent) == [output.name]
+    assert visible(output.parent) == [f'.{output.name}.partial', output.name]
 
 
 def test_input_is_never_written_over(tmp_path, video):
@@ -158,7 +159,7 @@ BAD_OUTPUTS = [
     ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
     ('folder', {'lossless': True}, 'is no video'),
     ('one.png', {}, 'is one image'),
-    ('in/shaky.mp4/sharp.mp4', {}, 'cannot be made'),
+    ('in/shaky.mp4/sharp.mp4', {}, 'a file stands where its folder should be'),
 ]
 
 
@@ -317,13 +318,22 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
         open_source(tmp_path / 'a.mp4')
 
 
-def test_sound_does_not_wait_in_memory(tmp_path, video):
-    """It is read while pictures are written, not before."""
+def test_sound_does_not_wait_in_memory(tmp_path, video, monkeypatch):
+    """It is read while pictures are joined, not before."""
     with open_source(video) as source:
         sink = open_sink(tmp_path / 'sharp.mp4', source)
         for picture in source:
             sink.write(picture)
-            prefetch = sink._copied._next
-            seconds = float(picture.pts * source.info.time_base)
-            assert prefetch is None or float(prefetch.pts * prefetch.time_base) < seconds + 0.1
+        prefetch = []
+        until = sink._copied.copy_until
+        monkeypatch.setattr(
+            sink._copied, 'copy_until', lambda time: (until(time), prefetch.append((time, _next(sink))))
+        )
         sink.finish()
+    assert len(prefetch) == 31
+    assert all(read is None or read < float(time) + 0.1 for time, read in prefetch[:-1])
+
+
+def _next(sink) -> float | None:
+    packet = sink._copied._next
+    return None if packet is None else float(packet.pts * packet.time_base)

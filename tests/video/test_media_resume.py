@@ -1,0 +1,237 @@
+"""Outputs that were stopped or killed go on where they were, and become what they would have been."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+av = pytest.importorskip('av')
+
+from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
+from media_copying import visible  # noqa: E402
+
+from dblr_plugin.errors import DBLRError  # noqa: E402
+from dblr_plugin.video import AlreadyComplete, open_sink, open_source  # noqa: E402
+from dblr_plugin.video import segments as segments_module  # noqa: E402
+from dblr_plugin.video.segments import Segments  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch):
+    monkeypatch.setattr('dblr_plugin.video.video_sink.PICTURES', 10)
+
+
+def wrote(source_path: Path, output: Path, stop: int | None = None, end: str = 'abandon', **options: object) -> int:
+    """Copies up to a picture, then abandons the sink or leaves it as a kill does; returns where it went on."""
+    with open_source(source_path) as source:
+        sink = open_sink(output, source, **{'settings': {}, **options})
+        source.skip(sink.done)
+        for number, picture in enumerate(source, sink.done):
+            if number == stop:
+                break
+            sink.write(picture)
+        else:
+            sink.finish()
+            return sink.done
+        if end == 'abandon':
+            sink.abandon()
+        else:
+            sink._unfinished.release()  # what the kernel does with the lock of a killed process
+        return sink.done
+
+
+def pixels(path: Path) -> list[np.ndarray]:
+    return [frame.to_ndarray(format='rgb24') for frame in decoded(path)]
+
+
+def held(path: Path) -> tuple:
+    """What is in a film: times, pixels and sound."""
+    with av.open(str(path)) as container:
+        duration = container.duration
+    return times(path), [p.tobytes() for p in pixels(path)], packets(path), duration
+
+
+UNEVEN = [0, 33, 67, 100, 133, 200, 233, 267, 300, 500, 533, 567, 600, 633, 667, 700, 733, 900, 933, 967, 1000, 1033]
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'options'),
+    [
+        ('.mp4', {}),
+        ('.mov', {}),
+        ('.mkv', {}),
+        ('.webm', {'quality': 40}),
+        ('.avi', {}),
+        ('.mkv', {'lossless': True}),
+        ('.mp4', {'encoder': 'libx265'}),
+        ('.mkv', {'encoder': 'ffv1'}),
+        ('.mp4', {'encoder': 'libsvtav1'}),
+    ],
+)
+@pytest.mark.parametrize('end', ['abandon', 'kill'])
+def test_the_same_film_at_the_end(tmp_path, suffix, options, end):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=35, audio=0 if suffix == '.webm' else 1))
+    whole, resumed = tmp_path / f'whole{suffix}', tmp_path / f'resumed{suffix}'
+    wrote(source, whole, **options)
+    assert wrote(source, resumed, 7, end, **options) == 0
+    assert wrote(source, resumed, 23, end, existing='resume', **options) == 0
+    assert wrote(source, resumed, 24, end, existing='resume', **options) == 20
+    assert wrote(source, resumed, existing='resume', **options) == 20
+    assert held(resumed) == held(whole)
+    assert visible(tmp_path) == sorted(['shaky.mp4', whole.name, resumed.name])
+
+
+def test_uneven_times_stay_over_joints(tmp_path):
+    source = make(tmp_path / 'phone.mp4', Made(frames=22, time_base=Fraction(1, 1000), pts=UNEVEN, audio=1))
+    wrote(source, tmp_path / 'sharp.mp4', 15, 'kill')
+    assert wrote(source, tmp_path / 'sharp.mp4', existing='resume') == 10
+    assert times(tmp_path / 'sharp.mp4') == times(source)
+
+
+def test_killed_while_the_film_was_joined(tmp_path):
+    """All pictures are encoded, and the film is a torso."""
+    source = make(tmp_path / 'shaky.mp4', Made(frames=20))
+    wrote(source, tmp_path / 'whole.mp4')
+    with open_source(source) as opened:
+        sink = open_sink(tmp_path / 'sharp.mp4', opened, settings={})
+        for picture in opened:
+            sink.write(picture)
+        sink._unfinished.release()
+    assert wrote(source, tmp_path / 'sharp.mp4', existing='resume') == 20
+    assert held(tmp_path / 'sharp.mp4') == held(tmp_path / 'whole.mp4')
+
+
+def test_stopped_film_is_playable_and_goes_on(tmp_path):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=25, audio=1))
+    output = tmp_path / 'sharp.mp4'
+    wrote(source, output, 17)
+    assert len(decoded(output)) == 17
+    with pytest.raises(DBLRError, match=r'sharp\.mp4 was begun and is not complete; go on with --resume'):
+        wrote(source, output, existing='refuse')
+    assert wrote(source, output, existing='resume') == 10
+    assert len(decoded(output)) == 25
+
+
+@pytest.mark.parametrize('damage', ['cut', 'flip', 'missing', 'empty'])
+def test_damaged_segments_are_made_again(tmp_path, caplog, damage):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=35))
+    output = tmp_path / 'sharp.mp4'
+    wrote(source, output, 33, 'kill')
+    second = tmp_path / '.sharp.mp4.partial/000001.packets'
+    data = second.read_bytes()
+    flipped = data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+    second.write_bytes({'cut': data[:-5], 'flip': flipped, 'missing': b'', 'empty': b''}[damage])
+    if damage == 'missing':
+        second.unlink()
+    assert wrote(source, output, existing='resume') == 10
+    assert 'from picture 10 on is damaged; it is restored again' in caplog.text
+    wrote(source, tmp_path / 'whole.mp4')
+    assert held(output) == held(tmp_path / 'whole.mp4')
+
+
+def test_other_settings_or_another_source_do_not_mix(tmp_path):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=25))
+    output = tmp_path / 'sharp.mp4'
+    wrote(source, output, 15, settings={'weights': 'a', 'start': None})
+    with pytest.raises(DBLRError, match=r'begun with other settings \(weights\); give the same'):
+        wrote(source, output, existing='resume', settings={'weights': 'b', 'start': None})
+    (tmp_path / '.sharp.mp4.partial/settings.json').write_text('[')
+    with pytest.raises(DBLRError, match='settings.json is damaged'):
+        wrote(source, output, existing='resume')
+    assert wrote(source, output, existing='replace') == 0
+    assert visible(tmp_path) == ['shaky.mp4', 'sharp.mp4']
+
+
+def test_complete_outputs_stay(tmp_path):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=5))
+    for output in ('sharp.mp4', 'frames', 'frames'):
+        wrote(source, tmp_path / output)
+    for output in ('sharp.mp4', 'frames'):
+        with pytest.raises(AlreadyComplete, match='is complete'):
+            wrote(source, tmp_path / output, existing='resume')
+        with pytest.raises(DBLRError, match='exists; give another output, or --overwrite'):
+            wrote(source, tmp_path / output, existing='refuse')
+
+
+@pytest.mark.parametrize('kind', ['video', 'folder'])
+def test_pictures_of_a_folder_go_on(tmp_path, kind):
+    source = tmp_path / 'in'
+    source.mkdir()
+    for number, frame in enumerate(scene(9)):
+        cv2.imwrite(str(source / f'{number}.png'), frame[..., ::-1])
+    if kind == 'video':
+        source = make(tmp_path / 'in.mp4', Made(frames=9))
+    wrote(source, tmp_path / 'out', 4, 'kill')
+    third = next(path for path in sorted((tmp_path / 'out').glob('*.png')) if path.stem.endswith('3'))
+    third.write_bytes(third.read_bytes()[:100])  # a power cut
+    with pytest.raises(DBLRError, match='was begun and is not complete'):
+        wrote(source, tmp_path / 'out', existing='refuse')
+    with pytest.raises(DBLRError, match='other settings'):
+        wrote(source, tmp_path / 'out', existing='resume', settings={'weights': 'b'})
+    assert wrote(source, tmp_path / 'out', existing='resume') == 3
+    wrote(source, tmp_path / 'whole')
+    assert visible(tmp_path / 'out') == visible(tmp_path / 'whole')
+    for path in (tmp_path / 'whole').iterdir():
+        assert path.read_bytes() == (tmp_path / 'out' / path.name).read_bytes()
+
+
+def test_some_pictures_that_nobody_began(tmp_path):
+    """Of another program, perhaps: whether they are of these settings is not known."""
+    source = tmp_path / 'in'
+    source.mkdir()
+    (tmp_path / 'out').mkdir()
+    for number, frame in enumerate(scene(3)):
+        cv2.imwrite(str(source / f'{number}.png'), frame)
+    cv2.imwrite(str(tmp_path / 'out/1.png'), frame)
+    with pytest.raises(DBLRError, match=r'1\.png exists, and others are missing'):
+        wrote(source, tmp_path / 'out', existing='resume')
+
+
+HOLDING = """
+import sys, time
+from dblr_plugin.video import open_sink, open_source
+with open_source(sys.argv[1]) as source:
+    sink = open_sink(sys.argv[2], source, settings={})
+    sink.write(next(iter(source)))
+    print('holding', flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_two_runs_with_one_output(tmp_path):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=15))
+    for output in ('sharp.mp4', 'frames'):
+        command = [sys.executable, '-c', HOLDING, str(source), str(tmp_path / output)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == 'holding\n'
+            for existing in ('replace', 'refuse', 'resume'):
+                with pytest.raises(DBLRError, match='is being written by another process'):
+                    wrote(source, tmp_path / output, existing=existing)
+            process.send_signal(signal.SIGKILL)
+        wrote(source, tmp_path / output, existing='resume')  # a killed process leaves no lock
+    assert len(decoded(tmp_path / 'sharp.mp4')) == len(visible(tmp_path / 'frames')) == 15
+
+
+def test_a_segment_keeps_packets_as_they_are(tmp_path):
+    kept = Segments(tmp_path)
+    kept.begin((4, 6), True)
+    for pts, dts in ((7, None), (9, -3), (8, 2)):
+        packet = av.Packet(bytes([pts]) * pts)
+        packet.pts, packet.dts, packet.duration, packet.is_keyframe = pts, dts, 5, pts == 7
+        kept.add(packet)
+    kept.seal(3)
+    again = Segments(tmp_path)
+    assert (again.size, again.high_bit_depth, again.pictures) == ((4, 6), True, 3)
+    assert (again.first, again.last, again.end) == (7, 9, 14)
+    assert [(p.pts, p.dts, p.duration, p.is_key, p.data) for p in again.packets()] == [
+        (7, None, 5, True, b'\7' * 7), (9, -3, 5, False, b'\11' * 9), (8, 2, 5, False, b'\10' * 8),
+    ]  # fmt: skip
+    assert segments_module.PICTURES >= 10
