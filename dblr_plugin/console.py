@@ -17,10 +17,20 @@ _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 
 def never_fail_to_print() -> None:
-    r"""Makes characters that a console lacks appear as ``\xe9``, where Python would end the program."""
+    r"""Makes characters that a console lacks appear as ``\xe9``, where Python would end the program.
+
+    Warnings are printed without what steers terminals.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # not a stream that a notebook or a test has put there
             stream.reconfigure(errors='backslashreplace')
+    if logging.lastResort is not None:  # prints the warnings of commands, which quote what files say of themselves
+        logging.lastResort.setFormatter(_Printable())
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """What a terminal can show."""
 
 import io
+import logging
 import sys
 
 import pytest
@@ -25,6 +26,13 @@ def test_streams_that_know_no_encoding(monkeypatch):
 def test_what_steers_terminals_is_written_out(text):
     assert printable(text) != text and printable(printable(text)) == printable(text)
     assert printable(text).isprintable()
+
+
+def test_warnings_do_not_steer_terminals(capsys, monkeypatch):
+    never_fail_to_print()
+    record = logging.LogRecord('dblr_plugin', logging.WARNING, '', 0, 'attachment %s is left out', ('\x1b[2J',), None)
+    logging.lastResort.emit(record)
+    assert capsys.readouterr().err == 'attachment \\x1b[2J is left out\n'
 
 
 def test_other_text_stays():

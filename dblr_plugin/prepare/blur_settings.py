@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from dblr_plugin.data.synthesis import check_average
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['BlurSettings', 'Span', 'split']
+__all__ = ['LEAST_FRAMES', 'BlurSettings', 'Span', 'split']
+
+#: Frames of a clip that can be trained on: a window.
+LEAST_FRAMES = 5
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class BlurSettings:
     Args:
         average: Source frames in one exposure, odd; each number gives clips of its own.
         stride: Source frames from one exposure to the next; None is the exposure's length, as in a camera whose
-            shutter is always open.
+            shutter is always open, or less in shots that would else become clips too short to train on.
         in_between: Frames made by optical flow between two source frames.
         shake: Amplitude of a virtual hand-held camera, in pixels; 0 is a tripod.
         test_share: Share of each shot, at its end, that is for testing; from 0 up to 1, exclusive.
@@ -48,6 +51,11 @@ class BlurSettings:
         if not 0 <= self.test_share < 1:
             raise DBLRError(f'the test share must be at least 0 and less than 1, got {self.test_share}')
 
+    @property
+    def least_shot(self) -> int:
+        """The source frames of the shortest shot that can be trained on."""
+        return max(self.average) + (LEAST_FRAMES - 1) * (self.stride or 1)
+
     def __str__(self) -> str:
         average = ' '.join(map(str, self.average))
         stride = 'as average' if self.stride is None else self.stride
@@ -71,7 +79,7 @@ class Span:
 def split(name: str, shots: Sequence[range], recipe: BlurSettings) -> tuple[list[Span], list[str]]:
     """Divides the shots of a video into training and test spans, which share no source frame.
 
-    A shot too short for both is for training.
+    A shot too short for both is for training. Training clips have :data:`LEAST_FRAMES` or more.
 
     Args:
         name: The video's; clips are named after it, such as ``name_shot1_average7``.
@@ -79,27 +87,34 @@ def split(name: str, shots: Sequence[range], recipe: BlurSettings) -> tuple[list
         recipe: How the clips are made.
 
     Returns:
-        The spans, and a line on each shot that is too short for an exposure.
+        The spans, and a line on each shot that is too short.
     """
     spans, skipped = [], []
     for number, shot in enumerate(shots, start=1):
-        for part, frames in _parts(shot, max(recipe.average), recipe.test_share).items():
+        for part, frames in _parts(shot, recipe).items():
             for average in recipe.average:
                 reach = average // 2
-                centres = frames[reach : len(frames) - reach : recipe.stride or average]
+                middles = frames[reach : len(frames) - reach]
+                centres = middles[:: recipe.stride or _stride(len(middles), average)]
                 spans.append(Span(part, f'{name}_shot{number}_average{average}', average, frames, centres))
-        if len(shot) < max(recipe.average):
+        if len(shot) < recipe.least_shot:
             skipped.append(
-                f'{name}: shot {number}, frames {shot[0]} to {shot[-1]}, is shorter than {max(recipe.average)} frames'
+                f'{name}: shot {number}, frames {shot[0]} to {shot[-1]}, is left out: '
+                f'{LEAST_FRAMES} exposures, which training needs, take {recipe.least_shot} frames'
             )
     return spans, skipped
 
 
-def _parts(shot: range, needed: int, test_share: float) -> dict[str, range]:
-    """Returns part -> frames; ``needed`` are the least that give an exposure of every length."""
-    if len(shot) < needed:
+def _stride(middles: int, average: int) -> int:
+    """Returns the exposure's length, or what gives a clip that can be trained on."""
+    return max(1, min(average, (middles - 1) // (LEAST_FRAMES - 1)))
+
+
+def _parts(shot: range, recipe: BlurSettings) -> dict[str, range]:
+    """Returns part -> frames: for training enough for a window, for testing enough for an exposure of every length."""
+    if len(shot) < recipe.least_shot:
         return {}
-    test = max(round(len(shot) * test_share), needed) if test_share else 0
-    if not test or len(shot) - test < needed:
+    test = max(round(len(shot) * recipe.test_share), max(recipe.average)) if recipe.test_share else 0
+    if not test or len(shot) - test < recipe.least_shot:
         return {'train': shot}
     return {'train': shot[: len(shot) - test], 'test': shot[len(shot) - test :]}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from dblr_plugin.data.images import decode, is_image, natural, opened, refuse_undecodable
-from dblr_plugin.data.synthesis import read_video
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.video import open_source
+from dblr_plugin.video.batch import READ_SUFFIXES, is_video
 
 __all__ = ['Footage', 'find_footage']
 
-VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.mpeg', '.mts', '.m2ts', '.wmv', '.y4m')
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Footage:
 def find_footage(src: Path) -> list[Footage]:
     """Returns the videos at ``src``, in natural order of their names.
 
+    Images beside video files are taken for thumbnails, and left out with a warning.
+
     Raises:
         DBLRError: There is none, two share a name, or a name is not UTF-8.
     """
@@ -37,12 +42,15 @@ def find_footage(src: Path) -> list[Footage]:
     if not src.is_dir():
         raise DBLRError(f'{src} does not exist; give a video file, a folder of frames, or a folder of either')
     entries = sorted((path for path in src.iterdir() if not path.name.startswith('.')), key=lambda p: natural(p.name))
-    if any(is_image(path.name) for path in entries):
+    images = sum(is_image(path.name) for path in entries)
+    found = [_from_file(path) for path in entries if is_video(path.name)]
+    if images and found:
+        _log.warning('%s: %d images beside %d videos are left out', src, images, len(found))
+    elif images:
         return [_from_folder(src)]
-    found = [_from_file(path) for path in entries if path.suffix.lower() in VIDEO_SUFFIXES]
     found += [_from_folder(path) for path in entries if path.is_dir() and _images(path)]
     if not found:
-        suffixes = ', '.join(VIDEO_SUFFIXES)
+        suffixes = ', '.join(READ_SUFFIXES)
         raise DBLRError(f'{src} holds neither images, nor folders of images, nor videos ({suffixes})')
     named: dict[str, Footage] = {}
     for footage in found:
@@ -58,7 +66,18 @@ def _from_file(path: Path) -> Footage:
     refuse_undecodable(path.parent, [path.name])
     if not path.is_file():
         raise DBLRError(f'{path} is not a file; remove it')
-    return Footage(path.stem, path, lambda: read_video(path))
+
+    def frames() -> Iterator[np.ndarray]:
+        with open_source(path) as source:
+            for picture in source:
+                if source.damaged:
+                    raise DBLRError(
+                        f'{path}: a frame at {picture.name} is damaged; get an intact copy, or cut it out there'
+                    )
+                deep = picture.pixels.dtype == np.uint16
+                yield cv2.convertScaleAbs(picture.pixels, alpha=1 / 257) if deep else picture.pixels
+
+    return Footage(path.stem, path, frames)
 
 
 def _from_folder(folder: Path) -> Footage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from dblr_plugin.prepare.footage import Footage, find_footage
 from dblr_plugin.prepare.layout import Prepared, finish_databases
 
 __all__ = ['prepare_video']
+
+_log = logging.getLogger(__name__)
 
 KIND = 'video'
 PNG_OVERHEAD = 1.01  # stored pixels, a filter byte for each row, and chunk headers
@@ -56,9 +59,11 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
     if held is not None:
         return Prepared(held, finish_databases(dst, databases), was_complete=True)
     sources = [_looked_through(footage, recipe) for footage in videos]
+    for line in (line for source in sources for line in source.skipped):
+        _log.warning('%s', line)
     files = {str(path.relative_to(dst)): size for source in sources for path, size in _planned(dst, source)}
     if not files:
-        raise DBLRError(f'{src} has no shot of {max(recipe.average)} frames; average fewer')
+        raise DBLRError(f'{src} has no shot of {recipe.least_shot} frames; average fewer, or lower the stride')
     if unexpected_files := tree.unplanned(dst, files):
         raise DBLRError(f'{dst} has {len(unexpected_files)} other frames, such as {unexpected_files[0]}; remove them')
     manifest.begin(dst, KIND, variant)

@@ -175,6 +175,11 @@ class VideoSource:
         self._tell_damage(self._read, pts * self._time_base)
         self._tell_timing(gaps)
 
+    @property
+    def damaged(self) -> int:
+        """How many pictures so far could not be decoded, or were decoded from damaged data."""
+        return len(self._decoder.lost) + self._decoder.damaged
+
     def extent(self) -> Extent:
         """See :class:`Source`."""
         first = self._first_pts * self._time_base

@@ -157,8 +157,9 @@ def _may_be_written(case: Case, desk: Desk, path: Path) -> bool:
     if desk.cwd not in path.parents:
         return False
     if case.resumable:
-        # whole frames, a video of them, or the note that there are not all yet
-        return path.suffix in ('.png', '.jpg', '.mp4') or path.name == '.unfinished.json'
+        # whole frames, a video of them, or what says that there are not all yet
+        unfinished = path.name == '.unfinished.json' or path.parent.name.endswith('.partial')
+        return unfinished or path.suffix in ('.png', '.jpg', '.mp4')
     if case.trained and path.name in ('net_g_1.pth', 'net_g_latest.pth', '1.state', 'metrics.json'):
         return True
     # a run's log and a copy of its options are made before its data are read

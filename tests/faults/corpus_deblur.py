@@ -117,8 +117,10 @@ def folder_empty(desk: Desk) -> list[object]:
 
 
 def folder_of_other_things(desk: Desk) -> list[object]:
-    """A folder of videos."""
-    return run(desk, desk.copy('video.mp4').parent, output='out')
+    """A folder of documents."""
+    path = desk.copy('video.mp4')
+    path.rename(path.with_suffix('.txt'))
+    return run(desk, path.parent, output='out')
 
 
 def folder_of_hidden_images(desk: Desk) -> list[object]:

@@ -84,7 +84,7 @@ class TestSplit:
     def test_parts_share_no_source_frame(self, stride: int | None) -> None:
         recipe = BlurSettings(average=(5, 7), stride=stride, test_share=0.25)
         spans, skipped = split('v', [range(0, 60), range(60, 64), range(64, 100)], recipe)
-        assert len(skipped) == 1 and 'shot 2, frames 60 to 63' in skipped[0]
+        assert len(skipped) == 1 and 'shot 2, frames 60 to 63, is left out' in skipped[0]
         used: dict[str, set[int]] = {'train': set(), 'test': set()}
         for span in spans:
             for centre in span.centres:
@@ -95,12 +95,21 @@ class TestSplit:
         assert max(used['train'] & set(range(60))) < min(used['test'])
 
     def test_default_stride_is_an_open_shutter(self) -> None:
-        spans, _ = split('v', [range(0, 23)], BlurSettings(average=(5,), test_share=0))
-        assert [list(span.centres) for span in spans] == [[2, 7, 12, 17]]
+        spans, _ = split('v', [range(0, 28)], BlurSettings(average=(5,), test_share=0))
+        assert [list(span.centres) for span in spans] == [[2, 7, 12, 17, 22]]
 
     def test_shot_too_short_for_both_parts_is_for_training(self) -> None:
         spans, _ = split('v', [range(0, 9)], BlurSettings(average=(5,)))
-        assert [(span.part, list(span.centres)) for span in spans] == [('train', [2])]
+        assert [(span.part, list(span.centres)) for span in spans] == [('train', [2, 3, 4, 5, 6])]
+
+    @pytest.mark.parametrize('stride', [None, 1, 3, 9])
+    @pytest.mark.parametrize('average', [(3,), (7,), (5, 11)])
+    def test_every_training_clip_can_be_trained_on(self, stride: int | None, average: tuple[int, ...]) -> None:
+        recipe = BlurSettings(average=average, stride=stride)
+        for length in range(1, 120):
+            spans, skipped = split('v', [range(length)], recipe)
+            assert all(len(span.centres) >= 5 for span in spans if span.part == 'train')
+            assert all(span.centres for span in spans) and bool(skipped) == (not spans)
 
     @pytest.mark.parametrize(
         'options',
@@ -242,6 +251,31 @@ class TestPrepareVideo:
         first = open_store(tmp_path / 'tree/train/gt').read('stills_shot1_average3', '00000000')
         np.testing.assert_array_equal(first[..., ::-1], panning(24, seed=4)[1])
 
+    def test_footage_is_read_as_deblur_reads_it(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Upright, from a name with a colon, the film and not the thumbnails beside it, and no damaged frame."""
+        with av.open(str(tmp_path / 'plain.mp4'), 'w') as container:
+            stream = container.add_stream('libx264', rate=25)
+            stream.height, stream.width, stream.pix_fmt = 96, 128, 'yuv420p'
+            stream.set_display_rotation(90, False, False)
+            for frame in panning(12):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+            container.mux(stream.encode())
+        folder = tmp_path / 'footage'
+        folder.mkdir()
+        (tmp_path / 'plain.mp4').rename(folder / 'at 12:30.mp4')
+        cv2.imwrite(str(folder / 'thumbnail.jpg'), np.zeros((9, 16, 3), np.uint8))
+        (footage,) = find_footage(folder)
+        assert [frame.shape for frame in footage.frames()] == [(128, 96, 3)] * 12
+        assert '1 images beside 1 videos are left out' in caplog.text
+        deep = write_video(tmp_path / 'deep.mkv', panning(3), 'ffv1', 'yuv444p10le')
+        assert all(frame.dtype == np.uint8 for frame in find_footage(deep)[0].frames())
+        data = bytearray((folder / 'at 12:30.mp4').read_bytes())
+        middle = (data.index(b'mdat') + data.index(b'moov')) // 2
+        data[middle : middle + 500] = bytes(500)
+        (tmp_path / 'bad.mp4').write_bytes(data)
+        with pytest.raises(DBLRError, match='damaged'):
+            list(find_footage(tmp_path / 'bad.mp4')[0].frames())
+
     def test_unusable_footage(self, tmp_path: Path) -> None:
         with pytest.raises(DBLRError, match='nothing does not exist'):
             prepare_video(tmp_path / 'nothing', tmp_path / 'tree', BlurSettings())
@@ -249,7 +283,7 @@ class TestPrepareVideo:
         with pytest.raises(DBLRError, match='neither images, nor folders of images, nor videos'):
             prepare_video(tmp_path / 'empty', tmp_path / 'tree', BlurSettings())
         short = write_video(tmp_path / 'short.mkv', panning(4))
-        with pytest.raises(DBLRError, match='no shot of 7 frames; average fewer'):
+        with pytest.raises(DBLRError, match='no shot of 11 frames; average fewer'):
             prepare_video(short, tmp_path / 'tree', BlurSettings())
         cv2.imwrite(str(tmp_path / 'empty/0.png'), panning(1)[0])
         cv2.imwrite(str(tmp_path / 'empty/1.png'), panning(1)[0][:-2])

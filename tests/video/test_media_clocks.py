@@ -75,15 +75,15 @@ def test_the_last_picture_stays_as_long_as_it_should(tmp_path, caplog, suffix):
 def test_a_hole_in_matroska_is_told(tmp_path, caplog):
     source = make(tmp_path / 'long.mkv', Made(frames=500, audio=1, options={'g': '12', 'crf': '10'}))
     data = bytearray(source.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    cluster = data.index(b'\x1f\x43\xb6\x75', len(data) // 2)  # without its head all of it is lost
+    data[cluster : cluster + 200] = bytes(200)
     source.write_bytes(data)
     pictures = copy(source, tmp_path / 'sharp.mkv')
     before = [float(time) for time in times(source)]
     widest = int(np.argmax(np.diff(before)))
     length, place = before[widest + 1] - before[widest] - 1 / 30, before[widest] + 1 / 30
-    if len(pictures) < 500:
-        assert f'pictures are missing for {length:.2f} s at {place:.2f} s' in caplog.text
-    assert len(pictures) < 500 or 'cannot be decoded' in caplog.text or 'damaged' in caplog.text
+    assert len(pictures) < 500
+    assert f'pictures are missing for {length:.2f} s at {place:.2f} s' in caplog.text
 
 
 def test_what_the_source_itself_means_is_not_told(tmp_path, caplog):
