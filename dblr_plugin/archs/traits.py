@@ -23,13 +23,14 @@ class NetworkTraits:
         channels: 1 for Y, 3 for RGB.
         num_frame: Frames of a window; where all are restored, the most that are taken at once.
         restores: The index of the frame that is restored, or ``'all'``.
-        flow: Whether the other frames are aligned to that one.
+        flow: Whether the other frames are aligned to that one by optical flow; ``'consistent'`` if their hidden
+            pixels are also that frame's.
     """
 
     channels: int
     num_frame: int
     restores: int | Literal['all']
-    flow: bool
+    flow: bool | Literal['consistent']
 
     @classmethod
     def of(cls, network: Mapping[str, Any]) -> NetworkTraits:
@@ -42,7 +43,7 @@ class NetworkTraits:
             channels=network_argument(network, 'num_in_ch', 3),
             num_frame=num_frame,
             restores='all' if restores == 'all' else restored_index(num_frame, causal),
-            flow=bool(network_argument(network, 'flow', False)),
+            flow=network_argument(network, 'flow', False),
         )
 
     @property

@@ -136,7 +136,8 @@ class VideoRestorer:
         """
         traits = self.traits
         if traits.flow:
-            part = [self._on_device(frame) for frame in align(part, traits.restores)]
+            aligned = align(part, traits.restores, traits.flow == 'consistent')
+            part = [self._on_device(frame) for frame in aligned]
         window = torch.stack([frame.planes for frame in part], dim=1)
         if traits.restores == 'all':
             blurry = [frame.pixels for frame in part]
