@@ -4,14 +4,16 @@
 block as for video ("Hand-held Video Deblurring via Efficient Fourier Aggregation", arXiv 1509.05251). Camera shake
 blurs each frame differently and strengthens no frequency, so a mean weighted by the frames' spectra is sharper than
 each of them. There is nothing to train. Blocks, windows, noise floor and their values are those of fbaLib (O. Wang, an
-author of DBN). Ours: blocks no larger than the frame, weights smoothed across the spectrum's ends, where it is
-periodic, and hidden pixels found by their colour, as a network sees frames alone and no flow. The CVPR paper's final
+author of DBN); it merges frames that are aligned already. What is hidden in a frame is the middle frame's, as the
+second paper has it: data sets and video inference see to that (:func:`dblr_plugin.data.flow.align`). Ours: blocks no
+larger than the frame, and weights smoothed across the spectrum's ends, where it is periodic. The CVPR paper's final
 sharpening is left out: it is not part of the method, and any frame gains by it.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -37,9 +39,7 @@ class FourierBurstAccumulation(nn.Module):
         kernel_size: The largest blur that is expected, in pixels: a small one's spectrum is smooth.
         block_size: Side of a block in pixels, even; in frames that are lower or narrower it is their shorter side.
         noise: Standard deviation of the frames' noise, of [0, 1]. What is weaker is averaged.
-        difference: A pixel of another frame whose surroundings differ so much from those in the middle frame, of
-            [0, 1], is hidden or misplaced: it is replaced by that frame's, half as much by half. 0 replaces none.
-        flow: The frames come aligned to the middle one, as the method needs; see :class:`DBN`. False is for tripods.
+        flow: How the frames come aligned to the middle one: see :class:`NetworkTraits`. False is for tripods.
     """
 
     def __init__(
@@ -50,8 +50,7 @@ class FourierBurstAccumulation(nn.Module):
         kernel_size: float = 30.0,
         block_size: int = 512,
         noise: float = 0.03,
-        difference: float = 0.1,
-        flow: bool = True,
+        flow: bool | Literal['consistent'] = 'consistent',
     ) -> None:
         super().__init__()
         if block_size < 2 or block_size % 2:
@@ -62,7 +61,6 @@ class FourierBurstAccumulation(nn.Module):
         self.kernel_size = kernel_size
         self.block_size = block_size
         self.noise = noise
-        self.difference = difference
         self.flow = flow
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,8 +70,6 @@ class FourierBurstAccumulation(nn.Module):
         shorter = min(height, width)
         block = min(self.block_size, shorter + shorter % 2)
         with torch.autocast(x.device.type, enabled=False):
-            if self.difference > 0:
-                frames = _with_reference(frames, self.difference)
             blocks = _blocks(frames, block)
             spectra = torch.fft.rfft2(blocks)
             merged = torch.fft.irfft2((self._weights(spectra, block) * spectra).sum(dim=1))
@@ -89,20 +85,6 @@ class FourierBurstAccumulation(nn.Module):
         # divided by the strongest, or 11th powers would leave float32
         powers = (magnitudes / magnitudes.amax(dim=1, keepdim=True)) ** self.p
         return powers / powers.sum(dim=1, keepdim=True)
-
-
-def _with_reference(frames: Tensor, difference: float) -> Tensor:
-    """The frames ``(b, t, c, h, w)`` with the middle one's pixels where they disagree with it; same shape.
-
-    Means over 9x9 pixels are compared, which blur hardly changes; the channel that differs most counts.
-    """
-    reference = frames[:, frames.shape[1] // 2, None]
-    changes = (frames - reference).flatten(0, 1)
-    for window, margin in (((9, 1), (4, 0)), ((1, 9), (0, 4))):  # one after the other is quicker
-        changes = F.avg_pool2d(changes, window, stride=1, padding=margin, count_include_pad=False)
-    changes = changes.abs().amax(dim=1).view(*frames.shape[:2], 1, *frames.shape[-2:])
-    replaced = (2 * changes / difference - 1).clamp(0, 1)
-    return frames + replaced * (reference - frames)
 
 
 def _count(length: int, block: int) -> int:

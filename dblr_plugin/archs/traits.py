@@ -25,13 +25,14 @@ class NetworkTraits:
         channels: 1 for Y, 3 for RGB.
         num_frame: Frames of a window; where all are restored, the most that are taken at once.
         restores: The index of the frame that is restored, or ``'all'``.
-        flow: Whether the other frames are aligned to that one.
+        flow: Whether the other frames are aligned to that one by optical flow; ``'consistent'`` if their hidden
+            pixels are also that frame's.
     """
 
     channels: int
     num_frame: int
     restores: int | Literal['all']
-    flow: bool
+    flow: bool | Literal['consistent']
 
     @classmethod
     def of(cls, network: Mapping[str, Any]) -> NetworkTraits:
@@ -44,7 +45,7 @@ class NetworkTraits:
         last = network.get('center_frame_idx') == num_frame - 1  # as EDVR says it
         causal = bool(network_argument(network, 'causal', last))
         restores = getattr(ARCH_REGISTRY.get(network['type']), 'restores', None)
-        flow = bool(network_argument(network, 'flow', False))
+        flow = network_argument(network, 'flow', False)
         if flow and restores == 'all':
             raise DBLRError(
                 f'{network["type"]} restores all frames, so there is none that flow could align the others to; set '

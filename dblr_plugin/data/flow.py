@@ -15,15 +15,19 @@ __all__ = ['MIN_SIDE', 'align', 'optical_flow', 'too_small_for_flow', 'warped']
 MIN_SIDE = 32  # pixels; on less, OpenCV's DIS flow gives NaN or crashes
 
 
-def align(frames: Sequence[np.ndarray], reference: int) -> list[np.ndarray]:
+def align(frames: Sequence[np.ndarray], reference: int, consistent: bool = False) -> list[np.ndarray]:
     """Warps the frames of a window onto one of them.
 
     Flow goes by brightness, the mean of the channels, so that RGB and BGR give the same. What left the picture is
-    repeated from its border, and what is hidden in a frame stays wrong: that is for the network to notice.
+    repeated from its border, and what is hidden in a frame stays wrong: that is for the network to notice, unless
+    frames are to be ``consistent``. Then such pixels are the reference's, as in "Hand-held Video Deblurring via
+    Efficient Fourier Aggregation" (Delbracio and Sapiro, arXiv 1509.05251), with the values of its public
+    implementation (Anger and Meinhardt-Llopis, IPOL 2017).
 
     Args:
         frames: ``(h, w, c)`` of one size and type: uint8, uint16, or float32 in [0, 1].
         reference: Which of them the others are aligned to.
+        consistent: Whether pixels whose flow cannot be relied on are taken from the reference.
 
     Returns:
         Frames of the same type; the reference, also where it is repeated, is as it was.
@@ -38,11 +42,35 @@ def align(frames: Sequence[np.ndarray], reference: int) -> list[np.ndarray]:
             f'{MIN_SIDE}x{MIN_SIDE}; use larger ones'
         )
     grey = _brightness(target)
-    return [
-        # bilinear interpolation would blur, and neighbours are wanted for where they are sharp
-        frame if frame is target else warped(frame, optical_flow(grey, _brightness(frame)), cv2.INTER_CUBIC)
-        for frame in frames
-    ]
+    return [frame if frame is target else _aligned(frame, target, grey, consistent) for frame in frames]
+
+
+def _aligned(frame: np.ndarray, target: np.ndarray, grey: np.ndarray, consistent: bool) -> np.ndarray:
+    other = _brightness(frame)
+    there = optical_flow(grey, other)
+    # bilinear interpolation would blur, and neighbours are wanted for where they are sharp
+    moved = warped(frame, there, cv2.INTER_CUBIC)
+    if not consistent:
+        return moved
+    reliable = _reliability(there, optical_flow(other, grey))[..., None]
+    blended = target + reliable * (moved.astype(np.float32) - target)
+    return (blended if frame.dtype == np.float32 else np.rint(blended)).astype(frame.dtype)
+
+
+def _reliability(there: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """How far a flow can be relied on: where it leads into the other frame, and the flow back to within a pixel.
+
+    Returns:
+        float32 ``(h, w)`` in [0, 1]; unreliable places grow by 5 pixels and fade over some more.
+    """
+    height, width = there.shape[:2]
+    closing = there + warped(back, there, cv2.INTER_LINEAR)
+    closes = (np.linalg.norm(closing, axis=2) < 1).astype(np.float32)
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))
+    reliable = cv2.GaussianBlur(cv2.erode(closes, disk), (0, 0), 5)
+    rows, columns = np.mgrid[:height, :width] + there.transpose(2, 0, 1)[::-1]
+    inside = (rows >= 0) & (rows <= height - 1) & (columns >= 0) & (columns <= width - 1)
+    return reliable * inside
 
 
 def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:

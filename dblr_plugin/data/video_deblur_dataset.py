@@ -39,8 +39,8 @@ class VideoDeblurDataset(Dataset):
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
-            flow (bool): The other frames of a window are aligned to the one to restore, by optical flow, before they
-                are flipped. Default: False.
+            flow (bool | str): The other frames of a window are aligned to the one to restore, by optical flow, before
+                they are flipped; ``'consistent'``: and their hidden pixels are that one's. Default: False.
             gt_size (int): Side of the square crop, in pixels.
             y_only (bool): Read brightness alone, for a network of one channel; faster with JPEG, whose own Y is read
                 then, 60 dB and more from the Y of its RGB, and exact with all others. Default: False.
@@ -63,7 +63,7 @@ class VideoDeblurDataset(Dataset):
         self.num_frame = num_frame_of(opt)
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
         self.causal = bool(opt.get('causal', False))
-        self.flow = bool(opt.get('flow', False))
+        self.flow = opt.get('flow', False)
         self.y_only = bool(opt.get('y_only', False))
         self.intervals = _intervals(opt)
         self.lq_store = open_store(required(opt, 'dataroot_lq'), opt.get('io_backend'))
@@ -124,7 +124,7 @@ class VideoDeblurDataset(Dataset):
             min(max(start - FLOW_MARGIN, 0), side - seen) for start, side in zip((top, left), clip.size, strict=True)
         )
         reference, _ = reach_of(self.num_frame, self.causal)
-        frames = align(self._crops(clip, names, y, x, seen), reference)
+        frames = align(self._crops(clip, names, y, x, seen), reference, self.flow == 'consistent')
         return [frame[top - y : top - y + size, left - x : left - x + size] for frame in frames]
 
     def _coin(self, rng: random.Random, key: str) -> bool:

@@ -38,8 +38,8 @@ class VideoDeblurTestDataset(Dataset):
             io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
-            flow (bool): The other frames of a window are aligned to the one to restore, by optical flow. Default:
-                False.
+            flow (bool | str): The other frames of a window are aligned to the one to restore, by optical flow;
+                ``'consistent'``: and their hidden pixels are that one's. Default: False.
             padding (str): What stands for the frames beyond a clip's ends: replicate (the default), reflection,
                 reflection_circle or circle.
             scale (int, optional): Must be 1.
@@ -61,7 +61,7 @@ class VideoDeblurTestDataset(Dataset):
             raise DBLRError(f'{label(opt)}: y_only is for training alone, as the Y of JPEG is not exact; remove it')
         self.num_frame = num_frame_of(opt)
         self.causal = bool(opt.get('causal', False))
-        self.flow = bool(opt.get('flow', False))
+        self.flow = opt.get('flow', False)
         self.padding = opt.get('padding', 'replicate')
         if self.padding not in PADDINGS:
             hint = nearest(self.padding, PADDINGS)
@@ -96,7 +96,7 @@ class VideoDeblurTestDataset(Dataset):
         frames = [self._read_lq(clip.name, clip.frames[i]) for i in window]
         if self.flow:
             before, _ = reach_of(self.num_frame, self.causal)
-            frames = [to_planes(frame) for frame in align(frames, before)]
+            frames = [to_planes(frame) for frame in align(frames, before, self.flow == 'consistent')]
         sample = {'lq': unit_range(frames)}
         if self.gt_store is not None:
             sample['gt'] = unit_range([_read_planes(self.gt_store, clip.name, clip.frames[centre])])[0]

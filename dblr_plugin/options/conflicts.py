@@ -118,9 +118,10 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
     network = opt['network_g']
     flow = network_argument(network, 'flow', None)
     for name, dataset in opt['datasets'].items():
-        if bool(dataset.get('flow', False)) != bool(flow):
+        given = dataset.get('flow', False)
+        if given != (flow or False):
             cure = f'{network["type"]} takes frames as they are; remove it' if flow is None else 'set both alike'
-            yield f'datasets.{name}.flow', f'is {str(not flow).lower()}, unlike network_g: {cure}'
+            yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {cure}'
 
 
 def _names(opt: dict) -> Iterator[Conflict]:

@@ -67,7 +67,8 @@ class _ClipSet(_DataSet, total=False):
     dataroot_lq: Annotated[str, ALWAYS]  # folder of clips, or .lmdb
     meta_info_file: str | None
     io_backend: IoBackend | None
-    flow: bool  # the other frames are aligned to the one to restore
+    # the other frames are aligned to the one to restore; their hidden pixels can be that one's
+    flow: bool | Literal['consistent']
 
 
 class _Training(TypedDict, total=False):

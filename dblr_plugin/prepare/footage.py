@@ -70,7 +70,7 @@ def _from_file(path: Path) -> Footage:
     def frames() -> Iterator[np.ndarray]:
         with open_source(path) as source:
             for picture in source:
-                if source.damaged:
+                if getattr(source, 'damaged', 0):  # only videos count them
                     raise DBLRError(
                         f'{path}: a frame at {picture.name} is damaged; get an intact copy, or cut it out there'
                     )

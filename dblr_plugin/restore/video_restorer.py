@@ -175,7 +175,8 @@ class VideoRestorer:
         if not self.traits.flow:
             return part
         assert self.traits.restores != 'all'  # NetworkTraits refuses it
-        return [self._on_device(frame) for frame in align(part, self.traits.restores)]
+        aligned = align(part, self.traits.restores, self.traits.flow == 'consistent')
+        return [self._on_device(frame) for frame in aligned]
 
     def _restored(self, part: list) -> list[tuple[Tensor, Tensor]]:
         """Restores what a network is given together.

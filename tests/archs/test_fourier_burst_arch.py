@@ -39,7 +39,7 @@ def test_identical_frames_stay(size, block_size):
 @pytest.mark.parametrize('block_size', [8, 512])
 def test_without_weights_it_is_the_mean(block_size):
     x = torch.rand(1, 5, 3, 33, 40)
-    restored = FourierBurstAccumulation(p=0, block_size=block_size, difference=0)(x)
+    restored = FourierBurstAccumulation(p=0, block_size=block_size)(x)
     torch.testing.assert_close(restored, x.mean(dim=1), atol=1e-6, rtol=0)
 
 
@@ -81,7 +81,7 @@ def merged(block: np.ndarray, p: float, kernel_size: float, noise: float) -> np.
 def test_one_block_is_the_published_formula(p, kernel_size, noise):
     x = torch.rand(1, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = merged(x[0].double().numpy(), p, kernel_size, noise)
-    restored = FourierBurstAccumulation(p=p, kernel_size=kernel_size, noise=noise, difference=0)(x)[0]
+    restored = FourierBurstAccumulation(p=p, kernel_size=kernel_size, noise=noise)(x)[0]
     np.testing.assert_allclose(restored.numpy(), expected, atol=2e-5)
 
 
@@ -96,7 +96,7 @@ def test_blocks_are_mirrored_and_joined_by_hann_windows():
             place = np.s_[..., top : top + 16, left : left + 16]
             total[place] += window * merged(padded[place], 11, 8, 0.03)
             weights[place] += window
-    net = FourierBurstAccumulation(num_in_ch=2, num_frame=3, block_size=16, kernel_size=8, difference=0)
+    net = FourierBurstAccumulation(num_in_ch=2, num_frame=3, block_size=16, kernel_size=8)
     np.testing.assert_allclose(net(x)[0].numpy(), (total / weights)[:, :37, :50], atol=2e-5)
 
 
@@ -104,25 +104,9 @@ def test_noise_is_averaged():
     """A frame whose noise is stronger than the others' must not win by it."""
     grey, noise = torch.full((1, 5, 3, 64, 64), 0.5), torch.randn(1, 5, 3, 64, 64, generator=torch.Generator())
     noisy = grey + noise * torch.tensor([0.01, 0.01, 0.01, 0.01, 0.02]).view(1, 5, 1, 1, 1)
-    errors = [error(FourierBurstAccumulation(noise=n, difference=0)(noisy), grey[:, 0]) for n in (0.03, 0.0)]
+    errors = [error(FourierBurstAccumulation(noise=n)(noisy), grey[:, 0]) for n in (0.03, 0.0)]
     assert errors[0] < 0.3 * errors[1]
     assert errors[0] == pytest.approx(error(noisy.mean(dim=1), grey[:, 0]), rel=0.1)
-
-
-def test_hidden_pixels_come_from_the_middle_frame():
-    sharp = texture(64, 96)
-    window = torch.stack([blurred(sharp, angle) for angle in (0, 36, 72, 108, 144)])
-    hidden = window.clone()
-    hidden[0, :, :, 60:] = 0  # something black in front
-    errors = [
-        error(FourierBurstAccumulation(kernel_size=20, difference=d)(hidden[None])[0, ..., 60:], sharp[..., 60:])
-        for d in (0.1, 0)
-    ]
-    assert errors[0] < 0.3 * errors[1]
-    net = FourierBurstAccumulation(difference=0.1)
-    black = torch.zeros(1, 5, 3, 20, 24)
-    black[:, 2] = window[0, :, :20, :24]
-    torch.testing.assert_close(net(black), black[:, 2], atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize('block_size', [0, 7, -2])

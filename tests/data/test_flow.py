@@ -67,6 +67,20 @@ class TestAlign:
         detail = [cv2.Laplacian(f[16:-16, 16:-16], cv2.CV_32F).std() for f in (frame, back)]
         assert detail[1] > 0.85 * detail[0]  # bilinear interpolation leaves 0.7
 
+    @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+    def test_consistent_frames_have_the_references_hidden_pixels(self, dtype):
+        scale = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
+        frames = [(frame * np.float32(scale)).astype(dtype) for frame in panned(2, (96, 128))]
+        frames[1][30:60, 50:90] = 0  # something black in front, in the other frame alone
+        loose, consistent = (align(frames, 0, consistent=consistent)[1] for consistent in (False, True))
+        assert consistent.dtype == dtype and consistent.shape == loose.shape
+        hidden = np.s_[36:54, 58:82]
+        assert error(loose[hidden], frames[0][hidden], 1) > 50 * scale
+        assert error(consistent[hidden], frames[0][hidden], 1) < 2 * scale
+        np.testing.assert_allclose(consistent[16:-16, 112:120], loose[16:-16, 112:120], atol=scale)
+        assert not np.array_equal(consistent[16:-16, 112:120], frames[0][16:-16, 112:120])
+        np.testing.assert_array_equal(consistent[:, 0], frames[0][:, 0])  # what has left the picture
+
     def test_frames_that_are_too_small(self):
         align(panned(2, (MIN_SIDE, 300)), 0)
         with pytest.raises(DBLRError, match=r'frames of 31x40 \(w x h\) are too small for optical flow'):

@@ -80,15 +80,16 @@ def test_backends_restore_the_same(name, backend, caplog):
 class TestFlow:
     OPTIONS = {'type': 'FourierBurstAccumulation', 'p': 0}
 
-    def test_a_video_gets_what_validation_measures(self, tmp_path):
+    @pytest.mark.parametrize('flow', [True, 'consistent'])
+    def test_a_video_gets_what_validation_measures(self, tmp_path, flow):
         clip = panned(7, (64, 80))
         (tmp_path / 'lq/pan').mkdir(parents=True)
         for i, frame in enumerate(clip):
             assert cv2.imwrite(str(tmp_path / f'lq/pan/{i:08d}.png'), frame[..., ::-1])
-        dataset = VideoDeblurTestDataset({'name': 'pan', 'dataroot_lq': str(tmp_path / 'lq'), 'flow': True})
+        dataset = VideoDeblurTestDataset({'name': 'pan', 'dataroot_lq': str(tmp_path / 'lq'), 'flow': flow})
         net = FourierBurstAccumulation()
         restore = FrameRestorer(net, NetworkTraits(3, 5, 2, flow=False))
-        for i, found in enumerate(restorer(net, {'type': 'FourierBurstAccumulation'}).restore(clip)):
+        for i, found in enumerate(restorer(net, {'type': 'FourierBurstAccumulation', 'flow': flow}).restore(clip)):
             expected = restore(dataset[i]['lq'].unsqueeze(0))[0].clamp(0, 1).mul(255).round()
             assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() <= 1
 
