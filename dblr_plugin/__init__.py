@@ -31,7 +31,7 @@ def register() -> None:
     except Exception as error:  # mismatched packages raise RuntimeError, OSError, AttributeError and more
         raise ImportError(
             f"dblr_plugin cannot be imported ({type(error).__name__}: {error}); run 'dblr doctor', which finds the "
-            'cause and names the cure'
+            'cause and names the fix'
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""How any network is run in training: ``train.amp``, ``channels_last``, ``compile`` and ``sync_bn``."""
+"""Mixed precision, memory layout, compilation and synchronised BatchNorm for training."""
 
 from __future__ import annotations
 

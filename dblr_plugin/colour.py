@@ -1,4 +1,4 @@
-"""The one Y of this package: brightness as BasicSR defines it (BT.601, 16 to 235 of 255), of tensors and of pixels."""
+"""Y as BasicSR defines it (BT.601, 16 to 235), for tensors and for pixels."""
 
 from __future__ import annotations
 

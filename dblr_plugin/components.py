@@ -1,4 +1,4 @@
-"""What a ``type`` in an option file can name, and which arguments of which types may stand beside it."""
+"""Which classes an option file may name by ``type``, and which arguments they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal can show: any text in any encoding, and nothing that it would take for a command."""
+"""Prints any text in any encoding, without control sequences for the terminal."""
 
 from __future__ import annotations
 

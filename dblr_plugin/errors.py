@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend: shown as a single line, without a traceback."""
+"""The error for everything that a user can fix; it is shown as one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_SHOWN = 10  # faults in one message
 
 
 class DBLRError(Exception):
-    """Something the user gave cannot be used. The message names the file, clip, frame or key, and the cure."""
+    """Something the user gave cannot be used. The message names the file, clip, frame or key, and the fix."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Shows what ends a program and can be mended as one line; any other exception keeps its traceback."""
+"""Shows errors that a user can fix as one line; any other exception keeps its traceback."""
 
 from __future__ import annotations
 

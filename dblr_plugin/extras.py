@@ -1,4 +1,4 @@
-"""Packages that only some jobs need, and a message that tells how to get them."""
+"""Imports optional packages, with an error that says how to install them."""
 
 from __future__ import annotations
 

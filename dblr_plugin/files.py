@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what it means when they cannot be written."""
+"""Writes files completely or not at all, and explains why a file cannot be written."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ REFUSALS: dict[int | None, str] = {
     errno.EDQUOT: 'your quota of the disk is used up; make room or give another output',
     errno.EFBIG: 'the file system takes no file of that size; give an output on another one',
     errno.EROFS: 'the file system is read-only; give an output on another one',
-    errno.EACCES: 'permission denied; mend the permissions or give another output',
-    errno.EPERM: 'the system does not permit it; mend the permissions or give another output',
+    errno.EACCES: 'permission denied; fix the permissions or give another output',
+    errno.EPERM: 'the system does not permit it; fix the permissions or give another output',
     errno.ENAMETOOLONG: 'the name is too long; give a shorter one',
     errno.ENOENT: 'its folder does not exist; make it or give another output',
     errno.EEXIST: 'a file stands where a folder should be; move that away or give another output',

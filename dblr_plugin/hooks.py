@@ -1,4 +1,4 @@
-"""Where the plugin takes hold of BasicSR's ``train.py`` and ``test.py``, stock or ours.
+"""Connects the plugin to BasicSR's ``train.py`` and ``test.py``, stock or ours.
 
 ``parse_options`` is the first thing both programs call, and is looked up when they start. Ours checks the option
 file, understands torchrun, ``--set`` and ``--protocol``, calls BasicSR's, and puts our parts of training in place.

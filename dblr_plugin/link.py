@@ -1,4 +1,4 @@
-"""Makes an untouched BasicSR checkout know the plugin, and takes exactly that back."""
+"""Adds the plugin to a BasicSR checkout that is otherwise unchanged, and removes it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of memory that tensors no longer need."""
+"""Keeps the memory of freed tensors for reuse."""
 
 from __future__ import annotations
 

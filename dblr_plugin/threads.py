@@ -1,4 +1,4 @@
-"""Work done beside other work, in one thread each: what comes next is made ahead, what is done is dealt with behind."""
+"""Runs work in background threads: prefetching items, and writing results."""
 
 from __future__ import annotations
 

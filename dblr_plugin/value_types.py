@@ -1,4 +1,4 @@
-"""Does a value from YAML fit a type annotation, and if not, what is wanted and how is it mended?"""
+"""Checks whether a value from YAML fits a type annotation, and says what would."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Constraint:
 
 
 def fault(value: object, annotation: object) -> str | None:
-    """What is wrong with a value, and the cure; None if nothing is.
+    """What is wrong with a value, and the fix; None if nothing is.
 
     >>> fault('1e-4', float)
     "is the text '1e-4', and must be a number; remove the quotes"

@@ -1,4 +1,4 @@
-"""Option files as values that know where they stand, for messages with file and line.
+"""Option files whose values know their file and line, for error messages.
 
 YAML as BasicSR reads it, anchors and merge keys included, but numbers as in YAML 1.2: ``1e-4`` needs no ``!!float``.
 A file with ``base: other.yml`` says only in what it differs from that one.

@@ -90,7 +90,7 @@ class TestEnvironments:
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1] == (
             'ImportError: dblr_plugin cannot be imported (RuntimeError: operator torchvision::nms does not exist); '
-            "run 'dblr doctor', which finds the cause and names the cure"
+            "run 'dblr doctor', which finds the cause and names the fix"
         )
 
     def test_the_installed_command_starts_too(self, broken, tmp_path):

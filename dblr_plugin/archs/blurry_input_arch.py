@@ -1,4 +1,4 @@
-"""The blurry input as a method of its own: what every method's figures are compared with."""
+"""Returns the blurry input unchanged, as the baseline that every method is compared with."""
 
 from __future__ import annotations
 

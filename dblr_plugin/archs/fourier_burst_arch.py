@@ -1,4 +1,4 @@
-"""Fourier burst accumulation: of each frequency, mostly from the frame in which it is strongest.
+"""Fourier burst accumulation: a weighted mean of frames that favours, at each frequency, the strongest frame.
 
 "Burst Deblurring: Removing Camera Shake Through Fourier Burst Accumulation" (Delbracio and Sapiro, CVPR 2015), block by
 block as for video ("Hand-held Video Deblurring via Efficient Fourier Aggregation", arXiv 1509.05251). Camera shake

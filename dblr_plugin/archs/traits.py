@@ -1,4 +1,4 @@
-"""What a network takes and gives, stated in one place, so that nothing else looks into its constructor."""
+"""What a network takes and returns, so that no other code has to inspect its constructor."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Several methods on the same data under one protocol: figures, what they cost, and where all of it is from."""
+"""Compares methods on the same data under the same protocols, and reports quality, cost and provenance."""

@@ -1,4 +1,4 @@
-"""What trainings were given: iterations, batch size and learning rate, from the options of what was really run."""
+"""The training budget of each method: iterations, batch size and learning rate, read from the options of its run."""
 
 from __future__ import annotations
 

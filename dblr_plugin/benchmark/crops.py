@@ -1,4 +1,4 @@
-"""Which crops a report shows side by side, by a rule that favours no method.
+"""Chooses the crops that a report shows side by side, by a rule that favours no method.
 
 Frames are covered by windows of one size, overlapping by half. In each clip that window of all scored frames is shown
 in which the methods' mean squared errors have the largest standard deviation: where they differ most. Of more than

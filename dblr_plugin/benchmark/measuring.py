@@ -1,4 +1,4 @@
-"""A method's figures: its frames restored once, as ``dblr test`` restores them, and all that is measured of them."""
+"""Measures a method: restores its frames once, as ``dblr test`` does, and scores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods of a benchmark file: what each one's training and test will be given, settled before anything starts.
+"""The methods of a benchmark file, with the options of each training and test, checked before anything starts.
 
 Methods are ordinary option files with settings, and nothing depends on their names. All faults are told at once.
 """

@@ -1,4 +1,4 @@
-"""A report as a page of Markdown for people, and as CSV for programs; both say what ``report.json`` says."""
+"""Writes a report as Markdown and as CSV; both hold what ``report.json`` holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A benchmark file, checked: what is compared, by which protocols, and what else the report is to have."""
+"""Reads and checks a benchmark file."""
 
 from __future__ import annotations
 

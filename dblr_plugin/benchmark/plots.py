@@ -1,4 +1,4 @@
-"""A report's pictures, drawn from the report itself: quality against cost, clips, trainings, crops."""
+"""Draws a report's plots: quality against cost, clips, training curves, crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark keeps on the disk: results, each with a fingerprint of all that it follows from.
+"""Results on disk, each with a fingerprint of everything that it depends on.
 
 A result is used again as long as its fingerprint is what it would be now.
 """

@@ -1,4 +1,4 @@
-"""The report: ``report.json`` holds all of it, ``report.md``, ``report.csv`` and the pictures are made from that.
+"""Writes the report: ``report.json`` holds everything; ``report.md``, ``report.csv`` and the plots are made from it.
 
 It says nothing of when it was made, so that the same results give the same report.
 """

@@ -1,4 +1,4 @@
-"""Runs a benchmark: what is missing is trained, tested and timed, and then the report is written."""
+"""Runs a benchmark: trains, tests and times what is missing, then writes the report."""
 
 from __future__ import annotations
 

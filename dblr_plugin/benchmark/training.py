@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: a crash fails one method only, and a training that was stopped goes on."""
+"""Runs each training in its own process, so that a crash fails one method only and a stopped training resumes."""
 
 from __future__ import annotations
 

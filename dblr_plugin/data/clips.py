@@ -1,4 +1,4 @@
-"""The index: which clips and frames there are, paired by name and checked once, before any work starts."""
+"""Finds the clips and frames of a data set, pairs them by name and checks them before any work starts."""
 
 from __future__ import annotations
 

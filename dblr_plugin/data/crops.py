@@ -1,4 +1,4 @@
-"""Crops of encoded images: of PNG and JPEG no rows below the crop are decoded, and Y comes last, of the crop alone.
+"""Reads crops of encoded images. PNG and JPEG files are decoded only down to the end of the crop.
 
 Both formats are decoded from the top, so an image whose header is told to end below the crop is done sooner: after
 three fifths of a frame of 1280x720 on average, for crops of 128x128. Pillow decodes it, as it says nothing about the

@@ -1,4 +1,4 @@
-"""Small operations on decoded frames: flip, to tensor, and a bounded memory of what was decoded."""
+"""Flips decoded frames, converts them to tensors, and caches a bounded number of them."""
 
 from __future__ import annotations
 

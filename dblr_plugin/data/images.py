@@ -1,4 +1,4 @@
-"""Image files and image bytes: their names, their headers, whether they are whole, and their pixels."""
+"""Image files: names, headers, completeness and pixels."""
 
 from __future__ import annotations
 

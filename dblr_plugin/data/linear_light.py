@@ -1,4 +1,4 @@
-"""Between display values and light: the sRGB transfer function of IEC 61966-2-1, both ways.
+"""Converts between display values and linear light: the sRGB transfer function of IEC 61966-2-1.
 
 A sensor adds up light, while the values in an image or video file are encoded for display. Exposures are averaged
 after :func:`to_linear_light` and before :func:`from_linear_light`.

@@ -1,4 +1,4 @@
-"""Frames in BasicSR-format LMDB databases, opened at most once in a process, whoever asks and however it forks."""
+"""Reads frames from LMDB databases in BasicSR's format; each process opens a database at most once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both data sets ask of their options; the options themselves are only ever read."""
+"""Checks that the data sets share for their options."""
 
 from __future__ import annotations
 

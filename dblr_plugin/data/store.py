@@ -1,4 +1,4 @@
-"""Where frames come from: a folder of clips or an LMDB database, behind the same six methods."""
+"""Frames in a folder of clips or in an LMDB database, through the same six methods."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FolderStore:
         try:
             self._files = {clip: _frame_files(self.root / clip) for clip in _subfolders(self.root)}
         except OSError as error:
-            raise DBLRError(f'{error.filename} cannot be listed ({error.strerror}); mend or remove it') from error
+            raise DBLRError(f'{error.filename} cannot be listed ({error.strerror}); fix or remove it') from error
         if not any(self._files.values()):
             raise DBLRError(f'{self.root} has no clips; {self._layout_hint()}')
 

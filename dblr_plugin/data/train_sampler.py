@@ -1,4 +1,4 @@
-"""The order in which training sees its samples: the same for any number of processes and workers, and resumable."""
+"""The order of training samples: resumable, and the same for any number of processes and workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames stand around a frame: in clips, padded at their ends, and in streams, which are cut into shots."""
+"""Chooses the neighbours of a frame: padded at the ends of clips, and within one shot of a video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures to judge a training by: input, output and truth side by side, after each validation."""
+"""Images of input, output and truth side by side, after each validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of frames that are already restored: two folders, or LMDB databases, compared under named protocols."""
+"""Scores frames that are already restored: two folders or LMDB databases, under named protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that a run leaves: restored frames and sample strips."""
+"""Writes restored frames and comparison images as PNG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named evaluation protocols: which frames, colour, crop, alignment, rounding and mean a figure stands for.
+"""Named evaluation protocols: frames, colour, crop, alignment, rounding and mean behind a score.
 
 The same weights move by up to about 0.7 dB between them, so every figure names its protocol.
 """

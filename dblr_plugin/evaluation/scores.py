@@ -1,4 +1,4 @@
-"""Figures: from the scores of single frames to means, and from means to JSON and tables."""
+"""Averages the scores of single frames, and writes the means as JSON and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a run: its log, TensorBoard, ``metrics.json``, and which were the best."""
+"""Records the scores of a run: in the log, TensorBoard and ``metrics.json``, with the best ones."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ class ValidationRecord:
         try:
             entries = json.loads(self.path.read_text()) if self.path.exists() else []
         except (OSError, ValueError) as error:
-            raise DBLRError(f'{self.path}: damaged ({error}); mend it, or move it away') from error
+            raise DBLRError(f'{self.path}: damaged ({error}); fix it, or move it away') from error
         if not (isinstance(entries, list) and all(map(_is_entry, entries))):
-            raise DBLRError(f'{self.path}: damaged (no list of figures); mend it, or move it away')
+            raise DBLRError(f'{self.path}: damaged (no list of figures); fix it, or move it away')
         return entries
 
     @master_only

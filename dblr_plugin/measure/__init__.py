@@ -1,1 +1,1 @@
-"""What measurements share: turns, the machine and its limits, operations, memory, perceptual and temporal scores."""
+"""What measurements share: timing in rounds, the machine and its limits, operations, memory, LPIPS, warping error."""

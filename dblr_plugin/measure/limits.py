@@ -1,4 +1,4 @@
-"""What a machine can do at most, so that times can be told as shares of it.
+"""The most that a machine can do, so that times can be given as a share of it.
 
 Matrix products and convolutions bound the operations of networks in each precision, copying bounds what passes through
 memory. They take turns with what is measured: a machine's speed changes with its temperature and its other users. A

@@ -1,4 +1,4 @@
-"""How much memory something needs: measured in a process of its own, where nothing else has used any."""
+"""Measures the peak memory of a job in a process of its own."""
 
 from __future__ import annotations
 

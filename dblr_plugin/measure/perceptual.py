@@ -1,4 +1,4 @@
-"""LPIPS, for those who have its weights: nothing is ever downloaded.
+"""LPIPS with weights that are on disk already; nothing is downloaded.
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (CVPR 2018), version 0.1 with
 AlexNet, which its authors recommend for measuring. Its own weights come with the ``lpips`` package; those of AlexNet
@@ -32,7 +32,7 @@ def cached_backbone() -> Path:
 
 
 def missing_for_lpips(backbone: Path | None = None) -> str | None:
-    """Why LPIPS cannot be measured here, with the cure; None if it can.
+    """Why LPIPS cannot be measured here, with the fix; None if it can.
 
     Args:
         backbone: The file of AlexNet's weights; without it, the one in torch's cache.

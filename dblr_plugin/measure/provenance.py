@@ -1,4 +1,4 @@
-"""Of what a report's figures are: files, data, software, machine and commands, so that they can be made again."""
+"""Records the files, data, software, machine and commands behind a report, so that it can be reproduced."""
 
 from __future__ import annotations
 

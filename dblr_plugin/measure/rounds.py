@@ -1,4 +1,4 @@
-"""Ways to do the same work, timed in turns.
+"""Times several variants of the same work in alternating rounds.
 
 All ways take turns in every round, so that whatever else the machine does strikes all of them. The first round warms
 up (and compiles) and is not counted. The figure of a way is the median over rounds.

@@ -1,4 +1,4 @@
-"""Comparison images of validations, and the end of runs whose loss is not a number."""
+"""Comparison images after validation, and a stop when the loss is not finite."""
 
 from __future__ import annotations
 

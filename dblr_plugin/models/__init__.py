@@ -1,4 +1,4 @@
-"""BasicSR model classes: colour, optimisation, checkpoints, validation."""
+"""The model classes that are registered with BasicSR."""
 
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel

@@ -1,1 +1,1 @@
-"""Option files: what they may hold, settings from the command line, and what cannot work, before anything is built."""
+"""What option files may contain, settings from the command line, and checks before anything is built."""

@@ -1,4 +1,4 @@
-"""Options that are each right and cannot go together; whatever machine they are for."""
+"""Finds options that are valid by themselves but cannot be used together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Conflict = tuple[str, str]
 
 
 def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
-    """Yields what contradicts something else, with the cure.
+    """Yields what contradicts something else, with the fix.
 
     Args:
         opt: Options that fit the schema.
@@ -120,8 +120,8 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
     for name, dataset in opt['datasets'].items():
         given = dataset.get('flow', False)
         if given != (flow or False):
-            cure = f'{network["type"]} takes frames as they are; remove it' if flow is None else 'set both alike'
-            yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {cure}'
+            fix = f'{network["type"]} takes frames as they are; remove it' if flow is None else 'set both alike'
+            yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {fix}'
 
 
 def _names(opt: dict) -> Iterator[Conflict]:

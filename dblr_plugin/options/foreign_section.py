@@ -1,4 +1,4 @@
-"""Sections whose keys are known only to the code that reads them: a key that it misses is told like any other fault."""
+"""Option sections of other authors' classes: a missing key is reported like any other fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of classes that only trainings and tests name: losses, optimisers, schedulers, metrics."""
+"""The classes that only trainings and tests name: losses, optimisers, schedulers, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that this machine cannot do, once BasicSR has filled in its GPUs and the paths are known."""
+"""Finds options that this machine cannot run, once BasicSR has filled in GPUs and paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every key of our option files, its type, and which are needed.
+"""Every key of our option files, with its type and whether it is required.
 
 What a ``type`` names (networks, losses, optimisers, schedulers, metrics) is checked against the class itself.
 """

@@ -1,4 +1,4 @@
-"""Brings data sets as users have them into one tree that training and testing read: planned, checked, resumable."""
+"""Brings data sets into the one layout that training and testing read; checked first, and resumable."""
 
 from dblr_plugin.lazy import import_on_demand
 

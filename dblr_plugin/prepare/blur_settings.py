@@ -1,4 +1,4 @@
-"""How blurry clips are made of a sharp video: what can be chosen, and which frames become which clip."""
+"""Settings for making blurry clips from a sharp video, and the division of its frames into clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares what lies on disk with the plan: every fault is found before anything is written."""
+"""Compares the files on disk with the plan, and reports every fault before anything is written."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
     if not texts:
         return
     more = [f'and {len(texts) - MAX_SHOWN} more'] if len(texts) > MAX_SHOWN else []
-    cure = f'download again what is missing or damaged (the layout is {plan.layout})'
+    fix = f'download again what is missing or damaged (the layout is {plan.layout})'
     if usable:
-        cure += f', or go on with the {usable} complete clips: --allow-partial'
+        fix += f', or go on with the {usable} complete clips: --allow-partial'
     count = f'{len(texts)} faults' if len(texts) > 1 else '1 fault'
-    raise DBLRError('\n  '.join([f'{count} in {plan.source}:', *texts[:MAX_SHOWN], *more]) + f'\n{cure}')
+    raise DBLRError('\n  '.join([f'{count} in {plan.source}:', *texts[:MAX_SHOWN], *more]) + f'\n{fix}')
 
 
 class _SourceStore(FolderStore):

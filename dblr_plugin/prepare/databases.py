@@ -1,4 +1,4 @@
-"""What can be made of each folder of clips in a prepared tree: databases beside it, each whole or absent."""
+"""Makes LMDB and tile databases beside the folders of a prepared data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharp footage as users have it: a video file, a folder of frames, or a folder of several of either."""
+"""Finds sharp footage: a video file, a folder of frames, or a folder of several of either."""
 
 from __future__ import annotations
 

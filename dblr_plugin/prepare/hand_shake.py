@@ -1,4 +1,4 @@
-"""A virtual hand that holds the camera: smooth random motion in the image plane, for footage from a tripod."""
+"""Simulates a hand-held camera by smooth random motion in the image plane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames between two frames, by optical flow: they make a few frames' average as smooth as that of many."""
+"""Interpolates frames by optical flow, so that the average of a few frames is as smooth as that of many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries out a plan: checks the sources, puts them into a tree, and says what the tree is."""
+"""Carries out a plan: checks the sources, links or copies them, and writes the manifest."""
 
 from __future__ import annotations
 

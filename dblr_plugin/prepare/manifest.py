@@ -1,4 +1,4 @@
-"""What says that a prepared tree is whole, and of what: ``dataset.json``, written last and at once.
+"""``dataset.json``, written last: it states that a prepared data set is complete, and what it contains.
 
 While a preparation is under way, ``.unfinished.json`` says what it is of, so that the same one can be resumed and
 another one is refused.

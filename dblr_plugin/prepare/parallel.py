@@ -1,4 +1,4 @@
-"""Work on many items in threads, with progress, and without piling up what is not yet due."""
+"""Processes many items in threads, with progress and bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layout says about a data set: which folder is which clip, and how many frames there must be."""
+"""The plan of a data set: which folder is which clip, and how many frames it must have."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def subfolders(folder: Path) -> list[str]:
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')]
     except OSError as error:
-        raise DBLRError(f'{folder} cannot be listed ({error.strerror}); mend its permissions') from error
+        raise DBLRError(f'{folder} cannot be listed ({error.strerror}); fix its permissions') from error
     refuse_undecodable(folder, names)
     return sorted(names, key=natural)
 

@@ -1,4 +1,4 @@
-"""The table that a preparation ends with."""
+"""The table that is printed after a preparation."""
 
 from __future__ import annotations
 

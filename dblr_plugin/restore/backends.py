@@ -1,4 +1,4 @@
-"""A network made fast for this machine: precision, memory layout, and who runs it.
+"""Runs a network as fast as this machine can: precision, memory layout, PyTorch, compilation or OpenVINO.
 
 Everything here computes the same as the network in float32, up to the rounding of the chosen precision; ``torch``
 with ``fp32`` is the plain way. What each step brings on a machine, ``scripts/speed/inference.py`` tells.

@@ -1,4 +1,4 @@
-"""Windows from all over a video or a folder, on which int8 is calibrated."""
+"""Samples windows from a whole video or folder, for the calibration of int8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blurry and restored pictures beside or above each other, so that every object can be looked at in both."""
+"""Puts blurry and restored frames side by side or one above the other."""
 
 from __future__ import annotations
 

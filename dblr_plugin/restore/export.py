@@ -1,4 +1,4 @@
-"""Networks written for other programs: ONNX, whose result is compared with PyTorch's, and checkpoints."""
+"""Exports networks to ONNX, compared with PyTorch, and to other checkpoint formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""int8: a network whose weights and activations NNCF quantises for OpenVINO, on windows of what is to be restored.
+"""Runs a network in int8: NNCF quantises its weights and activations for OpenVINO.
 
 What makes the output stays float32: the last convolution and the sum with the blurry frame, so that a frame to which
 the network adds nothing comes back to the bit. On footage with the shipped weights that costs a tenth of the speed;

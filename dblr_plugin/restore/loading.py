@@ -1,4 +1,4 @@
-"""A network with its weights: built as the checkpoint says, or as an option file does."""
+"""Builds a network from a checkpoint, or as an option file describes it, and loads its weights."""
 
 from __future__ import annotations
 

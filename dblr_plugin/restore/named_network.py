@@ -1,4 +1,4 @@
-"""The network that a checkpoint says it is of: a stranger's word, believed only as far as it can do no harm."""
+"""Checks the network that a checkpoint names before it is built, as the file may come from anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a source to a sink: frames are decoded, restored and encoded at the same time."""
+"""Decodes, restores and encodes at the same time, from a source to a sink."""
 
 from __future__ import annotations
 

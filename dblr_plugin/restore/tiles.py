@@ -1,4 +1,4 @@
-"""Frames restored in tiles that overlap, equal to whole frames: memory then depends on the tile, not on the frame."""
+"""Restores frames in overlapping tiles, with the same result as whole frames but less memory."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a training run needs beside its model: steps, numerics, checkpoints, resuming, warnings."""
+"""What a training run needs beside its model: steps, checkpoints, resuming, signals, monitors."""

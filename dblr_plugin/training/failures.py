@@ -1,4 +1,4 @@
-"""What torch's errors mean that end a training through no fault in the code, and what to do about them."""
+"""Explains errors of torch that end a training through no fault of the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEANINGS = {
     # the data loader
     r'DataLoader timed out after ([\d.]+) seconds': (
         'no batch came for {0} s: the disk or the network behind the training data does not answer, or is too slow; '
-        'mend that, or raise datasets.train.timeout'
+        'fix that, or raise datasets.train.timeout'
     ),
     r'Bus error|out of shared memory|insufficient shared memory': (
         "the data loader's workers ran out of shared memory (/dev/shm): enlarge it (docker run --shm-size=8g), or "

@@ -1,4 +1,4 @@
-"""What a person would notice who watched the log all night, said once."""
+"""Warns once when data is too slow, steps are skipped or the discriminator fails."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ class DataMonitor:
         share = self.waited / (self.waited + self.worked)
         if share > self.limit and not self.told:
             self.told = True
-            get_root_logger().warning(f'Training waits for its data {share:.0%} of the time. {self.cure()}')
+            get_root_logger().warning(f'Training waits for its data {share:.0%} of the time. {self.fix()}')
         self._start()
 
-    def cure(self) -> str:
+    def fix(self) -> str:
         """What makes reading faster, given what is done already."""
         workers, cores = self.dataset['num_worker_per_gpu'], len(os.sched_getaffinity(0))
-        cures = []
+        fixes = []
         if workers < cores:
-            cures.append(f'raise num_worker_per_gpu (it is {workers}, and there are {cores} cores)')
+            fixes.append(f'raise num_worker_per_gpu (it is {workers}, and there are {cores} cores)')
         if workers and not self.dataset.get('persistent_workers'):
-            cures.append('set persistent_workers: true')
+            fixes.append('set persistent_workers: true')
         if '.tiles' not in str(self.dataset.get('dataroot_lq', '.tiles')):
-            cures.append('make tile databases, of which crops are read alone (dblr prepare ... --tiles)')
+            fixes.append('make tile databases, of which crops are read alone (dblr prepare ... --tiles)')
         if not self.dataset.get('y_only'):
-            cures.append('set y_only: true, if the network takes one channel')
-        return f'To mend it: {"; ".join(cures)}.' if cures else 'The disk or the processor is at its limit.'
+            fixes.append('set y_only: true, if the network takes one channel')
+        return f'To fix it: {"; ".join(fixes)}.' if fixes else 'The disk or the processor is at its limit.'
 
 
 class DiscriminatorWatch:

@@ -1,4 +1,4 @@
-"""What a step of training minimises: losses of restored frames, and of a discriminator that sees them.
+"""The losses of a training step, for restored frames and for a discriminator.
 
 Networks may be wrapped for distributed training, where it is not said otherwise. Both trainers use these functions.
 """

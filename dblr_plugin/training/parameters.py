@@ -1,4 +1,4 @@
-"""Parts of a network that are trained at rates or at times of their own, chosen by what their parameters are called.
+"""Learning rates and training times for parts of a network, chosen by parameter name.
 
 The recipe of EDVR needs both, for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
 """

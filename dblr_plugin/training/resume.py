@@ -1,4 +1,4 @@
-"""Which training state to resume from."""
+"""Finds and checks the training state to resume from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a run: all of it in its file, what a person reads on the screen; no fault of a file ends the run.
+"""The log of a run: everything in the file, a summary on the screen. A failing log file does not end the run.
 
 BasicSR logs the whole option tree and every layer of every network, hundreds of lines, in front of what matters, and
 its programs end when TensorBoard's file cannot be written.

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: complete pairs of networks and training state, the newest of them under ``latest``."""
+"""The checkpoints of a run: networks and training state saved as a pair, the newest under ``latest``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From losses to new weights, for one network and its optimiser."""
+"""One optimisation step of one network: scaling, clipping, and skipping of steps that are not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our parts in BasicSR's ``train_pipeline``: sampler, loader, resuming, signals."""
+"""Replaces parts of BasicSR's ``train_pipeline``: sampler, loader, resuming, signals."""
 
 from __future__ import annotations
 

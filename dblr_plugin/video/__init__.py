@@ -1,4 +1,4 @@
-"""Videos, folders of pictures, globs and single pictures, in and out.
+"""Reads and writes videos, folders of images, globs and single images.
 
 A video keeps every picture and its time, its colours and depth, sound and subtitles; a folder keeps names, format and
 depth. See :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and :class:`FolderSink` for what exactly.

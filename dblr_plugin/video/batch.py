@@ -1,4 +1,4 @@
-"""Several videos at once: which ones a folder or a glob means, and where each is to go."""
+"""Lists the videos that a folder or glob means, and the output of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks that restart or jump, as in recordings joined end to end, carried on; and gaps that are left in a video."""
+"""Makes time continuous where a video's clock restarts or jumps, and finds gaps."""
 
 from __future__ import annotations
 

@@ -59,9 +59,9 @@ class CopiedStreams:
             self._wanted.remove(stream)
             codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
             language = f', {stream.language}' if stream.language else ''
-            cure = '' if format_name == 'matroska' else '; write .mkv to keep it'
+            fix = '' if format_name == 'matroska' else '; write .mkv to keep it'
             text = '%s: %s stream %d of the source (%s%s) is left out, %s cannot hold it%s'
-            _log.warning(text, output, stream.type, stream.index, codec, language, output.suffix, cure)
+            _log.warning(text, output, stream.type, stream.index, codec, language, output.suffix, fix)
 
     def add_to(self, target: OutputContainer) -> None:
         """Adds the streams, with what the source says of them and of itself, before the target's header is written."""
@@ -121,8 +121,8 @@ class CopiedStreams:
             elif stream.type == 'data' and 'timecode' not in stream.metadata:
                 left_out.append(f'data stream {stream.index}')
         if left_out:
-            cure = '' if format_name == 'matroska' else '; .mkv holds attachments and covers'
-            _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(left_out), cure)
+            fix = '' if format_name == 'matroska' else '; .mkv holds attachments and covers'
+            _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(left_out), fix)
         return attached, covers
 
     def _cover(self, stream: Stream) -> av.Packet | None:

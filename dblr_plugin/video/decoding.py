@@ -1,4 +1,4 @@
-"""The frames of a video stream, with a place in time for each, and a stand-in for each that cannot be decoded."""
+"""Decodes the frames of a video stream with their times, and replaces those that cannot be decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which encoder, pixel format and time base a video gets."""
+"""Chooses encoder, pixel format and time base for a video."""
 
 from __future__ import annotations
 

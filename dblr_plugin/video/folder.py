@@ -1,4 +1,4 @@
-"""Folders of pictures, in and out: names, order, format and depth stay."""
+"""Reads and writes folders of images; names, order, format and bit depth are kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FolderSource:
         ordered = sorted(files, key=lambda file: natural(file.name))
         self.files = ordered[start:end]
         if not self.files:
-            raise DBLRError(f'{path} has {len(ordered)} images, none of them from {start} to {end}; mend start and end')
+            raise DBLRError(f'{path} has {len(ordered)} images, none of them from {start} to {end}; fix start and end')
         _refuse_unequal(self.files)
         first = _read(self.files[0])
         self.full_size = first.shape[:2]

@@ -1,4 +1,4 @@
-"""What restoring reads and writes: one picture after the other, wherever it comes from and goes to."""
+"""The interfaces of sources and sinks, and the frames that pass between them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Source(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the pictures; raises DBLRError, naming file and cure, where one cannot be had."""
+        """Yields the pictures; raises DBLRError, naming file and fix, where one cannot be had."""
         ...
 
     def extent(self) -> Extent:

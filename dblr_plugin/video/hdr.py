@@ -1,4 +1,4 @@
-"""HDR10: the display that a film was mastered on and its brightest light, handed to the encoders that can say it."""
+"""HDR10 metadata (mastering display and content light level), passed on to encoders that support it."""
 
 from __future__ import annotations
 

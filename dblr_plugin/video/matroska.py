@@ -1,4 +1,4 @@
-"""What FFmpeg neither reads nor writes of Matroska files: whether they are whole, and the shape of pixels."""
+"""What FFmpeg does not handle in Matroska files: completeness, and the pixel aspect ratio."""
 
 from __future__ import annotations
 

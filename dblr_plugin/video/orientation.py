@@ -1,4 +1,4 @@
-"""Turning a video's pictures upright, as its display matrix says that players shall show them."""
+"""Rotates frames upright, as the display matrix of a video says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoded pictures of a film that is not complete: files of so many pictures each, which are whole or do not count.
+"""The encoded segments of an unfinished video; a segment is complete or is not counted.
 
 A segment is encoded by itself, so that a film that goes on from a whole segment becomes the same as one that was never
 stopped. Packets are kept as the encoder gave them, with exact times, and a checksum.
@@ -166,7 +166,7 @@ class Segments:
             try:
                 path.unlink()
             except OSError as error:
-                raise DBLRError(f'{path} cannot be removed ({error.strerror}); mend the permissions') from error
+                raise DBLRError(f'{path} cannot be removed ({error.strerror}); fix the permissions') from error
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[tuple[int, ...], bytes]]:

@@ -1,4 +1,4 @@
-"""Parts of a source for trials: from a start to an end, in time for videos, in pictures for folders."""
+"""The part of a source to restore: a time range for videos, frame numbers for folders."""
 
 from __future__ import annotations
 

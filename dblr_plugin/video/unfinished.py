@@ -1,4 +1,4 @@
-"""What is there of an output that is not complete: who may work on it, with which settings it was begun, and its parts.
+"""The state of an unfinished output: its lock, its settings, and its finished segments.
 
 All of it is in a hidden folder beside the output, which is gone when the output is complete.
 """

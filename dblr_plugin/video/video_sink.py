@@ -1,4 +1,4 @@
-"""Videos, out: encoded in segments, which are joined at the end with the source's times, sound and subtitles."""
+"""Writes videos in segments, which are joined at the end with the source's times, sound and subtitles."""
 
 from __future__ import annotations
 

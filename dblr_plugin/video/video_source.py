@@ -1,4 +1,4 @@
-"""Videos, in: every picture, upright, as RGB of the stream's own colours, with its place in time."""
+"""Reads videos: every frame upright, as RGB, with its time."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ class VideoSource:
         first = next(self._decoded, None)
         if first is None:
             whole = start is None and end is None
-            cure = '; give an intact copy' if whole else ' in the part that is wanted; mend start and end'
-            raise DBLRError(f'{self.path} has no picture that can be decoded{cure}')
+            fix = '; give an intact copy' if whole else ' in the part that is wanted; fix start and end'
+            raise DBLRError(f'{self.path} has no picture that can be decoded{fix}')
         self._first_pts, self._first = first
         self._read, self._skipped = 0, 0
         self._until = self._first_pts * self._time_base

@@ -1,4 +1,4 @@
-"""Weights in and out: one reading and one writing of them, whatever the file; and those that come with the package."""
+"""Reads and writes checkpoints, and provides the shipped weights."""
 
 from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
 from dblr_plugin.weights.loading import load_state_dict, load_weights, named_weights

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, and read only where they are undamaged.
+"""Checkpoint files: written completely or not at all, and read only if undamaged.
 
 A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what they are of: ``network``, its options;
 ``trained_on``, a text; ``pad_multiple``, of which frames' sides must be multiples. A ``.pth`` file is that dict. A

@@ -1,4 +1,4 @@
-"""Weights from checkpoints, whatever wrote them, loaded only into the network they belong to."""
+"""Loads the weights of a checkpoint, from any trainer, into the network that they belong to."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_figures_made_again_replace_the_earlier_ones(path):
 
 def test_what_is_damaged_is_named(path):
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(DBLRError, match='metrics.json: damaged .*; mend it, or move it away'):
+    with pytest.raises(DBLRError, match='metrics.json: damaged .*; fix it, or move it away'):
         ValidationRecord(path, None).has('V', 5)
 
 

@@ -1,4 +1,4 @@
-"""Faults in the sources: all reported at once, with the cure, before anything is written; or left out and recorded."""
+"""Faults in the sources: all reported at once, with the fix, before anything is written; or left out and recorded."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def test_tree_that_lost_something_is_mended(plan: Plan, tmp_path: Path, harm: st
     before = prepare_layout(plan, tmp_path / 'tree', copy=True).manifest
     frame = tmp_path / 'tree/test/lq/scene3/00007.jpg'
     frame.unlink() if harm == 'removed' else os.truncate(frame, 20)
-    mended = prepare_layout(plan, tmp_path / 'tree', copy=True)
-    assert not mended.was_complete and mended.manifest == before
+    fixed = prepare_layout(plan, tmp_path / 'tree', copy=True)
+    assert not fixed.was_complete and fixed.manifest == before
 
 
 def test_links_become_copies_when_asked(plan: Plan, source: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Outputs are whole, or playable as far as they go, or not there; errors name the file and the cure."""
+"""Outputs are whole, or playable as far as they go, or not there; errors name the file and the fix."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_inputs_that_cannot_be(tmp_path):
         with pytest.raises(DBLRError, match=message) as raised:
             open_source(tmp_path / name)
         assert str(tmp_path) in str(raised.value)
-    with pytest.raises(DBLRError, match='mend start and end'):
+    with pytest.raises(DBLRError, match='fix start and end'):
         open_source(whole, start=100)
     for start in ('soon', '1:2:3:4', -3):
         with pytest.raises(DBLRError, match='is no time'):

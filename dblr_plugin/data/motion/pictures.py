@@ -1,4 +1,4 @@
-"""Sharp pictures, and crops of them where there is something to see."""
+"""Sharp pictures, and crops of them that show some detail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the moving camera sees: a background with depth, and objects in front of it that go ways of their own."""
+"""The scene that a moving camera records: a background with depth, and moving objects in front of it."""
 
 from __future__ import annotations
 

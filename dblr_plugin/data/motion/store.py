@@ -1,4 +1,4 @@
-"""Generated windows on the disk: uint8 arrays in a few large files, read back without decoding anything."""
+"""Stores generated windows as uint8 arrays in a few large files, which are read without decoding."""
 
 from __future__ import annotations
 

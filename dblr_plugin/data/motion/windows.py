@@ -1,4 +1,4 @@
-"""Windows of blurry frames with the sharp middle one, made of pictures: any number, each drawn from a seed."""
+"""Makes windows of blurry frames, each with its sharp middle frame, from pictures. Every window follows from a seed."""
 
 from __future__ import annotations
 

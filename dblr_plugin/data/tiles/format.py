@@ -1,4 +1,4 @@
-"""How a frame lies in a tile database, for the writer and the reader alike.
+"""The format of a frame in a tile database.
 
 A frame is cut into cells, small enough that a crop needs few pixels beside its own. Cells are stacked in columns, as
 in a column the cells that a crop needs lie together. One value holds a bundle of neighbouring columns, because a
