@@ -33,6 +33,7 @@ from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.training.resume import overruled, refuse_other_optimizers
 from dblr_plugin.training.saving import CheckpointFolder, size_of
 from dblr_plugin.training.step import Step, StepResult
+from dblr_plugin.weights import FORMAT_VERSION
 
 __all__ = ['VideoDeblurModel']
 
@@ -284,7 +285,7 @@ class VideoDeblurModel(VideoTestModel):
         if hasattr(self, 'net_g_ema'):
             weights['params_ema'] = self.net_g_ema
         # with the network's options, whoever has the file needs no option file to use it
-        about = {'network': self.opt['network_g']}
+        about = {'network': self.opt['network_g'], 'format_version': FORMAT_VERSION}
         pad_multiple = (self.opt.get('val') or {}).get('pad_multiple', 1)
         if pad_multiple > 1:
             about['pad_multiple'] = pad_multiple

@@ -24,7 +24,7 @@ from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.int8_forward import LEAST_DECIBELS
 from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.version import __version__
-from dblr_plugin.weights import save_atomically
+from dblr_plugin.weights import FORMAT_VERSION, save_atomically
 
 __all__ = ['OPSET', 'SUFFIXES', 'TOLERANCE', 'Difference', 'check_output', 'export_checkpoint', 'export_onnx']
 
@@ -79,7 +79,11 @@ def check_output(path: Path) -> None:
 
 def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
     """Writes a ``.safetensors`` or ``.pth`` file that says of which network it is and what it was trained on."""
-    content: dict[str, Any] = {'params': loaded.net.state_dict(), 'network': loaded.options}
+    content: dict[str, Any] = {
+        'params': loaded.net.state_dict(),
+        'network': loaded.options,
+        'format_version': FORMAT_VERSION,
+    }
     if loaded.trained_on:
         content['trained_on'] = loaded.trained_on
     if loaded.pad_multiple != 1:

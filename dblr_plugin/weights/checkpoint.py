@@ -1,9 +1,8 @@
 """Checkpoint files: written completely or not at all, and read only if undamaged.
 
 A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what they are of: ``network``, its options;
-``trained_on``, a text; ``pad_multiple``, of which frames' sides must be multiples. A ``.pth`` file is that dict. A
-``.safetensors`` file holds ``params``, and all else in its metadata, as JSON where it is not text. What MMEngine's
-Runner saves is read as such a dict.
+``trained_on``, a text; ``pad_multiple``, of which frames' sides must be multiples; ``format_version``. A ``.pth`` file
+is that dict. A ``.safetensors`` file holds ``params``, and all else in its metadata, as JSON where it is not text.
 """
 
 from __future__ import annotations
@@ -26,13 +25,16 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write
 from dblr_plugin.weights.runner_checkpoint import is_of_runner, may_have_log, networks_of_runner, read_without_log
 
-__all__ = ['read_checkpoint', 'save_atomically']
+__all__ = ['FORMAT_VERSION', 'read_checkpoint', 'save_atomically']
+
+#: What checkpoints of networks hold under ``format_version``; files without it are of version 1.
+FORMAT_VERSION = 1
 
 _DIGEST = 'tensors_sha256'  # the format itself has no checksum
 # networks have hundreds of tensors, a training state a few times as many; a name and its place take 150 bytes
 _MOST_TENSORS = 100_000
 _LONGEST_HEADER = 4 << 20
-_JSON = {'network': dict, 'pad_multiple': int}
+_JSON = {'network': dict, 'pad_multiple': int, 'format_version': int}
 
 
 def save_atomically(content: dict, path: str | Path) -> None:
@@ -68,7 +70,8 @@ def read_checkpoint(path: str | Path) -> dict:
     """Reads a ``.pth``, ``.state`` or ``.safetensors`` file to the CPU.
 
     Raises:
-        DBLRError: If it does not exist, is damaged, or holds anything but tensors and plain values.
+        DBLRError: If it does not exist, is damaged, holds anything but tensors and plain values, or is of a later
+            format.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,6 +83,12 @@ def read_checkpoint(path: str | Path) -> dict:
         raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
     if not isinstance(content, dict) or not content:
         raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
+    version = content.get('format_version', 1)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise DBLRError(
+            f'{path}: its format is version {version}, and this dblr_plugin reads version {FORMAT_VERSION} and older; '
+            'update dblr_plugin'
+        )
     return networks_of_runner(content) if is_of_runner(content) else content
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.weights import read_checkpoint, save_atomically
+from dblr_plugin.weights import FORMAT_VERSION, read_checkpoint, save_atomically
 
 PARAMS = {
     'conv.weight': torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)),
@@ -184,3 +184,13 @@ class TestSizesAreLookedAtFirst:
         save_file(names, tmp_path / 'net.safetensors')
         with pytest.raises(DBLRError, match=r'net\.safetensors: damaged, .*list of tensors has \d+ bytes'):
             read_checkpoint(tmp_path / 'net.safetensors')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_later_format_is_refused(tmp_path, suffix):
+    path = tmp_path / f'net{suffix}'
+    save_atomically({**CONTENT, 'format_version': FORMAT_VERSION + 1}, path)
+    with pytest.raises(DBLRError, match=rf'format is version {FORMAT_VERSION + 1}.*update dblr_plugin'):
+        read_checkpoint(path)
+    save_atomically({**CONTENT, 'format_version': FORMAT_VERSION}, path)
+    assert read_checkpoint(path)['format_version'] == FORMAT_VERSION
