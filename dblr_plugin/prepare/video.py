@@ -15,7 +15,7 @@ from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space
 from dblr_plugin.prepare import manifest, tree
-from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
+from dblr_plugin.prepare.blur_settings import LEAST_FRAMES, BlurSettings, Span, split
 from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
 from dblr_plugin.prepare.exposures import frame_paths, make_clips
 from dblr_plugin.prepare.footage import Footage, find_footage
@@ -63,7 +63,10 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
         _log.warning('%s', line)
     files = {str(path.relative_to(dst)): size for source in sources for path, size in _planned(dst, source)}
     if not files:
-        raise DBLRError(f'{src} has no shot of {recipe.least_shot} frames; average fewer, or lower the stride')
+        raise DBLRError(
+            f'{src} has no shot of {recipe.least_shot} frames, from which {LEAST_FRAMES} exposures of '
+            f'{max(recipe.average)} could be made to train on; average fewer, or lower the stride'
+        )
     if unexpected_files := tree.unplanned(dst, files):
         raise DBLRError(f'{dst} has {len(unexpected_files)} other frames, such as {unexpected_files[0]}; remove them')
     manifest.begin(dst, KIND, variant)
