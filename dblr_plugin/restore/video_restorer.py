@@ -47,7 +47,7 @@ class VideoRestorer:
     Args:
         net: The network.
         network: Its options, as ``network_g`` of an option file.
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (Apple's).
         settings: ``backend``, ``precision``, ``tile``, ``size_multiple`` and ``frames``, as for :func:`build_restorer`.
     """
 
@@ -204,7 +204,9 @@ class VideoRestorer:
 def _device(name: str | torch.device) -> torch.device:
     """The device of that name; raises DBLRError if it is not there."""
     if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        if torch.cuda.is_available():
+            return torch.device('cuda')
+        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()

@@ -9,6 +9,10 @@ leaves of that is measured as a way of its own, the ceiling.
 
 from __future__ import annotations
 
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+# isort: split
+
 import argparse
 import random
 import tempfile

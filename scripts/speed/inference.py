@@ -7,6 +7,10 @@ layer of DBLRNet is fitted to the frame.
 
 from __future__ import annotations
 
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+# isort: split
+
 import argparse
 import copy
 import re

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+# isort: split
+
 import argparse
 import tempfile
 from functools import partial

@@ -6,6 +6,10 @@ models take turns, and what the machine can do at most.
 
 from __future__ import annotations
 
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+# isort: split
+
 import argparse
 import functools
 import itertools

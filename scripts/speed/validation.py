@@ -7,6 +7,10 @@ preparing the network, which ``val.backend`` may compile, is part of each valida
 
 from __future__ import annotations
 
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+# isort: split
+
 import argparse
 import contextlib
 import io
