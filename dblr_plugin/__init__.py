@@ -17,6 +17,7 @@ def register() -> None:
     from dblr_plugin import archs, data, hooks, losses, models  # noqa: F401
     from dblr_plugin.evaluation import registered  # noqa: F401
 
+    compat.repair_archiving()
     compat.repair_distributed()
     hooks.install()
 
