@@ -43,6 +43,7 @@ def _register() -> None:
     from dblr_plugin import archs, data, hooks, losses, models  # noqa: F401
     from dblr_plugin.evaluation import registered  # noqa: F401
 
+    compat.repair_archiving()
     compat.repair_distributed()
     hooks.install()
 

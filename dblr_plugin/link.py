@@ -7,6 +7,7 @@ import json
 import sysconfig
 from pathlib import Path
 
+from dblr_plugin.data.meta_info import name_fault
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_whole
 
@@ -121,7 +122,7 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
     removed, kept = [], []
     for name, digest in _read_manifest(root / _MANIFEST).items():
         path = root / name
-        if not path.exists():
+        if not path.is_file():
             continue
         if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
             path.unlink()
@@ -139,7 +140,9 @@ def _read_manifest(path: Path) -> dict[str, str]:
         manifest = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         manifest = error
-    if not isinstance(manifest, dict):
+    is_sound = isinstance(manifest, dict) and all(isinstance(digest, str) for digest in manifest.values())
+    # it came with the checkout: what it names outside is nobody's to remove
+    if not is_sound or any(map(name_fault, manifest)):
         raise DBLRError(f'{path} is damaged; remove it and the files that say that `dblr link` wrote them')
     return manifest
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,23 @@ def test_unlink_removes_exactly_what_link_wrote(checkout):
     assert (sorted(removed), kept) == (sorted(written), [])
     assert checksums(checkout) == before
     assert not (checkout / 'options').exists() and not (checkout / 'basicsr/basicsr').exists()
+
+
+@pytest.mark.parametrize('name', ['../victim', '/victim', 'basicsr/../../victim'])
+def test_unlink_follows_no_name_out_of_the_checkout(checkout, name):
+    """A checkout that comes from others brings its list of written files along."""
+    victim = checkout.parent / 'victim'
+    victim.write_text('mine')
+    name = str(victim) if name[0] == '/' else name
+    (checkout / '.dblr_link.json').write_text(json.dumps({name: hashlib.sha256(b'mine').hexdigest()}))
+    with pytest.raises(DBLRError, match='is damaged'):
+        unlink(checkout)
+    assert victim.read_text() == 'mine'
+
+
+def test_unlink_passes_by_folders(checkout):
+    (checkout / '.dblr_link.json').write_text('{"basicsr": "x"}')
+    assert unlink(checkout) == ([], [])
 
 
 def test_unlink_keeps_what_the_user_changed(checkout):

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-__all__ = ['FrameCache', 'flip', 'to_planes', 'to_tensor', 'unit_range']
+from dblr_plugin.errors import DBLRError, raise_faults
+
+__all__ = ['FrameCache', 'flip', 'read_each', 'to_planes', 'to_tensor', 'unit_range']
 
 # float32 quotients by 255, to the bit: looked up four times as fast as divided
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
+def read_each(reads: Iterable[Callable[[], np.ndarray]]) -> list[np.ndarray]:
+    """Reads all frames of a window, so that one message tells what is wrong with any of them.
+
+    Args:
+        reads: Each reads a frame, and raises DBLRError if it cannot.
+
+    Raises:
+        DBLRError: For all frames that cannot be read.
+    """
+    frames, faults = [], []
+    for read in reads:
+        try:
+            frames.append(read())
+        except DBLRError as error:
+            faults.append(str(error))
+    raise_faults(list(dict.fromkeys(faults)), 'frames of a window')  # at a clip's ends frames are repeated
+    return frames
 
 
 def flip(stack: np.ndarray, horizontal: bool, vertical: bool, transpose: bool) -> np.ndarray:

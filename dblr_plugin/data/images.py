@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dblr_plugin.errors import DBLRError
 
@@ -30,6 +32,9 @@ __all__ = [
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 TAIL_BYTES = 1024
+# TIFF's first bytes and tags
+_TIFF = (b'II*\0', b'MM\0*')
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -68,8 +73,11 @@ def decode(data: bytes | memoryview, where: str) -> np.ndarray:
         uint8 (h, w, 3), BGR, as cv2 has it. Grey is repeated, alpha dropped, 16 bits are reduced to 8.
 
     Raises:
-        DBLRError: The bytes are empty or no image.
+        DBLRError: The bytes are empty or no image, or a TIFF's samples are of another kind than 8 or 16 bits.
     """
+    if bytes(data[:4]) in _TIFF:
+        with contextlib.suppress(UnidentifiedImageError, OSError), Image.open(io.BytesIO(data)) as header:
+            _refuse_other_samples(header, where)  # OpenCV takes negative numbers for large ones
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
@@ -77,15 +85,29 @@ def decode(data: bytes | memoryview, where: str) -> np.ndarray:
         image = None
     if image is None:
         reason = 'cannot be decoded as an image' if len(data) else 'is empty'
-        raise DBLRError(f'{where} {reason}; replace it with an intact copy')
+        other = ', or convert it to 8 or 16 bits' if bytes(data[:4]) in _TIFF else ''
+        raise DBLRError(f'{where} {reason}; replace it with an intact copy{other}')
     return image
+
+
+def _refuse_other_samples(image: Image.Image, where: str) -> None:
+    """Raises DBLRError for a TIFF of numbers with a sign or a fraction, or of more than 16 bits."""
+    tags = getattr(image, 'tag_v2', {})
+    bits, kinds = tags.get(_BITS_PER_SAMPLE, (8,)), tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    if max(bits) > 16 or set(kinds) != {_UNSIGNED}:
+        raise DBLRError(
+            f'{where} is a TIFF of {max(bits)} bits a sample that is not plain 8 or 16 bits without a sign; convert it'
+        )
 
 
 def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
     """Reads (height, width) from an image's header alone; raises DBLRError when there is no readable header."""
     try:
         with Image.open(file) as image:
+            _refuse_other_samples(image, where)
             return image.height, image.width
+    except DBLRError:
+        raise
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet in a damaged header
         raise DBLRError(f'{where} has no readable image header; replace it with an intact copy') from error
 

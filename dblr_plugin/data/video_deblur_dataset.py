@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.flow import align, too_small_for_flow
-from dblr_plugin.data.frames import flip, to_tensor
+from dblr_plugin.data.frames import flip, read_each, to_tensor
 from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.train_sampler import SampleIndex
@@ -93,10 +94,11 @@ class VideoDeblurDataset(Dataset):
         height, width = clip.size
         top, left = rng.randint(0, height - self.gt_size), rng.randint(0, width - self.gt_size)
         names = [clip.frames[i] for i in window]
-        frames = (self._aligned_crops if self.flow else self._crops)(clip, names, top, left, self.gt_size)
-        frames.append(self.gt_store.read_crop(clip.name, clip.frames[centre], top, left, self.gt_size, self.y_only))
+        read_gt = partial(self.gt_store.read_crop, clip.name, clip.frames[centre], top, left, self.gt_size, self.y_only)
         stack = flip(
-            np.stack(frames),
+            np.stack(
+                (self._aligned_crops if self.flow else self._crops)(clip, names, top, left, self.gt_size, read_gt)
+            ),
             horizontal=self._coin(rng, 'use_hflip'),
             vertical=self._coin(rng, 'use_rot'),
             transpose=self._coin(rng, 'use_rot'),
@@ -115,17 +117,24 @@ class VideoDeblurDataset(Dataset):
         window = [centre + offset * interval for offset in range(-before, after + 1)]
         return window[::-1] if self._coin(rng, 'random_reverse') else window
 
-    def _crops(self, clip: ClipPair, names: list[str], top: int, left: int, size: int) -> list[np.ndarray]:
-        return [self.lq_store.read_crop(clip.name, name, top, left, size, self.y_only) for name in names]
+    def _crops(
+        self, clip: ClipPair, names: list[str], top: int, left: int, size: int, read_gt: Callable[[], np.ndarray]
+    ) -> list[np.ndarray]:
+        """The blurry crops and, last, the sharp one."""
+        reads = [partial(self.lq_store.read_crop, clip.name, name, top, left, size, self.y_only) for name in names]
+        return read_each([*reads, read_gt])
 
-    def _aligned_crops(self, clip: ClipPair, names: list[str], top: int, left: int, size: int) -> list[np.ndarray]:
+    def _aligned_crops(
+        self, clip: ClipPair, names: list[str], top: int, left: int, size: int, read_gt: Callable[[], np.ndarray]
+    ) -> list[np.ndarray]:
         seen = min(size + 2 * FLOW_MARGIN, *clip.size)
         y, x = (
             min(max(start - FLOW_MARGIN, 0), side - seen) for start, side in zip((top, left), clip.size, strict=True)
         )
         reference, _ = reach_of(self.num_frame, self.causal)
-        frames = align(self._crops(clip, names, y, x, seen), reference, self.flow == 'consistent')
-        return [frame[top - y : top - y + size, left - x : left - x + size] for frame in frames]
+        *blurry, sharp = self._crops(clip, names, y, x, seen, read_gt)
+        aligned = align(blurry, reference, self.flow == 'consistent')
+        return [*(frame[top - y : top - y + size, left - x : left - x + size] for frame in aligned), sharp]
 
     def _coin(self, rng: random.Random, key: str) -> bool:
         """Tosses a coin for an augmentation; never true for one that is off."""

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dblr_plugin.data.clips import ClipPair, index_pairs
 from dblr_plugin.data.flow import align, too_small_for_flow
-from dblr_plugin.data.frames import FrameCache, to_planes, unit_range
+from dblr_plugin.data.frames import FrameCache, read_each, to_planes, unit_range
 from dblr_plugin.data.options import label, num_frame_of, require_unit_scale, required
 from dblr_plugin.data.store import FrameStore, open_store
 from dblr_plugin.data.windows import reach_of, window_indices
@@ -93,13 +93,17 @@ class VideoDeblurTestDataset(Dataset):
         """
         clip, centre = self._positions[index]
         window = window_indices(centre, len(clip.frames), self.num_frame, self.padding, self.causal)
-        frames = [self._read_lq(clip.name, clip.frames[i]) for i in window]
+        reads = [partial(self._read_lq, clip.name, clip.frames[i]) for i in window]
+        if self.gt_store is not None:
+            reads.append(partial(_read_planes, self.gt_store, clip.name, clip.frames[centre]))
+        frames = read_each(reads)
+        sharp = None if self.gt_store is None else frames.pop()
         if self.flow:
             before, _ = reach_of(self.num_frame, self.causal)
             frames = [to_planes(frame) for frame in align(frames, before, self.flow == 'consistent')]
         sample = {'lq': unit_range(frames)}
-        if self.gt_store is not None:
-            sample['gt'] = unit_range([_read_planes(self.gt_store, clip.name, clip.frames[centre])])[0]
+        if sharp is not None:
+            sample['gt'] = unit_range([sharp])[0]
         return sample | {key: self.data_info[key][index] for key in ('folder', 'idx', 'border', 'lq_path')}
 
     def read_blurry(self, clip: ClipPair, number: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from dblr_plugin.training.objectives import content_losses, restore_sizes, seed_
 from dblr_plugin.training.optimizers import build_optimizer
 from dblr_plugin.training.parameters import multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
-from dblr_plugin.training.resume import overruled, refuse_other_optimizers
+from dblr_plugin.training.resume import overruled, refuse_damage, refuse_other_optimizers
 from dblr_plugin.training.saving import CheckpointFolder, size_of
 from dblr_plugin.training.step import Step, StepResult
 from dblr_plugin.weights import FORMAT_VERSION
@@ -309,6 +309,7 @@ class VideoDeblurModel(VideoTestModel):
         """Takes up optimisers, schedulers, loss scales, the best figures, and a validation that was cut short."""
         try:
             refuse_other_optimizers(self.optimizers, resume_state)
+            refuse_damage(self.optimizers, self.schedulers, resume_state)
             self._tell_what_the_state_overrules(resume_state)
             super().resume_training(resume_state)
             for step, scaler in zip(self.steps, resume_state.get('scalers', []), strict=False):

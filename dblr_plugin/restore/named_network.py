@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from dblr_plugin.components import NETWORK
 from dblr_plugin.errors import DBLRError
@@ -17,6 +19,7 @@ __all__ = ['check_named_network']
 
 _LEAST_BOUND = 512  # of numbers, such as those of frames and groups, that the weights do not show
 _MOST_FRAMES = 64
+_MODULES_OF_A_TENSOR = 8  # at most: an activation or a container beside each layer, and what holds those
 # what networks load or download when they are built
 _LOADS = re.compile('path|file|pretrain|load|download|url', re.IGNORECASE)
 
@@ -75,11 +78,29 @@ def _out_of_bounds(value: object, bound: int) -> str | None:
     return None
 
 
+@contextmanager
+def _few_modules(most: int) -> Iterator[None]:
+    """Ends the building of a network of more modules, which takes minutes even without memory for weights."""
+    count = 0
+
+    def note(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError(f'it has more than {most} modules, far more than its weights show')
+
+    handle = register_module_module_registration_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _too_large(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:
     """Builds the network without memory for its weights, and compares."""
     arguments = dict(options)
     try:
-        with torch.device('meta'):
+        with torch.device('meta'), _few_modules(_MODULES_OF_A_TENSOR * len(weights) + _LEAST_BOUND):
             network = NETWORK.classes()[arguments.pop('type')](**arguments)
     except Exception as error:  # whatever a class says to its arguments
         yield f'cannot be built ({error})'

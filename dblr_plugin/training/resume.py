@@ -10,12 +10,14 @@ from typing import Any
 
 import torch.distributed as dist
 from basicsr.utils import check_resume
+from basicsr.utils.dist_util import master_only
 from torch.optim import Optimizer
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import make_folder
 from dblr_plugin.training.saving import CheckpointFolder
 
-__all__ = ['load_resume_state', 'overruled', 'refuse_other_optimizers']
+__all__ = ['load_resume_state', 'overruled', 'refuse_damage', 'refuse_other_optimizers']
 
 
 def load_resume_state(opt: dict) -> dict | None:
@@ -45,6 +47,7 @@ def load_resume_state(opt: dict) -> dict | None:
         return None
     _agree(None if state is None else state['iter'], opt)
     if state is not None:
+        _make_folders(opt)
         _take_networks(opt, folder.models, state['iter'])
         opt['resume_iter'] = state['iter']
     return state
@@ -56,6 +59,13 @@ def _folder_of(state: Path, opt: dict) -> CheckpointFolder:
     folders = [CheckpointFolder(models, state.parent) for models in (state.parent.parent / 'models', state.parent, own)]
     found = (folder for folder in folders if folder.is_there(int(state.stem), _networks(opt)))
     return next(found, folders[-1])
+
+
+@master_only
+def _make_folders(opt: dict) -> None:
+    """Makes the experiment's folders, as BasicSR does only for runs that start anew."""
+    for name in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
+        make_folder(Path(opt['path'][name]))
 
 
 def _take_networks(opt: dict, models: Path, iteration: int) -> None:
@@ -113,6 +123,34 @@ def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> Non
         if (name is not None and name != own) or (name is None and unknown is not None):
             what = name or f'another one, without {unknown}'
             raise ValueError(f'its optimiser is {what}, and that of the option file is {own}')
+
+
+def refuse_damage(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> None:
+    """Refuses numbers and tensors that torch takes into optimisers and schedulers, and fails with at the next step.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
+        for own, theirs in zip(optimizer.param_groups, saved['param_groups'], strict=False):
+            _refuse_other_numbers(own, theirs)
+            for parameter, index in zip(own['params'], theirs['params'], strict=False):
+                kept = saved['state'].get(index, {})
+                unfit = next((k for k in _OF_PARAMETERS if k in kept and kept[k].shape != parameter.shape), None)
+                if unfit is not None:
+                    raise ValueError(f'{unfit} of parameter {index} has another shape')
+    for scheduler, saved in zip(schedulers, state['schedulers'], strict=True):
+        _refuse_other_numbers(scheduler.state_dict(), saved)
+
+
+#: What optimisers keep in the shape of a parameter
+_OF_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg', 'acc_delta')
+
+
+def _refuse_other_numbers(own: dict, saved: dict) -> None:
+    for key, value in own.items():
+        if isinstance(value, int | float) and isinstance(saved.get(key), str | bytes | list | tuple | dict):
+            raise ValueError(f'{key} is {saved[key]!r}, no number')
 
 
 def _has(optimizer: Optimizer, key: str, saved: dict) -> bool:

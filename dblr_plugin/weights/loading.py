@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ __all__ = ['load_state_dict', 'load_weights', 'matching_weights', 'named_weights
 
 #: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They may lie in
 #: one another.
-_GROUPS = ('params', 'params_ema', 'state_dict', 'model', 'model_state_dict', 'G')
+_GROUPS = (
+    'params', 'params_ema', 'state_dict', 'model', 'model_state_dict', 'net', 'net_g', 'generator', 'ema', 'G',
+)  # fmt: skip
 _SIMDEBLUR_DBN = 'F1_1.0.weight'
 #: A name that only weights of others have -> what makes ours of them.
 _TRANSLATIONS = {
@@ -33,7 +36,7 @@ def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[
         path: A file of BasicSR (weights under ``params`` and ``params_ema``), of SimDeblur (``model``), of DeepDeblur's
             authors (``G``), of others (``state_dict``), or of bare weights; names may carry DataParallel's ``module.``
             and torch.compile's ``_orig_mod.``. The names of SimDeblur's DBLRNet and DBN and of DeepDeblur's authors are
-            translated.
+            translated. :func:`load_weights` also finds a network within a larger module.
         param_key: ``params``, ``params_ema`` (``params`` where it is missing), or None for bare weights.
 
     Raises:
@@ -80,6 +83,22 @@ def translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return translate(state) if translate else state
 
 
+def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the network within a larger module, as Lightning (``model.``) and MMagic (``generator.``) save it.
+
+    Args:
+        state: Weights by name.
+        own: The network's.
+
+    Returns:
+        Those below one name, if that is where all names of the network are; else all.
+    """
+    first = next(iter(own), '')
+    prefixes = [name.removesuffix(first) for name in state if name.endswith(f'.{first}')]
+    found = next((prefix for prefix in prefixes if all(prefix + name in state for name in own)), None)
+    return state if found is None or first in state else {name: state[found + name] for name in own}
+
+
 def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_key: str | None = 'params') -> None:
     """Loads a checkpoint file into a network.
 
@@ -99,7 +118,7 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
         raise DBLRError(
             f"{path}: weights of SimDeblur's DBN, which computes other things; set network_g.simdeblur: true"
         )
-    matching = matching_weights(net, translated(theirs), path, strict)
+    matching = matching_weights(net, _unwrapped(translated(theirs), net.state_dict()), path, strict)
     net.load_state_dict(matching, strict=strict)
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dblr_plugin.data.images import decode, inspected_size
 from dblr_plugin.data.lmdb_store import LmdbStore, shared_environment
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import FolderStore, open_store
@@ -201,3 +202,16 @@ class TestLmdb:
         (database / 'data.mdb').unlink() if data is None else (database / 'data.mdb').write_bytes(data)
         with pytest.raises(DBLRError, match='x.lmdb cannot be opened'):
             open_store(database).read('alpha', '00000000')
+
+
+@pytest.mark.parametrize('kind', ['int16', 'int32', 'float32'])
+def test_tiff_of_numbers_that_are_no_grey_values(tmp_path, kind):
+    """OpenCV would take -1 of 16 bits for white, and says of others that they are damaged."""
+    path = tmp_path / 'frame.tif'
+    assert cv2.imwrite(str(path), np.full((8, 8), -1, kind))
+    for read in (lambda: decode(path.read_bytes(), str(path)), lambda: inspected_size(path)):
+        with pytest.raises(DBLRError, match=r'frame\.tif is a TIFF of (16|32) bits .* convert it'):
+            read()
+    for plain in (np.uint8, np.uint16):
+        assert cv2.imwrite(str(path), np.full((8, 8, 3), 200, plain))
+        assert inspected_size(path) == (8, 8) and decode(path.read_bytes(), str(path)).shape == (8, 8, 3)

@@ -13,6 +13,7 @@ from basicsr.data.video_test_dataset import VideoTestDataset
 from dblr_plugin.data.frames import FrameCache
 from dblr_plugin.data.lmdb_writer import write_lmdb
 from dblr_plugin.data.store import open_store
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import window_indices
 from dblr_plugin.errors import DBLRError
@@ -126,3 +127,22 @@ def test_options_are_left_as_they_were(pair):
     before = copy.deepcopy(opt)
     VideoDeblurTestDataset(opt)[0]
     assert opt == before
+
+
+def test_all_faults_of_a_window_are_told_at_once(pair):
+    """Of frames that were damaged after the start, each once, blurry and sharp."""
+    lq, gt = pair
+    test = VideoDeblurTestDataset(options(lq, gt))
+    train = VideoDeblurDataset(options(lq, gt) | {'type': 'VideoDeblurDataset', 'phase': 'train', 'gt_size': 16})
+    clip = test.clips[0]
+    damaged = [lq / clip.name / f'{clip.frames[0]}.png', lq / clip.name / f'{clip.frames[1]}.png']
+    damaged.append(gt / clip.name / f'{clip.frames[2]}.png')
+    for path in damaged:
+        path.write_bytes(b'\x89PNG')
+    for sample in (lambda: test[2], lambda: train[0]):
+        with pytest.raises(DBLRError, match='3 faults in the frames of a window') as caught:
+            sample()
+        told = str(caught.value).splitlines()[1:]
+        assert [any(str(path) in line for line in told) for path in damaged] == [True] * 3
+    with pytest.raises(DBLRError, match='2 faults'):
+        test[0]  # repeats the first frame

@@ -28,7 +28,7 @@ def test_networks_that_restore_windows_are_built(options):
 
 @pytest.mark.parametrize(('options', 'reason'), [
     ({'type': 'DBLRNet', 'num_block': 10_000_000}, 'num_block is 10000000, more than its weights show'),
-    ({'type': 'DBLRNet', 'num_feat': 500, 'num_block': 500}, 'cannot be that of its weights'),
+    ({'type': 'DBLRNet', 'num_feat': 500, 'num_block': 40}, 'cannot be that of its weights'),
     ({'type': 'DBLRNet', 'num_block': -1e9}, 'num_block is'),
     ({'type': 'DBLRNet', 'num_frame': 501}, 'num_frame is 501'),
     ({'type': 'DBLRNet', 'num_block': 'ten'}, "num_block is the text 'ten'"),
@@ -38,11 +38,13 @@ def test_networks_that_restore_windows_are_built(options):
     ({'type': 'VGGFeatureExtractor', 'layer_name_list': ['conv1_2']}, 'VGGFeatureExtractor has no num_in_ch'),
     ({'type': 'os.system'}, "'os.system' is no registered class"),
     ({'type': ['DBLRNet']}, 'is no registered class'),
+    # all bounds kept, and hundreds of thousands of blocks in all
+    ({'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'num_group': 500, 'num_block': 500}, 'it has more than'),
 ])  # fmt: skip
 def test_what_would_do_more_than_build_is_refused_before_it_is_built(tmp_path, options, reason, monkeypatch):
     built = []
     for name, cls in ARCH_REGISTRY:
-        if name == str(options['type']) and name != 'DBLRNet':
+        if name == str(options['type']) and name not in ('DBLRNet', 'RCAN'):
             monkeypatch.setattr(cls, '__init__', lambda self, **arguments: built.append(arguments))
     torch.save({'params': {'w': torch.ones(3)}, 'network': options}, tmp_path / 'net.pth')
     with pytest.raises(DBLRError, match=r'net\.pth: its network ') as caught:

@@ -7,12 +7,13 @@ import torch
 from basicsr.models.lr_scheduler import MultiStepRestartLR
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.resume import load_resume_state, overruled, refuse_other_optimizers
+from dblr_plugin.training.resume import load_resume_state, overruled, refuse_damage, refuse_other_optimizers
 from dblr_plugin.training.saving import CheckpointFolder
 
 
 def options(root: Path, state: Path) -> dict:
-    path = {key: str(root / key) for key in ('models', 'training_states')} | {'resume_state': str(state)}
+    path = {key: str(root / key) for key in ('models', 'training_states', 'visualization')}
+    path |= {'experiments_root': str(root), 'log': str(root), 'resume_state': str(state)}
     return {'auto_resume': False, 'dist': False, 'network_g': {}, 'path': path}
 
 
@@ -33,6 +34,7 @@ class TestMoved:
         assert load_resume_state(opt)['iter'] == 5
         assert opt['path']['pretrain_network_g'] == str(tmp_path / 'moved/models/net_g_5.pth')
         assert opt['path']['models'] == str(tmp_path / 'new/models')
+        assert (tmp_path / 'new/models').is_dir()  # BasicSR makes folders for runs that start anew alone
 
     def test_networks_in_the_same_folder(self, tmp_path):
         folder = experiment(tmp_path / 'old')
@@ -119,3 +121,31 @@ class TestOverruled:
         assert told == ['milestones is [4, 9] in the option file and [4, 8] in the state']
         assert 'betas is (0.5, 0.9)' in self.differences(betas=(0.5, 0.9))[0]
         assert len(self.differences(lr=1e-4, weight_decay=0.1)) == 2
+
+
+class TestDamage:
+    """What torch takes up and fails with at the next step."""
+
+    @pytest.fixture
+    def state(self) -> dict:
+        optimizers, schedulers = trained()
+        return {'optimizers': [optimizers[0].state_dict()], 'schedulers': [schedulers[0].state_dict()]}
+
+    def test_none(self, state):
+        refuse_damage(*trained(), state)
+
+    @pytest.mark.parametrize(('spoil', 'message'), [
+        (lambda s: s['schedulers'][0].update(last_epoch='x'), "last_epoch is 'x', no number"),
+        (lambda s: s['optimizers'][0]['param_groups'][0].update(lr=[1]), r'lr is \[1\], no number'),
+        (lambda s: s['optimizers'][0]['state'][0].update(exp_avg=torch.ones(1)), 'exp_avg of parameter 0 has another'),
+    ])  # fmt: skip
+    def test_is_named(self, state, spoil, message):
+        spoil(state)
+        with pytest.raises(ValueError, match=message):
+            refuse_damage(*trained(), state)
+
+    @pytest.mark.parametrize('name', OPTIMIZERS)
+    def test_no_optimiser_is_refused_its_own_state(self, name):
+        optimizer = stepped(OPTIMIZERS[name](weights()))
+        state = {'optimizers': [optimizer.state_dict()], 'schedulers': []}
+        refuse_damage([OPTIMIZERS[name](weights())], [], state)

@@ -39,6 +39,9 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     lambda s: {k.replace('body.0.', 'body.0._orig_mod.'): v for k, v in s.items()},
     lambda s: {'state_dict': s, 'meta': {'epoch': 3}},
     lambda s: {'state_dict': {'model': s}, 'epoch': 3},
+    lambda s: {'net_g': s, 'step': 3},
+    lambda s: {'state_dict': {f'model.{k}': v for k, v in s.items()}, 'hyper_parameters': {'lr': 1.0}},
+    lambda s: {'state_dict': {f'generator.{k}': v for k, v in s.items()} | {'discriminator.w': torch.ones(1)}},
     lambda s: {'mata': {'epochs': 1, 'iters': 9}, 'model': s, 'optimizer': {'state': {}}, 'lr_scheduler': {'gamma': 1}},
 ])  # fmt: skip
 def test_loads_whatever_wrote_it(tmp_path, wrap):
