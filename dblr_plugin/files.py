@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,16 @@ from pathlib import Path
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'REFUSALS', 'atomic_write', 'check_writable', 'make_folder', 'partial_of', 'require_space', 'write_fault',
+    'REFUSALS',
+    'atomic_write',
+    'check_writable',
+    'make_folder',
+    'name_fault',
+    'partial_of',
+    'require_space',
+    'write_fault',
     'write_whole',
-]  # fmt: skip
+]
 
 #: What refuses a write, and what helps; an error made without a number has None.
 REFUSALS: dict[int | None, str] = {
@@ -141,3 +149,16 @@ def check_writable(path: Path) -> None:
         partial.unlink()
     except OSError as error:
         raise write_fault(path, error) from error
+
+
+def name_fault(name: str) -> str | None:
+    """Why a clip's or frame's name from a file cannot be one: results are written to folders of these names.
+
+    >>> name_fault('GOPR0372_07_00') is None, name_fault('../../x'), name_fault('/x')
+    (True, "'../../x' leads out of its folder", "'/x' leads out of its folder")
+    """
+    if not name.isprintable():
+        return f'{name!a} has characters that cannot be printed'
+    # a drive's letter and backslashes lead elsewhere on Windows, where names have neither
+    parts = name.split('/') if os.name != 'nt' else re.split(r'[/\\:]', name)
+    return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*parts} else None

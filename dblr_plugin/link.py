@@ -7,9 +7,8 @@ import json
 import sysconfig
 from pathlib import Path
 
-from dblr_plugin.data.meta_info import name_fault
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import write_whole
+from dblr_plugin.files import name_fault, write_whole
 
 __all__ = ['is_checkout', 'link', 'missing_files', 'option_files', 'options_folder', 'unlink']
 

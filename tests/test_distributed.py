@@ -91,8 +91,8 @@ def results(folder: Path) -> dict[str, object]:
         f'{name} {group} {key}': value.tolist()
         for name, groups in networks.items()
         for group, content in groups.items()
+        if group.startswith('params')
         for key, value in content.items()
-        if group != 'network'  # its options
     }
     return {**weights, 'figures': json.loads((run / 'metrics.json').read_text())}
 

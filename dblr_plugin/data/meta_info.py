@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from dblr_plugin.data.images import natural
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import name_fault
 
-__all__ = ['ListedClip', 'name_fault', 'read_clip_list', 'read_lmdb_meta']
+__all__ = ['ListedClip', 'read_clip_list', 'read_lmdb_meta']
 
 # names may contain spaces: both patterns are anchored at the figures that end a line
 _SIZE = r'\((?P<h>\d{1,9}), ?(?P<w>\d{1,9}), ?\d+\)'  # Python converts no text of thousands of digits
 _CLIP_LINE = re.compile(rf'(?P<clip>\S.*?) +(?P<count>\d{{1,9}}) +{_SIZE}')
 _FRAME_LINE = re.compile(rf'(?P<clip>\S.*)/(?P<frame>[^/]+)\.\w+ {_SIZE} \d+')
-
-
-def name_fault(name: str) -> str | None:
-    """Why a clip's or frame's name from a file cannot be one: results are written to folders of these names.
-
-    >>> name_fault('GOPR0372_07_00') is None, name_fault('../../x'), name_fault('/x')
-    (True, "'../../x' leads out of its folder", "'/x' leads out of its folder")
-    """
-    if not name.isprintable():
-        return f'{name!a} has characters that cannot be printed'
-    # a drive's letter and backslashes lead elsewhere on Windows, where names have neither
-    parts = name.split('/') if os.name != 'nt' else re.split(r'[/\\:]', name)
-    return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*parts} else None
 
 
 @dataclass(frozen=True)

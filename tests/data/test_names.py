@@ -2,8 +2,9 @@
 
 import pytest
 
-from dblr_plugin.data.meta_info import name_fault, read_clip_list, read_lmdb_meta
+from dblr_plugin.data.meta_info import read_clip_list, read_lmdb_meta
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import name_fault
 
 LEADING_OUT = ['../../x', '/tmp/x', 'a/../../x', '..', '.', 'a//b', 'a/.', './a', 'a/', '\x1b[2Jx', 'a\x07']
 

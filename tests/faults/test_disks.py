@@ -94,10 +94,6 @@ def link(desk: Desk, disk: Path) -> list[object]:
     return ['link', disk / 'checkout']
 
 
-def bench(desk: Desk, disk: Path) -> list[object]:
-    return ['bench', 'metrics', '--seconds', '0', '--json', disk / 'figures.json']
-
-
 def benchmark(desk: Desk, disk: Path) -> list[object]:
     plan = tiny_benchmark(desk.supplies['clips'].parent)
     plan['set'] |= {key: str(desk.supplies['clips'] / key[-2:]) for key in plan['set'] if '.dataroot_' in key}
@@ -112,7 +108,7 @@ def benchmark(desk: Desk, disk: Path) -> list[object]:
 COMMANDS = {
     train: 800, resume: 800, score: 40, evaluate: None, export_pth: 1000, export_safetensors: 1000, export_onnx: 1000,
     prepare_layout: 400, prepare_databases: None, prepare_video: None, prepare_motion: None, prepare_lmdb: None,
-    prepare_tiles: None, link: 40, bench: None, benchmark: 60,
+    prepare_tiles: None, link: 40, benchmark: 60,
 }  # fmt: skip
 #: Those that write below the folder that they run in.
 _HERE = (train, resume, score, benchmark)
@@ -134,16 +130,6 @@ def test_command(
     assert result.returncode == 1, result.stderr[-3000:]
     assert len(errors) == 1 and ('disk/' in errors[0] or 'error: benchmarks/' in errors[0] or 'disk: ' in errors[0])
     assert not disk.remains()
-
-
-@pytest.mark.parametrize('state', ['full', 'read_only'])
-def test_doctor_says_that_nothing_can_be_written(state: str, desk: Desk, disk: Disk, record_property) -> None:
-    disk.become(state)
-    result = dblr('doctor', *desk.train()[1:], cwd=disk.folder)
-    faults = [line for line in result.stdout.splitlines() if 'FAULT' in line]
-    record_property('outcome', (f'{"doctor":<20}{state:<11}{result.returncode}  ', ' | '.join(faults)))
-    assert result.returncode == 1 and 'Traceback' not in result.stdout + result.stderr
-    assert len(faults) == 1 and 'experiments' in faults[0]
 
 
 def test_reports_that_cannot_be_written_end_no_training(desk: Desk, disk: Disk, record_property) -> None:

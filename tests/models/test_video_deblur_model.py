@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -144,7 +145,11 @@ class TestValidation:
         assert {c: f['psnr'] for c, f in entry['clips'].items()} == {c: np.mean(v) for c, v in by_clip.items()}
         assert entry['mean']['psnr'] == np.mean([np.mean(v) for v in by_clip.values()])
 
-    def test_the_blurry_input_is_scored_once_as_a_network_that_does_nothing(self, train_options, tmp_path, caplog):
+    def test_the_blurry_input_is_scored_once_as_a_network_that_does_nothing(
+        self, train_options, tmp_path, caplog, monkeypatch
+    ):
+        monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)  # other tests may have made its log file
+        caplog.set_level(logging.INFO, 'basicsr')
         options = parsed(train_options, tmp_path)
         model = build_model(options)
         loader = val_loader(options)

@@ -182,7 +182,7 @@ def test_memory_that_ran_out_is_told_and_the_server_goes_on(page, restorer, monk
 
     clip = make(tmp_path / 'clip.mp4', Made(3))
     with monkeypatch.context() as patch:
-        patch.setattr(restorer, 'restorer', type('Exhausted', (), {'restore': exhausted})())
+        patch.setattr(restorer.restorer, 'restore', exhausted)
         assert 'memory ran out; start dblr demo-page with --tile' in page.ended(page.send(clip))['error']
     assert page.ended(page.send(clip))['state'] == 'done'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from itertools import pairwise
@@ -14,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dblr_plugin.data.cuts import find_shots
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import BlurSettings, dvd, gopro, prepare_video, reds
 from dblr_plugin.prepare.blur_settings import split
 from dblr_plugin.prepare.exposures import exposures
@@ -35,7 +37,7 @@ def consecutive(lengths: list[int]) -> list[range]:
 @settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), recipe=recipes)
 def test_spans_of_shots(lengths, recipe):
-    shots, needed = consecutive(lengths), max(recipe.average)
+    shots, needed = consecutive(lengths), recipe.least_shot
     spans, skipped = split('video', shots, recipe)
     assert len(skipped) == sum(len(shot) < needed for shot in shots)
     for part in ('train', 'test'):
@@ -52,14 +54,15 @@ def test_spans_of_shots(lengths, recipe):
         if len(shot) >= needed:
             assert 'train' in {span.part for span in in_shot}
             assert ('test' in {span.part for span in in_shot}) == (
-                recipe.test_share > 0 and len(shot) - max(round(len(shot) * recipe.test_share), needed) >= needed
+                recipe.test_share > 0
+                and len(shot) - max(round(len(shot) * recipe.test_share), max(recipe.average)) >= needed
             )
 
 
 @settings(max_examples=100)
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=3), recipe=recipes)
 def test_exposures_of_spans(lengths, recipe):
-    """Every exposure is whole, lies in its span, and comes once, a stride from the one before; no more would fit."""
+    """Every exposure is whole, lies in its span, and comes once, a stride from the last; training has a window."""
     spans, _ = split('video', consecutive(lengths), recipe)
     assume(spans)
     frames = (np.full((1, 1, 3), number, np.uint8) for number in range(sum(lengths)))
@@ -68,12 +71,12 @@ def test_exposures_of_spans(lengths, recipe):
         assert exposure.index not in made[exposure.span]
         made[exposure.span][exposure.index] = [int(frame[0, 0, 0]) for frame in exposure.frames]
     for span, found in made.items():
-        average, stride = span.average, recipe.stride or span.average
-        expected = [
-            list(span.frames[start : start + average]) for start in range(0, len(span.frames) - average + 1, stride)
-        ]
-        assert [found[index] for index in range(len(found))] == expected
-        assert len(expected) > 0
+        made_of = [found[index] for index in range(len(found))]
+        assert all(exposure == list(range(exposure[0], exposure[0] + span.average)) for exposure in made_of)
+        assert made_of[0][0] == span.frames[0] and made_of[-1][-1] <= span.frames[-1]
+        strides = {second[0] - first[0] for first, second in itertools.pairwise(made_of)}
+        assert len(strides) <= 1 and strides <= {recipe.stride, *(() if recipe.stride else range(1, span.average + 1))}
+        assert len(made_of) >= (5 if span.part == 'train' else 1)
 
 
 @given(segments=st.lists(st.tuples(st.integers(3, 30), st.integers(7, 200)), min_size=1, max_size=5), data=st.data())
@@ -110,6 +113,10 @@ def test_prepared_video(lengths, recipe):
         levels = [100 * shot + number for shot, length in enumerate(lengths) for number in range(length)]
         for number, level in enumerate(levels):
             assert cv2.imwrite(str(source / f'{number:03d}.png'), np.full((8, 8, 3), level, np.uint8))
+        if max(lengths) < recipe.least_shot:
+            with pytest.raises(DBLRError, match='has no shot of'):
+                prepare_video(source, tree, recipe)
+            return
         prepare_video(source, tree, recipe)
         used = {'train': set(), 'test': set()}
         for path in sorted(tree.glob('*/gt/*/*.png')):

@@ -203,7 +203,7 @@ class TestCheckpoints:
         export('--weights', tmp_path / 'net.safetensors', '-o', tmp_path / 'back.pth')
         before, after = read_checkpoint(exported.weights), read_checkpoint(tmp_path / 'back.pth')
         params = after.pop('params')
-        assert after == {'network': NETWORK, 'trained_on': 'test patterns'}
+        assert after == {'network': NETWORK, 'trained_on': 'test patterns', 'format_version': 1}
         assert params.keys() == before['params'].keys()
         assert all(torch.equal(value, before['params'][key]) for key, value in params.items())
         assert all(value.dtype == before['params'][key].dtype for key, value in params.items())
@@ -221,7 +221,7 @@ class TestCheckpoints:
         )  # fmt: skip
         found = read_checkpoint(tmp_path / 'net.safetensors')
         params = found.pop('params')
-        assert found == {'network': NETWORK, 'trained_on': 'GoPro', 'pad_multiple': 4}
+        assert found == {'network': NETWORK, 'trained_on': 'GoPro', 'pad_multiple': 4, 'format_version': 1}
         assert all(torch.equal(value, params[key]) for key, value in net.state_dict().items())
 
 
