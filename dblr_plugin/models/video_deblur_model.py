@@ -388,10 +388,10 @@ class VideoDeblurModel(VideoTestModel):
                 save_img,
                 callbacks=[self.strips.begin(dataset)],
                 interrupted=lambda: interrupts.received() is not None,
+                finish=lambda: self.strips.finish(current_iter, tb_logger),
             )
         except Interrupted:
             self.stop()
-        self.strips.finish(current_iter, tb_logger)
         self.data_monitor.pause()
         self.train_mode()
 

@@ -88,6 +88,7 @@ class VideoTestModel(SRModel):
         save_img: bool,
         callbacks: Sequence[Callable[[RestoredFrame], None]] = (),
         interrupted: Callable[[], bool] = lambda: False,
+        finish: Callable[[], None] = lambda: None,
     ) -> None:
         """Restores and scores a data set, and records the figures.
 
@@ -96,6 +97,8 @@ class VideoTestModel(SRModel):
             current_iter: Whose figures they are.
             tb_logger: TensorBoard's writer, if there is one.
             save_img: Whether restored frames are written.
+            finish: Called when all is restored, before the scores are recorded: what is recorded is not made again
+                after a kill.
 
         Raises:
             Interrupted: If ``interrupted`` said so.
@@ -112,6 +115,7 @@ class VideoTestModel(SRModel):
             interrupted,
             score_input=name not in self._inputs,
         )
+        finish()
         inputs = self._inputs.setdefault(name, [entry.get('input') for entry in figures])
         figures = [{**entry, 'input': blurry} for entry, blurry in zip(figures, inputs, strict=True)]
         if figures:

@@ -143,7 +143,8 @@ def weight_of_other_shape(weights: dict) -> object:
 
 def keys_renamed(weights: dict) -> object:
     """A network of another implementation."""
-    return {'params': {f'generator.{key}': value for key, value in weights.items()}}
+    renamed = {key.replace('conv_', 'layer_').replace('body', 'blocks'): value for key, value in weights.items()}
+    return {'params': renamed}
 
 
 def keys_are_numbers(weights: dict) -> object:
