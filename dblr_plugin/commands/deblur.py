@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
 
+#: Where nobody knows how many frames there are: enough for whatever takes long to prepare.
+MANY_FRAMES = 1000
 # what decides how an output looks, beside the weights; the device changes no more than the last bit
 _SETTINGS = ('start', 'end', 'scale_down', 'compare', 'precision', 'encoder', 'quality', 'lossless', 'fps', 'suffix')
 
@@ -105,8 +107,9 @@ def run(args: argparse.Namespace) -> None:
             raise DBLRError(f'--{name} is empty; name a file or a folder')
     keep_freed_memory()
     _end_like_ctrl_c()
-    job = _Job(args)
     batch = find_batch(args.input, args.output, args.suffix)
+    # not by the first video: what a batch that was stopped goes on with must run as before
+    job = _Job(args, None if batch is None else MANY_FRAMES)
     if batch is None:
         job.restore(args.input, args.output, args.suffix, 'resume' if args.resume else 'refuse')
     else:
@@ -114,10 +117,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 class _Job:
-    """What the arguments ask for, with one network for however many inputs there are."""
+    """What the arguments ask for, with one network for however many inputs there are.
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    Args:
+        args: The arguments.
+        frames: How many there are to restore, roughly; None for as many as the first input has.
+    """
+
+    def __init__(self, args: argparse.Namespace, frames: int | None = None) -> None:
         self.args = args
+        self.frames = frames
         self.restorer: VideoRestorer | None = None
 
     def restore(self, path: str | Path, output: str | Path, suffix: str, existing: Literal['refuse', 'resume']) -> None:
@@ -162,15 +171,14 @@ class _Job:
             print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')
 
     def _network(self, path: str | Path, source: Source) -> VideoRestorer:
-        from dblr_plugin.restore.calibration import sample_windows
+        from dblr_plugin.restore.calibration import calibrate
 
         args = self.args
         if self.restorer is None:
-            self.restorer = build_restorer(args, source.count or 1000)
+            self.restorer = build_restorer(args, self.frames or source.count or MANY_FRAMES)
         if args.causal and not self.restorer.traits.causal:
             raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
-        if self.restorer.needs_calibration and source.count and args.start is None and args.end is None:
-            self.restorer.calibrate(sample_windows(path, source, self.restorer.traits.num_frame, args.scale_down))
+        calibrate(self.restorer, path, source, args.start, args.end, args.scale_down)
         return self.restorer
 
     def _settings(self, source: Source) -> dict[str, Any]:

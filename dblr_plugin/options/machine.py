@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 
 __all__ = ['check_options', 'is_ours']
@@ -61,6 +61,9 @@ def _check_paths(opt: dict) -> None:
     }
     if not (opt['auto_resume'] or opt['path'].get('resume_state')):
         paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network_')}
+    faults = []
     for key, path in paths.items():
         if path is not None and not Path(path).exists():
-            raise DBLRError(f'{key}: {path} does not exist (looked up from {Path.cwd()})')
+            hint = '; dblr prepare makes data sets' if key.startswith('datasets.') else ''
+            faults.append(f'{key}: {path} does not exist (looked up from {Path.cwd()}){hint}')
+    raise_faults(faults, 'options')

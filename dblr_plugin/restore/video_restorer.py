@@ -32,9 +32,10 @@ FIRST_FRAMES = 24
 
 @dataclass(frozen=True)
 class BufferedFrame:
-    """A frame on the device: as the network takes it, and as it came."""
+    """A frame as it came, and on the device."""
 
-    planes: Tensor  # (1, c, h, w), float32
+    source: np.ndarray  # (h, w, 3), RGB
+    planes: Tensor  # (1, c, h, w), float32, as the network takes it
     pixels: Tensor  # (h, w, 3), RGB
 
 
@@ -81,8 +82,13 @@ class VideoRestorer:
         return cls(loaded.net, loaded.options, **{'size_multiple': loaded.pad_multiple, **settings})
 
     @property
+    def may_use_int8(self) -> bool:
+        """Whether :meth:`calibrate` matters."""
+        return self.restorer.int8 is not None
+
+    @property
     def needs_calibration(self) -> bool:
-        """Whether :meth:`calibrate` would matter: int8 may be used and has seen no frame."""
+        """Whether int8 may be used and has seen no frame."""
         return self.restorer.needs_calibration
 
     def calibrate(self, parts: Iterable[Sequence[np.ndarray]]) -> None:
@@ -92,6 +98,16 @@ class VideoRestorer:
             parts: Runs of neighbouring frames from all over it, as many as the network takes, RGB ``(h, w, 3)``.
         """
         self.restorer.calibrate(map(self.window, parts))
+
+    def calibrate_on_first(self, frames: Iterator[np.ndarray]) -> list[np.ndarray]:
+        """Calibrates on the first frames of a stream, and returns those that it took."""
+        first = list(islice(frames, FIRST_FRAMES))
+        length, num_frame = len(first), self.traits.num_frame
+        starts = range(max(length - num_frame, 0) + 1) if first else ()
+        self.calibrate(
+            [first[min(start + offset, length - 1)] for offset in range(num_frame)] for start in spread(starts, WINDOWS)
+        )
+        return first
 
     def window(self, part: Sequence[np.ndarray]) -> Tensor:
         """What the network is given for a run of frames, ``(1, t, channels, h, w)``."""
@@ -106,7 +122,9 @@ class VideoRestorer:
         Yields:
             Each restored, of the same type.
         """
-        frames = self._calibrated(iter(frames))
+        frames = iter(frames)
+        if self.needs_calibration:
+            frames = chain(self.calibrate_on_first(frames), frames)
         stream = (StreamFrame(self._buffered(frame), thumbnail(_eight_bits(frame))) for frame in frames)
         traits = self.traits
         if traits.restores == 'all':
@@ -115,7 +133,7 @@ class VideoRestorer:
             parts = windows(stream, traits.num_frame, traits.causal)
         for part in parts:
             for restored, blurry in self._restored(part):
-                yield _pixels(restored, blurry.dtype)
+                yield _pixels(restored, blurry.source.dtype)
 
     def restore_clip(
         self, read: Callable[[int], np.ndarray], length: int, numbers: range, padding: str = 'replicate'
@@ -138,7 +156,7 @@ class VideoRestorer:
         for part, restored_numbers in zip(gather(plan, frames), numbers_of, strict=True):
             for number, (restored, blurry) in zip(restored_numbers, self._restored(part), strict=True):
                 if number in numbers:
-                    yield restored, blurry.cpu().numpy()
+                    yield restored, blurry.source
 
     def _plan(self, length: int, numbers: range, padding: str) -> tuple[list[list[int]], Sequence[Sequence[int]]]:
         """The indices that the network is given together, and of each such part those that it restores.
@@ -158,19 +176,6 @@ class VideoRestorer:
         """What a window holds of a frame: aligned frames differ from window to window, so flow needs the pixels."""
         return frame if self.traits.flow else self._on_device(frame)
 
-    def _calibrated(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same frames, the first of which calibrate what nothing else has."""
-        if self.needs_calibration:
-            first = list(islice(frames, FIRST_FRAMES))
-            length, num_frame = len(first), self.traits.num_frame
-            starts = range(max(length - num_frame, 0) + 1) if first else ()
-            self.calibrate(
-                [first[min(start + offset, length - 1)] for offset in range(num_frame)]
-                for start in spread(starts, WINDOWS)
-            )
-            frames = chain(first, frames)
-        return frames
-
     def _aligned(self, part: list) -> list[BufferedFrame]:
         if not self.traits.flow:
             return part
@@ -178,27 +183,26 @@ class VideoRestorer:
         aligned = align(part, self.traits.restores, self.traits.flow == 'consistent')
         return [self._on_device(frame) for frame in aligned]
 
-    def _restored(self, part: list) -> list[tuple[Tensor, Tensor]]:
+    def _restored(self, part: list) -> list[tuple[Tensor, BufferedFrame]]:
         """Restores what a network is given together.
 
         Returns:
-            Each restored frame, float32 ``(3, h, w)``, and the blurry one, ``(h, w, 3)``.
+            Each restored frame, float32 ``(3, h, w)``, and the blurry one.
         """
         traits = self.traits
         part = self._aligned(part)
         window = _stacked(part)
         if traits.restores == 'all':
-            every = [frame.pixels for frame in part]
-            planes = torch.stack([_planes(pixels) for pixels in every]).unsqueeze(0)
-            return list(zip(self.restorer.restore(window, planes)[0], every, strict=True))
-        blurry = part[traits.restores].pixels
-        return [(self.restorer.restore(window, _planes(blurry).unsqueeze(0))[0], blurry)]
+            planes = torch.stack([_planes(frame.pixels) for frame in part]).unsqueeze(0)
+            return list(zip(self.restorer.restore(window, planes)[0], part, strict=True))
+        blurry = part[traits.restores]
+        return [(self.restorer.restore(window, _planes(blurry.pixels).unsqueeze(0))[0], blurry)]
 
     def _on_device(self, frame: np.ndarray) -> BufferedFrame:
         # torch has hardly any operations for uint16
         wide = frame.astype(np.int32) if frame.dtype == np.uint16 else frame
         pixels = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device, non_blocking=True)
-        return BufferedFrame(to_network_colour(_planes(pixels).unsqueeze(0), self.traits.channels), pixels)
+        return BufferedFrame(frame, to_network_colour(_planes(pixels).unsqueeze(0), self.traits.channels), pixels)
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -233,10 +237,10 @@ def _planes(pixels: Tensor) -> Tensor:
     return planes.float() / (255 if pixels.dtype == torch.uint8 else 65535)
 
 
-def _pixels(planes: Tensor, dtype: torch.dtype) -> np.ndarray:
+def _pixels(planes: Tensor, dtype: np.dtype) -> np.ndarray:
     """The inverse of :func:`_planes`, rounded, on the CPU."""
-    top = 255 if dtype == torch.uint8 else 65535
+    top = 255 if dtype == np.uint8 else 65535
     values = planes.clamp(0, 1).mul_(top).round_().permute(1, 2, 0)
-    if dtype == torch.uint8:
+    if dtype == np.uint8:
         return values.to(torch.uint8).contiguous().cpu().numpy()
     return values.to(torch.int32).contiguous().cpu().numpy().astype(np.uint16)

@@ -56,7 +56,7 @@ class Source(Protocol):
     Attributes:
         path: The video or folder; of a glob, the folder of the first match.
         size: (h, w) of every picture, upright and shrunk.
-        deep: Whether the pictures are uint16.
+        high_bit_depth: Whether the pictures are uint16.
         count: How many there will be; None where only decoding tells.
     """
 

@@ -55,7 +55,7 @@ class Segments:
 
     Attributes:
         size: (h, w) of their pictures; None while there are none.
-        deep: Whether their pictures are uint16.
+        high_bit_depth: Whether their pictures are uint16.
         pictures: How many the whole segments hold.
         first: The first pts, and
         last: the last pts, of all packets; None while there are none.

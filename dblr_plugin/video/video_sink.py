@@ -55,7 +55,7 @@ class VideoSink:
     Args:
         path: The output; its suffix decides the container.
         traits: What to keep of the source.
-        deep: Whether the source has more than 8 bits, which decides the default encoder.
+        high_bit_depth: Whether the source has more than 8 bits, which decides the default encoder.
         encoder: FFmpeg's name; H.264 by default, VP9 for WebM, MPEG-4 for AVI.
         quality: The encoder's own scale, lower is better; hardly to be told from the original by default.
         lossless: Whether the encoder may lose nothing; to RGB where it has that, otherwise to 4:4:4.

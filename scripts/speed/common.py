@@ -18,7 +18,7 @@ import cv2
 import torch
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.hooks import show_errors_in_one_line
+from dblr_plugin.excepthook import show_errors_in_one_line
 from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
 
 __all__ = [

@@ -145,6 +145,12 @@ def test_what_this_machine_cannot_do(machine, trail, value, message):
         check_options(changed(opt, trail, value))
 
 
+def test_all_missing_paths_are_told_at_once(machine):
+    opt = changed(changed(machine(0), 'datasets.val.dataroot_gt', 'nowhere'), 'path.pretrain_network_g', 'none.pth')
+    with pytest.raises(DBLRError, match=r'(?s)2 faults.*nowhere does not exist .*dblr prepare.*none\.pth does not'):
+        check_options(opt)
+
+
 @pytest.mark.parametrize('compiler', ['g++', 'clang++', 'c++', '/opt/cxx'])
 def test_any_compiler_will_do(machine, monkeypatch, compiler):
     monkeypatch.setenv('CXX', '/opt/cxx')

@@ -12,7 +12,7 @@ from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends, int8_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
-from dblr_plugin.restore.calibration import sample_windows
+from dblr_plugin.restore.calibration import calibrate, sample_windows
 from dblr_plugin.restore.int8_forward import cut_crops, nncf_installed
 from dblr_plugin.restore.openvino_forward import openvino_installed
 from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -66,6 +66,27 @@ def test_auto_takes_int8_only_close_to_float32(monkeypatch):
     auto = build_forward(trained(), CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING)
     exact = build_forward(trained(), CPU, 'openvino', backends._best_precision(CPU))
     assert torch.equal(auto(window), exact(window))
+
+
+@needs_int8
+@pytest.mark.parametrize('part', [(None, None), (2, 9)])
+def test_each_input_is_calibrated_for_itself(tmp_path, part):
+    """Whatever was restored before it, and though a resumed run begins in its middle."""
+    clips = {'bright': frames(12), 'dark': [frame // 16 for frame in frames(12)]}
+    for name, clip in clips.items():
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(clip):
+            cv2.imwrite(str(tmp_path / f'{name}/{number:03d}.png'), frame[..., ::-1])
+
+    def restored(*names: str) -> np.ndarray:
+        restorer = VideoRestorer(trained(), OPTIONS, 'cpu', precision='int8')
+        for name in names:
+            with open_source(tmp_path / name, *part) as source:
+                calibrate(restorer, tmp_path / name, source, *part)
+        return np.stack(list(restorer.restore(clips['dark'][4:])))
+
+    alone = restored('dark')
+    assert np.array_equal(restored('bright', 'dark'), alone) and not np.array_equal(restored('bright'), alone)
 
 
 def test_refused_where_there_is_none(monkeypatch):

@@ -1,3 +1,5 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,9 @@ def test_a_device_that_is_not_there_is_named():
     net, options = network()
     with pytest.raises(DBLRError, match="there is no device 'gpu'; found: cpu"):
         VideoRestorer(net, options, device='gpu')
+
+
+def test_the_documented_old_place_still_works():
+    with pytest.warns(DeprecationWarning, match='from dblr_plugin instead'):
+        old = importlib.import_module('dblr_plugin.inference.video_restorer')
+    assert old.VideoRestorer is VideoRestorer

@@ -1,0 +1,1 @@
+"""The old place of :mod:`dblr_plugin.restore`; it goes with the next release."""
