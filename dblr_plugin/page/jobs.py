@@ -96,8 +96,10 @@ class Job:
             _plugin_log.removeHandler(notes)
         self.notes = [self._without_folder(text) for text in notes.texts]
         shutil.rmtree(self.clip.parent, ignore_errors=True)
+        if self.preview is None:  # whoever hears that it failed finds nothing left
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.state = _FAILED if self.preview is None else _DONE
-        if self.state == _FAILED or self.cancelled.is_set():
+        if self.cancelled.is_set():  # before it had ended, so that removing it left its files to this thread
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _without_folder(self, text: str) -> str:
