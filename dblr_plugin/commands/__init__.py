@@ -30,8 +30,8 @@ _COMMANDS = {
     'doctor': 'Find out what is wrong with this installation, this machine or your data, and how to fix it.',
 }
 
-#: What must run where BasicSR cannot be imported, or before it can be.
-_WITHOUT_BASICSR = ('doctor', 'link')
+#: What must run where BasicSR cannot be imported, or before it can be; and what imports it in other processes.
+_WITHOUT_BASICSR = ('demo-page', 'doctor', 'link')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,177 +1,125 @@
-"""A clip restored for looking at: before and after as every browser shows them, and the restored file itself."""
+"""Restores a clip for looking at: before and after as every browser shows them, and the restored file itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 
-from dblr_plugin.data.images import is_image
+from dblr_plugin.data.images import inspected_size, is_image
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore.backends import is_out_of_memory
+from dblr_plugin.restore.calibration import calibrate
 from dblr_plugin.restore.pipeline import restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.video import Frame, Sink, Source, open_sink, open_source
+from dblr_plugin.video import open_sink, open_source
+from dblr_plugin.video.time_range import parse_time
 from dblr_plugin.video.video_sink import VideoSink
-from dblr_plugin.video.video_source import VideoSource, open_container
 
-__all__ = ['Preview', 'Report', 'restore_preview']
+__all__ = ['build', 'frame_pair', 'restore']
 
-#: Told after each restored picture: how many are done, and of how many; the latter may be an estimate.
-Report = Callable[[int, int], None]
+Build = Callable[[int], VideoRestorer]  # of the number of frames
+Report = Callable[[int, int], None]  # frames done, frames in all
 
+_MAX_PIXELS = 8192 * 4320
 # what the restored video keeps of the source's name; others become the one that every player takes
 _KEPT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
 
 
-@dataclass(frozen=True)
-class Preview:
-    """What the page shows and offers.
-
-    Attributes:
-        before: The clip as it came, an MP4 without sound or a PNG.
-        after: The same restored.
-        download: The restored clip in full, with sound, depth and chroma of the original.
-        aspect: Width by height, as shown.
-        times: When each picture of ``before`` and ``after`` is shown, in seconds; empty for an image.
-    """
-
-    before: Path
-    after: Path
-    download: Path
-    aspect: float
-    times: list[float]
+def build(report: Report, build: Build) -> None:
+    """Builds the network once, to tell what is wrong with it."""
+    build(1)
 
 
-def restore_preview(
-    restorer: VideoRestorer, clip: Path, folder: Path, start: Fraction, length: Fraction | None, report: Report
-) -> Preview:
-    """Restores a part of a video, or an image.
+def restore(report: Report, build: Build, clip: Path, folder: Path, start: str, length: str) -> tuple[int, str]:
+    """Restores an image, or a video from ``start`` on, for a ``length``; empty for all of it.
 
-    Args:
-        restorer: Restores it.
-        clip: The file.
-        folder: Where the three files are written.
-        start: Seconds into a video.
-        length: Seconds from there; None for all that follow.
-        report: Called after each picture; what it raises ends the work.
+    Returns:
+        The number of frames, and the restored file in full, with sound, depth and chroma of the original. Beside it
+        are ``before`` and ``after``, MP4 without sound or PNG.
 
     Raises:
-        DBLRError: If the clip cannot be read, or the files cannot be written.
+        DBLRError: The clip has too many pixels, cannot be read or restored, or a file cannot be written.
     """
-    if is_image(clip.name):
-        return _restore_image(restorer, clip, folder, report)
-    end = None if length is None else float(start + length)
-    with open_source(clip, float(start) or None, end) as source:
-        suffix = clip.suffix.lower() if clip.suffix.lower() in _KEPT_SUFFIXES else '.mp4'
-        download = folder / f'{clip.stem}_restored{suffix}'
-        before, after = _PlayableSink(folder / 'before.mp4', source), _PlayableSink(folder / 'after.mp4', source)
-        total = source.count or _estimated(source, start, length)
-        pts = _restore(restorer, source, before, [after, open_sink(download, source)], total, report)
-        times = [float(time * source.info.time_base - source.info.origin) for time in pts]
-        height, width = _playable(source.size)
-        return Preview(before.path, after.path, download, float(width * source.info.aspect / height), times)
-
-
-def _restore_image(restorer: VideoRestorer, clip: Path, folder: Path, report: Report) -> Preview:
-    before, after = folder / 'before.png', folder / 'after.png'
-    download = folder / f'{clip.stem}_restored{clip.suffix}'
-    with open_source(clip) as source:
-        _restore(
-            restorer, source, open_sink(before, source), [open_sink(p, source) for p in (after, download)], 1, report
-        )
-        height, width = source.size
-    return Preview(before, after, download, width / height, [])
-
-
-def _restore(
-    restorer: VideoRestorer, source: Source, before: Sink, after: list[Sink], total: int, report: Report
-) -> list[int | None]:
-    """Writes each picture as it came and restored; returns their pts."""
-    tapped = _Tapped(source, before)
+    still = is_image(clip.name)
+    begin = parse_time(start or 0, 'start')
+    end = f'{float(begin + parse_time(length, "length")):.6f}' if length else None
+    part = (None, None) if still else (start if begin else None, end)
+    if still:
+        _refuse_many_pixels(clip, inspected_size(clip))  # before it is decoded
+    _write_preview(clip, folder / 'before', *part)
+    count = 1 if still else len(_frame_times(folder))
+    result = folder / f'{clip.stem}_restored{clip.suffix if still or clip.suffix in _KEPT_SUFFIXES else ".mp4"}'
     try:
-        restore_media(_Reporting(restorer, total, report), tapped, _Several(after), progress=False)
-        before.finish()
-    except BaseException:
-        before.abandon()
+        with open_source(clip, *part) as source, redirect_stdout(None):
+            restorer = build(count)
+            calibrate(restorer, clip, source, *part)
+            restore_media(_Reporting(restorer, count, report), source, open_sink(result, source), progress=False)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise DBLRError('memory ran out; start dblr demo-page with --tile 256 or less') from error
         raise
-    return tapped.pts
+    _write_preview(result, folder / 'after')
+    return count, str(result)
+
+
+def frame_pair(report: Report, folder: Path, number: int) -> tuple[str, str]:
+    """Image files of a frame, counted from 1, before and after."""
+    if not (folder / 'before.mp4').exists():
+        return str(folder / 'before.png'), str(folder / 'after.png')
+    seconds = _frame_times(folder)[number - 1]
+    for side in ('before', 'after'):
+        with open_source(folder / f'{side}.mp4', f'{max(0, seconds - 1e-4):.6f}') as source:
+            _write_image(next(iter(source)).pixels, folder / f'{side}_{number}.png')
+    return str(folder / f'before_{number}.png'), str(folder / f'after_{number}.png')
 
 
 class _Reporting:
-    """A restorer that tells of each picture, before the next is begun: whoever cancels waits for one at most."""
+    """A restorer that tells of each frame."""
 
-    def __init__(self, restorer: VideoRestorer, total: int, report: Report) -> None:
-        self.restorer, self.total, self.report = restorer, total, report
+    def __init__(self, restorer: VideoRestorer, count: int, report: Report) -> None:
+        self.restorer, self.count, self.report = restorer, count, report
 
     def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        self.report(0, self.total)
-        for number, pixels in enumerate(self.restorer.restore(frames), 1):
-            self.report(number, max(number, self.total))
+        for done, pixels in enumerate(self.restorer.restore(frames), 1):
+            self.report(done, self.count)
             yield pixels
 
 
-class _Tapped:
-    """A source whose pictures are also written to a sink, as they are read."""
-
-    def __init__(self, source: Source, sink: Sink) -> None:
-        self.source, self.sink = source, sink
-        self.count = source.count
-        self.pts: list[int | None] = []
-
-    def __iter__(self) -> Iterator[Frame]:
-        for picture in self.source:
-            self.sink.write(picture)
-            self.pts.append(picture.pts)
-            yield picture
-
-
-class _Several:
-    """Several sinks as one."""
-
-    def __init__(self, sinks: list[Sink]) -> None:
-        self.sinks = sinks
-
-    def write(self, picture: Frame) -> None:
-        for sink in self.sinks:
-            sink.write(picture)
-
-    def finish(self) -> None:
-        for sink in self.sinks:
-            sink.finish()
-
-    def abandon(self) -> bool:
-        for sink in self.sinks:
-            sink.abandon()
-        return False  # nobody keeps half a preview
+def _write_preview(clip: Path, target: Path, start: str | None = None, end: str | None = None) -> None:
+    """Writes H.264 of 8 bits and even sides, or a PNG file."""
+    with open_source(clip, start, end) as source:
+        _refuse_many_pixels(clip, source.size)
+        if is_image(clip.name):
+            _write_image(next(iter(source)).pixels, target.with_suffix('.png'))
+            return
+        sink = VideoSink(target.with_suffix('.mp4'), replace(source.info, chroma='420', copied=None), False)
+        height, width = (side // 2 * 2 for side in source.size)
+        for frame in source:
+            sink.write(replace(frame, pixels=_eight_bits(np.ascontiguousarray(frame.pixels[:height, :width]))))
+        sink.finish()
 
 
-class _PlayableSink(VideoSink):
-    """Writes H.264 that every browser plays: 8 bits, 4:2:0 and so even sides, no sound of a codec it may not know."""
-
-    def __init__(self, path: Path, source: VideoSource) -> None:
-        super().__init__(path, replace(source.info, chroma='420', copied=None), high_bit_depth=False)
-
-    def write(self, picture: Frame) -> None:
-        """See :class:`Sink`; a last odd row and column are cut off."""
-        height, width = _playable(picture.pixels.shape[:2])
-        pixels = np.ascontiguousarray(picture.pixels[:height, :width])
-        if pixels.dtype == np.uint16:
-            pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
-        super().write(replace(picture, pixels=pixels))
+def _frame_times(folder: Path) -> list[float]:
+    """Seconds from the first frame of ``before.mp4`` to each."""
+    with av.open(str(folder / 'before.mp4')) as container:
+        pts = sorted(packet.pts for packet in container.demux(video=0) if packet.pts is not None)
+        return [float((tick - pts[0]) * container.streams.video[0].time_base) for tick in pts]
 
 
-def _playable(size: tuple[int, int]) -> tuple[int, int]:
-    return size[0] // 2 * 2, size[1] // 2 * 2
+def _refuse_many_pixels(clip: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > _MAX_PIXELS:
+        raise DBLRError(f'{clip} has {size[1]}x{size[0]} pixels, too many for the page; use dblr deblur')
 
 
-def _estimated(source: VideoSource, start: Fraction, length: Fraction | None) -> int:
-    """How many pictures a part has, roughly."""
-    with open_container(source.path) as container:
-        seconds = [] if length is None else [length]
-        if container.duration is not None:
-            seconds.append(Fraction(container.duration, av.time_base) - start)
-    return max(1, round(min(seconds, default=0) * source.info.rate))
+def _write_image(pixels: np.ndarray, target: Path) -> None:
+    cv2.imwrite(str(target), cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)

@@ -1,192 +1,162 @@
-"""The page's server: for this computer alone, one clip after the other."""
+"""Serves the page to this computer alone, and limits what it is sent: whose requests, how many, how large, how long."""
 
 from __future__ import annotations
 
-import errno
-import ipaddress
-import logging
-import socket
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1'}  # read when gradio is imported
+import fastapi
+import gradio
 import uvicorn
-from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.page.jobs import Job, Jobs
-from dblr_plugin.video.time_range import parse_time
+from dblr_plugin.page.blocks import build_blocks
 
-__all__ = ['build_app', 'build_server', 'listen']
+__all__ = ['build_server']
 
-_log = logging.getLogger(__name__)
-
-_STATIC = Path(__file__).with_name('static')
-
-_HEADERS = {
-    'Cache-Control': 'no-cache',
-    'Content-Security-Policy': "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    'Cross-Origin-Resource-Policy': 'same-origin',
+_MAX_WAITING, _MAX_CONNECTIONS, _MAX_JSON = 8, 100, 64_000  # clips; of browsers; bytes
+_SECONDS_TO_ASK, _SECONDS_TO_SEND = 10, 600  # a request's head; its body
+# gradio has more routes, which fetch from elsewhere or keep what they are sent
+_ROUTES = re.compile(
+    r'GET /(|config|theme\.css|favicon\.ico|(assets|static)/.+)'
+    r'|GET /gradio_api/(info|upload_progress|queue/data|heartbeat/\w+|file=/.+)'
+    r'|POST /gradio_api/(upload|queue/join|cancel|reset|run/\w+)'
+)
+_HEADERS = {  # gradio's page names files of other sites: browsers load none
+    'Content-Security-Policy': "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; frame-ancestors 'none'",
     'Referrer-Policy': 'no-referrer',
     'X-Content-Type-Options': 'nosniff',
 }
-# a film that plays in an open page is a request that does not end
-_SECONDS_TO_END = 1
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Takes a port, any free one for 0; raises DBLRError where it is not to be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((address[0], port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = 'another program has it' if getattr(error, 'errno', None) == errno.EADDRINUSE else error
-        raise DBLRError(f'port {port} of {host} cannot be had ({reason}); give another --port, or 0 for any') from error
+def build_server(folder: Path, build: Any, max_bytes: int) -> uvicorn.Server:
+    """The server; its ``run([socket])`` returns after SIGINT or SIGTERM, which it raises again.
 
+    Args:
+        folder: Where clips and results are, a :func:`~dblr_plugin.page.process.temporary_folder`.
+        build: Makes the restorer, in another process.
+        max_bytes: Of a clip; all together may have four times as many.
+    """
 
-def build_server(jobs: Jobs, host: str) -> uvicorn.Server:
-    """The server; its ``run([listen(host, port)])`` returns after Ctrl-C or SIGTERM, which it raises again."""
+    async def upload(request: fastapi.Request) -> Response:
+        return await _store(request, folder, 4 * max_bytes)
+
+    async def progress(request: fastapi.Request) -> Response:
+        return PlainTextResponse('data: {"msg": "done"}\n\n', media_type='text/event-stream')
+
+    app = fastapi.FastAPI(openapi_url=None)
+    app.add_route('/gradio_api/upload', upload, methods=['POST'])
+    app.add_route('/gradio_api/upload_progress', progress)
+    page = build_blocks(folder, build).queue(max_size=_MAX_WAITING, api_open=False)
+    theme = gradio.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # on every computer
+    gradio.mount_gradio_app(app, page, '/', theme=theme, footer_links=[], run_history=False)
     config = uvicorn.Config(
-        build_app(jobs, host),
-        lifespan='off',
-        log_level='critical',  # requests that end with the server are no errors; what fails is told by _refuse
+        _Guard(app, max_bytes + _MAX_JSON),
+        http=_Connection,
+        ws='none',
+        log_level='critical',  # requests that end with the server are no errors
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=_SECONDS_TO_END,
+        timeout_graceful_shutdown=1,  # a film that plays in an open page is a request that does not end
     )
     return uvicorn.Server(config)
 
 
-def build_app(jobs: Jobs, host: str) -> Starlette:
-    """The page and what it asks for.
-
-    ``POST /jobs`` announces a clip, ``PUT /jobs/ID`` uploads it, ``GET`` tells how far it is, ``DELETE`` ends it;
-    ``GET /jobs/ID/before``, ``after`` and ``download`` are the results. Errors are JSON, ``{'error': 'a sentence'}``.
-
-    Args:
-        jobs: Where the clips go.
-        host: The name by which browsers may know this computer, besides ``localhost`` and addresses.
-    """
-    app = Starlette(
-        routes=[
-            Route('/', _page),
-            Route('/jobs', _announce, methods=['POST']),
-            Route('/jobs/{id}', _upload, methods=['PUT']),
-            Route('/jobs/{id}', _status),
-            Route('/jobs/{id}', _remove, methods=['DELETE']),
-            Route('/jobs/{id}/{result}', _result),
-            Mount('/static', StaticFiles(directory=_STATIC)),
-        ],
-        middleware=[Middleware(_OwnPageOnly, host=host)],
-        exception_handlers={DBLRError: _refuse, HTTPException: _refuse, Exception: _refuse},
-    )
-    app.state.jobs = jobs
-    return app
+async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
+    """Stores a clip in a folder of its own. Gradio's route has no limit for all clips, and keeps what was cut off."""
+    size = int(request.headers['content-length'])
+    held = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
+    if held + size > room or size > shutil.disk_usage(folder).free:
+        return PlainTextResponse('there is no room for more clips; close other pages', 507)
+    try:
+        async with request.form(max_files=1, max_fields=0) as form:  # in a file without a name until it is complete
+            file = form['files']
+            name = re.sub(r'[^\w .()+-]', '_', file.filename)[-50:].lstrip(' .') or 'clip'
+            path = Path(tempfile.mkdtemp(prefix='clip_'), name)
+            with open(path, 'wb') as target:
+                await asyncio.to_thread(shutil.copyfileobj, file.file, target)
+    except (KeyError, AttributeError):
+        return PlainTextResponse('this is no file', 400)
+    except OSError as error:
+        return PlainTextResponse(f'the clip could not be stored ({error.strerror}); make room in {folder.parent}', 507)
+    return JSONResponse([str(path)])
 
 
-class _OwnPageOnly:
-    """Refuses what other sites make a browser ask for, be it under a name of theirs that leads here (DNS rebinding)."""
+class _Guard:
+    """Refuses requests of other sites, routes that the page does not need, and bodies that are too large or slow."""
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self.app, self.host = app, host
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
+        if scope['type'] != 'http':
+            return await self.app(scope, receive, send)
+        deadline: float | None = asyncio.get_running_loop().time() + _SECONDS_TO_SEND
+
+        async def receive_in_time() -> Message:
+            nonlocal deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                return {'type': 'http.disconnect'}
+            deadline = deadline if message.get('more_body') else None
+            return message
 
         async def send_with_headers(message: Message) -> None:
             if message['type'] == 'http.response.start':
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if self._is_own(headers.get('host', ''), headers.get('origin')):
-            await self.app(scope, receive, send_with_headers)
-        else:
-            refusal = JSONResponse({'error': 'open this page by the address that dblr demo-page printed'}, 403)
-            await refusal(scope, receive, send_with_headers)
+        app = self._refusal(scope['method'], scope['path'], Headers(scope=scope)) or self.app
+        return await app(scope, receive_in_time, send_with_headers)
 
-    def _is_own(self, host: str, origin: str | None) -> bool:
-        try:
-            name = urlsplit(f'//{host}').hostname
-        except ValueError:
-            return False
-        return (name in ('localhost', self.host) or _is_address(name)) and origin in (None, f'http://{host}')
-
-
-def _is_address(name: str | None) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    def _refusal(self, method: str, path: str, headers: Headers) -> Response | None:
+        limit = self.max_bytes if path.endswith('/upload') else _MAX_JSON
+        if not _is_own(headers.get('host', ''), headers.get('origin')):
+            return PlainTextResponse('open this page by the address that dblr demo-page printed', 403)
+        if not _ROUTES.fullmatch(f'{method} {path}'):
+            return PlainTextResponse('there is nothing here', 404)
+        if 'transfer-encoding' in headers or (method == 'POST' and 'content-length' not in headers):
+            return PlainTextResponse('say how long the body is', 411)
+        if int(headers.get('content-length', 0)) > limit:
+            return PlainTextResponse(f'more than {limit / 1e6:g} MB; see --max-size of dblr demo-page', 413)
+        return None
 
 
-async def _page(request: Request) -> Response:
-    return FileResponse(_STATIC / 'page.html')
+def _is_own(host: str, origin: str | None) -> bool:
+    """Whether the page asks under its own name, and not another site, be it by a name that leads here."""
+    with contextlib.suppress(ValueError):
+        return urlsplit(f'//{host}').hostname in ('localhost', '127.0.0.1') and origin in (None, f'http://{host}')
+    return False
 
 
-async def _announce(request: Request) -> Response:
-    """Takes ``{"name": "shaky.mp4", "size": BYTES, "start": "0", "length": "3"}``; an empty length takes all."""
-    form = await request.json()
-    start = parse_time(form['start'] or 0, 'start')
-    length = parse_time(form['length'], 'length') if form['length'] else None
-    return JSONResponse({'id': request.app.state.jobs.add(form['name'], form['size'], start, length).id})
+class _Connection(H11Protocol):
+    """Ends when it has asked for nothing for a while, or at once when there are too many."""
 
+    _last: object = None
 
-async def _upload(request: Request) -> Response:
-    job, room = _job(request), 0
-    try:
-        with open(job.clip, 'xb') as file:
-            async for chunk in request.stream():
-                room += len(chunk)
-                if room > job.size:
-                    raise DBLRError(f'{job.clip.name} has more bytes than were announced; choose it again')
-                file.write(chunk)
-    except OSError as error:
-        raise DBLRError(
-            f'{job.clip.name} could not be stored ({error.strerror}); make room in {job.folder.parents[1]}'
-        ) from error
-    except ClientDisconnect:
-        return Response(status_code=400)  # to nobody
-    request.app.state.jobs.queue(job)
-    return JSONResponse({})
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        others = [each for each in self.connections if each is not self and not each.transport.is_closing()]
+        if len(others) >= _MAX_CONNECTIONS:
+            next((each for each in others if each.cycle is None), self).transport.abort()
+        self.loop.call_later(_SECONDS_TO_ASK, self._end_if_silent)
 
-
-async def _status(request: Request) -> Response:
-    return JSONResponse(_job(request).status())
-
-
-async def _remove(request: Request) -> Response:
-    request.app.state.jobs.remove(_job(request))
-    return JSONResponse({})
-
-
-async def _result(request: Request) -> Response:
-    preview, result = _job(request).preview, request.path_params['result']
-    if preview is None or result not in ('before', 'after', 'download'):
-        raise HTTPException(404, f'there is no {result} here')
-    path = getattr(preview, result)
-    return FileResponse(path, filename=path.name if result == 'download' else None)
-
-
-def _job(request: Request) -> Job:
-    job = request.app.state.jobs.find(request.path_params['id'])
-    if job is None:
-        raise HTTPException(404, 'the clip is not here any more; choose it again')
-    return job
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    status, text = 400, str(error)
-    if isinstance(error, HTTPException):
-        status, text = error.status_code, error.detail
-    elif not isinstance(error, DBLRError):
-        _log.error('%s %s failed', request.method, request.url.path, exc_info=error)
-        status, text = 500, 'the server failed unexpectedly; the terminal of dblr demo-page tells more'
-    return JSONResponse({'error': text}, status)
+    def _end_if_silent(self) -> None:
+        if self.cycle is self._last and (self.cycle is None or self.cycle.response_complete):
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self._last = self.cycle
+            self.loop.call_later(_SECONDS_TO_ASK, self._end_if_silent)

@@ -1,21 +1,23 @@
-"""A page served in this process, whose network makes every picture brighter."""
+"""A page in a process of its own, whose network makes every frame brighter."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import threading
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
-
-from dblr_plugin.restore.video_restorer import VideoRestorer
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 4, 'num_block': 1, 'input_skip': True}
 _BIAS = 0.3
@@ -30,24 +32,62 @@ class Answer:
     headers: dict[str, str]
     body: bytes
 
-    @property
-    def json(self) -> dict:
-        return json.loads(self.body)
 
-
-@dataclass
 class Page:
-    """A server, and the client's side of it."""
+    """A server, and the client's side of it.
 
-    port: int
-    folder: Path | None = None  # where its jobs are
+    Attributes:
+            temporary: The folder for temporary files.
+    """
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        net = build_network(NETWORK)
+        last = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+        last.bias.data.fill_(_BIAS)
+        torch.save({'params': net.state_dict(), 'network': NETWORK}, folder / 'net.pth')
+        self.temporary = temporary
+        command = [sys.executable, '-m', 'dblr_plugin', 'demo-page', '--weights', 'net.pth', '--backend', 'torch']
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(temporary)}
+        environment['TORCHINDUCTOR_CACHE_DIR'] = str(folder / 'inductor')
+        self.log = folder / 'log.txt'
+        with open(self.log, 'w') as log:
+            command += ['--max-size', '2', '--port', '0']
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+    def wait(self) -> Page:
+        """Waits until the page is served."""
+        self.until(lambda: 'Ctrl-C' in self.printed)
+        self.port = int(re.search(r'http://127.0.0.1:(\d+) ', self.printed)[1])
+        self.numbers = {
+            entry['api_name']: entry['id'] for entry in json.loads(self.ask('GET', '/config').body)['dependencies']
+        }
+        return self
 
     @property
     def address(self) -> str:
         return f'http://127.0.0.1:{self.port}'
 
-    def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Answer:
-        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=30)
+    @property
+    def printed(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def left(self) -> list[str]:
+        """Clips and results."""
+        return [str(path.relative_to(self.temporary)) for path in self.temporary.glob('dblr_page_*/clip_*/**/*')]
+
+    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.printed
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -55,63 +95,68 @@ class Page:
         finally:
             connection.close()
 
-    def announce(self, name: str, size: int, start: str = '', length: str = '') -> Answer:
-        return self.ask('POST', '/jobs', json.dumps({'name': name, 'size': size, 'start': start, 'length': length}))
+    def upload(self, name: str, data: bytes) -> Answer:
+        head = f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        body = head.encode() + data + b'\r\n--edge--\r\n'
+        headers = {'Content-Type': 'multipart/form-data; boundary=edge'}
+        return self.ask('POST', '/gradio_api/upload', body, headers)
 
-    def send(self, clip: Path, start: str = '', length: str = '') -> str:
-        """Has a clip restored; returns the job's address."""
-        data = clip.read_bytes()
-        job = f'/jobs/{self.announce(clip.name, len(data), start, length).json["id"]}'
-        assert self.ask('PUT', job, data).status == 200
-        return job
+    def uploaded(self, path: Path) -> str:
+        """The path of a file on the server."""
+        answer = self.upload(path.name, path.read_bytes())
+        assert answer.status == 200, answer
+        return json.loads(answer.body)[0]
 
-    def ended(self, job: str) -> dict:
-        """The job's status when nothing works on it any more."""
-        return self.until(job, 'done', 'failed')
+    def call(self, name: str, session: str, *data: object) -> Answer:
+        """Calls one of the page's functions, as the browser does."""
+        body = {'data': data, 'fn_index': self.numbers[name], 'session_hash': session}
+        path = '/gradio_api/run/predict' if name in ('end', 'take') else '/gradio_api/queue/join'
+        return self.ask('POST', path, json.dumps(body).encode(), {'Content-Type': 'application/json'})
 
-    def until(self, job: str, *states: str) -> dict:
-        for _ in range(3000):
-            status = self.ask('GET', job).json
-            if status['state'] in states:
-                return status
-            time.sleep(0.01)
-        raise TimeoutError(status)
+    def cancel(self, session: str, joined: Answer) -> None:
+        """Cancels a call that may wait in the queue."""
+        body = {'session_hash': session, 'fn_index': self.numbers['restore'], **json.loads(joined.body)}
+        self.ask('POST', '/gradio_api/cancel', json.dumps(body).encode(), {'Content-Type': 'application/json'})
+
+    def restore(self, path: str, start: object = '', length: object = '') -> str:
+        """Begins to restore an upload; returns the session."""
+        session = uuid.uuid4().hex
+        answer = self.call('restore', session, file(path), start, length)
+        assert answer.status == 200, answer
+        return session
+
+    def events(self, session: str) -> Iterator[dict]:
+        """What the page is told about a restoration, up to its end."""
+        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
+        connection.request('GET', f'/gradio_api/queue/data?session_hash={session}')
+        for line in connection.getresponse():
+            if line.startswith(b'data: '):
+                yield json.loads(line[6:])
+                if b'process_completed' in line:
+                    break
+        connection.close()
+
+    def ended(self, session: str) -> dict:
+        """The last event of a restoration."""
+        return list(self.events(session))[-1]
+
+    def error(self, session: str) -> str:
+        """The sentence that it failed with."""
+        event = self.ended(session)
+        assert not event['success'], event
+        return event['output']['error']
 
 
-class HeldRestorer(VideoRestorer):
-    """A real one, which waits before it hands on a picture while a test clears ``go_on``."""
-
-    go_on = threading.Event()
-
-    def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for pixels in super().restore(frames):
-            assert self.go_on.wait(30)
-            yield pixels
+def file(path: str) -> dict:
+    """An upload, as the page names it."""
+    return {'path': path, 'meta': {'_type': 'gradio.FileData'}}
 
 
-@pytest.fixture(scope='session')
-def restorer() -> HeldRestorer:
-    net = build_network(NETWORK)
-    last = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)][-1]
-    last.bias.data.fill_(_BIAS)
-    restorer = HeldRestorer(net, NETWORK, device='cpu', backend='torch', precision='fp32')
-    restorer.go_on.set()
-    return restorer
-
-
-@pytest.fixture(scope='session')
-def page(restorer: HeldRestorer) -> Iterator[Page]:
-    pytest.importorskip('starlette')
-    pytest.importorskip('uvicorn')
-    from dblr_plugin.page.jobs import Jobs
-    from dblr_plugin.page.server import build_server, listen
-
-    listener = listen('127.0.0.1', 0)
-    with Jobs(restorer, max_bytes=2_000_000) as jobs:
-        server = build_server(jobs, '127.0.0.1')
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield Page(listener.getsockname()[1], jobs.folder)
-        server.should_exit = True
-        thread.join()
-    assert not jobs.folder.exists()
+@pytest.fixture(scope='module')
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    pytest.importorskip('gradio')
+    folder = tmp_path_factory.mktemp('page')
+    page = Page(folder, tmp_path_factory.mktemp('temporary')).wait()
+    yield page
+    if page.process.poll() is None:
+        page.end(signal.SIGKILL)

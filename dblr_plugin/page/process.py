@@ -1,0 +1,101 @@
+"""Runs functions of :mod:`dblr_plugin.page.preview` in processes that can be ended at any time.
+
+They are forks of one that has imported torch and BasicSR, so that a clip does not wait for that, nor the page hold it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['Task', 'temporary_folder']
+
+_MODULE = 'dblr_plugin.page.preview'
+_context = multiprocessing.get_context('forkserver')
+_context.set_forkserver_preload([_MODULE])
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for all files of this process, deleted in the end; those of servers that were killed are deleted too."""
+    for lock in Path(tempfile.gettempdir()).glob('dblr_page_*/lock'):
+        with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent)
+    folder = tempfile.TemporaryDirectory(prefix='dblr_page_', ignore_cleanup_errors=True)
+    with folder, FileLock(Path(folder.name, 'lock')):
+        tempfile.tempdir = os.environ['GRADIO_TEMP_DIR'] = folder.name
+        try:
+            yield Path(folder.name)
+        finally:
+            tempfile.tempdir = None
+
+
+class Task:
+    """A process that calls a function; it ends with this one at the latest.
+
+    Args:
+        name: The function's.
+        arguments: What it is called with, behind a function that reports progress: frames done, frames in all.
+    """
+
+    def __init__(self, name: str, *arguments: Any) -> None:
+        self._receiver, sender = _context.Pipe(duplex=False)
+        self._process = _context.Process(target=_call, args=(sender, name, arguments), daemon=True)
+        self._process.start()
+        sender.close()
+        self._cancelled = False
+
+    async def result(self, report: Callable[[int, int], None], warn: Callable[[str], None]) -> Any:
+        """What the function returns; raises DBLRError when it does, is ended or fails."""
+        try:
+            while True:
+                kind, value = await asyncio.to_thread(self._receiver.recv)
+                if kind == 'progress':
+                    report(*value)
+                elif kind == 'warning':
+                    warn(value)
+                elif kind == 'error':
+                    raise DBLRError(value)
+                else:
+                    return value
+        except EOFError:
+            unexpected = 'restoring failed unexpectedly; the terminal of dblr demo-page tells more'
+            raise DBLRError('cancelled' if self._cancelled else unexpected) from None
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Ends the process at once."""
+        self._cancelled = True
+        self._process.kill()
+        self._process.join()
+
+
+def _call(sender: Connection, name: str, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: sender.send(('warning', record.getMessage()))  # type: ignore[method-assign]
+    logging.getLogger('dblr_plugin').addHandler(handler)
+    function = getattr(importlib.import_module(_MODULE), name)
+    try:
+        sender.send(('result', function(lambda *frames: sender.send(('progress', frames)), *arguments)))
+    except DBLRError as error:
+        sender.send(('error', str(error)))
