@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     build = functools.partial(build_restorer, args)
-    with contextlib.suppress(KeyboardInterrupt), _listen(args.port) as listener, temporary_folder() as folder:
+    with contextlib.suppress(KeyboardInterrupt), _listen(args.port) as listener:
+        folder = temporary_folder()
         try:
             from dblr_plugin.page.server import build_server
         except ImportError as error:

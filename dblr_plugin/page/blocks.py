@@ -63,13 +63,13 @@ class _Clips:
         self.tasks: dict[str | None, Task] = {}
 
     async def take(self, clip: str | None, request: gr.Request) -> list[Any]:
-        """Ends and deletes what a page had before it has this clip; raises gr.Error for a file that is no upload."""
-        await self.end(request)
+        """Ends and deletes what a page had before it has another clip; raises gr.Error for a file that is no upload."""
         path = None if clip is None else Path(clip)
         if path is not None and (path.parent.parent != self.folder or not path.is_file()):
             raise gr.Error('the clip is not here any more; choose it again', print_exception=False)
         former = self.clips.pop(request.session_hash, path)
         if former != path:
+            await self.end(request)
             shutil.rmtree(former.parent, ignore_errors=True)
         if path is not None:
             self.clips[request.session_hash] = path
@@ -89,8 +89,10 @@ class _Clips:
     ) -> list[Any]:
         """Restores a part of a clip; gives what the page shows."""
         await self.take(clip, request)
+        await self.end(request)
         if clip is None:
             raise gr.Error('choose a clip first', print_exception=False)
+        shutil.rmtree(self.results.pop(request.session_hash, self.folder / 'none'), ignore_errors=True)
         folder = self.results[request.session_hash] = Path(tempfile.mkdtemp(dir=Path(clip).parent))
         task = self.tasks[request.session_hash] = Task('restore', self.build, Path(clip), folder, start, length)
         progress(0, desc='Starting')

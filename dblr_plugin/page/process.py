@@ -15,8 +15,9 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,17 @@ _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload([_MODULE])
 
 
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder for all files of this process, deleted in the end; those of servers that were killed are deleted too."""
+def temporary_folder() -> Path:
+    """A folder for all files of this process, deleted when it ends; those of servers that were killed are deleted."""
     for lock in Path(tempfile.gettempdir()).glob('dblr_page_*/lock'):
         with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
             shutil.rmtree(lock.parent)
-    folder = tempfile.TemporaryDirectory(prefix='dblr_page_', ignore_cleanup_errors=True)
-    with folder, FileLock(Path(folder.name, 'lock')):
-        tempfile.tempdir = os.environ['GRADIO_TEMP_DIR'] = folder.name
-        try:
-            yield Path(folder.name)
-        finally:
-            tempfile.tempdir = None
+    folder = tempfile.tempdir = os.environ['GRADIO_TEMP_DIR'] = tempfile.mkdtemp(prefix='dblr_page_')
+    held = FileLock(Path(folder, 'lock'))
+    held.acquire()
+    # behind multiprocessing's own folder, which is in it and has the priority -100
+    Finalize(None, lambda _: shutil.rmtree(folder, ignore_errors=True), args=[held], exitpriority=-200)
+    return Path(folder)
 
 
 class Task:

@@ -56,7 +56,7 @@ class Page:
 
     def wait(self) -> Page:
         """Waits until the page is served."""
-        self.until(lambda: 'Ctrl-C' in self.printed)
+        self.until(lambda: 'Ctrl-C' in self.printed, 300)
         self.port = int(re.search(r'http://127.0.0.1:(\d+) ', self.printed)[1])
         self.numbers = {
             entry['api_name']: entry['id'] for entry in json.loads(self.ask('GET', '/config').body)['dependencies']

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import time
 import uuid
 import zlib
@@ -292,6 +293,8 @@ def test_a_port_that_is_taken(page, tmp_path):
 
 
 def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', None)
+    monkeypatch.setenv('GRADIO_TEMP_DIR', '')
     monkeypatch.setitem(sys.modules, 'gradio', None)
     monkeypatch.delitem(sys.modules, 'dblr_plugin.page.server', raising=False)
     with pytest.raises(DBLRError, match=r"gradio.*pip install 'dblr_plugin\[page\]'"):
