@@ -161,13 +161,13 @@ def test_of_many_clips_the_four_with_the_largest_difference_are_shown() -> None:
 def test_flat_black_and_white_windows_are_not_shown(low: int, high: int) -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(low, high, (240, 320, 3)).astype(np.uint8)
-    truth[120:180, 160:240] = rng.integers(0, 256, (60, 80, 1))  # in four windows a quarter, in none more
+    truth[120:, 160:] = rng.integers(0, 256, (120, 160, 1))
     restored = truth.copy()
     restored[:60, :80] = 255 - restored[:60, :80]  # the largest error, where there is nothing to see
-    restored[120:180, 160:240] //= 2
+    restored[120:, 160:] //= 2
     errors = {'a': {'clip': window_errors(restored, truth)[None]}, 'b': {'clip': window_errors(truth, truth)[None]}}
     (crop,) = choose_crops(errors, {'clip': [0]}, {'clip': (240, 320)})
-    assert 60 <= crop.top <= 120 and 80 <= crop.left <= 160
+    assert (crop.top, crop.left) == (120, 160)
 
 
 def test_provenance_holds_what_was_read(ran: Ran) -> None:
