@@ -7,9 +7,10 @@ from typing import Literal
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.utils.registry import LOSS_REGISTRY, METRIC_REGISTRY
+from basicsr.utils.registry import LOSS_REGISTRY
 
-from dblr_plugin.components import ComponentKind, registered
+from dblr_plugin.components import NATURAL, ComponentKind, registered
+from dblr_plugin.evaluation.metrics import IMAGES, all_metrics
 from dblr_plugin.training.plateau_lr import PlateauLR
 
 __all__ = ['LOSS', 'METRIC', 'OPTIMISER', 'SCHEDULER']
@@ -31,8 +32,8 @@ LOSS = ComponentKind(lambda: registered(LOSS_REGISTRY))
 OPTIMISER = ComponentKind(_optimisers, given=frozenset({'params'}), needed=frozenset({'lr'}))
 SCHEDULER = ComponentKind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
 METRIC = ComponentKind(
-    lambda: registered(METRIC_REGISTRY),
-    given=frozenset({'img', 'img2'}),
-    extra={'better': Literal['higher', 'lower']},
+    all_metrics,
+    given=IMAGES | {'crop_border', 'test_y_channel'},  # a protocol has them, if the option file has not
+    extra={'better': Literal['higher', 'lower'], 'crop_border': NATURAL, 'test_y_channel': bool},
     closed=True,
 )
