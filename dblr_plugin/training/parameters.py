@@ -1,4 +1,4 @@
-"""Learning rates and training times for parts of a network, chosen by parameter name.
+"""Learning rates and training times for parts of a network, chosen by parameter name; the averaged network.
 
 The recipe of EDVR needs both, for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
-__all__ = ['multiply_rates', 'train_alone']
+__all__ = ['move_average', 'multiply_rates', 'train_alone']
 
 
 def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, float]) -> None:
@@ -41,3 +42,12 @@ def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -
     parts = [part for part, first_of_all in iterations.items() if iteration < first_of_all]
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(not parts or any(part in name for part in parts))
+
+
+@torch.no_grad()
+def move_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
+    """Moves an averaged network towards the trained one; buffers (BatchNorm's statistics) are copied."""
+    for average, weight in zip(averaged.parameters(), net.parameters(), strict=True):
+        average.lerp_(weight, 1 - decay)
+    for buffer, current in zip(averaged.buffers(), net.buffers(), strict=True):
+        buffer.copy_(current)
