@@ -24,8 +24,7 @@ from dblr_plugin.training import interrupts, processes
 from dblr_plugin.training.checkpoints import Checkpoints
 from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
 from dblr_plugin.training.objectives import content_losses, restore_sizes, seed_iteration
-from dblr_plugin.training.optimizers import build_optimizer
-from dblr_plugin.training.parameters import move_average, multiply_rates, train_alone
+from dblr_plugin.training.parameters import build_optimizer, move_average, multiply_rates, train_alone
 from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.training.step import Step, StepResult
 

@@ -14,7 +14,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import choose_protocols
 from dblr_plugin.evaluation.metrics import check_metrics
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
-from dblr_plugin.training.optimizers import build_optimizer
+from dblr_plugin.training.parameters import build_optimizer
 
 __all__ = ['conflicts']
 

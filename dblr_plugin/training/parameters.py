@@ -1,17 +1,29 @@
-"""Learning rates and training times for parts of a network, chosen by parameter name; the averaged network.
+"""Optimisers, learning rates and training times for parts of a network by parameter name; the averaged network.
 
-The recipe of EDVR needs both, for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
+The recipe of EDVR needs rates and times of their own for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ['move_average', 'multiply_rates', 'train_alone']
+__all__ = ['build_optimizer', 'move_average', 'multiply_rates', 'train_alone']
+
+
+def build_optimizer(name: str, params: Iterable[Tensor], **arguments: Any) -> torch.optim.Optimizer:
+    """Makes an optimiser of ``torch.optim``; BasicSR 1.4.2 knows Adam only.
+
+    Raises:
+        ValueError, RuntimeError: What the class says to its arguments.
+    """
+    if 'betas' in arguments:  # torch refuses [0, 0.9], as 0 is no float
+        arguments['betas'] = tuple(map(float, arguments['betas']))
+    return getattr(torch.optim, name)(params, **arguments)
 
 
 def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, float]) -> None:
