@@ -41,7 +41,7 @@ def _register() -> None:
     compat.prepare_import()
 
     from dblr_plugin import archs, data, hooks, losses, models  # noqa: F401
-    from dblr_plugin.evaluation import registered  # noqa: F401
+    from dblr_plugin.evaluation import metrics  # noqa: F401
 
     compat.repair_archiving()
     compat.repair_distributed()

@@ -9,9 +9,10 @@ import torch
 from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import DeformConv2d
 
-__all__ = ['AMP_TYPES', 'autocast', 'prepare_network', 'share_batch_statistics']
+__all__ = ['AMP_TYPES', 'autocast', 'freeze_batch_statistics', 'prepare_network', 'share_batch_statistics']
 
 #: What ``train.amp`` may be.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -58,6 +59,13 @@ def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> 
         f'train.sync_bn changes nothing: {reason}. It is for several processes on GPUs (torchrun --nproc_per_node=N).'
     )
     return net
+
+
+def freeze_batch_statistics(net: nn.Module) -> None:
+    """Makes BatchNorm use its running statistics and leave them alone, until the network is put into training mode."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def _in_fp32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -11,23 +11,22 @@ from basicsr.utils.registry import ARCH_REGISTRY, Registry
 
 from dblr_plugin.value_types import Constraint
 
-__all__ = ['NETWORK', 'Arguments', 'ComponentKind', 'registered']
+__all__ = ['NATURAL', 'NETWORK', 'Arguments', 'ComponentKind', 'registered']
 
-_Natural = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
+NATURAL = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
 _NotNegative = Annotated[float, Constraint('from 0', lambda v: v >= 0)]
 
 #: Arguments of BasicSR's and torch's classes whose signatures say less than is true.
 _KNOWN: dict[str, Any] = {
     'lr': _NotNegative,
-    'milestones': list[_Natural],
+    'milestones': list[NATURAL],
     'periods': list[Annotated[int, Constraint('from 1', lambda v: v >= 1)]],
-    'restarts': list[_Natural],
+    'restarts': list[NATURAL],
     'restart_weights': list[float],
     'reduction': Literal['mean', 'sum'],  # a loss must be one number
     'criterion': Literal['l1', 'fro'],  # BasicSR's l2 is torch.nn.L2loss, which does not exist
     'gan_type': Literal['vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge'],
     'layer_weights': dict[str, float],
-    'crop_border': _Natural,
 }
 
 

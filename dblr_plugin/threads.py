@@ -1,4 +1,4 @@
-"""Runs work in background threads: prefetching items, and writing results."""
+"""Runs work in threads: prefetching items, writing results, and many items at once with progress."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ['AHEAD', 'BackgroundWriter', 'prefetch']
+from tqdm import tqdm
+
+__all__ = ['AHEAD', 'DISK_THREADS', 'BackgroundWriter', 'parallel', 'prefetch']
 
 Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 #: Items that wait: enough to even out slow ones, and not much memory.
 AHEAD = 4
+# file operations wait for a network disk most of the time: more threads than cores
+DISK_THREADS = 16
 _END: Any = object()
 
 
@@ -55,3 +60,33 @@ class BackgroundWriter:
         for future in self.futures:
             if kind is None:
                 future.result()
+
+
+def parallel(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    total: int,
+    label: str,
+    unit: str = 'file',
+    progress: bool = True,
+) -> Iterator[Result]:
+    """Yields ``function(item)`` in the items' order, with a progress bar that shows rate and remaining time.
+
+    Items are taken when there is a thread for them soon, so they may be large. The first error, Ctrl-C included, stops
+    everything that has not begun.
+    """
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[Result]] = deque()
+    try:
+        with tqdm(total=total, desc=label, unit=unit, disable=not progress) as bar:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+                    bar.update()
+            while pending:
+                yield pending.popleft().result()
+                bar.update()
+    finally:
+        pool.shutdown(cancel_futures=True)

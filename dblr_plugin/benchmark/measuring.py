@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -23,12 +23,12 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
+from dblr_plugin.evaluation.perceptual import lpips
 from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
 from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
-from dblr_plugin.measure.consistency import TemporalConsistency
-from dblr_plugin.measure.perceptual import PerceptualDistance
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.prepare.in_between import MIN_SIDE
 from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -36,16 +36,17 @@ from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['build_restorer', 'count_operations', 'measure_quality']
 
+# what every benchmark measures, beside the metrics of its protocols
+_OWN = ('lpips', 'warping_error', 'warping_error_truth')
 
-def measure_quality(
-    method: Method, protocols: list[Protocol], lpips: PerceptualDistance | None, folder: MethodFolder
-) -> dict:
+
+def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | None, folder: MethodFolder) -> dict:
     """Restores and scores the data set; writes the frames and what crops are chosen by.
 
     Args:
         method: With its weights in place.
         protocols: By which it is scored; the first one's frames are those that crops are chosen from.
-        lpips: Where it can be measured.
+        backbone: The weights by which LPIPS is measured; None to leave it out.
         folder: The method's.
 
     Returns:
@@ -56,7 +57,7 @@ def measure_quality(
     torch.backends.cudnn.benchmark = True  # as BasicSR's test has it: figures must be the same
     dataset = build_dataset(method.test_set)
     model = _build_model(method.test, folder.root)
-    observer = _Observer(folder.frames, protocols[0], lpips)
+    observer = _Observer(folder.frames, protocols[0], backbone)
     shutil.rmtree(folder.frames, ignore_errors=True)
     figures = score_dataset(dataset, model.restorer(), protocols, [observer])
     with atomic_write(folder.window_errors) as partial, open(partial, 'wb') as file:
@@ -123,23 +124,21 @@ class _Clip:
         self.names: list[str] = []
         self.indices: list[int] = []
         self.errors: list[np.ndarray] = []
-        self.lpips: list[float] = []
-        self.consistency = TemporalConsistency()
         self.size = (0, 0)
+        self.scores: dict[str, list[float]] = {name: [] for name in _OWN}
 
     def figures(self) -> dict:
-        missing = {'warping_error': None, 'warping_error_truth': None}
-        warping: Mapping[str, float | None] = self.consistency.figures() or missing
-        own = {'size': self.size, 'names': self.names, 'frames': self.indices}
-        return {**own, 'lpips': fmean(self.lpips) if self.lpips else None, **warping}
+        means = {name: fmean(scores) if scores else None for name, scores in self.scores.items()}
+        return {'size': self.size, 'names': self.names, 'frames': self.indices, **means}
 
 
 class _Observer:
     """Takes each restored frame, in order: writes it, and measures what validation does not."""
 
-    def __init__(self, folder: Path, protocol: Protocol, lpips: Callable | None) -> None:
-        self.folder, self.protocol, self.lpips = folder, protocol, lpips
+    def __init__(self, folder: Path, protocol: Protocol, backbone: Path | None) -> None:
+        self.folder, self.protocol, self.backbone = folder, protocol, backbone
         self.clips: dict[str, _Clip] = {}
+        self.before: RestoredFrame | None = None
 
     def __call__(self, frame: RestoredFrame) -> None:
         restored, truth = frame.picture, frame.truth
@@ -149,17 +148,27 @@ class _Observer:
         clip.size = truth.shape[:2]
         write_picture(self.folder / frame.clip / f'{frame.name}.png', restored)
         is_large = min(truth.shape[:2]) >= MIN_SIDE  # enough for optical flow and AlexNet
-        if is_large:
-            clip.consistency.add(restored, truth)
+        if is_large and self.before is not None and self.before.clip == frame.clip:
+            _add_warping_errors(clip, self.before, frame)
+        self.before = frame
         if frame.index in self.protocol.frames(frame.count):
             clip.indices.append(frame.index)
             clip.errors.append(window_errors(restored, truth))
-            if self.lpips is not None and is_large:
-                clip.lpips.append(self.lpips(restored, truth))
+            if self.backbone is not None and is_large:
+                clip.scores['lpips'].append(lpips(restored, truth, backbone=str(self.backbone)))
+
+
+def _add_warping_errors(clip: _Clip, before: RestoredFrame, frame: RestoredFrame) -> None:
+    """Adds the metric ``warping_error`` and that of the ground truth, by the same optical flow."""
+    assert before.truth is not None and frame.truth is not None
+    flow, visible = flow_and_visible(before.truth, frame.truth)
+    if visible.any():  # nothing is after a cut
+        own = warped_difference(before.picture, frame.picture, flow, visible)
+        clip.scores['warping_error'].append(own)
+        clip.scores['warping_error_truth'].append(warped_difference(before.truth, frame.truth, flow, visible))
 
 
 def _means(clips: dict[str, dict]) -> dict[str, float | None]:
     """Over the clips that have a figure."""
-    names = ('lpips', 'warping_error', 'warping_error_truth')
-    found = {name: [clip[name] for clip in clips.values() if clip[name] is not None] for name in names}
+    found = {name: [clip[name] for clip in clips.values() if clip[name] is not None] for name in _OWN}
     return {name: fmean(values) if values else None for name, values in found.items()}

@@ -16,7 +16,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation import PROTOCOLS, Protocol
 from dblr_plugin.options.option_file import check_section, check_values
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.yaml_file import Located, import_files, read_option_file
@@ -250,7 +250,10 @@ class _Methods:
         if 'weights' in here.value and weights is not None and not weights.is_file():
             here.value['weights'].fail(f'methods.{name}.weights: {weights} is no file')
         path = {'pretrain_network_g': weights and str(weights), 'param_key_g': 'params_ema', 'strict_load_g': True}
-        val = {'save_img': False, 'protocol': [protocol.name for protocol in self.protocols]}
+        val: dict = {'save_img': False, 'protocol': [protocol.name for protocol in self.protocols]}
+        own = PROTOCOLS[self.protocols[0].name].metrics
+        metrics = {name: dict(asked) for name, asked in self.protocols[0].metrics.items() if name not in own}
+        val |= {'metrics': metrics} if metrics else {}
         taken = ('model_type', 'scale', 'num_gpu', 'manual_seed', 'imports', 'network_g')
         options = {
             'name': Located(f'{self._run_name(name)}_test', here.where),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dblr_plugin.benchmark.tables import Column, best_of, cell, csv_table, markdown_table
+from dblr_plugin.evaluation.metrics import find_metric
 
 __all__ = ['MEASURED', 'columns_of', 'csv_page', 'markdown_page']
 
@@ -15,17 +16,14 @@ MEASURED = 'measured'
 def columns_of(report: Mapping) -> list[Column]:
     """The columns of the main table, without those that nothing was measured for."""
     several = len(report['protocols']) > 1
-    columns = []
-    for protocol in report['protocols']:
-        suffix = f', {protocol}' if several else ''
-        columns += [
-            Column(f'psnr_{protocol}', f'PSNR{suffix} (dB)', '{:.2f}'.format, 'higher'),
-            Column(f'ssim_{protocol}', f'SSIM{suffix}', '{:.4f}'.format, 'higher'),
-        ]
+    columns = [
+        _column_of(metric, f'{metric}_{protocol}', f', {protocol}' if several else '')
+        for protocol in report['protocols']
+        for metric in report['metrics']
+    ]
     height, width = report['size']
     columns += [
-        Column('lpips', 'LPIPS', '{:.4f}'.format, 'lower'),
-        Column('warping_error', 'Warping error (10⁻³)', lambda value: f'{value * 1e3:.3f}', 'lower'),
+        *(_column_of(metric, metric) for metric in ('lpips', 'warping_error')),
         Column('parameters', 'Parameters (M)', lambda value: f'{value / 1e6:.3f}', 'lower'),
         Column('macs', f'MACs, {width}x{height} (G)', lambda value: f'{value / 1e9:.1f}', 'lower'),
         Column('ms', f'Time, {width}x{height} (ms)', _three_digits, 'lower'),
@@ -36,6 +34,13 @@ def columns_of(report: Mapping) -> list[Column]:
     ]
     figures = [entry['figures'] for entry in report['methods']]
     return [column for column in columns if any(row.get(column.key) is not None for row in figures)]
+
+
+def _column_of(name: str, key: str, suffix: str = '') -> Column:
+    metric = find_metric(name)
+    unit = f' ({metric.unit})' if metric.unit else ''
+    title = f'{metric.title}{suffix}{unit}'
+    return Column(key, title, lambda value: f'{value * metric.scale:.{metric.digits}f}', metric.better)
 
 
 def _three_digits(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 from dblr_plugin.benchmark.methods import Method, settle_methods
 from dblr_plugin.benchmark.quoted import QuotedTable, read_quotes
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.evaluation import Protocol, choose_protocols
+from dblr_plugin.evaluation import Protocol, choose_protocols, with_metrics
 from dblr_plugin.options.option_file import check_section
 from dblr_plugin.options.schema import ALWAYS, Name
 from dblr_plugin.value_types import Constraint
@@ -37,6 +37,7 @@ class BenchmarkFile(TypedDict, total=False):
     prepare: str | None  # the command that makes the data, for the report, and for those who lack them
     set: dict | None  # settings for all methods
     protocols: str | list[str] | None
+    metrics: str | list[str] | None  # beside the protocols' own
     timing: TimingSection | None  # without it nothing is timed
     lpips: str | None  # AlexNet's weights; without it those in torch's cache, if they are there
     quoted: str | None  # published figures, to stand beside the measured ones
@@ -51,7 +52,7 @@ class Plan:
         path: The file.
         name: The benchmark's.
         prepare: How its data are made, if the file says it.
-        protocols: By which frames are scored; the first one also validates trainings.
+        protocols: By which frames are scored, with the metrics of the file; the first one also validates trainings.
         size: Width and height for which operations are counted, and which is timed.
         seconds: For timing; None to leave it out.
         lpips: AlexNet's weights, if they are named.
@@ -104,6 +105,8 @@ def read_plan(path: str | Path) -> Plan:
     check_section(root, BenchmarkFile)
     value: Callable = {key: entry.plain() for key, entry in root.value.items()}.get
     protocols = _told(root, 'protocols', lambda: choose_protocols(value('protocols') or 'basicsr'))
+    metrics = [value('metrics')] if isinstance(value('metrics'), str) else value('metrics') or []
+    protocols = with_metrics(protocols, {name: {'type': name} for name in metrics})
     quoted = _told(root, 'quoted', lambda: read_quotes(value('quoted')) if value('quoted') else None)
     lpips = Path(value('lpips')) if value('lpips') else None
     if lpips is not None and not lpips.is_file():

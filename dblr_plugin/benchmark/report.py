@@ -80,6 +80,7 @@ def _report(plan: Plan, results: Results) -> dict:
         'name': plan.name,
         'data_set': _data_set(plan),
         'protocols': {protocol.name: protocol.meaning for protocol in plan.protocols},
+        'metrics': list(plan.protocols[0].metrics),
         'size': list(plan.size[::-1]),
         'methods': methods,
         'truth': {'warping_error': next((q['mean']['warping_error_truth'] for q in results.quality.values()), None)},

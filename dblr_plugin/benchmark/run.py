@@ -24,10 +24,10 @@ from dblr_plugin.benchmark.record import (
 )
 from dblr_plugin.benchmark.training import train, trained, write_options
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
 from dblr_plugin.files import write_whole
 from dblr_plugin.measure import timing
 from dblr_plugin.measure.machine import describe_machine, describe_versions
-from dblr_plugin.measure.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
 from dblr_plugin.version import __version__
 
 __all__ = ['Results', 'run_benchmark']
@@ -119,10 +119,8 @@ class _Run:
         if kept(folder.figures, fingerprint) is None:
             self.tell(f'{method.name}: testing')
             folder.figures.unlink(missing_ok=True)  # its frames go first
-            lpips = None
-            if self.results.no_lpips is None:
-                lpips = PerceptualDistance(self.lpips_weights, 'cuda' if torch.cuda.is_available() else 'cpu')
-            keep(folder.figures, fingerprint, measure_quality(method, self.plan.protocols, lpips, folder))
+            backbone = None if self.results.no_lpips else self.lpips_weights
+            keep(folder.figures, fingerprint, measure_quality(method, self.plan.protocols, backbone, folder))
 
     def _require_start(self, method: Method) -> None:
         if method.start is not None:

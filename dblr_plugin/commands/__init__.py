@@ -20,7 +20,7 @@ __all__ = ['main']
 _COMMANDS = {
     'train': "Train a network with BasicSR's trainer.",
     'test': 'Restore and score data sets with a trained network.',
-    'evaluate': 'Score restored frames against the ground truth under a named protocol.',
+    'evaluate': 'Score restored frames against the ground truth under a named protocol, or without ground truth.',
     'deblur': 'Restore videos, folders of frames, or an image.',
     'demo-page': 'Compare before and after in a browser, on clips of your own.',
     'export': 'Write a network for other programs: ONNX, or weights in another format.',

@@ -30,7 +30,8 @@ __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
 #: Where nobody knows how many frames there are: enough for whatever takes long to prepare.
 MANY_FRAMES = 1000
 # what decides how an output looks, beside the weights; the device changes no more than the last bit
-_SETTINGS = ('start', 'end', 'scale_down', 'compare', 'precision', 'encoder', 'quality', 'lossless', 'fps', 'suffix')
+_SETTINGS = ('start', 'end', 'scale_down', 'compare', 'precision', 'encoder', 'quality', 'preset',
+             'lossless', 'fps', 'suffix')  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--causal', action='store_true', help='insist on a network that uses no later frames')
     parser.add_argument('--encoder', help='of ffmpeg, such as libx265 (default: libx264)')
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
+    parser.add_argument(
+        '--preset',
+        help='what the encoder takes its time for: ultrafast to placebo for libx264 and libx265; slower ones make '
+        'smaller files (default: medium)',
+    )
     parser.add_argument('--fps', help='frames a second, for a video made of a folder (default: 25)')
     parser.add_argument('--lossless', action='store_true', help='encode without loss')
 
@@ -136,7 +142,7 @@ class _Job:
         import numpy as np
 
         from dblr_plugin.restore.pipeline import restore_media
-        from dblr_plugin.video import AlreadyComplete, open_sink, open_source
+        from dblr_plugin.video import AlreadyComplete, EncoderSettings, open_sink, open_source
 
         args = self.args
         with open_source(path, args.start, args.end, args.scale_down) as source:
@@ -145,9 +151,7 @@ class _Job:
                 sink = open_sink(
                     output,
                     source,
-                    encoder=args.encoder,
-                    quality=args.quality,
-                    lossless=args.lossless,
+                    encoder=EncoderSettings(args.encoder, args.quality, args.lossless, args.preset),
                     fps=args.fps,
                     suffix=suffix,
                     existing='replace' if args.overwrite else existing,

@@ -1,8 +1,10 @@
-"""Score restored frames against the ground truth under a named protocol.
+"""Score restored frames against the ground truth under a named protocol, or without ground truth.
 
-dblr evaluate RESULTS GT [--protocol all] [--ssim all] [--json figures.json]
-compares two folders of clips, two LMDB databases or two folders of one clip each, frame by frame, paired by name.
-The names that tests give, such as 00000000_DBLRNet.png, are paired with 00000000.
+dblr evaluate RESULTS [GT] [--protocol all] [--metric ms_ssim --metric lpips] [--json figures.json]
+compares two folders of clips, two LMDB databases or two folders of one clip each, frame by frame, paired by name; or
+two videos. The names that tests give, such as 00000000_DBLRNet.png, are paired with 00000000.
+dblr evaluate RESULTS --metric niqe
+scores a folder, a database or a video without ground truth.
 """
 
 from __future__ import annotations
@@ -12,39 +14,58 @@ import platform
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, with_all_ssims
+from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, with_metrics
 from dblr_plugin.files import check_writable
 from dblr_plugin.version import __version__
+from dblr_plugin.yaml_file import import_files
 
 __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RESULTS, GT, --protocol, --ssim and --json; the help tells what each protocol means."""
-    parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png')
-    parser.add_argument('truth', metavar='GT', help='sharp frames, in the same layout')
+    """RESULTS, GT, --protocol, --metric, --imports and --json; the help tells what each protocol means."""
+    parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png, or a video')
+    parser.add_argument(
+        'truth', metavar='GT', nargs='?', help='sharp frames, in the same layout; without them only niqe and its like'
+    )
     parser.add_argument(
         '--protocol', action='append', metavar='NAME', help='a name below, or all; may be repeated (default: basicsr)'
     )
     parser.add_argument(
-        '--ssim',
-        choices=('protocol', 'all'),
-        default='protocol',
-        help="the protocol's own SSIM, or beside it ssim_2d (mean of channels), ssim_3d (MATLAB's, over pixels and "
-        "channels) and ms_ssim (multi-scale, of the luminance, Su et al.'s second figure; for frames from 161x161)",
+        '--metric',
+        action='append',
+        default=[],
+        metavar='NAME',
+        help="a metric beside the PSNR and SSIM of the protocol: ssim_2d (mean of channels), ssim_3d (MATLAB's, over "
+        "pixels and channels), ms_ssim (multi-scale, of the luminance, Su et al.'s second figure; for frames from "
+        '161x161), lpips, warping_error (temporal consistency), niqe (needs no GT), or one that --imports registers; '
+        'may be repeated',
+    )
+    parser.add_argument(
+        '--imports',
+        action='append',
+        default=[],
+        metavar='FILE.py',
+        help="a Python file that registers metrics with BasicSR's METRIC_REGISTRY",
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
     parser.epilog = '\n'.join(['protocols:', *(f'  {p.name:<14}{p.meaning}' for p in PROTOCOLS.values())])
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table for each protocol; raises DBLRError when the frames do not pair."""
+    """Prints a table for each protocol; raises DBLRError when the frames do not pair, or a metric is not known."""
     from dblr_plugin.evaluation.evaluate import evaluate
+    from dblr_plugin.evaluation.metrics import check_metrics, find_metric
     from dblr_plugin.evaluation.scores import format_table, write_json
 
     protocols = choose_protocols(args.protocol or 'basicsr')
-    if args.ssim == 'all':
-        protocols = with_all_ssims(protocols)
+    import_files(args.imports)
+    metrics = {name: {'type': name} for name in args.metric}
+    check_metrics(metrics)
+    for name in metrics:
+        if args.truth is None and find_metric(name).needs_gt:
+            raise DBLRError(f'--metric {name} compares with the ground truth; name its frames after RESULTS')
+    protocols = with_metrics(protocols, metrics)
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
     if args.json is not None and args.json.is_dir():

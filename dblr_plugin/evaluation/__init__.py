@@ -1,6 +1,6 @@
-"""Named evaluation protocols on top of BasicSR's PSNR and SSIM, and the figures made with them."""
+"""Metrics by name, named protocols that score frames with them, and the scores of validations."""
 
-from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_all_ssims
+from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_metrics
 from dblr_plugin.lazy import import_on_demand
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     'choose_protocols',
     'format_table',
     'summarise',
-    'with_all_ssims',
+    'with_metrics',
     'write_json',
 ]
 

@@ -1,33 +1,50 @@
-"""Scores frames that are already restored: two folders or LMDB databases, under named protocols."""
+"""Scores frames that are already restored, in folders, LMDB databases or videos, under named protocols."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
+import numpy as np
 
-from dblr_plugin.evaluation.pairing import open_frames, pair_frames
+from dblr_plugin.data import FrameStore, index_pairs
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation.metrics import find_metric
+from dblr_plugin.evaluation.pairing import NamedFrames, open_frames, pair_frames
 from dblr_plugin.evaluation.protocols import Protocol
-from dblr_plugin.evaluation.scores import Row, summarise
+from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
+from dblr_plugin.threads import parallel
+from dblr_plugin.video import open_source
 
 __all__ = ['evaluate']
 
-#: A frame to score: clip, frame, the protocols that score it
-Task = tuple[str, str, list[Protocol]]
+
+@dataclass(frozen=True)
+class _Task:
+    """A frame to score, and how to read it and the one before, where that is needed."""
+
+    clip: str
+    frame: str
+    protocols: list[Protocol]
+    images: Callable[[], tuple[FramePair, FramePair | None]]
+
+    def score(self) -> list[Row]:
+        return list(score_frame(self.protocols, self.clip, self.frame, *self.images()))
 
 
 def evaluate(
-    results: str | Path, truth: str | Path, protocols: Sequence[Protocol], progress: bool = True
+    results: str | Path, truth: str | Path | None, protocols: Sequence[Protocol], progress: bool = True
 ) -> list[dict]:
-    """Scores restored frames against the ground truth, on all cores.
+    """Scores restored frames, on all cores.
 
     Args:
-        results: Folder of clips, LMDB database, or folder of one clip's frames. Frames may be named as validation
-            names them, with a suffix such as ``00000000_net``.
-        truth: The same for the sharp frames. Those that no protocol scores need no restored frame.
+        results: Folder of clips, LMDB database, folder of one clip's frames, or a video. Frames may be named as
+            validation names them, with a suffix such as ``00000000_net``.
+        truth: The same for the sharp frames. Those that no protocol scores need no restored frame. Without it, metrics
+            are scored that need none.
         protocols: What to score them by.
         progress: Show a progress bar.
 
@@ -35,37 +52,89 @@ def evaluate(
         The entries of :func:`dblr_plugin.evaluation.summarise`, in the order of the protocols.
 
     Raises:
-        DBLRError: Clips or frames do not pair, or cannot be read. Faults of pairing are listed all at once.
+        DBLRError: Clips or frames do not pair, or cannot be read, or no metric can be scored without the ground truth.
+            Faults of pairing are listed all at once.
     """
-    truth_store = open_frames(truth)
-    restored, sharp = pair_frames(open_frames(results), truth_store, protocols)
-
-    def score(task: Task) -> list[Row]:
-        clip, frame, by = task
-        images = restored.read(clip, frame), sharp.read(clip, frame)
-        return [
-            (protocol.name, clip, metric, value) for protocol in by for metric, value in protocol.score(*images).items()
-        ]
-
-    rows = _on_all_cores(score, _tasks(truth_store.clips(), protocols), progress)
+    if truth is None:
+        protocols = _without_truth(protocols)
+    paths = [Path(path) for path in (results, truth) if path is not None]
+    tasks, count = (_tasks_of_videos if any(path.is_file() for path in paths) else _tasks_of_frames)(paths, protocols)
+    rows = parallel(_Task.score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress)
     return summarise([row for frame in rows for row in frame], protocols)
 
 
-def _tasks(clips: dict[str, tuple[str, ...]], protocols: Sequence[Protocol]) -> list[Task]:
+def _without_truth(protocols: Sequence[Protocol]) -> list[Protocol]:
+    """The protocols with those metrics alone that need no ground truth."""
+    left = [
+        replace(
+            protocol,
+            metrics={
+                name: settings
+                for name, settings in protocol.metrics.items()
+                if not find_metric(settings['type']).needs_gt
+            },
+        )
+        for protocol in protocols
+    ]
+    if not any(protocol.metrics for protocol in left):
+        raise DBLRError('all metrics compare with the ground truth; name its frames, or a metric such as niqe')
+    return left
+
+
+def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
+    """The frames of folders and databases, each read where it is scored; and their number."""
+    stores = [open_frames(path) for path in paths]
+    clips = stores[-1].clips()
+    sides: Sequence[FrameStore | NamedFrames] = stores
+    if len(stores) == 2:
+        sides = pair_frames(stores[0], stores[1], protocols)
+    else:
+        index_pairs(stores[0])
+
+    def read(clip: str, frames: Sequence[str], index: int, needs_before: bool) -> tuple[FramePair, FramePair | None]:
+        pair, *before = [
+            _paired([side.read(clip, frames[i]) for side in sides]) for i in (index, index - 1)[: 1 + needs_before]
+        ]
+        return pair, before[0] if before else None
+
     tasks = []
     for clip, frames in clips.items():
         for index, frame in enumerate(frames):
             by = [protocol for protocol in protocols if index in protocol.frames(len(frames))]
             if by:
-                tasks.append((clip, frame, by))
-    return tasks
+                needs_before = index > 0 and any(protocol.needs_before for protocol in by)
+                tasks.append(_Task(clip, frame, by, functools.partial(read, clip, frames, index, needs_before)))
+    return iter(tasks), len(tasks)
 
 
-def _on_all_cores(score: Callable[[Task], list[Row]], tasks: list[Task], progress: bool) -> list[list[Row]]:
-    """The results in the order of the tasks. Threads do, as decoding and arithmetic on frames release Python's lock."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        return list(tqdm(pool.map(score, tasks), total=len(tasks), desc='Evaluate', unit='frame', disable=not progress))
-    finally:
-        # after an error or Ctrl-C nobody wants the frames that are still waiting
-        pool.shutdown(cancel_futures=True)
+def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
+    """The frames of one video, or of two that show the same; read one after the other."""
+    counts = [sum(1 for _ in _decoded(path)) for path in paths]
+    if len(set(counts)) > 1:
+        raise DBLRError(f'{paths[0]} has {counts[0]} frames, and {paths[1]} {counts[1]}; both must show the same')
+
+    def tasks() -> Iterator[_Task]:
+        before: FramePair | None = None
+        for index, images in enumerate(zip(*map(_decoded, paths), strict=True)):
+            pair = _paired(images)
+            by = [protocol for protocol in protocols if index in protocol.frames(counts[0])]
+            yield _Task(paths[0].stem, f'{index:08d}', by, functools.partial(_as_they_are, pair, before))
+            before = pair
+
+    return tasks(), counts[0]
+
+
+def _paired(images: Sequence[np.ndarray]) -> FramePair:
+    return images[0], images[1] if len(images) == 2 else None
+
+
+def _as_they_are(pair: FramePair, before: FramePair | None) -> tuple[FramePair, FramePair | None]:
+    return pair, before
+
+
+def _decoded(path: Path) -> Iterator[np.ndarray]:
+    """A video's frames: BGR ``(h, w, 3)`` in [0, 255], rounded to 8 bits."""
+    with open_source(path) as source:
+        for frame in source:
+            pixels = frame.pixels if frame.pixels.dtype == np.uint8 else (frame.pixels / 257).round().astype(np.uint8)
+            yield np.ascontiguousarray(pixels[..., ::-1])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import LUMINANCE, SSIM_WINDOW, compared
 
 __all__ = ['MS_SSIM_SIZE', 'ms_ssim']
@@ -46,12 +45,8 @@ def ms_ssim(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_chan
     Raises:
         DBLRError: The images are smaller.
     """
-    img, img2 = (_grey(i) for i in compared(img, img2, crop_border, test_y_channel))
-    if min(img.shape) < MS_SSIM_SIZE:
-        raise DBLRError(
-            f'multi-scale SSIM needs {MS_SSIM_SIZE} pixels of height and width, and {img.shape[1]}x{img.shape[0]} '
-            '(w x h) are compared; leave it out for such frames'
-        )
+    pair = compared(img, img2, crop_border, test_y_channel, 'multi-scale SSIM', MS_SSIM_SIZE)
+    img, img2 = map(_grey, pair)
     scales = [_components(img, img2)]
     for _ in _WEIGHTS[1:]:
         img, img2 = _halved(img), _halved(img2)

@@ -6,22 +6,23 @@ The same weights move by up to about 0.7 dB between them, so every figure names 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from dblr_plugin.errors import DBLRError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ['ALL', 'PROTOCOLS', 'SSIMS', 'Protocol', 'choose_protocols', 'with_all_ssims']
+__all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'choose_protocols', 'with_metrics']
 
 #: stands for every protocol, in option files and on command lines
 ALL = 'all'
 
-#: The kinds of SSIM that papers give. They lie up to some hundredths apart, and tables mix them.
-SSIMS = ('ssim_2d', 'ssim_3d', 'ms_ssim')
+
+def _psnr_and(ssim: str) -> dict[str, dict[str, Any]]:
+    return {'psnr': {'type': 'psnr'}, 'ssim': {'type': ssim}}
 
 
 def _all_frames(count: int) -> Sequence[int]:
@@ -54,8 +55,8 @@ class Protocol:
         size_multiple: Height and width are cut at the bottom and right to multiples of it.
         crop: Pixels removed at each edge after that.
         registered: Whether the restored frame is aligned by gain and shift first.
-        ssim: The kind of SSIM, of :data:`SSIMS`, that is its second figure.
-        more_ssims: Further kinds that are told beside it, by their own names.
+        metrics: As ``val.metrics``: name in tables -> ``type``, a name of :mod:`dblr_plugin.evaluation.metrics`, and
+            settings, which win over ``colour`` and ``crop``.
         mean: Which mean is the protocol's figure for a data set: over clip means or over all frames.
     """
 
@@ -66,46 +67,62 @@ class Protocol:
     size_multiple: int = 1
     crop: int = 0
     registered: bool = False
-    ssim: str = 'ssim_2d'
-    more_ssims: tuple[str, ...] = ()
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _psnr_and('ssim'))
     mean: Literal['clips', 'frames'] = 'clips'
 
-    def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """Scores one frame, after rounding it to whole grey values, with PSNR and SSIM.
+    @property
+    def needs_before(self) -> bool:
+        """Whether a metric takes the frame before too."""
+        from dblr_plugin.evaluation.metrics import find_metric
+
+        return any(find_metric(settings['type']).needs_before for settings in self.metrics.values())
+
+    def score(
+        self,
+        restored: np.ndarray,
+        truth: np.ndarray | None = None,
+        before: tuple[np.ndarray, np.ndarray | None] | None = None,
+    ) -> dict[str, float]:
+        """Scores one frame, after rounding it to whole grey values.
 
         Args:
             restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
-            truth: BGR ``(h, w, 3)`` in [0, 255], whole numbers.
+            truth: BGR ``(h, w, 3)`` in [0, 255], whole numbers; None for footage without ground truth.
+            before: Both of the frame before, where there is one; used if :attr:`needs_before` says so.
 
         Returns:
-            ``psnr`` in dB, infinite for equal frames, ``ssim``, and those of ``more_ssims``.
+            Metric -> score, of those that can be computed of these frames. PSNR is infinite for equal frames.
 
         Raises:
-            DBLRError: After the crop less is left of the frame than SSIM's window.
+            DBLRError: A metric cannot score such frames, such as those smaller than SSIM's window.
         """
-        # here, so that the help, which lists the protocols, needs none of it
+        from dblr_plugin.evaluation.metrics import find_metric  # so that the help, which lists protocols, needs none
+
+        images = self._prepared(restored, truth, '')
+        if before is not None and self.needs_before:
+            images |= self._prepared(*before, '_before')
+        common = {'crop_border': self.crop, 'test_y_channel': self.colour == 'y'}
+        scores = {
+            name: find_metric(settings['type']).score(images, common | dict(settings))
+            for name, settings in self.metrics.items()
+        }
+        return {name: score for name, score in scores.items() if score is not None}
+
+    def _prepared(self, restored: np.ndarray, truth: np.ndarray | None, suffix: str) -> dict[str, np.ndarray]:
+        """What metrics see of a frame: rounded, cut, aligned and in the protocol's colours."""
         import numpy as np
 
-        from dblr_plugin.evaluation.ms_ssim import ms_ssim
-        from dblr_plugin.evaluation.psnr_ssim import LUMINANCE, SSIM_WINDOW, psnr, ssim, ssim_3d
+        from dblr_plugin.evaluation.psnr_ssim import LUMINANCE
         from dblr_plugin.evaluation.registration import register
 
-        ssims = dict(zip(SSIMS, (ssim, ssim_3d, ms_ssim), strict=True))
-        restored = restored.round().astype(np.uint8)
-        height, width = (length - length % self.size_multiple for length in truth.shape[:2])
-        restored, truth = restored[:height, :width], truth[:height, :width]
-        if min(height, width) - 2 * self.crop < SSIM_WINDOW:
-            raise DBLRError(
-                f'protocol {self.name}: frames of {truth.shape[1]}x{truth.shape[0]} (w x h) are too small: without '
-                f'{self.crop} pixels at each edge there must be {SSIM_WINDOW}'
-            )
-        if self.registered:
-            restored, truth = register(restored, truth)
+        height, width = (length - length % self.size_multiple for length in restored.shape[:2])
+        pair = [restored.round().astype(np.uint8), *([] if truth is None else [truth])]
+        pair = [image[:height, :width] for image in pair]
+        if self.registered and truth is not None:
+            pair = list(register(*pair))
         if self.colour == 'luminance':
-            restored, truth = restored @ LUMINANCE, truth @ LUMINANCE
-        settings = self.crop, self.colour == 'y'
-        figures = {'psnr': psnr(restored, truth, *settings), 'ssim': ssims[self.ssim](restored, truth, *settings)}
-        return figures | {name: ssims[name](restored, truth, *settings) for name in self.more_ssims}
+            pair = [image @ LUMINANCE for image in pair]
+        return dict(zip((f'img{suffix}', f'img2{suffix}'), pair, strict=False))
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -113,7 +130,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol('basicsr', 'RGB, uint8, all frames, no crop, mean of clip means'),
         # Su et al. (DVD) published the frames' indices, and the evaluation code of Koehler et al. as their PSNR. That
-        # code turns aligned frames to luminance. Their second figure is multi-scale SSIM: `--ssim all` has it.
+        # code turns aligned frames to luminance. Their second figure is multi-scale SSIM: `--metric ms_ssim`.
         Protocol(
             'dvd-official',
             'luminance after gain and shift registration, uint8, 30 frames of each clip, no crop, mean of clip means',
@@ -126,7 +143,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             'vrt-matlab',
             "RGB, uint8, all frames, no crop, MATLAB's SSIM over pixels and channels, mean over all frames",
-            ssim='ssim_3d',
+            metrics=_psnr_and('ssim_3d'),
             mean='frames',
         ),
         # CDVD-TSP's inference.py without --border
@@ -163,6 +180,6 @@ def choose_protocols(names: str | Iterable[str]) -> list[Protocol]:
     return [PROTOCOLS[name] for name in chosen]
 
 
-def with_all_ssims(protocols: Iterable[Protocol]) -> list[Protocol]:
-    """The same protocols, telling every kind of SSIM beside their own."""
-    return [replace(protocol, more_ssims=SSIMS) for protocol in protocols]
+def with_metrics(protocols: Iterable[Protocol], metrics: Mapping[str, Mapping[str, Any]]) -> list[Protocol]:
+    """The same protocols with further metrics, as in ``val.metrics``; those of their own stay as they are."""
+    return [replace(protocol, metrics={**protocol.metrics, **metrics, **protocol.metrics}) for protocol in protocols]

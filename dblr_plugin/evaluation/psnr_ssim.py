@@ -13,6 +13,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from dblr_plugin.errors import DBLRError
+
 __all__ = ['LUMINANCE', 'SSIM_WINDOW', 'compared', 'psnr', 'ssim', 'ssim_3d']
 
 SSIM_WINDOW = 11  # pixels
@@ -43,8 +45,11 @@ def psnr(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel
 
     Returns:
         dB; infinite for equal images.
+
+    Raises:
+        DBLRError: Nothing is left after the crop.
     """
-    img, img2 = compared(img, img2, crop_border, test_y_channel)
+    img, img2 = compared(img, img2, crop_border, test_y_channel, 'PSNR', 1)
     if img.dtype != img2.dtype:  # OpenCV takes one type
         img, img2 = img.astype(np.float64), img2.astype(np.float64)
     error = cv2.norm(img, img2, cv2.NORM_L2SQR) / img.size
@@ -62,8 +67,11 @@ def ssim(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel
 
     Returns:
         From -1 to 1.
+
+    Raises:
+        DBLRError: The images are smaller.
     """
-    return _mean_similarity(*compared(img, img2, crop_border, test_y_channel), _blurred)
+    return _mean_similarity(*compared(img, img2, crop_border, test_y_channel, 'SSIM', SSIM_WINDOW), _blurred)
 
 
 def ssim_3d(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
@@ -74,28 +82,41 @@ def ssim_3d(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_chan
     beyond the first and last, repeat the nearest; the mean is over all pixels and channels.
 
     Args:
-        img: As for :func:`psnr`; a grey image has two dimensions there too.
+        img: As for :func:`ssim`; a grey image has two dimensions there too.
         img2: The same shape.
         crop_border: Pixels left out at each edge.
         test_y_channel: Whether to compare Y (BT.601, 16 to 235) instead.
 
     Returns:
         From -1 to 1.
+
+    Raises:
+        DBLRError: The images are smaller.
     """
-    img, img2 = compared(img, img2, crop_border, test_y_channel)
+    img, img2 = compared(img, img2, crop_border, test_y_channel, 'SSIM', SSIM_WINDOW)
     half = SSIM_WINDOW // 2
     img, img2 = (cv2.copyMakeBorder(i, half, half, half, half, cv2.BORDER_REPLICATE) for i in (img, img2))
     return _mean_similarity(img, img2, _blurred_3d if img.ndim == 3 else _blurred)
 
 
 def compared(
-    img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool
+    img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool, metric: str, min_side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What of two images is compared: without borders, and Y of colour images if so wished."""
+    """What of two images is compared: without borders, and Y of colour images if so wished.
+
+    Raises:
+        DBLRError: Height or width is below ``min_side``, pixels that ``metric`` needs.
+    """
     if img.shape != img2.shape:
         raise ValueError(f'images of different shapes: {img.shape}, {img2.shape}')
     if crop_border:
         img, img2 = (i[crop_border:-crop_border, crop_border:-crop_border] for i in (img, img2))
+    if min(img.shape[:2]) < min_side:
+        cropped = f' without the {crop_border} pixels at each edge (crop_border)' if crop_border else ''
+        raise DBLRError(
+            f'{metric} needs {min_side} pixels of height and width, and {img.shape[1]}x{img.shape[0]} (w x h) are '
+            f'compared{cropped}; leave it out for such frames'
+        )
     if test_y_channel and img.ndim == 3:
         img, img2 = (cv2.transform(i.astype(np.float32), _Y) for i in (img, img2))
     return img, img2

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol
 from dblr_plugin.files import atomic_write
 
-__all__ = ['Row', 'format_table', 'summarise', 'write_json']
+__all__ = ['FramePair', 'Row', 'format_table', 'score_frame', 'summarise', 'write_json']
 
+#: A restored frame, BGR ``(h, w, 3)`` in [0, 255]; and its ground truth, or None
+FramePair = tuple[np.ndarray, np.ndarray | None]
 #: One frame's score: protocol, clip, metric, value
 Row = tuple[str, str, str, float]
+
+
+def score_frame(
+    protocols: Iterable[Protocol], clip: str, frame: str, images: FramePair, before: FramePair | None = None
+) -> Iterator[Row]:
+    """Scores one frame by several protocols; images and before as for :meth:`Protocol.score`.
+
+    Raises:
+        DBLRError: A metric cannot score it.
+    """
+    for protocol in protocols:
+        try:
+            scores = protocol.score(*images, before)
+        except DBLRError as error:
+            raise DBLRError(f'{clip}/{frame}, protocol {protocol.name}: {error}') from error
+        for metric, value in scores.items():
+            yield protocol.name, clip, metric, value
 
 
 def summarise(rows: Iterable[Row], protocols: Iterable[Protocol]) -> list[dict]:
@@ -37,17 +57,18 @@ def summarise(rows: Iterable[Row], protocols: Iterable[Protocol]) -> list[dict]:
 
 
 def _entry(protocol: Protocol, clips: dict[str, dict[str, list[float]]]) -> dict:
-    metrics = list(next(iter(clips.values())))
+    metrics = list(dict.fromkeys(metric for scores in clips.values() for metric in scores))  # a clip may lack some
     means = {clip: {m: float(np.mean(values)) for m, values in scores.items()} for clip, scores in clips.items()}
-    clip_mean = {m: float(np.mean([clip[m] for clip in means.values()])) for m in metrics}
-    frame_mean = {m: float(np.mean(np.concatenate([scores[m] for scores in clips.values()]))) for m in metrics}
+    clip_mean = {m: float(np.mean([clip[m] for clip in means.values() if m in clip])) for m in metrics}
+    every = {m: [scores[m] for scores in clips.values() if m in scores] for m in metrics}
+    frame_mean = {m: float(np.mean(np.concatenate(values))) for m, values in every.items()}
     return {
         'protocol': protocol.name,
         'mean': clip_mean if protocol.mean == 'clips' else frame_mean,
         'clip_mean': clip_mean,
         'frame_mean': frame_mean,
         'clips': means,
-        'frames': {clip: len(scores[metrics[0]]) for clip, scores in clips.items()},
+        'frames': {clip: max(map(len, scores.values())) for clip, scores in clips.items()},
     }
 
 
@@ -69,15 +90,20 @@ def format_table(entry: dict) -> str:
     ]
     if entry.get('input'):
         rows.append(('blurry input', total, entry['input']['mean']))
+    columns = {metric: max(10, len(metric) + 2) for metric in metrics}
     lines = [
         f'protocol {entry["protocol"]}' + (f': {protocol.meaning}' if protocol else ''),
-        f'{"clip":<{width}}{"frames":>7}' + ''.join(f'{metric.upper():>10}' for metric in metrics),
+        f'{"clip":<{width}}{"frames":>7}' + ''.join(f'{m.upper():>{column}}' for m, column in columns.items()),
     ]
     lines += [
-        f'{name:<{width}}{frames:>7}' + ''.join(f'{float(values[m]):>10.4f}' for m in metrics)
+        f'{name:<{width}}{frames:>7}' + ''.join(_cell(values.get(m), column) for m, column in columns.items())
         for name, frames, values in rows
     ]
     return '\n'.join(lines)
+
+
+def _cell(value: float | str | None, width: int) -> str:
+    return f'{"-":>{width}}' if value is None else f'{float(value):>{width}.4f}'
 
 
 def write_json(path: Path, content: object) -> None:

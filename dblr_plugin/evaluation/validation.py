@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch.distributed as dist
-from basicsr.metrics import calculate_metric
 from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -18,16 +17,14 @@ from tqdm import tqdm
 from dblr_plugin.data.clips import ClipPair
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import spread, window_indices
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import Protocol, choose_protocols, summarise
-from dblr_plugin.evaluation.psnr_ssim import SSIM_WINDOW, psnr, ssim
-from dblr_plugin.evaluation.scores import Row
+from dblr_plugin.evaluation import Protocol, choose_protocols, summarise, with_metrics
+from dblr_plugin.evaluation.scores import FramePair, Row, score_frame
 from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
 
 __all__ = [
-    'ConfiguredMetrics', 'Interrupted', 'RestoredFrame', 'frame_scores', 'protocols_of', 'score_dataset',
+    'Interrupted', 'RestoredFrame', 'frame_scores', 'protocols_of', 'score_dataset',
     'share_buffers', 'to_image',
 ]  # fmt: skip
 
@@ -40,51 +37,19 @@ class Interrupted(Exception):
     """A validation was given up on all processes because one of them was told to stop."""
 
 
-@dataclass(frozen=True)
-class ConfiguredMetrics(Protocol):
-    """``val.metrics`` as a protocol: all frames, uint8, no alignment, mean of clip means.
-
-    Attributes:
-        metrics: Name -> type and arguments of any BasicSR metric.
-    """
-
-    metrics: dict[str, dict] = field(default_factory=dict)
-
-    def score(self, restored: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        """Scores one frame; restored and truth as for :meth:`Protocol.score`."""
-        border = max((metric.get('crop_border', 0) for metric in self.metrics.values()), default=0)
-        if min(truth.shape[:2]) - 2 * border < SSIM_WINDOW:
-            raise DBLRError(
-                f'val.metrics: crop_border {border} leaves too little of frames of {truth.shape[1]}x{truth.shape[0]} '
-                f'(w x h): {SSIM_WINDOW} pixels are needed; lower it'
-            )
-        images = {'img': restored.round().astype(np.uint8), 'img2': truth}
-        return {name: _measured(images, metric) for name, metric in self.metrics.items()}
-
-
-# what gives the figures of BasicSR's metrics in less time
-_QUICKER = {'calculate_psnr': psnr, 'calculate_ssim': ssim}
-
-
-def _measured(images: dict[str, np.ndarray], metric: dict) -> float:
-    """One of BasicSR's metrics, as its ``calculate_metric`` takes them."""
-    quicker = _QUICKER.get(metric['type'])
-    if quicker is None:
-        # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
-        return float(calculate_metric(images, metric))
-    return quicker(**images, crop_border=metric['crop_border'], test_y_channel=metric.get('test_y_channel', False))
-
-
 def protocols_of(val: dict) -> list[Protocol]:
-    """What the ``val`` section scores by: ``val.protocol`` if there is one, else ``val.metrics``, else nothing.
+    """What the ``val`` section scores by.
+
+    It is ``val.protocol``, with those of ``val.metrics`` that it lacks; without it, ``val.metrics`` on all frames,
+    uint8, without alignment, as the mean of clip means; else nothing.
 
     Raises:
         DBLRError: There is no protocol of that name.
     """
+    metrics = val.get('metrics') or {}
     if val.get('protocol'):
-        return choose_protocols(val['protocol'])
-    metrics = val.get('metrics')
-    return [ConfiguredMetrics(_name_of(metrics), 'val.metrics', metrics=metrics)] if metrics else []
+        return with_metrics(choose_protocols(val['protocol']), metrics)
+    return [Protocol(_name_of(metrics), 'val.metrics', metrics=metrics)] if metrics else []
 
 
 def _name_of(metrics: dict[str, dict]) -> str:
@@ -124,6 +89,10 @@ class RestoredFrame:
         """The restored frame as it is written, uint8 BGR ``(h, w, 3)``."""
         return self.restored.round().astype(np.uint8)
 
+    def images(self, of_input: bool = False) -> FramePair:
+        """What is scored: the restored frame, or the blurry one, and the truth."""
+        return self.blurry if of_input else self.restored, self.truth
+
 
 def score_dataset(
     dataset: VideoDeblurTestDataset,
@@ -148,8 +117,8 @@ def score_dataset(
         score_input: Whether the blurry frames are scored as well.
 
     Returns:
-        The entries of :func:`dblr_plugin.evaluation.summarise`; none without ground truth or protocols. With
-        ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
+        The entries of :func:`dblr_plugin.evaluation.summarise`; without ground truth, those of metrics that need none.
+        With ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
 
     Raises:
         Interrupted: On all processes, if ``interrupted`` said so on one.
@@ -157,26 +126,33 @@ def score_dataset(
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
+    # where metrics take the frame before too, the share begins with it, for them alone
+    begin = max(first - any(protocol.needs_before for protocol in protocols), 0)
     rows: list[Row] = []
     if restorer.needs_calibration:
         restorer.calibrate(_calibration_windows(dataset))
     input_rows: list[Row] = []
 
-    def score(clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
+    before: RestoredFrame | None = None
+
+    def score(sample: int, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
+        nonlocal before
         frame = _restored_frame(dataset, clip, number, restored, blurry)
-        for callback in callbacks:
-            callback(frame)
-        rows.extend(frame_scores(frame, protocols))
-        if score_input:
-            input_rows.extend(frame_scores(replace(frame, restored=frame.blurry), protocols))
+        if sample >= first:
+            for callback in callbacks:
+                callback(frame)
+            rows.extend(frame_scores(frame, protocols, before))
+            if score_input:
+                input_rows.extend(frame_scores(frame, protocols, before, of_input=True))
+        before = frame
 
     bar = tqdm(total=last - first, desc=f'Test {dataset.opt["name"]}', unit='frame', disable=not progress or rank > 0)
     with bar, BackgroundWriter(score, WAITING) as score_behind:
-        for restored in _restored(dataset, restorer, range(first, last)):
+        for sample, restored in enumerate(_restored(dataset, restorer, range(begin, last)), begin):
             if interrupted():
                 break
-            score_behind(*restored)
-            bar.update()
+            score_behind(sample, *restored)
+            bar.update(sample >= first)
     shares = _gathered((rows, input_rows, interrupted()), world_size)
     if any(stopped for *_, stopped in shares):
         raise Interrupted
@@ -236,14 +212,22 @@ def share_buffers(net: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def frame_scores(frame: RestoredFrame, protocols: Sequence[Protocol]) -> Iterator[Row]:
-    """Protocol, clip, metric and value of a frame that has ground truth."""
-    if frame.truth is None:
-        return
-    for protocol in protocols:
-        if frame.index in protocol.frames(frame.count):
-            for metric, value in protocol.score(frame.restored, frame.truth).items():
-                yield protocol.name, frame.clip, metric, value
+def frame_scores(
+    frame: RestoredFrame, protocols: Sequence[Protocol], before: RestoredFrame | None = None, of_input: bool = False
+) -> Iterator[Row]:
+    """Scores a frame by those protocols that score it.
+
+    Args:
+        frame: The frame.
+        protocols: What to score by.
+        before: The one that was restored before it, of this clip or another.
+        of_input: Whether the blurry frame is scored in its place.
+    """
+    by = [protocol for protocol in protocols if frame.index in protocol.frames(frame.count)]
+    if before is not None and (before.clip, before.index) != (frame.clip, frame.index - 1):
+        before = None
+    images_before = None if before is None else before.images(of_input)
+    return score_frame(by, frame.clip, frame.name, frame.images(of_input), images_before)
 
 
 def _gathered(share: tuple[list, list, bool], world_size: int) -> list[tuple[list, list, bool]]:

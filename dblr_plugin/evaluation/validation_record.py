@@ -11,6 +11,7 @@ from basicsr.utils.dist_util import master_only
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import write_json
+from dblr_plugin.evaluation.metrics import better_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,7 +24,7 @@ class ValidationRecord:
 
     Args:
         path: ``metrics.json`` of the run; an older one is continued.
-        metrics: ``val.metrics`` of the options; says which metrics are better when lower.
+        metrics: ``val.metrics`` of the options; says of its metrics which scores are better.
         lenient: Whether figures that cannot be written to the file are reported in the log, and no error.
     """
 
@@ -74,7 +75,7 @@ class ValidationRecord:
         record = self.best.setdefault(name, {})
         for label, entry in _labelled(figures):
             for metric, value in entry['mean'].items():
-                better = self.metrics.get(metric, {}).get('better', 'higher')
+                better = better_of(metric, self.metrics)
                 value = float(value)  # JSON has no infinity, and metrics.json a text in its place
                 best = record.get(label + metric)
                 if best is None or (value >= best['val'] if better == 'higher' else value <= best['val']):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from basicsr.models.srgan_model import SRGANModel
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.training.monitors import DiscriminatorWatch
@@ -16,7 +16,7 @@ from dblr_plugin.training.objectives import (
     logs_of_logits,
     output_is_probability,
 )
-from dblr_plugin.training.step import Step, StepResult
+from dblr_plugin.training.step import StepResult
 
 __all__ = ['DBLRGANModel']
 
@@ -39,16 +39,11 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     content_names = ('l_g_pix', 'l_g_percep', 'l_g_style')
 
     def init_training_settings(self) -> None:
-        """Also builds D's step and watch."""
+        """Also builds what watches D."""
         super().init_training_settings()
-        self.step_d = self._step(self.net_d, self.optimizer_d)
+        self.step_d = self.steps[1]
         self.d_watch = DiscriminatorWatch()
         self.d_is_probability = output_is_probability(self.cri_gan)
-
-    @property
-    def steps(self) -> list[Step]:
-        """G's and D's."""
-        return [self.step_g, self.step_d]
 
     def train_step(self, current_iter: int) -> list[StepResult]:
         """One step of D and, unless it is D's turn alone, one of G."""
@@ -89,8 +84,9 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         for name, value in logs_of_logits(real, fake, self.d_is_probability).items():
             self.log_values[name] = self.log_values.get(name, 0) + value / self.accumulate
 
-    def _networks(self) -> dict[str, dict]:
-        return super()._networks() | {'net_d': {'params': self._weights(self.net_d)}}
+    def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
+        """G's and D's."""
+        return super().trained_networks() | {'net_d': {'params': self.net_d}}
 
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
         super()._log_step(current_iter, results)

@@ -12,8 +12,9 @@ from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from dblr_plugin.archs.traits import NetworkTraits, network_argument
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import choose_protocols
+from dblr_plugin.evaluation.metrics import check_metrics
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
-from dblr_plugin.training.optimizers import build_optimizer
+from dblr_plugin.training.parameters import build_optimizer
 
 __all__ = ['conflicts']
 
@@ -38,7 +39,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     yield from _placement(opt)
     yield from _alignment(opt)
     yield from _names(opt)
-    yield from _protocol(opt)
+    yield from _scores(opt)
     if is_train:
         yield from _gan(opt)
         yield from _losses(opt)
@@ -135,13 +136,15 @@ def _names(opt: dict) -> Iterator[Conflict]:
             seen[name] = phase
 
 
-def _protocol(opt: dict) -> Iterator[Conflict]:
-    names = (opt.get('val') or {}).get('protocol')
-    if names is not None:
-        try:
-            choose_protocols(names)
-        except DBLRError as error:
-            yield 'val.protocol', f'cannot be used: {error}'
+def _scores(opt: dict) -> Iterator[Conflict]:
+    """What protocols and metrics say to being used here."""
+    val = opt.get('val') or {}
+    for key, check in (('protocol', choose_protocols), ('metrics', check_metrics)):
+        if val.get(key) is not None:
+            try:
+                check(val[key])
+            except DBLRError as error:
+                yield f'val.{key}', f'cannot be used: {error}'
 
 
 def _gan(opt: dict) -> Iterator[Conflict]:

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import basicsr
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
@@ -15,7 +15,6 @@ from dblr_plugin.components import ComponentKind, registered
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.conflicts import conflicts
-from dblr_plugin.options.foreign_section import ForeignSection
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import fault, fits, whole
@@ -70,7 +69,7 @@ def check_values(root: Located, is_train: bool) -> dict:
     checker.tell()
     for phase, cls in checker.foreign.items():
         where = root.at(f'datasets.{phase}').where
-        options['datasets'][phase] = ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)
+        options['datasets'][phase] = _ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)
     return options
 
 
@@ -250,3 +249,29 @@ def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any
             f'{", ".join(sorted(classes))} (basicsr {basicsr.__version__} imported from {basicsr.__path__[0]})'
         )
     return classes[name]
+
+
+class _ForeignSection(dict):
+    """The options of another author's class; a key that it misses is reported like any other fault.
+
+    Args:
+        values: The keys and values.
+        where: Place and name of the section, for messages.
+        reader: The class that reads it.
+    """
+
+    def __init__(self, values: dict[str, Any], where: str, reader: str) -> None:
+        super().__init__(values)
+        self.where, self.reader = where, reader
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _MissingKeyError(f'{self.where} lacks {key}, which {self.reader} or its loader needs; add it')
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _ForeignSection, (dict(self), self.where, self.reader)
+
+
+class _MissingKeyError(DBLRError, KeyError):
+    """Both what we show in one line and what code that asks forgiveness expects."""
+
+    __str__ = Exception.__str__

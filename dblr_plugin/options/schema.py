@@ -6,10 +6,16 @@ What a ``type`` names (networks, losses, optimisers, schedulers, metrics) is che
 from __future__ import annotations
 
 import enum
+import inspect
 from typing import Annotated, Literal, TypedDict
 
-from dblr_plugin.components import NETWORK
-from dblr_plugin.options.kinds import LOSS, METRIC, OPTIMISER, SCHEDULER
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import LOSS_REGISTRY
+
+from dblr_plugin.components import NATURAL, NETWORK, ComponentKind, registered
+from dblr_plugin.evaluation.metrics import IMAGES, all_metrics
+from dblr_plugin.training.plateau_lr import PlateauLR
 from dblr_plugin.value_types import Constraint
 
 __all__ = ['TEST_SETS', 'TRAIN_SETS', 'Options', 'RequiredWhen']
@@ -36,6 +42,29 @@ Name = Annotated[
     str, Constraint('that can name a folder', lambda v: v.strip('. ') and not set('/\\\0') & set(v) and len(v) <= 100)
 ]
 Odd = Annotated[Count, Constraint('and odd, as a window has a middle', lambda v: v % 2 == 1)]
+
+
+def _optimisers() -> dict[str, type]:
+    # the base class; one that steps with a closure; one for sparse gradients; one for matrices alone
+    unfit = {'Optimizer', 'LBFGS', 'SparseAdam', 'Muon'}
+    return {name: cls for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and name not in unfit}
+
+
+def _schedulers() -> dict[str, type]:
+    basicsr = {name: cls for name, cls in vars(lr_scheduler).items() if name.endswith('LR') and name[0] != '_'}
+    # BasicSR's base model takes this as another name for its own
+    return basicsr | {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'PlateauLR': PlateauLR}
+
+
+LOSS = ComponentKind(lambda: registered(LOSS_REGISTRY))
+OPTIMISER = ComponentKind(_optimisers, given=frozenset({'params'}), needed=frozenset({'lr'}))
+SCHEDULER = ComponentKind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
+METRIC = ComponentKind(
+    all_metrics,
+    given=IMAGES | {'crop_border', 'test_y_channel'},  # a protocol has them, if the option file has not
+    extra={'better': Literal['higher', 'lower'], 'crop_border': NATURAL, 'test_y_channel': bool},
+    closed=True,
+)
 
 Network = Annotated[dict, NETWORK]
 Loss = Annotated[dict, LOSS]

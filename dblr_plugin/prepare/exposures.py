@@ -18,8 +18,8 @@ from dblr_plugin.data.synthesis import average_exposure, write_png
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span
 from dblr_plugin.prepare.hand_shake import HandHeld, moved
 from dblr_plugin.prepare.in_between import in_betweens
-from dblr_plugin.prepare.parallel import parallel
 from dblr_plugin.prepare.tree import clip_folder
+from dblr_plugin.threads import parallel
 
 __all__ = ['Exposure', 'blurry_frame', 'exposures', 'frame_paths', 'make_clips']
 

@@ -11,7 +11,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder, require_space
 from dblr_plugin.prepare.check import CheckedClip
 from dblr_plugin.prepare.manifest import files_below
-from dblr_plugin.prepare.parallel import DISK_THREADS, parallel
+from dblr_plugin.threads import DISK_THREADS, parallel
 
 __all__ = ['clip_folder', 'place', 'targets', 'unplanned']
 

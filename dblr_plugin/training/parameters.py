@@ -1,16 +1,29 @@
-"""Learning rates and training times for parts of a network, chosen by parameter name.
+"""Optimisers, learning rates and training times for parts of a network by parameter name; the averaged network.
 
-The recipe of EDVR needs both, for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
+The recipe of EDVR needs rates and times of their own for ``dcn`` (deformable convolution) and ``fusion`` (TSA).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ['multiply_rates', 'train_alone']
+__all__ = ['build_optimizer', 'move_average', 'multiply_rates', 'train_alone']
+
+
+def build_optimizer(name: str, params: Iterable[Tensor], **arguments: Any) -> torch.optim.Optimizer:
+    """Makes an optimiser of ``torch.optim``; BasicSR 1.4.2 knows Adam only.
+
+    Raises:
+        ValueError, RuntimeError: What the class says to its arguments.
+    """
+    if 'betas' in arguments:  # torch refuses [0, 0.9], as 0 is no float
+        arguments['betas'] = tuple(map(float, arguments['betas']))
+    return getattr(torch.optim, name)(params, **arguments)
 
 
 def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, float]) -> None:
@@ -41,3 +54,12 @@ def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -
     parts = [part for part, first_of_all in iterations.items() if iteration < first_of_all]
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(not parts or any(part in name for part in parts))
+
+
+@torch.no_grad()
+def move_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
+    """Moves an averaged network towards the trained one; buffers (BatchNorm's statistics) are copied."""
+    for average, weight in zip(averaged.parameters(), net.parameters(), strict=True):
+        average.lerp_(weight, 1 - decay)
+    for buffer, current in zip(averaged.buffers(), net.buffers(), strict=True):
+        buffer.copy_(current)

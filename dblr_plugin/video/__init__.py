@@ -16,12 +16,13 @@ from typing import Any
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video.batch import VIDEO_SUFFIXES
+from dblr_plugin.video.encoder_settings import DEFAULT, EncoderSettings
 from dblr_plugin.video.folder import FolderSink, FolderSource
 from dblr_plugin.video.frames import Frame, Sink, Source
 from dblr_plugin.video.time_range import parse_position, parse_rate, parse_time
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, fingerprint
 
-__all__ = ['AlreadyComplete', 'Frame', 'Sink', 'Source', 'fingerprint', 'open_sink', 'open_source']
+__all__ = ['AlreadyComplete', 'EncoderSettings', 'Frame', 'Sink', 'Source', 'fingerprint', 'open_sink', 'open_source']
 
 _UNWRITTEN_SUFFIXES = ('.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.wmv', '.flv', '.y4m', '.gif', '.ogv', '.3gp')
 _DEFAULT_RATE = Fraction(25)  # ffmpeg's, for pictures without a rate of their own
@@ -61,9 +62,7 @@ def open_sink(
     path: str | Path,
     source: Source,
     *,
-    encoder: str | None = None,
-    quality: float | None = None,
-    lossless: bool = False,
+    encoder: EncoderSettings = DEFAULT,
     fps: str | float | None = None,
     suffix: str = '',
     existing: Existing = 'replace',
@@ -75,9 +74,7 @@ def open_sink(
         path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, or a folder: it exists,
             ends in a slash, or has no suffix.
         source: Where the pictures come from; a video hands on its times, colours, sound and subtitles.
-        encoder: FFmpeg's name of a video's encoder.
-        quality: The video encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1.
-        lossless: Whether a video may lose nothing by encoding.
+        encoder: How a video is encoded.
         fps: Pictures a second of a video that is made from a folder, 25 by default.
         suffix: Put behind the names of a folder's files, before the extension.
         existing: What to do about older files: ``replace`` them, ``refuse`` to, or ``resume`` what is not complete. The
@@ -96,9 +93,9 @@ def open_sink(
     if not is_folder and path.suffix.lower() in VIDEO_SUFFIXES:
         if suffix:
             raise DBLRError(f"{path} has the name that was given; a suffix ('{suffix}') is for folders")
-        return _video_sink(path, source, encoder, quality, lossless, fps, existing, settings)
-    if encoder is not None or quality is not None or lossless or fps is not None:
-        raise DBLRError(f'{path} is no video, so that encoder, quality, lossless and fps mean nothing; drop them')
+        return _video_sink(path, source, encoder, fps, existing, settings)
+    if encoder != DEFAULT or fps is not None:
+        raise DBLRError(f'{path} is no video: encoder, quality, lossless, preset and fps mean nothing; drop them')
     if is_folder:
         return FolderSink(path, source, suffix, existing=existing, settings=settings)
     if is_image(path.name):
@@ -116,9 +113,7 @@ def open_sink(
 def _video_sink(
     path: Path,
     source: Source,
-    encoder: str | None,
-    quality: float | None,
-    lossless: bool,
+    encoder: EncoderSettings,
     fps: str | float | None,
     existing: Existing,
     settings: Mapping[str, Any] | None,
@@ -134,7 +129,7 @@ def _video_sink(
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
         info = StreamInfo.of_pictures(rate)
-    return VideoSink(path, info, source.high_bit_depth, encoder, quality, lossless, existing, settings)
+    return VideoSink(path, info, source.high_bit_depth, encoder, existing, settings)
 
 
 def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:

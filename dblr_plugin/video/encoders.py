@@ -14,6 +14,7 @@ from av.codec.codec import find_best_pix_fmt_of_list
 
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.video.colour_tags import bits_of
+from dblr_plugin.video.encoder_settings import EncoderSettings
 from dblr_plugin.video.video_source import StreamInfo
 
 __all__ = ['FORMATS', 'Encoding', 'choose_encoder', 'choose_encoding']
@@ -33,7 +34,6 @@ _QUALITY = {'libvpx-vp9': ('crf', 24), 'libsvtav1': ('crf', 22), 'libaom-av1': (
 _QUALITY_OPTIONS = (('crf', 17), ('cq', 19))  # of x264 and x265; of NVENC
 _QUANTISER = 2  # of the encoders that have nothing finer
 _BY_QUANTISER = ('mpeg4', 'msmpeg4', 'mpeg1video', 'mpeg2video', 'mjpeg', 'flv', 'h263p', 'wmv2')
-_WORST = 63
 
 _LOSSLESS_OPTIONS = {
     'libx264': {'qp': '0'},
@@ -73,21 +73,19 @@ class Encoding:
         return 'center' if self.codec in ('mjpeg', 'mpeg1video') else 'left'
 
 
-def choose_encoder(path: Path, encoder: str | None, quality: float | None, lossless: bool, high_bit_depth: bool) -> str:
+def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) -> str:
     """Returns the name of the encoder for an output.
 
     Raises:
         DBLRError: There is no such encoder, the container cannot hold its streams, it is not lossless, or has no such
-            quality.
+            quality or presets.
     """
-    if quality is not None and lossless:
-        raise DBLRError('lossless leaves no quality to choose; give one of the two')
-    if quality is not None and not 0 <= quality <= _WORST:
-        raise DBLRError(f'quality is {quality}; give 0 (best) to {_WORST}, for libx264 about 17')
-    name = _default(path.suffix.lower(), lossless, high_bit_depth) if encoder is None else encoder
+    name = settings.encoder
+    if name is None:
+        name = _default(path.suffix.lower(), settings.lossless, high_bit_depth)
     codec = _found(name)
-    _options(codec, quality, lossless)
-    if lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
+    _options(codec, settings)
+    if settings.lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
         raise DBLRError(f'the encoder {name} is not lossless here; take libx264rgb, libx265 or ffv1')
     with av.open(f'file:{path}', 'w', format=FORMATS[path.suffix.lower()]) as container:  # makes no file yet
         if name not in container.supported_codecs:
@@ -101,8 +99,7 @@ def choose_encoding(
     info: StreamInfo,
     size: tuple[int, int],
     high_bit_depth: bool,
-    quality: float | None,
-    lossless: bool,
+    settings: EncoderSettings,
 ) -> Encoding:
     """Returns the first way to encode pictures of this size (h, w) and depth that the encoder accepts.
 
@@ -110,8 +107,8 @@ def choose_encoding(
         DBLRError: It accepts none.
     """
     codec = Codec(name, 'w')
-    options = _options(codec, quality, lossless)
-    formats = _pixel_formats(codec, info.chroma, size, high_bit_depth, lossless)
+    options = _options(codec, settings)
+    formats = _pixel_formats(codec, info.chroma, size, high_bit_depth, settings.lossless)
     for pixel_format in formats:
         for time_base, constant in _time_bases(path, info):
             encoding = Encoding(name, pixel_format, options, time_base, constant)
@@ -121,7 +118,7 @@ def choose_encoding(
     height, width = size
     raise DBLRError(
         f'the encoder {name} does not take pictures of {width}x{height} at {float(info.rate):.3f} a second with '
-        f'{options or "its defaults"}; take libx264 or ffv1, or another quality'
+        f'{options or "its defaults"}; take libx264 or ffv1, or another quality or preset'
     )
 
 
@@ -144,27 +141,33 @@ def _found(name: str) -> Codec:
     return codec
 
 
-def _options(codec: Codec, quality: float | None, lossless: bool) -> dict[str, str]:
+def _options(codec: Codec, settings: EncoderSettings) -> dict[str, str]:
     """Returns an encoder's options.
 
     Raises:
-        DBLRError: A quality is wanted that the encoder cannot have.
+        DBLRError: A quality or preset is wanted that the encoder cannot have.
     """
-    if lossless:
-        return _LOSSLESS_OPTIONS.get(codec.name, {})
-    options = dict(_OPTIONS.get(codec.name, {}))
     private = {option.name for option in codec.create('video').supported_options.private}
+    if settings.preset is not None and 'preset' not in private:
+        raise DBLRError(f'the encoder {codec.name} has no presets; drop --preset, or take --encoder libx264')
+    preset = {} if settings.preset is None else {'preset': settings.preset}
+    if settings.lossless:
+        return _LOSSLESS_OPTIONS.get(codec.name, {}) | preset
+    return _OPTIONS.get(codec.name, {}) | preset | _quality_options(codec, settings.quality, private)
+
+
+def _quality_options(codec: Codec, quality: float | None, private: set[str]) -> dict[str, str]:
     known = (_QUALITY[codec.name],) if codec.name in _QUALITY else _QUALITY_OPTIONS
     for option, default in known:
         if option in private:
-            return options | {option: str(default if quality is None else quality)}
+            return {option: str(default if quality is None else quality)}
     if codec.name not in _BY_QUANTISER:
         if quality is not None:
             why = 'has no scale of quality' if codec.lossy else 'is lossless'
             raise DBLRError(f'the encoder {codec.name} {why}; drop --quality, or take --encoder libx264')
-        return options
+        return {}
     quantiser = str(_QUANTISER if quality is None else max(1, round(quality)))
-    return options | {'qmin': quantiser, 'qmax': quantiser}
+    return {'qmin': quantiser, 'qmax': quantiser}
 
 
 def _pixel_formats(

@@ -21,6 +21,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import REFUSALS, partial_of, write_fault
 from dblr_plugin.video.colour_tags import FULL, RGB_MATRIX, FrameMaker
 from dblr_plugin.video.copied_streams import CopiedStreams
+from dblr_plugin.video.encoder_settings import DEFAULT, EncoderSettings
 from dblr_plugin.video.encoders import FORMATS, choose_encoder, choose_encoding
 from dblr_plugin.video.frames import Extent, Frame
 from dblr_plugin.video.hdr import with_light
@@ -56,9 +57,7 @@ class VideoSink:
         path: The output; its suffix decides the container.
         traits: What to keep of the source.
         high_bit_depth: Whether the source has more than 8 bits, which decides the default encoder.
-        encoder: FFmpeg's name; H.264 by default, VP9 for WebM, MPEG-4 for AVI.
-        quality: The encoder's own scale, lower is better; hardly to be told from the original by default.
-        lossless: Whether the encoder may lose nothing; to RGB where it has that, otherwise to 4:4:4.
+        encoder: How it is encoded.
         existing: What to do about an older output.
         settings: What must be the same for going on with an output, as JSON can hold it.
 
@@ -75,9 +74,7 @@ class VideoSink:
         path: Path,
         info: StreamInfo,
         high_bit_depth: bool,
-        encoder: str | None = None,
-        quality: float | None = None,
-        lossless: bool = False,
+        encoder: EncoderSettings = DEFAULT,
         existing: Existing = 'replace',
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -85,8 +82,8 @@ class VideoSink:
         is_there = _exists(path)
         if info.copied is not None and is_there and os.path.samefile(path, info.copied):
             raise DBLRError(f'{path} is the input; give another output')
-        self._quality, self._lossless = quality, lossless
-        self._encoder = choose_encoder(path, encoder, quality, lossless, high_bit_depth)
+        self._settings = encoder
+        self._encoder = choose_encoder(path, encoder, high_bit_depth)
         self._unfinished = Unfinished(partial_of(path), path, existing, settings, is_there)
         self._partial = self._unfinished.folder / f'film{path.suffix}'
         self._container: OutputContainer | None = None
@@ -155,9 +152,7 @@ class VideoSink:
 
     def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
         """Opens the film for pictures of this size (h, w), and writes its header: what it cannot hold is told now."""
-        self._encoding = choose_encoding(
-            self.path, self._encoder, self._traits, size, high_bit_depth, self._quality, self._lossless
-        )
+        self._encoding = choose_encoding(self.path, self._encoder, self._traits, size, high_bit_depth, self._settings)
         self._size, self._deep = size, high_bit_depth
         self._tags = self._traits.colour.at_height(size[0])
         self._maker = FrameMaker(self._encoding.pixel_format, self._tags, self._encoding.siting)

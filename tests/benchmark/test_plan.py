@@ -61,7 +61,8 @@ def test_settings_reach_the_options_the_methods_own_last(content: dict, footage:
 def test_tests_are_alike(content: dict) -> None:
     plan = plan_of(content)
     for method in plan.methods.values():
-        assert method.test['val'] == {'save_img': False, 'protocol': ['basicsr', 'vrt-matlab']}
+        metrics = {name: {'type': name} for name in ('ssim_3d', 'gradient')}
+        assert method.test['val'] == {'save_img': False, 'protocol': ['basicsr', 'vrt-matlab'], 'metrics': metrics}
         assert method.test['datasets']['val']['dataroot_gt'].endswith('val/gt')
     assert plan.methods['Blurry input'].weights is None
     assert str(plan.methods['Net'].weights) == 'experiments/tiny_Net/models/net_g_latest.pth'
@@ -150,6 +151,7 @@ def _put(*keys: object) -> Callable[[dict], None]:
 @pytest.mark.parametrize(('change', 'line', 'message'), [
     (_put('protocol', 'basicsr'), 'protocol:', "unknown key 'protocol'; did you mean 'protocols'?"),
     (_put('protocols', ['basics']), 'protocols:', "protocols: no protocol is called 'basics'; did you mean 'basicsr'?"),
+    (_put('metrics', ['ms_sim']), 'Net:', "val.metrics.ms_sim.type: no class 'ms_sim' is registered; did you mean"),
     (_put('timing', 'size', 'big'), 'size:', "timing.size is the text 'big', and must be text such as 1280x720"),
     (_put('lpips', 'alex.pth'), 'lpips:', 'lpips: alex.pth is no file'),
     (_put('methods', {}), 'methods:', 'methods is {}, and must be keys and values with at least one method'),
@@ -168,8 +170,8 @@ def _put(*keys: object) -> Callable[[dict], None]:
     (_put('methods', 'Net', 'set', 'datasets.val.dataroot_lq', 'nowhere'), 'datasets.val.dataroot_lq: nowhere',
      'nowhere does not exist'),
     (_put('methods', 'Net', 'weights', 'gone.pth'), 'weights: gone', 'methods.Net.weights: gone.pth is no file'),
-    (_put('methods', 'Net', 'set', 'imports', ['gone.py']), 'imports:', 'imports: gone.py is no Python file'),
-    (_put('methods', 'Net', 'set', 'imports', ['faulty.py']), 'imports:',
+    (_put('set', 'imports', ['gone.py']), 'imports:', 'imports: gone.py is no Python file'),
+    (_put('set', 'imports', ['faulty.py']), 'imports:',
      'imports: faulty.py fails: ZeroDivisionError: division by zero'),
     (_remove('methods', 'Broken', 'pretrained_from'), None, 'write pretrained_from: METHOD'),
 ])  # fmt: skip

@@ -98,7 +98,9 @@ def test_figures_are_those_of_dblr_test(ran: Ran) -> None:
     for figures in tested:
         protocol = figures['protocol']
         assert ours['clips'][protocol] == figures['clips']
-        assert ours['figures'][f'psnr_{protocol}'] == figures['mean']['psnr']
+        assert list(figures['mean']) == ['psnr', 'ssim', 'ssim_3d', 'gradient']
+        for metric, value in figures['mean'].items():
+            assert ours['figures'][f'{metric}_{protocol}'] == value
     assert [figures['protocol'] for figures in tested] == ['basicsr', 'vrt-matlab']
 
 

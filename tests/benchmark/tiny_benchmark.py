@@ -45,6 +45,7 @@ def tiny_benchmark(footage: Path) -> dict:
         'prepare': 'make the footage',
         'set': {
             **roots,
+            'imports': [str(Path(__file__).with_name('gradient_metric.py'))],
             'datasets.train.gt_size': 32,
             'datasets.train.batch_size_per_gpu': 2,
             'datasets.train.num_worker_per_gpu': 0,
@@ -56,6 +57,7 @@ def tiny_benchmark(footage: Path) -> dict:
             'logger': {'print_freq': 1, 'save_checkpoint_freq': 100, 'use_tb_logger': False},
         },
         'protocols': ['basicsr', 'vrt-matlab'],
+        'metrics': ['ssim_3d', 'gradient'],
         'timing': {'size': '64x48', 'seconds': 0},
         'quoted': 'quoted.yml',
         'methods': {

@@ -148,7 +148,8 @@ class TestCommand:
         for name, frame in zip(('results', 'truth'), frame_pair, strict=True):
             (tmp_path / name).mkdir()
             cv2.imwrite(str(tmp_path / name / '0.png'), frame.round())
-        commands.main(['evaluate', *(str(tmp_path / n) for n in ('results', 'truth')), '--ssim', 'all', '--protocol',
+        kinds = [part for name in ('ssim_2d', 'ssim_3d', 'ms_ssim') for part in ('--metric', name)]
+        commands.main(['evaluate', *(str(tmp_path / n) for n in ('results', 'truth')), *kinds, '--protocol',
                        'vrt-matlab', '--json', str(tmp_path / 'figures.json')])  # fmt: skip
         (entry,) = json.loads((tmp_path / 'figures.json').read_text())['figures']
         assert list(entry['mean']) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
@@ -156,6 +157,8 @@ class TestCommand:
 
     @pytest.mark.parametrize(('arguments', 'message'), [
         (['--protocol', 'vrt-matalb'], "no protocol is called 'vrt-matalb'; did you mean 'vrt-matlab'?"),
+        (['--metric', 'nique'], "no metric is called 'nique'; did you mean 'niqe'?"),
+        (['--imports', 'no.py'], 'imports: no.py is no Python file'),
         (['--json', 'no/such/figures.json'], 'no/such is not a folder'),
     ])  # fmt: skip
     def test_a_mistake_is_found_before_any_work(self, lq, gt, arguments, message):

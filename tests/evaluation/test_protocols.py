@@ -6,7 +6,7 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, with_all_ssims
+from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, with_metrics
 from dblr_plugin.evaluation.ms_ssim import ms_ssim
 from dblr_plugin.evaluation.registration import shifted
 
@@ -42,6 +42,9 @@ def matlab_ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 def expected(restored: np.ndarray, truth: np.ndarray) -> dict:
     return {'psnr': pytest.approx(psnr(restored, truth), abs=1e-9), 'ssim': pytest.approx(ssim(restored, truth))}
+
+
+SSIMS = {name: {'type': name} for name in ('ssim_2d', 'ssim_3d', 'ms_ssim')}
 
 
 class TestScores:
@@ -85,14 +88,14 @@ class TestScores:
     @pytest.mark.parametrize('protocol', PROTOCOLS.values(), ids=lambda p: p.name)
     def test_all_ssims(self, frame_pair, protocol):
         """Of the same picture as the protocol's own, which is one of them."""
-        figures = with_all_ssims([protocol])[0].score(*frame_pair)
+        figures = with_metrics([protocol], SSIMS)[0].score(*frame_pair)
         assert list(figures) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
         assert {name: figures[name] for name in ('psnr', 'ssim')} == protocol.score(*frame_pair)
         assert figures['ssim'] == figures['ssim_3d' if protocol.name == 'vrt-matlab' else 'ssim_2d']
         assert len({figures['ssim_2d'], figures['ssim_3d'], figures['ms_ssim']}) == 3
 
     def test_multi_scale_ssim_of_dvd_official_is_of_luminance(self, frame_pair):
-        figures = with_all_ssims(choose_protocols('dvd-official'))[0].score(*frame_pair)
+        figures = with_metrics(choose_protocols('dvd-official'), SSIMS)[0].score(*frame_pair)
         restored, truth = (frame.round() @ np.array([0.114, 0.587, 0.299]) for frame in frame_pair)
         gain = (frame_pair[0].round() * frame_pair[1]).sum() / (frame_pair[0].round().astype(np.float64) ** 2).sum()
         assert figures['ms_ssim'] == pytest.approx(ms_ssim(gain * restored, truth), abs=1e-6)

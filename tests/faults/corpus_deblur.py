@@ -347,6 +347,7 @@ _ARGUMENTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
     ('quality-negative', 'folder', ('--quality', '-1'), 'quality'),
     ('quality-nan', 'folder', ('--quality', 'nan'), 'quality'),
     ('quality-of-lossless', 'folder', ('--lossless', '--quality', '9'), 'quality'),
+    ('preset-unknown', 'folder', ('--preset', 'slwo'), "'slow'"),
     ('encoder-unknown', 'folder', ('--encoder', 'libx266'), 'libx266'),
     ('encoder-empty', 'folder', ('--encoder', ''), "encoder ''"),
     ('encoder-of-sound', 'folder', ('--encoder', 'aac'), 'aac'),

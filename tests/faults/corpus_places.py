@@ -99,8 +99,9 @@ def evaluate_protocol(desk: Desk) -> list[object]:
 
 
 def evaluate_file(desk: Desk) -> list[object]:
-    """Two frames in place of folders."""
-    return ['evaluate', desk.frame('lq'), desk.frame('gt')]
+    """A text in place of a video."""
+    desk.frame('lq').with_suffix('.mp4').write_text('no video' * 100)
+    return ['evaluate', desk.frame('lq').with_suffix('.mp4'), desk.frame('gt')]
 
 
 def evaluate_suffixes(desk: Desk) -> list[object]:
@@ -223,7 +224,7 @@ _CASES = (
     (link_version_of_noise, 'VERSION'), (link_taken, 'dblr_model.py'), (link_options_is_file, 'options'),
     (link_not_linked, '.dblr_link.json'),
     (evaluate_json_nowhere, '--json'), (evaluate_json_is_folder, '--json'), (evaluate_protocol, 'psnrr'),
-    (evaluate_file, '00000003.png'), (evaluate_suffixes, "'b/"), (evaluate_lmdb_of_text, 'results.lmdb'),
+    (evaluate_file, '00000003.mp4'), (evaluate_suffixes, "'b/"), (evaluate_lmdb_of_text, 'results.lmdb'),
     (evaluate_tiny, '8x8'),
     (lmdb_without_ending, 'database'), (lmdb_nowhere, 'nowhere'), (lmdb_taken, 'lq.lmdb'), (lmdb_of_lmdb, 'lq.lmdb'),
     (prepare_into_file, 'made'), (prepare_below_file, 'made/tree'), (prepare_into_others, 'clips'),

@@ -98,7 +98,7 @@ def test_optimisers_that_cannot_train_a_network_are_unknown(gan_options, tmp_pat
     ('network_g', 'the file'), ('logger', 'the file'), ('train.optim_g', 'train'), ('network_g.type', 'network_g'),
     ('datasets.train.gt_size', 'datasets.train'), ('datasets.train', 'datasets'), ('logger.use_tb_logger', 'logger'),
     ('val.val_freq', 'val'), ('val.save_img', 'val'), ('train.scheduler.milestones', 'train.scheduler'),
-    ('train.optim_g.lr', 'train.optim_g'), ('val.metrics.psnr.crop_border', 'val.metrics.psnr'),
+    ('train.optim_g.lr', 'train.optim_g'), ('val.metrics.psnr.type', 'val.metrics.psnr'),
 ])  # fmt: skip
 def test_missing_key(gan_options, tmp_path, trail, section):
     message = refusal(tmp_path, changed(gan_options, trail, ...))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dblr_plugin.video import Frame, open_sink, open_source
+from dblr_plugin.video import EncoderSettings, Frame, Sink, Source, open_sink, open_source
+
+
+def sink_of(target: Path, source: Source, **options: object) -> Sink:
+    """A sink; ``encoder``, ``quality``, ``lossless`` and ``preset`` are those of its :class:`EncoderSettings`."""
+    settings = {name: options.pop(name) for name in ('encoder', 'quality', 'lossless', 'preset') if name in options}
+    return open_sink(target, source, encoder=EncoderSettings(**settings), **options)
 
 
 def copy(source: Path | str, target: Path, part: dict | None = None, **options: object) -> list[Frame]:
     """Returns the pictures on the way."""
     with open_source(source, **(part or {})) as opened:
-        sink = open_sink(target, opened, **options)
+        sink = sink_of(target, opened, **options)
         pictures = []
         for picture in opened:
             assert picture.pixels.shape == (*opened.size, 3) and picture.pixels.flags.c_contiguous

@@ -13,7 +13,7 @@ import pytest
 av = pytest.importorskip('av')
 
 from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
-from media_copying import copy, visible  # noqa: E402
+from media_copying import copy, sink_of, visible  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
 from dblr_plugin.video import open_sink, open_source  # noqa: E402
@@ -154,6 +154,8 @@ BAD_OUTPUTS = [
     ('sharp.mkv', {'encoder': 'ffv1', 'quality': 3}, 'ffv1 is lossless; drop --quality, or take --encoder libx264'),
     ('sharp.mkv', {'encoder': 'jpeg2000', 'quality': 3}, 'jpeg2000 has no scale of quality'),
     ('sharp.mkv', {'quality': 99}, 'quality is 99; give 0'),
+    ('sharp.mp4', {'preset': 'slwo'}, "no preset is called 'slwo'; did you mean 'slow'?"),
+    ('sharp.mkv', {'encoder': 'ffv1', 'preset': 'slow'}, 'ffv1 has no presets'),
     ('sharp.wmv', {}, r'\.wmv is not written.*\.mkv'),
     ('sharp.mp4', {'suffix': '_x'}, 'for folders'),
     ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
@@ -166,7 +168,7 @@ BAD_OUTPUTS = [
 @pytest.mark.parametrize(('output', 'options', 'message'), BAD_OUTPUTS)
 def test_outputs_that_cannot_be(tmp_path, video, output, options, message):
     with open_source(video) as source, pytest.raises(DBLRError, match=message):
-        open_sink(tmp_path / output, source, **options)
+        sink_of(tmp_path / output, source, **options)
     assert visible(tmp_path) == ['in']
 
 
@@ -181,6 +183,16 @@ def test_encoders(tmp_path, video, encoder, suffix):
         assert times(tmp_path / f'sharp{suffix}') == times(video) or suffix == '.mkv'
         sizes.append((tmp_path / f'sharp{suffix}').stat().st_size)
     assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize('encoder', ['libx264', 'libx265'])
+def test_preset(tmp_path, video, encoder):
+    """The default is medium; the quickest one finds less to leave out."""
+    films = {}
+    for preset in (None, 'medium', 'ultrafast'):
+        copy(video, tmp_path / 'sharp.mp4', encoder=encoder, preset=preset)
+        films[preset] = packets(tmp_path / 'sharp.mp4', 'video')
+    assert films[None] == films['medium'] != films['ultrafast']
 
 
 @pytest.mark.parametrize('frames', [1, 2])

@@ -14,7 +14,7 @@ av = pytest.importorskip('av')
 from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
 from media_copying import copy, visible  # noqa: E402
 
-from dblr_plugin.video import open_sink, open_source  # noqa: E402
+from dblr_plugin.video import EncoderSettings, open_sink, open_source  # noqa: E402
 
 NTSC = Fraction(30000, 1001)
 UNEVEN = [0, 3000, 6100, 9000, 20000, 23003, 30000, 33000, 36000, 36900, 50000, 60000]
@@ -234,7 +234,7 @@ def test_memory_does_not_grow_with_length(tmp_path):
     """What is read and not yet written stays within a few pictures: sound is read beside, not before."""
     source = make(tmp_path / 'long.mp4', Made(frames=300, audio=1))
     with open_source(source) as opened:
-        sink = open_sink(tmp_path / 'sharp.mp4', opened, quality=40)
+        sink = open_sink(tmp_path / 'sharp.mp4', opened, encoder=EncoderSettings(quality=40))
         for picture in opened:
             sink.write(picture)
             assert len(opened._decoder._sent) < 100

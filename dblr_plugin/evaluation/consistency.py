@@ -16,65 +16,48 @@ ones.
 
 from __future__ import annotations
 
-from statistics import fmean
-
 import cv2
 import numpy as np
 
 from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['TemporalConsistency', 'flow_and_visible', 'warping_error']
+__all__ = ['flow_and_visible', 'warped_difference', 'warping_error']
 
 
-class TemporalConsistency:
-    """The warping error of one clip, frame by frame; two frames are held.
+def warping_error(
+    img: np.ndarray, img2: np.ndarray, img_before: np.ndarray, img2_before: np.ndarray, crop_border: int = 0
+) -> float | None:
+    """The warping error of a restored frame and the one before it.
 
-    >>> consistency = TemporalConsistency()  # doctest: +SKIP
-    >>> for restored, truth in frames:  # doctest: +SKIP
-    ...     consistency.add(restored, truth)
-    >>> consistency.figures()  # doctest: +SKIP
-    {'warping_error': 0.0021, 'warping_error_truth': 0.0016}
+    Args:
+        img: ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], float or uint8.
+        img2: Its ground truth: the same shape, whole numbers.
+        img_before, img2_before: The same of the frame before.
+        crop_border: Pixels left out at each edge.
+
+    Returns:
+        From 0 to 1; None where no pixel is visible in both frames, as after a cut.
+
+    Raises:
+        DBLRError: The frames are too small for optical flow, or of several sizes.
     """
-
-    def __init__(self) -> None:
-        self._before: tuple[np.ndarray, np.ndarray] | None = None
-        self._errors: list[tuple[float, float]] = []
-
-    def add(self, restored: np.ndarray, truth: np.ndarray) -> None:
-        """Takes the next frame.
-
-        Args:
-            restored: ``(h, w, 3)`` in [0, 255], float or uint8.
-            truth: BGR ``(h, w, 3)`` in [0, 255], whole numbers.
-
-        Raises:
-            DBLRError: The frames are too small for optical flow, or of another size than those before.
-        """
-        if self._before is not None:
-            restored_before, truth_before = self._before
-            if not truth.shape == restored.shape == truth_before.shape:
-                shapes = ', '.join(f'{f.shape[1]}x{f.shape[0]}' for f in (truth_before, truth, restored))
-                raise DBLRError(f'warping error: frames of one clip must have one size, and are {shapes} (w x h)')
-            flow, visible = flow_and_visible(truth_before, truth)
-            if visible.any():  # nothing is after a cut
-                own = warping_error(restored_before, restored, flow, visible)
-                self._errors.append((own, warping_error(truth_before, truth, flow, visible)))
-        self._before = restored, truth
-
-    def figures(self) -> dict[str, float] | None:
-        """``warping_error`` of the restored clip and ``warping_error_truth``; None for a clip without two frames."""
-        if not self._errors:
-            return None
-        restored, truth = map(fmean, zip(*self._errors, strict=True))
-        return {'warping_error': restored, 'warping_error_truth': truth}
+    images = [img, img2, img_before, img2_before]
+    if len({image.shape for image in images}) > 1:
+        shapes = ', '.join(f'{f.shape[1]}x{f.shape[0]}' for f in images)
+        raise DBLRError(f'warping error: frames of one clip must have one size, and are {shapes} (w x h)')
+    if crop_border:
+        images = [image[crop_border:-crop_border, crop_border:-crop_border] for image in images]
+    img, img2, img_before, img2_before = images
+    flow, visible = flow_and_visible(img2_before, img2)
+    return warped_difference(img_before, img, flow, visible) if visible.any() else None
 
 
 def flow_and_visible(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Optical flow, and at which of the first frame's pixels it can be relied on.
 
     Args:
-        first, second: BGR ``(h, w, 3)`` in [0, 255], whole numbers.
+        first, second: BGR ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], whole numbers.
 
     Returns:
         The flow from the first to the second, float32 ``(h, w, 2)`` in pixels, x first; and bool ``(h, w)``.
@@ -85,7 +68,8 @@ def flow_and_visible(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray,
     height, width = first.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise DBLRError(f'frames of {width}x{height} are too small for optical flow; leave the warping error out')
-    greys = [cv2.cvtColor(frame.astype(np.uint8), cv2.COLOR_BGR2GRAY) for frame in (first, second)]
+    whole = (frame.astype(np.uint8) for frame in (first, second))
+    greys = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if frame.ndim == 3 else frame for frame in whole]
     there, back = optical_flow(*greys), optical_flow(*greys[::-1])
     rows, columns = np.mgrid[:height, :width] + there.transpose(2, 0, 1)[::-1]
     inside = (abs(columns - (width - 1) / 2) <= width / 2) & (abs(rows - (height - 1) / 2) <= height / 2)
@@ -96,11 +80,11 @@ def flow_and_visible(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray,
     return there, inside & closes & smooth
 
 
-def warping_error(first: np.ndarray, second: np.ndarray, flow: np.ndarray, visible: np.ndarray) -> float:
+def warped_difference(first: np.ndarray, second: np.ndarray, flow: np.ndarray, visible: np.ndarray) -> float:
     """The mean squared difference of a frame and the next one warped to it.
 
     Args:
-        first, second: ``(h, w, c)`` in [0, 255].
+        first, second: ``(h, w, c)`` or ``(h, w)`` in [0, 255].
         flow, visible: As :func:`flow_and_visible` returns them; at least one pixel is visible.
 
     Returns:

@@ -1,17 +1,15 @@
 """LPIPS against the lpips package's own loading, with an AlexNet of random weights in torchvision's format."""
 
-import hashlib
 import sys
 import warnings
 
-import lpips
 import numpy as np
 import pytest
 import torch
 from torchvision.models import AlexNet
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.perceptual import PerceptualDistance, cached_backbone, missing_for_lpips
+from dblr_plugin.evaluation.perceptual import cached_backbone, lpips, missing_for_lpips
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -34,12 +32,6 @@ def backbone(tmp_path_factory):
     torch.hub.set_dir(before)
 
 
-@pytest.fixture(scope='module')
-def metric(backbone):
-    with warnings.catch_warnings(action='error'):
-        return PerceptualDistance()
-
-
 @pytest.fixture
 def frames():
     rng = np.random.default_rng(0)
@@ -47,39 +39,44 @@ def frames():
     return (truth + rng.normal(0, 20, truth.shape)).clip(0, 255), truth
 
 
-def test_equals_the_package(frames, metric, backbone):
-    theirs = lpips.LPIPS(net='alex', verbose=False)  # torchvision finds the weights in its cache
+def test_equals_the_package(frames, backbone):
+    from lpips import LPIPS
+
+    theirs = LPIPS(net='alex', verbose=False)  # torchvision finds the weights in its cache
     planes = [torch.from_numpy(f[..., ::-1].astype(np.float32)).permute(2, 0, 1)[None] / 255 for f in frames]
     with torch.no_grad():
         expected = theirs(*planes, normalize=True).item()
     assert expected > 0.001
-    assert metric(*frames) == pytest.approx(expected, rel=1e-5)
-    assert PerceptualDistance(backbone)(*frames) == pytest.approx(expected, rel=1e-5)
+    with warnings.catch_warnings(action='error'):
+        assert lpips(*frames) == pytest.approx(expected, rel=1e-5)
+    assert lpips(*frames, backbone=str(backbone)) == lpips(*frames)
 
 
-def test_frames(frames, metric, backbone):
+def test_frames(frames):
     restored, truth = frames
-    assert metric(truth, truth) == 0
-    assert metric(truth.astype(np.float64), truth) == 0
-    assert metric(restored, truth) != pytest.approx(metric(restored[..., ::-1], truth[..., ::-1]))
-    assert metric(restored[:31, :31], truth[:31, :31]) > 0
-    with pytest.raises(DBLRError, match='31x31, not 31x30'):
-        metric(restored[:30, :31], truth[:30, :31])
-    assert metric.sha256 == hashlib.sha256(backbone.read_bytes()).hexdigest()
+    assert lpips(truth, truth) == 0
+    assert lpips(truth.astype(np.float64), truth) == 0
+    assert lpips(restored, truth) != pytest.approx(lpips(restored[..., ::-1], truth[..., ::-1]))
+    assert lpips(restored[:31, :31], truth[:31, :31]) > 0
+    grey = restored[..., 1], truth[..., 1].astype(np.float64)
+    assert lpips(*grey) == lpips(*(np.dstack([frame] * 3) for frame in grey))
+    assert lpips(restored, truth, crop_border=2) == lpips(restored[2:-2, 2:-2], truth[2:-2, 2:-2])
+    with pytest.raises(DBLRError, match=r'LPIPS needs 31 pixels .* 31x30 \(w x h\)'):
+        lpips(restored[:30, :31], truth[:30, :31])
 
 
 class TestMissing:
     def test_nothing(self, backbone):
         assert missing_for_lpips() is None and missing_for_lpips(backbone) is None
 
-    def test_weights(self, tmp_path, monkeypatch):
+    def test_weights(self, tmp_path, monkeypatch, frames):
         monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
         monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *a, **k: pytest.fail('downloaded'))
         assert 'alexnet-owt-7be5be79.pth' in missing_for_lpips()
         with pytest.raises(DBLRError, match=r'LPIPS cannot be measured: there is no .*alexnet-owt-7be5be79\.pth'):
-            PerceptualDistance()
+            lpips(*frames)
         with pytest.raises(DBLRError, match='there is no .*mine.pth'):
-            PerceptualDistance(tmp_path / 'mine.pth')
+            lpips(*frames, backbone=str(tmp_path / 'mine.pth'))
 
     def test_package(self, monkeypatch, backbone):
         monkeypatch.delitem(sys.modules, 'lpips')
@@ -88,7 +85,7 @@ class TestMissing:
 
 
 @pytest.mark.parametrize('spoil', ['other', 'shape', 'truncated'])
-def test_other_files_are_refused(tmp_path, backbone, spoil):
+def test_other_files_are_refused(tmp_path, backbone, frames, spoil):
     path = tmp_path / 'alexnet.pth'
     state = torch.load(backbone, weights_only=True)
     if spoil == 'other':
@@ -98,5 +95,5 @@ def test_other_files_are_refused(tmp_path, backbone, spoil):
     if spoil == 'truncated':
         path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(DBLRError, match='alexnet.pth: ') as error:
-        PerceptualDistance(path)
+        lpips(*frames, backbone=str(path))
     assert '\n' not in str(error.value)

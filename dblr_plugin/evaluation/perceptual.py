@@ -7,8 +7,9 @@ are torchvision's, which the user must have: in torch's cache, where torchvision
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import importlib.util
+import threading
 import warnings
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation.psnr_ssim import compared
 from dblr_plugin.weights import load_state_dict
 
-__all__ = ['MIN_SIDE', 'PerceptualDistance', 'cached_backbone', 'missing_for_lpips']
+__all__ = ['MIN_SIDE', 'cached_backbone', 'lpips', 'missing_for_lpips']
 
 MIN_SIDE = 31  # pixels; AlexNet's second pooling has nothing to pool below
 
@@ -31,7 +33,7 @@ def cached_backbone() -> Path:
     return Path(torch.hub.get_dir(), 'checkpoints', Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
 
 
-def missing_for_lpips(backbone: Path | None = None) -> str | None:
+def missing_for_lpips(backbone: str | Path | None = None) -> str | None:
     """Why LPIPS cannot be measured here, with the fix; None if it can.
 
     Args:
@@ -39,52 +41,46 @@ def missing_for_lpips(backbone: Path | None = None) -> str | None:
     """
     if importlib.util.find_spec('lpips') is None:
         return "the package lpips is not installed: pip install 'dblr_plugin[benchmark]'"
-    path = backbone or cached_backbone()
+    path = Path(backbone or cached_backbone())
     return None if path.is_file() else f"there is no {path}, torchvision's weights of AlexNet; copy them there"
 
 
-class PerceptualDistance:
-    """LPIPS of frames: 0 for equal ones, and the more the less they look alike.
+@torch.no_grad()
+def lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, backbone: str | None = None) -> float:
+    """LPIPS of a frame: 0 for equal ones, and the more the less they look alike. The network sees RGB in [-1, 1].
 
     Args:
-        backbone: AlexNet's weights as torchvision saves them; without it, those in torch's cache.
-        device: Where it runs.
-
-    Attributes:
-        sha256: The checksum of the backbone's file, for records; torchvision's own begins with 7be5be79.
+        img: BGR ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], float or uint8, at least 31 pixels high and wide after
+            the crop.
+        img2: The same shape and range.
+        crop_border: Pixels left out at each edge.
+        backbone: The file of AlexNet's weights as torchvision saves them; without it, the one in torch's cache.
 
     Raises:
-        DBLRError: :func:`missing_for_lpips` says what is missing, or the file is damaged, or not AlexNet's.
+        DBLRError: :func:`missing_for_lpips` says what is missing, or the file is damaged, or not AlexNet's; or the
+            frames are too small.
     """
+    pair = compared(img, img2, crop_border, False, 'LPIPS', MIN_SIDE)
+    with _loading:  # frames are scored in many threads, and one network serves them all
+        net, device = _network(str(backbone or cached_backbone()))
+    return net(*(_planes(frame).to(device) for frame in pair)).item()
 
-    def __init__(self, backbone: Path | None = None, device: str | torch.device = 'cpu') -> None:
-        missing = missing_for_lpips(backbone)
-        if missing is not None:
-            raise DBLRError(f'LPIPS cannot be measured: {missing}')
-        path = backbone or cached_backbone()
-        self._net = _lpips(path).to(device)
-        self._device = device
-        with open(path, 'rb') as file:
-            self.sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
 
-    @torch.no_grad()
-    def __call__(self, restored: np.ndarray, truth: np.ndarray) -> float:
-        """Measures one frame; the network sees RGB in [-1, 1].
+_loading = threading.Lock()
 
-        Args:
-            restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
-            truth: The same size and range.
 
-        Raises:
-            DBLRError: The frames are too small for AlexNet.
-        """
-        if min(truth.shape[:2]) < MIN_SIDE:
-            raise DBLRError(f'LPIPS needs frames of {MIN_SIDE}x{MIN_SIDE}, not {truth.shape[1]}x{truth.shape[0]}')
-        return self._net(self._planes(restored), self._planes(truth)).item()
+@functools.cache
+def _network(backbone: str) -> tuple[nn.Module, torch.device]:
+    missing = missing_for_lpips(backbone)
+    if missing is not None:
+        raise DBLRError(f'LPIPS cannot be measured: {missing}')
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    return _lpips(Path(backbone)).to(device), device
 
-    def _planes(self, frame: np.ndarray) -> Tensor:
-        rgb = np.ascontiguousarray(frame[..., ::-1], dtype=np.float32)
-        return torch.from_numpy(rgb).to(self._device).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1
+
+def _planes(frame: np.ndarray) -> Tensor:
+    rgb = np.dstack([frame] * 3) if frame.ndim == 2 else frame[..., ::-1]
+    return torch.from_numpy(np.ascontiguousarray(rgb, dtype=np.float32)).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1
 
 
 def _lpips(backbone: Path) -> nn.Module:

@@ -1,0 +1,189 @@
+"""Metrics by name: the functions of BasicSR's METRIC_REGISTRY, and what each needs to score a frame.
+
+``psnr`` is ``calculate_psnr``, and so on; both names will do. The arguments of a function say what it needs: ``img`` is
+the restored frame and ``img2`` its ground truth, ``img_before`` and ``img2_before`` are those of the frame before, all
+BGR ``(h, w, 3)`` in [0, 255]. A metric is scored where all of these are there, so one without ``img2`` scores footage
+without ground truth. Its other arguments, such as ``crop_border`` and ``test_y_channel``, are settings.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import basicsr.metrics  # noqa: F401  (registers BasicSR's own)
+import numpy as np
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.evaluation.consistency import warping_error
+from dblr_plugin.evaluation.ms_ssim import ms_ssim
+from dblr_plugin.evaluation.perceptual import lpips, missing_for_lpips
+from dblr_plugin.evaluation.psnr_ssim import psnr, ssim, ssim_3d
+
+__all__ = ['IMAGES', 'Metric', 'all_metrics', 'better_of', 'check_metrics', 'find_metric']
+
+#: The arguments that are images.
+IMAGES = frozenset(('img', 'img2', 'img_before', 'img2_before'))
+
+_PREFIX = 'calculate_'
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, and how tables print it.
+
+    Attributes:
+        name: Without ``calculate_``.
+        function: What measures; returns None for frames that it has no score for.
+        better: Which scores are.
+        title: In tables.
+        unit: Of the scores as they are printed, ``scale`` times the measured ones.
+        digits: After the point.
+        missing: Says of the settings why it cannot be measured on this machine, with the fix; None if it can.
+    """
+
+    name: str
+    function: Callable[..., float | None]
+    better: Literal['higher', 'lower'] = 'higher'
+    title: str = ''
+    unit: str = ''
+    scale: float = 1
+    digits: int = 4
+    missing: Callable[[Mapping[str, Any]], str | None] = lambda settings: None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The images that it is computed of."""
+        return IMAGES & inspect.signature(self.function).parameters.keys()
+
+    @property
+    def needs_gt(self) -> bool:
+        """Whether it compares with the ground truth."""
+        return not self.needs <= {'img', 'img_before'}
+
+    @property
+    def needs_before(self) -> bool:
+        """Whether it takes the frame before too."""
+        return not self.needs <= {'img', 'img2'}
+
+    def score(self, images: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> float | None:
+        """Scores a frame.
+
+        Args:
+            images: Of :data:`IMAGES`, those that there are.
+            settings: Arguments of the function; what it does not take is left out.
+
+        Returns:
+            None if an image that it needs is missing, or the function has no score.
+
+        Raises:
+            DBLRError: The function fails.
+        """
+        if not self.needs <= images.keys():
+            return None
+        parameters = inspect.signature(self.function).parameters
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        known = settings.keys() - {'type'} if takes_all else settings.keys() & parameters.keys()
+        taken = {key: settings[key] for key in known}
+        try:
+            value = self.function(**{name: images[name] for name in self.needs}, **taken)
+        except DBLRError:
+            raise
+        except Exception as error:  # whatever a function of others does
+            height, width = next(iter(images.values())).shape[:2]
+            raise DBLRError(
+                f'metric {self.name} fails on frames of {width}x{height} (w x h): {type(error).__name__}: {error}'
+            ) from error
+        # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
+        return None if value is None else float(value)
+
+
+def all_metrics() -> dict[str, Callable]:
+    """Every name, long or short -> its function."""
+    registered = dict(iter(METRIC_REGISTRY))
+    return {name.removeprefix(_PREFIX): function for name, function in registered.items()} | registered
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of a name, with or without ``calculate_``.
+
+    Raises:
+        DBLRError: There is none.
+    """
+    metrics, short = all_metrics(), name.removeprefix(_PREFIX)
+    if name not in metrics:
+        known = sorted({known.removeprefix(_PREFIX) for known in metrics})
+        raise DBLRError(f"no metric is called '{name}'{nearest(name, known)} (there are {', '.join(known)})")
+    function = metrics[name]
+    about: dict[str, Any] = {
+        'title': short,
+        'better': getattr(function, 'better', 'higher'),
+        **_KNOWN.get(short, {}),
+    }
+    return Metric(short, _QUICKER.get(short, function), **about)
+
+
+def better_of(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> Literal['higher', 'lower']:
+    """Which scores are better: what ``val.metrics`` says of a name in it, or else the metric."""
+    settings = metrics.get(name, {})
+    try:
+        return settings.get('better') or find_metric(settings.get('type', name)).better
+    except DBLRError:  # of an older record
+        return 'higher'
+
+
+def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses metrics that cannot be measured here.
+
+    Args:
+        metrics: Name in tables -> ``type`` and settings, as in ``val.metrics``.
+
+    Raises:
+        DBLRError: One is not known, or lacks something.
+    """
+    for name, settings in metrics.items():
+        reason = find_metric(settings['type']).missing(settings)
+        if reason is not None:
+            raise DBLRError(f'{name} cannot be measured: {reason}')
+
+
+# what gives the scores of BasicSR's functions in less time
+_QUICKER: dict[str, Callable] = {'psnr': psnr, 'ssim': ssim}
+
+_KNOWN: dict[str, dict[str, Any]] = {
+    'psnr': {'title': 'PSNR', 'unit': 'dB', 'digits': 2},
+    'ssim': {'title': 'SSIM'},
+    'ssim_2d': {'title': '2-D SSIM'},
+    'ssim_3d': {'title': '3-D SSIM'},
+    'ms_ssim': {'title': 'MS-SSIM'},
+    'lpips': {
+        'title': 'LPIPS',
+        'better': 'lower',
+        'missing': lambda settings: missing_for_lpips(settings.get('backbone')),
+    },
+    'warping_error': {'title': 'Warping error', 'unit': '10⁻³', 'scale': 1e3, 'digits': 3, 'better': 'lower'},
+    'niqe': {'title': 'NIQE', 'better': 'lower', 'digits': 2},
+}
+
+
+def _register(name: str, function: Callable) -> None:
+    """Registers a metric for BasicSR's trainer, which passes all keys of ``val.metrics``, also ``better``."""
+    parameters = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def calculate(*args: Any, **kwargs: Any) -> float | None:
+        return function(*args, **{key: value for key, value in kwargs.items() if key in parameters})
+
+    calculate.__name__ = _PREFIX + name
+    METRIC_REGISTRY.register(calculate)
+
+
+_register('ssim_2d', ssim)
+_register('ssim_3d', ssim_3d)
+_register('ms_ssim', ms_ssim)
+_register('lpips', lpips)
+_register('warping_error', warping_error)

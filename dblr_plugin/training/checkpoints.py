@@ -1,0 +1,155 @@
+"""Saves a training and takes it up again: networks, optimisers, schedulers, loss scales and the best scores."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from basicsr.utils import get_root_logger
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.training.resume import overruled, refuse_damage, refuse_other_optimizers
+from dblr_plugin.training.saving import CheckpointFolder, size_of
+from dblr_plugin.training.step import Step
+from dblr_plugin.weights import FORMAT_VERSION
+
+__all__ = ['Checkpoints', 'Training']
+
+
+class Training(Protocol):
+    """What is saved of a model."""
+
+    optimizers: list[Optimizer]
+    schedulers: list[Any]
+    steps: list[Step]
+    record: Any  # dblr_plugin.evaluation's ValidationRecord
+
+    def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
+        """File, such as ``net_g`` -> key in it, such as ``params_ema`` -> network."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; only the first process writes.
+
+    Args:
+        opt: The run's options.
+        training: What is saved and taken up.
+
+    Raises:
+        DBLRError: The disk has no room for a single checkpoint.
+    """
+
+    def __init__(self, opt: dict, training: Training) -> None:
+        self.opt = opt
+        self.training = training
+        self.saved: int | None = None  # the iteration of the newest checkpoint
+        path = opt['path']
+        self.folder = CheckpointFolder(path['models'], path['training_states'], opt['logger'].get('max_keep_ckpts'))
+        self.writes = opt['rank'] == 0  # other nodes need not have the folder
+        if self.writes:
+            # an optimiser such as Adam keeps two numbers for each weight
+            self.folder.check_space(3 * size_of(self._networks()))
+
+    def save(self, iteration: int, is_last: bool) -> None:
+        """Saves an iteration, unless that is done. A save that fails is reported, and tried at the next occasion.
+
+        Raises:
+            DBLRError: It fails, and there is no further occasion.
+        """
+        if iteration == self.saved or not self.writes:
+            return
+        try:
+            self.folder.save(iteration, self._networks(), self._state(iteration))
+            self.saved = iteration
+        except (DBLRError, OSError, RuntimeError) as error:
+            message = f'the checkpoint of iteration {iteration} could not be saved ({error})'
+            if is_last:
+                raise DBLRError(message) from error
+            # training is worth more than one checkpoint
+            get_root_logger().error(f'{message}. It is tried again at the next occasion.')
+
+    def _networks(self) -> dict[str, dict]:
+        """What the networks' files hold."""
+        # with the network's options, whoever has the file needs no option file to use it
+        about = {'network': self.opt['network_g'], 'format_version': FORMAT_VERSION}
+        pad_multiple = (self.opt.get('val') or {}).get('pad_multiple', 1)
+        if pad_multiple > 1:
+            about['pad_multiple'] = pad_multiple
+        return {
+            name: {key: _weights(net) for key, net in networks.items()} | (about if name == 'net_g' else {})
+            for name, networks in self.training.trained_networks().items()
+        }
+
+    def _state(self, iteration: int) -> dict:
+        return {
+            'epoch': iteration // self.opt['iters_per_epoch'],
+            'iter': iteration,
+            'optimizers': [o.state_dict() for o in self.training.optimizers],
+            'optimizer_types': [type(o).__name__ for o in self.training.optimizers],
+            'schedulers': [s.state_dict() for s in self.training.schedulers],
+            'scalers': [step.scaler.state_dict() for step in self.training.steps],
+            'best_metric_results': self.training.record.best,
+        }
+
+    def resume(self, state: dict) -> None:
+        """Takes up optimisers, schedulers, loss scales and the best scores; networks are loaded already.
+
+        Args:
+            state: As :func:`dblr_plugin.training.resume.load_resume_state` returns it; its epoch becomes that of this
+                run's data.
+
+        Raises:
+            DBLRError: It is not a state of this training, or damaged.
+        """
+        try:
+            self._take_up(state)
+        except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DBLRError(
+                f'{self.opt["path"]["resume_state"]}: not a state of this training ({error}); its networks, optimisers '
+                'and schedulers must be those of the option file'
+            ) from error
+        iteration, names = state['iter'], self.training.trained_networks().keys()
+        # a state that was moved here, or named from elsewhere, is none of this run's checkpoints yet
+        self.saved = iteration if self.folder.is_there(iteration, names) else None
+        self.training.record.resume(state.get('best_metric_results', {}), iteration)
+        # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
+        state['epoch'] = iteration // self.opt['iters_per_epoch']
+        if self.writes:  # after a kill inside a save
+            self.folder.remove_remains()
+            if self.saved is not None:
+                self.folder.make_latest(iteration, list(names))
+
+    def _take_up(self, state: dict) -> None:
+        optimizers, schedulers = self.training.optimizers, self.training.schedulers
+        refuse_other_optimizers(optimizers, state)
+        refuse_damage(optimizers, schedulers, state)
+        self._tell_what_the_state_overrules(state)
+        for part, saved in zip([*optimizers, *schedulers], state['optimizers'] + state['schedulers'], strict=True):
+            part.load_state_dict(saved)
+        for step, scaler in zip(self.training.steps, state.get('scalers', []), strict=False):
+            step.scaler.load_state_dict(scaler)
+
+    def _tell_what_the_state_overrules(self, state: dict) -> None:
+        """Warns of settings that resuming takes from the state, and of an end that is reached already."""
+        path, network = self.opt['path'].get('resume_state'), self.opt['path'].get('pretrain_network_g')
+        found = overruled(self.training.optimizers, self.training.schedulers, state)
+        differences = '; '.join(dict.fromkeys(found))
+        if differences:
+            get_root_logger().warning(
+                f'Resuming from {path}: {differences}. The state wins. To train with those of the option file, start '
+                f'anew from its weights: another name, path.pretrain_network_g: {network}, neither --auto_resume nor '
+                'path.resume_state.'
+            )
+        total = int(self.opt['train']['total_iter'])
+        if total <= state['iter']:
+            get_root_logger().warning(
+                f'{path} is of iteration {state["iter"]} and train.total_iter is {total}: nothing is left to train. '
+                'To go on, raise train.total_iter; to go back, name an earlier state (path.resume_state).'
+            )
+
+
+def _weights(net: nn.Module) -> dict:
+    bare = net.module if isinstance(net, DistributedDataParallel) else net
+    return {key: value.cpu().contiguous() for key, value in bare.state_dict().items()}

@@ -1,0 +1,170 @@
+"""One metric, named alike in option files, protocols and ``dblr evaluate``; the benchmark's is in tests/benchmark."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch.distributed as dist
+from basicsr.data import build_dataset
+from basicsr.metrics import calculate_niqe
+from basicsr.models import build_model
+from torch.utils.data import DataLoader
+
+from dblr_plugin import commands
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation import choose_protocols, validation, with_metrics
+from dblr_plugin.evaluation.evaluate import evaluate
+from dblr_plugin.evaluation.metrics import find_metric
+from dblr_plugin.yaml_file import import_files
+
+MINE = """
+import numpy as np
+from basicsr.utils.registry import METRIC_REGISTRY
+
+
+@METRIC_REGISTRY.register()
+def calculate_roughness(img, crop_border=0):
+    return np.abs(np.diff(img[:, crop_border : img.shape[1] - crop_border].astype(float), axis=1)).mean()
+
+
+@METRIC_REGISTRY.register()
+def calculate_flicker(img, img_before, **kwargs):
+    return np.abs(img.astype(float) - img_before).mean()
+
+
+calculate_roughness.better = 'lower'
+"""
+
+
+@pytest.fixture(scope='module')
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('mine') / 'mine.py'
+    path.write_text(MINE)
+    return path
+
+
+@pytest.fixture
+def clip(sharp_frames: list[np.ndarray], tmp_path: Path) -> Path:
+    """A folder of one clip's frames, large enough for NIQE."""
+    folder = tmp_path / 'clip'
+    folder.mkdir()
+    for index, frame in enumerate(sharp_frames[:3]):
+        cv2.imwrite(str(folder / f'{index:08d}.png'), frame[:200, :200])
+    return folder
+
+
+def read(folder: Path) -> list[np.ndarray]:
+    return [cv2.imread(str(path)) for path in sorted(folder.iterdir())]
+
+
+def evaluated(tmp_path: Path, *arguments: object) -> dict:
+    """The only entry of what ``dblr evaluate`` writes."""
+    commands.main(['evaluate', *map(str, arguments), '--json', str(tmp_path / 'scores.json')])
+    (entry,) = json.loads((tmp_path / 'scores.json').read_text())['figures']
+    return entry
+
+
+class TestNames:
+    def test_long_and_short(self) -> None:
+        assert find_metric('calculate_niqe') == find_metric('niqe')
+        needs = {name: (find_metric(name).needs_gt, find_metric(name).needs_before) for name in ('psnr', 'niqe')}
+        assert needs == {'psnr': (True, False), 'niqe': (False, False)}
+        assert find_metric('warping_error').needs_gt and find_metric('warping_error').needs_before
+        assert (find_metric('niqe').better, find_metric('psnr').better) == ('lower', 'higher')
+
+    def test_what_fails_is_told_in_one_line(self) -> None:
+        frame = np.zeros((100, 90, 3), np.uint8)
+        with pytest.raises(DBLRError, match=r'metric niqe fails on frames of 90x100 \(w x h\): '):
+            find_metric('niqe').score({'img': frame}, {'crop_border': 0})
+
+
+class TestWithoutTruth:
+    def test_a_folder(self, clip: Path, mine: Path, tmp_path: Path) -> None:
+        asked = ('--metric', 'niqe', '--metric', 'roughness', '--metric', 'calculate_flicker', '--imports', mine)
+        entry = evaluated(tmp_path, clip, *asked)
+        frames = read(clip)
+        assert entry['mean']['niqe'] == np.mean([calculate_niqe(frame, 0) for frame in frames])
+        flicker = [np.abs(b.astype(float) - a).mean() for a, b in pairwise(frames)]
+        assert entry['mean']['calculate_flicker'] == np.mean(flicker)
+        assert list(entry['mean']) == ['niqe', 'roughness', 'calculate_flicker'] and entry['frames'] == {'clip': 3}
+
+    def test_a_video_scores_as_its_frames(self, clip: Path, mine: Path, tmp_path: Path) -> None:
+        with av.open(tmp_path / 'clip.mkv', 'w') as file:
+            stream = file.add_stream('ffv1', 25, pix_fmt='bgr0')
+            stream.width = stream.height = 200
+            for frame in read(clip):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'bgr24')))
+            file.mux(stream.encode())
+        asked = ('--metric', 'roughness', '--metric', 'flicker', '--imports', mine)
+        assert evaluated(tmp_path, tmp_path / 'clip.mkv', *asked) == evaluated(tmp_path, clip, *asked)
+        both = with_metrics(choose_protocols('basicsr'), {'flicker': {'type': 'flicker'}})
+        compared = evaluate(tmp_path / 'clip.mkv', tmp_path / 'clip.mkv', both, progress=False)[0]
+        assert compared['mean']['psnr'] == np.inf and compared['mean']['flicker'] > 0
+
+    def test_what_compares_is_refused(self, clip: Path) -> None:
+        with pytest.raises(DBLRError, match='--metric ssim_3d compares with the ground truth'):
+            commands.main(['evaluate', str(clip), '--metric', 'niqe', '--metric', 'ssim_3d'])
+        with pytest.raises(DBLRError, match='all metrics compare with the ground truth; .* such as niqe'):
+            commands.main(['evaluate', str(clip)])
+
+
+class TestValidation:
+    @pytest.fixture
+    def options(self, train_options: dict, tmp_path: Path, mine: Path) -> dict:
+        places = {name: str(tmp_path / name) for name in ('models', 'training_states', 'visualization', 'log')}
+        (tmp_path / 'log').mkdir()
+        import_files([str(mine)])
+        train_options |= {'dist': False, 'is_train': False, 'name': 'test'}
+        train_options['path'] |= places
+        train_options['val']['metrics'] |= {
+            'rough': {'type': 'roughness', 'crop_border': 2},
+            'warping_error': {'type': 'warping_error'},
+        }
+        return train_options
+
+    def recorded(self, options: dict) -> tuple[dict, dict]:
+        """What metrics.json says of a test, and what is best."""
+        dataset = build_dataset(options['datasets']['val'] | {'phase': 'val', 'scale': 1})
+        model = build_model(options)
+        model.nondist_validation(DataLoader(dataset), 'test', None, True)
+        return json.loads(Path(options['path']['log'], 'metrics.json').read_text())[0], model.record.best['V']
+
+    def test_footage_without_truth(self, options: dict, tmp_path: Path) -> None:
+        """Metrics that need none are scored, of input and result."""
+        del options['datasets']['val']['dataroot_gt']
+        entry, best = self.recorded(options)
+        assert list(entry['mean']) == list(entry['input']['mean']) == ['rough'] == list(best)
+        frames = [cv2.imread(str(path)) for path in sorted((tmp_path / 'visualization/V/v').iterdir())]
+        rough = [np.abs(np.diff(frame[:, 2:-2].astype(float), axis=1)).mean() for frame in frames]
+        assert entry['clips']['v']['rough'] == np.mean(rough)
+        assert best['rough']['better'] == 'lower'
+
+    def test_a_protocol_has_them_beside_its_own(self, options: dict, tmp_path: Path) -> None:
+        options['val']['protocol'] = 'cdvd-tsp'
+        entry, best = self.recorded(options)
+        assert (entry['protocol'], list(entry['mean'])) == ('cdvd-tsp', ['psnr', 'ssim', 'rough', 'warping_error'])
+        assert best['warping_error']['better'] == 'lower'
+        written = with_metrics(choose_protocols('cdvd-tsp'), options['val']['metrics'])
+        again = evaluate(tmp_path / 'visualization/V', options['datasets']['val']['dataroot_gt'], written, False)[0]
+        assert (again['mean'], again['clips']) == (entry['mean'], entry['clips'])
+
+    def test_a_share_that_begins_within_a_clip_has_the_frame_before(
+        self, options: dict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset = build_dataset(options['datasets']['val'] | {'phase': 'val', 'scale': 1})
+        restorer, protocols = build_model(options).restorer(), validation.protocols_of(options['val'])
+        whole = validation.score_dataset(dataset, restorer, protocols, progress=False)
+        shares: list = []
+        seen: list[str] = []
+        callbacks = [lambda frame: seen.append(f'{frame.clip}{frame.index}')]
+        for rank in range(5):  # 12 frames: shares begin at 2, 4, 7 and 9
+            monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, 5))
+            monkeypatch.setattr(dist, 'all_gather_object', lambda every, own: (shares.append(own), every.__setitem__(
+                slice(None), [*shares, *[([], [], False)] * (5 - len(shares))])))  # fmt: skip
+            together = validation.score_dataset(dataset, restorer, protocols, callbacks, progress=False)
+        assert together == whole
+        assert seen == [f'{clip}{index}' for clip in 'vw' for index in range(6)]
