@@ -66,7 +66,8 @@ def warm() -> ForkServerContext:
     """
     context = multiprocessing.get_context('forkserver')
     modules = pkgutil.walk_packages(dblr_plugin.__path__, 'dblr_plugin.')
-    names = [module.name for module in modules if not module.name.endswith('__main__')]
+    # gradio takes seconds to import, and few tests need it
+    names = [m.name for m in modules if not m.name.endswith('__main__') and '.page.' not in m.name]
     context.set_forkserver_preload([*names, *_LATE])
     before = dict(os.environ)
     os.environ |= {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}

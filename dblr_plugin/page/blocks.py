@@ -31,7 +31,8 @@ def build_blocks(folder: Path, build: Any) -> gr.Blocks:
     clips = _Clips(folder, build)
     with gr.Blocks(title='dblr', analytics_enabled=False) as page:
         clip = gr.File(label='Video or image')
-        clip.async_move_resource_to_block_cache = _leave  # gradio copies whatever file or URL a request names
+        # gradio copies whatever file or URL a request names
+        clip.async_move_resource_to_block_cache = _leave  # type: ignore[method-assign, assignment]
         with gr.Row():
             start, length = gr.Textbox('0', label='Start, seconds'), gr.Textbox('3', label='Length (empty: all)')
             restore, cancel = gr.Button('Restore', variant='primary'), gr.Button('Cancel')
