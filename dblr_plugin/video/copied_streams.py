@@ -1,4 +1,4 @@
-"""Sound and subtitles of a video, copied bit for bit into another."""
+"""Sound and subtitles of a video, copied bit for bit into another; sound that cannot be is encoded anew."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.video.clock import Clock, Gaps
+from dblr_plugin.video.encoded_sound import EncodedSound, sound_encoder, usual_layout
 from dblr_plugin.video.video_source import (
     SAY_DURATIONS,
     StreamInfo,
@@ -49,24 +50,36 @@ class CopiedStreams:
         self._traits = info
         self._container = open_container(info.copied)
         self._streams: dict[int, Stream] = {}  # of the output, by index in the source
+        self._encoded: dict[int, EncodedSound] = {}  # likewise
         self._last_dts: dict[int, int] = {}
         self._cover_streams: list[Stream] = []
         self._clock = Clock(self._container)
         self._gaps: dict[int, Gaps] = {}
         self._attached, self._covers = self._attachments(format_name, output)
         self._wanted = [s for s in self._container.streams if s.type in ('audio', 'subtitle')]
-        for stream in [s for s in self._wanted if not _fits(s, format_name)]:
-            self._wanted.remove(stream)
-            codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
-            language = f', {stream.language}' if stream.language else ''
-            fix = '' if format_name == 'matroska' else '; write .mkv to keep it'
-            text = '%s: %s stream %d of the source (%s%s) is left out, %s cannot hold it%s'
-            _log.warning(text, output, stream.type, stream.index, codec, language, output.suffix, fix)
+        self._encoders: dict[int, str] = {}  # FFmpeg's names, by index in the source, of sound that cannot be copied
+        for stream in list(self._wanted):
+            if not _fits(stream, format_name):
+                encoder = sound_encoder(stream, format_name) if stream.type == 'audio' else None
+                _tell_not_copied(output, stream, encoder)
+                if encoder is None:
+                    self._wanted.remove(stream)
+                    continue
+                self._encoders[stream.index] = encoder
+            elif format_name in ('mp4', 'mov') and self._may_have_silent_gaps(stream):
+                self._encoders[stream.index] = stream.codec_context.name  # the same samples, and silence in gaps
 
     def add_to(self, target: OutputContainer) -> None:
         """Adds the streams, with what the source says of them and of itself, before the target's header is written."""
         for stream in self._wanted:
-            copy = target.add_stream_from_template(stream)
+            if stream.index in self._encoders:
+                self._encoded[stream.index] = EncodedSound(stream, target, self._encoders[stream.index])
+                copy = self._encoded[stream.index].stream
+            else:
+                copy = target.add_stream_from_template(stream)
+                if stream.type == 'audio' and stream.layout.name == f'{stream.channels} channels':
+                    # as AVI, WAV and Matroska have it; MP4 is refused without the places of the speakers, at its end
+                    copy.layout = usual_layout(stream.channels) or stream.layout
             copy.metadata.update(_own(stream.metadata))
             copy.disposition = stream.disposition
             self._streams[stream.index] = copy
@@ -147,6 +160,11 @@ class CopiedStreams:
             self._mux(self._next)
             self._next = next(self._packets, None)
 
+    def finish(self) -> None:
+        """Writes what the encoders of sound still hold."""
+        for encoded in self._encoded.values():
+            self._target.mux(encoded.encode(None))
+
     def close(self) -> None:
         """Closes the source."""
         self._container.close()
@@ -175,6 +193,12 @@ class CopiedStreams:
             if holes := gaps.told(self._traits.begin):
                 _log.warning('%s: sound of stream %d is missing for %s', self._traits.copied, index, holes)
 
+    def _may_have_silent_gaps(self, stream: Stream) -> bool:
+        """Whether it is of bare samples, which MP4 puts one behind the other whatever their times are."""
+        if stream.type != 'audio' or stream.codec_context is None:
+            return False
+        return stream.codec_context.name.startswith('pcm_') and self._container.format.name not in SAY_DURATIONS
+
     def _look_for_gap(self, packet: av.Packet) -> None:
         if packet.stream.type != 'audio' or not packet.duration or self._container.format.name in SAY_DURATIONS:
             return
@@ -182,25 +206,19 @@ class CopiedStreams:
         gaps = self._gaps.setdefault(packet.stream.index, Gaps(step, self._clock.joints, _HEARD))
         gaps.see(_time(packet))
 
-    def _tell_early_start(self, packet: av.Packet) -> None:
-        """Tells of AVI, which has no place for a late start."""
-        late = _time(packet) - self._traits.origin
-        if self._target.format.name == 'avi' and packet.stream.type == 'audio' and late >= _HEARD:
-            text = '%s: sound starts %.2f s after the beginning, which AVI cannot say; write .mkv, or it is too early'
-            _log.warning(text, self._traits.copied, float(late))
-
     def _is_in_part(self, packet: av.Packet) -> bool:
         start, end, time = self._traits.start, self._traits.end, _time(packet)
         return (start is None or time >= start) and (end is None or time < end)
 
     def _mux(self, packet: av.Packet) -> None:
         """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
-        copy = self._streams[packet.stream.index]
-        if copy.index not in self._last_dts:
-            self._tell_early_start(packet)
+        copy, encoded = self._streams[packet.stream.index], self._encoded.get(packet.stream.index)
         shift = round(self._traits.origin / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
+        if encoded is not None:
+            self._target.mux(encoded.encode(packet))
+            return
         packet.stream = copy
         packet.rescale_ts(AVRational(copy.time_base))
         if packet.dts is not None:
@@ -215,6 +233,15 @@ class CopiedStreams:
 def _own(metadata: dict[str, str]) -> dict[str, str]:
     """Returns what is said of the content, not of how the source held it."""
     return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
+
+
+def _tell_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
+    codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
+    language = f', {stream.language}' if stream.language else ''
+    fate = 'is left out' if encoder is None else f'is encoded anew with {encoder}'
+    fix = '; write .mkv to keep it' if _fits(stream, 'matroska') else ''
+    text = '%s: %s stream %d of the source (%s%s) %s, as it cannot be copied into %s%s'
+    _log.warning(text, output, stream.type, stream.index, codec, language, fate, output.suffix, fix)
 
 
 def _fits(stream: Stream, format_name: str) -> bool:

@@ -46,9 +46,8 @@ _MOVIE_TIMESCALE = 90000
 class VideoSink:
     """Encodes pictures into a video file.
 
-    MP4 and MOV keep the source's times exactly, Matroska and WebM to the millisecond, their unit. AVI has a constant
-    frame rate only: pictures that have none are refused. MP4 alone can begin before 0, as AAC sound does by 21 ms; in
-    the others picture and sound are moved together by that.
+    MP4 and MOV keep the source's times exactly, Matroska and WebM to the millisecond, their unit. MP4 alone
+    can begin before 0, as AAC sound does by 21 ms; in the others picture and sound are moved together by that.
 
     Until the video is complete its segments are in a hidden folder beside it, from which an interrupted one goes on.
 
@@ -56,7 +55,7 @@ class VideoSink:
         path: The output; its suffix decides the container.
         traits: What to keep of the source.
         high_bit_depth: Whether the source has more than 8 bits, which decides the default encoder.
-        encoder: FFmpeg's name; H.264 by default, VP9 for WebM, MPEG-4 for AVI.
+        encoder: FFmpeg's name; H.264 by default, VP9 for WebM.
         quality: The encoder's own scale, lower is better; hardly to be told from the original by default.
         lossless: Whether the encoder may lose nothing; to RGB where it has that, otherwise to 4:4:4.
         existing: What to do about an older output.
@@ -207,10 +206,7 @@ class VideoSink:
         context.color_range = FULL if is_rgb else self._tags.range
         context.options = context.options | {'chroma_sample_location': self._encoding.siting}
         context.color_primaries, context.color_trc = self._tags.primaries, self._tags.transfer
-        format_name = self._container.format.name
-        if format_name == 'avi':
-            context.max_b_frames = 0  # AVI has no place for the times that reordered pictures need
-        if self._encoding.codec == 'libx265' and format_name in ('mp4', 'mov'):
+        if self._encoding.codec == 'libx265' and self._container.format.name in ('mp4', 'mov'):
             context.codec_tag = 'hvc1'  # Apple's players do not open FFmpeg's default, hev1
 
     def _encode(self, picture: Frame) -> None:
@@ -257,8 +253,8 @@ class VideoSink:
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
             place = float(time - self._traits.begin)
             raise DBLRError(
-                f'{self.path} can have a constant frame rate only, and picture {picture.name} at {place:.3f} s '
-                f'does not fit {self._traits.rate} pictures a second; write .mkv or .mp4 with libx264'
+                f'the encoder {self._encoding.codec} has a constant frame rate only, and picture {picture.name} at {place:.3f} s '
+                f'does not fit {self._traits.rate} pictures a second; take libx264'
             )
         return tick
 
@@ -282,8 +278,10 @@ class VideoSink:
                 packet.duration = max(1, self._segments.end - self._segments.first - (dts - first_dts))
             self._container.mux(packet)
             self._written += 1
-        if whole and self._copied is not None:
-            self._copied.copy_until(None)
+        if self._copied is not None:
+            if whole:
+                self._copied.copy_until(None)
+            self._copied.finish()
 
     def _packet(self, kept: KeptPacket, dts: int) -> av.Packet:
         packet = av.Packet(kept.data)
