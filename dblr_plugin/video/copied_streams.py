@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import OutputContainer
@@ -30,10 +31,12 @@ _log = logging.getLogger(__name__)
 # Seconds of sound that have to be missing to be told: packets are not cut to the joints of a stream.
 _HEARD = Fraction(1, 10)
 
+_LISTED = 5
+
 # of a container that was something else: they would describe the output wrongly
 _FOREIGN_METADATA = (
     'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
-    'number_of_frames', 'number_of_bytes',
+    'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software',
 )  # fmt: skip
 
 
@@ -80,27 +83,39 @@ class CopiedStreams:
                 if stream.type == 'audio' and stream.layout.name == f'{stream.channels} channels':
                     # as AVI, WAV and Matroska have it; MP4 is refused without the places of the speakers, at its end
                     copy.layout = usual_layout(stream.channels) or stream.layout
-            copy.metadata.update(_own(stream.metadata))
+            copy.metadata.update(_of_track(stream))
             copy.disposition = stream.disposition
             self._streams[stream.index] = copy
         for name, mimetype, data in self._attached:
             target.add_attachment(name, mimetype, data)
-        for packet in self._covers:
-            cover = target.add_stream_from_template(packet.stream, opaque=True)
+        for stream, _ in self._covers:
+            cover = target.add_stream_from_template(stream, opaque=True)
             cover.disposition = Disposition.attached_pic
-            cover.metadata.update(_own(packet.stream.metadata))
+            cover.metadata.update(_own(stream.metadata))
             self._cover_streams.append(cover)
         target.metadata.update(_own(self._container.metadata))
-        if self._traits.start is None and self._traits.end is None:
-            target.set_chapters(self._container.chapters())
+        target.set_chapters(self._chapters())
         self._target = target
         self._packets = self._read()
         self._next = next(self._packets, None)
 
+    def _chapters(self) -> list[dict[str, Any]]:
+        """Returns the chapters of the part, from its beginning on."""
+        start, end = self._traits.start, self._traits.end
+        chapters = []
+        for chapter in self._container.chapters():
+            unit = chapter['time_base']
+            first = 0 if start is None else round(start / unit)
+            begins, ends = max(chapter['start'], first), chapter['end']
+            ends = ends if end is None else min(ends, round(end / unit))
+            if begins < ends:
+                chapters.append(chapter | {'start': begins - first, 'end': ends - first})
+        return chapters
+
     def describe(self, video: Stream) -> None:
         """Gives the restored stream the title, language and time code of the source's."""
         source = main_stream(self._container)
-        own = _own(source.metadata)
+        own = _of_track(source)
         codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
         if codes and self._traits.start is not None:
             own.pop('timecode', None)
@@ -110,43 +125,43 @@ class CopiedStreams:
         video.metadata.update(own)
         video.disposition = source.disposition
 
-    def _attachments(self, format_name: str, output: Path) -> tuple[list[tuple[str, str, bytes]], list[av.Packet]]:
-        """Returns fonts and the like, and cover pictures as packets; tells of those that the output cannot hold."""
+    def _attachments(self, format_name: str, output: Path) -> tuple[list[tuple[str, str, bytes]], list[tuple[Stream, bytes]]]:
+        """Returns fonts and the like, and cover pictures; tells of those that the output cannot hold."""
         attached, covers, left_out = [], [], []
         for stream in self._container.streams:
             is_cover = bool(stream.disposition & Disposition.attached_pic)
             name = stream.metadata.get('filename') or f'{"cover" if is_cover else "attachment"}_{stream.index}'
             if stream.type == 'attachment' and format_name == 'matroska':
                 attached.append((name, stream.mimetype or 'application/octet-stream', stream.data))
-            elif is_cover and format_name in ('matroska', 'mp4', 'mov'):
-                packet = self._cover(stream)
+            elif is_cover and format_name in ('matroska', 'mp4'):
+                data = self._cover(stream)
                 codec = stream.codec_context.name
-                if packet is not None and format_name == 'matroska':
+                if data and format_name == 'matroska':
                     kind = 'jpeg' if codec == 'mjpeg' else codec
                     named = name if '.' in name else f'{name}.{kind.replace("jpeg", "jpg")}'
-                    attached.append((named, f'image/{kind}', bytes(packet)))
-                elif packet is not None and codec in ('mjpeg', 'png', 'bmp'):
-                    covers.append(packet)
+                    attached.append((named, f'image/{kind}', data))
+                elif data and codec in ('mjpeg', 'png', 'bmp'):
+                    covers.append((stream, data))
                 else:
                     left_out.append(f'cover {name}')
             elif is_cover or stream.type in ('attachment', 'unknown'):
                 left_out.append(f'{"cover" if is_cover else "attachment"} {name}')
-            elif stream.type == 'data' and 'timecode' not in stream.metadata:
+            elif stream.type == 'data' and 'timecode' not in stream.metadata and not _is_chapters(stream):
                 left_out.append(f'data stream {stream.index}')
         if left_out:
-            fix = '' if format_name == 'matroska' else '; .mkv holds attachments and covers'
-            _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(left_out), fix)
+            _tell_left_out(output, left_out)
         return attached, covers
 
-    def _cover(self, stream: Stream) -> av.Packet | None:
+    def _cover(self, stream: Stream) -> bytes:
         """Returns the picture, which is read from a file of its own: here packets are still to be read in order."""
         with open_container(self._traits.copied) as container:
-            return next((p for p in container.demux(container.streams[stream.index]) if p.size), None)
+            return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
 
     def write_covers(self) -> None:
         """Writes the cover pictures, once the header is written."""
-        for packet, stream in zip(self._covers, self._cover_streams, strict=True):
-            packet.pts = packet.dts = 0
+        for (_, data), stream in zip(self._covers, self._cover_streams, strict=True):
+            packet = av.Packet(data)
+            packet.pts, packet.dts, packet.time_base = 0, 0, stream.time_base
             packet.stream = stream
             self._target.mux_one(packet)
 
@@ -164,6 +179,20 @@ class CopiedStreams:
         """Writes what the encoders of sound still hold."""
         for encoded in self._encoded.values():
             self._target.mux(encoded.encode(None))
+
+    def tell_lost_tags(self, written: Path, output: Path) -> None:
+        """Tells which tags of the source a finished file does not have; MP4 knows some names only."""
+        with open_container(written) as container:
+            there = {_base(name) for name in container.metadata}
+        lost = [name for name in _own(self._container.metadata) if _base(name) not in there]
+        if lost:
+            more = [f'{len(lost) - _LISTED} more'] if len(lost) > _LISTED else []
+            _tell_left_out(output, [f'tag {name}' for name in lost[:_LISTED]] + more)
+
+    @property
+    def has_own_names(self) -> bool:
+        """Whether tags have names such as com.apple.quicktime.make, which MP4 holds if told to."""
+        return any('.' in name for name in _own(self._container.metadata))
 
     def close(self) -> None:
         """Closes the source."""
@@ -235,9 +264,32 @@ def _own(metadata: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
 
 
+def _tell_left_out(output: Path, what: list[str]) -> None:
+    fix = '' if output.suffix.lower() == '.mkv' else '; .mkv holds attachments, covers and tags'
+    _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(what), fix)
+
+
+def _base(name: str) -> str:
+    """Returns a tag's name without its language."""
+    return name.lower().partition('-')[0]
+
+
+def _is_chapters(stream: Stream) -> bool:
+    """Whether a data stream is of MP4's titles of chapters, which FFmpeg reads itself and has nobody read."""
+    return stream.discard == Discard.all
+
+
+def _of_track(stream: Stream) -> dict[str, str]:
+    """Returns what is said of a stream's content; MP4's titles of tracks are read by another name than written."""
+    own = _own(stream.metadata)
+    if 'name' in own:
+        own.setdefault('title', own.pop('name'))
+    return own
+
+
 def _tell_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
     codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
-    language = f', {stream.language}' if stream.language else ''
+    language = f', {stream.language}' if stream.language not in (None, 'und') else ''
     fate = 'is left out' if encoder is None else f'is encoded anew with {encoder}'
     fix = '; write .mkv to keep it' if _fits(stream, 'matroska') else ''
     text = '%s: %s stream %d of the source (%s%s) %s, as it cannot be copied into %s%s'

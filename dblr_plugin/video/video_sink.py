@@ -179,11 +179,13 @@ class VideoSink:
             self._copied.write_covers()
 
     def _muxing(self, format_name: str) -> dict[str, str]:
-        """Returns options that keep MP4 from rounding the time at which a stream begins to milliseconds."""
+        """Returns options that keep MP4 from rounding when a stream begins to milliseconds, and from dropping tags."""
         if format_name not in ('mp4', 'mov'):
             return {}
         scale = self._encoding.time_base.denominator
-        return {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
+        own_names = self._copied is not None and self._copied.has_own_names
+        flags = {'movflags': 'use_metadata_tags'} if own_names else {}
+        return flags | {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
 
     def _new_context(self) -> CodecContext:
         """Returns an encoder like the one that the film's header is of."""
@@ -253,8 +255,8 @@ class VideoSink:
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
             place = float(time - self._traits.begin)
             raise DBLRError(
-                f'the encoder {self._encoding.codec} has a constant frame rate only, and picture {picture.name} at {place:.3f} s '
-                f'does not fit {self._traits.rate} pictures a second; take libx264'
+                f'the encoder {self._encoding.codec} has a constant frame rate only, and picture {picture.name} at '
+                f'{place:.3f} s does not fit {self._traits.rate} pictures a second; take libx264'
             )
         return tick
 
@@ -292,6 +294,8 @@ class VideoSink:
     def _close(self) -> None:
         """Completes the file and gives it its name."""
         self._container.close()
+        if self._copied is not None:
+            self._copied.tell_lost_tags(self._partial, self.path)
         self._release()
         self._write_aspect()
         os.replace(self._partial, self.path)
