@@ -125,7 +125,9 @@ class CopiedStreams:
         video.metadata.update(own)
         video.disposition = source.disposition
 
-    def _attachments(self, format_name: str, output: Path) -> tuple[list[tuple[str, str, bytes]], list[tuple[Stream, bytes]]]:
+    def _attachments(
+        self, format_name: str, output: Path
+    ) -> tuple[list[tuple[str, str, bytes]], list[tuple[Stream, bytes]]]:
         """Returns fonts and the like, and cover pictures; tells of those that the output cannot hold."""
         attached, covers, left_out = [], [], []
         for stream in self._container.streams:

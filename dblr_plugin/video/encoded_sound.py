@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 import av
 from av.audio.stream import AudioStream
@@ -57,6 +58,7 @@ class EncodedSound:
         self.stream = target.add_stream(encoder, self._rate, layout=self._layout, format=self._format, bit_rate=bits)
         self._resampler: av.AudioResampler | None = None
         self._heard: tuple[str, str, int] | None = None  # format, layout and rate of what is being resampled
+        self._next = 0  # when the next frame begins, in samples of the source
 
     def encode(self, packet: av.Packet | None) -> Iterator[av.Packet]:
         """Yields the packets that become complete with one of the source, or with its end for None."""
@@ -74,6 +76,10 @@ class EncodedSound:
 
     def _resampled(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """Yields what an encoder takes; broadcasts change their channels between programmes."""
+        if frame.pts is not None:  # as WMA's last has none
+            self._next = round(frame.pts * frame.time_base * frame.sample_rate)
+        frame.pts, frame.time_base = self._next, Fraction(1, frame.sample_rate)
+        self._next += frame.samples
         heard = (frame.format.name, frame.layout.name, frame.sample_rate)
         if heard != self._heard:
             yield from self._rest()

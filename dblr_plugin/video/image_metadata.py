@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
 
@@ -23,7 +23,7 @@ _STRIPS, _STRIP_BYTES = 0x111, 0x117
 # resolution (3), software, date, artist, host, ratings (2), copyright, and Windows' five
 _TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 _OF_THE_FILE = (0xA002, 0xA003, 0xA005)  # in the Exif directory: width, height, and a pointer
-_OTHER = {'xmp': 'XMP', 'XML:com.adobe.xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
+_OTHER = {'xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
 
 _JPEG_SEGMENT = 65533  # bytes
 
@@ -46,15 +46,17 @@ class ImageMetadata:
     def of(cls, image: Image.Image) -> ImageMetadata:
         """Returns what an opened image says."""
         left_out = {name for key, name in _OTHER.items() if image.info.get(key)}
-        if any(key not in _OTHER for key in getattr(image, 'text', {})):
-            left_out.add('text')
+        if image.format == 'PNG':
+            left_out |= _read_png(image)
         profile = image.info.get('icc_profile') or b''
         if profile and profile[16:20] != b'RGB ':
             left_out.add(f'{profile[16:20].decode("ascii", "replace").strip()} {PROFILE}')
             profile = b''
         try:
-            exif = _described(image.getexif())
-        except Exception:  # Pillow raises whatever its parser meets in damaged data
+            with warnings.catch_warnings():
+                warnings.filterwarnings('error', module='PIL')
+                exif = _described(image.getexif())
+        except Exception:  # Pillow raises, or warns of, whatever its parser meets in damaged data
             exif = None
             left_out.add(f'damaged {EXIF}')
         return cls(profile, exif, tuple(sorted(left_out)))
@@ -63,6 +65,24 @@ class ImageMetadata:
     def kinds(self) -> tuple[str, ...]:
         """Names of all that there is."""
         return (*([PROFILE] if self.profile else []), *([EXIF] if self.exif is not None else []), *self.left_out)
+
+
+def _read_png(image: Image.Image) -> set[str]:
+    """Reads the Exif data, which Pillow decodes all pixels for, as it may be behind them; returns what else there is."""
+    others = set()
+    image.info.setdefault('exif', b'')
+    with open(image.filename, 'rb') as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack('>I4s', head)
+            if kind == b'eXIf':
+                image.info['exif'] = file.read(length)
+                file.seek(4, 1)
+                continue
+            if kind in (b'tEXt', b'zTXt', b'iTXt'):
+                others.add('text')
+            file.seek(length + 4, 1)
+    return others
 
 
 def _described(source: Image.Exif) -> Image.Exif | None:
