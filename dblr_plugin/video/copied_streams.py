@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 from av.container import OutputContainer
@@ -15,6 +14,7 @@ from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.video.clock import Clock, Gaps
+from dblr_plugin.video.descriptions import chapters_of_part, lost_tags, own_tags, track_tags
 from dblr_plugin.video.encoded_sound import EncodedSound, sound_encoder, usual_layout
 from dblr_plugin.video.video_source import (
     SAY_DURATIONS,
@@ -32,12 +32,6 @@ _log = logging.getLogger(__name__)
 _HEARD = Fraction(1, 10)
 
 _LISTED = 5
-
-# of a container that was something else: they would describe the output wrongly
-_FOREIGN_METADATA = (
-    'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
-    'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software',
-)  # fmt: skip
 
 
 class CopiedStreams:
@@ -83,7 +77,7 @@ class CopiedStreams:
                 if stream.type == 'audio' and stream.layout.name == f'{stream.channels} channels':
                     # as AVI, WAV and Matroska have it; MP4 is refused without the places of the speakers, at its end
                     copy.layout = usual_layout(stream.channels) or stream.layout
-            copy.metadata.update(_of_track(stream))
+            copy.metadata.update(track_tags(stream))
             copy.disposition = stream.disposition
             self._streams[stream.index] = copy
         for name, mimetype, data in self._attached:
@@ -91,31 +85,18 @@ class CopiedStreams:
         for stream, _ in self._covers:
             cover = target.add_stream_from_template(stream, opaque=True)
             cover.disposition = Disposition.attached_pic
-            cover.metadata.update(_own(stream.metadata))
+            cover.metadata.update(own_tags(stream.metadata))
             self._cover_streams.append(cover)
-        target.metadata.update(_own(self._container.metadata))
-        target.set_chapters(self._chapters())
+        target.metadata.update(own_tags(self._container.metadata))
+        target.set_chapters(chapters_of_part(self._container, self._traits.start, self._traits.end))
         self._target = target
         self._packets = self._read()
         self._next = next(self._packets, None)
 
-    def _chapters(self) -> list[dict[str, Any]]:
-        """Returns the chapters of the part, from its beginning on."""
-        start, end = self._traits.start, self._traits.end
-        chapters = []
-        for chapter in self._container.chapters():
-            unit = chapter['time_base']
-            first = 0 if start is None else round(start / unit)
-            begins, ends = max(chapter['start'], first), chapter['end']
-            ends = ends if end is None else min(ends, round(end / unit))
-            if begins < ends:
-                chapters.append(chapter | {'start': begins - first, 'end': ends - first})
-        return chapters
-
     def describe(self, video: Stream) -> None:
         """Gives the restored stream the title, language and time code of the source's."""
         source = main_stream(self._container)
-        own = _of_track(source)
+        own = track_tags(source)
         codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
         if codes and self._traits.start is not None:
             own.pop('timecode', None)
@@ -185,8 +166,7 @@ class CopiedStreams:
     def tell_lost_tags(self, written: Path, output: Path) -> None:
         """Tells which tags of the source a finished file does not have; MP4 knows some names only."""
         with open_container(written) as container:
-            there = {_base(name) for name in container.metadata}
-        lost = [name for name in _own(self._container.metadata) if _base(name) not in there]
+            lost = lost_tags(self._container.metadata, container.metadata)
         if lost:
             more = [f'{len(lost) - _LISTED} more'] if len(lost) > _LISTED else []
             _tell_left_out(output, [f'tag {name}' for name in lost[:_LISTED]] + more)
@@ -194,7 +174,7 @@ class CopiedStreams:
     @property
     def has_own_names(self) -> bool:
         """Whether tags have names such as com.apple.quicktime.make, which MP4 holds if told to."""
-        return any('.' in name for name in _own(self._container.metadata))
+        return any('.' in name for name in own_tags(self._container.metadata))
 
     def close(self) -> None:
         """Closes the source."""
@@ -261,32 +241,9 @@ class CopiedStreams:
         self._target.mux_one(packet)
 
 
-def _own(metadata: dict[str, str]) -> dict[str, str]:
-    """Returns what is said of the content, not of how the source held it."""
-    return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
-
-
 def _tell_left_out(output: Path, what: list[str]) -> None:
     fix = '' if output.suffix.lower() == '.mkv' else '; .mkv holds attachments, covers and tags'
     _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(what), fix)
-
-
-def _base(name: str) -> str:
-    """Returns a tag's name without its language."""
-    return name.lower().partition('-')[0]
-
-
-def _is_chapters(stream: Stream) -> bool:
-    """Whether a data stream is of MP4's titles of chapters, which FFmpeg reads itself and has nobody read."""
-    return stream.discard == Discard.all
-
-
-def _of_track(stream: Stream) -> dict[str, str]:
-    """Returns what is said of a stream's content; MP4's titles of tracks are read by another name than written."""
-    own = _own(stream.metadata)
-    if 'name' in own:
-        own.setdefault('title', own.pop('name'))
-    return own
 
 
 def _tell_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
@@ -296,6 +253,11 @@ def _tell_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
     fix = '; write .mkv to keep it' if _fits(stream, 'matroska') else ''
     text = '%s: %s stream %d of the source (%s%s) %s, as it cannot be copied into %s%s'
     _log.warning(text, output, stream.type, stream.index, codec, language, fate, output.suffix, fix)
+
+
+def _is_chapters(stream: Stream) -> bool:
+    """Whether a data stream is of MP4's titles of chapters, which FFmpeg reads itself and has nobody read."""
+    return stream.discard == Discard.all
 
 
 def _fits(stream: Stream, format_name: str) -> bool:

@@ -68,7 +68,7 @@ class ImageMetadata:
 
 
 def _read_png(image: Image.Image) -> set[str]:
-    """Reads the Exif data, which Pillow decodes all pixels for, as it may be behind them; returns what else there is."""
+    """Reads the Exif data, which may be behind the pixels, without decoding them; returns what else there is."""
     others = set()
     image.info.setdefault('exif', b'')
     with open(image.filename, 'rb') as file:
