@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Sets up .venv where needed, then trains, tests and pictures DBLRNet and DBLRGAN on real footage (see demo.py).
+# Sets up .venv where needed, makes the clips, then trains and compares DBLRNet and DBLRGAN on them (options/demo.yml).
+# Stopped and run again, it goes on where it was. Arguments go to dblr benchmark.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
-exec .venv/bin/python scripts/demo.py "$@"
+.venv/bin/python scripts/demo_clips.py
+exec .venv/bin/dblr benchmark -opt options/demo.yml "$@"

@@ -19,6 +19,8 @@ _FAULTS = Path(__file__).with_name('faults')
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--fast``, for work between two commits."""
     parser.addoption('--fast', action='store_true', help='leave out slow tests, and seven of eight damaged inputs')
+    damaged_help = 'files that tests/faults/test_random_damage.py damages (default: 21, one of each kind)'
+    parser.addoption('--damaged', type=int, default=21, metavar='N', help=damaged_help)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

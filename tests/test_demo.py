@@ -1,14 +1,10 @@
-"""The demo: its data are split honestly, its clips reused, and a smoke run leaves everything it promises."""
+"""The demo: its data are split honestly, its clips reused, and it trains what its option files say."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -16,10 +12,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+import yaml
 
+from dblr_plugin.benchmark.plan import read_plan
 from dblr_plugin.errors import DBLRError
 
-SCRIPTS = Path(__file__).resolve().parent.parent / 'scripts'
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS, OPTIONS = ROOT / 'scripts', ROOT / 'options'
 
 
 @pytest.fixture
@@ -88,73 +87,19 @@ class TestClips:
         assert not (tmp_path / 'demo').exists()
 
 
-def test_crop_is_where_pictures_differ_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    from demo_pictures import telling_crop
-
-    sharp = np.full((60, 80, 3), 100, np.uint8)
-    blurry = sharp.copy()
-    blurry[5, 70] = 110
-    blurry[30:40, 20:35] = 90
-    assert telling_crop(blurry, sharp, (10, 15)) == (slice(30, 40), slice(20, 35))  # all is flat
-    rng = np.random.default_rng(0)
-    for low, high in ((0, 30), (235, 256)):  # nearly black or white, where the two differ most
-        sharp[:], blurry[:] = rng.integers(low, high, (60, 80, 1)), 128
-        sharp[10:30, 40:70] = rng.integers(0, 256, (20, 30, 1))
-        blurry[10:30, 40:70] = sharp[10:30, 40:70] // 2 + 63
-        shown = sharp[telling_crop(blurry, sharp, (10, 15))]
-        assert shown.std() > 16 and 40 <= shown.mean() <= 215
-
-
-def test_a_demo_without_gain_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    from demo_report import check_gain
-
-    figures = {'blurry input': {'mean': {'psnr': 25.2}}, 'DBLRNet': {'mean': {'psnr': 25.2}}}
-    with pytest.raises(DBLRError, match='does not beat'):
-        check_gain(figures)
-    figures['DBLRNet']['mean']['psnr'] = 27.0
-    check_gain(figures)
-
-
-@pytest.mark.slow
-def test_smoke_run(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / 'demo.py'), '--fast']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    out = tmp_path / 'results/demo_fast/results/demo'
-    summary = json.loads((out / 'summary.json').read_text())
-    assert summary['smoke_run']
-    assert summary['protocol']['name'] == 'basicsr'
-    assert list(summary['figures']) == ['blurry input', 'DBLRNet', 'DBLRGAN']
-    assert {'python', 'torch', 'basicsr'} <= summary['versions'].keys()
-    assert (out / 'table.txt').read_text() in done.stdout
-    for label, entry in summary['figures'].items():
-        assert f'{entry["mean"]["psnr"]:.2f} / {entry["mean"]["ssim"]:.4f}' in done.stdout, label
-        assert entry['clips'].keys() == {'shot1_0', 'shot2_0'}
-    for picture in ('comparison.png', 'training.png'):
-        image = cv2.imread(str(out / picture))
-        assert image.shape[1] > 1000 and image.std() > 20
-
-
-@pytest.mark.slow
-def test_goes_on_where_ctrl_c_stopped_it(tmp_path: Path) -> None:
-    """Stopped in its first training, it says so in one line; run again, that training goes on from there."""
-    command = [sys.executable, str(SCRIPTS / 'demo.py'), '--fast']
-    root = tmp_path / 'results/demo_fast'
-    with (tmp_path / 'output').open('wb') as output:
-        run = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
-        while not list(root.glob('experiments/demo_DBLRNet/train_*.log')):
-            assert run.poll() is None, (tmp_path / 'output').read_text()
-            time.sleep(0.05)
-        run.send_signal(signal.SIGINT)
-        assert run.wait(120) == 130
-    said = (tmp_path / 'output').read_text()
-    assert 'Traceback' not in said and said.endswith('demo: stopped; the same command goes on from here\n'), said
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count('--auto_resume') == 1 and 'demo_DBLRNet.yml --auto_resume' in done.stdout
-    assert (root / 'results/demo/summary.json').is_file() and not (root / 'results/demo_progress.json').exists()
+def test_the_benchmark_trains_as_the_option_files_say(
+    clips: ModuleType, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``options/demo.yml`` changes nothing in the trainings, so that ``dblr train`` gives the same networks."""
+    (tmp_path / 'options').symlink_to(OPTIONS)
+    monkeypatch.chdir(tmp_path)
+    clips.make_clips(footage, Path('datasets/demo'))
+    plan = read_plan('options/demo.yml')
+    assert list(plan.methods) == ['Blurry input', 'DBLRNet', 'DBLRGAN']
+    for name in ('DBLRNet', 'DBLRGAN'):
+        method, options = plan.methods[name], yaml.safe_load((OPTIONS / f'demo_{name}.yml').read_text())
+        options['val']['protocol'] = 'basicsr'
+        assert method.training == options
 
 
 SETUP_PYTHON = """\

@@ -19,6 +19,8 @@ class BlurryInput(nn.Module):
         causal: Whether that is the last frame of a window, not the middle one.
     """
 
+    receptive_radius = 0
+
     def __init__(self, num_in_ch: int = 3, causal: bool = False) -> None:
         super().__init__()
         self.num_in_ch = num_in_ch

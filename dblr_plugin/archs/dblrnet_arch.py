@@ -123,6 +123,7 @@ class DBLRNet(nn.Module):
         self.single = single
         self.input_skip = input_skip
         self.restored = restored_index(num_frame, causal)
+        self.receptive_radius = 5 + 2 * (num_block + tail_conv)  # a pixel for each 3x3 layer
         self.conv_l1 = TimeStackedConv(num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat, num_frame - 2, groups)
         blocks = [ResidualBlock(num_feat) for _ in range(num_block)]

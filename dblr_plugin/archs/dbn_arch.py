@@ -66,6 +66,7 @@ class DBN(nn.Module):
     """
 
     size_multiple = 8  # what frames are padded to inside; tiles must begin at multiples of it
+    receptive_radius = 81
 
     def __init__(
         self,

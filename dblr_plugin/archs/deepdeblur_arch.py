@@ -111,6 +111,8 @@ class DeepDeblur(nn.Module):
         if num_feat < 1:
             raise ValueError(f'num_feat must be at least 1, and is {num_feat}')
         self.num_frame = num_frame
+        # 2 pixels for each 5x5 layer at its size: those of the three networks, then the enlarging and halving ones
+        self.receptive_radius = 2 * 7 * (2 + 2 * num_block) + 2 * (2 + 4) + 3 * (1 + 2) * gaussian
         self.halve = GaussianHalving() if gaussian else nn.AvgPool2d(2)
         self.coarse = _scale(num_in_ch, num_out_ch, num_feat, num_block)
         self.middle = _scale(num_in_ch + num_out_ch, num_out_ch, num_feat, num_block)

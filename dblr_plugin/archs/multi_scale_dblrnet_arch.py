@@ -38,6 +38,16 @@ def blocks(num_feat: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(Block(num_feat) for _ in range(count)))
 
 
+def _receptive_radius(num_block: tuple[int, ...]) -> int:
+    """Pixels beyond a block aligned to the coarsest scale that its result depends on, followed from output to input."""
+    *above, lowest = enumerate(num_block)
+    radius = 2  # the last layer, at half the resolution
+    for scale, count in above:
+        radius = (radius + 2 * count * 2 ** (scale + 1) + 2 ** (scale + 2) - 1) // 2 ** (scale + 2) * 2 ** (scale + 2)
+    radius += 2 * lowest[1] * 2 ** (lowest[0] + 1)
+    return radius + sum(2 * count * 2 ** (scale + 1) for scale, count in above) + 2 * 2
+
+
 @ARCH_REGISTRY.register()
 class MultiScaleDBLRNet(nn.Module):
     """Restores one frame of a window at scales of 1/2, 1/4, 1/8 and so on.
@@ -75,6 +85,7 @@ class MultiScaleDBLRNet(nn.Module):
         self.num_frame = num_frame
         self.size_multiple = 2 ** len(num_feat)  # what frames are padded to inside; tiles must begin at multiples of it
         self.restored = restored_index(num_frame, causal)
+        self.receptive_radius = _receptive_radius(num_block)
         *above, lowest = num_feat
         self.conv_l1 = TimeStackedConv(4 * num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat[0], num_frame - 2)

@@ -1,8 +1,8 @@
 """Chooses the crops that a report shows side by side, by a rule that favours no method.
 
 Frames are covered by windows of one size, overlapping by half. In each clip that window of all scored frames is shown
-in which the methods' mean squared errors have the largest standard deviation: where they differ most. Of more than
-four clips, the four with the largest ones are shown.
+in which the methods' mean squared errors have the largest standard deviation: where they differ most. Windows that show
+nothing, flat, black or white, do not count. Of more than four clips, the four with the largest ones are shown.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ __all__ = ['MAX_CROPS', 'RULE', 'Crop', 'choose_crops', 'window_errors', 'window
 
 MAX_CROPS = 4
 WINDOW = (120, 160)  # height and width in pixels; less in small frames
+# of a window's grey values: less contrast is flat, a mean outside black or white
+_LEAST_CONTRAST, _LEAST_GREY, _MOST_GREY = 16, 40, 215
 RULE = (
     'per clip the window ({width}x{height} pixels, on a grid of half of that, over all scored frames) in which the '
-    "methods' mean squared errors have the largest standard deviation; of more than four clips the four with the "
-    'largest ones'
+    "methods' mean squared errors have the largest standard deviation, but for those that are flat, black or white; of "
+    'more than four clips the four with the largest ones'
 )
 
 
@@ -55,12 +57,21 @@ def window_errors(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
         restored, truth: ``(h, w, 3)`` in [0, 255].
 
     Returns:
-        float32 ``(rows, columns)``; the window of row i and column j begins at i and j times half a window.
+        float32 ``(rows, columns)``; the window of row i and column j begins at i and j times half a window. 0 for
+        windows whose truth is flat, black or white, so that methods do not differ there.
     """
-    squared = np.square(restored.astype(np.float32) - truth.astype(np.float32)).mean(axis=2)
-    h, w = (side // 2 for side in window_of(*squared.shape))
-    rows, columns = squared.shape[0] // h, squared.shape[1] // w
-    cells = squared[: rows * h, : columns * w].reshape(rows, h, columns, w).mean(axis=(1, 3))
+    errors = _window_means(np.square(restored.astype(np.float32) - truth.astype(np.float32)).mean(axis=2))
+    grey = truth.mean(axis=2, dtype=np.float32)
+    mean = _window_means(grey)
+    contrast = np.sqrt(np.maximum(_window_means(grey**2) - mean**2, 0))
+    shows = (contrast >= _LEAST_CONTRAST) & (mean >= _LEAST_GREY) & (mean <= _MOST_GREY)
+    return np.where(shows, errors, 0).astype(np.float32)
+
+
+def _window_means(values: np.ndarray) -> np.ndarray:
+    h, w = (side // 2 for side in window_of(*values.shape))
+    rows, columns = values.shape[0] // h, values.shape[1] // w
+    cells = values[: rows * h, : columns * w].reshape(rows, h, columns, w).mean(axis=(1, 3))
     return (cells[:-1, :-1] + cells[1:, :-1] + cells[:-1, 1:] + cells[1:, 1:]) / 4
 
 

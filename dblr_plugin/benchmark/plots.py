@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from dblr_plugin.benchmark.crops import Crop, window_of
-from dblr_plugin.benchmark.style import MarkerStyle, Theme, draw, label_ends, label_points, wrapped
+from dblr_plugin.benchmark.style import MarkerStyle, Theme, draw, legend, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: 
         shown = [method for method in methods if method['macs'] != 0 and method[key] is not None]
         if shown:
             lines = [method for method in methods if method['macs'] == 0]
-            draw(folder, name, (8, 5), partial(_paint_cost, shown, lines, key, title, psnr))
+            draw(folder, name, (8, max(5, 0.45 * len(methods))), partial(_paint_cost, shown, lines, key, title, psnr))
             made[name] = f'PSNR against {title}'
     draw(folder, 'clips', _clips_size(methods), partial(_paint_clips, methods, psnr))
     made['clips'] = 'PSNR of each clip'
@@ -79,28 +79,21 @@ def _paint_cost(
 ) -> None:
     ax = figure.subplots()
     methods, scale = _finite(methods), 1e-9 if key == 'macs' else 1
-    points = [(method[key] * scale, method['psnr']) for method in methods]
-    colours = [MarkerStyle.of(method['number'], theme).colour for method in methods]
-    for point, method in zip(points, methods, strict=True):
+    for method in methods:
         look = MarkerStyle.of(method['number'], theme)
-        ax.plot(*point, look.marker, color=look.colour, markersize=8)
+        point = method[key] * scale, method['psnr']
+        ax.plot(*point, look.marker, color=look.colour, markersize=8, label=wrapped(method['name'], 24))
     ax.set(xscale='log', xlabel=title, ylabel=psnr)
     ax.margins(0.2)
     _plain_ticks(ax)
-    references = _finite(references)
-    levels = [method['psnr'] for method in references]
-    _draw_levels(ax, references, theme)
-    ax.autoscale_view()
-    low, high = ax.get_xlim()
-    anchors = [(low**0.88 * high**0.12, level) for level in levels]  # near the left end
-    colours += [MarkerStyle.of(method['number'], theme).colour for method in references]
-    names = [method['name'] for method in (*methods, *references)]
-    label_points(ax, [*points, *anchors], names, colours, levels)
+    _draw_levels(ax, _finite(references), theme)
+    legend(ax)
 
 
 def _draw_levels(ax: Axes, references: Sequence[Pictured], theme: Theme) -> None:
     for method in references:
-        ax.axhline(method['psnr'], color=MarkerStyle.of(method['number'], theme).colour, linestyle='--', linewidth=1)
+        colour, label = MarkerStyle.of(method['number'], theme).colour, wrapped(method['name'], 24)
+        ax.axhline(method['psnr'], color=colour, linestyle='--', linewidth=1, label=label)
 
 
 def _plain_ticks(ax: Axes) -> None:
@@ -164,17 +157,12 @@ def _paint_curves(
     methods: Sequence[Pictured], references: Sequence[Pictured], psnr: str, figure: Figure, theme: Theme
 ) -> None:
     ax = figure.subplots()
-    ends, looks = [], [MarkerStyle.of(method['number'], theme) for method in (*methods, *references)]
-    for method, look in zip(methods, looks, strict=False):
-        iterations, values = method['curve']
-        ax.plot(iterations, values, color=look.colour, marker=look.marker, markersize=6)
-        ends.append((iterations[-1], values[-1]))
-    last = max(end[0] for end in ends)
+    for method in methods:
+        look, label = MarkerStyle.of(method['number'], theme), wrapped(method['name'], 24)
+        ax.plot(*method['curve'], color=look.colour, marker=look.marker, markersize=6, label=label)
     _draw_levels(ax, references, theme)
-    ends += [(last, method['psnr']) for method in references]
     ax.set(xlabel='iteration', ylabel=psnr)
-    names = [method['name'] for method in (*methods, *references)]
-    label_ends(ax, ends, names, [look.colour for look in looks])
+    legend(ax)
 
 
 def validations(metrics_file: Path, protocol: str) -> tuple[list[int], list[float]] | None:

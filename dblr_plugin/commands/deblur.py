@@ -65,7 +65,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
     tile_help = 'side of tiles, to need less memory (default: 640 for large frames on CPUs)'
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: auto)')
+    parser.add_argument(
+        '--device', default='auto', help='auto, cpu, cuda, cuda:1, mps, openvino:GPU, openvino:NPU (default: auto)'
+    )
     parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
     precision_help = 'int8 needs a processor with VNNI or AMX to pay most (default: auto, the fastest that is close)'
     precisions = ('auto', 'fp32', 'bf16', 'fp16', 'int8')

@@ -16,6 +16,7 @@ from mmengine.fileio.backends.lmdb_backend import LmdbBackend
 from mmengine.hub import hub
 from mmengine.logging import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 
 from dblr_plugin.data.lmdb_store import shared_environment
 
@@ -30,6 +31,7 @@ def apply() -> None:
     _open_databases_once()
     if not torch.cuda.is_available():
         _start_processes_without_gpus()
+        _mix_precision_without_gpus()
 
 
 def _load_logs_in_checkpoints() -> None:
@@ -92,3 +94,9 @@ def _without_device_ids(init: Any) -> Any:
         init(self, module, *args, **{**kwargs, 'device_ids': None})
 
     return wrapped
+
+
+def _mix_precision_without_gpus() -> None:
+    """``AmpOptimWrapper`` refuses CPUs, which have bf16; that needs no scaled loss, and MMEngine refuses fp16 there."""
+    amp_optimizer_wrapper.is_cuda_available = lambda: True
+    amp_optimizer_wrapper.GradScaler = functools.partial(torch.amp.GradScaler, 'cpu', enabled=False)

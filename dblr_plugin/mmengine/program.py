@@ -13,7 +13,7 @@ from dblr_plugin import hooks
 from dblr_plugin.console import never_fail_to_print
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['build_runner', 'parser_of']
+__all__ = ['build_runner', 'newest_checkpoint', 'parser_of']
 
 
 def parser_of(program: str, description: str) -> argparse.ArgumentParser:
@@ -55,15 +55,15 @@ def build_runner(args: argparse.Namespace, resume: bool = False, **settings: obj
     config.merge_from_dict(args.cfg_options)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or f'work_dirs/{args.config.stem}'
-    newest = _newest_checkpoint(config.work_dir) if resume else None
+    newest = newest_checkpoint(config.work_dir) if resume else None
     if newest:  # in place of the config's load_from, from which MMEngine would resume: another run's checkpoint
         config.resume, config.load_from = True, newest
     config.update(settings)
     return Runner.from_cfg(config)
 
 
-def _newest_checkpoint(work_dir: str) -> str | None:
-    """What ``last_checkpoint`` in a run's folder names, also after the folder was moved; None without that file.
+def newest_checkpoint(work_dir: str) -> str | None:
+    """What ``last_checkpoint`` in a run's folder names, also after it was moved or copied; None without that file.
 
     Raises:
         DBLRError: It names none, as after a kill while it was written.
@@ -71,7 +71,7 @@ def _newest_checkpoint(work_dir: str) -> str | None:
     named = find_latest_checkpoint(work_dir)
     if named is None:
         return None
-    found = next((path for path in (Path(named), Path(work_dir, Path(named).name)) if path.is_file()), None)
+    found = next((path for path in (Path(work_dir, Path(named).name), Path(named)) if path.is_file()), None)
     if found is None:
         raise DBLRError(
             f"{work_dir}/last_checkpoint names no checkpoint ('{named}'); write the newest one's path into it, or "

@@ -22,7 +22,7 @@ from dblr_plugin.acceleration import autocast, prepare_network
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.int8_forward import Int8Forward, int8_is_quick, nncf_installed
-from dblr_plugin.restore.openvino_forward import OpenVINOForward, openvino_installed
+from dblr_plugin.restore.openvino_forward import OpenVINOForward, openvino_devices, openvino_installed
 
 __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_out_of_memory', 'openvino_installed']
 
@@ -47,7 +47,8 @@ def build_forward(
     Args:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
         device: Where it is to run.
-        backend: ``torch``, ``compile`` (torch.compile), ``openvino`` (CPUs), or ``auto``: the fastest there is.
+        backend: ``torch``, ``compile`` (torch.compile), ``openvino`` (CPUs), or ``auto``: the fastest there is. One of
+            OpenVINO's other devices is named behind a colon: ``openvino:GPU``, ``openvino:NPU``.
         precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (OpenVINO's, see :class:`Int8Forward`), or ``auto``: a shorter
             one where it is quicker on this device.
         frames: How many are to be restored, for ``auto`` to judge whether compiling and quantising pay.
@@ -60,6 +61,9 @@ def build_forward(
     Raises:
         DBLRError: An unknown name, or a backend that this machine does not have.
     """
+    backend, _, target = backend.partition(':')
+    if target and target != 'CPU':
+        return _on_openvino_device(net, target, precision)
     asked, obstacle = precision, _why_not_int8(device, backend, frames)
     backend, precision = choose(device, backend, precision, frames)
     if precision == 'int8':
@@ -73,6 +77,18 @@ def build_forward(
     if backend == 'openvino':
         return _FallingBack(OpenVINOForward(net, precision), plain, 'OpenVINO')
     return plain
+
+
+def _on_openvino_device(net: nn.Module, target: str, precision: str) -> Forward:
+    """On one of Intel's GPUs or NPUs, in fp16 unless fp32 is asked for, as they have no bf16."""
+    if not openvino_installed():
+        raise DBLRError(f'device openvino:{target} needs: pip install openvino')
+    if target not in openvino_devices():
+        raise DBLRError(f"OpenVINO has no device '{target}' here, only {', '.join(openvino_devices())}")
+    if precision not in ('auto', 'fp16', 'fp32'):
+        raise DBLRError(f'device openvino:{target} takes precision fp16 or fp32, not {precision}')
+    forward = OpenVINOForward(net, 'fp32' if precision == 'fp32' else 'fp16', device=target)
+    return _FallingBack(forward, _TorchForward(net, torch.device('cpu'), 'fp32'), f'OpenVINO on {target}')
 
 
 def choose(device: torch.device, backend: str, precision: str, frames: int = 1) -> tuple[str, str]:

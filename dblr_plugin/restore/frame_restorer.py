@@ -13,7 +13,7 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import replace_y, to_network_colour
 from dblr_plugin.restore.backends import build_forward
 from dblr_plugin.restore.int8_forward import Int8Forward
-from dblr_plugin.restore.tiles import TiledForward, receptive_radius
+from dblr_plugin.restore.tiles import TiledForward, halo_of
 
 __all__ = ['FrameRestorer', 'build_restorer']
 
@@ -44,9 +44,8 @@ def build_restorer(
     """
     # networks of ours pad frames themselves, but tiles have to begin where a frame may
     size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
-    halo = receptive_radius(net, traits.channels, traits.num_frame, size_multiple)
     forward = build_forward(net, device, backend, precision, frames)
-    tiled = TiledForward(forward, halo, tile, size_multiple)
+    tiled = TiledForward(forward, halo_of(net), tile, size_multiple)
     return FrameRestorer(tiled, traits, size_multiple, forward if isinstance(forward, Int8Forward) else None)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dblr_plugin.restore.folding import fold
 
-__all__ = ['OpenVINOForward', 'import_openvino', 'openvino_installed', 'to_openvino']
+__all__ = ['OpenVINOForward', 'import_openvino', 'openvino_devices', 'openvino_installed', 'to_openvino']
 
 # OpenVINO's copy is refused when it differs by more of the result's amplitude: bf16 makes 0.016 on random weights
 _TOLERANCE = 0.05
@@ -28,6 +28,11 @@ def openvino_installed() -> bool:
     return importlib.util.find_spec('openvino') is not None
 
 
+def openvino_devices() -> list[str]:
+    """What OpenVINO can run networks on here: ``CPU``, and Intel's ``GPU`` (``GPU.0``, ``GPU.1``) and ``NPU``."""
+    return list(_openvino_core().available_devices)
+
+
 class OpenVINOForward:
     """The network as OpenVINO's compiled model, which is kept for the size of the last window alone.
 
@@ -35,15 +40,17 @@ class OpenVINOForward:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         model: The converted network, where there is one already; it is not compared.
+        device: One of :func:`openvino_devices`.
 
     Raises, at its first call:
         RuntimeError: The converted network computes something else.
     """
 
-    def __init__(self, net: nn.Module, precision: str, model: Any = None) -> None:
+    def __init__(self, net: nn.Module, precision: str, model: Any = None, device: str = 'CPU') -> None:
         self.net = fold(net).cpu()
         self.hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
         self.model = model
+        self.device = device
         self.shape: torch.Size | None = None
         self.compiled: Any = None
 
@@ -73,9 +80,9 @@ class OpenVINOForward:
         options = {
             'INFERENCE_PRECISION_HINT': self.hint,
             'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            **({'INFERENCE_NUM_THREADS': torch.get_num_threads()} if self.device == 'CPU' else {}),
         }
-        self.compiled = _openvino_core().compile_model(self.model, 'CPU', options)
+        self.compiled = _openvino_core().compile_model(self.model, self.device, options)
         self.shape = shape
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from dataclasses import dataclass
 
 import torch
-from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.ops import DeformConv2d
 
-from dblr_plugin.archs import FourierBurstAccumulation
 from dblr_plugin.restore.backends import Forward, is_out_of_memory
 
-__all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'TiledForward', 'receptive_radius']
+__all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'TiledForward', 'halo_of']
 
-#: Pixels of halo for networks that look at no fixed distance: tiles then come close to the whole frame, no more.
+#: Pixels of halo for networks that look farther, or at no fixed distance: tiles then come close to the whole frame.
 INEXACT_RADIUS = 64
 SMALLEST_TILE = 32
+_LARGEST_RADIUS = 255  # above it tiles would be as large as most frames
 
 # On CPUs memory that runs out is no error but the end of the process, so large frames are tiled from the start where a
 # narrow halo makes that cheap. The paper's network at 1280x720 then takes a fifth of plain PyTorch's memory
@@ -28,8 +24,14 @@ _LARGE_FRAME = 2**19  # pixels
 _LARGE_FRAMES_TILE = 640
 _NARROW_HALO = 40
 
-_LOOKS_ANYWHERE = (DeformConv2d, DeformConvPack, ModulatedDeformConvPack, FourierBurstAccumulation)
-_LENGTHS = (128, 256, 512)  # pixels of the strips on which a network's reach is measured
+
+def halo_of(net: nn.Module) -> int:
+    """How many pixels around a tile a network has to see: its ``receptive_radius``, where it states one.
+
+    That is how far beyond a block of pixels, aligned to its ``size_multiple``, the block's result depends on the input.
+    """
+    radius = getattr(net, 'receptive_radius', None)
+    return INEXACT_RADIUS if radius is None or radius > _LARGEST_RADIUS else radius
 
 
 class TiledForward:
@@ -39,7 +41,7 @@ class TiledForward:
 
     Args:
         forward: ``(1, t, c, h, w)`` to ``(1, c, h, w)``.
-        halo: Pixels around a tile that its result depends on; see :func:`receptive_radius`.
+        halo: Pixels around a tile that its result depends on; see :func:`halo_of`.
         tile: Pixels of a tile's side, without halo; 0 for whole frames, but for large ones on CPUs where tiles cost
             little. Halved whenever memory runs out.
         multiple: Frames, and so tiles and where they begin, are multiples of it.
@@ -143,58 +145,3 @@ def _spans(size: int, tile: int, halo: int, multiple: int) -> list[_Span]:
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def receptive_radius(net: nn.Module, num_in_ch: int, num_frame: int, multiple: int = 16) -> int:
-    """Measures how many pixels beyond an aligned block of ``multiple`` pixels a network looks.
-
-    A copy of the network with positive weights and inputs, in which nothing can cancel and no ReLU is closed (those
-    that are layers are taken out, for networks that shift their input), is differentiated in float64: the input pixels
-    whose derivative is not zero are those it looks at. Max pooling would hide some. Deformable convolution, spectra
-    and global pooling look at no fixed distance.
-
-    Args:
-        net: ``(b, t, c, h, w)`` to ``(b, c, h, w)``; it is not changed.
-        num_in_ch: c.
-        num_frame: t.
-        multiple: Frames must be multiples of it, tiles begin at multiples of it; measuring 1 is quicker than 16.
-
-    Returns:
-        Pixels, 35 for the paper's network; ``INEXACT_RADIUS`` where there is no fixed distance.
-    """
-    if any(isinstance(module, _LOOKS_ANYWHERE) for module in net.modules()):
-        return INEXACT_RADIUS
-    averaging = _averaging_copy(net)
-    rows, columns = (_reach(averaging, (1, num_frame, num_in_ch), multiple, axis) for axis in (-2, -1))
-    return INEXACT_RADIUS if rows is None or columns is None else max(rows, columns)
-
-
-def _averaging_copy(net: nn.Module) -> nn.Module:
-    averaging = copy.deepcopy(net).cpu().double().eval().requires_grad_(False)
-    for module in averaging.modules():
-        if isinstance(module, _BatchNorm):
-            module.reset_running_stats()
-        for name, layer in module.named_children():
-            if isinstance(layer, nn.ReLU):
-                setattr(module, name, nn.Identity())
-    for name, parameter in averaging.named_parameters():
-        parameter.fill_(0 if name.endswith('bias') else 1 / parameter.shape[1:].numel())
-    return averaging
-
-
-@torch.enable_grad()
-def _reach(averaging: nn.Module, shape: tuple[int, ...], multiple: int, axis: int) -> int | None:
-    """How many pixels along an axis a block's result depends on beyond the block; None where no end is found."""
-    for length in _LENGTHS:
-        size = [multiple, multiple]
-        size[axis] = _round_up(length, multiple)
-        # small, so that nothing saturates
-        window = torch.full((*shape, *size), 1e-6, dtype=torch.float64, requires_grad=True)
-        first = _round_up(length // 2, multiple)
-        averaging(window).narrow(axis, first, multiple).sum().backward()
-        assert window.grad is not None
-        seen = window.grad.transpose(axis, -1).flatten(0, -2).any(0).nonzero()
-        low, high = int(seen.min()), int(seen.max())
-        if low > 0 and high < size[axis] - 1:
-            return max(first - low, high - (first + multiple - 1), 0)
-    return None

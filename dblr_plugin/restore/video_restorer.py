@@ -48,13 +48,18 @@ class VideoRestorer:
     Args:
         net: The network.
         network: Its options, as ``network_g`` of an option file.
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (Apple's).
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` (Apple's), or ``openvino:GPU``
+            and ``openvino:NPU`` (Intel's, where OpenVINO lists them).
         settings: ``backend``, ``precision``, ``tile``, ``size_multiple`` and ``frames``, as for :func:`build_restorer`.
     """
 
     def __init__(
         self, net: nn.Module, network: dict[str, Any], device: str | torch.device = 'auto', **settings: Any
     ) -> None:
+        if str(device).startswith('openvino:'):
+            if settings.get('backend', 'auto') not in ('auto', 'openvino'):
+                raise DBLRError(f'device {device} is not for backend {settings["backend"]}; leave the backend out')
+            device, settings['backend'] = 'cpu', device
         self.device = _device(device)
         self.traits = NetworkTraits.of(network)
         self.restorer = build_restorer(net, self.traits, self.device, **settings)

@@ -114,12 +114,19 @@ class Gaps:
     def see(self, time: Fraction) -> None:
         """Takes the next time, in seconds."""
         if self._last is not None and not any(self._last < joint <= time for joint in self.joints):
-            interval = time - self._last
             self._steps += 1
-            self._regular += abs(interval - self.step) <= _JITTER * self.step
-            if interval > _LATE * self.step and interval - self.step >= self.least:
-                self._holes.append((self._last + self.step, interval - self.step))
+            self._regular += abs(time - self._last - self.step) <= _JITTER * self.step
+            self._look_at(time - self._last)
         self._last = time
+
+    def see_end(self, time: Fraction) -> None:
+        """Takes the time at which the stream should end; one picture, or packet, alone may last as long as it likes."""
+        if self._last is not None and self._steps:
+            self._look_at(time - self._last)
+
+    def _look_at(self, interval: Fraction) -> None:
+        if interval > _LATE * self.step and interval - self.step >= self.least:
+            self._holes.append((self._last + self.step, interval - self.step))
 
     def told(self, beginning: Fraction) -> str:
         """Returns place and length of the holes, counted from ``beginning``; nothing for none, or an uneven rhythm."""

@@ -26,6 +26,7 @@ class Decoder:
 
     Attributes:
         lost: Numbers and times of the pictures that could not be decoded.
+        undecodable_start: How many came before the first that could be decoded.
         damaged: How many were decoded from damaged data.
         cut_off: Whether the file could not be read to its end.
         clock: Carries the file's clock on; times are of this one.
@@ -38,6 +39,7 @@ class Decoder:
         self._last: int | None = None
         self.clock = Clock(container)
         self.lost: list[int] = []
+        self.undecodable_start = 0
         self.damaged = 0
         self.cut_off = False
 
@@ -108,8 +110,11 @@ class Decoder:
         """Yields the times before ``pts``, or to the end, for which a packet came and no frame."""
         while self._sent and (pts is None or self._sent[0] <= pts):
             time = heapq.heappop(self._sent)
-            if self._last is None or time == pts:
-                continue  # in front of the first picture are leftovers of a cut, which no player shows
+            if time == pts:
+                continue
+            if self._last is None:  # leftovers of a cut, which no player shows
+                self.undecodable_start += 1
+                continue
             if time - self._last >= _LOSS_DISTANCE * self._step and (
                 pts is None or pts - time >= _LOSS_DISTANCE * self._step
             ):

@@ -40,7 +40,8 @@ _INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', _MATROSKA, 'avi')
 # Formats that say of each picture how long it is shown: a long one is meant so.
 SAY_DURATIONS = (_INDEXED[0], 'avi')
 
-# Pictures between the end that a file announces and the last one read, from which on it is taken for cut off.
+# Pictures between the end that a file announces and the last one read, from which on it is taken for cut off. AVI
+# counts its pictures; others say a time.
 _CUT_OFF = 4
 
 # Seconds to which MP4 rounds when a track ends.
@@ -174,6 +175,8 @@ class VideoSource:
                 yield Frame(pixels, _name(self._read), pts, duration)
             self._read += 1
             gaps.see(pts * self._time_base)
+        if self._whole and self._announced_end is not None:
+            gaps.see_end(self._announced_end)
         self._tell_damage(self._read, pts * self._time_base)
         self._tell_timing(gaps)
 
@@ -272,9 +275,15 @@ class VideoSource:
             more = ', ...' if len(decoder.lost) > 5 else ''
             text = '%s: %d pictures cannot be decoded, at %s s%s; the picture before each stands in for it'
             _log.warning(text, self.path, len(decoder.lost), times, more)
+        if decoder.undecodable_start and self._start is None:
+            text = (
+                '%s: its first %d pictures cannot be decoded, as there is no key frame before them; they are left out'
+            )
+            _log.warning(text, self.path, decoder.undecodable_start)
         if decoder.damaged:
             _log.warning('%s: %d pictures were decoded from damaged data', self.path, decoder.damaged)
-        early = not self._whole and end is not None and end - last > _CUT_OFF * self._step
+        late = Fraction(3, 2) if self._container.format.name == 'avi' else _CUT_OFF
+        early = not self._whole and end is not None and end - last > late * self._step
         missing = read < (self.count or 0) or early
         if decoder.cut_off or missing:
             of = '' if self.count is None else f' of {self.count}'

@@ -41,7 +41,10 @@ from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 from dblr_plugin.restore.folding import fold
 
-__all__ = ['METHOD', 'generated_window', 'measure', 'own_window']
+__all__ = [
+    'BASELINE', 'METHOD', 'generated_window', 'make_forward', 'measure', 'operations', 'own_window', 'parse_size',
+    'psnr_between',
+]  # fmt: skip
 
 WINDOW = 5
 MULTIPLE = 16  # EDVR's
@@ -131,10 +134,10 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
     limits = limit_figures(limiting)
     networks = {}
     for name, steps in ways.items():
-        gflop, found = _operations(_build(name), inputs[name]) / 1e9, figures(steps)
+        gflop, found = operations(_build(name), inputs[name]) / 1e9, figures(steps)
         for step, way in found.items():
             way |= share_of(gflop, way['median_ms'], limits, step.split()[1])
-            way['decibels'] = _decibels(steps[step].result, steps[BASELINE].result)
+            way['decibels'] = psnr_between(steps[step].result, steps[BASELINE].result)
             way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape, device), device)
         networks[name] = {'gflop': gflop, 'ways': found}
     backend, precision = choose(device, 'auto', 'auto', frames=1000)
@@ -204,7 +207,7 @@ def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str,
         _fitted(net, window)
     device = net_input.device
     return {
-        step: Variant(step, waited_for(partial(_forward(net, step, device), net_input), device), BASELINE)
+        step: Variant(step, waited_for(partial(make_forward(net, step, device), net_input), device), BASELINE)
         for step in _step_names(device, name == PAPER or full, full)
     }
 
@@ -218,29 +221,31 @@ def _step_names(device: torch.device, compiles: bool, full: bool) -> list[str]:
     return names + ['openvino fp32', 'openvino bf16'] * openvino_installed()
 
 
-def _forward(net: nn.Module, step: str, device: torch.device) -> Forward:
+def make_forward(net: nn.Module, step: str, device: torch.device) -> Forward:
+    """What runs a copy of a network in a way such as ``openvino bf16``."""
     backend, precision = step.split()
     if backend in ('eager', 'folded'):
         return torch.no_grad()((fold(net) if backend == 'folded' else copy.deepcopy(net)).to(device))
     return build_forward(net, device, backend, precision)
 
 
-def _operations(net: nn.Module, window: Tensor) -> int:
-    """Counted on a small piece, for it has the same share in every pixel."""
+def operations(net: nn.Module, window: Tensor) -> int:
+    """Floating point operations for an input of ``(..., h, w)``, counted on a small piece: all pixels cost the same."""
     piece = window[..., :64, :64]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(piece)
-    return counter.get_total_flops() * window[0, 0, 0].numel() // piece[0, 0, 0].numel()
+    return counter.get_total_flops() * window.shape[-2:].numel() // piece.shape[-2:].numel()
 
 
-def _decibels(output: Tensor, baseline: Tensor) -> float | None:
+def psnr_between(output: Tensor, baseline: Tensor) -> float | None:
+    """PSNR, peak 1; None for equality."""
     error = (output - baseline).double().square().mean()
     return -10 * torch.log10(error).item() if error else None
 
 
 def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.device) -> partial[Tensor]:
     """Builds what restores a frame of noise."""
-    return partial(_forward(_build(network), step, device), torch.rand(shape, device=device))
+    return partial(make_forward(_build(network), step, device), torch.rand(shape, device=device))
 
 
 def _report(args: argparse.Namespace) -> dict:
@@ -260,7 +265,7 @@ def _report(args: argparse.Namespace) -> dict:
     return {'origin': origin, **found}
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")
@@ -272,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__, seconds=60)
     parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
     size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"
-    parser.add_argument('--size', type=_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
+    parser.add_argument('--size', type=parse_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
     parser.add_argument('--full', action='store_true', help='1280x720, and everything compiled: takes long')
     run('inference', parser.parse_args(argv), METHOD, _report)
 

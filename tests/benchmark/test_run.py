@@ -157,6 +157,19 @@ def test_of_many_clips_the_four_with_the_largest_difference_are_shown() -> None:
     assert {crop.frame for crop in crops} == {4}
 
 
+@pytest.mark.parametrize(('low', 'high'), [(0, 30), (235, 256), (128, 130)])
+def test_flat_black_and_white_windows_are_not_shown(low: int, high: int) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(low, high, (240, 320, 3)).astype(np.uint8)
+    truth[120:, 160:] = rng.integers(0, 256, (120, 160, 1))
+    restored = truth.copy()
+    restored[:60, :80] = 255 - restored[:60, :80]  # the largest error, where there is nothing to see
+    restored[120:, 160:] //= 2
+    errors = {'a': {'clip': window_errors(restored, truth)[None]}, 'b': {'clip': window_errors(truth, truth)[None]}}
+    (crop,) = choose_crops(errors, {'clip': [0]}, {'clip': (240, 320)})
+    assert (crop.top, crop.left) == (120, 160)
+
+
 def test_provenance_holds_what_was_read(ran: Ran) -> None:
     held = ran.report['provenance']
     files = {file['path']: file['sha256'] for file in held['files']}

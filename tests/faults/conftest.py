@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,17 @@ def _add_experiments(supplies: dict[str, Path], desk: Desk) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what commands said to disks that refuse."""
+    """Prints what commands said to disks that refuse, and what came of damaged files."""
     reports = [report for found in ('passed', 'failed') for report in terminalreporter.getreports(found)]
-    outcomes = [value for report in reports for name, value in report.user_properties if name == 'outcome']
+    properties = [entry for report in reports for entry in report.user_properties]
+    outcomes = sorted(value for name, value in properties if name == 'outcome')
     if outcomes:
         terminalreporter.section('outcomes by command and disk: exit code and what was said')
-        for head, said in sorted(outcomes):
+        for head, said in outcomes:
             terminalreporter.write_line(head + said)
+    damaged = Counter(value for name, value in properties if name == 'damaged')
+    if damaged:
+        terminalreporter.section('outcomes of damaged files')
+        for kind in sorted({kind for kind, _ in damaged}):
+            counts = ', '.join(f'{number} {end}' for (of, end), number in sorted(damaged.items()) if of == kind)
+            terminalreporter.write_line(f'{kind:<20}{counts}')

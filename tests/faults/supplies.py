@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from prepare.source_trees import link_frames, numbered
 
-__all__ = ['write_checkout', 'write_databases', 'write_layouts', 'write_videos']
+__all__ = ['write_checkout', 'write_databases', 'write_layouts', 'write_video', 'write_videos']
 
 
 def write_databases(clips: Path, root: Path) -> dict[str, Path]:
@@ -27,16 +27,17 @@ def write_videos(root: Path) -> dict[str, Path]:
     """``mp4``, ``mkv``, ``avi`` and ``mpg``: 24 frames of 64x48; ``one`` frame, ``none``; ``wav``, sound alone."""
     root.mkdir()
     for suffix, codec in (('mp4', 'mpeg4'), ('mkv', 'mpeg4'), ('avi', 'mjpeg'), ('mpg', 'mpeg2video')):
-        _write_video(root / f'video.{suffix}', codec, 24)
-    _write_video(root / 'one.mp4', 'mpeg4', 1)
-    _write_video(root / 'none.mkv', 'mpeg4', 0)
+        write_video(root / f'video.{suffix}', codec, 24)
+    write_video(root / 'one.mp4', 'mpeg4', 1)
+    write_video(root / 'none.mkv', 'mpeg4', 0)
     with wave.open(str(root / 'sound.wav'), 'wb') as sound:
         sound.setparams((1, 2, 8000, 0, 'NONE', ''))
         sound.writeframes(bytes(16000))
     return {path.name: path for path in root.iterdir()}
 
 
-def _write_video(path: Path, codec: str, frames: int) -> None:
+def write_video(path: Path, codec: str, frames: int) -> None:
+    """Moving noise of 64x48 at 25 frames a second."""
     import av
 
     noise = np.random.default_rng(0).integers(0, 256, (48, 64 + frames, 3), np.uint8)

@@ -1,11 +1,20 @@
-"""The configs say what the option files of the same names say."""
+"""The configs say what the option files of the same names say, and the page's example runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from runs import CONFIGS
+from processes import dblr
+from runs import CONFIGS, TRAIN
 
 from dblr_plugin.mmengine.registry import plain
+from dblr_plugin.weights import read_checkpoint
 from dblr_plugin.yaml_file import read_option_file
+
+DOCS = CONFIGS.parents[1] / 'docs'
 
 _RENAMED = {'batch_size_per_gpu': 'batch_size', 'num_worker_per_gpu': 'num_workers',
             'persistent_workers': 'persistent_workers'}  # fmt: skip
@@ -62,3 +71,32 @@ def assert_same_schedule(schedulers: dict | list, train: dict) -> None:
     for scheduler in warm_up:
         assert scheduler['start_factor'] == 1 / train['warmup_iter']
         assert scheduler['end'] - scheduler['begin'] == train['warmup_iter']
+
+
+def block_with(page: str, text: str) -> str:
+    """The block of code on a page that has a text."""
+    blocks = re.findall(r'^```\w+\n(.*?)^```', (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (block for block in blocks if text in block)
+    return found
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_as_the_page_says(footage: Path, tmp_path: Path) -> None:
+    (tmp_path / 'options').symlink_to(CONFIGS.parent)
+    (tmp_path / 'datasets').mkdir()
+    (tmp_path / 'datasets/demo').symlink_to(footage)
+    (tmp_path / 'sharpener.py').write_text(block_with('your_own_method.md', 'class Sharpener'))
+    (tmp_path / 'mine.py').write_text(block_with('mmengine.md', 'AmpOptimWrapper'))
+    (tmp_path / 'mine.yml').write_text(block_with('mmengine.md', 'imports: [sharpener.py]'))
+    shorter = ('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'train_dataloader.dataset.gt_size=32')
+    command = [sys.executable, '-m', TRAIN, 'mine.py', '--cfg-options', *shorter]  # which finds modules beside it
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = read_checkpoint(tmp_path / 'work_dirs/mine/iter_2.pth')
+    assert content['network'] == {'type': 'Sharpener', 'num_in_ch': 3}
+    assert content['params'].keys() == content['params_ema'].keys()
+    assert (tmp_path / 'work_dirs/mine/best_basicsr_psnr_iter_2.pth').is_file()
+    weights = ('--weights', 'work_dirs/mine/iter_2.pth', '-opt', 'mine.yml')
+    done = dblr('deblur', '-i', footage / 'val/lq/v', '-o', 'restored', *weights, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / 'restored').iterdir())) == 6

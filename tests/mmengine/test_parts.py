@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.fileio import LmdbBackend
 from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from runs import as_config
@@ -23,6 +24,7 @@ from dblr_plugin.data import VideoDeblurDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.mmengine import DBLRGANModel, ResumableSampler, VideoDeblurModel
+from dblr_plugin.mmengine.program import newest_checkpoint
 from dblr_plugin.mmengine.registry import build_part
 from dblr_plugin.weights import load_state_dict, read_checkpoint, save_atomically
 
@@ -103,6 +105,15 @@ class TestCheckpoints:
         with pytest.raises(DBLRError, match='load_from: not a checkpoint of this DBLRNet'):
             model.train()
 
+    def test_a_copied_folder_goes_on_from_its_own(self, tmp_path):
+        for folder in (tmp_path / 'first', tmp_path / 'copy'):
+            folder.mkdir()
+            (folder / 'iter_2.pth').touch()
+            (folder / 'last_checkpoint').write_text(str(tmp_path / 'first/iter_2.pth'))
+        assert newest_checkpoint(str(tmp_path / 'copy')) == str(tmp_path / 'copy/iter_2.pth')
+        (tmp_path / 'copy/iter_2.pth').unlink()
+        assert newest_checkpoint(str(tmp_path / 'copy')) == str(tmp_path / 'first/iter_2.pth')
+
     def test_weights_without_notes(self, tmp_path):
         """As MMagic publishes them."""
         model = VideoDeblurModel(NETWORK)
@@ -147,6 +158,18 @@ class TestFixes:
         monkeypatch.syspath_prepend(tmp_path)
         config = Config.fromfile(tmp_path / 'mine.py')
         assert (config.a, config.b) == (1, 2)
+
+    def test_mixed_precision_without_gpus(self):
+        net = torch.nn.Linear(2, 1)
+        before, optimizer = net.weight.clone(), torch.optim.SGD(net.parameters(), lr=1.0)
+        wrapper = AmpOptimWrapper(optimizer=optimizer, dtype='bfloat16', clip_grad={'max_norm': 0.5})
+        with wrapper.optim_context(net):
+            output = net(torch.ones(1, 2))
+        assert output.dtype == torch.bfloat16
+        wrapper.update_params(output.float().sum())
+        # the gradient of weights and bias is 1 each, clipped to a norm of 0.5
+        torch.testing.assert_close(before - net.weight, torch.full((1, 2), 0.5 / 3**0.5))
+        AmpOptimWrapper(optimizer=optimizer).load_state_dict(wrapper.state_dict())
 
     def test_a_history_is_loaded(self, tmp_path):
         history = HistoryBuffer([1.0, 2.0], [1, 1])

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from basicsr.archs.edvr_arch import EDVR
@@ -18,6 +19,7 @@ from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
 needs_openvino = pytest.mark.skipif(not openvino_installed(), reason='openvino is not installed')
@@ -239,6 +241,22 @@ def test_auto_on_gpus(machine):
         assert choose(GPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('compile', precision)
         assert choose(GPU, 'auto', 'auto') == ('torch', precision)
     assert choose(torch.device('mps'), 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('torch', 'fp32')
+
+
+@needs_openvino
+def test_openvino_devices():
+    """No test knows a machine with one of the others; what is not there is refused before anything is built."""
+    net, options = DBLRNet(num_feat=16, num_block=1), {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
+    frames = [np.full((32, 32, 3), 100, np.uint8)] * 2
+    one, other = (
+        list(VideoRestorer(net, options, device=device, precision='fp32').restore(frames))
+        for device in ('openvino:CPU', 'cpu')
+    )
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))
+    with pytest.raises(DBLRError, match="OpenVINO has no device 'NPU' here, only CPU"):
+        VideoRestorer(net, options, device='openvino:NPU')
+    with pytest.raises(DBLRError, match='not for backend torch'):
+        VideoRestorer(net, options, device='openvino:GPU', backend='torch')
 
 
 def test_refusals(machine):

@@ -16,7 +16,6 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.restore.backends import build_forward, openvino_installed
 from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.frame_restorer import FrameRestorer
-from dblr_plugin.restore.tiles import INEXACT_RADIUS, receptive_radius
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU = torch.device('cpu')
@@ -44,14 +43,6 @@ def test_batch_norm_of_dbn_folds_away_transposed_convolutions_included():
     folded = fold(net)
     assert not any(isinstance(module, _BatchNorm) for module in folded.modules())
     torch.testing.assert_close(folded(x), net(x), atol=1e-5, rtol=0)
-
-
-def test_radius():
-    # ones of 5x5 and 3x3: F0; D1, F1, F2 at half size, D2, F3-5 at a quarter, D3, F6-8 at an eighth; and back
-    assert 64 < receptive_radius(DBN(num_feat=4), 3, 5, 8) < 96
-    # 2 pixels for each of the 2 layers of a block and for 2 more, at each size, and for the 2 that enlarge
-    assert receptive_radius(DeepDeblur(num_feat=4, num_block=1), 3, 1, 4) == pytest.approx(8 * 7 + 2 * (2 + 4), abs=4)
-    assert receptive_radius(FourierBurstAccumulation(), 3, 5) == INEXACT_RADIUS
 
 
 @pytest.mark.parametrize('size', [(203, 61), (50, 219)])

@@ -7,12 +7,13 @@ import torch
 from basicsr.archs.edvr_arch import EDVR
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reach import measured_radius
 from torch import nn
 
-from dblr_plugin.archs import BlurryInput, DBLRNet
+from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, FourierBurstAccumulation, MultiScaleDBLRNet
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.restore.frame_restorer import FrameRestorer
-from dblr_plugin.restore.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, receptive_radius
+from dblr_plugin.restore.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, halo_of
 
 
 class Shifts(nn.Module):
@@ -76,7 +77,7 @@ def test_large_frames_are_tiled_where_that_is_cheap(size, halo, tiles):
 @pytest.mark.parametrize('tile', [0, 100, 48, 47, 24, 16, 7])
 @torch.no_grad()
 def test_network_in_tiles(net, tile):
-    halo = receptive_radius(net, 1, 5, multiple=1)
+    halo = net.receptive_radius
     for size in ((48, 61), (33, 48)):
         window = torch.rand(1, 5, 1, *size)
         torch.testing.assert_close(TiledForward(net, halo, tile)(window), net(window), atol=1e-5, rtol=0)
@@ -85,7 +86,7 @@ def test_network_in_tiles(net, tile):
 @torch.no_grad()
 def test_a_smaller_halo_would_not_do(net):
     window = torch.rand(1, 5, 1, 64, 64)
-    halo = receptive_radius(net, 1, 5)
+    halo = net.receptive_radius
     difference = TiledForward(net, halo - 4, 16)(window) - net(window)
     assert difference.abs().max() > 1e-5
 
@@ -95,7 +96,7 @@ def test_a_smaller_halo_would_not_do(net):
 def test_strided_network_of_any_frame_size(tile):
     torch.manual_seed(0)
     net = EncoderDecoder().eval()
-    tiled = TiledForward(net, receptive_radius(net, 1, 5, multiple=4), tile, multiple=4)
+    tiled = TiledForward(net, measured_radius(net, 1, 5, multiple=4), tile, multiple=4)
     for size in ((64, 80), (37, 59)):
         window = torch.rand(1, 5, 3, *size)
         y = window[:, :, :1]
@@ -156,37 +157,31 @@ def test_gives_up_at_the_smallest_tile_and_at_other_errors():
     assert len(other.calls) == 1
 
 
-def test_radius():
-    assert receptive_radius(BlurryInput(3), 3, 5) == 0
-    assert receptive_radius(DBLRNet(num_feat=16, num_block=2, groups=4, num_frame=7), 1, 7, 1) == 2 + 4 + 2 + 3
-    assert receptive_radius(DBLRNet(3, 3, num_feat=16, num_block=1, tail_conv=False, input_skip=True), 3, 5, 1) == 7
-
-
-@pytest.mark.slow
-def test_radius_of_a_network_that_needs_a_longer_strip():
-    assert receptive_radius(DBLRNet(num_feat=16, num_block=32), 1, 5, multiple=1) == 2 + 64 + 2 + 3
+@pytest.mark.parametrize(
+    ('net', 'num_in_ch', 'num_frame', 'multiple'),
+    [
+        (BlurryInput(3), 3, 5, 4),
+        (DBLRNet(num_feat=16, num_block=2, groups=4, num_frame=7), 1, 7, 1),
+        (DBLRNet(3, 3, num_feat=16, num_block=1, tail_conv=False, input_skip=True), 3, 5, 1),
+        (DBLRNet(num_feat=16), 1, 5, 1),
+        (MultiScaleDBLRNet(num_feat=(8, 8, 8)), 1, 5, 8),
+        (MultiScaleDBLRNet(num_feat=(4, 4, 4, 4), num_block=(2, 1, 0, 3)), 1, 5, 16),
+        (DBN(num_feat=4), 3, 5, 8),
+        (DeepDeblur(num_feat=4, num_block=1), 3, 1, 4),
+        (DeepDeblur(num_feat=4, num_block=2, gaussian=True), 3, 1, 4),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_networks_state_how_far_they_look(net, num_in_ch, num_frame, multiple):
+    assert halo_of(net) == net.receptive_radius == measured_radius(net, num_in_ch, num_frame, multiple)
 
 
 def test_radius_of_the_paper_is_35():
     # two 3D layers, two in each of 14 blocks, two at the tail, three of reconstruction; width does not matter
-    assert receptive_radius(DBLRNet(num_feat=16), 1, 5, multiple=1) == 35
+    assert DBLRNet(num_feat=16).receptive_radius == 35
 
 
-def test_radius_of_a_strided_network_is_that_of_aligned_blocks():
-    assert receptive_radius(EncoderDecoder(), 1, 5, multiple=4) == receptive_radius(EncoderDecoder(), 1, 5) > 4
-
-
-def test_radius_leaves_the_network_alone():
-    net = DBLRNet(num_feat=16, num_block=1).train()
-    before = [p.clone() for p in net.parameters()]
-    receptive_radius(net, 1, 5, 1)
-    assert net.training and all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-
-
-def test_networks_without_a_radius():
-    class Mean(nn.Module):
-        def forward(self, x):
-            return x[:, 2] - x[:, 2].mean(dim=(-2, -1), keepdim=True)
-
-    assert receptive_radius(Mean(), 1, 5) == INEXACT_RADIUS
-    assert receptive_radius(EDVR(num_feat=16, num_reconstruct_block=1, deformable_groups=2), 3, 5) == INEXACT_RADIUS
+def test_networks_without_a_radius_or_with_a_large_one():
+    assert halo_of(FourierBurstAccumulation()) == INEXACT_RADIUS
+    assert halo_of(EDVR(num_feat=16, num_reconstruct_block=1, deformable_groups=2)) == INEXACT_RADIUS
+    assert halo_of(DeepDeblur(num_feat=4)) == INEXACT_RADIUS

@@ -112,7 +112,7 @@ def test_operations_are_those_of_the_whole_frame():
     net = DBLRNet(num_feat=16, num_block=1, tail_conv=False).eval()
     # multiplications for a pixel: L1 (3 banded steps), L2, a block, reconstruction
     weights = 9 * (48 * 5 + 16 * 48 + 2 * 16 * 16 + 16 * 64 + 64 * 64 + 64)
-    assert inference._operations(net, torch.rand(1, 5, 1, 96, 80)) == 2 * weights * 96 * 80
+    assert inference.operations(net, torch.rand(1, 5, 1, 96, 80)) == 2 * weights * 96 * 80
 
 
 def test_fitted_network_gives_the_frame():

@@ -1,0 +1,177 @@
+"""What a frame costs on this machine with the networks of this package, and with those that could be run instead.
+
+Each network in the quickest ways that there are for it, all in turns (:mod:`dblr_plugin.measure.rounds`). Frames a
+second are given for 1280x720, whatever the size that was measured: all of these networks do the same for every pixel.
+Only the shipped weights are trained; of the others, int8's distance from fp32 says nothing about footage.
+"""
+
+from __future__ import annotations
+
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+
+# isort: split
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from basicsr.archs import build_network
+from common import arguments, decibels, megabytes, place, print_ways, run, shown, without_messages
+from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
+from peer_networks import DMPHN, NAFNet
+from torch import Tensor, nn
+
+from dblr_plugin.colour import to_network_colour
+from dblr_plugin.measure.machine import describe_device
+from dblr_plugin.measure.peak import METHOD as MEMORY
+from dblr_plugin.measure.peak import peak_memory
+from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.restore.int8_forward import nncf_installed
+from dblr_plugin.restore.loading import load_network
+
+__all__ = ['METHOD', 'NETWORKS', 'measure']
+
+_PIXELS = 1280 * 720
+METHOD = {
+    'order': 'all ways of all networks in every round, the first round not counted',
+    'figure': 'median over rounds of the milliseconds for a frame',
+    'decibels': 'PSNR, peak 1, of the output against that of eager fp32',
+    'operations': 'multiply-adds of convolutions and matrix products',
+    'peak': MEMORY,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to be timed.
+
+    Attributes:
+        build: Makes it.
+        num_in_ch: 1 for Y, 3 for RGB.
+        window: Whether it takes five frames, or the middle one alone.
+        int8: Whether OpenVINO can run it in int8.
+    """
+
+    build: Callable[[], nn.Module]
+    num_in_ch: int = 3
+    window: bool = True
+    int8: bool = False
+
+    def input(self, window: Tensor) -> Tensor:
+        """Its input, of RGB ``(1, 5, 3, h, w)``."""
+        frames = to_network_colour(window, self.num_in_ch).contiguous()
+        return frames if self.window else frames[:, frames.shape[1] // 2]
+
+
+def _shipped() -> nn.Module:
+    return load_network().net
+
+
+def _named(**options: object) -> nn.Module:
+    return build_network(options)
+
+
+NETWORKS = {
+    'light, the shipped weights': Network(_shipped, 1, int8=True),
+    'balanced': Network(
+        partial(_named, type='MultiScaleDBLRNet', num_feat=[48, 96, 192], num_block=[1, 2, 4]), 1, int8=True
+    ),
+    'DBLRNet, the paper': Network(partial(_named, type='DBLRNet', input_skip=True), 1, int8=True),
+    'DBN': Network(partial(_named, type='DBN')),
+    'EDVR-M': Network(
+        partial(
+            _named,
+            type='EDVR',
+            num_feat=64,
+            num_extract_block=5,
+            num_reconstruct_block=10,
+            hr_in=True,
+            with_predeblur=True,
+        )
+    ),
+    'NAFNet-32': Network(NAFNet, window=False),
+    'DMPHN': Network(DMPHN, window=False),
+}
+
+
+def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
+    """Measures networks.
+
+    Args:
+        window: RGB ``(1, 5, 3, h, w)`` in [0, 1].
+        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        names: Keys of ``NETWORKS``.
+
+    Returns:
+        ``size``, ``device``, ``threads``, and ``networks``, which maps a name to ``kmacs`` (thousand multiply-adds a
+        pixel) and ``ways``, those of :func:`dblr_plugin.measure.rounds.figures` with ``decibels``, ``peak_bytes`` and
+        ``frames_720p`` (a second).
+    """
+    device = torch.device('cpu')
+    pixels = window.shape[-2] * window.shape[-1]
+    inputs = {name: NETWORKS[name].input(window) for name in names}
+    with without_messages():
+        ways = {name: _ways(name, inputs[name], device) for name in names}
+        run_rounds([way for some in ways.values() for way in some.values()], seconds)
+    networks = {}
+    for name, steps in ways.items():
+        found = figures(steps)
+        for step, way in found.items():
+            way['decibels'] = psnr_between(steps[step].result, steps[BASELINE].result)
+            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape), device)
+            way['frames_720p'] = 1000 / way['median_ms'] * pixels / _PIXELS
+        kmacs = operations(_built(name), inputs[name]) / 2 / pixels / 1000
+        networks[name] = {'kmacs': kmacs, 'ways': found}
+    return {
+        'size': list(window.shape[-2:]),
+        'device': describe_device(device),
+        'threads': torch.get_num_threads(),
+        'networks': networks,
+    }
+
+
+def _built(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return NETWORKS[name].build().eval()
+
+
+def _ways(name: str, net_input: Tensor, device: torch.device) -> dict[str, Variant]:
+    steps = [BASELINE, 'openvino fp32', *['openvino int8'] * (NETWORKS[name].int8 and nncf_installed())]
+    net = _built(name)
+    return {
+        step: Variant(step, waited_for(partial(make_forward(net, step, device), net_input), device), BASELINE)
+        for step in steps
+    }
+
+
+def _frame_maker(name: str, step: str, shape: torch.Size) -> partial[Tensor]:
+    return partial(make_forward(_built(name), step, torch.device('cpu')), torch.rand(shape))
+
+
+def _report(args: argparse.Namespace) -> dict:
+    origin, window = own_window(args.input, args.size) if args.input else generated_window(args.size)
+    found = measure(window, args.seconds, args.only or list(NETWORKS))
+    print(f'\n{origin}: {shown(found["size"])}, {place(found)}')
+    columns = {'dB': decibels, 'MB': megabytes, '720p/s': lambda way: f'{way["frames_720p"]:.2f}'}
+    for name, network in found['networks'].items():
+        print(f'\n{name}, {network["kmacs"]:.1f} thousand multiply-adds a pixel')
+        print_ways(network['ways'], 'ms a frame', columns)
+    return {'origin': origin, **found}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
+    parser = arguments(__doc__, seconds=60)
+    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
+    parser.add_argument(
+        '--size', type=parse_size, default=(320, 176), metavar='WIDTHxHEIGHT', help='(default: 320x176)'
+    )
+    parser.add_argument('--only', nargs='+', choices=list(NETWORKS), metavar='NETWORK', help=', '.join(NETWORKS))
+    run('peers', parser.parse_args(argv), METHOD, _report)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,66 @@
+"""Measures how far a network looks, to check what its class states as ``receptive_radius``."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ['measured_radius']
+
+_LENGTHS = (128, 256, 512)  # pixels of the strips on which a network's reach is measured
+
+
+def measured_radius(net: nn.Module, num_in_ch: int, num_frame: int, multiple: int = 16) -> int:
+    """Measures how many pixels beyond an aligned block of ``multiple`` pixels a network looks.
+
+    A copy of the network with positive weights and inputs, in which nothing can cancel and no ReLU is closed (those
+    that are layers are taken out, for networks that shift their input), is differentiated in float64: the input pixels
+    whose derivative is not zero are those it looks at. Max pooling would hide some.
+
+    Args:
+        net: ``(b, t, c, h, w)`` to ``(b, c, h, w)``; it is not changed.
+        num_in_ch: c.
+        num_frame: t.
+        multiple: Frames must be multiples of it, tiles begin at multiples of it; measuring 1 is quicker than 16.
+
+    Returns:
+        Pixels.
+    """
+    averaging = _averaging_copy(net)
+    rows, columns = (_reach(averaging, (1, num_frame, num_in_ch), multiple, axis) for axis in (-2, -1))
+    assert rows is not None and columns is not None, 'it looks farther than 255 pixels'
+    return max(rows, columns)
+
+
+def _averaging_copy(net: nn.Module) -> nn.Module:
+    averaging = copy.deepcopy(net).cpu().double().eval().requires_grad_(False)
+    for module in averaging.modules():
+        if isinstance(module, _BatchNorm):
+            module.reset_running_stats()
+        for name, layer in module.named_children():
+            if isinstance(layer, nn.ReLU):
+                setattr(module, name, nn.Identity())
+    for name, parameter in averaging.named_parameters():
+        parameter.fill_(0 if name.endswith('bias') else 1 / parameter.shape[1:].numel())
+    return averaging
+
+
+@torch.enable_grad()
+def _reach(averaging: nn.Module, shape: tuple[int, ...], multiple: int, axis: int) -> int | None:
+    """How many pixels along an axis a block's result depends on beyond the block; None where no end is found."""
+    for length in _LENGTHS:
+        size = [multiple, multiple]
+        size[axis] = -(-length // multiple) * multiple
+        # small, so that nothing saturates
+        window = torch.full((*shape, *size), 1e-6, dtype=torch.float64, requires_grad=True)
+        first = -(-length // 2 // multiple) * multiple
+        averaging(window).narrow(axis, first, multiple).sum().backward()
+        assert window.grad is not None
+        seen = window.grad.transpose(axis, -1).flatten(0, -2).any(0).nonzero()
+        low, high = int(seen.min()), int(seen.max())
+        if low > 0 and high < size[axis] - 1:
+            return max(first - low, high - (first + multiple - 1), 0)
+    return None

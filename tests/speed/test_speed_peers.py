@@ -1,0 +1,35 @@
+"""The comparison of networks: the published shapes are what their authors give, and a tiny run prints its table."""
+
+import peers
+import pytest
+import torch
+from inference import operations
+from peer_networks import DMPHN, NAFNet
+
+
+def test_nafnet_has_the_published_size():
+    """17.1 million parameters, 16 thousand million multiply-adds for 256x256 (NAFNet, table 6 and its repository)."""
+    net = NAFNet().eval()
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(17.1e6, rel=0.01)
+    assert operations(net, torch.zeros(1, 3, 256, 256)) / 2 == pytest.approx(16e9, rel=0.03)
+
+
+def test_dmphn_has_the_published_size():
+    """21.7 MB of float32 weights for four levels (DMPHN, table 1)."""
+    net = DMPHN().eval()
+    assert sum(p.numel() for p in net.parameters()) * 4 == pytest.approx(21.7e6, rel=0.35)
+    with torch.no_grad():
+        assert net(torch.rand(1, 3, 64, 48)).shape == (1, 3, 64, 48)
+
+
+@pytest.mark.slow
+def test_a_tiny_run(bench, capsys, monkeypatch):
+    monkeypatch.setattr(peers, 'peak_memory', lambda make, device: 1)
+    monkeypatch.setattr(peers, 'nncf_installed', lambda: False)  # int8 has its own tests
+    report = bench('peers', '--size', '64x48', '--only', 'light, the shipped weights', 'NAFNet-32')
+    assert list(report['networks']) == ['light, the shipped weights', 'NAFNet-32']
+    light = report['networks']['light, the shipped weights']
+    assert light['kmacs'] == pytest.approx(28.6, abs=1)  # with the zeros of the banded first layer
+    assert light['ways']['openvino fp32']['decibels'] > 90
+    assert all(way['frames_720p'] > 0 for way in light['ways'].values())
+    assert 'thousand multiply-adds a pixel' in capsys.readouterr().out
