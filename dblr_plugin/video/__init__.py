@@ -17,14 +17,14 @@ from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video.batch import VIDEO_SUFFIXES
 from dblr_plugin.video.encoder_settings import DEFAULT, EncoderSettings
-from dblr_plugin.video.folder import FolderSink, FolderSource
+from dblr_plugin.video.folder import FolderSink, FolderSource, tell_left_out
 from dblr_plugin.video.frames import Frame, Sink, Source
 from dblr_plugin.video.time_range import parse_position, parse_rate, parse_time
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, fingerprint
 
 __all__ = ['AlreadyComplete', 'EncoderSettings', 'Frame', 'Sink', 'Source', 'fingerprint', 'open_sink', 'open_source']
 
-_UNWRITTEN_SUFFIXES = ('.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.wmv', '.flv', '.y4m', '.gif', '.ogv', '.3gp')
+_UNWRITTEN_SUFFIXES = ('.avi', '.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.wmv', '.flv', '.y4m', '.gif', '.ogv', '.3gp')
 _DEFAULT_RATE = Fraction(25)  # ffmpeg's, for pictures without a rate of their own
 
 
@@ -71,7 +71,7 @@ def open_sink(
     """Opens where restored pictures go.
 
     Args:
-        path: A video (.mp4 .m4v .mov .mkv .webm .avi), an image for a source of one picture, or a folder: it exists,
+        path: A video (.mp4 .m4v .mov .mkv .webm), an image for a source of one picture, or a folder: it exists,
             ends in a slash, or has no suffix.
         source: Where the pictures come from; a video hands on its times, colours, sound and subtitles.
         encoder: How a video is encoded.
@@ -129,6 +129,7 @@ def _video_sink(
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
         info = StreamInfo.of_pictures(rate)
+        tell_left_out(source.described, path)
     return VideoSink(path, info, source.high_bit_depth, encoder, existing, settings)
 
 

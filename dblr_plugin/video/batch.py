@@ -13,10 +13,11 @@ from dblr_plugin.errors import DBLRError
 __all__ = ['READ_SUFFIXES', 'VIDEO_SUFFIXES', 'find_batch', 'is_video']
 
 #: Suffixes of videos that are written; encoders.FORMATS knows their containers.
-VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
+VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
 #: Suffixes by which videos are known in folders; a file that is named is read whatever its suffix.
 READ_SUFFIXES = (
     *VIDEO_SUFFIXES,
+    '.avi',
     '.mpg',
     '.mpeg',
     '.mts',

@@ -63,13 +63,19 @@ class ColourTags:
     full: bool = False
 
     @classmethod
-    def of(cls, frame: VideoFrame) -> ColourTags:
-        """Returns the tags of a decoded frame. RGB is about to become limited-range luma and chroma."""
+    def of(cls, frame: VideoFrame, container: ColourTags) -> ColourTags:
+        """Returns the tags of a decoded frame, and the container's where the frame has none.
+
+        RGB is about to become limited-range luma and chroma.
+        """
+        tags = (frame.colorspace, container.matrix), (frame.color_primaries, container.primaries)
+        tags += ((frame.color_trc, container.transfer),)
+        matrix, primaries, transfer = (own if own != UNSPECIFIED else said for own, said in tags)
         if _is_rgb(frame.format):
-            return cls(RGB_MATRIX, LIMITED, frame.color_primaries, frame.color_trc, frame.height)
-        said = frame.color_range
-        full = said == FULL or (said != LIMITED and frame.format.name.startswith(('yuvj', 'gray', 'ya')))
-        return cls(frame.colorspace, said, frame.color_primaries, frame.color_trc, frame.height, full)
+            return cls(RGB_MATRIX, LIMITED, primaries, transfer, frame.height)
+        code_range = frame.color_range if frame.color_range != UNSPECIFIED_RANGE else container.range
+        full = code_range == FULL or (code_range != LIMITED and frame.format.name.startswith(('yuvj', 'gray', 'ya')))
+        return cls(matrix, code_range, primaries, transfer, frame.height, full)
 
     @property
     def used(self) -> int:

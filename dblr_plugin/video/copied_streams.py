@@ -1,4 +1,4 @@
-"""Sound and subtitles of a video, copied bit for bit into another."""
+"""Sound and subtitles of a video, copied bit for bit into another; sound that cannot be is encoded anew."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.video.clock import Clock, Gaps
+from dblr_plugin.video.descriptions import chapters_of_part, lost_tags, own_tags, track_tags
+from dblr_plugin.video.encoded_sound import EncodedSound, sound_encoder, usual_layout
 from dblr_plugin.video.video_source import (
     SAY_DURATIONS,
     StreamInfo,
@@ -29,11 +31,7 @@ _log = logging.getLogger(__name__)
 # Seconds of sound that have to be missing to be told: packets are not cut to the joints of a stream.
 _HEARD = Fraction(1, 10)
 
-# of a container that was something else: they would describe the output wrongly
-_FOREIGN_METADATA = (
-    'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
-    'number_of_frames', 'number_of_bytes',
-)  # fmt: skip
+_LISTED = 5
 
 
 class CopiedStreams:
@@ -49,37 +47,48 @@ class CopiedStreams:
         self._traits = info
         self._container = open_container(info.copied)
         self._streams: dict[int, Stream] = {}  # of the output, by index in the source
+        self._encoded: dict[int, EncodedSound] = {}  # likewise
         self._last_dts: dict[int, int] = {}
         self._cover_streams: list[Stream] = []
         self._clock = Clock(self._container)
         self._gaps: dict[int, Gaps] = {}
         self._attached, self._covers = self._attachments(format_name, output)
         self._wanted = [s for s in self._container.streams if s.type in ('audio', 'subtitle')]
-        for stream in [s for s in self._wanted if not _fits(s, format_name)]:
-            self._wanted.remove(stream)
-            codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
-            language = f', {stream.language}' if stream.language else ''
-            fix = '' if format_name == 'matroska' else '; write .mkv to keep it'
-            text = '%s: %s stream %d of the source (%s%s) is left out, %s cannot hold it%s'
-            _log.warning(text, output, stream.type, stream.index, codec, language, output.suffix, fix)
+        self._encoders: dict[int, str] = {}  # FFmpeg's names, by index in the source, of sound that cannot be copied
+        for stream in list(self._wanted):
+            if not _fits(stream, format_name):
+                encoder = sound_encoder(stream, format_name) if stream.type == 'audio' else None
+                _tell_not_copied(output, stream, encoder)
+                if encoder is None:
+                    self._wanted.remove(stream)
+                    continue
+                self._encoders[stream.index] = encoder
+            elif format_name in ('mp4', 'mov') and self._may_have_silent_gaps(stream):
+                self._encoders[stream.index] = stream.codec_context.name  # the same samples, and silence in gaps
 
     def add_to(self, target: OutputContainer) -> None:
         """Adds the streams, with what the source says of them and of itself, before the target's header is written."""
         for stream in self._wanted:
-            copy = target.add_stream_from_template(stream)
-            copy.metadata.update(_own(stream.metadata))
+            if stream.index in self._encoders:
+                self._encoded[stream.index] = EncodedSound(stream, target, self._encoders[stream.index])
+                copy = self._encoded[stream.index].stream
+            else:
+                copy = target.add_stream_from_template(stream)
+                if stream.type == 'audio' and stream.layout.name == f'{stream.channels} channels':
+                    # as AVI, WAV and Matroska have it; MP4 is refused without the places of the speakers, at its end
+                    copy.layout = usual_layout(stream.channels) or stream.layout
+            copy.metadata.update(track_tags(stream))
             copy.disposition = stream.disposition
             self._streams[stream.index] = copy
         for name, mimetype, data in self._attached:
             target.add_attachment(name, mimetype, data)
-        for packet in self._covers:
-            cover = target.add_stream_from_template(packet.stream, opaque=True)
+        for stream, _ in self._covers:
+            cover = target.add_stream_from_template(stream, opaque=True)
             cover.disposition = Disposition.attached_pic
-            cover.metadata.update(_own(packet.stream.metadata))
+            cover.metadata.update(own_tags(stream.metadata))
             self._cover_streams.append(cover)
-        target.metadata.update(_own(self._container.metadata))
-        if self._traits.start is None and self._traits.end is None:
-            target.set_chapters(self._container.chapters())
+        target.metadata.update(own_tags(self._container.metadata))
+        target.set_chapters(chapters_of_part(self._container, self._traits.start, self._traits.end))
         self._target = target
         self._packets = self._read()
         self._next = next(self._packets, None)
@@ -87,7 +96,7 @@ class CopiedStreams:
     def describe(self, video: Stream) -> None:
         """Gives the restored stream the title, language and time code of the source's."""
         source = main_stream(self._container)
-        own = _own(source.metadata)
+        own = track_tags(source)
         codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
         if codes and self._traits.start is not None:
             own.pop('timecode', None)
@@ -97,43 +106,45 @@ class CopiedStreams:
         video.metadata.update(own)
         video.disposition = source.disposition
 
-    def _attachments(self, format_name: str, output: Path) -> tuple[list[tuple[str, str, bytes]], list[av.Packet]]:
-        """Returns fonts and the like, and cover pictures as packets; tells of those that the output cannot hold."""
+    def _attachments(
+        self, format_name: str, output: Path
+    ) -> tuple[list[tuple[str, str, bytes]], list[tuple[Stream, bytes]]]:
+        """Returns fonts and the like, and cover pictures; tells of those that the output cannot hold."""
         attached, covers, left_out = [], [], []
         for stream in self._container.streams:
             is_cover = bool(stream.disposition & Disposition.attached_pic)
             name = stream.metadata.get('filename') or f'{"cover" if is_cover else "attachment"}_{stream.index}'
             if stream.type == 'attachment' and format_name == 'matroska':
                 attached.append((name, stream.mimetype or 'application/octet-stream', stream.data))
-            elif is_cover and format_name in ('matroska', 'mp4', 'mov'):
-                packet = self._cover(stream)
+            elif is_cover and format_name in ('matroska', 'mp4'):
+                data = self._cover(stream)
                 codec = stream.codec_context.name
-                if packet is not None and format_name == 'matroska':
+                if data and format_name == 'matroska':
                     kind = 'jpeg' if codec == 'mjpeg' else codec
                     named = name if '.' in name else f'{name}.{kind.replace("jpeg", "jpg")}'
-                    attached.append((named, f'image/{kind}', bytes(packet)))
-                elif packet is not None and codec in ('mjpeg', 'png', 'bmp'):
-                    covers.append(packet)
+                    attached.append((named, f'image/{kind}', data))
+                elif data and codec in ('mjpeg', 'png', 'bmp'):
+                    covers.append((stream, data))
                 else:
                     left_out.append(f'cover {name}')
             elif is_cover or stream.type in ('attachment', 'unknown'):
                 left_out.append(f'{"cover" if is_cover else "attachment"} {name}')
-            elif stream.type == 'data' and 'timecode' not in stream.metadata:
+            elif stream.type == 'data' and 'timecode' not in stream.metadata and not _is_chapters(stream):
                 left_out.append(f'data stream {stream.index}')
         if left_out:
-            fix = '' if format_name == 'matroska' else '; .mkv holds attachments and covers'
-            _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(left_out), fix)
+            _tell_left_out(output, left_out)
         return attached, covers
 
-    def _cover(self, stream: Stream) -> av.Packet | None:
+    def _cover(self, stream: Stream) -> bytes:
         """Returns the picture, which is read from a file of its own: here packets are still to be read in order."""
         with open_container(self._traits.copied) as container:
-            return next((p for p in container.demux(container.streams[stream.index]) if p.size), None)
+            return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
 
     def write_covers(self) -> None:
         """Writes the cover pictures, once the header is written."""
-        for packet, stream in zip(self._covers, self._cover_streams, strict=True):
-            packet.pts = packet.dts = 0
+        for (_, data), stream in zip(self._covers, self._cover_streams, strict=True):
+            packet = av.Packet(data)
+            packet.pts, packet.dts, packet.time_base = 0, 0, stream.time_base
             packet.stream = stream
             self._target.mux_one(packet)
 
@@ -146,6 +157,24 @@ class CopiedStreams:
         while self._next is not None and (time is None or _time(self._next) < time):
             self._mux(self._next)
             self._next = next(self._packets, None)
+
+    def finish(self) -> None:
+        """Writes what the encoders of sound still hold."""
+        for encoded in self._encoded.values():
+            self._target.mux(encoded.encode(None))
+
+    def tell_lost_tags(self, written: Path, output: Path) -> None:
+        """Tells which tags of the source a finished file does not have; MP4 knows some names only."""
+        with open_container(written) as container:
+            lost = lost_tags(self._container.metadata, container.metadata)
+        if lost:
+            more = [f'{len(lost) - _LISTED} more'] if len(lost) > _LISTED else []
+            _tell_left_out(output, [f'tag {name}' for name in lost[:_LISTED]] + more)
+
+    @property
+    def has_own_names(self) -> bool:
+        """Whether tags have names such as com.apple.quicktime.make, which MP4 holds if told to."""
+        return any('.' in name for name in own_tags(self._container.metadata))
 
     def close(self) -> None:
         """Closes the source."""
@@ -175,6 +204,12 @@ class CopiedStreams:
             if holes := gaps.told(self._traits.begin):
                 _log.warning('%s: sound of stream %d is missing for %s', self._traits.copied, index, holes)
 
+    def _may_have_silent_gaps(self, stream: Stream) -> bool:
+        """Whether it is of bare samples, which MP4 puts one behind the other whatever their times are."""
+        if stream.type != 'audio' or stream.codec_context is None:
+            return False
+        return stream.codec_context.name.startswith('pcm_') and self._container.format.name not in SAY_DURATIONS
+
     def _look_for_gap(self, packet: av.Packet) -> None:
         if packet.stream.type != 'audio' or not packet.duration or self._container.format.name in SAY_DURATIONS:
             return
@@ -182,25 +217,19 @@ class CopiedStreams:
         gaps = self._gaps.setdefault(packet.stream.index, Gaps(step, self._clock.joints, _HEARD))
         gaps.see(_time(packet))
 
-    def _tell_early_start(self, packet: av.Packet) -> None:
-        """Tells of AVI, which has no place for a late start."""
-        late = _time(packet) - self._traits.origin
-        if self._target.format.name == 'avi' and packet.stream.type == 'audio' and late >= _HEARD:
-            text = '%s: sound starts %.2f s after the beginning, which AVI cannot say; write .mkv, or it is too early'
-            _log.warning(text, self._traits.copied, float(late))
-
     def _is_in_part(self, packet: av.Packet) -> bool:
         start, end, time = self._traits.start, self._traits.end, _time(packet)
         return (start is None or time >= start) and (end is None or time < end)
 
     def _mux(self, packet: av.Packet) -> None:
         """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
-        copy = self._streams[packet.stream.index]
-        if copy.index not in self._last_dts:
-            self._tell_early_start(packet)
+        copy, encoded = self._streams[packet.stream.index], self._encoded.get(packet.stream.index)
         shift = round(self._traits.origin / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
+        if encoded is not None:
+            self._target.mux(encoded.encode(packet))
+            return
         packet.stream = copy
         packet.rescale_ts(AVRational(copy.time_base))
         if packet.dts is not None:
@@ -212,9 +241,23 @@ class CopiedStreams:
         self._target.mux_one(packet)
 
 
-def _own(metadata: dict[str, str]) -> dict[str, str]:
-    """Returns what is said of the content, not of how the source held it."""
-    return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
+def _tell_left_out(output: Path, what: list[str]) -> None:
+    fix = '' if output.suffix.lower() == '.mkv' else '; .mkv holds attachments, covers and tags'
+    _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(what), fix)
+
+
+def _tell_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
+    codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
+    language = f', {stream.language}' if stream.language not in (None, 'und') else ''
+    fate = 'is left out' if encoder is None else f'is encoded anew with {encoder}'
+    fix = '; write .mkv to keep it' if _fits(stream, 'matroska') else ''
+    text = '%s: %s stream %d of the source (%s%s) %s, as it cannot be copied into %s%s'
+    _log.warning(text, output, stream.type, stream.index, codec, language, fate, output.suffix, fix)
+
+
+def _is_chapters(stream: Stream) -> bool:
+    """Whether a data stream is of MP4's titles of chapters, which FFmpeg reads itself and has nobody read."""
+    return stream.discard == Discard.all
 
 
 def _fits(stream: Stream, format_name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,11 +22,10 @@ __all__ = ['FORMATS', 'Encoding', 'choose_encoder', 'choose_encoding']
 _log = logging.getLogger(__name__)
 
 # suffix of the output -> FFmpeg's name of the container
-FORMATS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska', '.webm': 'webm', '.avi': 'avi'}
+FORMATS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska', '.webm': 'webm'}
 
-# FFmpeg finds the pictures of H.264 in AVI one place late, as AVI has no times
-_DEFAULT = {'.webm': 'libvpx-vp9', '.avi': 'mpeg4'}
-_LOSSLESS = {'.webm': ('libvpx-vp9', 'libvpx-vp9'), '.avi': ('ffv1', 'ffv1'), '.mkv': ('libx264rgb', 'ffv1')}
+_DEFAULT = {'.webm': 'libvpx-vp9'}
+_LOSSLESS = {'.webm': ('libvpx-vp9', 'libvpx-vp9'), '.mkv': ('libx264rgb', 'ffv1')}
 _LOSSLESS_ELSEWHERE = ('libx264rgb', 'libx265')  # for 8 bits, and for more
 
 # The option that sets constant quality, and its default: hardly to be told from the original.
@@ -56,8 +55,8 @@ class Encoding:
         codec: FFmpeg's name of the encoder.
         pixel_format: FFmpeg's name.
         options: The encoder's own.
-        time_base: The unit of its timestamps: the source's own, or the length of a picture where the encoder or the
-            container has constant frame rates only.
+        time_base: The unit of its timestamps: the source's own, or the length of a picture where the encoder has
+            constant frame rates only.
         constant: Whether it is the latter.
     """
 
@@ -110,7 +109,7 @@ def choose_encoding(
     options = _options(codec, settings)
     formats = _pixel_formats(codec, info.chroma, size, high_bit_depth, settings.lossless)
     for pixel_format in formats:
-        for time_base, constant in _time_bases(path, info):
+        for time_base, constant in ((info.time_base, False), (1 / info.rate, True)):
             encoding = Encoding(name, pixel_format, options, time_base, constant)
             if _opens(encoding, size, info.rate):
                 _tell_compromise(path, encoding, size, high_bit_depth)
@@ -184,12 +183,6 @@ def _pixel_formats(
     if offered:
         formats.append(find_best_pix_fmt_of_list(offered, wanted[0])[0].name)
     return formats
-
-
-def _time_bases(path: Path, info: StreamInfo) -> Iterator[tuple[Fraction, bool]]:
-    if path.suffix.lower() != '.avi':
-        yield info.time_base, False
-    yield 1 / info.rate, True
 
 
 def _opens(encoding: Encoding, size: tuple[int, int], rate: Fraction) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -18,13 +16,13 @@ from dblr_plugin.data.images import inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, check_writable, partial_of
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
+from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished
 
-__all__ = ['FolderSink', 'FolderSource']
+__all__ = ['FolderSink', 'FolderSource', 'tell_left_out']
 
 _log = logging.getLogger(__name__)
 
-_PROFILED = ('.png', '.jpg', '.jpeg')  # get the source's ICC profile
 _DEEP_FORMATS = ('.png', '.tif', '.tiff')
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _WRITING = {'.jpg': _JPEG, '.jpeg': _JPEG, '.webp': (cv2.IMWRITE_WEBP_QUALITY, 101)}  # above 100 is lossless
@@ -42,6 +40,9 @@ class FolderSource:
         start: The first to take; 0 is the first of all.
         end: The first that is not taken any more.
         scale_down: The factor by which pictures shrink.
+
+    Attributes:
+        described: The files that have a colour profile, Exif, or what else is not of pixels, by its name.
 
     Raises:
         DBLRError: No file is left, one is damaged or cut off, or has another size than the first.
@@ -62,8 +63,7 @@ class FolderSource:
         self.high_bit_depth = first.dtype == np.uint16
         self.count = len(self.files)
         self._skipped = 0
-        _tell_alpha(self.files[0])
-        _tell_further_pictures(self.files)
+        self.described = _look_at(self.files)
 
     def skip(self, pictures: int) -> None:
         """See :class:`Source`."""
@@ -119,11 +119,10 @@ class FolderSink:
     ) -> None:
         self.folder, self.suffix, self.only = folder, suffix, only
         names = [file.name for file in source.files] if isinstance(source, FolderSource) else None
-        self._profiles: dict[str, bytes] = {}  # ICC, by name of the picture
+        self._sources: dict[str, Path] = {}  # files with metadata, by name of the picture
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
-            self._profiles = _profiles(source.files)
-            self._tell_left_out(source.files)
+            self._keep_metadata(source.described)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -148,7 +147,11 @@ class FolderSink:
         path = self._target(picture.name)
         with atomic_write(path) as partial:
             data = _encoded(picture.pixels, path.suffix.lower())
-            partial.write_bytes(_with_profile(data, self._profiles.get(picture.name), path.suffix.lower()))
+            if picture.name in self._sources:
+                with Image.open(self._sources[picture.name]) as image:
+                    metadata = ImageMetadata.of(image)
+                data = with_metadata(data, metadata, picture.pixels.shape[:2], path.suffix.lower())
+            partial.write_bytes(data)
         self.written += 1
 
     def finish(self) -> None:
@@ -204,13 +207,16 @@ class FolderSink:
             if target.resolve() in taken:
                 raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
 
-    def _tell_left_out(self, files: Sequence[Path]) -> None:
-        """Tells of colour profiles that an output format gets none of."""
-        lost = [f for f in files if f.name in self._profiles and self._target(f.name).suffix.lower() not in _PROFILED]
-        if lost:
-            _log.warning(
-                '%s: its ICC profile is left out; write .png or .jpg to keep it (%d files)', lost[0], len(lost)
-            )
+    def _keep_metadata(self, described: Mapping[str, Sequence[Path]]) -> None:
+        """Notes which files' colour profile and Exif go into the output, and tells what is left out."""
+        left_out: dict[str, list[Path]] = {}
+        for kind, files in described.items():
+            for file in files:
+                if kind in (PROFILE, EXIF) and self._target(file.name).suffix.lower() in DESCRIBED:
+                    self._sources[file.name] = file
+                else:
+                    left_out.setdefault(kind, []).append(file)
+        tell_left_out(left_out, self.folder)
 
 
 def _refuse_unequal(files: Sequence[Path]) -> None:
@@ -236,52 +242,37 @@ def _read(file: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _tell_further_pictures(files: Sequence[Path]) -> None:
-    """Tells which files hold several pictures: stacks and animations."""
-    several = []
+def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Returns what the files say beside their pixels, as files by kind; tells what is never restored of them."""
+    kinds: dict[str, list[Path]] = {}
+    several, transparent = [], []
     for file in files:
         with Image.open(file) as image:
+            for kind in ImageMetadata.of(image).kinds:
+                kinds.setdefault(kind, []).append(file)
             if (count := getattr(image, 'n_frames', 1)) > 1:
                 several.append(f'{file} ({count})')
+            if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+                transparent.append(file)
     if several:
         more = f' and {len(several) - 5} more' if len(several) > 5 else ''
         text = 'only the first picture is restored of files that hold several: %s%s; save each picture as a file'
         _log.warning(text, ', '.join(several[:5]), more)
+    if transparent:
+        _log.warning('%s has transparency, which is left out of the output%s', transparent[0], _count(transparent))
+    return kinds
 
 
-def _tell_alpha(file: Path) -> None:
-    with Image.open(file) as image:
-        if 'A' in image.getbands() or 'transparency' in image.info:
-            _log.warning('%s has transparency, which is left out of the output', file)
+def tell_left_out(kinds: Mapping[str, Sequence[Path]], output: Path) -> None:
+    """Tells which kinds of what files say an output does not get."""
+    if kinds:
+        listed = ', '.join(f'{kind}{_count(files)}' for kind, files in kinds.items())
+        first = next(iter(kinds.values()))[0]
+        _log.warning('%s: left out of %s: %s', first, output, listed)
 
 
-def _profiles(files: Sequence[Path]) -> dict[str, bytes]:
-    """Returns the RGB profiles of images by name; equal ones are kept once."""
-    found: dict[str, bytes] = {}
-    kept: dict[bytes, bytes] = {}
-    for file in files:
-        with Image.open(file) as image:
-            profile = image.info.get('icc_profile') or b''
-        if profile[16:20] == b'RGB ':
-            found[file.name] = kept.setdefault(profile, profile)
-    return found
-
-
-def _with_profile(data: bytes, profile: bytes | None, extension: str) -> bytes:
-    """Returns an image file's content with its colour profile, in front of the pixels."""
-    if profile is None or extension not in _PROFILED:
-        return data
-    if extension == '.png':  # behind the signature and the header
-        content = b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)
-        chunk = struct.pack('>I', len(content) - 4) + content + struct.pack('>I', zlib.crc32(content))
-        return data[:33] + chunk + data[33:]
-    pieces = [profile[at : at + 65519] for at in range(0, len(profile), 65519)]
-    segments = b''.join(
-        b'\xff\xe2' + struct.pack('>H', len(piece) + 16) + b'ICC_PROFILE\0' + bytes((number, len(pieces))) + piece
-        for number, piece in enumerate(pieces, 1)
-    )
-    behind = 4 + int.from_bytes(data[4:6], 'big') if data[2:4] == b'\xff\xe0' else 2
-    return data[:behind] + segments + data[behind:]
+def _count(files: Sequence[Path]) -> str:
+    return f' ({len(files)} files)' if len(files) > 1 else ''
 
 
 def _encoded(pixels: np.ndarray, extension: str) -> bytes:

@@ -47,9 +47,8 @@ _MOVIE_TIMESCALE = 90000
 class VideoSink:
     """Encodes pictures into a video file.
 
-    MP4 and MOV keep the source's times exactly, Matroska and WebM to the millisecond, their unit. AVI has a constant
-    frame rate only: pictures that have none are refused. MP4 alone can begin before 0, as AAC sound does by 21 ms; in
-    the others picture and sound are moved together by that.
+    MP4 and MOV keep the source's times exactly, Matroska and WebM to the millisecond, their unit. MP4 alone
+    can begin before 0, as AAC sound does by 21 ms; in the others picture and sound are moved together by that.
 
     Until the video is complete its segments are in a hidden folder beside it, from which an interrupted one goes on.
 
@@ -175,11 +174,13 @@ class VideoSink:
             self._copied.write_covers()
 
     def _muxing(self, format_name: str) -> dict[str, str]:
-        """Returns options that keep MP4 from rounding the time at which a stream begins to milliseconds."""
+        """Returns options that keep MP4 from rounding when a stream begins to milliseconds, and from dropping tags."""
         if format_name not in ('mp4', 'mov'):
             return {}
         scale = self._encoding.time_base.denominator
-        return {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
+        own_names = self._copied is not None and self._copied.has_own_names
+        flags = {'movflags': 'use_metadata_tags'} if own_names else {}
+        return flags | {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
 
     def _new_context(self) -> CodecContext:
         """Returns an encoder like the one that the film's header is of."""
@@ -202,10 +203,7 @@ class VideoSink:
         context.color_range = FULL if is_rgb else self._tags.range
         context.options = context.options | {'chroma_sample_location': self._encoding.siting}
         context.color_primaries, context.color_trc = self._tags.primaries, self._tags.transfer
-        format_name = self._container.format.name
-        if format_name == 'avi':
-            context.max_b_frames = 0  # AVI has no place for the times that reordered pictures need
-        if self._encoding.codec == 'libx265' and format_name in ('mp4', 'mov'):
+        if self._encoding.codec == 'libx265' and self._container.format.name in ('mp4', 'mov'):
             context.codec_tag = 'hvc1'  # Apple's players do not open FFmpeg's default, hev1
 
     def _encode(self, picture: Frame) -> None:
@@ -252,8 +250,8 @@ class VideoSink:
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
             place = float(time - self._traits.begin)
             raise DBLRError(
-                f'{self.path} can have a constant frame rate only, and picture {picture.name} at {place:.3f} s '
-                f'does not fit {self._traits.rate} pictures a second; write .mkv or .mp4 with libx264'
+                f'the encoder {self._encoding.codec} has a constant frame rate only, and picture {picture.name} at '
+                f'{place:.3f} s does not fit {self._traits.rate} pictures a second; take libx264'
             )
         return tick
 
@@ -277,8 +275,10 @@ class VideoSink:
                 packet.duration = max(1, self._segments.end - self._segments.first - (dts - first_dts))
             self._container.mux(packet)
             self._written += 1
-        if whole and self._copied is not None:
-            self._copied.copy_until(None)
+        if self._copied is not None:
+            if whole:
+                self._copied.copy_until(None)
+            self._copied.finish()
 
     def _packet(self, kept: KeptPacket, dts: int) -> av.Packet:
         packet = av.Packet(kept.data)
@@ -289,6 +289,8 @@ class VideoSink:
     def _close(self) -> None:
         """Completes the file and gives it its name."""
         self._container.close()
+        if self._copied is not None:
+            self._copied.tell_lost_tags(self._partial, self.path)
         self._release()
         self._write_aspect()
         os.replace(self._partial, self.path)

@@ -118,6 +118,8 @@ class VideoSource:
     def _open(self, start: Fraction | None, end: Fraction | None, scale_down: float) -> None:
         stream = _main_stream(self._container, self.path)
         stream.thread_type = 'AUTO'
+        context = stream.codec_context  # until the first picture is decoded it says what the container does
+        said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         begin = self._begin = _beginning(self._container)
         self._start = None if start is None else begin + start
@@ -140,7 +142,7 @@ class VideoSource:
         self._first_pts, self._first = first
         self._read, self._skipped = 0, 0
         self._until = self._first_pts * self._time_base
-        self._look_at(self._first, scale_down)
+        self._look_at(stream, self._first, said, scale_down)
         part_start = None if start is None else self._first_pts * self._time_base
         self.info = StreamInfo(
             time_base=self._time_base,
@@ -210,17 +212,19 @@ class VideoSource:
                 begun = True
                 yield pts, frame
 
-    def _look_at(self, frame: av.VideoFrame, scale_down: float) -> None:
-        """Takes from the first frame what holds for all."""
+    def _look_at(self, stream: VideoStream, frame: av.VideoFrame, said: ColourTags, scale_down: float) -> None:
+        """Takes from the stream and its first frame what holds for all."""
         self._coded_size = (frame.height, frame.width)
         self._orientation = Orientation.of(frame, str(self.path))
-        self._colour = ColourTags.of(frame)
+        self._colour = ColourTags.of(frame, said)
         upright = self._coded_size[::-1] if self._orientation.transposed else self._coded_size
         self.size = scaled_size(upright, scale_down)
         self.high_bit_depth = bits_of(frame.format) > 8
         if frame.interlaced_frame:
             _log.warning('%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combs stay in it', self.path)
-        if any(component.is_alpha for component in frame.format.components):
+        # VP8 and VP9 have transparency in a stream of its own, which is not decoded
+        hidden = stream.metadata.get('alpha_mode') == '1'
+        if hidden or any(component.is_alpha for component in frame.format.components):
             _log.warning('%s has transparency, which is left out of the output', self.path)
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
@@ -238,11 +242,17 @@ class VideoSource:
         end = pts + own
         if self._whole and self._announced_end is not None:
             end = max(end, round(self._announced_end / self._time_base))
-        if self._track_end is not None and pts < self._track_end < end - _ROUNDING / self._time_base:
-            end = self._track_end
+        if self._track_end is not None and pts < self._track_end:
+            end = self._within_track(end)
         if self._end is not None:
             end = min(end, math.ceil(self._end / self._time_base))
         return max(1, end - pts)
+
+    def _within_track(self, end: int) -> int:
+        """Returns when MP4's last picture ends; its duration is of what is decoded last, not of what is shown last."""
+        is_last = self.count is not None and self._read + 1 == self.count
+        much = abs(self._track_end - end) > _ROUNDING / self._time_base
+        return self._track_end if much and (is_last or self._track_end < end) else end
 
     def _place(self, pts: int) -> str:
         """Returns a time as people count it, in seconds from the beginning."""
@@ -326,11 +336,13 @@ def _main_stream(container: InputContainer, path: Path) -> VideoStream:
 def _beginning(container: InputContainer) -> Fraction:
     """Returns when the first of picture and sound begins, in seconds; 0 where they begin before 0.
 
-    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds.
+    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds. The
+    clock of transport and program streams begins anywhere: before 0 where it runs over in the file.
     """
     streams = [*container.streams.video, *container.streams.audio]
     starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
-    return max(Fraction(0), min(starts, default=Fraction(0)))
+    begin = min(starts, default=Fraction(0))
+    return begin if container.format.flags & Flags.ts_discont.value else max(Fraction(0), begin)
 
 
 def _announced(container: InputContainer, stream: VideoStream) -> int | None:

@@ -45,17 +45,26 @@ class Made:
     tags: dict[str, int] | None = None
     turn: tuple[float, bool, bool] | None = None
     audio: int = 0
+    sound: str = 'aac'
+    titles: tuple[str, ...] = ()
     subtitle: str | None = None
     audio_start: int = 0
     metadata: dict[str, str] | None = None
+    apple: bool = False  # whether MP4 has tags of any name
+    chapters: tuple[tuple[int, int], ...] = ()  # in milliseconds
 
 
 def make(path: Path, made: Made) -> Path:
     """Writes a video."""
     frames = scene(made.frames) if isinstance(made.frames, int) else made.frames
     time_base = made.time_base or 1 / made.rate
-    with av.open(str(path), 'w') as container:
+    muxing = {'movflags': 'use_metadata_tags'} if made.apple else {}
+    with av.open(str(path), 'w', container_options=muxing) as container:
         container.metadata.update(made.metadata or {})
+        milliseconds = {'time_base': Fraction(1, 1000), 'metadata': {}}
+        container.set_chapters(
+            [milliseconds | {'id': i, 'start': start, 'end': end} for i, (start, end) in enumerate(made.chapters, 1)]
+        )
         options = {'crf': '10', 'preset': 'ultrafast', 'bf': '2'} if made.options is None else made.options
         video = container.add_stream(made.codec, made.rate, options=options, time_base=time_base)
         video.height, video.width = frames[0].shape[:2]
@@ -64,7 +73,9 @@ def make(path: Path, made: Made) -> Path:
             setattr(video.codec_context, name, value)
         if made.turn is not None:
             video.set_display_rotation(*made.turn)
-        sounds = [container.add_stream('aac', 48000) for _ in range(made.audio)]
+        sounds = [container.add_stream(made.sound, 48000, bit_rate=128000) for _ in range(made.audio)]
+        for stream, title in zip([video, *sounds], made.titles, strict=False):
+            stream.metadata['title'] = title
         captions = None if made.subtitle is None else container.add_stream(made.subtitle)
         if captions is not None:
             captions.codec_context.subtitle_header = b'[Script Info]\n'
@@ -95,7 +106,7 @@ def _frame(pixels: np.ndarray, made: Made, time: int, time_base: Fraction) -> av
 def _sing(
     container: av.container.OutputContainer, stream: av.AudioStream, seconds: float, pitch: int, start: int
 ) -> None:
-    count = 1024
+    count = stream.codec_context.frame_size or 1024
     for first in range(0, int(seconds * 48000), count):
         wave = 0.3 * np.sin(2 * np.pi * pitch * np.arange(first, first + count) / 48000, dtype=np.float32)
         frame = av.AudioFrame.from_ndarray(np.stack((wave, wave)), format='fltp', layout='stereo')

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 av = pytest.importorskip('av')
 
@@ -14,6 +16,7 @@ from made_videos import Made, decoded, make, scene  # noqa: E402
 from media_copying import copy  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
+from dblr_plugin.video.image_metadata import ImageMetadata, with_metadata  # noqa: E402
 
 HDR10 = (
     'log-level=0:hdr10=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:max-cll=1000,400:'
@@ -90,12 +93,151 @@ def test_unknown_suffixes_are_refused(tmp_path, name):
     assert (tmp_path / name / '00000000.png').is_file()
 
 
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+EXPOSURE, NORTH = 0.02, 'N'
+
+
+def photograph(path: Path, pixels: np.ndarray, profile: bytes = PROFILE) -> Path:
+    """As a camera writes it that lay on its side."""
+    exif = Image.Exif()
+    exif.update({0x010F: 'Maker', 0x0112: 6})
+    exif.get_ifd(0x8769).update({0x829A: EXPOSURE, 0xA002: pixels.shape[1]})
+    exif.get_ifd(0x8825)[1] = NORTH
+    Image.fromarray(pixels).save(path, icc_profile=profile, exif=exif, quality=100)
+    return path
+
+
+def described(path: Path) -> tuple:
+    with Image.open(path) as image:
+        exif = image.getexif()
+        inner = dict(exif.get_ifd(0x8769))
+        return image.info.get('icc_profile'), exif.get(0x010F), exif.get(0x0112), inner, dict(exif.get_ifd(0x8825))
+
+
+@pytest.mark.parametrize('target', ['.png', '.jpg', '.webp', '.tif', '.bmp'])
 @pytest.mark.parametrize('name', ['p.jpg', 'p.png', 'p.webp'])
-def test_colour_profiles_stay_or_are_told(tmp_path, caplog, name):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
-    Image.fromarray(scene(1)[0]).save(tmp_path / name, icc_profile=profile)
-    copy(tmp_path / name, tmp_path / f'out/{name}')
-    with Image.open(tmp_path / f'out/{name}') as image:
-        image.load()
-        assert image.info.get('icc_profile') == (None if name == 'p.webp' else profile)
-    assert ('ICC profile is left out' in caplog.text) == (name == 'p.webp')
+def test_profiles_and_exif_stay_or_are_told(tmp_path, caplog, name, target):
+    source = photograph(tmp_path / name, scene(1)[0])
+    output = tmp_path / f'out/sharp{target}'
+    copy(source, output)
+    whole = (PROFILE, 'Maker', None, {0x829A: EXPOSURE}, {1: NORTH})
+    assert described(output) == ((None, None, None, {}, {}) if target == '.bmp' else whole)
+    assert ('left out' in caplog.text) == ('ICC profile, Exif' in caplog.text) == (target == '.bmp')
+    before, after = cv2.imread(str(source)), cv2.imread(str(output))  # turned upright by both
+    assert before.shape == after.shape and np.abs(before.astype(int) - after).max() < 16
+    copy(output, tmp_path / 'again.tif')  # what was written is read
+    assert described(tmp_path / 'again.tif')[:2] == described(output)[:2]
+
+
+@pytest.mark.parametrize('source', ['.png', '.tif'])
+@pytest.mark.parametrize('target', ['.png', '.tif'])
+def test_profiles_of_sixteen_bits(tmp_path, source, target):
+    pixels = scene(1, high_bit_depth=True)[0]
+    data = cv2.imencode(source, pixels)[1].tobytes()
+    (tmp_path / f'p{source}').write_bytes(with_metadata(data, ImageMetadata(PROFILE), pixels.shape[:2], source))
+    copy(tmp_path / f'p{source}', tmp_path / f'out{target}')
+    assert np.array_equal(cv2.imread(str(tmp_path / f'out{target}'), cv2.IMREAD_UNCHANGED), pixels)
+    assert described(tmp_path / f'out{target}')[0] == PROFILE
+
+
+@pytest.mark.parametrize(('mode', 'space'), [('L', b'GRAY'), ('CMYK', b'CMYK')])
+@pytest.mark.parametrize('suffix', ['.jpg', '.tif'])
+def test_profiles_of_other_colours_are_told(tmp_path, caplog, mode, space, suffix):
+    foreign = PROFILE[:16] + space + PROFILE[20:]
+    Image.fromarray(scene(1)[0]).convert(mode).save(tmp_path / f'p{suffix}', icc_profile=foreign)
+    copy(tmp_path / f'p{suffix}', tmp_path / f'out{suffix}')
+    assert f'{space.decode()} ICC profile' in caplog.text and described(tmp_path / f'out{suffix}')[0] is None
+
+
+def test_texts_and_damaged_exif_are_told(tmp_path, caplog):
+    (tmp_path / 'frames').mkdir()
+    text = PngImagePlugin.PngInfo()
+    text.add_text('Title', 'Holiday')
+    Image.fromarray(scene(1)[0]).save(tmp_path / 'frames/0.png', pnginfo=text)
+    Image.fromarray(scene(1)[0]).save(tmp_path / 'frames/1.png', exif=b'Exif\0\0II*\0\xff\xff\xff\xff')
+    photograph(tmp_path / 'frames/2.png', np.ascontiguousarray(scene(1)[0]))
+    (tmp_path / 'frames/2.png').replace(tmp_path / 'turned.png')
+    copy(tmp_path / 'frames', tmp_path / 'out')
+    copy(tmp_path / 'turned.png', tmp_path / 'sharp.mp4')
+    assert 'text, damaged Exif' in caplog.text and 'ICC profile, Exif' in caplog.text
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 2
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.mp4', '.mov', '.webm'])
+def test_cover_of_matroska(tmp_path, caplog, suffix):
+    cover = cv2.imencode('.jpg', scene(1)[0])[1].tobytes()
+    plain = make(tmp_path / 'plain.mkv', Made(frames=3))
+    with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mkv'), 'w') as new:
+        video = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        new.add_attachment('cover.jpg', 'image/jpeg', cover)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+    copy(tmp_path / 'film.mkv', tmp_path / f'sharp{suffix}')
+    kept = suffix in ('.mkv', '.mp4')
+    with av.open(str(tmp_path / f'sharp{suffix}')) as container:
+        others = container.streams.video[1:]
+        found = [bytes(packet) for packet in container.demux(others) if packet.size] if others else []
+    assert found == ([cover] if kept else [])
+    assert ('cover cover.jpg' in caplog.text) != kept
+
+
+APPLE = {'com.apple.quicktime.make': 'Apple', 'com.apple.quicktime.creationdate': '2024-05-01T10:00:00+0200'}
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.mp4', '.mov', '.webm'])
+@pytest.mark.parametrize('source', ['.mkv', '.mp4'])
+def test_tags_and_titles_of_tracks(tmp_path, caplog, source, suffix):
+    """MP4 reads titles of tracks by another name than it writes them, and has names of its own for tags."""
+    metadata = {'title': 'Holiday', 'DIRECTOR': 'Me'} if source == '.mkv' else APPLE
+    made = make(
+        tmp_path / f'film{source}', Made(audio=1, titles=('Main', 'Comment'), metadata=metadata, apple=source != '.mkv')
+    )
+    copy(made, tmp_path / f'sharp{suffix}')
+    with av.open(str(tmp_path / f'sharp{suffix}')) as container:
+        titles = [s.metadata.get('title', s.metadata.get('name')) for s in container.streams]
+        tags = {name.lower(): value for name, value in container.metadata.items()}
+    assert titles == ['Main', 'Comment']
+    lost = {'director'} if source == '.mkv' and suffix in ('.mp4', '.mov') else set()
+    assert {name: tags.get(name.lower()) for name in metadata if name.lower() not in lost} == {
+        name: value for name, value in metadata.items() if name.lower() not in lost
+    }
+    assert ('tag DIRECTOR' in caplog.text) == bool(lost)
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
+def test_chapters_of_a_part(tmp_path, caplog, suffix):
+    made = make(tmp_path / 'film.mp4', Made(frames=60, chapters=((0, 500), (500, 1500), (1500, 2000))))
+    copy(made, tmp_path / f'sharp{suffix}', {'start': 0.2, 'end': 1.2})
+    with av.open(str(tmp_path / f'sharp{suffix}')) as container:
+        found = [(float(c['start'] * c['time_base']), float(c['end'] * c['time_base'])) for c in container.chapters()]
+    assert found == [pytest.approx((0, 0.3)), pytest.approx((0.3, 1.0))]
+    assert 'data stream' not in caplog.text
+
+
+def test_transparency_beside_the_pictures_is_told(tmp_path, caplog):
+    source = make(tmp_path / 'logo.webm', Made(frames=2, codec='libvpx-vp9', options={}, pix_fmt='yuva420p'))
+    copy(source, tmp_path / 'sharp.webm')
+    assert 'has transparency' in caplog.text
+    with av.open(str(tmp_path / 'sharp.webm')) as container:
+        assert 'alpha_mode' not in {name.lower() for name in container.streams.video[0].metadata}
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'pixels'), [('a.mov', 'prores_ks', 'yuv422p10le'), ('a.mkv', 'mpeg4', 'yuv420p')]
+)
+def test_colours_that_the_container_alone_says(tmp_path, name, codec, pixels):
+    with av.open(str(tmp_path / name), 'w') as container:
+        stream = container.add_stream(codec, 25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 16, 9, 1
+        for number, picture in enumerate(scene(2)):
+            frame = av.VideoFrame.from_ndarray(picture).reformat(format=pixels)
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    copy(tmp_path / name, tmp_path / 'sharp.mkv')
+    frame = decoded(tmp_path / 'sharp.mkv')[0]
+    assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (9, 16, 9, 1)

@@ -26,7 +26,7 @@ def video(tmp_path) -> Path:
     return make(tmp_path / 'in/shaky.mp4', Made(frames=30, audio=1))
 
 
-@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv', '.avi', '.webm'])
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv', '.webm'])
 @pytest.mark.parametrize('written', [1, 17])
 def test_abandoned_video_is_playable(tmp_path, video, suffix, written):
     folder = tmp_path / 'out'
@@ -38,9 +38,8 @@ def test_abandoned_video_is_playable(tmp_path, video, suffix, written):
         assert sink.abandon()
     assert visible(folder) == [f'.sharp{suffix}.partial', f'sharp{suffix}']  # the former says that it can go on
     assert len(decoded(folder / f'sharp{suffix}')) == written
-    if suffix != '.webm':
-        heard = packets(folder / f'sharp{suffix}')[0]
-        assert all(float(time) <= written / 30 + 0.1 for time, _ in heard)
+    heard = packets(folder / f'sharp{suffix}')[0]
+    assert all(float(time) <= written / 30 + 0.1 for time, _ in heard)
 
 
 def test_abandoned_before_the_first_picture_leaves_nothing(tmp_path, video):
@@ -89,7 +88,7 @@ def test_full_disk_leaves_nothing_broken(tmp_path):
     noise = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8) for i in range(60)]
     source = make(tmp_path / 'noise.mp4', Made(frames=noise, audio=1))
     # the last lets the pictures through, and stops MP4's index, which comes behind them
-    limits = {'sharp.mp4': 100_000, 'sharp.mkv': 100_000, 'sharp.avi': 50_000, 'frames': 5000, 'end.mp4': 0}
+    limits = {'sharp.mp4': 100_000, 'sharp.mkv': 100_000, 'frames': 5000, 'end.mp4': 0}
     copy(source, tmp_path / 'whole.mp4')
     limits['end.mp4'] = (tmp_path / 'whole.mp4').read_bytes().rindex(b'moov')
     arguments = [str(argument) for name, limit in limits.items() for argument in (tmp_path / 'out' / name, limit)]
@@ -157,6 +156,7 @@ BAD_OUTPUTS = [
     ('sharp.mp4', {'preset': 'slwo'}, "no preset is called 'slwo'; did you mean 'slow'?"),
     ('sharp.mkv', {'encoder': 'ffv1', 'preset': 'slow'}, 'ffv1 has no presets'),
     ('sharp.wmv', {}, r'\.wmv is not written.*\.mkv'),
+    ('sharp.avi', {}, r'\.avi is not written; give one of \.mp4 .*\.mkv'),
     ('sharp.mp4', {'suffix': '_x'}, 'for folders'),
     ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
     ('folder', {'lossless': True}, 'is no video'),

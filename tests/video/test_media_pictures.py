@@ -47,7 +47,7 @@ def test_colours_follow_the_standards_formula(matrix, code_range, bits):
         plane.update(code.tobytes())
         codes.append(code[:, :64].astype(np.float64))
     frame.colorspace, frame.color_range = matrix, code_range
-    tags = ColourTags.of(frame)
+    tags = ColourTags.of(frame, ColourTags())
     rgb = to_rgb(frame, tags)
     expected = by_formula(*codes, matrix, code_range, bits)
     assert rgb.dtype == (np.uint8 if bits == 8 else np.uint16)
@@ -95,14 +95,12 @@ def test_round_trip_through_codes(pixel_format, code_range):
 LOSSLESS = [
     ('.mp4', None, False, 0),
     ('.mkv', None, False, 0),
-    ('.avi', None, False, 0),
     ('.mkv', 'libx264', False, 2),
     ('.mkv', 'libx265', False, 0),
     ('.mkv', 'ffv1', False, 0),
     ('.mov', 'qtrle', False, 0),
     ('.webm', None, False, 0),
     ('.mkv', None, True, 0),
-    ('.avi', None, True, 0),
     ('.mp4', None, True, 16),  # 12 bits
     ('.mp4', 'libx264', True, 120),  # 10 bits of luma and chroma
 ]
@@ -195,7 +193,7 @@ def test_encoder_of_eight_bits_says_so(tmp_path, caplog):
     assert '8 bits only' in caplog.text
 
 
-@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.webm', '.avi'])
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.webm'])
 def test_odd_sizes_lose_no_row(tmp_path, suffix, caplog):
     frames = scene(3, (61, 95))
     source = make(tmp_path / 'odd.mkv', Made(frames=frames, codec='ffv1', options={}, pix_fmt='yuv420p'))

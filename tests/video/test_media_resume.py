@@ -68,7 +68,6 @@ UNEVEN = [0, 33, 67, 100, 133, 200, 233, 267, 300, 500, 533, 567, 600, 633, 667,
         ('.mov', {}),
         ('.mkv', {}),
         ('.webm', {'quality': 40}),
-        ('.avi', {}),
         ('.mkv', {'lossless': True}),
         ('.mp4', {'encoder': 'libx265'}),
         ('.mkv', {'encoder': 'ffv1'}),
@@ -77,7 +76,7 @@ UNEVEN = [0, 33, 67, 100, 133, 200, 233, 267, 300, 500, 533, 567, 600, 633, 667,
 )
 @pytest.mark.parametrize('end', ['abandon', 'kill'])
 def test_the_same_film_at_the_end(tmp_path, suffix, options, end):
-    source = make(tmp_path / 'shaky.mp4', Made(frames=35, audio=0 if suffix == '.webm' else 1))
+    source = make(tmp_path / 'shaky.mp4', Made(frames=35, audio=1))
     whole, resumed = tmp_path / f'whole{suffix}', tmp_path / f'resumed{suffix}'
     wrote(source, whole, **options)
     assert wrote(source, resumed, 7, end, **options) == 0

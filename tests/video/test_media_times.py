@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sysconfig
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ av = pytest.importorskip('av')
 from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
 from media_copying import copy, visible  # noqa: E402
 
+from dblr_plugin.errors import DBLRError  # noqa: E402
 from dblr_plugin.video import EncoderSettings, open_sink, open_source  # noqa: E402
 
 NTSC = Fraction(30000, 1001)
@@ -109,13 +111,29 @@ def test_edit_list_that_cuts_pictures_away_is_followed(tmp_path):
     assert times(tmp_path / 'sharp.mp4') == times(source)
 
 
-def test_avi_has_constant_rates_only(tmp_path):
+def test_encoders_of_constant_rates(tmp_path):
     source = make(tmp_path / 'plain.mp4', Made(rate=NTSC))
-    copy(source, tmp_path / 'sharp.avi')
-    assert times(tmp_path / 'sharp.avi') == times(source)
-    uneven = make(tmp_path / 'phone.mp4', SOURCES['phone.mp4'])
-    with pytest.raises(Exception, match=r'constant frame rate.*\.mkv'):
-        copy(uneven, tmp_path / 'uneven.avi')
+    copy(source, tmp_path / 'sharp.mp4', encoder='mpeg2video')
+    assert times(tmp_path / 'sharp.mp4') == times(source)
+    made = Made(frames=4, rate=Fraction(25), time_base=Fraction(1, 1000), pts=[0, 40, 100, 120])
+    uneven = make(tmp_path / 'uneven.mkv', made)
+    with pytest.raises(DBLRError, match=r'mpeg2video has a constant frame rate only.*libx264'):
+        copy(uneven, tmp_path / 'out.mkv', encoder='mpeg2video')
+
+
+def test_last_picture_of_reordered_mp4(tmp_path):
+    """MP4 says how long the picture is that is decoded last, which is another than the one that is shown last."""
+    pts = [0, 100, 200, 300]
+    source = make(tmp_path / 'gif.mkv', Made(codec='ffv1', options={}, frames=4, time_base=Fraction(1, 1000), pts=pts))
+    with open_source(source) as opened:
+        sink = open_sink(tmp_path / 'slow.mp4', opened)
+        for picture in opened:
+            sink.write(replace(picture, duration=5000) if picture.pts == 300 else picture)
+        sink.finish()
+    copy(tmp_path / 'slow.mp4', tmp_path / 'sharp.mkv')
+    for name in ('slow.mp4', 'sharp.mkv'):
+        with av.open(str(tmp_path / name)) as container:
+            assert container.duration == pytest.approx(5_300_000, abs=2000)
 
 
 def test_subtitles_and_descriptions_are_copied(tmp_path, caplog):

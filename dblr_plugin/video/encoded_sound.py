@@ -1,0 +1,97 @@
+"""Sound of a video that is encoded anew, where the output's container does not take it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.audio.stream import AudioStream
+from av.codec import Codec
+from av.container import OutputContainer
+
+__all__ = ['EncodedSound', 'sound_encoder', 'usual_layout']
+
+# FFmpeg's name of the container -> encoder; what has the choice loses nothing
+_ENCODERS = {'matroska': 'flac', 'webm': 'libopus'}
+_ELSEWHERE = 'aac'
+_RATE = 48000  # samples a second, where the encoder does not have the source's
+_BITS = 96000  # a second and channel, of encoders with loss: hardly to be told from the source
+
+# FFmpeg's own names, by number of channels; libopus refuses 5.1(side), which AC-3 has
+_LAYOUTS = {1: 'mono', 2: 'stereo', 3: '3.0', 4: '4.0', 5: '5.0', 6: '5.1', 7: '6.1', 8: '7.1'}
+
+
+def usual_layout(channels: int) -> str | None:
+    """Returns FFmpeg's name of where so many speakers usually stand; None where there is no usual place."""
+    return _LAYOUTS.get(channels)
+
+
+def sound_encoder(stream: AudioStream, format_name: str) -> str | None:
+    """Returns the encoder of a container for the sound of a stream; None where FFmpeg cannot decode the stream."""
+    if stream.codec_context is None or stream.codec_context.channels not in _LAYOUTS:
+        return None
+    return _ENCODERS.get(format_name, _ELSEWHERE)
+
+
+class EncodedSound:
+    """Decodes packets of a stream, and encodes the sound for another container.
+
+    Sound begins when its source does. What is missing in between, or cannot be decoded, becomes silence of the same
+    length, so that the rest stays in step.
+
+    Args:
+        source: The stream.
+        target: Gets a stream for it.
+        encoder: FFmpeg's name.
+    """
+
+    def __init__(self, source: AudioStream, target: OutputContainer, encoder: str) -> None:
+        context = source.codec_context
+        codec = Codec(encoder, 'w')
+        rates = codec.audio_rates
+        self._decoder = context
+        self._format = _sample_format(context.format.name, [offered.name for offered in codec.audio_formats])
+        self._layout = _LAYOUTS[context.channels]
+        self._rate = _RATE if rates and context.sample_rate not in rates else context.sample_rate
+        bits = _BITS * context.channels if codec.lossy else 0
+        self.stream = target.add_stream(encoder, self._rate, layout=self._layout, format=self._format, bit_rate=bits)
+        self._resampler: av.AudioResampler | None = None
+        self._heard: tuple[str, str, int] | None = None  # format, layout and rate of what is being resampled
+        self._next = 0  # when the next frame begins, in samples of the source
+
+    def encode(self, packet: av.Packet | None) -> Iterator[av.Packet]:
+        """Yields the packets that become complete with one of the source, or with its end for None."""
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.FFmpegError:  # damaged
+            return
+        for frame in frames:
+            for resampled in self._resampled(frame):
+                yield from self.stream.encode(resampled)
+        if packet is None:
+            for resampled in self._rest():
+                yield from self.stream.encode(resampled)
+            yield from self.stream.encode(None)
+
+    def _resampled(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """Yields what an encoder takes; broadcasts change their channels between programmes."""
+        if frame.pts is not None:  # as WMA's last has none
+            self._next = round(frame.pts * frame.time_base * frame.sample_rate)
+        frame.pts, frame.time_base = self._next, Fraction(1, frame.sample_rate)
+        self._next += frame.samples
+        heard = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if heard != self._heard:
+            yield from self._rest()
+            self._heard = heard
+            self._resampler = av.AudioResampler(self._format, self._layout, self._rate, options={'async': '1'})
+        yield from self._resampler.resample(frame)
+
+    def _rest(self) -> list[av.AudioFrame]:
+        return [] if self._resampler is None else self._resampler.resample(None)
+
+
+def _sample_format(source: str, offered: list[str]) -> str:
+    """Returns the format of samples: integers of more than 16 bits stay so, and others become what comes first."""
+    deep = [name for name in offered if name.startswith('s32')]
+    return deep[0] if deep and source.startswith('s32') else offered[0]

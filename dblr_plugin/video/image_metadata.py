@@ -1,0 +1,174 @@
+"""What image files say of their pictures beside the pixels: read from one format, and written into another."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+from PIL import Image, TiffImagePlugin
+
+__all__ = ['DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'with_metadata']
+
+PROFILE, EXIF = 'ICC profile', 'Exif'
+#: Suffixes of the formats that get colour profile and Exif.
+DESCRIBED = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff')
+
+_DIRECTORIES = (0x8769, 0x8825)  # Exif's own and GPS
+_PROFILE_TAG = 0x8773
+_STRIPS, _STRIP_BYTES = 0x111, 0x117
+# tags that tell of the picture; the others tell how it lies in its file, or on its side: description, maker, model,
+# resolution (3), software, date, artist, host, ratings (2), copyright, and Windows' five
+_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_OF_THE_FILE = (0xA002, 0xA003, 0xA005)  # in the Exif directory: width, height, and a pointer
+_OTHER = {'xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
+
+_JPEG_SEGMENT = 65533  # bytes
+
+
+@dataclass(frozen=True)
+class ImageMetadata:
+    """What one file says.
+
+    Attributes:
+        profile: The ICC profile of RGB; empty for none.
+        exif: The Exif data that hold for the restored picture, which is upright; empty for none.
+        left_out: Names of what else there is.
+    """
+
+    profile: bytes = b''
+    exif: Image.Exif | None = None
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, image: Image.Image) -> ImageMetadata:
+        """Returns what an opened image says."""
+        left_out = {name for key, name in _OTHER.items() if image.info.get(key)}
+        if image.format == 'PNG':
+            left_out |= _read_png(image)
+        profile = image.info.get('icc_profile') or b''
+        if profile and profile[16:20] != b'RGB ':
+            left_out.add(f'{profile[16:20].decode("ascii", "replace").strip()} {PROFILE}')
+            profile = b''
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings('error', module='PIL')
+                exif = _described(image.getexif())
+        except Exception:  # Pillow raises, or warns of, whatever its parser meets in damaged data
+            exif = None
+            left_out.add(f'damaged {EXIF}')
+        return cls(profile, exif, tuple(sorted(left_out)))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of all that there is."""
+        return (*([PROFILE] if self.profile else []), *([EXIF] if self.exif is not None else []), *self.left_out)
+
+
+def _read_png(image: Image.Image) -> set[str]:
+    """Reads the Exif data, which may be behind the pixels, without decoding them; returns what else there is."""
+    others = set()
+    image.info.setdefault('exif', b'')
+    with open(image.filename, 'rb') as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack('>I4s', head)
+            if kind == b'eXIf':
+                image.info['exif'] = file.read(length)
+                file.seek(4, 1)
+                continue
+            if kind in (b'tEXt', b'zTXt', b'iTXt'):
+                others.add('text')
+            file.seek(length + 4, 1)
+    return others
+
+
+def _described(source: Image.Exif) -> Image.Exif | None:
+    """Returns the part of Exif data that tells of the picture, None if there is none."""
+    exif = Image.Exif()
+    for tag in _TAGS:
+        if tag in source:
+            exif[tag] = source[tag]
+    for directory in _DIRECTORIES:
+        inner = {tag: value for tag, value in source.get_ifd(directory).items() if tag not in _OF_THE_FILE}
+        exif.get_ifd(directory).update(inner)
+    exif.tobytes()  # raises for values of wrong types
+    return exif if len(exif) or any(map(exif.get_ifd, _DIRECTORIES)) else None
+
+
+def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], suffix: str) -> bytes:
+    """Returns an image file's content with colour profile and Exif; the pixels stay as they are encoded.
+
+    Args:
+        data: As OpenCV writes it.
+        metadata: What to write.
+        size: (h, w) of the picture.
+        suffix: One of :data:`DESCRIBED`.
+    """
+    exif = b'' if metadata.exif is None else metadata.exif.tobytes()  # begins with b'Exif\0\0', which JPEG alone has
+    if suffix == '.png':
+        return _in_png(data, metadata.profile, exif[6:])
+    if suffix in ('.jpg', '.jpeg'):
+        return _in_jpeg(data, metadata.profile, exif)
+    if suffix == '.webp':
+        return _in_webp(data, metadata.profile, exif[6:], size)
+    return _in_tiff(data, metadata)
+
+
+def _in_png(data: bytes, profile: bytes, exif: bytes) -> bytes:
+    """Puts chunks behind the signature and the header."""
+    parts = [b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)] if profile else []
+    parts += [b'eXIf' + exif] if exif else []
+    chunks = (struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part)) for part in parts)
+    return data[:33] + b''.join(chunks) + data[33:]
+
+
+def _in_jpeg(data: bytes, profile: bytes, exif: bytes) -> bytes:
+    """Puts segments behind the signature and JFIF's own."""
+    parts = [b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif] if exif else []
+    room = _JPEG_SEGMENT - 14
+    pieces = [profile[at : at + room] for at in range(0, len(profile), room)]
+    parts += [
+        b'\xff\xe2' + struct.pack('>H', len(piece) + 16) + b'ICC_PROFILE\0' + bytes((number, len(pieces))) + piece
+        for number, piece in enumerate(pieces, 1)
+    ]
+    behind = 4 + int.from_bytes(data[4:6], 'big') if data[2:4] == b'\xff\xe0' else 2
+    return data[:behind] + b''.join(parts) + data[behind:]
+
+
+def _in_webp(data: bytes, profile: bytes, exif: bytes, size: tuple[int, int]) -> bytes:
+    """Makes of a file of one chunk one of the extended kind."""
+    flags = 0x20 * bool(profile) | 0x08 * bool(exif)
+    height, width = ((side - 1).to_bytes(3, 'little') for side in size)
+    first = [(b'VP8X', bytes((flags, 0, 0, 0)) + width + height), *([(b'ICCP', profile)] if profile else [])]
+    last = [(b'EXIF', exif)] if exif else []
+    before, behind = (
+        b''.join(name + struct.pack('<I', len(part)) + part + bytes(len(part) % 2) for name, part in parts)
+        for parts in (first, last)
+    )
+    content = b'WEBP' + before + data[12:] + behind
+    return b'RIFF' + struct.pack('<I', len(content)) + content
+
+
+def _in_tiff(data: bytes, metadata: ImageMetadata) -> bytes:
+    """Writes the directory anew, and the pixels behind it."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+    file = io.BytesIO(data)
+    file.seek(directory.next)
+    directory.load(file)
+    values = dict(directory)  # Pillow writes what has been read from it
+    strips = [data[at : at + length] for at, length in zip(values[_STRIPS], values[_STRIP_BYTES], strict=True)]
+    directory.tagtype[_STRIPS] = TiffImagePlugin.TiffTags.LONG
+    directory[_STRIPS] = tuple(sum(map(len, strips[:number])) for number in range(len(strips)))  # Pillow adds the rest
+    if metadata.profile:
+        directory.tagtype[_PROFILE_TAG] = TiffImagePlugin.TiffTags.UNDEFINED
+        directory[_PROFILE_TAG] = metadata.profile
+    if metadata.exif is not None:
+        for tag, value in metadata.exif.items():
+            directory[tag] = value
+        for tag in _DIRECTORIES:
+            if inner := metadata.exif.get_ifd(tag):
+                directory[tag] = dict(inner)
+    return data[:4] + struct.pack('<I', 8) + directory.tobytes(8) + b''.join(strips)

@@ -1,0 +1,88 @@
+"""Sound that a container does not take as it is: encoded anew, in step, and told; copied wherever that works."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip('av')
+
+from made_videos import Made, make, packets, times  # noqa: E402
+from media_copying import copy  # noqa: E402
+
+
+def heard(path: Path) -> tuple[str, float, float]:
+    """The codec, and when sound begins and ends, after the first picture."""
+    first = times(path)[0]
+    loud, next_pts = [], 0
+    with av.open(str(path)) as container:
+        codec = container.streams.audio[0].codec_context.name
+        for frame in container.decode(audio=0):
+            start = next_pts if frame.pts is None else frame.pts * frame.time_base  # WMA says it of some only
+            next_pts = start + Fraction(frame.samples, frame.sample_rate)
+            samples = frame.to_ndarray().astype(float)
+            if np.abs(samples).max() > (
+                0.1 if 'flt' in frame.format.name else 0.1 * np.iinfo(frame.to_ndarray().dtype).max
+            ):
+                loud += [start - first, next_pts - first]
+    return codec, float(loud[0]), float(loud[-1])
+
+
+REFUSED = [
+    ('old.avi', 'mjpeg', 'adpcm_ima_wav', 0, '.mkv', 'flac'),
+    ('old.avi', 'mjpeg', 'adpcm_ima_wav', 0, '.mp4', 'aac'),
+    ('old.wmv', 'mpeg4', 'wmav2', 0, '.mkv', 'flac'),
+    ('old.wmv', 'mpeg4', 'wmav2', 0, '.mov', 'aac'),
+    ('phone.mp4', 'libx264', 'aac', 24000, '.webm', 'opus'),
+    ('film.mkv', 'libx264', 'ac3', 24000, '.webm', 'opus'),
+    ('camera.mov', 'libx264', 'pcm_s24le', 24000, '.webm', 'opus'),
+]
+
+
+@pytest.mark.parametrize(('name', 'video', 'sound', 'start', 'suffix', 'codec'), REFUSED)
+def test_encoded_anew_in_step(tmp_path, caplog, name, video, sound, start, suffix, codec):
+    pixels = 'yuvj420p' if video == 'mjpeg' else 'yuv420p'
+    made = Made(frames=60, codec=video, pix_fmt=pixels, options={}, audio=1, sound=sound, audio_start=start)
+    source = make(tmp_path / name, made)
+    copy(source, tmp_path / f'sharp{suffix}')
+    assert caplog.text.count('is encoded anew with') == 1 and f'({sound}' in caplog.text
+    assert ('write .mkv to keep it' in caplog.text) == (suffix != '.mkv' and sound in ('aac', 'ac3', 'pcm_s24le'))
+    _, first, last = heard(source)
+    written, *span = heard(tmp_path / f'sharp{suffix}')
+    assert written == codec and span == pytest.approx([first, last], abs=0.05)
+
+
+def test_part_begins_in_step(tmp_path):
+    source = make(tmp_path / 'phone.mp4', Made(frames=60, audio=1, audio_start=24000))
+    copy(source, tmp_path / 'sharp.webm', {'start': 0.2, 'end': 1.5})
+    _, first, last = heard(tmp_path / 'sharp.webm')
+    assert (first, last) == pytest.approx((heard(source)[1] - 0.2, 1.3), abs=0.05)
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
+@pytest.mark.parametrize('name', ['camera.avi', 'camera.mkv'])
+def test_bare_samples_are_copied(tmp_path, caplog, name, suffix):
+    """AVI and Matroska do not say where the speakers of bare samples are, without which MP4 fails at its end."""
+    made = Made(codec='mjpeg', pix_fmt='yuvj420p', options={}, audio=1, sound='pcm_s16le')
+    source = make(tmp_path / name, made)
+    copy(source, tmp_path / f'sharp{suffix}')
+    before, after = (b''.join(data for _, data in packets(path)[0]) for path in (source, tmp_path / f'sharp{suffix}'))
+    assert before == after and caplog.text == ''
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
+def test_holes_in_bare_samples_stay(tmp_path, caplog, suffix):
+    """MP4 puts bare samples one behind the other, whatever their times are."""
+    source = make(tmp_path / 'whole.mkv', Made(frames=60, audio=1, sound='pcm_s16le'))
+    with av.open(str(source)) as old, av.open(str(tmp_path / 'hole.mkv'), 'w') as new:
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size and not (packet.stream.type == 'audio' and 0.5 < packet.pts * packet.time_base < 1):
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    copy(tmp_path / 'hole.mkv', tmp_path / f'sharp{suffix}')
+    assert 'sound of stream 1 is missing for 0.' in caplog.text
+    assert heard(tmp_path / f'sharp{suffix}')[2] == pytest.approx(heard(source)[2], abs=0.03)
