@@ -15,7 +15,7 @@ import pytest
 av = pytest.importorskip('av')
 
 from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
-from media_copying import visible  # noqa: E402
+from media_copying import sink_of, visible  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
 from dblr_plugin.video import AlreadyComplete, open_sink, open_source  # noqa: E402
@@ -31,7 +31,7 @@ def short_segments(monkeypatch):
 def wrote(source_path: Path, output: Path, stop: int | None = None, end: str = 'abandon', **options: object) -> int:
     """Copies up to a picture, then abandons the sink or leaves it as a kill does; returns where it went on."""
     with open_source(source_path) as source:
-        sink = open_sink(output, source, **{'settings': {}, **options})
+        sink = sink_of(output, source, **{'settings': {}, **options})
         source.skip(sink.done)
         for number, picture in enumerate(source, sink.done):
             if number == stop:
