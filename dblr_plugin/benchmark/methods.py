@@ -275,7 +275,7 @@ class _Methods:
                 message = f'{trail}.{key}: {path} does not exist (looked up from {Path.cwd()}){how}'
                 root.at(f'{trail}.{key}').fail(message)
         if data_set.get('dataroot_gt') is None:
-            root.at(trail).fail(f'{trail}.dataroot_gt is missing: figures need the ground truth')
+            root.at(trail).fail(f'{trail}.dataroot_gt is missing: scores need the ground truth')
 
     def _compare(self, methods: Iterable[Method]) -> None:
         """Notes whose data are not those of all: figures would not compare."""

@@ -133,7 +133,7 @@ def _training_table(report: dict) -> str:
 
 def _quoted_tables(quoted: dict) -> list[str]:
     parts = [
-        f'Published figures on {quoted["data_set"]}, as their sources give them. Compare them with measured ones only '
+        f'Published scores on {quoted["data_set"]}, as their sources give them. Compare them with measured ones only '
         'where data and protocol are the same.'
     ]
     for table in quoted['tables']:

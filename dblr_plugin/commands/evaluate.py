@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE.py',
         help="a Python file that registers metrics with BasicSR's METRIC_REGISTRY",
     )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there too')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the scores there too')
     parser.epilog = '\n'.join(['protocols:', *(f'  {p.name:<14}{p.meaning}' for p in PROTOCOLS.values())])
 
 

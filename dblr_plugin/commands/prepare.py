@@ -163,9 +163,9 @@ def _plan_kitti(args: argparse.Namespace) -> Plan:
 
 
 def _chosen(option: str, value: str | None, choices: dict[str, str]) -> str:
-    """Returns ``value``; raises DBLRError that explains the choices when none was made: figures depend on it."""
+    """Returns ``value``; raises DBLRError that explains the choices when none was made: scores depend on it."""
     if value is None:
-        raise DBLRError(f'{option} is missing, and figures depend on it. Give one of: {_choices(choices)}')
+        raise DBLRError(f'{option} is missing, and scores depend on it. Give one of: {_choices(choices)}')
     return value
 
 

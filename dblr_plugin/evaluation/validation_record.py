@@ -62,7 +62,7 @@ class ValidationRecord:
         is_sound = _are_best_figures(best)
         self.best = best if is_sound else {}
         if not is_sound:
-            get_root_logger().warning('The best figures in the training state are damaged; metrics.json is taken.')
+            get_root_logger().warning('The best scores in the training state are damaged; metrics.json is taken.')
         for name, at, figures in self._earlier():
             if isinstance(at, int) and at <= iteration:
                 self._note_best(name, figures, at)
@@ -89,7 +89,7 @@ class ValidationRecord:
         except DBLRError as error:
             if not self.lenient:
                 raise
-            get_root_logger().error(f'{error}. Training goes on without its figures.')
+            get_root_logger().error(f'{error}. Training goes on without its scores.')
             entries = []
         for entry in entries:
             validations.setdefault((entry['dataset'], entry['iter']), []).append(entry)
@@ -101,7 +101,7 @@ class ValidationRecord:
         except (OSError, ValueError) as error:
             raise DBLRError(f'{self.path}: damaged ({error}); fix it, or move it away') from error
         if not (isinstance(entries, list) and all(map(_is_entry, entries))):
-            raise DBLRError(f'{self.path}: damaged (no list of figures); fix it, or move it away')
+            raise DBLRError(f'{self.path}: damaged (no list of scores); fix it, or move it away')
         return entries
 
     @master_only
@@ -134,7 +134,7 @@ class ValidationRecord:
         except DBLRError as error:
             if not self.lenient:
                 raise
-            get_root_logger().error(f'{error}. The figures are in this log; training goes on.')
+            get_root_logger().error(f'{error}. The scores are in this log; training goes on.')
 
 
 def _is_entry(entry: object) -> bool:

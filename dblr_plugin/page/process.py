@@ -74,7 +74,7 @@ class Task:
                 else:
                     return value
         except EOFError:
-            unexpected = 'restoring failed unexpectedly; the terminal of dblr demo-page tells more'
+            unexpected = 'restoring failed unexpectedly; the terminal of dblr demo-page shows more'
             raise DBLRError('cancelled' if self._cancelled else unexpected) from None
         finally:
             self.end()

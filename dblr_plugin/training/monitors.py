@@ -111,8 +111,8 @@ _VERDICTS = {
         'from it. Lower train.optim_d.lr, or start again from an earlier checkpoint.'
     ),
     'chance': (
-        'The discriminator has collapsed: over {} iterations it did not tell restored patches from sharp ones. Train '
-        'it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or let patches (gt_size) be larger.'
+        'The discriminator has collapsed: over {} iterations it did not distinguish restored patches from sharp '
+        'ones. Train it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or let patches (gt_size) be larger.'
     ),
 }
 

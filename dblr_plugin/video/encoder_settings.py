@@ -19,9 +19,9 @@ class EncoderSettings:
     """What is not said is chosen by container and source.
 
     Attributes:
-        encoder: FFmpeg's name; by default H.264, VP9 for WebM, MPEG-4 for AVI.
-        quality: The encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1. Hardly to be
-            told from the original by default.
+        encoder: FFmpeg's name; by default H.264, VP9 for WebM.
+        quality: The encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1. By
+            default hardly distinguishable from the original.
         lossless: Whether the encoder may lose nothing; to RGB where it has that, otherwise to 4:4:4.
         preset: The encoder's own name for how long it may take to make files smaller; x264's and x265's are
             ``ultrafast`` to ``placebo``, by default ``medium``.
