@@ -343,7 +343,7 @@ def _weights(path: str) -> Iterator[Finding]:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """The option file's values; its sections may be missing, which the check of the options tells."""
+    """The option file's values; its sections may be missing, which the check of the options reports."""
     from dblr_plugin.yaml_file import read_option_file
 
     root = read_option_file(path)

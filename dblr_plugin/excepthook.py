@@ -38,7 +38,7 @@ _folder = ''
 
 
 def _is_first_to_tell(meaning: str) -> bool:
-    """Whether no other process that torchrun started with this one has told the same, or what this follows from."""
+    """Whether no other process that torchrun started with this one has reported the same, or what this follows from."""
     own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
     if own is None:
         return True

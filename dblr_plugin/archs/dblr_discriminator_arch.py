@@ -1,4 +1,4 @@
-"""The discriminator of DBLRGAN, which tells sharp frames from restored ones.
+"""The discriminator of DBLRGAN, which distinguishes sharp frames from restored ones.
 
 The paper calls it a binary classifier; widths and the fully connected layers are known from a public
 re-implementation, strides, pooling and input size are not. Ours: the last convolution of each of the four stages

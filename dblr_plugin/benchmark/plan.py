@@ -127,7 +127,7 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def _told(root: Located, key: str, read: Callable[[], Any]) -> Any:
-    """What is read; a fault is told with the place of the key."""
+    """What is read; a fault is reported with the place of the key."""
     try:
         return read()
     except DBLRError as error:

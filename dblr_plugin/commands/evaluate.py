@@ -23,7 +23,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RESULTS, GT, --protocol, --metric, --imports and --json; the help tells what each protocol means."""
+    """RESULTS, GT, --protocol, --metric, --imports and --json; the help says what each protocol means."""
     parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png, or a video')
     parser.add_argument(
         'truth', metavar='GT', nargs='?', help='sharp frames, in the same layout; without them only niqe and its like'

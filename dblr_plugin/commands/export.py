@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes and tells what was; raises DBLRError for what cannot be read or written."""
+    """Writes, and says what; raises DBLRError for what cannot be read or written."""
     from dblr_plugin.restore.export import OPSET, check_output, export_checkpoint, export_onnx
     from dblr_plugin.restore.loading import load_network
 

@@ -19,7 +19,7 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 def read_each(reads: Iterable[Callable[[], np.ndarray]]) -> list[np.ndarray]:
-    """Reads all frames of a window, so that one message tells what is wrong with any of them.
+    """Reads all frames of a window, so that one message says what is wrong with any of them.
 
     Args:
         reads: Each reads a frame, and raises DBLRError if it cannot.

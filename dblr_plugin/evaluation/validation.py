@@ -34,7 +34,7 @@ WAITING = 2
 
 
 class Interrupted(Exception):
-    """A validation was given up on all processes because one of them was told to stop."""
+    """A validation was given up on all processes because one of them was asked to stop."""
 
 
 def protocols_of(val: dict) -> list[Protocol]:
@@ -231,7 +231,7 @@ def frame_scores(
 
 
 def _gathered(share: tuple[list, list, bool], world_size: int) -> list[tuple[list, list, bool]]:
-    """The rows of all processes, in the order of the frames, and whether each was told to stop."""
+    """The rows of all processes, in the order of the frames, and whether each was asked to stop."""
     shares: list[Any] = [share]
     if world_size > 1:
         shares = [None] * world_size

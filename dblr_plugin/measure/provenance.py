@@ -87,7 +87,7 @@ def describe_data(root: Path) -> dict[str, Any]:
 
 
 def describe_device(device: torch.device) -> str:
-    """The GPU's name and memory; the CPU is told by :func:`describe_machine`."""
+    """The GPU's name and memory; the CPU is described by :func:`describe_machine`."""
     if device.type != 'cuda':
         return str(device)
     properties = torch.cuda.get_device_properties(device)

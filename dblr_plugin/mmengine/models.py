@@ -100,7 +100,7 @@ class VideoDeblurModel(BaseModel):
         return self._content_losses(restored, to_network_colour(gt, self.traits.channels))
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Their sum, and what the log tells; MMEngine's own sums those alone that are called loss."""
+        """Their sum, and what the log shows; MMEngine's own sums those alone that are called loss."""
         total: Any = sum(losses.values())
         return total, {'loss': total, **losses}
 

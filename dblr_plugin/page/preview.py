@@ -32,7 +32,7 @@ _KEPT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
 
 
 def build(report: Report, build: Build) -> None:
-    """Builds the network once, to tell what is wrong with it."""
+    """Builds the network once, to find out what is wrong with it."""
     build(1)
 
 
@@ -80,7 +80,7 @@ def frame_pair(report: Report, folder: Path, number: int) -> tuple[str, str]:
 
 
 class _Reporting:
-    """A restorer that tells of each frame."""
+    """A restorer that reports each frame."""
 
     def __init__(self, restorer: VideoRestorer, count: int, report: Report) -> None:
         self.restorer, self.count, self.report = restorer, count, report

@@ -84,6 +84,6 @@ def _tree_clips(clips: list[CheckedClip]) -> list[manifest.TreeClip]:
 
 
 def _details(plan: Plan, copy: bool, faults: list[Fault]) -> dict[str, Any]:
-    """What ``dataset.json`` tells beyond counts; ``left_out`` is missing when nothing was."""
+    """What ``dataset.json`` holds beyond counts; ``left_out`` is missing when nothing was."""
     details = {'source': str(plan.source.resolve()), 'placed': 'copied' if copy else 'linked'}
     return details | ({'left_out': [fault.text for fault in faults]} if faults else {})

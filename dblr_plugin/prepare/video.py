@@ -120,7 +120,7 @@ def _made(dst: Path, source: _Source, recipe: BlurSettings) -> list[manifest.Tre
 
 
 def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[str, Any]:
-    """What ``dataset.json`` tells beyond counts."""
+    """What ``dataset.json`` holds beyond counts."""
     details = {
         'source': str(src.resolve()),
         'placed': 'made',
@@ -132,7 +132,7 @@ def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[st
 
 
 def _bytes(videos: list[Footage]) -> int:
-    """Returns the bytes of all source files, which tell an exchanged source from the one that was begun with."""
+    """Returns the bytes of all source files, which distinguish an exchanged source from the one that was begun with."""
     files = (
         path
         for video in videos

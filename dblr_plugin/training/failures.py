@@ -91,7 +91,7 @@ def explain(error: BaseException, folder: str = '') -> str | None:
 
 
 def _messages(error: BaseException | None) -> Iterator[str]:
-    """An error's message and those of its causes: of a loader's worker, only the cause tells what killed it."""
+    """An error's message and those of its causes: of a loader's worker, only the cause says what killed it."""
     while error is not None:
         yield str(error)
         error = error.__cause__

@@ -76,7 +76,7 @@ class DataMonitor:
 
 
 class DiscriminatorWatch:
-    """Tells when D has won, so that G learns nothing from it, or tells nothing apart.
+    """Warns when D has won, so that G learns nothing from it, or distinguishes nothing.
 
     Judges by running means of D's probability of being real for sharp and for restored patches.
     """
@@ -112,7 +112,7 @@ _VERDICTS = {
     ),
     'chance': (
         'The discriminator has collapsed: over {} iterations it did not distinguish restored patches from sharp '
-        'ones. Train it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or let patches (gt_size) be larger.'
+        'ones. Train it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or take larger patches (gt_size).'
     ),
 }
 

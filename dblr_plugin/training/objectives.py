@@ -100,7 +100,7 @@ def output_is_probability(gan_loss: nn.Module) -> bool:
 
 
 def logs_of_logits(real: Tensor, fake: Tensor, is_probability: bool) -> dict[str, Tensor]:
-    """What the log tells of D: its mean outputs and, where they are logits of one, its mean probabilities."""
+    """What the log shows of D: its mean outputs and, where they are logits of one, its mean probabilities."""
     logs = {'out_d_real': real.mean(), 'out_d_fake': fake.mean()}
     if is_probability:
         logs |= {'p_d_real': real.sigmoid().mean(), 'p_d_fake': fake.sigmoid().mean()}

@@ -25,7 +25,7 @@ def share_gradients(net: nn.Module, find_unused_parameters: bool) -> nn.Module:
 
 
 def mean_over_processes(values: dict[str, Tensor], device: torch.device) -> dict[str, float]:
-    """The means of scalars, the same on every process; BasicSR tells them the first alone."""
+    """The means of scalars, the same on every process; BasicSR gives them to the first alone."""
     stacked = torch.stack([value.detach().to(device, torch.float32) for value in values.values()])
     if dist.is_initialized():
         dist.all_reduce(stacked)

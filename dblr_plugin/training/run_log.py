@@ -106,7 +106,7 @@ def _init_tb_logger(log_dir: str) -> ForgivingWriter:
 
 
 def _report_thread(otherwise: Callable[[Any], Any], failure: Any) -> None:
-    """Keeps silent of TensorBoard's thread, whose error the writer's next call raises and is told then."""
+    """Keeps silent of TensorBoard's thread, whose error the writer's next call raises and is reported then."""
     of_tensorboard = type(failure.thread).__module__.startswith('tensorboard.')
     if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
         otherwise(failure)

@@ -109,7 +109,7 @@ class CopiedStreams:
     def _attachments(
         self, format_name: str, output: Path
     ) -> tuple[list[tuple[str, str, bytes]], list[tuple[Stream, bytes]]]:
-        """Returns fonts and the like, and cover pictures; tells of those that the output cannot hold."""
+        """Returns fonts and the like, and cover pictures; warns about those that the output cannot hold."""
         attached, covers, left_out = [], [], []
         for stream in self._container.streams:
             is_cover = bool(stream.disposition & Disposition.attached_pic)
@@ -173,7 +173,7 @@ class CopiedStreams:
 
     @property
     def has_own_names(self) -> bool:
-        """Whether tags have names such as com.apple.quicktime.make, which MP4 holds if told to."""
+        """Whether tags have names such as com.apple.quicktime.make, which MP4 holds if asked to."""
         return any('.' in name for name in own_tags(self._container.metadata))
 
     def close(self) -> None:

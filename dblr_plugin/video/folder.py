@@ -208,7 +208,7 @@ class FolderSink:
                 raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
 
     def _keep_metadata(self, described: Mapping[str, Sequence[Path]]) -> None:
-        """Notes which files' colour profile and Exif go into the output, and tells what is left out."""
+        """Notes which files' colour profile and Exif go into the output, and reports what is left out."""
         left_out: dict[str, list[Path]] = {}
         for kind, files in described.items():
             for file in files:
@@ -243,7 +243,7 @@ def _read(file: Path) -> np.ndarray:
 
 
 def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Returns what the files say beside their pixels, as files by kind; tells what is never restored of them."""
+    """Returns what the files say beside their pixels, as files by kind; reports what is never restored of them."""
     kinds: dict[str, list[Path]] = {}
     several, transparent = [], []
     for file in files:

@@ -36,7 +36,7 @@ class Light:
 
 
 def with_light(codec: str, options: dict[str, str], light: Light, output: Path) -> dict[str, str]:
-    """Returns an encoder's options with HDR10's data; tells where the encoder has no place for them."""
+    """Returns an encoder's options with HDR10's data; warns where the encoder has no place for them."""
     if not (light.display or light.level):
         return options
     if codec not in ('libx264', 'libx265'):

@@ -86,7 +86,7 @@ def _read_png(image: Image.Image) -> set[str]:
 
 
 def _described(source: Image.Exif) -> Image.Exif | None:
-    """Returns the part of Exif data that tells of the picture, None if there is none."""
+    """Returns the part of Exif data that describes the picture, None if there is none."""
     exif = Image.Exif()
     for tag in _TAGS:
         if tag in source:

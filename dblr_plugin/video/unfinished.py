@@ -116,7 +116,7 @@ class Unfinished:
 
 
 def fingerprint(source: Source) -> str:
-    """What tells a source from another or a changed one: names, sizes and times of its files."""
+    """What distinguishes a source from another or a changed one: names, sizes and times of its files."""
     digest = hashlib.sha256()
     for file in getattr(source, 'files', [source.path]):
         facts = os.stat(file)
