@@ -164,7 +164,7 @@ def _has_compiler(device: torch.device) -> bool:
 
 @functools.cache
 def _bf16_is_quick() -> bool:
-    """Lets matrix products race. Flags do not show it: with AMX bf16 is 16 times as quick, with AVX512-BF16 0.4 to 2."""
+    """Times matrix products. Flags do not show it: with AMX bf16 is 16 times as quick, with AVX512-BF16 0.4 to 2."""
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in times}
     for _ in range(9):

@@ -112,7 +112,7 @@ _VERDICTS = {
     ),
     'chance': (
         'The discriminator has collapsed: over {} iterations it did not distinguish restored patches from sharp '
-        'ones. Train it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or take larger patches (gt_size).'
+        'ones. Train it alone at first (train.net_d_init_iters), raise train.optim_d.lr, or take larger patches.'
     ),
 }
 

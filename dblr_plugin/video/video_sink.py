@@ -150,7 +150,7 @@ class VideoSink:
                 self._begin(self._segments.size, self._segments.high_bit_depth)
 
     def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
-        """Opens the film for pictures of this size (h, w), and writes its header: what it cannot hold is reported now."""
+        """Opens the film for pictures of this size (h, w), and writes its header, which shows what it cannot hold."""
         self._encoding = choose_encoding(self.path, self._encoder, self._traits, size, high_bit_depth, self._settings)
         self._size, self._deep = size, high_bit_depth
         self._tags = self._traits.colour.at_height(size[0])
