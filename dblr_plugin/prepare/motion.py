@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -79,17 +81,29 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
     needed = sum(info.part_size(part) for part in missing) * int(np.prod(info.shape))
     require_space(dst, needed, f'the store of {recipe.windows} windows')
     made = recipe.windows - sum(info.part_size(part) for part in missing)
-    with (
-        ProcessPoolExecutor(recipe.processes, initializer=_start, initargs=(src, recipe, writer)) as pool,
-        tqdm(total=recipe.windows, initial=made, desc='windows', unit='window') as bar,
-    ):
+    with tqdm(total=recipe.windows, initial=made, desc='windows', unit='window') as bar:
+        for count in _made(src, recipe, writer, missing):
+            bar.update(count)
+    return info
+
+
+def _made(src: Path, recipe: MotionSettings, writer: WindowWriter, parts: list[int]) -> Iterator[int]:
+    """Makes parts of a store; yields the number of windows of each."""
+    if recipe.processes == 1:
+        threads = torch.get_num_threads()
         try:
-            for count in pool.map(_make_part, missing):
-                bar.update(count)
+            _start(src, recipe, writer)
+            yield from map(_make_part, parts)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = get_context('spawn')  # a fork of a process whose torch has threads may hang
+    with ProcessPoolExecutor(recipe.processes, context, initializer=_start, initargs=(src, recipe, writer)) as pool:
+        try:
+            yield from pool.map(_make_part, parts)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return info
 
 
 _worker: tuple[MotionWindows, WindowWriter]
@@ -113,7 +127,7 @@ def _make_part(part: int) -> int:
     held = np.empty((count, *writer.info.shape), np.uint8)
     for first in range(0, count, BATCH):
         some = min(BATCH, count - first)
-        seed = (writer.info.seed * 1_000_003 + part) * PART + first
+        seed = (writer.info.seed * 1_000_003 + part) * writer.info.part + first
         blurry, sharp = windows.draw(some, seed)
         held[first : first + some, :-1] = blurry.numpy()
         held[first : first + some, -1] = sharp.numpy()
