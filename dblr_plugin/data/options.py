@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['label', 'num_frame_of', 'positive_int', 'require_unit_scale', 'required']
+__all__ = ['label', 'not_negative', 'num_frame_of', 'positive_int', 'require_unit_scale', 'required']
 
 
 def label(opt: Mapping[str, Any]) -> str:
@@ -26,6 +27,14 @@ def positive_int(opt: Mapping[str, Any], key: str, value: Any) -> int:
     """Returns ``value``, given under ``key``; raises DBLRError unless it is a whole number from 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a whole number from 1')
+    return value
+
+
+def not_negative(opt: Mapping[str, Any], key: str) -> float:
+    """Returns ``opt[key]``, 0 where it is not given; raises DBLRError unless it is a number from 0."""
+    value = opt.get(key, 0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a number from 0')
     return value
 
 
