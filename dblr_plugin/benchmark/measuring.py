@@ -23,9 +23,9 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
 from dblr_plugin.evaluation.perceptual import lpips
-from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
 from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
