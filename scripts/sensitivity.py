@@ -27,8 +27,8 @@ from demo_clips import find_footage, make_clips
 from tqdm import tqdm
 
 from dblr_plugin import train
+from dblr_plugin.benchmark.pages import markdown_table
 from dblr_plugin.benchmark.record import fingerprint_of, keep, kept, sha256
-from dblr_plugin.benchmark.tables import markdown_table
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.version import __version__
 
