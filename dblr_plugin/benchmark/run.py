@@ -27,7 +27,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
 from dblr_plugin.files import write_whole
 from dblr_plugin.measure import timing
-from dblr_plugin.measure.machine import describe_machine, describe_versions
+from dblr_plugin.measure.provenance import describe_machine, describe_versions
 from dblr_plugin.version import __version__
 
 __all__ = ['Results', 'run_benchmark']

@@ -19,7 +19,7 @@ import torch
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.excepthook import show_errors_in_one_line
-from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
+from dblr_plugin.measure.provenance import describe_commit, describe_machine, describe_versions
 
 __all__ = [
     'SPEED', 'arguments', 'decibels', 'difference', 'megabytes', 'place', 'print_limits', 'print_ways', 'run', 'share',
