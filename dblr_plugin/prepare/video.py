@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dblr_plugin.data.cuts import find_shots, thumbnails
+from dblr_plugin.data.windows import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space
 from dblr_plugin.prepare import manifest, tree

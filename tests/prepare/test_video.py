@@ -12,9 +12,9 @@ import pytest
 from processes import Run
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
-from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.data.linear_light import to_linear_light
 from dblr_plugin.data.synthesis import blur_frames
+from dblr_plugin.data.windows import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import LMDB, BlurSettings, prepare_video
 from dblr_plugin.prepare.blur_settings import Span, split

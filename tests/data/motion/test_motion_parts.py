@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from dblr_plugin.data.linear_light import linear_to_srgb
-from dblr_plugin.data.motion.paths import Path, random_path
-from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
-from dblr_plugin.data.motion.sensor import compressed, encoded, jpeg, noisy
+from dblr_plugin.data.motion.scene import Layer, Path, pixel_line, random_depth, random_masks, random_path, render
+from dblr_plugin.data.motion.windows import compressed, encoded, jpeg, noisy
 
 SIZE = 16
 
