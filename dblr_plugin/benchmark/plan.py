@@ -134,7 +134,8 @@ def _told(root: Located, key: str, read: Callable[[], Any]) -> Any:
         root.at(key).fail(f'{key}: {error}')
 
 
-# They stand beside measured ones and are never mixed with them: the same weights move by up to 0.7 dB between protocols.
+# They stand beside measured ones and are never mixed with them: the same weights move by up to 0.7 dB between
+# protocols.
 
 #: What stands for the protocol where a source does not say it.
 UNSTATED = 'unstated'

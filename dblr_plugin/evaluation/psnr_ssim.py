@@ -17,8 +17,8 @@ from dblr_plugin.errors import DBLRError
 __all__ = ['LUMINANCE', 'MS_SSIM_SIZE', 'SSIM_WINDOW', 'compared', 'ms_ssim', 'psnr', 'ssim', 'ssim_3d']
 
 # The figures are those of ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets
-# white; tests hold them to it. ``scripts/speed/metrics.py`` measures the gain. MATLAB's ``psnr`` of uint8 pictures is the
-# same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
+# white; tests hold them to it. ``scripts/speed/metrics.py`` measures the gain. MATLAB's ``psnr`` of uint8 pictures is
+# the same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
 
 SSIM_WINDOW = 11  # pixels
 _PEAK = 255.0
@@ -172,9 +172,9 @@ def _blurred_3d(image: np.ndarray) -> np.ndarray:
     return cv2.transform(_blurred(image), _ACROSS_CHANNELS)
 
 
-# Su et al. give PSNR and multi-scale SSIM ("PSNR/MSSIM", their repository's issue 2) by the code of Koehler et al., whose
-# MSSIM is that of the MeTriX MuX toolbox. It differs from other implementations: a biorthogonal 9/7 filter before each
-# halving, not a mean of 2x2 pixels, and contrast and structure averaged each by itself.
+# Su et al. give PSNR and multi-scale SSIM ("PSNR/MSSIM", their repository's issue 2) by the code of Koehler et al.,
+# whose MSSIM is that of the MeTriX MuX toolbox. It differs from other implementations: a biorthogonal 9/7 filter before
+# each halving, not a mean of 2x2 pixels, and contrast and structure averaged each by itself.
 
 # the weights of the scales, finest first (Wang et al.); luminance has that of the coarsest
 _WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])

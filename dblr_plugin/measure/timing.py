@@ -1,8 +1,8 @@
 """Time and memory of several variants of the same work, which take turns in rounds.
 
-All variants take turns in every round, so that whatever else the machine does strikes all of them. The first round warms
-up (and compiles) and is not counted. The figure of a variant is the median over rounds. Devices are waited for before a
-clock is read.
+All variants take turns in every round, so that whatever else the machine does strikes all of them. The first round
+warms up (and compiles) and is not counted. The figure of a variant is the median over rounds. Devices are waited for
+before a clock is read.
 
 A method is timed as it is given: a :class:`VideoRestorer` from a frame of 8 bits to a restored one, its conversions,
 tiles and copies from and to the device included; a network or another forward pass on its window alone.
