@@ -10,8 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 from dblr_plugin.benchmark.methods import Method, settle_methods
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.evaluation import Protocol, choose_protocols, with_metrics
-from dblr_plugin.evaluation.protocols import PROTOCOLS
+from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_metrics
 from dblr_plugin.options.option_file import check_section
 from dblr_plugin.options.schema import ALWAYS, Name
 from dblr_plugin.value_types import Constraint

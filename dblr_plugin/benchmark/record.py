@@ -10,7 +10,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from dblr_plugin.evaluation import write_json
+from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import make_folder
 from dblr_plugin.measure.provenance import describe_data
 from dblr_plugin.training.saving import digest_of

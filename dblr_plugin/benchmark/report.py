@@ -25,7 +25,7 @@ from dblr_plugin.benchmark.plots import draw_crops, draw_figures, validations
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
-from dblr_plugin.evaluation import write_json
+from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import make_folder, write_whole
 from dblr_plugin.measure import timing
 from dblr_plugin.measure.provenance import describe_run

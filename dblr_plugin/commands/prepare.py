@@ -37,7 +37,8 @@ from dblr_plugin.prepare.data_sets import (
 )
 
 if TYPE_CHECKING:
-    from dblr_plugin.prepare import DatabaseKind, Plan
+    from dblr_plugin.prepare.layout import DatabaseKind
+    from dblr_plugin.prepare.plan import Plan
 
 __all__ = ['add_arguments', 'run']
 
@@ -87,8 +88,7 @@ def _add_layout(
     _add_results(parser)
 
     def prepare(args: argparse.Namespace) -> None:
-        from dblr_plugin.prepare import prepare_layout
-        from dblr_plugin.prepare.summary import summary
+        from dblr_plugin.prepare.layout import prepare_layout, summary
 
         prepared = prepare_layout(plan(args), args.dst, args.copy, args.allow_partial, _databases(args))
         print(summary(args.dst, prepared))
@@ -149,7 +149,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _databases(args: argparse.Namespace) -> list[DatabaseKind]:
-    from dblr_plugin.prepare import LMDB, TILES
+    from dblr_plugin.prepare.layout import LMDB, TILES
 
     return [kind for kind, wanted in ((LMDB, args.lmdb), (TILES, args.tiles)) if wanted]
 
@@ -186,15 +186,16 @@ def _print_kitti_padding() -> None:
 
 
 def _prepare_video(args: argparse.Namespace) -> None:
-    from dblr_plugin.prepare import BlurSettings, prepare_video
-    from dblr_plugin.prepare.summary import summary
+    from dblr_plugin.prepare.blur_settings import BlurSettings
+    from dblr_plugin.prepare.layout import summary
+    from dblr_plugin.prepare.video import prepare_video
 
     settings = BlurSettings(**_given(args, BlurSettings))
     print(summary(args.dst, prepare_video(args.src, args.dst, settings, _databases(args))))
 
 
 def _prepare_motion(args: argparse.Namespace) -> None:
-    from dblr_plugin.prepare import MotionSettings, prepare_motion
+    from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
 
     info = prepare_motion(args.src, args.dst, MotionSettings(**_given(args, MotionSettings)))
     size = info.windows * math.prod(info.shape)

@@ -153,7 +153,7 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        The entries of :func:`dblr_plugin.evaluation.summarise`, in the order of the protocols.
+        The entries of :func:`dblr_plugin.evaluation.scores.summarise`, in the order of the protocols.
 
     Raises:
         DBLRError: Clips or frames do not pair, or cannot be read, or no metric can be scored without the ground truth.

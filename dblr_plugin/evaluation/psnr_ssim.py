@@ -2,7 +2,8 @@
 
 The figures are those of ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets
 white; tests hold them to it. ``scripts/speed/metrics.py`` measures the gain. MATLAB's ``psnr`` of uint8 pictures is the
-same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`."""
+same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
+"""
 
 from __future__ import annotations
 

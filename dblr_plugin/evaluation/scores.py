@@ -155,7 +155,7 @@ class ValidationRecord:
 
         Args:
             name: The data set's.
-            figures: Entries of :func:`dblr_plugin.evaluation.summarise`, one a protocol.
+            figures: Entries of :func:`dblr_plugin.evaluation.scores.summarise`, one a protocol.
             iteration: Whose they are.
             tb_logger: TensorBoard's writer, if there is one.
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from dblr_plugin.data.clips import ClipPair
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import spread, window_indices
-from dblr_plugin.evaluation import Protocol, choose_protocols, summarise, with_metrics
-from dblr_plugin.evaluation.scores import FramePair, Row, score_frame
+from dblr_plugin.evaluation.protocols import Protocol, choose_protocols, with_metrics
+from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
 from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
@@ -117,8 +117,8 @@ def score_dataset(
         score_input: Whether the blurry frames are scored as well.
 
     Returns:
-        The entries of :func:`dblr_plugin.evaluation.summarise`; without ground truth, those of metrics that need none.
-        With ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
+        The entries of :func:`~dblr_plugin.evaluation.scores.summarise`; without ground truth, those of metrics that
+        need none. With ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
 
     Raises:
         Interrupted: On all processes, if ``interrupted`` said so on one.

@@ -8,8 +8,8 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from dblr_plugin.evaluation import choose_protocols, format_table, summarise
-from dblr_plugin.evaluation.scores import Row
+from dblr_plugin.evaluation.protocols import choose_protocols
+from dblr_plugin.evaluation.scores import Row, format_table, summarise
 from dblr_plugin.evaluation.validation import frame_scores
 from dblr_plugin.mmengine.data import restored_frame
 from dblr_plugin.mmengine.registry import METRICS, register

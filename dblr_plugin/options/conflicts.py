@@ -11,8 +11,8 @@ from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.archs.traits import NetworkTraits, network_argument
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import choose_protocols
 from dblr_plugin.evaluation.metrics import check_metrics
+from dblr_plugin.evaluation.protocols import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.training.parameters import build_optimizer
 

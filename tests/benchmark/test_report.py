@@ -9,7 +9,7 @@ import pytest
 from tiny_benchmark import Ran
 
 from dblr_plugin.benchmark.pages import Column, best_of, cell, columns_of
-from dblr_plugin.evaluation import PROTOCOLS
+from dblr_plugin.evaluation.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 

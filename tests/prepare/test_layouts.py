@@ -13,7 +13,6 @@ from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import prepare_layout
 from dblr_plugin.prepare.data_sets import (
     BSD_EXPOSURES,
     DVD_TEST,
@@ -29,6 +28,7 @@ from dblr_plugin.prepare.data_sets import (
     plan_kitti,
     plan_reds,
 )
+from dblr_plugin.prepare.layout import prepare_layout
 
 
 def stems(folder: Path) -> list[str]:

@@ -16,12 +16,10 @@ from dblr_plugin.data.linear_light import to_linear_light
 from dblr_plugin.data.synthesis import blur_frames
 from dblr_plugin.data.windows import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import LMDB, BlurSettings, prepare_video
-from dblr_plugin.prepare.blur_settings import Span, split
-from dblr_plugin.prepare.exposures import Exposure, blurry_frame
-from dblr_plugin.prepare.footage import find_footage
-from dblr_plugin.prepare.hand_shake import HandHeld, moved
-from dblr_plugin.prepare.in_between import in_betweens
+from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
+from dblr_plugin.prepare.exposures import Exposure, HandHeld, blurry_frame, in_betweens, moved
+from dblr_plugin.prepare.layout import LMDB
+from dblr_plugin.prepare.video import find_footage, prepare_video
 
 
 def texture(seed: int, size: tuple[int, int] = (96, 300)) -> np.ndarray:
