@@ -85,8 +85,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
+    from dblr_plugin.restore.frame_restorer import SMALLEST_TILE
     from dblr_plugin.restore.loading import load_network
-    from dblr_plugin.restore.tiles import SMALLEST_TILE
     from dblr_plugin.restore.video_restorer import VideoRestorer
 
     if args.tile and args.tile < SMALLEST_TILE:
@@ -177,7 +177,7 @@ class _Job:
             print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')
 
     def _network(self, path: str | Path, source: Source) -> VideoRestorer:
-        from dblr_plugin.restore.calibration import calibrate
+        from dblr_plugin.restore.pipeline import calibrate
 
         args = self.args
         if self.restorer is None:
