@@ -5,7 +5,7 @@ import platform
 import pytest
 from processes import run_python
 
-import dblr_plugin.memory
+import dblr_plugin.acceleration
 
 COUNT = """
 import resource, runpy, sys
@@ -26,7 +26,7 @@ print(first, faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='other C libraries have no such setting')
 def test_freed_memory_is_not_new_memory(tmp_path):
-    result = run_python('-c', COUNT, dblr_plugin.memory.__file__, cwd=tmp_path)
+    result = run_python('-c', COUNT, dblr_plugin.acceleration.__file__, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     before, after = map(int, result.stdout.split())
     assert after < before / 10

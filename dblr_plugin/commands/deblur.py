@@ -107,7 +107,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
 
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
-    from dblr_plugin.memory import keep_freed_memory
+    from dblr_plugin.acceleration import keep_freed_memory
     from dblr_plugin.video.batch import find_batch
 
     for name in ('input', 'output'):
@@ -203,7 +203,7 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
     Raises:
         DBLRError: Some could not be restored, with a line for each.
     """
-    from dblr_plugin.training.failures import explain
+    from dblr_plugin.console import explain
 
     faults = []
     for path, output in batch:

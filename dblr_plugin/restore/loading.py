@@ -14,10 +14,9 @@ from basicsr.archs import build_network
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from dblr_plugin.components import NETWORK
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.value_types import fault
+from dblr_plugin.value_types import NETWORK, fault
 from dblr_plugin.weights import load_weights, named_weights, read_checkpoint, shipped_weights
 from dblr_plugin.yaml_file import import_files, read_option_file
 

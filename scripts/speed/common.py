@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import torch
 
+from dblr_plugin.console import show_errors_in_one_line
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.excepthook import show_errors_in_one_line
 from dblr_plugin.measure.provenance import describe_commit, describe_machine, describe_versions
 
 __all__ = [
