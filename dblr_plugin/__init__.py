@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-__version__ = '0.1.0'
+from dblr_plugin.version import __version__
 
 __all__ = ['VideoRestorer', '__version__', 'archs', 'data', 'load_network', 'losses', 'models', 'register']
 
