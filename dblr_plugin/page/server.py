@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1'}  # read when gradio is imported
 import fastapi
-import gradio
 import gradio as gr
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
@@ -130,9 +130,6 @@ class _Clips:
         return html.escape(re.sub(rf'{self.folder}/\w+/(tmp\w+/)?', '', message), quote=False)
 
 
-os.environ |= {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_OFFLINE': '1'}  # read when gradio is imported
-
-
 _MAX_WAITING, _MAX_CONNECTIONS, _MAX_JSON = 8, 100, 64_000  # clips; of browsers; bytes
 _SECONDS_TO_ASK, _SECONDS_TO_SEND = 10, 600  # a request's head; its body
 # gradio has more routes, which fetch from elsewhere or keep what they are sent
@@ -167,8 +164,8 @@ def build_server(folder: Path, build: Any, max_bytes: int) -> uvicorn.Server:
     app.add_route('/gradio_api/upload', upload, methods=['POST'])
     app.add_route('/gradio_api/upload_progress', progress)
     page = build_blocks(folder, build).queue(max_size=_MAX_WAITING, api_open=False)
-    theme = gradio.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # on every computer
-    gradio.mount_gradio_app(app, page, '/', theme=theme, footer_links=[], run_history=False)
+    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # on every computer
+    gr.mount_gradio_app(app, page, '/', theme=theme, footer_links=[], run_history=False)
     config = uvicorn.Config(
         _Guard(app, max_bytes + _MAX_JSON),
         http=_Connection,

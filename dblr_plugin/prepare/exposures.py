@@ -15,15 +15,28 @@ import numpy as np
 
 from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
 from dblr_plugin.data.images import decode
-from dblr_plugin.data.linear_light import to_linear_light
-from dblr_plugin.data.synthesis import average_exposure, write_png
+from dblr_plugin.data.linear_light import from_linear_light, to_linear_light
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import atomic_write, make_folder
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span
 from dblr_plugin.prepare.layout import clip_folder
 from dblr_plugin.threads import parallel
 
-__all__ = ['Exposure', 'HandHeld', 'blurry_frame', 'exposures', 'frame_paths', 'in_betweens', 'make_clips', 'moved']
+__all__ = [
+    'Exposure',
+    'HandHeld',
+    'average_exposure',
+    'blurry_frame',
+    'exposures',
+    'frame_paths',
+    'in_betweens',
+    'make_clips',
+    'moved',
+    'write_png',
+]
 
+# Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)
 PERFECT = 100.0  # dB, for frames without any blur, whose PSNR would be infinite
 
 
@@ -176,6 +189,19 @@ def frame_paths(dst: Path, span: Span, index: int) -> dict[str, Path]:
     return {side: dst / clip_folder(span.part, side, span.clip) / f'{index:08d}.png' for side in ('lq', 'gt')}
 
 
+def average_exposure(lights: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the uint8 frame (h, w, 3) of a sensor that saw each of these frames of linear light equally long.
+
+    Args:
+        lights: One or more float32 frames (h, w, 3) in [0, 1]; consumed one by one, so they may be made on the way.
+    """
+    total: np.ndarray = np.zeros((), np.float32)
+    count = 0
+    for light in lights:
+        total, count = total + light, count + 1
+    return from_linear_light(total / np.float32(count))
+
+
 def _lights(frames: Sequence[np.ndarray], in_between: int) -> Iterator[tuple[float, np.ndarray]]:
     """Yields (distance from the middle in source frames, linear light) of all frames and those in between."""
     first = -(len(frames) // 2)
@@ -197,3 +223,15 @@ def _make(dst: Path, exposure: Exposure, recipe: BlurSettings) -> float:
         write_png(paths['gt'], exposure.sharp)
     error = np.mean((blurry.astype(np.float32) - exposure.sharp) ** 2)
     return min(PERFECT, 10 * math.log10(255**2 / error)) if error else PERFECT
+
+
+def write_png(path: Path, frame: np.ndarray) -> None:
+    """Writes a uint8 RGB frame (h, w, 3), creating the folder; the file appears when it is complete.
+
+    Raises:
+        DBLRError: The disk refuses.
+    """
+    _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
+    make_folder(path.parent)
+    with atomic_write(path) as partial:
+        partial.write_bytes(data.data)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_clips import blur_frames, read_video
 
-from dblr_plugin.data.synthesis import blur_frames, read_video
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.restore.loading import load_network
