@@ -15,13 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import DeformConv2d
 
 __all__ = [
-    'AMP_TYPES',
-    'autocast',
-    'freeze_batch_statistics',
-    'keep_freed_memory',
-    'prepare_network',
+    'AMP_TYPES', 'autocast', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
     'share_batch_statistics',
-]
+]  # fmt: skip
 
 #: What ``train.amp`` may be.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -20,14 +20,8 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_fault
 
 __all__ = [
-    'PEER_ENDED',
-    'explain',
-    'never_fail_to_print',
-    'printable',
-    'quiet',
-    'show_errors_in_one_line',
-    'writes_into',
-]
+    'PEER_ENDED', 'explain', 'never_fail_to_print', 'printable', 'quiet', 'show_errors_in_one_line', 'writes_into',
+]  # fmt: skip
 
 # C0 but for line breaks and tabs, DEL, C1, and what turns the direction of writing or begins a line of its own
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')

@@ -14,16 +14,9 @@ from pathlib import Path
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'REFUSALS',
-    'atomic_write',
-    'check_writable',
-    'make_folder',
-    'name_fault',
-    'partial_of',
-    'require_space',
-    'write_fault',
-    'write_whole',
-]
+    'REFUSALS', 'atomic_write', 'check_writable', 'make_folder', 'name_fault', 'partial_of', 'require_space',
+    'write_fault', 'write_whole',
+]  # fmt: skip
 
 #: What refuses a write, and what helps; an error made without a number has None.
 REFUSALS: dict[int | None, str] = {

@@ -16,17 +16,8 @@ from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.yaml_file import parse
 
 __all__ = [
-    'NATURAL',
-    'NETWORK',
-    'Arguments',
-    'ComponentKind',
-    'Constraint',
-    'fault',
-    'fits',
-    'registered',
-    'shown',
-    'whole',
-]
+    'NATURAL', 'NETWORK', 'Arguments', 'ComponentKind', 'Constraint', 'fault', 'fits', 'registered', 'shown', 'whole',
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

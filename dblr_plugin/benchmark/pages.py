@@ -12,17 +12,9 @@ from typing import Literal
 from dblr_plugin.evaluation.metrics import find_metric
 
 __all__ = [
-    'MEASURED',
-    'Column',
-    'best_of',
-    'cell',
-    'columns_of',
-    'csv_page',
-    'csv_table',
-    'markdown_page',
-    'markdown_row',
+    'MEASURED', 'Column', 'best_of', 'cell', 'columns_of', 'csv_page', 'csv_table', 'markdown_page', 'markdown_row',
     'markdown_table',
-]
+]  # fmt: skip
 
 #: The status of a method whose figures are in the report.
 MEASURED = 'measured'

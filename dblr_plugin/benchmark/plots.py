@@ -25,20 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    'DARK',
-    'LIGHT',
-    'THEMES',
-    'MarkerStyle',
-    'Pictured',
-    'Theme',
-    'draw',
-    'draw_crops',
-    'draw_figures',
-    'legend',
-    'require_matplotlib',
-    'validations',
-    'wrapped',
-]
+    'DARK', 'LIGHT', 'THEMES', 'MarkerStyle', 'Pictured', 'Theme', 'draw', 'draw_crops', 'draw_figures', 'legend',
+    'require_matplotlib', 'validations', 'wrapped',
+]  # fmt: skip
 
 # GitHub shows a page in the reader's scheme, so each picture is drawn twice, on the page's own background.
 

@@ -17,17 +17,9 @@ from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.files import name_fault
 
 __all__ = [
-    'ClipPair',
-    'ListedClip',
-    'index_pairs',
-    'label',
-    'num_frame_of',
-    'positive_int',
-    'read_clip_list',
-    'read_lmdb_meta',
-    'require_unit_scale',
-    'required',
-]
+    'ClipPair', 'ListedClip', 'index_pairs', 'label', 'num_frame_of', 'positive_int', 'read_clip_list',
+    'read_lmdb_meta', 'require_unit_scale', 'required',
+]  # fmt: skip
 
 # names may contain spaces: both patterns are anchored at the figures that end a line
 _SIZE = r'\((?P<h>\d{1,9}), ?(?P<w>\d{1,9}), ?\d+\)'  # Python converts no text of thousands of digits

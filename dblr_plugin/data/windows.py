@@ -18,20 +18,9 @@ from basicsr.data.data_util import generate_frame_indices
 from dblr_plugin.archs.traits import restored_index
 
 __all__ = [
-    'StreamFrame',
-    'change_of',
-    'find_shots',
-    'first_uses',
-    'gather',
-    'is_cut',
-    'lead_of',
-    'reach_of',
-    'shots',
-    'thumbnail',
-    'thumbnails',
-    'window_indices',
-    'windows',
-]
+    'StreamFrame', 'change_of', 'find_shots', 'first_uses', 'gather', 'is_cut', 'lead_of', 'reach_of', 'shots',
+    'thumbnail', 'thumbnails', 'window_indices', 'windows',
+]  # fmt: skip
 
 THUMBNAIL = (32, 18)  # width, height: small enough to forgive motion, noise and compression
 

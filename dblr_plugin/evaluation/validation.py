@@ -23,10 +23,7 @@ from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
 
-__all__ = [
-    'Interrupted', 'RestoredFrame', 'frame_scores', 'protocols_of', 'score_dataset',
-    'share_buffers', 'to_image',
-]  # fmt: skip
+__all__ = ['Interrupted', 'RestoredFrame', 'frame_scores', 'protocols_of', 'score_dataset', 'share_buffers', 'to_image']
 
 # restored frames that wait to be scored
 WAITING = 2

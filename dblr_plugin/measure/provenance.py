@@ -18,14 +18,9 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.manifest import MANIFEST, complete, roots
 
 __all__ = [
-    'describe_commit',
-    'describe_data',
-    'describe_device',
-    'describe_file',
-    'describe_machine',
-    'describe_run',
+    'describe_commit', 'describe_data', 'describe_device', 'describe_file', 'describe_machine', 'describe_run',
     'describe_versions',
-]
+]  # fmt: skip
 
 PACKAGES = (
     'dblr_plugin', 'basicsr', 'torch', 'torchvision', 'numpy', 'opencv-python', 'openvino', 'lpips', 'mmengine',

@@ -29,18 +29,9 @@ from dblr_plugin.restore.backends import Forward
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 __all__ = [
-    'MEMORY',
-    'METHOD',
-    'MIN_ROUNDS',
-    'Method',
-    'Variant',
-    'figures',
-    'measure',
-    'peak_memory',
-    'run_rounds',
-    'spread',
+    'MEMORY', 'METHOD', 'MIN_ROUNDS', 'Method', 'Variant', 'figures', 'measure', 'peak_memory', 'run_rounds', 'spread',
     'waited_for',
-]
+]  # fmt: skip
 
 MIN_ROUNDS = 3
 

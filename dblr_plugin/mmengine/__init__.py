@@ -23,12 +23,6 @@ from dblr_plugin.mmengine.runner import (  # noqa: E402
 )
 
 __all__ = [
-    'ComparisonImagesHook',
-    'DBLRGANModel',
-    'MultiOptimWrapperConstructor',
-    'ProtocolScores',
-    'ResumableSampler',
-    'ResumableTrainLoop',
-    'StopAtInvalidLossHook',
-    'VideoDeblurModel',
-]
+    'ComparisonImagesHook', 'DBLRGANModel', 'MultiOptimWrapperConstructor', 'ProtocolScores', 'ResumableSampler',
+    'ResumableTrainLoop', 'StopAtInvalidLossHook', 'VideoDeblurModel',
+]  # fmt: skip

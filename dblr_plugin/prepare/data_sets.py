@@ -9,21 +9,9 @@ from pathlib import Path
 from dblr_plugin.prepare.plan import Clip, Plan, existing, subfolders, unknown_folders
 
 __all__ = [
-    'BSD_EXPOSURES',
-    'DVD_SCENES',
-    'DVD_TEST',
-    'DVD_TRAIN',
-    'GOPRO_BLURS',
-    'GOPRO_TEST',
-    'GOPRO_TRAIN',
-    'REDS_BLURS',
-    'plan_bsd',
-    'plan_dvd',
-    'plan_dvd_qualitative',
-    'plan_gopro',
-    'plan_kitti',
-    'plan_reds',
-]
+    'BSD_EXPOSURES', 'DVD_SCENES', 'DVD_TEST', 'DVD_TRAIN', 'GOPRO_BLURS', 'GOPRO_TEST', 'GOPRO_TRAIN', 'REDS_BLURS',
+    'plan_bsd', 'plan_dvd', 'plan_dvd_qualitative', 'plan_gopro', 'plan_kitti', 'plan_reds',
+]  # fmt: skip
 
 
 # VideoDeblurring (DVD) by Su et al., CVPR 2017: 71 videos with ground truth, 22 scenes without.

@@ -23,17 +23,9 @@ from dblr_plugin.prepare.layout import clip_folder
 from dblr_plugin.threads import parallel
 
 __all__ = [
-    'Exposure',
-    'HandHeld',
-    'average_exposure',
-    'blurry_frame',
-    'exposures',
-    'frame_paths',
-    'in_betweens',
-    'make_clips',
-    'moved',
-    'write_png',
-]
+    'Exposure', 'HandHeld', 'average_exposure', 'blurry_frame', 'exposures', 'frame_paths', 'in_betweens', 'make_clips',
+    'moved', 'write_png',
+]  # fmt: skip
 
 # Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)

@@ -25,20 +25,9 @@ from dblr_plugin.prepare.plan import Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
 
 __all__ = [
-    'LMDB',
-    'TILES',
-    'DatabaseKind',
-    'Prepared',
-    'bytes_needed',
-    'clip_folder',
-    'finish_databases',
-    'place',
-    'prepare_layout',
-    'summary',
-    'targets',
-    'unplanned',
-    'write_databases',
-]
+    'LMDB', 'TILES', 'DatabaseKind', 'Prepared', 'bytes_needed', 'clip_folder', 'finish_databases', 'place',
+    'prepare_layout', 'summary', 'targets', 'unplanned', 'write_databases',
+]  # fmt: skip
 
 LINK_BYTES = 512  # a link's entry in its folder, and the inode that a symbolic one takes on some file systems
 

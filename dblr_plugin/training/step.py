@@ -19,14 +19,8 @@ from torch.optim import Optimizer
 from dblr_plugin.training import interrupts
 
 __all__ = [
-    'Step',
-    'StepResult',
-    'end_program',
-    'mean_over_processes',
-    'of_first_process',
-    'share_gradients',
-    'suspects',
-]
+    'Step', 'StepResult', 'end_program', 'mean_over_processes', 'of_first_process', 'share_gradients', 'suspects',
+]  # fmt: skip
 
 Piece = TypeVar('Piece')
 

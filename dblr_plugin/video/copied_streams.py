@@ -16,13 +16,7 @@ from av.stream import Discard, Disposition, Stream
 from dblr_plugin.video.clock import Clock, Gaps
 from dblr_plugin.video.descriptions import chapters_of_part, lost_tags, own_tags, track_tags
 from dblr_plugin.video.encoded_sound import EncodedSound, sound_encoder, usual_layout
-from dblr_plugin.video.video_source import (
-    SAY_DURATIONS,
-    StreamInfo,
-    main_stream,
-    open_container,
-    seek_before,
-)
+from dblr_plugin.video.video_source import SAY_DURATIONS, StreamInfo, main_stream, open_container, seek_before
 
 __all__ = ['CopiedStreams']
 

@@ -27,15 +27,9 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write
 
 __all__ = [
-    'FORMAT_VERSION',
-    'NETWORK_KEY',
-    'is_of_runner',
-    'may_have_log',
-    'networks_of_runner',
-    'read_checkpoint',
-    'read_without_log',
-    'save_atomically',
-]
+    'FORMAT_VERSION', 'NETWORK_KEY', 'is_of_runner', 'may_have_log', 'networks_of_runner', 'read_checkpoint',
+    'read_without_log', 'save_atomically',
+]  # fmt: skip
 
 #: What checkpoints of networks hold under ``format_version``; files without it are of version 1.
 FORMAT_VERSION = 1

@@ -14,14 +14,8 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
 __all__ = [
-    'SHIPPED',
-    'load_state_dict',
-    'load_weights',
-    'matching_weights',
-    'named_weights',
-    'shipped_weights',
-    'translated',
-]
+    'SHIPPED', 'load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'shipped_weights', 'translated',
+]  # fmt: skip
 
 #: What ``dblr deblur`` restores with unless told otherwise.
 SHIPPED = Path(__file__).with_name('MultiScaleDBLRNet_light.safetensors')

@@ -22,16 +22,9 @@ from zlib import crc32
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'JPEG',
-    'PIXELS',
-    'TILES_JSON',
-    'VERSION',
-    'FrameHead',
-    'bundle_columns',
-    'load_fast',
-    'pack_bundle',
+    'JPEG', 'PIXELS', 'TILES_JSON', 'VERSION', 'FrameHead', 'bundle_columns', 'load_fast', 'pack_bundle',
     'unpack_cells',
-]
+]  # fmt: skip
 
 TILES_JSON = 'tiles.json'
 VERSION = 1
