@@ -12,7 +12,6 @@ across a cut. Weights trained with dblr_plugin say of which network they are; fo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import signal
 import threading
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import sha256_of
 
 if TYPE_CHECKING:
     from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -222,7 +222,7 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
 def _checksum(path: Path | None) -> str | None:
     if path is None or not path.is_file():  # none, or one whose fault is reported where it is read
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
 
 
 def _end_like_ctrl_c() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import sha256_of
 from dblr_plugin.prepare.manifest import MANIFEST, complete, roots
 
 __all__ = [
@@ -58,8 +59,7 @@ def describe_run(
 def describe_file(path: Path) -> dict[str, str]:
     """A file's ``path`` and ``sha256``."""
     try:
-        with open(path, 'rb') as file:
-            return {'path': str(path), 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
+        return {'path': str(path), 'sha256': sha256_of(path)}
     except OSError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); a report names all its files') from error
 

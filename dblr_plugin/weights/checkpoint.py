@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.files import atomic_write
 
 __all__ = [
@@ -83,8 +83,7 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DBLRError(f'{path}: damaged, or not a checkpoint ({reason}); use another one') from error
+        raise DBLRError(f'{path}: damaged, or not a checkpoint ({first_line(error)}); use another one') from error
     if not isinstance(content, dict) or not content:
         raise DBLRError(f'{path}: not a checkpoint: it holds a {type(content).__name__}, not named weights')
     version = content.get('format_version', 1)
