@@ -22,78 +22,9 @@ from dblr_plugin.data.motion.scene import (
     render,
     uniform,
 )
+from dblr_plugin.data.motion.sensor import compressed, encoded, noisy
 
-__all__ = ['MotionWindows', 'compressed', 'encoded', 'jpeg', 'noisy', 'picture_side']
-
-# Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
-_LUMINANCE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-
-
-def encoded(light: Tensor) -> Tensor:
-    """Linear light, clipped to [0, 1], as sRGB values in [0, 1] (IEC 61966-2-1); any shape."""
-    light = light.clamp(0, 1)
-    return torch.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light.clamp_min(1e-4) ** (1 / 2.4) - 0.055)
-
-
-def noisy(light: Tensor, generator: Generator) -> Tensor:
-    """Adds a sensor's noise to a third of the windows, each with an amount of its own.
-
-    The variance grows with the light (shot noise, 1e-5 to 5e-4 of it) from a floor (read noise, of a standard
-    deviation of 2e-4 to 2e-3).
-
-    Args:
-        light: ``(b, t, c, h, w)`` linear light.
-        generator: What the noise is drawn from.
-    """
-    shape = (len(light), 1, 1, 1, 1)
-    shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.3), (-3.7, -2.7)))
-    amount = (shot * light.clamp_min(0) + read**2).sqrt() * (uniform(0, 1, shape, generator) < 1 / 3)
-    return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
-
-
-def compressed(values: Tensor, generator: Generator) -> Tensor:
-    """A third of the windows as JPEG of quality 50 to 95 leaves them, the others as they are; as :func:`jpeg`."""
-    quality = uniform(50, 95, (len(values),), generator).round()
-    chosen = uniform(0, 1, (len(values), 1, 1, 1, 1), generator) < 1 / 3
-    return torch.where(chosen, jpeg(values, quality), values)
-
-
-def jpeg(values: Tensor, quality: Tensor) -> Tensor:
-    """Quantises values as JPEG does with brightness; every channel alike.
-
-    Args:
-        values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
-        quality: ``(b,)``, libjpeg's, 1 to 100.
-    """
-    b, h, w = len(values), *values.shape[-2:]
-    quality = quality.view(-1, 1, 1, 1, 1, 1)
-    percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
-    table = torch.tensor(_LUMINANCE, device=values.device).view(8, 1, 8)
-    table = ((table * percent + 50) / 100).floor().clamp(1, 255)
-    dct = _dct_matrix(values.device)
-    blocks = values.reshape(b, -1, h // 8, 8, w // 8, 8) * 255 - 128
-    spectrum = torch.einsum('ui,bnyixj,vj->bnyuxv', dct, blocks, dct)
-    spectrum = (spectrum / table).round() * table
-    blocks = torch.einsum('ui,bnyuxv,vj->bnyixj', dct, spectrum, dct)
-    return ((blocks + 128) / 255).clamp(0, 1).reshape(values.shape)
-
-
-def _dct_matrix(device: torch.device) -> Tensor:
-    """``(8, 8)``: the orthonormal DCT-II, one frequency a row."""
-    index = torch.arange(8, device=device, dtype=torch.float32)
-    matrix = 0.5 * torch.cos(math.pi / 8 * index[:, None] * (index + 0.5))
-    matrix[0] /= math.sqrt(2)
-    return matrix
-
+__all__ = ['MotionWindows', 'picture_side']
 
 _SPACING = 1.5  # pixels between the moments that are averaged for one exposure, at most;
 _MOST_MOMENTS = 20  # but where objects blur by more than 30 pixels, up to 2.5
@@ -134,8 +65,8 @@ class MotionWindows:
     the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
     Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
     between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's
-    quantisation; in one of five highlights are brighter than white. A fifth of the windows has no blur, or less than a
-    pixel: there the truth is the input.
+    quantisation and a sixth H.264's; in one of five highlights are brighter than white. A fifth of the windows has no
+    blur, or less than a pixel: there the truth is the input.
 
     Args:
         pictures: What is seen.
@@ -191,7 +122,7 @@ class MotionWindows:
         moments = min(_MOST_MOMENTS, math.ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
         spread = ((torch.arange(moments, device=self.device) + 0.5) / moments - 0.5)[:, None] * exposure
         light = torch.stack([render(layers, spread + offset, self._line) for offset in self.offsets], 1)
-        frames = _bytes(compressed(encoded(noisy(light, generator)), generator))
+        frames = compressed(encoded(noisy(light, generator)), generator)
         if kind.is_sharp:
             return frames, frames[:, self.restored].clone()
         now = torch.zeros(1, count, device=self.device)

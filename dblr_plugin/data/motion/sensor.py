@@ -1,0 +1,123 @@
+"""From light to the values in a file: noise, clipping, display encoding, JPEG, H.264; in batches, on any device."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from dblr_plugin.data.motion.scene import uniform
+
+__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy']
+
+# Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
+_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def encoded(light: Tensor) -> Tensor:
+    """Linear light, clipped to [0, 1], as sRGB values in [0, 1] (IEC 61966-2-1); any shape."""
+    light = light.clamp(0, 1)
+    return torch.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light.clamp_min(1e-4) ** (1 / 2.4) - 0.055)
+
+
+def noisy(light: Tensor, generator: Generator) -> Tensor:
+    """Adds a sensor's noise to a third of the windows, each with an amount of its own.
+
+    The variance grows with the light (shot noise, 1e-5 to 5e-4 of it) from a floor (read noise, of a standard
+    deviation of 2e-4 to 2e-3).
+
+    Args:
+        light: ``(b, t, c, h, w)`` linear light.
+        generator: What the noise is drawn from.
+    """
+    shape = (len(light), 1, 1, 1, 1)
+    shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.3), (-3.7, -2.7)))
+    amount = (shot * light.clamp_min(0) + read**2).sqrt() * (uniform(0, 1, shape, generator) < 1 / 3)
+    return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
+
+
+def compressed(values: Tensor, generator: Generator) -> Tensor:
+    """uint8 frames as files hold them: a third of the windows as JPEG of quality 50 to 95, a sixth as H.264.
+
+    Args:
+        values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
+        generator: What is drawn from.
+    """
+    quality = uniform(50, 95, (len(values),), generator).round()
+    factor = uniform(20, 32, (len(values),), generator).tolist()
+    kind = uniform(0, 1, (len(values),), generator)
+    values = torch.where((kind < 1 / 3).view(-1, 1, 1, 1, 1), jpeg(values, quality), values)
+    frames = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+    for index in (kind > 5 / 6).nonzero().flatten().tolist():
+        window = frames[index].permute(0, 2, 3, 1).cpu().numpy()
+        frames[index] = torch.from_numpy(h264(window, factor[index])).permute(0, 3, 1, 2)
+    return frames
+
+
+def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
+    """Consecutive frames as H.264 leaves them.
+
+    Args:
+        frames: uint8 ``(t, h, w, c)``, grey or RGB; h and w are even.
+        rate_factor: x264's crf, from 0; 23 is its default, and more means fewer bits.
+    """
+    import av  # here, because training on other data needs no PyAV
+    from av.video.reformatter import ColorRange
+
+    encoder, decoder = av.CodecContext.create('libx264', 'w'), av.CodecContext.create('h264', 'r')
+    grey = frames.shape[-1] == 1
+    array_format, encoder.pix_fmt = ('gray', 'gray') if grey else ('rgb24', 'yuv420p')
+    encoder.color_range = ColorRange.JPEG if grey else ColorRange.MPEG  # grey values are kept as they are
+    encoder.height, encoder.width = frames.shape[1:3]
+    encoder.time_base = Fraction(1, 30)
+    encoder.options = {'crf': f'{rate_factor:.1f}', 'preset': 'veryfast'}
+    encoder.thread_count = decoder.thread_count = 1  # quicker for small frames
+    packets = []
+    for index, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.squeeze()), array_format)
+        picture = picture.reformat(format=encoder.pix_fmt)
+        picture.pts = index
+        packets += encoder.encode(picture)
+    packets += [*encoder.encode(None), None]
+    decoded = [picture.to_ndarray(format=array_format) for packet in packets for picture in decoder.decode(packet)]
+    return np.stack(decoded).reshape(frames.shape)
+
+
+def jpeg(values: Tensor, quality: Tensor) -> Tensor:
+    """Quantises values as JPEG does with brightness; every channel alike.
+
+    Args:
+        values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
+        quality: ``(b,)``, libjpeg's, 1 to 100.
+    """
+    b, h, w = len(values), *values.shape[-2:]
+    quality = quality.view(-1, 1, 1, 1, 1, 1)
+    percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
+    table = torch.tensor(_LUMINANCE, device=values.device).view(8, 1, 8)
+    table = ((table * percent + 50) / 100).floor().clamp(1, 255)
+    dct = _dct_matrix(values.device)
+    blocks = values.reshape(b, -1, h // 8, 8, w // 8, 8) * 255 - 128
+    spectrum = torch.einsum('ui,bnyixj,vj->bnyuxv', dct, blocks, dct)
+    spectrum = (spectrum / table).round() * table
+    blocks = torch.einsum('ui,bnyuxv,vj->bnyixj', dct, spectrum, dct)
+    return ((blocks + 128) / 255).clamp(0, 1).reshape(values.shape)
+
+
+def _dct_matrix(device: torch.device) -> Tensor:
+    """``(8, 8)``: the orthonormal DCT-II, one frequency a row."""
+    index = torch.arange(8, device=device, dtype=torch.float32)
+    matrix = 0.5 * torch.cos(math.pi / 8 * index[:, None] * (index + 0.5))
+    matrix[0] /= math.sqrt(2)
+    return matrix
