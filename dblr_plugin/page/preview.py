@@ -17,7 +17,7 @@ from dblr_plugin.restore.backends import is_out_of_memory
 from dblr_plugin.restore.pipeline import calibrate, restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_sink, open_source
-from dblr_plugin.video.time_range import parse_time
+from dblr_plugin.video.settings import parse_time
 from dblr_plugin.video.video_sink import VideoSink
 
 __all__ = ['build', 'frame_pair', 'restore']
