@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dblr_plugin.colour import luma_of_bgr, luma_of_jpeg
+from dblr_plugin.data.clips import label, not_negative, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.frames import flip
 from dblr_plugin.data.motion import MotionWindows, WindowStore, is_window_store, read_pictures
 from dblr_plugin.data.motion.windows import picture_side
-from dblr_plugin.data.options import label, not_negative, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
 

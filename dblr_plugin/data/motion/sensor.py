@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-import av
 import numpy as np
 import torch
-from av.video.reformatter import ColorRange
 from torch import Generator, Tensor
 
-from dblr_plugin.data.motion.paths import uniform
+from dblr_plugin.data.motion.scene import uniform
 
 __all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy']
 
@@ -75,6 +73,9 @@ def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
         frames: uint8 ``(t, h, w, c)``, grey or RGB; h and w are even.
         rate_factor: x264's crf, from 0; 23 is its default, and more means fewer bits.
     """
+    import av  # here, because training on other data needs no PyAV
+    from av.video.reformatter import ColorRange
+
     encoder, decoder = av.CodecContext.create('libx264', 'w'), av.CodecContext.create('h264', 'r')
     grey = frames.shape[-1] == 1
     array_format, encoder.pix_fmt = ('gray', 'gray') if grey else ('rgb24', 'yuv420p')

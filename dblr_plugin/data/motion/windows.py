@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
@@ -11,9 +11,17 @@ from torch import Generator, Tensor
 
 from dblr_plugin.archs.traits import restored_index
 from dblr_plugin.data.linear_light import to_linear_light
-from dblr_plugin.data.motion.paths import Path, random_path, uniform
 from dblr_plugin.data.motion.pictures import SharpPictures
-from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
+from dblr_plugin.data.motion.scene import (
+    Layer,
+    Path,
+    pixel_line,
+    random_depth,
+    random_masks,
+    random_path,
+    render,
+    uniform,
+)
 from dblr_plugin.data.motion.sensor import compressed, encoded, noisy
 
 __all__ = ['MotionWindows', 'picture_side']
@@ -111,7 +119,7 @@ class MotionWindows:
         exposure = uniform(*kind.exposure, (count,), generator).clamp(max=1)
         if kind.is_sharp:
             exposure = torch.minimum(exposure, 1 / _fastest(paths).clamp_min(1e-3))
-        moments = min(_MOST_MOMENTS, ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
+        moments = min(_MOST_MOMENTS, math.ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
         spread = ((torch.arange(moments, device=self.device) + 0.5) / moments - 0.5)[:, None] * exposure
         light = torch.stack([render(layers, spread + offset, self._line) for offset in self.offsets], 1)
         frames = compressed(encoded(noisy(light, generator)), generator)

@@ -13,8 +13,8 @@ from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, r
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import MotionSettings, prepare_motion
 from dblr_plugin.prepare import motion as prepare_module
+from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
 
 SIZE = 16
 
