@@ -4,7 +4,7 @@
 
 Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
 A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), ``shipped``,
-or a file of weights.
+or a file of weights; with ``@int8`` behind them (``shipped@int8``) weights are run in int8.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def method_of(name: str) -> Restore:
         return lambda frames: (cv2.addWeighted(f, 1.3, cv2.GaussianBlur(f, (0, 0), 1), -0.3, 0) for f in frames)
     if name == 'fourier':
         return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'}).restore
-    return VideoRestorer.from_weights(None if name == 'shipped' else name, backend='auto').restore
+    weights, _, precision = name.partition('@')
+    weights = None if weights == 'shipped' else weights
+    return VideoRestorer.from_weights(weights, backend='auto', precision=precision or 'fp32').restore
 
 
 def print_gains(root: Path, kind: str, methods: dict[str, Restore]) -> None:
