@@ -70,7 +70,7 @@ class TestMissing:
         assert missing_for_lpips() is None and missing_for_lpips(backbone) is None
 
     def test_weights(self, tmp_path, monkeypatch, frames):
-        monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path))
         monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *a, **k: pytest.fail('downloaded'))
         assert 'alexnet-owt-7be5be79.pth' in missing_for_lpips()
         with pytest.raises(DBLRError, match=r'LPIPS cannot be measured: there is no .*alexnet-owt-7be5be79\.pth'):

@@ -18,7 +18,7 @@ import torch
 from benchmark.tiny_benchmark import tiny_benchmark
 from cases import Desk
 from disks import Disk, refusing_disk
-from processes import dblr, run_python, torchrun, write_options
+from processes import dblr, write_options
 
 pytestmark = pytest.mark.slow
 
@@ -162,9 +162,8 @@ def test_what_is_printed_to_a_full_disk(desk: Desk) -> None:
 
 
 def test_one_error_of_two_processes_is_told_once(desk: Desk, disk: Disk) -> None:
-    arguments = desk.train(changes={'datasets.train.dataset_enlarge_ratio': 2})[1:]
+    arguments = desk.train(changes={'datasets.train.dataset_enlarge_ratio': 2})
     disk.become('read_only')
-    result = run_python('-m', 'dblr_plugin.launch', *torchrun(2)[2:], '-m', 'dblr_plugin.train', *arguments,
-                        cwd=disk.folder)  # fmt: skip
+    result = dblr(*arguments, cwd=disk.folder, processes=2)
     assert result.returncode == 1 and result.stderr.count('dblr: error: ') == 1, result.stderr
     assert 'Traceback' not in result.stderr and len(result.stderr.splitlines()) < 4, result.stderr
