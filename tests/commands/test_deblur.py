@@ -96,7 +96,8 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     write_video(tmp_path / 'long.mp4', 400)
-    run = Run('deblur', '-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights, '--backend', 'torch', cwd=tmp_path)
+    arguments = ('-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights, '--backend', 'torch', '--fp32')
+    run = Run('deblur', *arguments, cwd=tmp_path)
     assert run.until(lambda: list(tmp_path.glob('.*out*/0*'))), run.stderr  # a whole segment
     os.kill(run.pid, number)
     code, errors = run.wait(), run.stderr
