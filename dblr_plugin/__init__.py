@@ -53,7 +53,7 @@ def _register() -> None:
 
 
 def _is_command() -> bool:
-    """Whether this program is ``dblr`` or ``python -m dblr_plugin``.
+    """Whether this program is ``dblr`` or ``python -m dblr_plugin``, or ``.launch``, which only starts others.
 
     ``sys.argv`` would not do: it is not complete yet under ``-m``, and spawned loader workers inherit it.
     """
@@ -62,7 +62,7 @@ def _is_command() -> bool:
         if argument in ('-W', '-X'):
             next(arguments, None)  # its value
         elif argument == '-m':
-            return next(arguments, None) == 'dblr_plugin'
+            return next(arguments, None) in ('dblr_plugin', 'dblr_plugin.launch')
         elif not argument.startswith('-'):
             return os.path.basename(argument) in ('dblr', 'dblr.exe')
     return False

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up .venv where needed, then runs the tests in two processes (TEST_PROCESSES); arguments go to pytest. --fast
-# leaves out those that take seconds, and seven of eight damaged inputs: for running while working. Each process begins
-# with a part of its own, so that few fixtures are made twice, and then takes from the others'.
+# leaves out those that take seconds, and seven of eight damaged inputs: for running while working. --thorough tries
+# every damaged input on every command that reads it, and kills more often. Each process begins with a part of its own,
+# and then takes from the others'.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh

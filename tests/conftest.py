@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from shared import made_once
 
 import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 
@@ -19,6 +20,8 @@ _FAULTS = Path(__file__).with_name('faults')
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--fast``, for work between two commits."""
     parser.addoption('--fast', action='store_true', help='leave out slow tests, and seven of eight damaged inputs')
+    thorough_help = 'every damaged input for every command that reads it, and 30 kills for each test of them'
+    parser.addoption('--thorough', action='store_true', help=thorough_help)
     damaged_help = 'files that tests/faults/test_random_damage.py damages (default: 21, one of each kind)'
     parser.addoption('--damaged', type=int, default=21, metavar='N', help=damaged_help)
 
@@ -31,6 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {*faults} - {*faults[::8]} | {item for item in items if item.get_closest_marker('slow')}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=[*left_out])
+
+
+@pytest.fixture
+def kills(pytestconfig: pytest.Config) -> int:
+    """How often a test kills a process and resumes its work."""
+    return 30 if pytestconfig.getoption('thorough') else 8
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -63,9 +72,12 @@ def _write_clip(root: Path, clip: str, seed: int, frames: int) -> None:
 
 
 @pytest.fixture(scope='session')
-def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def footage(request: pytest.FixtureRequest) -> Path:
     """``train/{lq,gt}/{a,b}`` and ``val/{lq,gt}/{v,w}``, 8 and 6 frames of 48x48."""
-    root = tmp_path_factory.mktemp('footage')
+    return made_once(request, 'footage', _write_footage)
+
+
+def _write_footage(root: Path) -> Path:
     clips = [('train', 'a', 8), ('train', 'b', 8), ('val', 'v', 6), ('val', 'w', 6)]
     for seed, (part, clip, frames) in enumerate(clips):
         _write_clip(root / part, clip, seed, frames)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from processes import Run, dblr, write_options
+from shared import made_once
 from tiny_benchmark import Ran, tiny_benchmark, write_theirs
 
 
 @pytest.fixture(scope='session')
-def ran(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(request: pytest.FixtureRequest, footage: Path) -> Ran:
     """``dblr benchmark``, stopped by SIGTERM in the training of Net, run again, and once more for what succeeded."""
-    root = tmp_path_factory.mktemp('benchmark')
+    return made_once(request, 'benchmark', partial(run_thrice, footage))
+
+
+def run_thrice(footage: Path, root: Path) -> Ran:
+    """The three runs, in a fresh folder."""
     options = Path(__file__).resolve().parents[2] / 'options'
     for name in ('train_DBLRNet.yml', 'train_DBLRGAN.yml', 'quoted_DVD.yml'):
         (root / name.replace('quoted_DVD', 'quoted')).symlink_to(options / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import read_plan
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.report import kept_rates, total_iterations, training_budget
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import options_folder
 
 NET = 'train_DBLRNet.yml'  # batches of 4, at 1e-4
@@ -45,17 +47,17 @@ def test_a_batch_that_changed_on_the_way_is_not_told(
     footage: Path, monkeypatch: pytest.MonkeyPatch, processes: tuple[int, ...], batch: int | None
 ) -> None:
     net, folder = settled(footage, {'Net': {'options': NET}})['Net'], MethodFolder(Path('benchmarks/tiny/Net'))
-    net.weights.parent.mkdir(parents=True)
-
-    def stop(*_, **__) -> None:
-        raise SystemExit(143)
-
-    monkeypatch.setattr(training, '_run', stop)
+    for path in (net.weights, folder.train_log):
+        path.parent.mkdir(parents=True)
+    python = Path('python')  # what trainings are run by: one that stops until there is what it is to write
+    python.write_text(f'#!/bin/sh\ncp weights {net.weights}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python.absolute()))
     for number in processes[:-1]:
-        with pytest.raises(SystemExit):
+        with pytest.raises(DBLRError, match='training failed: cp: .*weights'):
             training.train(net, folder, number)
         assert training.trained(net, folder) is None
-    monkeypatch.setattr(training, '_run', lambda *_, **__: net.weights.write_bytes(b'weights'))
+    Path('weights').write_bytes(b'weights')
     training.train(net, folder, processes[-1])
     assert training_budget(net, training.trained(net, folder))['batch'] == batch
 

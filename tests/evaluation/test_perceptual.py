@@ -69,8 +69,15 @@ class TestMissing:
     def test_nothing(self, backbone):
         assert missing_for_lpips() is None and missing_for_lpips(backbone) is None
 
+    @pytest.fixture
+    def empty_cache(self, tmp_path):
+        before = torch.hub.get_dir()
+        torch.hub.set_dir(tmp_path)
+        yield
+        torch.hub.set_dir(before)
+
+    @pytest.mark.usefixtures('empty_cache')
     def test_weights(self, tmp_path, monkeypatch, frames):
-        monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
         monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *a, **k: pytest.fail('downloaded'))
         assert 'alexnet-owt-7be5be79.pth' in missing_for_lpips()
         with pytest.raises(DBLRError, match=r'LPIPS cannot be measured: there is no .*alexnet-owt-7be5be79\.pth'):
@@ -79,7 +86,7 @@ class TestMissing:
             lpips(*frames, backbone=str(tmp_path / 'mine.pth'))
 
     def test_package(self, monkeypatch, backbone):
-        monkeypatch.delitem(sys.modules, 'lpips')
+        monkeypatch.delitem(sys.modules, 'lpips', raising=False)
         monkeypatch.setattr(sys, 'path', [])
         assert missing_for_lpips(backbone).endswith("pip install 'dblr_plugin[benchmark]'")
 

@@ -29,6 +29,8 @@ class Case:
         culprits: What the message must name.
         resumable: Whether what was done by then may be left, whole, as ``dblr prepare`` and ``dblr deblur`` say.
         trained: Whether the damage shows only after the training's single iteration, whose checkpoint is whole.
+        again: Whether another case has this damage of this kind of file, for another command that reads it by the same
+            code; it is run with ``--thorough`` alone.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Case:
     culprits: tuple[str, ...]
     resumable: bool = False
     trained: bool = False
+    again: bool = False
 
 
 class Desk:

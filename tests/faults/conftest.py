@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from cases import Desk
 from processes import dblr
+from shared import made_once
 from supplies import write_checkout, write_databases, write_layouts, write_videos
 
 
 @pytest.fixture(scope='session')
-def supplies(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def supplies(request: pytest.FixtureRequest, footage: Path) -> dict[str, Path]:
     """Intact inputs, but for those that a training makes."""
+    return made_once(request, 'supplies', partial(_write_supplies, footage))
+
+
+def _write_supplies(footage: Path, root: Path) -> dict[str, Path]:
     from dblr_plugin.archs import DBLRNet
 
-    root = tmp_path_factory.mktemp('supplies')
     torch.manual_seed(0)
     torch.save({'params': DBLRNet(num_feat=16, num_block=1, input_skip=True).state_dict()}, root / 'net.pth')
     shutil.copytree(footage / 'train', root / 'clips')
@@ -33,26 +38,26 @@ def supplies(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.fixture
-def desk(tmp_path: Path, supplies: dict[str, Path], train_options: dict, test_options: dict) -> Desk:
+def desk(
+    request: pytest.FixtureRequest, tmp_path: Path, supplies: dict[str, Path], train_options: dict, test_options: dict
+) -> Desk:
     """A folder for a case, with small options; in every training the first batch is every window."""
     train_options['datasets']['train'] |= {'gt_size': 48, 'batch_size_per_gpu': 8, 'dataset_enlarge_ratio': 1}
     train_options['train']['total_iter'] = 1
     train_options['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 1, 'use_tb_logger': False}
     desk = Desk(tmp_path, supplies, {'train': train_options, 'test': test_options})
     if 'experiment' not in supplies:
-        _add_experiments(supplies, desk)
+        supplies |= made_once(request, 'trained', partial(_train, desk))
     return desk
 
 
-def _add_experiments(supplies: dict[str, Path], desk: Desk) -> None:
-    """Adds ``experiment`` and ``other_experiment``, two trainings of one iteration that differ in their seeds."""
-    root = supplies['net'].parent / 'trained'
-    root.mkdir(exist_ok=True)
+def _train(desk: Desk, root: Path) -> dict[str, Path]:
+    """``experiment`` and ``other_experiment``, two trainings of one iteration that differ in their seeds."""
     for name, seed in (('experiment', 0), ('other_experiment', 1)):
         result = dblr(*desk.train(changes={'name': name, 'manual_seed': seed}), cwd=root)
         assert result.returncode == 0, result.stderr
-        supplies[name] = root / 'experiments' / name
     (desk.inputs / 'options.yml').unlink()
+    return {name: root / 'experiments' / name for name in ('experiment', 'other_experiment')}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -24,12 +24,13 @@ def databases() -> Iterator[Case]:
     """Files of a database damaged as a whole, then what they say."""
     number = 0
     for kind in ('lmdb', 'tiles'):
-        for change, culprit in [*_FILES, *_MEANINGS[kind]]:
+        for row, (change, culprit) in enumerate([*_FILES, *_MEANINGS[kind]]):
             reader = _READERS[number % len(_READERS)]
             number += 1
             spoil = partial(_spoiled, kind, change, reader)
             trained = reader is validate and change in _SEEN_WHEN_READ
-            yield Case(f'{kind}-{_name(change)}-{reader.__name__}', spoil, (culprit,), trained=trained)
+            again = kind == 'tiles' and row < len(_FILES) and row % 4 > 0  # files that both kinds have
+            yield Case(f'{kind}-{_name(change)}-{reader.__name__}', spoil, (culprit,), trained=trained, again=again)
 
 
 def _name(change: Change) -> str:

@@ -97,28 +97,33 @@ def frames() -> Iterator[Case]:
     """Damaged frames, seen before any work starts or when they are decoded, then folders that do not fit."""
     readers = itertools.cycle(_READERS)
     for name, kind in ENDS_OF_IMAGES.items():
-        for reader in itertools.islice(readers, 3):
+        for number, reader in enumerate(itertools.islice(readers, 3)):
             spoil = partial(_damaged, 'lq', kind, reader)
-            yield Case(f'frame-{name}-{reader.__name__}', spoil, (NAME,), resumable=reader is video)
+            name_of_case = f'frame-{name}-{reader.__name__}'
+            yield Case(name_of_case, spoil, (NAME,), resumable=reader is video, again=number > 0)
     for number, (name, kind) in enumerate(ANY_FILE.items()):
         reader = _BOTH_SIDES[number % len(_BOTH_SIDES)]
-        yield Case(f'truth-{name}-{reader.__name__}', partial(_damaged, 'gt', kind, reader), (f'gt/b/{NAME}',))
+        spoil = partial(_damaged, 'gt', kind, reader)
+        yield Case(f'truth-{name}-{reader.__name__}', spoil, (f'gt/b/{NAME}',), again=number >= len(_BOTH_SIDES))
     readers = itertools.cycle(_DECODERS)
     for name, kind in INSIDE_OF_PNG.items():
-        for reader in itertools.islice(readers, 6):
+        for number, reader in enumerate(itertools.islice(readers, 6)):
             spoil = partial(_damaged, 'lq', kind, reader)
-            yield Case(f'pixels-{name}-{reader.__name__}', spoil, (NAME,), trained=reader is validate)
-    for change, culprit, *readers in _LAYOUTS:
-        for reader in readers:
-            yield Case(f'clips-{change.__name__}-{reader.__name__}', partial(_changed, change, reader), (culprit,))
+            is_late = reader is validate
+            yield Case(f'pixels-{name}-{reader.__name__}', spoil, (NAME,), trained=is_late, again=number > 1)
+    for row, (change, culprit, *readers) in enumerate(_LAYOUTS):
+        for number, reader in enumerate(readers):
+            spoil, again = partial(_changed, change, reader), number != row % len(readers)
+            yield Case(f'clips-{change.__name__}-{reader.__name__}', spoil, (culprit,), again=again)
 
 
 def unusual_frames() -> Iterator[Case]:
     """Frames of rare kinds, which are read."""
     readers = itertools.cycle((train, test, evaluate, lmdb, tiles, video))
     for name, kind in UNUSUAL_IMAGES.items():
-        for reader in itertools.islice(readers, 2):
-            yield Case(f'frame-{name}-{reader.__name__}', partial(_damaged, 'lq', kind, reader), ())
+        for number, reader in enumerate(itertools.islice(readers, 2)):
+            spoil = partial(_damaged, 'lq', kind, reader)
+            yield Case(f'frame-{name}-{reader.__name__}', spoil, (), again=number > 0)
 
 
 def frame_missing(desk: Desk) -> None:

@@ -28,9 +28,10 @@ def options() -> Iterator[Case]:
     """Three changes to each file we ship, files that are none, values, then the command line."""
     changes = itertools.cycle(_CHANGES)
     for path in (path for path in option_files() if '\nbase: ' not in path.read_text(encoding='utf-8')):
-        for change in itertools.islice(changes, 3):
+        for number, change in enumerate(itertools.islice(changes, 3)):
             text, culprit = change(path.read_text(encoding='utf-8'), Random(f'{path.name} {change.__name__}'))
-            yield Case(f'yaml-{path.stem}-{change.__name__}', partial(_text, path.name, text), (path.name, culprit))
+            spoil = partial(_text, path.name, text)
+            yield Case(f'yaml-{path.stem}-{change.__name__}', spoil, (path.name, culprit), again=number > 0)
     for name, kind in ANY_FILE.items():
         yield Case(f'yaml-{name}', partial(_damaged, kind), ('options.yml',))
     for name, text in _TEXTS.items():

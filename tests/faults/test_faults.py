@@ -48,10 +48,16 @@ def run(case: Case, desk: Desk, freshly: bool = False) -> tuple[subprocess.Compl
 
 
 #: Some cases as a user starts them, to see that forks of a warm process do the same
-FRESH = list({case.name.split('-')[0]: case for case in reversed(CORPUS)}.values())[::6]
+FRESH = list({case.name.split('-')[0]: case for case in reversed(CORPUS)}.values())[::9]
 
 
-@pytest.mark.parametrize('case', CORPUS, ids=of_name)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = {test_refused: CORPUS, test_tolerated_as_documented: TOLERATED}.get(metafunc.function)
+    if cases:
+        thorough = metafunc.config.getoption('thorough')
+        metafunc.parametrize('case', [case for case in cases if thorough or not case.again], ids=of_name)
+
+
 def test_refused(case: Case, desk: Desk) -> None:
     result, found = run(case, desk)
     assert not found, result.stderr[-3000:]
@@ -64,7 +70,6 @@ def test_refused_by_a_process_of_its_own(case: Case, desk: Desk) -> None:
     assert not found, result.stderr[-3000:]
 
 
-@pytest.mark.parametrize('case', TOLERATED, ids=of_name)
 def test_tolerated_as_documented(case: Case, desk: Desk) -> None:
     """Damaged states are skipped with a warning, rare kinds of images are read."""
     result, _ = run(case, desk)

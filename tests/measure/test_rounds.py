@@ -1,6 +1,8 @@
 """Turns, what is kept of them, and the figures that are made of it."""
 
+import itertools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,18 +25,31 @@ def test_ways_take_turns(monkeypatch):
     assert [(way.result, len(way.rounds), way.first > 0) for way in ways.values()] == [(1, 3, True), (2, 3, True)]
 
 
-def test_goes_on_until_the_time_is_over():
-    way = Variant('waits', lambda: time.sleep(0.01))
-    run_rounds([way], seconds=0.2)
-    assert 1 < len(way.rounds) <= 20 and min(way.rounds) >= 10
+@pytest.fixture
+def work(monkeypatch) -> Callable[[], int]:
+    """Takes a quarter of a second by a clock of its own; returns how often it has been done before."""
+    done = itertools.count(1)
+    now = [0.0]
+    monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
+
+    def work() -> int:
+        number = next(done)
+        now[0] = number / 4
+        return number - 1
+
+    return work
 
 
-def test_a_turn_of_many_runs_has_their_mean():
-    counts = iter(range(1000))
-    way = Variant('waits', lambda: time.sleep(0.01) or next(counts))
-    run_rounds([way], seconds=0, turn=0.05)
-    # two turns, of which the first is not counted
-    assert len(way.rounds) == 1 and way.rounds[0] >= 10 and way.result <= 4 and next(counts) > way.result
+def test_goes_on_until_the_time_is_over(work):
+    way = Variant('works', work)
+    run_rounds([way], seconds=2)
+    assert way.rounds == [250] * 7  # and the first, which is not counted
+
+
+def test_a_turn_of_many_runs_has_their_mean(work):
+    way = Variant('works', work)
+    run_rounds([way], seconds=0, turn=1)
+    assert way.rounds == [250] and way.result == 3 and work() == 8  # two turns of four
 
 
 def test_figures():

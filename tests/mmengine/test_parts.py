@@ -2,8 +2,6 @@
 
 import copy
 import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import lmdb
@@ -47,10 +45,8 @@ def test_unknown_part_is_named():
             build_part({'type': name})
 
 
-def test_the_real_mmengine_is_imported_and_only_when_asked_for():
+def test_the_real_mmengine_is_imported():
     assert 'site-packages' in mmengine.__file__
-    code = 'import sys, dblr_plugin, dblr_plugin.commands.train; sys.exit("mmengine" in sys.modules)'
-    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
 class TestDataSets:

@@ -13,7 +13,10 @@ playwright = pytest.importorskip('playwright.sync_api', reason='playwright is no
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 IMAGES = '[...document.querySelectorAll("img")].map(image => image.src.split("/").pop()).join()'
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium or Chrome to look at the page with')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium or Chrome to look at the page with'),
+]
 
 
 def test_before_and_after_without_a_foreign_request(page: Page, tmp_path: Path):

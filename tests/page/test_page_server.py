@@ -27,6 +27,8 @@ from video.made_videos import Made, make, packets, scene, times
 from dblr_plugin import commands
 from dblr_plugin.errors import DBLRError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def client(page: Page):

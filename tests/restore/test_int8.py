@@ -37,6 +37,7 @@ def trained() -> MultiScaleDBLRNet:
     return net
 
 
+@pytest.mark.slow
 @needs_int8
 def test_restores_close_to_float32_and_says_so(caplog):
     logging.getLogger('basicsr').propagate = True
@@ -71,10 +72,11 @@ def test_auto_takes_int8_only_close_to_float32(monkeypatch):
     assert torch.equal(auto(window), exact(window))
 
 
+@pytest.mark.slow
 @needs_int8
-@pytest.mark.parametrize('part', [(None, None), (2, 9)])
-def test_each_input_is_calibrated_for_itself(tmp_path, part):
+def test_each_input_is_calibrated_for_itself(tmp_path):
     """Whatever was restored before it, and though a resumed run begins in its middle."""
+    part = 2, 9
     clips = {'bright': frames(12), 'dark': [frame // 16 for frame in frames(12)]}
     for name, clip in clips.items():
         (tmp_path / name).mkdir()
@@ -120,6 +122,7 @@ def test_windows_come_from_all_over_a_folder(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')

@@ -96,11 +96,11 @@ class Bin:
 
 @pytest.mark.parametrize('causal', [False, True])
 def test_memory_does_not_grow_with_the_video(causal):
-    """Ten times the frames, and no more of them held than a window, its look-ahead and both queues take."""
+    """Four times the frames, and no more of them held than a window, its look-ahead and both queues take."""
     # a queue's frames, the one that its thread works on, and the one between it and the network
     queue = AHEAD + 2
     window = 5 + (0 if causal else NEIGHBOURS) + 1
-    for count in (60, 600):
+    for count in (60, 240):
         source, sink = Noise(count), Bin()
         seconds = restore_media(restorer(causal=causal), source, sink, progress=False)
         assert len(seconds) == count == source.taken and sink.end == 'finished'
