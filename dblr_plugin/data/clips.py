@@ -18,7 +18,7 @@ from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.files import name_fault
 
 __all__ = [
-    'ClipPair', 'ListedClip', 'index_pairs', 'label', 'not_negative', 'num_frame_of', 'positive_int', 'read_clip_list',
+    'ClipPair', 'ListedClip', 'index_pairs', 'label', 'num_frame_of', 'positive_int', 'read_clip_list',
     'read_lmdb_meta', 'require_unit_scale', 'required',
 ]  # fmt: skip
 
@@ -113,14 +113,6 @@ def positive_int(opt: Mapping[str, Any], key: str, value: Any) -> int:
     """Returns ``value``, given under ``key``; raises DBLRError unless it is a whole number from 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a whole number from 1')
-    return value
-
-
-def not_negative(opt: Mapping[str, Any], key: str) -> float:
-    """Returns ``opt[key]``, 0 where it is not given; raises DBLRError unless it is a number from 0."""
-    value = opt.get(key, 0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a number from 0')
     return value
 
 

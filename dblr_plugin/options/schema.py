@@ -126,8 +126,6 @@ class TrainSet(_ClipSet, _Training, total=False):
 class MotionTrainSet(_DataSet, _Training, total=False):
     """``datasets.train`` made of sharp pictures."""
 
-    soften: Annotated[float, Constraint('of pixels from 0', lambda v: v >= 0)]  # greatest sigma
-
 
 class TestSet(_ClipSet, total=False):
     """``datasets.val``, ``datasets.test`` and more of them."""
