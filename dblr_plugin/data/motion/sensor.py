@@ -84,7 +84,7 @@ def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
     encoder.time_base = Fraction(1, 30)
     encoder.options = {'crf': f'{rate_factor:.1f}', 'preset': 'veryfast'}
     encoder.thread_count = decoder.thread_count = 1  # quicker for small frames
-    packets = []
+    packets: list[av.Packet | None] = []
     for index, frame in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.squeeze()), array_format)
         picture = picture.reformat(format=encoder.pix_fmt)
