@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dblr_plugin.data.images import inspected_size, natural, opened
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, partial_of
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
 from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
@@ -221,11 +221,17 @@ class FolderSink:
 
 def _refuse_unequal(files: Sequence[Path]) -> None:
     """Compares the sizes before anything is restored, so that the last of a thousand is not found out last."""
-    sizes = []
+    first, faults = None, []
     for file in files:
-        sizes.append(sorted(inspected_size(file)))  # a turned photograph has its sides exchanged
-        if sizes[-1] != sizes[0]:
-            raise DBLRError(f'{file} has another size than {files[0].name}; convert or remove it')
+        try:
+            size = sorted(inspected_size(file))  # a turned photograph has its sides exchanged
+        except DBLRError as error:
+            faults.append(str(error))
+            continue
+        first = first or (file.name, size)
+        if size != first[1]:
+            faults.append(f'{file} has another size than {first[0]}; convert or remove it')
+    raise_faults(faults, 'images')
 
 
 def _read(file: Path) -> np.ndarray:
