@@ -214,4 +214,6 @@ def test_torchrun_tells_one_error_once(tmp_path):
     (tmp_path / 'none.yml').write_text('name: x\nmodel_type: VideoDeblurModel\n')
     result = run_python(*torchrun(2, '-m', 'dblr_plugin.train', '-opt', 'none.yml'), cwd=tmp_path)
     assert result.returncode != 0
-    assert result.stderr.count('dblr: error: ') == 1, result.stderr
+    told = re.findall('^dblr: error: (.*)', result.stderr, flags=re.MULTILINE)
+    assert len(told) == 1, result.stderr
+    assert f'traceback : {told[0]}' in result.stderr.partition('Root Cause')[2]

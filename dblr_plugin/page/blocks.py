@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.page.process import Task
+from dblr_plugin.page.process import Cancelled, Task
 
 __all__ = ['build_blocks']
 
@@ -102,6 +102,9 @@ class _Clips:
                 count, result = await task.result(
                     lambda *frames: progress(frames, unit='frames'), lambda text: gr.Warning(self._text(text))
                 )
+        except Cancelled:
+            gr.Info('nothing was restored', title='Cancelled')
+            return [gr.skip()] * 5
         except (DBLRError, TimeoutError) as error:
             raise gr.Error(self._text(str(error) or 'this took an hour; give less'), print_exception=False) from None
         finally:

@@ -148,7 +148,7 @@ def test_unequal_and_damaged_images_are_named(tmp_path):
     with open_source(tmp_path / 'in') as source, pytest.raises(DBLRError, match=r'2\.png has another size or depth'):
         list(source)
     cv2.imwrite(str(tmp_path / 'float.tif'), np.zeros((8, 8), np.float32))
-    with pytest.raises(DBLRError, match='not plain 8 or 16 bits'):
+    with pytest.raises(DBLRError, match='is a TIFF of 32-bit floating-point samples'):
         open_source(tmp_path / 'float.tif')
 
 
