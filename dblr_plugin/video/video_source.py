@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ class VideoSource:
     ) -> None:
         self.path = path
         self._complaints = Complaints()
+        weakref.finalize(self, self._complaints.close)  # where nobody closes the source
         try:
             self._container = open_container(path)
         except BaseException:
@@ -175,7 +177,7 @@ class VideoSource:
         for (pts, frame), following in pairwise(moments):
             if frame is not None:
                 shown, pixels = frame, None
-                self._longest = max(self._longest, frame.duration)
+                self._longest = max(self._longest, frame.duration or 0)
             duration = self._duration(pts, frame, None if following is None else following[0])
             self._until = (pts + duration) * self._time_base
             if self._read >= self._skipped:

@@ -91,7 +91,9 @@ def test_what_ffmpeg_says_of_a_damaged_file_is_told(tmp_path, caplog):
     source = make(tmp_path / 'short.mkv', Made(frames=24, codec='mpeg4', options={'bf': '0'}))
     data = source.read_bytes()
     cluster = data.index(b'\x1f\x43\xb6\x75')
-    for damaged in (data[: cluster + 3000] + bytes(4096) + data[cluster + 7096 :], data[:8000] + data[7500:]):
+    half, middle = (len(data) - cluster) // 2, (len(data) + cluster) // 2
+    zeroed = data[: middle - half // 2] + bytes(half) + data[middle - half // 2 + half :]
+    for damaged in (zeroed, data[:middle] + data[middle - 500 :]):
         caplog.clear()
         source.write_bytes(damaged)
         assert len(copy(source, tmp_path / 'sharp.mkv')) < 24
