@@ -3,21 +3,25 @@
 The ``dblr`` command registers later, when it has read its arguments: help and wrong arguments need no torch.
 """
 
+import importlib
 import os
 import sys
+from typing import Any
 
-from dblr_plugin.lazy import import_on_demand
 from dblr_plugin.version import __version__
 
 __all__ = ['VideoRestorer', '__version__', 'archs', 'data', 'load_network', 'losses', 'models', 'register']
 
-__getattr__ = import_on_demand(
-    __name__,
-    {
-        'VideoRestorer': 'dblr_plugin.restore.video_restorer',
-        'load_network': 'dblr_plugin.restore.loading',
-    },
-)
+_ON_DEMAND = {
+    'VideoRestorer': 'dblr_plugin.restore.video_restorer',
+    'load_network': 'dblr_plugin.restore.loading',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
 
 
 def register() -> None:
@@ -72,7 +76,7 @@ if _program() is not None:
 if _program() not in ('dblr_plugin', 'dblr_plugin.launch'):  # the launched program needs it, and the command later
     register()
     if _program() is not None:
-        from dblr_plugin.excepthook import show_errors_in_one_line
+        from dblr_plugin.console import show_errors_in_one_line
 
         show_errors_in_one_line()
         ctrl_c.interrupts()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -12,7 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import DeformConv2d
 
-__all__ = ['AMP_TYPES', 'autocast', 'freeze_batch_statistics', 'prepare_network', 'share_batch_statistics']
+__all__ = [
+    'AMP_TYPES', 'autocast', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
+    'share_batch_statistics',
+]  # fmt: skip
 
 #: What ``train.amp`` may be.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -86,3 +91,19 @@ def _lay_out_channels_last(net: nn.Module) -> None:
     if convs and any(isinstance(m, nn.Linear) for m in net.modules()):
         # BasicSR's VGG-style discriminators flatten what their last convolution gives with view(), which needs this
         convs[-1].register_forward_hook(lambda module, inputs, output: output.contiguous())
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_ of malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory of freed tensors for the next ones; does nothing where glibc is not in use.
+
+    Otherwise each large tensor is new memory, which the system fills with zeros page by page, and gives back after use.
+    Restoring in plain PyTorch takes a quarter less processor time this way (32 features, 720x404, two cores), and up to
+    an eighth more memory. OpenVINO manages its own, and in training no gain was measurable.
+    """
+    if platform.libc_ver()[0] == 'glibc':
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ['DBLRError', 'nearest', 'raise_faults']
+__all__ = ['DBLRError', 'first_line', 'nearest', 'raise_faults']
 
 _MAX_SHOWN = 10  # faults in one message
 
@@ -18,6 +18,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``''`` when none is close."""
     match = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
     return f"; did you mean '{match[0]}'?" if match else ''
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says, or its type when it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def raise_faults(faults: list[str], of: str) -> None:

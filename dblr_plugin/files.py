@@ -14,16 +14,9 @@ from pathlib import Path
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'REFUSALS',
-    'atomic_write',
-    'check_writable',
-    'make_folder',
-    'name_fault',
-    'partial_of',
-    'require_space',
-    'write_fault',
-    'write_whole',
-]
+    'REFUSALS', 'atomic_write', 'check_writable', 'make_folder', 'name_fault', 'partial_of', 'require_space',
+    'sha256_of', 'write_fault', 'write_whole',
+]  # fmt: skip
 
 #: What refuses a write, and what helps; an error made without a number has None.
 REFUSALS: dict[int | None, str] = {
@@ -149,6 +142,12 @@ def check_writable(path: Path) -> None:
         partial.unlink()
     except OSError as error:
         raise write_fault(path, error) from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def name_fault(name: str) -> str | None:

@@ -19,8 +19,7 @@ import yaml
 from basicsr.utils import options as basicsr_options
 
 from dblr_plugin.compat import repair_distributed
-from dblr_plugin.console import never_fail_to_print
-from dblr_plugin.excepthook import show_errors_in_one_line, writes_into
+from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line, writes_into
 
 __all__ = ['install', 'parse_options']
 
@@ -48,7 +47,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         DBLRError: For faulty options, or what this machine cannot run.
     """
     # these import the registries, which may still be filling when this module is imported
-    from dblr_plugin.options.machine import check_options, is_ours
+    from dblr_plugin.options.conflicts import check_options, is_ours
     from dblr_plugin.options.option_file import check_option_file
     from dblr_plugin.options.overrides import take_overrides
 
@@ -86,14 +85,14 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
 def _take_part(opt: dict) -> None:
     """Puts our parts in place of BasicSR's, in its programs or the stock commands."""
     from dblr_plugin.evaluation.validation import check_sizes, protocols_of
-    from dblr_plugin.training import run_log, trainer
+    from dblr_plugin.training import trainer
 
     for name in ('__main__', 'basicsr.train', 'basicsr.test'):
         module = sys.modules.get(name)
         if module is None:
             continue
         if hasattr(module, 'train_pipeline') or hasattr(module, 'test_pipeline'):
-            run_log.patch_trainer(module)
+            trainer.patch_log(module)
         if opt['is_train'] and hasattr(module, 'load_resume_state'):
             trainer.patch_trainer(module, opt, lambda dataset: check_sizes(dataset, protocols_of(opt.get('val') or {})))
     if opt['is_train'] and not opt['datasets']['train']['num_worker_per_gpu']:

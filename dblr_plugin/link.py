@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import name_fault, write_whole
+from dblr_plugin.files import name_fault, sha256_of, write_whole
 
 __all__ = ['is_checkout', 'link', 'missing_files', 'option_files', 'options_folder', 'unlink']
 
@@ -123,7 +123,7 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
         path = root / name
         if not path.is_file():
             continue
-        if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+        if sha256_of(path) == digest:
             path.unlink()
             removed.append(path)
         else:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from dblr_plugin.console import explain
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import write_json
-from dblr_plugin.evaluation.pictures import write_picture
+from dblr_plugin.evaluation.comparison_images import write_picture
+from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import atomic_write, check_writable, partial_of, require_space, write_whole
-from dblr_plugin.training.failures import explain
 from dblr_plugin.weights import save_atomically
 
 

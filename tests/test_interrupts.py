@@ -15,7 +15,8 @@ import pytest
 import torch
 from processes import Run, dblr, write_options
 
-from dblr_plugin.training.saving import CheckpointFolder, digest_of
+from dblr_plugin.files import sha256_of
+from dblr_plugin.training.saving import CheckpointFolder
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +124,7 @@ def check_checkpoints(folder: Folder) -> None:
         for name in digests:
             digests[name].add(state['networks'][name])
     for name in digests:
-        assert digest_of(folder.checkpoints.network_path(name, 'latest')) in digests[name]
+        assert sha256_of(folder.checkpoints.network_path(name, 'latest')) in digests[name]
 
 
 def test_thirty_kills_change_nothing(options, tmp_path):

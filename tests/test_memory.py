@@ -5,11 +5,10 @@ import platform
 import pytest
 from processes import run_python
 
-import dblr_plugin.memory
-
 COUNT = """
-import resource, runpy, sys
+import resource
 import numpy as np
+from dblr_plugin.acceleration import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -18,7 +17,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 first = faults()
-runpy.run_path(sys.argv[1])['keep_freed_memory']()
+keep_freed_memory()
 faults()
 print(first, faults())
 """
@@ -26,7 +25,7 @@ print(first, faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='other C libraries have no such setting')
 def test_freed_memory_is_not_new_memory(tmp_path):
-    result = run_python('-c', COUNT, dblr_plugin.memory.__file__, cwd=tmp_path)
+    result = run_python('-c', COUNT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     before, after = map(int, result.stdout.split())
     assert after < before / 10

@@ -9,11 +9,5 @@ from dblr_plugin.archs.fourier_burst_arch import FourierBurstAccumulation
 from dblr_plugin.archs.multi_scale_dblrnet_arch import MultiScaleDBLRNet
 
 __all__ = [
-    'DBN',
-    'BlurryInput',
-    'DBLRDiscriminator',
-    'DBLRNet',
-    'DeepDeblur',
-    'FourierBurstAccumulation',
-    'MultiScaleDBLRNet',
-]
+    'DBN', 'BlurryInput', 'DBLRDiscriminator', 'DBLRNet', 'DeepDeblur', 'FourierBurstAccumulation', 'MultiScaleDBLRNet',
+]  # fmt: skip

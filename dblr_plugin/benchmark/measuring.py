@@ -21,16 +21,16 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.benchmark.crops import window_errors
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
+from dblr_plugin.data.flow import MIN_SIDE
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import Protocol
+from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
 from dblr_plugin.evaluation.perceptual import lpips
-from dblr_plugin.evaluation.pictures import write_picture
+from dblr_plugin.evaluation.protocols import Protocol
 from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
 from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.models.video_test_model import VideoTestModel
-from dblr_plugin.prepare.in_between import MIN_SIDE
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.yaml_file import import_files, read_option_file
 
@@ -50,8 +50,8 @@ def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | 
         folder: The method's.
 
     Returns:
-        ``figures``, entries of :func:`dblr_plugin.evaluation.summarise`; ``clips``, clip -> ``frames`` (indices of the
-        first protocol's), ``names`` (of all), ``size`` (h, w), ``lpips``, ``warping_error`` and
+        ``figures``, entries of :func:`~dblr_plugin.evaluation.scores.summarise`; ``clips``, clip -> ``frames`` (indices
+        of the first protocol's), ``names`` (of all), ``size`` (h, w), ``lpips``, ``warping_error`` and
         ``warping_error_truth`` (None where not measured); ``mean``, the means of the last three over the clips.
     """
     torch.backends.cudnn.benchmark = True  # as BasicSR's test has it: figures must be the same

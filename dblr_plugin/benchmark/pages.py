@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from dblr_plugin.benchmark.tables import Column, best_of, cell, csv_table, markdown_table
 from dblr_plugin.evaluation.metrics import find_metric
 
-__all__ = ['MEASURED', 'columns_of', 'csv_page', 'markdown_page']
+__all__ = [
+    'MEASURED', 'Column', 'best_of', 'cell', 'columns_of', 'csv_page', 'csv_table', 'markdown_page', 'markdown_row',
+    'markdown_table',
+]  # fmt: skip
 
 #: The status of a method whose figures are in the report.
 MEASURED = 'measured'
@@ -170,3 +177,57 @@ def _picture(report: dict, name: str) -> str:
         f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{path}_dark.png">\n'
         f'  <img alt="{text}" src="{path}_light.png">\n</picture>'
     )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of figures.
+
+    Attributes:
+        key: Of the figures in rows, and of the column in CSV.
+        title: In Markdown.
+        shown: A figure as Markdown shows it.
+        better: Which figures are, if any.
+    """
+
+    key: str
+    title: str
+    shown: Callable[[float], str]
+    better: Literal['higher', 'lower'] | None = None
+
+
+def best_of(column: Column, values: Iterable[float | str | None]) -> float | None:
+    """The best of a column's figures; None if there are not two to compare."""
+    numbers = [float(value) for value in values if value is not None]
+    if column.better is None or len(numbers) < 2:
+        return None
+    return max(numbers) if column.better == 'higher' else min(numbers)
+
+
+def cell(column: Column, value: float | str | None, best: float | None) -> str:
+    """A figure in Markdown: bold if it is shown like the best one, a dash if there is none."""
+    if value is None:
+        return '–'
+    number = float(value)  # JSON has infinity as a string
+    text = column.shown(number) if math.isfinite(number) else '∞'
+    return f'**{text}**' if best is not None and text == column.shown(best) else text
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """One line of a table; a bar in a cell does not end it."""
+    return '| ' + ' | '.join(text.replace('|', '\\|') for text in cells) + ' |'
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text, and all others are right-aligned."""
+    lines = [markdown_row(head), '|:--|' + '--:|' * (len(head) - 1)]
+    return '\n'.join([*lines, *map(markdown_row, rows)])
+
+
+def csv_table(keys: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """The rows with full precision; empty where there is no figure."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -10,10 +10,9 @@ import json
 from functools import cache
 from pathlib import Path
 
-from dblr_plugin.evaluation import write_json
-from dblr_plugin.files import make_folder
+from dblr_plugin.evaluation.scores import write_json
+from dblr_plugin.files import make_folder, sha256_of
 from dblr_plugin.measure.provenance import describe_data
-from dblr_plugin.training.saving import digest_of
 
 __all__ = ['MethodFolder', 'code_checksums', 'data_checksums', 'fingerprint_of', 'keep', 'kept', 'sha256']
 
@@ -76,7 +75,7 @@ def code_checksums(options: dict) -> list[str | None]:
 
 def sha256(path: Path | None) -> str | None:
     """Of a file; None where there is none."""
-    return digest_of(path) if path is not None and path.is_file() else None
+    return sha256_of(path) if path is not None and path.is_file() else None
 
 
 @cache

@@ -23,11 +23,11 @@ from dblr_plugin.benchmark.record import (
     sha256,
 )
 from dblr_plugin.benchmark.training import train, trained, write_options
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
 from dblr_plugin.files import write_whole
 from dblr_plugin.measure import timing
-from dblr_plugin.measure.machine import describe_machine, describe_versions
+from dblr_plugin.measure.provenance import describe_machine, describe_versions
 from dblr_plugin.version import __version__
 
 __all__ = ['Results', 'run_benchmark']
@@ -98,9 +98,8 @@ class _Run:
             folder.failure.unlink(missing_ok=True)
             folder.traceback.unlink(missing_ok=True)
         except Exception as error:  # whatever happens to one method, the others go on
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             is_known = isinstance(error, DBLRError)
-            reason = reason if is_known else f'{type(error).__name__}: {reason}'
+            reason = first_line(error) if is_known else f'{type(error).__name__}: {first_line(error)}'
             self.tell(f'{method.name}: failed: {reason}')
             if not is_known:
                 write_whole(folder.traceback, traceback.format_exc())

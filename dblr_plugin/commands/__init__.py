@@ -12,8 +12,7 @@ import sys
 
 import dblr_plugin
 from dblr_plugin import ctrl_c
-from dblr_plugin.console import never_fail_to_print
-from dblr_plugin.excepthook import show_errors_in_one_line
+from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line
 
 __all__ = ['main']
 

@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs what is missing and writes the report; exits with status 1 if a method failed."""
     from dblr_plugin.benchmark.plan import read_plan
+    from dblr_plugin.benchmark.plots import require_matplotlib
     from dblr_plugin.benchmark.report import write_report
     from dblr_plugin.benchmark.run import run_benchmark
-    from dblr_plugin.benchmark.style import require_matplotlib
 
     if args.nproc < 1:
         raise DBLRError(f'--nproc must be a number from 1, got {args.nproc}')

@@ -12,7 +12,6 @@ across a cut. Weights trained with dblr_plugin say of which network they are; fo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import signal
 import threading
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import sha256_of
 
 if TYPE_CHECKING:
     from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -85,8 +85,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
+    from dblr_plugin.restore.frame_restorer import SMALLEST_TILE
     from dblr_plugin.restore.loading import load_network
-    from dblr_plugin.restore.tiles import SMALLEST_TILE
     from dblr_plugin.restore.video_restorer import VideoRestorer
 
     if args.tile and args.tile < SMALLEST_TILE:
@@ -107,7 +107,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
 
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
-    from dblr_plugin.memory import keep_freed_memory
+    from dblr_plugin.acceleration import keep_freed_memory
     from dblr_plugin.video.batch import find_batch
 
     for name in ('input', 'output'):
@@ -177,7 +177,7 @@ class _Job:
             print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')
 
     def _network(self, path: str | Path, source: Source) -> VideoRestorer:
-        from dblr_plugin.restore.calibration import calibrate
+        from dblr_plugin.restore.pipeline import calibrate
 
         args = self.args
         if self.restorer is None:
@@ -203,7 +203,7 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
     Raises:
         DBLRError: Some could not be restored, with a line for each.
     """
-    from dblr_plugin.training.failures import explain
+    from dblr_plugin.console import explain
 
     faults = []
     for path, output in batch:
@@ -222,7 +222,7 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
 def _checksum(path: Path | None) -> str | None:
     if path is None or not path.is_file():  # none, or one whose fault is reported where it is read
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)
 
 
 def _end_like_ctrl_c() -> None:

@@ -24,10 +24,21 @@ from typing import TYPE_CHECKING, Any
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
-from dblr_plugin.prepare import bsd, dvd, gopro, reds
+from dblr_plugin.prepare.data_sets import (
+    BSD_EXPOSURES,
+    GOPRO_BLURS,
+    REDS_BLURS,
+    plan_bsd,
+    plan_dvd,
+    plan_dvd_qualitative,
+    plan_gopro,
+    plan_kitti,
+    plan_reds,
+)
 
 if TYPE_CHECKING:
-    from dblr_plugin.prepare import DatabaseKind, Plan
+    from dblr_plugin.prepare.layout import DatabaseKind
+    from dblr_plugin.prepare.plan import Plan
 
 __all__ = ['add_arguments', 'run']
 
@@ -35,15 +46,15 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds one subcommand for each kind of preparation, each with its own ``prepare`` function."""
     kinds = parser.add_subparsers(title='kinds', metavar='KIND', required=True)
-    _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', lambda a: dvd.plan(a.src))
-    _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', lambda a: dvd.plan_qualitative(a.src))
+    _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', lambda a: plan_dvd(a.src))
+    _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', lambda a: plan_dvd_qualitative(a.src))
     parser_gopro = _add_layout(kinds, 'gopro', 'GoPro (GOPRO_Large)', _plan_gopro)
-    parser_gopro.add_argument('--blur', choices=gopro.BLURS, help=_choices(gopro.BLURS))
+    parser_gopro.add_argument('--blur', choices=GOPRO_BLURS, help=_choices(GOPRO_BLURS))
     parser_reds = _add_layout(kinds, 'reds', 'REDS', _plan_reds)
-    parser_reds.add_argument('--blur', choices=reds.BLURS, help=_choices(reds.BLURS))
+    parser_reds.add_argument('--blur', choices=REDS_BLURS, help=_choices(REDS_BLURS))
     parser_bsd = _add_layout(kinds, 'bsd', 'BSD, beam-splitter recordings', _plan_bsd)
-    parser_bsd.add_argument('--exposure', choices=bsd.EXPOSURES, help="the sharp camera's time, then the blurry one's")
-    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', _plan_kitti, _print_kitti_padding)
+    parser_bsd.add_argument('--exposure', choices=BSD_EXPOSURES, help="the sharp camera's time, then the blurry one's")
+    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', lambda a: plan_kitti(a.src), _print_kitti_padding)
     _add_video(kinds)
     _add_motion(kinds)
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
@@ -77,8 +88,7 @@ def _add_layout(
     _add_results(parser)
 
     def prepare(args: argparse.Namespace) -> None:
-        from dblr_plugin.prepare import prepare_layout
-        from dblr_plugin.prepare.summary import summary
+        from dblr_plugin.prepare.layout import prepare_layout, summary
 
         prepared = prepare_layout(plan(args), args.dst, args.copy, args.allow_partial, _databases(args))
         print(summary(args.dst, prepared))
@@ -139,27 +149,21 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _databases(args: argparse.Namespace) -> list[DatabaseKind]:
-    from dblr_plugin.prepare import LMDB, TILES
+    from dblr_plugin.prepare.layout import LMDB, TILES
 
     return [kind for kind, wanted in ((LMDB, args.lmdb), (TILES, args.tiles)) if wanted]
 
 
 def _plan_gopro(args: argparse.Namespace) -> Plan:
-    return gopro.plan(args.src, _chosen('--blur', args.blur, gopro.BLURS))
+    return plan_gopro(args.src, _chosen('--blur', args.blur, GOPRO_BLURS))
 
 
 def _plan_reds(args: argparse.Namespace) -> Plan:
-    return reds.plan(args.src, _chosen('--blur', args.blur, reds.BLURS))
+    return plan_reds(args.src, _chosen('--blur', args.blur, REDS_BLURS))
 
 
 def _plan_bsd(args: argparse.Namespace) -> Plan:
-    return bsd.plan(args.src, _chosen('--exposure', args.exposure, dict.fromkeys(bsd.EXPOSURES, '')))
-
-
-def _plan_kitti(args: argparse.Namespace) -> Plan:
-    from dblr_plugin.prepare import kitti
-
-    return kitti.plan(args.src)
+    return plan_bsd(args.src, _chosen('--exposure', args.exposure, dict.fromkeys(BSD_EXPOSURES, '')))
 
 
 def _chosen(option: str, value: str | None, choices: dict[str, str]) -> str:
@@ -182,15 +186,16 @@ def _print_kitti_padding() -> None:
 
 
 def _prepare_video(args: argparse.Namespace) -> None:
-    from dblr_plugin.prepare import BlurSettings, prepare_video
-    from dblr_plugin.prepare.summary import summary
+    from dblr_plugin.prepare.blur_settings import BlurSettings
+    from dblr_plugin.prepare.layout import summary
+    from dblr_plugin.prepare.video import prepare_video
 
     settings = BlurSettings(**_given(args, BlurSettings))
     print(summary(args.dst, prepare_video(args.src, args.dst, settings, _databases(args))))
 
 
 def _prepare_motion(args: argparse.Namespace) -> None:
-    from dblr_plugin.prepare import MotionSettings, prepare_motion
+    from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
 
     info = prepare_motion(args.src, args.dst, MotionSettings(**_given(args, MotionSettings)))
     size = info.windows * math.prod(info.shape)

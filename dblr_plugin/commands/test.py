@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_figures(path: Path) -> None:
-    from dblr_plugin.evaluation import format_table
+    from dblr_plugin.evaluation.scores import format_table
 
     # there is no such file when no data set has ground truth
     for entry in json.loads(path.read_text()) if path.exists() else []:

@@ -11,17 +11,6 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import window_indices
 
 __all__ = [
-    'ClipPair',
-    'FolderStore',
-    'FrameStore',
-    'LmdbStore',
-    'SyntheticMotionDataset',
-    'TileStore',
-    'VideoDeblurDataset',
-    'VideoDeblurTestDataset',
-    'index_pairs',
-    'open_store',
-    'window_indices',
-    'write_lmdb',
-    'write_tiles',
-]
+    'ClipPair', 'FolderStore', 'FrameStore', 'LmdbStore', 'SyntheticMotionDataset', 'TileStore', 'VideoDeblurDataset',
+    'VideoDeblurTestDataset', 'index_pairs', 'open_store', 'window_indices', 'write_lmdb', 'write_tiles',
+]  # fmt: skip

@@ -1,17 +1,142 @@
-"""Finds the clips and frames of a data set, pairs them by name and checks them before any work starts."""
+"""Finds the clips and frames of a data set, pairs them by name and checks them before any work starts.
+
+The text formats are BasicSR's: the list of clips to use, and the ``meta_info.txt`` inside an LMDB database.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from dblr_plugin.data.meta_info import ListedClip, read_clip_list
+from dblr_plugin.data.images import natural
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
+from dblr_plugin.files import name_fault
 
-__all__ = ['ClipPair', 'index_pairs']
+__all__ = [
+    'ClipPair', 'ListedClip', 'index_pairs', 'label', 'not_negative', 'num_frame_of', 'positive_int', 'read_clip_list',
+    'read_lmdb_meta', 'require_unit_scale', 'required',
+]  # fmt: skip
+
+# names may contain spaces: both patterns are anchored at the figures that end a line
+_SIZE = r'\((?P<h>\d{1,9}), ?(?P<w>\d{1,9}), ?\d+\)'  # Python converts no text of thousands of digits
+_CLIP_LINE = re.compile(rf'(?P<clip>\S.*?) +(?P<count>\d{{1,9}}) +{_SIZE}')
+_FRAME_LINE = re.compile(rf'(?P<clip>\S.*)/(?P<frame>[^/]+)\.\w+ {_SIZE} \d+')
+
+
+@dataclass(frozen=True)
+class ListedClip:
+    """One line ``clip frames (h,w,c)`` of a list of clips; ``where`` is ``file:line``."""
+
+    name: str
+    count: int
+    size: tuple[int, int]
+    where: str
+
+
+def read_clip_list(path: str | Path, faults: list[str]) -> list[ListedClip]:
+    """Reads a ``meta_info_file``: one clip a line, ``000 100 (720,1280,3)``, blank lines ignored.
+
+    Malformed and repeated lines are appended to ``faults``, each with its ``file:line``, and left out.
+
+    Raises:
+        DBLRError: The file cannot be read.
+    """
+    listed: dict[str, ListedClip] = {}
+    for where, line in _numbered_lines(path):
+        match = _CLIP_LINE.fullmatch(line)
+        if match is None:
+            faults.append(f"{where}: '{line}' is not 'clip frames (h,w,c)', such as '000 100 (720,1280,3)'")
+        elif fault := name_fault(match['clip']):
+            faults.append(f'{where}: clip {fault}; rename the clip')
+        elif match['clip'] in listed:
+            faults.append(f"{where}: clip '{match['clip']}' is listed twice; remove one of the lines")
+        else:
+            size = int(match['h']), int(match['w'])
+            listed[match['clip']] = ListedClip(match['clip'], int(match['count']), size, where)
+    return list(listed.values())
+
+
+def read_lmdb_meta(path: str | Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """Reads a database's ``meta_info.txt``: one frame a line, ``000/00000000.png (720,1280,3) 1``.
+
+    Returns:
+        Clip name -> frame name -> (height, width); clips and frames in natural order.
+
+    Raises:
+        DBLRError: The file cannot be read, or a line is malformed or repeats a frame.
+    """
+    clips: dict[str, dict[str, tuple[int, int]]] = {}
+    for where, line in _numbered_lines(path):
+        match = _FRAME_LINE.fullmatch(line)
+        if match is None:
+            raise DBLRError(f"{where}: '{line}' is not 'clip/frame.ext (h,w,c) level'; write the database again")
+        if fault := name_fault(f'{match["clip"]}/{match["frame"]}'):
+            raise DBLRError(f'{where}: {fault}; write the database again, under other names')
+        frames = clips.setdefault(match['clip'], {})
+        if match['frame'] in frames:
+            raise DBLRError(f"{where}: '{match['clip']}/{match['frame']}' is listed twice; write the database again")
+        frames[match['frame']] = int(match['h']), int(match['w'])
+    return {
+        clip: {frame: clips[clip][frame] for frame in sorted(clips[clip], key=natural)}
+        for clip in sorted(clips, key=natural)
+    }
+
+
+def _numbered_lines(path: str | Path) -> list[tuple[str, str]]:
+    """Returns (``file:line``, stripped text) of the lines that are not blank."""
+    try:
+        text = Path(path).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise DBLRError(f'{path} cannot be read ({error}); check the path') from error
+    lines = ((f'{path}:{number}', line.strip()) for number, line in enumerate(text.splitlines(), start=1))
+    return [(where, line) for where, line in lines if line]
+
+
+def label(opt: Mapping[str, Any]) -> str:
+    """Returns how messages call the data set of these options."""
+    return f"dataset '{opt.get('name', opt.get('type', 'unnamed'))}'"
+
+
+def required(opt: Mapping[str, Any], key: str) -> Any:
+    """Returns ``opt[key]``; raises DBLRError when it is missing or null."""
+    if opt.get(key) is None:
+        raise DBLRError(f'{label(opt)}: {key} is missing; add it to the options')
+    return opt[key]
+
+
+def positive_int(opt: Mapping[str, Any], key: str, value: Any) -> int:
+    """Returns ``value``, given under ``key``; raises DBLRError unless it is a whole number from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a whole number from 1')
+    return value
+
+
+def not_negative(opt: Mapping[str, Any], key: str) -> float:
+    """Returns ``opt[key]``, 0 where it is not given; raises DBLRError unless it is a number from 0."""
+    value = opt.get(key, 0)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a number from 0')
+    return value
+
+
+def num_frame_of(opt: Mapping[str, Any]) -> int:
+    """Returns the frames of a window, 5 unless given; raises DBLRError unless odd, as a window needs a centre."""
+    num_frame = positive_int(opt, 'num_frame', opt.get('num_frame', 5))
+    if num_frame % 2 == 0:
+        raise DBLRError(f'{label(opt)}: num_frame is {num_frame}; it must be odd, such as {num_frame + 1}')
+    return num_frame
+
+
+def require_unit_scale(opt: Mapping[str, Any]) -> None:
+    """Raises DBLRError when the options ask for super-resolution."""
+    if opt.get('scale', 1) != 1:
+        raise DBLRError(f'{label(opt)}: scale is {opt["scale"]}; deblurring keeps the size, so it must be 1')
+
 
 # a header takes 0.1 ms from the page cache and 10 ms from a network disk: the threads are for the latter
 THREADS = 16

@@ -17,19 +17,9 @@ from PIL import Image, TiffImagePlugin
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'IMAGE_SUFFIXES',
-    'TAIL_BYTES',
-    'decode',
-    'header_size',
-    'imdecode',
-    'inspected_size',
-    'is_image',
-    'is_whole',
-    'looks_whole',
-    'natural',
-    'opened',
-    'refuse_undecodable',
-]
+    'IMAGE_SUFFIXES', 'TAIL_BYTES', 'decode', 'header_size', 'imdecode', 'inspected_size', 'is_image', 'is_whole',
+    'looks_whole', 'natural', 'opened', 'refuse_undecodable',
+]  # fmt: skip
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 TAIL_BYTES = 1024

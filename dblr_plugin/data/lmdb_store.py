@@ -10,9 +10,9 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
+from dblr_plugin.data.clips import read_lmdb_meta
 from dblr_plugin.data.crops import decode_crop
 from dblr_plugin.data.images import TAIL_BYTES, decode, is_whole, looks_whole
-from dblr_plugin.data.meta_info import read_lmdb_meta
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['LmdbStore', 'shared_environment']

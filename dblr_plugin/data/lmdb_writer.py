@@ -18,15 +18,9 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space, write_fault
 
 __all__ = [
-    'check_destination',
-    'database_bytes',
-    'new_database',
-    'put_files',
-    'put_values',
-    'whole_folder',
-    'write_lmdb',
+    'check_destination', 'database_bytes', 'new_database', 'put_files', 'put_values', 'whole_folder', 'write_lmdb',
     'write_meta_info',
-]
+]  # fmt: skip
 
 BATCH = 64  # frames in one transaction
 PAGE = 4096

@@ -9,15 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.data.crops import decode_crop
-from dblr_plugin.data.images import (
-    decode,
-    header_size,
-    inspected_size,
-    is_image,
-    natural,
-    opened,
-    refuse_undecodable,
-)
+from dblr_plugin.data.images import decode, header_size, inspected_size, is_image, natural, opened, refuse_undecodable
 from dblr_plugin.data.lmdb_store import LmdbStore
 from dblr_plugin.data.tiles.format import TILES_JSON
 from dblr_plugin.data.tiles.store import TileStore

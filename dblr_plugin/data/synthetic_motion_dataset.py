@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from basicsr.utils.registry import DATASET_REGISTRY
@@ -13,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dblr_plugin.colour import luma_of_bgr, luma_of_jpeg
+from dblr_plugin.data.clips import label, not_negative, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.frames import flip
 from dblr_plugin.data.motion import MotionWindows, WindowStore, is_window_store, read_pictures
 from dblr_plugin.data.motion.windows import picture_side
-from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
 
@@ -38,6 +39,9 @@ class SyntheticMotionDataset(Dataset):
                 made here a multiple of 8.
             y_only (bool): Brightness alone, for a network of one channel. Default: False.
             random_reverse, use_hflip, use_rot (bool): As in ``VideoDeblurDataset``. Default: False.
+            soften (float): Half of the samples are blurred, the sharp frame as well, by a Gaussian of up to this sigma
+                in pixels: lenses and compression leave footage less sharp than a picture that was scaled down, and the
+                network is to undo motion alone. Default: 0.
             scale (int, optional): Must be 1.
 
     Raises:
@@ -52,6 +56,7 @@ class SyntheticMotionDataset(Dataset):
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
         self.causal = bool(opt.get('causal', False))
         self.y_only = bool(opt.get('y_only', False))
+        self.soften = not_negative(opt, 'soften')
         self.root = required(opt, 'dataroot_gt')
         self.store: WindowStore | None = None
         if is_window_store(self.root):
@@ -84,6 +89,8 @@ class SyntheticMotionDataset(Dataset):
             vertical=self._coin(rng, 'use_rot'),
             transpose=self._coin(rng, 'use_rot'),
         )
+        if self.soften and rng.random() < 0.5:
+            stack = _softened(stack, rng.uniform(0.3, 1) * self.soften)
         sample = self._to_tensor(stack)
         return {'lq': sample[:-1], 'gt': sample[-1], 'key': key}
 
@@ -126,3 +133,9 @@ class SyntheticMotionDataset(Dataset):
                 f'{name}: {self.root} holds brightness alone; set y_only: true, or make one without --y-only'
             )
         return store
+
+
+def _softened(stack: np.ndarray, sigma: float) -> np.ndarray:
+    """All frames of uint8 ``(n, h, w, c)`` behind the same Gaussian."""
+    soft = [cv2.GaussianBlur(frame, (0, 0), sigma) for frame in stack]
+    return np.stack(soft).reshape(stack.shape)

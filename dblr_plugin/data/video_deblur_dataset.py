@@ -14,10 +14,17 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import ClipPair, index_pairs
+from dblr_plugin.data.clips import (
+    ClipPair,
+    index_pairs,
+    label,
+    num_frame_of,
+    positive_int,
+    require_unit_scale,
+    required,
+)
 from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import flip, read_each, to_tensor
-from dblr_plugin.data.options import label, num_frame_of, positive_int, require_unit_scale, required
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.data.windows import reach_of

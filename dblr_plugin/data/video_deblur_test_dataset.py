@@ -11,10 +11,9 @@ import numpy as np
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import ClipPair, index_pairs
+from dblr_plugin.data.clips import ClipPair, index_pairs, label, num_frame_of, require_unit_scale, required
 from dblr_plugin.data.flow import align, too_small_for_flow
 from dblr_plugin.data.frames import FrameCache, read_each, to_planes, unit_range
-from dblr_plugin.data.options import label, num_frame_of, require_unit_scale, required
 from dblr_plugin.data.store import FrameStore, open_store
 from dblr_plugin.data.windows import reach_of, window_indices
 from dblr_plugin.errors import DBLRError, nearest, raise_faults

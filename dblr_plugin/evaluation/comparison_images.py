@@ -1,4 +1,4 @@
-"""Images of input, output and truth side by side, after each validation."""
+"""Restored frames and comparison images as PNG files: input, output and truth side by side, after each validation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ from basicsr.utils.dist_util import get_dist_info
 
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.pictures import write_picture
 from dblr_plugin.evaluation.validation import RestoredFrame
+from dblr_plugin.files import atomic_write, make_folder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ['ComparisonImages']
+__all__ = ['ComparisonImages', 'write_picture']
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Writes uint8 BGR ``(h, w, 3)`` as the PNG file ``path``, whole or not at all; makes its folder.
+
+    Raises:
+        DBLRError: If it cannot be written.
+    """
+    make_folder(path.parent)
+    with atomic_write(path) as partial:
+        partial.write_bytes(cv2.imencode('.png', image)[1].tobytes())
 
 
 class ComparisonImages:

@@ -21,10 +21,9 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from dblr_plugin.data.flow import MIN_SIDE as FLOW_SIZE
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.consistency import warping_error
-from dblr_plugin.evaluation.ms_ssim import MS_SSIM_SIZE, ms_ssim
 from dblr_plugin.evaluation.perceptual import MIN_SIDE as LPIPS_SIZE
 from dblr_plugin.evaluation.perceptual import lpips, missing_for_lpips
-from dblr_plugin.evaluation.psnr_ssim import SSIM_WINDOW, psnr, ssim, ssim_3d
+from dblr_plugin.evaluation.psnr_ssim import MS_SSIM_SIZE, SSIM_WINDOW, ms_ssim, psnr, ssim, ssim_3d
 
 __all__ = ['IMAGES', 'Metric', 'all_metrics', 'better_of', 'check_metrics', 'find_metric']
 

@@ -6,14 +6,21 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from basicsr.utils import get_root_logger
+from basicsr.utils.dist_util import master_only
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.evaluation.metrics import better_of
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol
 from dblr_plugin.files import atomic_write
 
-__all__ = ['FramePair', 'Row', 'format_table', 'score_frame', 'summarise', 'write_json']
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ['FramePair', 'Row', 'ValidationRecord', 'format_table', 'score_frame', 'summarise', 'write_json']
 
 #: A restored frame, BGR ``(h, w, 3)`` in [0, 255]; and its ground truth, or None
 FramePair = tuple[np.ndarray, np.ndarray | None]
@@ -125,3 +132,148 @@ def _finite(content: object) -> object:
     if isinstance(content, float) and not math.isfinite(content):
         return str(content)
     return content
+
+
+class ValidationRecord:
+    """Takes each validation's figures.
+
+    Args:
+        path: ``metrics.json`` of the run; an older one is continued.
+        metrics: ``val.metrics`` of the options; says of its metrics which scores are better.
+        lenient: Whether figures that cannot be written to the file are reported in the log, and no error.
+    """
+
+    def __init__(self, path: Path, metrics: dict[str, dict] | None, lenient: bool = False) -> None:
+        self.path = path
+        self.lenient = lenient
+        self.metrics = metrics or {}
+        #: data set -> metric -> better, val, iter: as BasicSR's ``best_metric_results``
+        self.best: dict[str, dict[str, dict]] = {}
+
+    def add(self, name: str, figures: list[dict], iteration: int | str, tb_logger: SummaryWriter | None) -> None:
+        """Logs and keeps the figures of one data set.
+
+        Args:
+            name: The data set's.
+            figures: Entries of :func:`dblr_plugin.evaluation.scores.summarise`, one a protocol.
+            iteration: Whose they are.
+            tb_logger: TensorBoard's writer, if there is one.
+
+        Raises:
+            DBLRError: If ``metrics.json`` is damaged or cannot be written, unless lenient.
+        """
+        self._note_best(name, figures, iteration)
+        for label, entry in _labelled(figures):
+            self._log(name, label, entry, iteration, tb_logger)
+        self._append([{'dataset': name, 'iter': iteration, **entry} for entry in figures])
+
+    def resume(self, best: dict[str, dict[str, dict]], iteration: int) -> None:
+        """Goes on with what was best at an iteration.
+
+        Args:
+            best: What the training state of that iteration held; it was saved before that iteration was validated.
+            iteration: Resumed from.
+        """
+        is_sound = _are_best_figures(best)
+        self.best = best if is_sound else {}
+        if not is_sound:
+            get_root_logger().warning('The best scores in the training state are damaged; metrics.json is taken.')
+        for name, at, figures in self._earlier():
+            if isinstance(at, int) and at <= iteration:
+                self._note_best(name, figures, at)
+
+    def has(self, name: str, iteration: int) -> bool:
+        """Whether a data set's figures of an iteration are in ``metrics.json``."""
+        return any((dataset, at) == (name, iteration) for dataset, at, _ in self._earlier())
+
+    def _note_best(self, name: str, figures: list[dict], iteration: int | str) -> None:
+        record = self.best.setdefault(name, {})
+        for label, entry in _labelled(figures):
+            for metric, value in entry['mean'].items():
+                better = better_of(metric, self.metrics)
+                value = float(value)  # JSON has no infinity, and metrics.json a text in its place
+                best = record.get(label + metric)
+                if best is None or (value >= best['val'] if better == 'higher' else value <= best['val']):
+                    record[label + metric] = {'better': better, 'val': value, 'iter': iteration}
+
+    def _earlier(self) -> list[tuple[str, int | str, list[dict]]]:
+        """What ``metrics.json`` holds: data set, iteration, figures."""
+        validations: dict[tuple[str, int | str], list[dict]] = {}
+        try:
+            entries = self._entries()
+        except DBLRError as error:
+            if not self.lenient:
+                raise
+            get_root_logger().error(f'{error}. Training goes on without its scores.')
+            entries = []
+        for entry in entries:
+            validations.setdefault((entry['dataset'], entry['iter']), []).append(entry)
+        return [(*key, figures) for key, figures in validations.items()]
+
+    def _entries(self) -> list[dict]:
+        try:
+            entries = json.loads(self.path.read_text()) if self.path.exists() else []
+        except (OSError, ValueError) as error:
+            raise DBLRError(f'{self.path}: damaged ({error}); fix it, or move it away') from error
+        if not (isinstance(entries, list) and all(map(_is_entry, entries))):
+            raise DBLRError(f'{self.path}: damaged (no list of scores); fix it, or move it away')
+        return entries
+
+    @master_only
+    def _log(self, name: str, label: str, entry: dict, iteration: int | str, tb_logger: SummaryWriter | None) -> None:
+        lines = [f'Validation {name} (protocol {entry["protocol"]})']
+        for metric, value in entry['mean'].items():
+            best = self.best[name][label + metric]
+            blurry = entry.get('input') or {'mean': {}, 'clips': {}}
+            told = f'\tBlurry input: {blurry["mean"][metric]:.4f}' if metric in blurry['mean'] else ''
+            lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter{told}')
+            clip_mean, frame_mean = entry['clip_mean'][metric], entry['frame_mean'][metric]
+            lines.append(f'\t    clip mean {clip_mean:.4f}, frame mean {frame_mean:.4f}')
+            for clip, means in entry['clips'].items():
+                told = f' (blurry input {blurry["clips"][clip][metric]:.4f})' if clip in blurry['clips'] else ''
+                lines.append(f'\t    {clip}: {means[metric]:.4f}{told}')
+            if tb_logger:
+                tag = f'metrics/{name}/{label}{metric}'
+                tb_logger.add_scalar(tag, value, iteration)
+                for clip, means in entry['clips'].items():
+                    tb_logger.add_scalar(f'{tag}/{clip}', means[metric], iteration)
+        get_root_logger().info('\n'.join(lines))
+
+    @master_only
+    def _append(self, entries: list[dict]) -> None:
+        # a resumed run validates again at iterations that it had passed before it was stopped
+        again = {(entry['dataset'], entry['iter']) for entry in entries}
+        try:
+            earlier = [e for e in self._entries() if (e['dataset'], e['iter']) not in again]
+            write_json(self.path, [*earlier, *entries])
+        except DBLRError as error:
+            if not self.lenient:
+                raise
+            get_root_logger().error(f'{error}. The scores are in this log; training goes on.')
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether this is what :meth:`ValidationRecord.add` writes, as far as it is read again."""
+    if not isinstance(entry, dict) or not {'dataset', 'iter', 'protocol', 'mean'} <= entry.keys():
+        return False
+    return isinstance(entry['mean'], dict) and all(
+        isinstance(value, int | float) or value in ('inf', '-inf', 'nan') for value in entry['mean'].values()
+    )
+
+
+def _are_best_figures(best: object) -> bool:
+    """Whether this is data set -> metric -> better, val, iter."""
+    if not isinstance(best, dict) or not all(isinstance(metrics, dict) for metrics in best.values()):
+        return False
+    figures = [figure for metrics in best.values() for figure in metrics.values()]
+    return all(
+        isinstance(figure, dict)
+        and {'better', 'val', 'iter'} <= figure.keys()
+        and isinstance(figure['val'], int | float)
+        for figure in figures
+    )
+
+
+def _labelled(figures: list[dict]) -> list[tuple[str, dict]]:
+    """The first protocol's metrics are called as those of ``val.metrics`` are, so that runs can be compared."""
+    return [(f'{entry["protocol"]}/' if number else '', entry) for number, entry in enumerate(figures)]

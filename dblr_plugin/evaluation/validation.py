@@ -17,8 +17,8 @@ from tqdm import tqdm
 from dblr_plugin.data.clips import ClipPair
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import spread, window_indices
-from dblr_plugin.evaluation import Protocol, choose_protocols, summarise, with_metrics
-from dblr_plugin.evaluation.scores import FramePair, Row, score_frame
+from dblr_plugin.evaluation.protocols import Protocol, choose_protocols, with_metrics
+from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
 from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
@@ -31,6 +31,8 @@ __all__ = [
 
 # restored frames that wait to be scored
 WAITING = 2
+# scores of restored frames, of blurry frames, and whether the process was asked to stop
+_Share = tuple[list[Row], list[Row], bool]
 
 
 class Interrupted(Exception):
@@ -117,8 +119,8 @@ def score_dataset(
         score_input: Whether the blurry frames are scored as well.
 
     Returns:
-        The entries of :func:`dblr_plugin.evaluation.summarise`; without ground truth, those of metrics that need none.
-        With ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
+        The entries of :func:`~dblr_plugin.evaluation.scores.summarise`; without ground truth, those of metrics that
+        need none. With ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
 
     Raises:
         Interrupted: On all processes, if ``interrupted`` said so on one.
@@ -129,36 +131,53 @@ def score_dataset(
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
     # where metrics take the frame before too, the share begins with it, for them alone
     begin = max(first - any(protocol.needs_before for protocol in protocols), 0)
-    rows: list[Row] = []
     if restorer.needs_calibration:
         restorer.calibrate(_calibration_windows(dataset))
-    input_rows: list[Row] = []
-
-    before: RestoredFrame | None = None
-
-    def score(sample: int, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
-        nonlocal before
-        frame = _restored_frame(dataset, clip, number, restored, blurry)
-        if sample >= first:
-            for callback in callbacks:
-                callback(frame)
-            rows.extend(frame_scores(frame, protocols, before))
-            if score_input:
-                input_rows.extend(frame_scores(frame, protocols, before, of_input=True))
-        before = frame
-
+    scores = _Scores(dataset, protocols, callbacks, score_input)
     bar = tqdm(total=last - first, desc=f'Test {dataset.opt["name"]}', unit='frame', disable=not progress or rank > 0)
-    with bar, BackgroundWriter(score, WAITING) as score_behind:
+    with bar, BackgroundWriter(scores.add, WAITING) as score_behind:
         for sample, restored in enumerate(_restored(dataset, restorer, range(begin, last)), begin):
             if interrupted():
                 break
-            score_behind(sample, *restored)
+            score_behind(sample >= first, *restored)
             bar.update(sample >= first)
-    shares = _gathered((rows, input_rows, interrupted()), world_size)
+    shares = _gathered((scores.rows, scores.input_rows, interrupted()), world_size)
     if any(stopped for *_, stopped in shares):
         raise Interrupted
-    entries = summarise([row for share, _, _ in shares for row in share], protocols)
-    inputs = summarise([row for _, share, _ in shares for row in share], protocols)
+    return _entries(shares, protocols)
+
+
+class _Scores:
+    """The scores of this process's frames; arguments as those of :func:`score_dataset`."""
+
+    def __init__(
+        self,
+        dataset: VideoDeblurTestDataset,
+        protocols: Sequence[Protocol],
+        callbacks: Sequence[Callable[[RestoredFrame], None]],
+        score_input: bool,
+    ) -> None:
+        self.dataset, self.protocols, self.callbacks, self.score_input = dataset, protocols, callbacks, score_input
+        self.rows: list[Row] = []
+        self.input_rows: list[Row] = []
+        self.before: RestoredFrame | None = None
+
+    def add(self, is_scored: bool, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
+        """Scores the next frame, unless it is only the one before the first of this share."""
+        frame = _restored_frame(self.dataset, clip, number, restored, blurry)
+        if is_scored:
+            for callback in self.callbacks:
+                callback(frame)
+            self.rows.extend(frame_scores(frame, self.protocols, self.before))
+            if self.score_input:
+                self.input_rows.extend(frame_scores(frame, self.protocols, self.before, of_input=True))
+        self.before = frame
+
+
+def _entries(shares: list[_Share], protocols: Sequence[Protocol]) -> list[dict]:
+    """What all processes scored, with the blurry frames' scores where there are any."""
+    entries = summarise([row for rows, _, _ in shares for row in rows], protocols)
+    inputs = summarise([row for _, rows, _ in shares for row in rows], protocols)
     for entry, blurry in zip(entries, inputs, strict=False):
         entry['input'] = {key: blurry[key] for key in ('mean', 'clips')}
     return entries
@@ -237,7 +256,7 @@ def frame_scores(
     return score_frame(by, frame.clip, frame.name, frame.images(of_input), images_before)
 
 
-def _gathered(share: tuple[list, list, bool], world_size: int) -> list[tuple[list, list, bool]]:
+def _gathered(share: _Share, world_size: int) -> list[_Share]:
     """The rows of all processes, in the order of the frames, and whether each was asked to stop."""
     shares: list[Any] = [share]
     if world_size > 1:

@@ -1,1 +1,1 @@
-"""What measurements share: timing in rounds, the machine and its limits, operations, memory, LPIPS, warping error."""
+"""What measurements share: timing in rounds, the machine operations, memory, LPIPS, warping error."""

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import subprocess
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
+from dblr_plugin.files import sha256_of
 from dblr_plugin.prepare.manifest import MANIFEST, complete, roots
 
-__all__ = ['describe_data', 'describe_device', 'describe_file', 'describe_run']
+__all__ = [
+    'describe_commit', 'describe_data', 'describe_device', 'describe_file', 'describe_machine', 'describe_run',
+    'describe_versions',
+]  # fmt: skip
 
 PACKAGES = (
     'dblr_plugin', 'basicsr', 'torch', 'torchvision', 'numpy', 'opencv-python', 'openvino', 'lpips', 'mmengine',
@@ -52,8 +59,7 @@ def describe_run(
 def describe_file(path: Path) -> dict[str, str]:
     """A file's ``path`` and ``sha256``."""
     try:
-        with open(path, 'rb') as file:
-            return {'path': str(path), 'sha256': hashlib.file_digest(file, 'sha256').hexdigest()}
+        return {'path': str(path), 'sha256': sha256_of(path)}
     except OSError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); a report names all its files') from error
 
@@ -101,3 +107,44 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         return complete(folder, held['kind'], held['variant'])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Returns the processor, its cores in use, the memory in bytes, and the system."""
+    return {
+        'processor': _processor(),
+        'cores': os.cpu_count() or 1,
+        'memory': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') if hasattr(os, 'sysconf') else 0,
+        'system': f'{platform.system()} {platform.release()} {platform.machine()}',
+    }
+
+
+def describe_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Returns the versions of Python and of those of the packages that are installed."""
+    found = {'python': platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_commit() -> str | None:
+    """Returns this checkout's commit, with ``+`` behind it when files differ from it; None outside git."""
+    folder = Path(__file__).parent
+    try:
+        command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+', '--exclude=*']
+        return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    """Returns the processor's name; where the system has no list of processors, what Python knows of it."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.processor())

@@ -1,6 +1,8 @@
-"""Time and memory for a frame, of several methods in one run.
+"""Time and memory of several variants of the same work, which take turns in rounds.
 
-All methods take turns, as :mod:`dblr_plugin.measure.rounds` has it. Devices are waited for before a clock is read.
+All variants take turns in every round, so that whatever else the machine does strikes all of them. The first round
+warms up (and compiles) and is not counted. The figure of a variant is the median over rounds. Devices are waited for
+before a clock is read.
 
 A method is timed as it is given: a :class:`VideoRestorer` from a frame of 8 bits to a restored one, its conversions,
 tiles and copies from and to the device included; a network or another forward pass on its window alone.
@@ -9,21 +11,159 @@ tiles and copies from and to the device included; a network or another forward p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from dblr_plugin.measure.peak import METHOD as MEMORY
-from dblr_plugin.measure.peak import peak_memory
-from dblr_plugin.measure.rounds import Variant, run_rounds, spread, waited_for
 from dblr_plugin.restore.backends import Forward
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
-__all__ = ['METHOD', 'Method', 'measure']
+__all__ = [
+    'MEMORY', 'METHOD', 'MIN_ROUNDS', 'Method', 'Variant', 'figures', 'measure', 'peak_memory', 'run_rounds', 'spread',
+    'waited_for',
+]  # fmt: skip
+
+MIN_ROUNDS = 3
+
+
+@dataclass
+class Variant:
+    """One way to do something.
+
+    Attributes:
+        text: What it is, for people.
+        run: Does it once, and waits for its device.
+        baseline: The name of the way whose time is divided by this one's; None where there is none.
+        result: What the last run of the first round returned.
+        first: Milliseconds of the first round.
+        rounds: Those of each further round.
+    """
+
+    text: str
+    run: Callable[[], Any]
+    baseline: str | None = None
+    result: Any = None
+    first: float = 0.0
+    rounds: list[float] = field(default_factory=list)
+
+
+def run_rounds(ways: Sequence[Variant], seconds: float, turn: float = 0) -> None:
+    """Lets all ways take turns until the time is over, and at least three rounds after the first.
+
+    Args:
+        ways: Those to measure; their ``result``, ``first`` and ``rounds`` are filled in.
+        seconds: Time to measure for.
+        turn: Seconds that a way goes on for in a round, whose figure is the mean; once for 0.
+    """
+    start = time.perf_counter()
+    for number in itertools.count():
+        for way in tqdm(ways, f'round {number}', leave=False, disable=None):
+            result, milliseconds = _turn(way.run, turn)
+            if number:
+                way.rounds.append(milliseconds)
+            else:
+                way.result, way.first = result, milliseconds
+        if number >= MIN_ROUNDS and time.perf_counter() - start >= seconds:
+            return
+
+
+def _turn(run: Callable[[], Any], seconds: float) -> tuple[Any, float]:
+    """What the last run returned, and the mean of their milliseconds."""
+    start, count = time.perf_counter(), 0
+    while True:
+        result = run()
+        count += 1
+        elapsed = time.perf_counter() - start
+        if elapsed >= seconds:
+            return result, elapsed * 1000 / count
+
+
+def waited_for(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
+    """The same, but it returns only when the device has done it."""
+
+    def waiting() -> Any:
+        result = run()
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        return result
+
+    return waiting
+
+
+def spread(way: Variant) -> dict[str, Any]:
+    """A way's ``median_ms``, ``quartiles_ms`` (two), ``min_ms``, ``max_ms``, ``rounds_ms`` and ``first_ms``."""
+    least, lower, median, upper, most = np.percentile(way.rounds, (0, 25, 50, 75, 100)).tolist()
+    return {
+        'median_ms': median,
+        'quartiles_ms': [lower, upper],
+        'min_ms': least,
+        'max_ms': most,
+        'rounds_ms': way.rounds,
+        'first_ms': way.first,
+    }
+
+
+def figures(ways: dict[str, Variant]) -> dict[str, dict[str, Any]]:
+    """Each way's ``text``, ``baseline``, ``ratio`` (its baseline's median to its own), and :func:`spread`."""
+    found = {name: {'text': way.text, 'baseline': way.baseline} | spread(way) for name, way in ways.items()}
+    for way in found.values():
+        way['ratio'] = found[way['baseline']]['median_ms'] / way['median_ms']
+    return found
+
+
+MEMORY = (
+    "a fresh process's peak for two frames, weights and compiling included: on GPUs what PyTorch's allocator held, on "
+    'CPUs the growth of resident memory'
+)
+
+
+def peak_memory(make: Callable[[], Callable[[], object]], device: torch.device) -> int | None:
+    """The most memory that a fresh process takes to make something and to run it twice.
+
+    Args:
+        make: Returns what is run; it must be picklable.
+        device: Where that runs.
+
+    Returns:
+        Bytes; None where the system does not tell, or killed the process.
+    """
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        try:
+            return pool.submit(_peak, make, device, torch.get_num_threads()).result()
+        except BrokenProcessPool:
+            return None
+
+
+def _peak(make: Callable[[], Callable[[], object]], device: torch.device, threads: int) -> int | None:
+    torch.set_num_threads(threads)
+    before = _high_water()
+    run = make()
+    for _ in range(2):
+        run()
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    after = _high_water()
+    return None if before is None or after is None else after - before
+
+
+def _high_water() -> int | None:
+    """The most bytes that this process has held; getrusage would count those of the process it was forked from."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM')), None)
+
 
 METHOD = {
     'order': 'all methods in every round, the first round not counted',
@@ -63,7 +203,7 @@ def measure(
 
     Returns:
         ``size`` (h, w), ``device``, ``threads``, and ``methods``, which maps a name to what
-        :func:`dblr_plugin.measure.rounds.spread` gives, and ``peak_bytes`` (None where the system does not tell, or
+        :func:`dblr_plugin.measure.timing.spread` gives, and ``peak_bytes`` (None where the system does not tell, or
         killed the process).
     """
     makers = {name: partial(_frame_maker, method, size, device) for name, method in methods.items()}

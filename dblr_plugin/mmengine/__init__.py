@@ -13,20 +13,16 @@ from dblr_plugin.mmengine import fixes
 
 fixes.apply()
 
-from dblr_plugin.mmengine.data import ResumableSampler  # noqa: E402
-from dblr_plugin.mmengine.hooks import ComparisonImagesHook, StopAtInvalidLossHook  # noqa: E402
-from dblr_plugin.mmengine.loop import ResumableTrainLoop  # noqa: E402
-from dblr_plugin.mmengine.metric import ProtocolScores  # noqa: E402
+from dblr_plugin.mmengine.data import ProtocolScores, ResumableSampler  # noqa: E402
 from dblr_plugin.mmengine.models import DBLRGANModel, VideoDeblurModel  # noqa: E402
-from dblr_plugin.mmengine.optimizers import MultiOptimWrapperConstructor  # noqa: E402
+from dblr_plugin.mmengine.runner import (  # noqa: E402
+    ComparisonImagesHook,
+    MultiOptimWrapperConstructor,
+    ResumableTrainLoop,
+    StopAtInvalidLossHook,
+)
 
 __all__ = [
-    'ComparisonImagesHook',
-    'DBLRGANModel',
-    'MultiOptimWrapperConstructor',
-    'ProtocolScores',
-    'ResumableSampler',
-    'ResumableTrainLoop',
-    'StopAtInvalidLossHook',
-    'VideoDeblurModel',
-]
+    'ComparisonImagesHook', 'DBLRGANModel', 'MultiOptimWrapperConstructor', 'ProtocolScores', 'ResumableSampler',
+    'ResumableTrainLoop', 'StopAtInvalidLossHook', 'VideoDeblurModel',
+]  # fmt: skip

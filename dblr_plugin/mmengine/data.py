@@ -1,25 +1,29 @@
-"""Our data sets and the order of training, as MMEngine's loaders take them."""
+"""Our data sets and the order of training, as MMEngine's loaders take them; protocols as its metrics."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 from basicsr.utils.registry import DATASET_REGISTRY
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch.utils.data import Dataset, Sampler
 
 from dblr_plugin.data.train_sampler import SampleIndex, TrainSampler
 from dblr_plugin.errors import nearest, raise_faults
-from dblr_plugin.evaluation.validation import RestoredFrame, to_image
-from dblr_plugin.mmengine.registry import DATA_SAMPLERS, DATASETS, plain, register
+from dblr_plugin.evaluation.protocols import choose_protocols
+from dblr_plugin.evaluation.scores import Row, format_table, summarise
+from dblr_plugin.evaluation.validation import RestoredFrame, frame_scores, to_image
+from dblr_plugin.mmengine.registry import DATA_SAMPLERS, DATASETS, METRICS, plain, register
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS
 from dblr_plugin.value_types import fault
 
-__all__ = ['ResumableSampler', 'restored_frame']
+__all__ = ['ProtocolScores', 'ResumableSampler', 'restored_frame']
 
 #: BasicSR's options of data sets that are the loader's -> where MMEngine has them.
 _OF_LOADER = {
@@ -103,3 +107,37 @@ class ResumableSampler(Sampler):
     def __len__(self) -> int:
         """This process's samples of an epoch."""
         return len(self._epochs)
+
+
+@register(METRICS)
+class ProtocolScores(BaseMetric):
+    """PSNR and SSIM by a protocol of :mod:`dblr_plugin.evaluation.protocols`, ``<protocol>/psnr`` and ``/ssim``.
+
+    The log has those of each clip too. Several protocols are several metrics.
+
+    Args:
+        protocol: Its name.
+        prefix: Stands in the place of that name.
+        collect_device: See MMEngine's ``BaseMetric``; ``gpu`` collects between the processes, on CPUs too, and
+            ``cpu`` by files.
+
+    Raises:
+        DBLRError: There is no such protocol.
+    """
+
+    def __init__(self, protocol: str = 'basicsr', prefix: str | None = None, collect_device: str = 'gpu') -> None:
+        (self.protocol,) = choose_protocols([protocol])
+        super().__init__(collect_device, prefix or self.protocol.name)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Scores frames: a data set's samples, with what our models add, ``restored``."""
+        # an entry for each sample, as MMEngine counts them when it collects
+        self.results += [list(frame_scores(restored_frame(sample), [self.protocol])) for sample in data_samples]
+
+    def compute_metrics(self, results: list[list[Row]]) -> dict[str, float]:
+        """The protocol's figures for the data set; none without ground truth."""
+        means: dict[str, float] = {}
+        for entry in summarise([row for rows in results for row in rows], [self.protocol]):
+            print_log(f'{(self.dataset_meta or {}).get("name", "")}\n{format_table(entry)}', logger='current')
+            means |= entry['mean']
+        return means

@@ -26,8 +26,8 @@ from dblr_plugin.training.objectives import (
     output_is_probability,
     restore_sizes,
 )
+from dblr_plugin.weights.checkpoint import NETWORK_KEY
 from dblr_plugin.weights.loading import matching_weights, named_weights, translated
-from dblr_plugin.weights.runner_checkpoint import NETWORK_KEY
 
 __all__ = ['DBLRGANModel', 'VideoDeblurModel']
 

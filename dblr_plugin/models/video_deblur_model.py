@@ -20,13 +20,20 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.evaluation.comparison_images import ComparisonImages
 from dblr_plugin.evaluation.validation import Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
-from dblr_plugin.training import interrupts, processes
+from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoints import Checkpoints
 from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
 from dblr_plugin.training.objectives import content_losses, restore_sizes, seed_iteration
-from dblr_plugin.training.parameters import build_optimizer, move_average, multiply_rates, train_alone
-from dblr_plugin.training.plateau_lr import PlateauLR
-from dblr_plugin.training.step import Step, StepResult
+from dblr_plugin.training.optimizers import PlateauLR, build_optimizer, move_average, multiply_rates, train_alone
+from dblr_plugin.training.step import (
+    Step,
+    StepResult,
+    end_program,
+    mean_over_processes,
+    of_first_process,
+    share_gradients,
+    suspects,
+)
 
 __all__ = ['VideoDeblurModel']
 
@@ -75,7 +82,7 @@ class VideoDeblurModel(VideoTestModel):
             prepare_network(net, train.get('channels_last', False), train.get('compile', False))
         # parameters that are frozen for a time take no part in the backward pass
         find_unused = self.opt.get('find_unused_parameters') or (self.is_train and self.opt['train'].get('train_only'))
-        return processes.share_gradients(net, bool(find_unused)) if self.opt['dist'] else net
+        return share_gradients(net, bool(find_unused)) if self.opt['dist'] else net
 
     def init_training_settings(self) -> None:
         """Builds EMA, losses, optimisers, schedulers, and what keeps and watches the run."""
@@ -178,10 +185,10 @@ class VideoDeblurModel(VideoTestModel):
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
         """Shares the figures of an iteration between the processes, and does what they and the signals ask for."""
         values = {**self.log_values, 'interrupted': torch.tensor(float(interrupts.received() is not None))}
-        self.log_dict = processes.mean_over_processes(values, self.device)
+        self.log_dict = mean_over_processes(values, self.device)
         interrupted = self.log_dict.pop('interrupted') > 0
         skipped = any(result.skipped for result in results)
-        self.skip_monitor.record(current_iter, skipped, processes.suspects(self.keys, results) if skipped else [])
+        self.skip_monitor.record(current_iter, skipped, suspects(self.keys, results) if skipped else [])
         content = [value for name, value in self.log_dict.items() if name in self.content_names]
         for scheduler in self.schedulers:
             if content and isinstance(scheduler, PlateauLR):  # there is none while D is trained alone
@@ -208,7 +215,7 @@ class VideoDeblurModel(VideoTestModel):
         if val.get('val_freq') and self.iteration % val['val_freq'] == 0:
             for phase, options in self.opt['datasets'].items():
                 is_done = self.record.has(options['name'], self.iteration)
-                if phase.startswith('val') and not processes.of_first_process(is_done):
+                if phase.startswith('val') and not of_first_process(is_done):
                     loader = DataLoader(build_dataset(options))
                     self.nondist_validation(loader, self.iteration, None, val.get('save_img', False))
 
@@ -217,7 +224,7 @@ class VideoDeblurModel(VideoTestModel):
         if self.iteration:
             self.save(-1, -1)
             get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume goes on there.')
-        processes.end_program()
+        end_program()
 
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool

@@ -11,13 +11,12 @@ from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_ty
 import basicsr
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-from dblr_plugin.components import ComponentKind, registered
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.conflicts import conflicts
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
-from dblr_plugin.value_types import fault, fits, whole
+from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
 from dblr_plugin.yaml_file import Located, import_files, model_type, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']

@@ -13,10 +13,9 @@ import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import LOSS_REGISTRY
 
-from dblr_plugin.components import NATURAL, NETWORK, ComponentKind, registered
 from dblr_plugin.evaluation.metrics import IMAGES, all_metrics
-from dblr_plugin.training.plateau_lr import PlateauLR
-from dblr_plugin.value_types import Constraint
+from dblr_plugin.training.optimizers import PlateauLR
+from dblr_plugin.value_types import NATURAL, NETWORK, ComponentKind, Constraint, registered
 
 __all__ = ['TEST_SETS', 'TRAIN_SETS', 'Options', 'RequiredWhen']
 
@@ -126,6 +125,8 @@ class TrainSet(_ClipSet, _Training, total=False):
 
 class MotionTrainSet(_DataSet, _Training, total=False):
     """``datasets.train`` made of sharp pictures."""
+
+    soften: Annotated[float, Constraint('of pixels from 0', lambda v: v >= 0)]  # greatest sigma
 
 
 class TestSet(_ClipSet, total=False):

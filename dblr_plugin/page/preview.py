@@ -14,11 +14,10 @@ import numpy as np
 from dblr_plugin.data.images import inspected_size, is_image
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import is_out_of_memory
-from dblr_plugin.restore.calibration import calibrate
-from dblr_plugin.restore.pipeline import restore_media
+from dblr_plugin.restore.pipeline import calibrate, restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_sink, open_source
-from dblr_plugin.video.time_range import parse_time
+from dblr_plugin.video.settings import parse_time
 from dblr_plugin.video.video_sink import VideoSink
 
 __all__ = ['build', 'frame_pair', 'restore']

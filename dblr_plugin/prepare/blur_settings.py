@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dblr_plugin.data.synthesis import check_average
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['LEAST_FRAMES', 'BlurSettings', 'Span', 'split']
+__all__ = ['LEAST_FRAMES', 'BlurSettings', 'Span', 'check_average', 'split']
 
 #: Frames of a clip that can be trained on: a window.
 LEAST_FRAMES = 5
@@ -118,3 +117,9 @@ def _parts(shot: range, recipe: BlurSettings) -> dict[str, range]:
     if not test or len(shot) - test < recipe.least_shot:
         return {'train': shot}
     return {'train': shot[: len(shot) - test], 'test': shot[len(shot) - test :]}
+
+
+def check_average(num_average: int) -> None:
+    """Raises DBLRError unless the number of averaged frames is odd and positive, so that one is in the middle."""
+    if num_average < 1 or num_average % 2 == 0:
+        raise DBLRError(f'the number of averaged frames must be odd, so that one is in the middle; got {num_average}')

@@ -10,20 +10,101 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
 from dblr_plugin.data.images import decode
-from dblr_plugin.data.linear_light import to_linear_light
-from dblr_plugin.data.synthesis import average_exposure, write_png
+from dblr_plugin.data.linear_light import from_linear_light, to_linear_light
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import atomic_write, make_folder
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span
-from dblr_plugin.prepare.hand_shake import HandHeld, moved
-from dblr_plugin.prepare.in_between import in_betweens
-from dblr_plugin.prepare.tree import clip_folder
+from dblr_plugin.prepare.layout import clip_folder
 from dblr_plugin.threads import parallel
 
-__all__ = ['Exposure', 'blurry_frame', 'exposures', 'frame_paths', 'make_clips']
+__all__ = [
+    'Exposure', 'HandHeld', 'average_exposure', 'blurry_frame', 'exposures', 'frame_paths', 'in_betweens', 'make_clips',
+    'moved', 'write_png',
+]  # fmt: skip
 
+# Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)
 PERFECT = 100.0  # dB, for frames without any blur, whose PSNR would be infinite
+
+
+def in_betweens(first: np.ndarray, second: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """Yields ``count`` frames evenly spread between two frames, in linear light.
+
+    Each is a blend of both frames, warped towards its time along the flow in either direction, the nearer one weighing
+    more. The flow is taken at the target's pixels instead of the source's, which is exact where it is smooth.
+
+    Args:
+        first: uint8 RGB frame (h, w, 3).
+        second: The next one, of the same size.
+        count: How many, 0 or more.
+
+    Yields:
+        float32 (h, w, 3) in [0, 1].
+
+    Raises:
+        DBLRError: The frames are too small for optical flow.
+    """
+    if count == 0:
+        return
+    if min(first.shape[:2]) < MIN_SIDE:
+        raise DBLRError(f'frames of {first.shape[1]}x{first.shape[0]} are too small for in-betweens; leave them out')
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+    forward, backward = optical_flow(*greys), optical_flow(*greys[::-1])
+    lights = to_linear_light(first), to_linear_light(second)
+    for number in range(1, count + 1):
+        time = np.float32(number / (count + 1))
+        yield (1 - time) * _moved(lights[0], time * forward) + time * _moved(lights[1], (1 - time) * backward)
+
+
+def _moved(light: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Moves the pixels of a float32 frame (h, w, 3) along a flow (h, w, 2), x first."""
+    return warped(light, -flow, cv2.INTER_LINEAR)
+
+
+WAVES = 4
+# cycles in one exposure: slow drift bends the path little, the fastest tremor turns round within it
+MIN_RATE, MAX_RATE = 0.1, 0.8
+
+
+class HandHeld:
+    """A smooth random path of the camera: two shifts and a small rotation, each a sum of slow sine waves.
+
+    Args:
+        amplitude: Root mean square of either shift, in pixels; the rotation moves the middle of a frame's side by
+            half of that.
+        exposure: Source frames in one exposure, which sets the pace.
+        size: (height, width) of a frame.
+        seed: What the path is drawn from.
+    """
+
+    def __init__(self, amplitude: float, exposure: int, size: tuple[int, int], seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self._rates = 2 * math.pi / exposure * rng.uniform(MIN_RATE, MAX_RATE, (WAVES, 3))
+        self._phases = rng.uniform(0, 2 * math.pi, (WAVES, 3))
+        angle = amplitude / max(size)  # half the amplitude, at half a side from the centre
+        self._scale = math.sqrt(2 / WAVES) * np.array([amplitude, amplitude, angle])
+
+    def pose(self, time: float) -> np.ndarray:
+        """Returns (x, y, angle) in pixels, pixels and radians, at a time in source frames."""
+        return self._scale * np.sin(self._rates * time + self._phases).sum(0)
+
+
+def moved(light: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Returns a frame as the moved camera sees it; what lies beyond its border is mirrored.
+
+    Args:
+        light: float32 (h, w, 3).
+        pose: (x, y, angle): shift in pixels, and rotation around the centre in radians. All zero changes nothing.
+    """
+    height, width = light.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), math.degrees(pose[2]), 1.0)
+    matrix[:, 2] += pose[:2]
+    return cv2.warpAffine(light, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 @dataclass(frozen=True)
@@ -100,6 +181,19 @@ def frame_paths(dst: Path, span: Span, index: int) -> dict[str, Path]:
     return {side: dst / clip_folder(span.part, side, span.clip) / f'{index:08d}.png' for side in ('lq', 'gt')}
 
 
+def average_exposure(lights: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the uint8 frame (h, w, 3) of a sensor that saw each of these frames of linear light equally long.
+
+    Args:
+        lights: One or more float32 frames (h, w, 3) in [0, 1]; consumed one by one, so they may be made on the way.
+    """
+    total: np.ndarray = np.zeros((), np.float32)
+    count = 0
+    for light in lights:
+        total, count = total + light, count + 1
+    return from_linear_light(total / np.float32(count))
+
+
 def _lights(frames: Sequence[np.ndarray], in_between: int) -> Iterator[tuple[float, np.ndarray]]:
     """Yields (distance from the middle in source frames, linear light) of all frames and those in between."""
     first = -(len(frames) // 2)
@@ -121,3 +215,15 @@ def _make(dst: Path, exposure: Exposure, recipe: BlurSettings) -> float:
         write_png(paths['gt'], exposure.sharp)
     error = np.mean((blurry.astype(np.float32) - exposure.sharp) ** 2)
     return min(PERFECT, 10 * math.log10(255**2 / error)) if error else PERFECT
+
+
+def write_png(path: Path, frame: np.ndarray) -> None:
+    """Writes a uint8 RGB frame (h, w, 3), creating the folder; the file appears when it is complete.
+
+    Raises:
+        DBLRError: The disk refuses.
+    """
+    _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
+    make_folder(path.parent)
+    with atomic_write(path) as partial:
+        partial.write_bytes(data.data)

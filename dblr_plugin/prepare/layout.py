@@ -1,20 +1,161 @@
-"""Carries out a plan: checks the sources, links or copies them, and writes the manifest."""
+"""Brings the clips of a data set into ``DST/{train,test}/{lq,gt}/<clip>/<frame>.<suffix>``, and databases beside it.
+
+Files are linked or copied; they are checked first, and a run that was stopped is resumed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dblr_plugin.data.lmdb_writer import database_bytes, write_lmdb
+from dblr_plugin.data.store import open_store
+from dblr_plugin.data.tiles.writer import tiles_bytes, write_tiles
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import require_space
-from dblr_plugin.prepare import manifest, tree
+from dblr_plugin.files import atomic_write, make_folder, require_space
+from dblr_plugin.prepare import manifest
 from dblr_plugin.prepare.check import CheckedClip, Fault, check, raise_faults
-from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
+from dblr_plugin.prepare.manifest import files_below, roots
 from dblr_plugin.prepare.plan import Plan
+from dblr_plugin.threads import DISK_THREADS, parallel
 
-__all__ = ['Prepared', 'finish_databases', 'prepare_layout']
+__all__ = [
+    'LMDB', 'TILES', 'DatabaseKind', 'Prepared', 'bytes_needed', 'clip_folder', 'finish_databases', 'place',
+    'prepare_layout', 'summary', 'targets', 'unplanned', 'write_databases',
+]  # fmt: skip
+
+LINK_BYTES = 512  # a link's entry in its folder, and the inode that a symbolic one takes on some file systems
+
+
+def clip_folder(part: str, side: str, clip: str) -> str:
+    """Returns a clip's folder within the tree."""
+    return f'{part}/{side}/{clip}'
+
+
+def targets(clips: list[CheckedClip]) -> dict[str, Path]:
+    """Returns path within the tree -> source file, of all frames."""
+    return {
+        f'{clip_folder(checked.clip.part, side, checked.clip.name)}/{frame}{source.suffix}': source
+        for checked in clips
+        for side, frames in checked.files.items()
+        for frame, source in frames.items()
+    }
+
+
+def unplanned(dst: Path, files: Collection[str]) -> list[str]:
+    """Returns the frames in the tree that are not among ``files``."""
+    return [path for path in files_below(dst) if path not in files]
+
+
+def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
+    """Links or copies files into the tree; those that are there already are left alone.
+
+    A link is a hard one, or a symbolic one where the disks differ. A copy takes its name when it is complete.
+
+    Raises:
+        DBLRError: The disk has too little space for what is missing, or refuses.
+    """
+    missing = [task for task in files.items() if not _in_place(dst / task[0], task[1], copy)]
+    require_space(dst, sum(source.stat().st_size if copy else LINK_BYTES for _, source in missing), 'the tree')
+    for folder in {os.path.dirname(path) for path, _ in missing}:
+        make_folder(dst / folder)
+
+    def put(task: tuple[str, Path]) -> None:
+        source = task[1]
+        with atomic_write(dst / task[0]) as partial:
+            shutil.copyfile(source, partial) if copy else _link(source, partial)
+
+    try:
+        for _ in parallel(put, missing, DISK_THREADS, len(missing), 'copying' if copy else 'linking'):
+            pass
+    except (DBLRError, OSError) as error:
+        raise DBLRError(f'{error}; then run the same command again, it goes on from there') from error
+
+
+def _link(source: Path, path: Path) -> None:
+    try:
+        os.link(source.resolve(), path)
+    except OSError:  # another disk, or a file system without hard links
+        path.symlink_to(source.resolve())
+
+
+def _in_place(path: Path, source: Path, copy: bool) -> bool:
+    """Whether the tree has the file: as a copy when one is wanted, otherwise as a link or a copy."""
+    try:
+        if os.path.samefile(path, source):
+            return not copy
+        return path.stat().st_size == source.stat().st_size and path.stat().st_mtime >= source.stat().st_mtime
+    except FileNotFoundError:
+        return False
+
+
+@dataclass(frozen=True)
+class DatabaseKind:
+    """One form of database.
+
+    Args:
+        suffix: How its name ends, after ``train_lq`` and the like.
+        write: Writes a folder of clips into a new database, which appears when it is complete.
+        estimate: Returns an upper estimate of its bytes, from those of the frames' files.
+    """
+
+    suffix: str
+    write: Callable[[Path, Path], object]
+    estimate: Callable[[list[int]], int]
+
+
+LMDB = DatabaseKind('.lmdb', write_lmdb, database_bytes)
+TILES = DatabaseKind('.tiles.lmdb', write_tiles, tiles_bytes)
+
+
+def bytes_needed(dst: Path, kinds: Sequence[DatabaseKind], files: dict[str, int]) -> int:
+    """Returns the bytes that the databases still to be written need.
+
+    Args:
+        dst: The tree, whether or not it is there yet.
+        kinds: The forms of database wanted.
+        files: Path within the tree -> bytes, of all its frames.
+    """
+    lengths: dict[str, list[int]] = {}
+    for path, size in files.items():
+        part, side, _ = path.split('/', 2)
+        lengths.setdefault(f'{part}_{side}', []).append(size)
+    return sum(
+        kind.estimate(sizes)
+        for kind in kinds
+        for name, sizes in lengths.items()
+        if not (dst / f'{name}{kind.suffix}').exists()
+    )
+
+
+def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
+    """Writes the databases of every folder of clips in a tree, such as ``train_lq.lmdb`` of ``train/lq``.
+
+    Those that are there are kept.
+
+    Returns:
+        All of them.
+
+    Raises:
+        DBLRError: One that is there holds other frames, or one cannot be written.
+    """
+    written = []
+    for kind in kinds:
+        for root in roots(dst):
+            database = dst / f'{root.parent.name}_{root.name}{kind.suffix}'
+            if not database.exists():
+                for stale in dst.glob(f'.{database.name}.partial-*'):  # of a run that was killed
+                    shutil.rmtree(stale)
+                kind.write(root, database)
+            elif open_store(database).clips() != open_store(root).clips():
+                raise DBLRError(f'{database} holds other frames than {root}; remove it and run the command again')
+            written.append(database)
+    return written
 
 
 @dataclass(frozen=True)
@@ -58,8 +199,8 @@ def prepare_layout(
     clips, faults = check(plan)
     if not (allow_partial and clips):
         raise_faults([fault.text for fault in faults], plan, len(clips))
-    files = tree.targets(clips)
-    if unexpected_files := tree.unplanned(dst, files):
+    files = targets(clips)
+    if unexpected_files := unplanned(dst, files):
         raise DBLRError(
             f'{dst} has {len(unexpected_files)} frames that are none of {plan.kind}, such as {unexpected_files[0]}; '
             'remove them'
@@ -67,7 +208,7 @@ def prepare_layout(
     manifest.begin(dst, plan.kind, plan.variant)
     lengths = {path: source.stat().st_size for path, source in files.items()}
     require_space(dst, bytes_needed(dst, databases, lengths), 'the databases')
-    tree.place(dst, files, copy)
+    place(dst, files, copy)
     written = write_databases(dst, databases)
     content = manifest.finish(dst, plan.kind, plan.variant, _tree_clips(clips), _details(plan, copy, faults))
     return Prepared(content, written, was_complete=False)
@@ -75,7 +216,7 @@ def prepare_layout(
 
 def finish_databases(dst: Path, databases: Sequence[DatabaseKind]) -> list[Path]:
     """Writes the databases that a whole tree still lacks, and returns all that were asked for."""
-    require_space(dst, bytes_needed(dst, databases, manifest.files_below(dst)), 'the databases')
+    require_space(dst, bytes_needed(dst, databases, files_below(dst)), 'the databases')
     return write_databases(dst, databases)
 
 
@@ -87,3 +228,50 @@ def _details(plan: Plan, copy: bool, faults: list[Fault]) -> dict[str, Any]:
     """What ``dataset.json`` holds beyond counts; ``left_out`` is missing when nothing was."""
     details = {'source': str(plan.source.resolve()), 'placed': 'copied' if copy else 'linked'}
     return details | ({'left_out': [fault.text for fault in faults]} if faults else {})
+
+
+MAX_SHOWN = 10
+
+
+def summary(dst: Path, prepared: Prepared) -> str:
+    """Returns a few lines on what ``dst`` holds now: parts, clips, frames, sizes, databases, and what is missing."""
+    content = prepared.manifest
+    name = ' '.join(filter(None, (content['kind'], content['variant'])))
+    state = 'was complete already; verified' if prepared.was_complete else 'prepared'
+    rows: list[tuple[str, ...]] = [('part', 'clips', 'frames', 'ground truth', 'bytes', 'clips of size (w x h)')]
+    for part, facts in content['parts'].items():
+        sizes = ', '.join(f'{count} of {size}' for size, count in facts['sizes'].items())
+        truth = 'yes' if facts['ground_truth'] else 'no'
+        rows.append((part, str(facts['clips']), str(facts['frames']), truth, f'{facts["bytes"]:,}', sizes))
+    lines = [f'{dst}: {name}, {state}', *_table(rows), *_psnr_lines(content['parts'])]
+    lines += [f'{path}: written or kept' for path in prepared.databases]
+    lines.append(f'{dst / "dataset.json"}: {content["files"]} files, sha256 {content["sha256"]}')
+    return '\n'.join(lines + _left_out_lines(content.get('left_out') or content.get('too_short') or []))
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Aligns columns: words to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    figures = [all(re.fullmatch('[0-9.,]+', cell) for cell in column) for column in zip(*rows[1:], strict=True)]
+    lines = (
+        '  '.join(c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, figures, strict=True))
+        for row in rows
+    )
+    return [f'  {line}'.rstrip() for line in lines]
+
+
+def _psnr_lines(parts: dict[str, dict]) -> list[str]:
+    """One row for each clip whose blurry frames were made and measured."""
+    rows = [
+        (f'{part}/{clip}', f'{psnr:.2f}')
+        for part, facts in parts.items()
+        for clip, psnr in facts.get('blurry_psnr', {}).items()
+    ]
+    return _table([('clip', 'PSNR of the blurry frames (dB)'), *rows]) if rows else []
+
+
+def _left_out_lines(faults: list[str]) -> list[str]:
+    if not faults:
+        return []
+    more = [f'  and {len(faults) - MAX_SHOWN} more, in dataset.json'] if len(faults) > MAX_SHOWN else []
+    return ['left out, because of:', *(f'  {fault}' for fault in faults[:MAX_SHOWN]), *more]

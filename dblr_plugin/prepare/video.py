@@ -3,27 +3,112 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dblr_plugin.data.cuts import find_shots, thumbnails
+from dblr_plugin.data.images import decode, is_image, natural, opened, refuse_undecodable
+from dblr_plugin.data.windows import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space
-from dblr_plugin.prepare import manifest, tree
+from dblr_plugin.prepare import manifest
 from dblr_plugin.prepare.blur_settings import LEAST_FRAMES, BlurSettings, Span, split
-from dblr_plugin.prepare.databases import DatabaseKind, bytes_needed, write_databases
 from dblr_plugin.prepare.exposures import frame_paths, make_clips
-from dblr_plugin.prepare.footage import Footage, find_footage
-from dblr_plugin.prepare.layout import Prepared, finish_databases
+from dblr_plugin.prepare.layout import (
+    DatabaseKind,
+    Prepared,
+    bytes_needed,
+    finish_databases,
+    unplanned,
+    write_databases,
+)
+from dblr_plugin.video import open_source
+from dblr_plugin.video.batch import READ_SUFFIXES, is_video
 
-__all__ = ['prepare_video']
+__all__ = ['Footage', 'find_footage', 'prepare_video']
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """One video: its name, its file or folder, and a function that yields its uint8 RGB frames (h, w, 3) in order."""
+
+    name: str
+    path: Path
+    frames: Callable[[], Iterator[np.ndarray]]
+
+
+def find_footage(src: Path) -> list[Footage]:
+    """Returns the videos at ``src``, in natural order of their names.
+
+    Images beside video files are taken for thumbnails, and left out with a warning.
+
+    Raises:
+        DBLRError: There is none, two share a name, or a name is not UTF-8.
+    """
+    if src.is_file():
+        return [_from_file(src)]
+    if not src.is_dir():
+        raise DBLRError(f'{src} does not exist; give a video file, a folder of frames, or a folder of either')
+    entries = sorted((path for path in src.iterdir() if not path.name.startswith('.')), key=lambda p: natural(p.name))
+    images = sum(is_image(path.name) for path in entries)
+    found = [_from_file(path) for path in entries if is_video(path.name)]
+    if images and found:
+        _log.warning('%s: %d images beside %d videos are left out', src, images, len(found))
+    elif images:
+        return [_from_folder(src)]
+    found += [_from_folder(path) for path in entries if path.is_dir() and _images(path)]
+    if not found:
+        suffixes = ', '.join(READ_SUFFIXES)
+        raise DBLRError(f'{src} holds neither images, nor folders of images, nor videos ({suffixes})')
+    named: dict[str, Footage] = {}
+    for footage in found:
+        if footage.name in named:
+            raise DBLRError(
+                f"{named[footage.name].path} and {footage.path} are both named '{footage.name}'; rename one"
+            )
+        named[footage.name] = footage
+    return found
+
+
+def _from_file(path: Path) -> Footage:
+    refuse_undecodable(path.parent, [path.name])
+    if not path.is_file():
+        raise DBLRError(f'{path} is not a file; remove it')
+
+    def frames() -> Iterator[np.ndarray]:
+        with open_source(path) as source:
+            for picture in source:
+                if getattr(source, 'damaged', 0):  # only videos count them
+                    raise DBLRError(
+                        f'{path}: a frame at {picture.name} is damaged; get an intact copy, or cut it out there'
+                    )
+                deep = picture.pixels.dtype == np.uint16
+                yield cv2.convertScaleAbs(picture.pixels, alpha=1 / 257) if deep else picture.pixels
+
+    return Footage(path.stem, path, frames)
+
+
+def _from_folder(folder: Path) -> Footage:
+    refuse_undecodable(folder.parent, [folder.name])
+
+    def frames() -> Iterator[np.ndarray]:
+        for path in _images(folder):
+            with opened(path) as file:
+                yield np.ascontiguousarray(decode(file.read(), str(path))[..., ::-1])
+
+    return Footage(folder.resolve().name, folder, frames)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if is_image(path.name)), key=lambda path: natural(path.name))
+
 
 KIND = 'video'
 PNG_OVERHEAD = 1.01  # stored pixels, a filter byte for each row, and chunk headers
@@ -67,7 +152,7 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
             f'{src} has no shot of {recipe.least_shot} frames, from which {LEAST_FRAMES} exposures of '
             f'{max(recipe.average)} could be made to train on; average fewer, or lower the stride'
         )
-    if unexpected_files := tree.unplanned(dst, files):
+    if unexpected_files := unplanned(dst, files):
         raise DBLRError(f'{dst} has {len(unexpected_files)} other frames, such as {unexpected_files[0]}; remove them')
     manifest.begin(dst, KIND, variant)
     missing = sum(size for path, size in files.items() if not (dst / path).exists())

@@ -19,7 +19,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import autocast, prepare_network
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.errors import DBLRError, first_line, nearest
 from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.int8_forward import Int8Forward, int8_is_quick, nncf_installed
 from dblr_plugin.restore.openvino_forward import OpenVINOForward, openvino_devices, openvino_installed
@@ -219,9 +219,8 @@ class _FallingBack:
         except Exception as error:
             if self.forward is self.fallback or is_out_of_memory(error):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             logging.getLogger('dblr_plugin').warning(
-                '%s cannot run this network (%s); going on without it.', self.name, reason
+                '%s cannot run this network (%s); going on without it.', self.name, first_line(error)
             )
             self.forward = self.fallback
         return self.fallback(window)

@@ -18,7 +18,7 @@ from torchvision.ops import deform_conv2d
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.console import quiet
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.files import atomic_write, check_writable
 from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.int8_forward import LEAST_DECIBELS
@@ -152,7 +152,7 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        reason = first_line(cause)
         raise DBLRError(
             f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({reason}); if its frames must be '
             'multiples of some size, give the option file that has val.pad_multiple'

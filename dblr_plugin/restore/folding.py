@@ -30,7 +30,7 @@ def fold(net: nn.Module) -> nn.Module:
     for module in folded.modules():
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
-    if isinstance(folded, DBLRNet):
+    if isinstance(folded, DBLRNet) and isinstance(folded.conv_l1, TimeStackedConv):  # not folded before
         folded.set_submodule('conv_l1', StackedConv(folded.conv_l1, folded.num_frame))
         folded.set_submodule('conv_l2', StackedConv(folded.conv_l2, folded.conv_l2.kernel_size[0]))
     return folded

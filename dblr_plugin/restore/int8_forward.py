@@ -19,6 +19,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.console import quiet
+from dblr_plugin.errors import first_line
 from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.openvino_forward import OpenVINOForward, to_openvino
 
@@ -87,8 +88,7 @@ class Int8Forward:
             quantised = OpenVINOForward(self.net, 'fp32', quantise(to_openvino(self.net, crops[0]), crops))
             decibels = self._distance(quantised, crops)
         except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, reason)
+            log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
             return
         near = decibels >= LEAST_DECIBELS
         if near or self.insists:

@@ -37,7 +37,7 @@ class OpenVINOForward:
     """The network as OpenVINO's compiled model, which is kept for the size of the last window alone.
 
     Args:
-        net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
+        net: ``(1, t, c, h, w)``, or one frame ``(1, c, h, w)``, to ``(1, c, h, w)``; it is not changed.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         model: The converted network, where there is one already; it is not compared.
         device: One of :func:`openvino_devices`.
@@ -57,7 +57,7 @@ class OpenVINOForward:
     def __call__(self, window: Tensor) -> Tensor:
         """As the network, on the CPU."""
         if self.model is None:
-            self._convert(window.shape[:3])
+            self._convert(window.shape[:-2])
         if window.shape != self.shape:
             self._compile(window.shape)
         return torch.from_numpy(self.compiled(np.ascontiguousarray(window))[0])

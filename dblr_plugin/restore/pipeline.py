@@ -1,4 +1,4 @@
-"""Decodes, restores and encodes at the same time, from a source to a sink."""
+"""Decodes, restores and encodes at the same time, from a source to a sink; calibrates int8 for it; sides compared."""
 
 from __future__ import annotations
 
@@ -9,16 +9,108 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dblr_plugin.restore.comparison import Layout, compared
+from dblr_plugin.data.windows import spread
+from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter, prefetch
-from dblr_plugin.video import Frame, Sink, Source
+from dblr_plugin.video import Frame, Sink, Source, open_source
 
-__all__ = ['restore_media']
+__all__ = ['Layout', 'calibrate', 'compared', 'restore_media', 'sample_windows']
+
+Layout = Literal['beside', 'stacked']
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LINE_SHARE = 24  # a line of text is this part of a picture's height, and no smaller than can be read
+_LEAST_LINE = 10  # pixels
+_LABELS = ('input', 'restored')
+
+
+def compared(blurry: np.ndarray, restored: np.ndarray, layout: Layout) -> np.ndarray:
+    """Returns both pictures in one, each whole and with a label in its upper left corner.
+
+    Args:
+        blurry: RGB ``(h, w, 3)``, uint8 or uint16.
+        restored: The same.
+        layout: ``beside`` gives ``(h, 2 w, 3)``, ``stacked`` gives ``(2 h, w, 3)``.
+    """
+    pictures = [_labelled(picture, text) for picture, text in zip((blurry, restored), _LABELS, strict=True)]
+    return np.concatenate(pictures, axis=1 if layout == 'beside' else 0)
+
+
+def _labelled(picture: np.ndarray, text: str) -> np.ndarray:
+    """Writes white text on black into a corner; a picture that is too small for it stays as it is."""
+    line = max(_LEAST_LINE, picture.shape[0] // _LINE_SHARE)
+    scale = cv2.getFontScaleFromHeight(_FONT, line)
+    thickness = max(1, line // 12)
+    (width, height), base = cv2.getTextSize(text, _FONT, scale, thickness)
+    label = np.zeros((height + 2 * base, width + 2 * base, 3), np.uint8)
+    cv2.putText(label, text, (base, height + base), _FONT, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+    if label.shape[0] > picture.shape[0] // 2 or label.shape[1] > picture.shape[1]:
+        return picture
+    marked = picture.copy()
+    factor = np.iinfo(picture.dtype).max // 255
+    marked[: label.shape[0], : label.shape[1]] = label.astype(picture.dtype) * factor
+    return marked
+
+
+def calibrate(
+    restorer: VideoRestorer,
+    path: str | Path,
+    source: Source,
+    start: str | None = None,
+    end: str | None = None,
+    scale_down: float = 1,
+) -> None:
+    """Calibrates int8 for an input, whatever it was calibrated for before, where it may be used.
+
+    The frames follow from the input alone, so that a run that goes on with it quantises as the one that was stopped.
+    Of a pipe, which can be read once, :meth:`VideoRestorer.restore` takes the first frames.
+
+    Args:
+        restorer: The network.
+        path: What the source was opened from, and so are ``start``, ``end`` and ``scale_down``.
+        source: Says how many frames there are; it is not read.
+    """
+    if not restorer.may_use_int8 or Path(path).is_fifo():
+        return
+    if source.count and start is None and end is None:
+        restorer.calibrate(sample_windows(path, source, restorer.traits.num_frame, scale_down))
+        return
+    with open_source(path, start, end, scale_down) as part:
+        restorer.calibrate_on_first(frame.pixels for frame in part)
+
+
+def sample_windows(
+    path: str | Path, source: Source, num_frame: int, scale_down: float = 1
+) -> Iterator[list[np.ndarray]]:
+    """Yields some runs of neighbouring frames, found by seeking; the source itself is not read.
+
+    Where only decoding tells how many frames there are, the first run alone.
+
+    Args:
+        path: What the source was opened from, the whole of it.
+        source: Says how many frames there are.
+        num_frame: Frames of a run.
+        scale_down: As the source was opened.
+
+    Raises:
+        DBLRError: A frame cannot be read.
+    """
+    info = getattr(source, 'info', None)  # of videos, whose places are seconds
+    last = max((source.count or 0) - 2 * num_frame, 0)  # an announced end may come a little early
+    for number in spread(range(last + 1), WINDOWS):
+        start = number if info is None else float(number / info.rate)
+        with open_source(path, start, scale_down=scale_down) as part:
+            frames = [frame.pixels for frame in islice(part, num_frame)]
+        yield frames + frames[-1:] * (num_frame - len(frames))
+
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,10 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write, require_space
+from dblr_plugin.files import atomic_write, require_space, sha256_of
 from dblr_plugin.weights import read_checkpoint, save_atomically
 
-__all__ = ['CheckpointFolder', 'digest_of', 'size_of']
+__all__ = ['CheckpointFolder', 'size_of']
 
 
 class CheckpointFolder:
@@ -60,7 +59,7 @@ class CheckpointFolder:
         self.check_space(size_of(networks) + size_of(state))
         for name, content in networks.items():
             save_atomically(content, self.network_path(name, iteration))
-        digests = {name: digest_of(self.network_path(name, iteration)) for name in networks}
+        digests = {name: sha256_of(self.network_path(name, iteration)) for name in networks}
         save_atomically({**state, 'networks': digests}, self.state_path(iteration))
         self.make_latest(iteration, networks)
         self._prune()
@@ -85,7 +84,7 @@ class CheckpointFolder:
                 read_checkpoint(network)
             elif not network.is_file():
                 raise DBLRError(f'{path}: {network}, which belongs to it, is missing; use another state')
-            elif digest_of(network) != digests[name]:
+            elif sha256_of(network) != digests[name]:
                 raise DBLRError(f'{path}: {network} is damaged, or not the network saved with it; use another state')
         return state
 
@@ -137,9 +136,3 @@ def size_of(content: object) -> int:
     if isinstance(content, dict):
         return sum(map(size_of, content.values()))
     return sum(map(size_of, content)) if isinstance(content, list | tuple) else 0
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()

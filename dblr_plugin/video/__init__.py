@@ -16,10 +16,9 @@ from typing import Any
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video.batch import VIDEO_SUFFIXES
-from dblr_plugin.video.encoder_settings import DEFAULT, EncoderSettings
 from dblr_plugin.video.folder import FolderSink, FolderSource, tell_left_out
 from dblr_plugin.video.frames import Frame, Sink, Source
-from dblr_plugin.video.time_range import parse_position, parse_rate, parse_time
+from dblr_plugin.video.settings import DEFAULT, EncoderSettings, parse_position, parse_rate, parse_time
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, fingerprint
 
 __all__ = ['AlreadyComplete', 'EncoderSettings', 'Frame', 'Sink', 'Source', 'fingerprint', 'open_sink', 'open_source']

@@ -4,27 +4,65 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.video.clock import Clock, Gaps
-from dblr_plugin.video.descriptions import chapters_of_part, lost_tags, own_tags, track_tags
 from dblr_plugin.video.encoded_sound import EncodedSound, sound_encoder, usual_layout
-from dblr_plugin.video.video_source import (
-    SAY_DURATIONS,
-    StreamInfo,
-    main_stream,
-    open_container,
-    seek_before,
-)
+from dblr_plugin.video.video_source import SAY_DURATIONS, StreamInfo, main_stream, open_container, seek_before
 
-__all__ = ['CopiedStreams']
+__all__ = ['CopiedStreams', 'chapters_of_part', 'lost_tags', 'own_tags', 'track_tags']
+
+# of a container that was something else: they would describe the output wrongly
+_FOREIGN_METADATA = (
+    'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
+    'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software',
+)  # fmt: skip
+
+
+def own_tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is said of the content, not of how the source held it."""
+    return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
+
+
+def track_tags(stream: Stream) -> dict[str, str]:
+    """Returns what is said of a stream's content; MP4's titles of tracks are read by another name than written."""
+    own = own_tags(stream.metadata)
+    if 'name' in own:
+        own.setdefault('title', own.pop('name'))
+    return own
+
+
+def lost_tags(source: Mapping[str, str], output: Mapping[str, str]) -> list[str]:
+    """Returns the names of the source's tags that an output does not have."""
+    there = {_base(name) for name in output}
+    return [name for name in own_tags(source) if _base(name) not in there]
+
+
+def chapters_of_part(source: InputContainer, start: Fraction | None, end: Fraction | None) -> list[dict[str, Any]]:
+    """Returns the chapters from ``start`` to ``end``, in seconds, with times from the part's beginning."""
+    chapters = []
+    for chapter in source.chapters():
+        unit = chapter['time_base']
+        first = 0 if start is None else round(start / unit)
+        begins, ends = max(chapter['start'], first), chapter['end']
+        ends = ends if end is None else min(ends, round(end / unit))
+        if begins < ends:
+            chapters.append(chapter | {'start': begins - first, 'end': ends - first})
+    return chapters
+
+
+def _base(name: str) -> str:
+    """Returns a tag's name without its language."""
+    return name.lower().partition('-')[0]
+
 
 _log = logging.getLogger(__name__)
 

@@ -1,18 +1,22 @@
-"""Decodes the frames of a video stream with their times, and replaces those that cannot be decoded."""
+"""Decodes the frames of a video stream with their times, upright, and replaces those that cannot be decoded."""
 
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import numpy as np
+from av import VideoFrame
 from av.container import InputContainer
 from av.video import VideoStream
 
 from dblr_plugin.video.clock import Clock
 
-__all__ = ['Decoder', 'TimedFrame']
+__all__ = ['Decoder', 'Orientation', 'TimedFrame']
 
 TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None where the frame before stands in
 
@@ -121,3 +125,48 @@ class Decoder:
                 self.lost.append(time)
                 self._last = time
                 yield time, None
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """A transposition, then flips: together the eight ways to lay a picture on its sides.
+
+    Attributes:
+        transposed: Whether rows become columns.
+        mirrored: Whether left and right are then exchanged.
+        flipped: Whether top and bottom are then exchanged.
+    """
+
+    transposed: bool = False
+    mirrored: bool = False
+    flipped: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame, where: str) -> Orientation:
+        """Returns how a decoded frame is to be turned.
+
+        The matrix maps a pixel (x, y) to (a x + c y, b x + d y). Other angles than quarter turns are left alone.
+        """
+        data = frame.side_data.get('DISPLAYMATRIX')
+        if data is None:
+            return cls()
+        a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+        if not (b or c):
+            return cls(mirrored=a < 0, flipped=d < 0)
+        if not (a or d):
+            return cls(transposed=True, mirrored=c < 0, flipped=b < 0)
+        _log.warning('%s is to be shown at an angle that is no quarter turn; its pictures stay as they are', where)
+        return cls()
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns pixels (h, w, 3) turned upright: (w, h, 3) where transposed."""
+        if self.transposed:
+            pixels = pixels.swapaxes(0, 1)
+        if self.mirrored:
+            pixels = pixels[:, ::-1]
+        if self.flipped:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)

@@ -14,7 +14,7 @@ from av.codec.codec import find_best_pix_fmt_of_list
 
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.video.colour_tags import bits_of
-from dblr_plugin.video.encoder_settings import EncoderSettings
+from dblr_plugin.video.settings import EncoderSettings
 from dblr_plugin.video.video_source import StreamInfo
 
 __all__ = ['FORMATS', 'Encoding', 'choose_encoder', 'choose_encoding']

@@ -19,14 +19,13 @@ from av.format import Flags as FormatFlags
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import REFUSALS, partial_of, write_fault
-from dblr_plugin.video.colour_tags import FULL, RGB_MATRIX, FrameMaker
+from dblr_plugin.video.colour_tags import FULL, RGB_MATRIX, FrameMaker, with_light
 from dblr_plugin.video.copied_streams import CopiedStreams
-from dblr_plugin.video.encoder_settings import DEFAULT, EncoderSettings
 from dblr_plugin.video.encoders import FORMATS, choose_encoder, choose_encoding
 from dblr_plugin.video.frames import Extent, Frame
-from dblr_plugin.video.hdr import with_light
 from dblr_plugin.video.matroska import write_display_size
 from dblr_plugin.video.segments import PICTURES, KeptPacket, Segments
+from dblr_plugin.video.settings import DEFAULT, EncoderSettings
 from dblr_plugin.video.unfinished import Existing, Unfinished
 from dblr_plugin.video.video_source import StreamInfo
 

@@ -22,14 +22,12 @@ from av.video import VideoStream
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video.clock import Gaps
-from dblr_plugin.video.colour_tags import LIMITED, RGB_MATRIX, ColourTags, bits_of, to_rgb
+from dblr_plugin.video.colour_tags import LIMITED, RGB_MATRIX, ColourTags, Light, bits_of, to_rgb
 from dblr_plugin.video.complaints import Complaints
-from dblr_plugin.video.decoding import Decoder, TimedFrame
+from dblr_plugin.video.decoding import Decoder, Orientation, TimedFrame
 from dblr_plugin.video.frames import Extent, Frame, scaled_size, shrink
-from dblr_plugin.video.hdr import Light
 from dblr_plugin.video.matroska import reaches_its_end
-from dblr_plugin.video.orientation import Orientation
-from dblr_plugin.video.time_range import parse_time
+from dblr_plugin.video.settings import parse_time
 
 __all__ = ['SAY_DURATIONS', 'StreamInfo', 'VideoSource', 'main_stream', 'open_container', 'seek_before']
 

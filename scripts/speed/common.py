@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import torch
 
+from dblr_plugin.console import show_errors_in_one_line
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.excepthook import show_errors_in_one_line
-from dblr_plugin.measure.machine import describe_commit, describe_machine, describe_versions
+from dblr_plugin.measure.provenance import describe_commit, describe_machine, describe_versions
 
 __all__ = [
     'SPEED', 'arguments', 'decibels', 'difference', 'megabytes', 'place', 'print_limits', 'print_ways', 'run', 'share',

@@ -1,6 +1,6 @@
 """How fast training and validation samples are read: BasicSR's ways and ours, on the same frames, in one run.
 
-All ways take turns, as :mod:`dblr_plugin.measure.rounds` has it; a round's figure is the mean time for a sample.
+All ways take turns, as :mod:`dblr_plugin.measure.timing` has it; a round's figure is the mean time for a sample.
 Everything runs in one thread of one process and from the page cache: what is measured is work, not disks.
 
 The machine's limit is the speed at which memory is copied: a sample's bytes have to be written, at least. What decoding
@@ -35,6 +35,8 @@ from common import (
     without_messages,
 )
 from frames import Sample, generate_sample, take_sample, write_png
+from limits import METHOD as LIMITS
+from limits import limit_figures, memory_limit
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -44,9 +46,7 @@ from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.limits import METHOD as LIMITS
-from dblr_plugin.measure.limits import limit_figures, memory_limit
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds
+from dblr_plugin.measure.timing import Variant, figures, run_rounds
 
 __all__ = ['METHOD', 'basicsr_test_set', 'measure_generated', 'measure_own', 'own_test_set']
 
@@ -75,7 +75,7 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
 
     Returns:
         One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``: those of
-        :func:`dblr_plugin.measure.rounds.figures`, with ``share``, ``bytes`` and ``bytes_ratio`` (to the source's; None
+        :func:`dblr_plugin.measure.timing.figures`, with ``share``, ``bytes`` and ``bytes_ratio`` (to the source's; None
         where a way has no files), and ``limits`` of memory.
 
     Raises:

@@ -1,6 +1,6 @@
 """How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
 
-All steps of all networks take turns, as :mod:`dblr_plugin.measure.rounds` has it, and so does what the machine can do
+All steps of all networks take turns, as :mod:`dblr_plugin.measure.timing` has it, and so does what the machine can do
 at most. Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last
 layer of DBLRNet is fitted to the frame.
 """
@@ -24,6 +24,8 @@ from basicsr.archs.edvr_arch import EDVR
 from common import SPEED, arguments, decibels, megabytes, place, print_limits, print_ways, run, shown
 from end_to_end import DBLR, measure_video
 from frames import generate_sample
+from limits import METHOD as LIMITS
+from limits import best_device, describe_device, limit_figures, limit_ways, share_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,12 +34,7 @@ from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.limits import METHOD as LIMITS
-from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
-from dblr_plugin.measure.machine import best_device, describe_device
-from dblr_plugin.measure.peak import METHOD as MEMORY
-from dblr_plugin.measure.peak import peak_memory
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 from dblr_plugin.restore.folding import fold
 
@@ -122,7 +119,7 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
     Returns:
         ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
         a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
-        :func:`dblr_plugin.measure.rounds.figures` with ``gflops`` and ``share``; those of the networks also have
+        :func:`dblr_plugin.measure.timing.figures` with ``gflops`` and ``share``; those of the networks also have
         ``decibels`` (None for equality) and ``peak_bytes`` (None where the system does not tell).
     """
     device = best_device()

@@ -18,7 +18,7 @@ from common import arguments, print_ways, run, shown, single_threaded
 from frames import generate_sample
 
 from dblr_plugin.evaluation.psnr_ssim import psnr, ssim
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds
+from dblr_plugin.measure.timing import Variant, figures, run_rounds
 
 __all__ = ['METHOD', 'measure']
 
@@ -39,7 +39,7 @@ def measure(seconds: float) -> dict:
 
     Returns:
         ``origin`` of the frames, their ``size`` (h, w), and ``ways``: those of
-        :func:`dblr_plugin.measure.rounds.figures`, with ``value``, the metric, and its ``difference``.
+        :func:`dblr_plugin.measure.timing.figures`, with ``value``, the metric, and its ``difference``.
     """
     origin, images = _frames()
     ways = {}

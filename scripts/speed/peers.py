@@ -1,6 +1,6 @@
 """What a frame costs on this machine with the networks of this package, and with those that could be run instead.
 
-Each network in the quickest ways that there are for it, all in turns (:mod:`dblr_plugin.measure.rounds`). Frames a
+Each network in the quickest ways that there are for it, all in turns (:mod:`dblr_plugin.measure.timing`). Frames a
 second are given for 1280x720, whatever the size that was measured: all of these networks do the same for every pixel.
 Only the shipped weights are trained; of the others, int8's distance from fp32 says nothing about footage.
 """
@@ -21,14 +21,12 @@ import torch
 from basicsr.archs import build_network
 from common import arguments, decibels, megabytes, place, print_ways, run, shown, without_messages
 from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
+from limits import describe_device
 from peer_networks import DMPHN, NAFNet
 from torch import Tensor, nn
 
 from dblr_plugin.colour import to_network_colour
-from dblr_plugin.measure.machine import describe_device
-from dblr_plugin.measure.peak import METHOD as MEMORY
-from dblr_plugin.measure.peak import peak_memory
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.int8_forward import nncf_installed
 from dblr_plugin.restore.loading import load_network
 
@@ -107,7 +105,7 @@ def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
 
     Returns:
         ``size``, ``device``, ``threads``, and ``networks``, which maps a name to ``kmacs`` (thousand multiply-adds a
-        pixel) and ``ways``, those of :func:`dblr_plugin.measure.rounds.figures` with ``decibels``, ``peak_bytes`` and
+        pixel) and ``ways``, those of :func:`dblr_plugin.measure.timing.figures` with ``decibels``, ``peak_bytes`` and
         ``frames_720p`` (a second).
     """
     device = torch.device('cpu')

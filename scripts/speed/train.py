@@ -21,15 +21,14 @@ from typing import Any
 import torch
 from basicsr.models.base_model import BaseModel
 from common import SPEED, arguments, place, print_limits, print_ways, run, without_messages
+from limits import METHOD as LIMITS
+from limits import best_device, describe_device, limit_figures, limit_ways, share_of
 from models import build_bench_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
-from dblr_plugin.measure.limits import METHOD as LIMITS
-from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
-from dblr_plugin.measure.machine import best_device, describe_device
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds, waited_for
+from dblr_plugin.measure.timing import Variant, figures, run_rounds, waited_for
 
 __all__ = ['METHOD', 'measure']
 
@@ -65,7 +64,7 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
 
     Returns:
         ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (of a
-        step) and ``ways``: those of :func:`dblr_plugin.measure.rounds.figures`, with ``gflops`` and ``share``.
+        step) and ``ways``: those of :func:`dblr_plugin.measure.timing.figures`, with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
     device = best_device()

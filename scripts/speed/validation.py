@@ -25,15 +25,14 @@ from basicsr.models.base_model import BaseModel
 from common import SPEED, arguments, difference, place, print_limits, print_ways, run, shown, without_messages
 from data import basicsr_test_set, own_test_set
 from frames import generate_sample
+from limits import METHOD as LIMITS
+from limits import describe_device, limit_figures, limit_ways, share_of
 from models import build_bench_model
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from dblr_plugin.measure.limits import METHOD as LIMITS
-from dblr_plugin.measure.limits import limit_figures, limit_ways, share_of
-from dblr_plugin.measure.machine import describe_device
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds
+from dblr_plugin.measure.timing import Variant, figures, run_rounds
 from dblr_plugin.restore.backends import choose
 
 __all__ = ['METHOD', 'measure']
@@ -68,7 +67,7 @@ def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5,
 
     Returns:
         ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for the clip),
-        ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.rounds.figures`, with ``backend``,
+        ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.timing.figures`, with ``backend``,
         ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:

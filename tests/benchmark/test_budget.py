@@ -9,10 +9,10 @@ from processes import write_options
 from tiny_benchmark import tiny_benchmark
 
 from dblr_plugin.benchmark import training
-from dblr_plugin.benchmark.budget import kept_rates, total_iterations, training_budget
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import read_plan
 from dblr_plugin.benchmark.record import MethodFolder
+from dblr_plugin.benchmark.report import kept_rates, total_iterations, training_budget
 from dblr_plugin.link import options_folder
 
 NET = 'train_DBLRNet.yml'  # batches of 4, at 1e-4

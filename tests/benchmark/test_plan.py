@@ -11,8 +11,8 @@ import yaml
 from processes import write_options
 from tiny_benchmark import tiny_benchmark
 
-from dblr_plugin.benchmark.budget import total_iterations
 from dblr_plugin.benchmark.plan import Plan, read_plan
+from dblr_plugin.benchmark.report import total_iterations
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import options_folder
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dblr_plugin.benchmark import plots, style
+from dblr_plugin.benchmark import plots
 from dblr_plugin.benchmark.crops import Crop
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
@@ -59,7 +59,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         Path(path).touch()
 
     monkeypatch.setattr(Figure, 'savefig', save)
-    monkeypatch.setattr(style, 'THEMES', (style.LIGHT,))
+    monkeypatch.setattr(plots, 'THEMES', (plots.LIGHT,))
     return saved
 
 
@@ -111,7 +111,7 @@ def test_crops_are_those_of_the_frames(tmp_path: Path) -> None:
     frames['Ground truth'] = truth
     crop = Crop('clip', 0, 60, 40, 1.0)
     plots.draw_crops([crop], [frames], {'Net': 0, 'Other': 1}, ['00000000'], tmp_path)
-    for theme in style.THEMES:
+    for theme in plots.THEMES:
         picture = cv2.imread(str(tmp_path / f'crops_{theme.name}.png')).astype(int)
         for colour in colours.values():
             place = np.argwhere((abs(picture - colour) <= 2).all(axis=2))
@@ -135,15 +135,15 @@ def luminance(colour: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize('theme', style.THEMES, ids=lambda theme: theme.name)
-def test_colours_stand_out_and_differ(theme: style.Theme) -> None:
+@pytest.mark.parametrize('theme', plots.THEMES, ids=lambda theme: theme.name)
+def test_colours_stand_out_and_differ(theme: plots.Theme) -> None:
     def contrast(colour: str) -> float:
         high, low = sorted((luminance(colour), luminance(theme.background)), reverse=True)
         return (high + 0.05) / (low + 0.05)
 
     assert contrast(theme.text) > 7
     assert min(map(contrast, theme.methods)) >= 3
-    looks = {style.MarkerStyle.of(number, theme) for number in range(72)}
+    looks = {plots.MarkerStyle.of(number, theme) for number in range(72)}
     assert len(looks) == 72
 
 

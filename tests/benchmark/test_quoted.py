@@ -4,9 +4,9 @@ from statistics import fmean
 
 import pytest
 
-from dblr_plugin.benchmark.quoted import UNSTATED, read_quotes
+from dblr_plugin.benchmark.plan import UNSTATED, read_quotes
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS
+from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.link import option_files, options_folder
 
 SHIPPED = options_folder() / 'quoted_DVD.yml'

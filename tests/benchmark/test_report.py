@@ -8,9 +8,8 @@ import re
 import pytest
 from tiny_benchmark import Ran
 
-from dblr_plugin.benchmark.pages import columns_of
-from dblr_plugin.benchmark.tables import Column, best_of, cell
-from dblr_plugin.evaluation import PROTOCOLS
+from dblr_plugin.benchmark.pages import Column, best_of, cell, columns_of
+from dblr_plugin.evaluation.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 

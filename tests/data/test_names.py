@@ -2,7 +2,7 @@
 
 import pytest
 
-from dblr_plugin.data.meta_info import read_clip_list, read_lmdb_meta
+from dblr_plugin.data.clips import read_clip_list, read_lmdb_meta
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import name_fault
 

@@ -8,9 +8,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from demo_clips import blur_frames, read_video, write_clip_pair
 
 from dblr_plugin.data.linear_light import linear_to_srgb
-from dblr_plugin.data.synthesis import blur_frames, read_video, write_clip_pair
 from dblr_plugin.errors import DBLRError
 
 

@@ -9,7 +9,7 @@ import pytest
 from tile_images import encode, picture
 
 from dblr_plugin.data import open_store, write_tiles
-from dblr_plugin.data.tiles import jpeg_transform
+from dblr_plugin.data.tiles import cells
 from dblr_plugin.errors import DBLRError
 
 
@@ -81,7 +81,7 @@ def test_refusals(tree, tmp_path):
 @pytest.mark.parametrize('package', ['turbojpeg', 'zstandard'])
 def test_missing_package_is_named(tree, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    jpeg_transform._library.cache_clear()
+    cells._library.cache_clear()
     with pytest.raises(DBLRError, match=rf"need the package {package} .*pip install 'dblr_plugin\[fast\]'"):
         write_tiles(tree, tmp_path / 'x.lmdb', progress=False)
     assert os.listdir(tmp_path) == ['clips']
@@ -89,4 +89,4 @@ def test_missing_package_is_named(tree, tmp_path, monkeypatch, package):
 
 def test_library_refuses_what_is_no_jpeg():
     with pytest.raises(ValueError, match='JPEG'):
-        jpeg_transform.crop_losslessly(b'text' * 99, [(0, 0, 8, 8)])
+        cells.crop_losslessly(b'text' * 99, [(0, 0, 8, 8)])

@@ -9,8 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from dblr_plugin.data.synthesis import read_video
+from demo_clips import read_video
 
 Frames = tuple[np.ndarray, np.ndarray]
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from dblr_plugin import commands
 from dblr_plugin.data import write_lmdb
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS, choose_protocols
 from dblr_plugin.evaluation.evaluate import evaluate
+from dblr_plugin.evaluation.protocols import PROTOCOLS, choose_protocols
 
 BASICSR = choose_protocols('basicsr')
 ALL = choose_protocols('all')

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from dblr_plugin import commands
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import Protocol, choose_protocols, validation, with_metrics
+from dblr_plugin.evaluation import validation
 from dblr_plugin.evaluation.evaluate import evaluate
 from dblr_plugin.evaluation.metrics import Metric, find_metric
+from dblr_plugin.evaluation.protocols import Protocol, choose_protocols, with_metrics
 from dblr_plugin.yaml_file import import_files
 
 MINE = """

@@ -6,7 +6,7 @@ from basicsr.metrics import calculate_metric
 from scipy import ndimage, signal
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.ms_ssim import MS_SSIM_SIZE, ms_ssim
+from dblr_plugin.evaluation.psnr_ssim import MS_SSIM_SIZE, ms_ssim
 
 BT601 = np.array([0.114, 0.587, 0.299])
 

@@ -6,8 +6,8 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS, choose_protocols, with_metrics
-from dblr_plugin.evaluation.ms_ssim import ms_ssim
+from dblr_plugin.evaluation.protocols import PROTOCOLS, choose_protocols, with_metrics
+from dblr_plugin.evaluation.psnr_ssim import ms_ssim
 from dblr_plugin.evaluation.registration import shifted
 
 

@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from dblr_plugin.evaluation import PROTOCOLS, format_table, summarise, write_json
+from dblr_plugin.evaluation.protocols import PROTOCOLS
+from dblr_plugin.evaluation.scores import format_table, summarise, write_json
 
 ROWS = [
     (name, clip, metric, value)

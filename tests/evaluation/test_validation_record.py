@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.validation_record import ValidationRecord
+from dblr_plugin.evaluation.scores import ValidationRecord
 
 
 def figures(**mean: float) -> list[dict]:

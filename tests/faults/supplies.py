@@ -55,14 +55,14 @@ def write_video(path: Path, codec: str, frames: int) -> None:
 
 def write_layouts(root: Path, picture: Path) -> dict[str, Path]:
     """Data sets as their authors lay them out, full where counts matter: ``dvd``, ``dvd-qualitative`` and so on."""
-    from dblr_plugin.prepare import dvd, gopro
+    from dblr_plugin.prepare.data_sets import DVD_SCENES, DVD_TEST, DVD_TRAIN, GOPRO_TEST, GOPRO_TRAIN
 
-    for video, count in {**dvd.TRAIN, **dvd.TEST}.items():
+    for video, count in {**DVD_TRAIN, **DVD_TEST}.items():
         for side in ('input', 'GT'):
             link_frames(picture, root / 'dvd' / video / side, numbered(count, digits=5))
-    for number in range(dvd.SCENES):
+    for number in range(DVD_SCENES):
         link_frames(picture, root / f'dvd-qualitative/scene{number}/input', numbered(3, digits=5))
-    for part, sequences in (('train', gopro.TRAIN), ('test', gopro.TEST)):
+    for part, sequences in (('train', GOPRO_TRAIN), ('test', GOPRO_TEST)):
         for name, count in sequences.items():
             for side in ('blur_gamma', 'sharp'):
                 link_frames(picture, root / 'gopro' / part / name / side, numbered(count, digits=6, first=1))

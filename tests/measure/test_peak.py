@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dblr_plugin.measure.peak import peak_memory
+from dblr_plugin.measure.timing import peak_memory
 
 BLOCK = 100 * 2**20  # bytes
 

@@ -5,17 +5,17 @@ import time
 import numpy as np
 import pytest
 
-from dblr_plugin.measure import rounds
-from dblr_plugin.measure.rounds import Variant, figures, run_rounds
+from dblr_plugin.measure import timing
+from dblr_plugin.measure.timing import Variant, figures, run_rounds
 
 
 @pytest.fixture(autouse=True)
 def _single_round(monkeypatch):
-    monkeypatch.setattr(rounds, 'MIN_ROUNDS', 1)
+    monkeypatch.setattr(timing, 'MIN_ROUNDS', 1)
 
 
 def test_ways_take_turns(monkeypatch):
-    monkeypatch.setattr(rounds, 'MIN_ROUNDS', 3)
+    monkeypatch.setattr(timing, 'MIN_ROUNDS', 3)
     calls = []
     ways = {name: Variant(name, lambda name=name: calls.append(name) or len(calls), 'a') for name in 'ab'}
     run_rounds([*ways.values()], seconds=0)

@@ -8,8 +8,7 @@ import torch
 
 from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.measure import timing
-from dblr_plugin.measure.rounds import MIN_ROUNDS
-from dblr_plugin.measure.timing import Method, measure
+from dblr_plugin.measure.timing import MIN_ROUNDS, Method, measure
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU = torch.device('cpu')

@@ -16,7 +16,8 @@ from torch.utils.data import default_collate
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS, format_table
+from dblr_plugin.evaluation.protocols import PROTOCOLS
+from dblr_plugin.evaluation.scores import format_table
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 
 

@@ -7,7 +7,7 @@ from changes import changed, line_of
 from processes import write_options
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options.machine import check_options
+from dblr_plugin.options.conflicts import check_options
 from dblr_plugin.options.option_file import check_option_file
 
 _CAUSAL = {

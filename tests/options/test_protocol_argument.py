@@ -7,7 +7,7 @@ from processes import dblr, write_options
 
 from dblr_plugin import hooks
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation import PROTOCOLS
+from dblr_plugin.evaluation.protocols import PROTOCOLS
 
 
 @pytest.mark.slow

@@ -29,11 +29,11 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Picture:
 @pytest.fixture(scope='session')
 def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
     """All 6708 pairs of DVD, numbered and shaped as they are: landscape, larger, portrait. Do not write to it."""
-    from dblr_plugin.prepare import dvd as published
+    from dblr_plugin.prepare.data_sets import DVD_TEST, DVD_TRAIN
 
     root = tmp_path_factory.mktemp('dvd')
     shapes = {'C0036': (18, 32), 'C0041': (18, 32), 'IMG_0051': (16, 12), 'IMG_0053': (16, 12)}
-    for video, count in {**published.TRAIN, **published.TEST}.items():
+    for video, count in {**DVD_TRAIN, **DVD_TEST}.items():
         names = numbered(count, digits=5, first=30 if video == 'IMG_0009' else 0, suffix='.jpg')
         for value, side in ((80, 'input'), (120, 'GT')):
             image = picture(shapes.get(video, (12, 16)), '.jpg', value)

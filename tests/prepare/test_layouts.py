@@ -13,8 +13,22 @@ from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import bsd, gopro, kitti, prepare_layout, reds
-from dblr_plugin.prepare import dvd as dvd_layout
+from dblr_plugin.prepare.data_sets import (
+    BSD_EXPOSURES,
+    DVD_TEST,
+    DVD_TRAIN,
+    GOPRO_BLURS,
+    GOPRO_TEST,
+    GOPRO_TRAIN,
+    REDS_BLURS,
+    plan_bsd,
+    plan_dvd,
+    plan_dvd_qualitative,
+    plan_gopro,
+    plan_kitti,
+    plan_reds,
+)
+from dblr_plugin.prepare.layout import prepare_layout
 
 
 def stems(folder: Path) -> list[str]:
@@ -32,9 +46,9 @@ def dvd_tree(dvd_run: tuple[Path, object]) -> Path:
 
 class TestDVD:
     def test_published_split(self) -> None:
-        assert len(dvd_layout.TRAIN) == 61 and sum(dvd_layout.TRAIN.values()) == 5708
-        assert len(dvd_layout.TEST) == 10 and set(dvd_layout.TEST.values()) == {100}
-        assert not set(dvd_layout.TRAIN) & set(dvd_layout.TEST)
+        assert len(DVD_TRAIN) == 61 and sum(DVD_TRAIN.values()) == 5708
+        assert len(DVD_TEST) == 10 and set(DVD_TEST.values()) == {100}
+        assert not set(DVD_TRAIN) & set(DVD_TEST)
 
     @pytest.mark.slow
     def test_in_full(self, dvd: Path, dvd_tree: Path) -> None:
@@ -84,7 +98,7 @@ class TestDVD:
             (root / f'IMG_0009/{side}/00047.jpg').unlink()
         (root / 'IMG_9999').mkdir()
         with pytest.raises(DBLRError, match='train/IMG_0009.*has 40 of 41 frames: 00047 missing') as error:
-            prepare_layout(dvd_layout.plan(root), tmp_path / 'DVD')
+            prepare_layout(plan_dvd(root), tmp_path / 'DVD')
         assert 'IMG_9999 is no clip of dvd; move it away' in str(error.value)
         assert not (tmp_path / 'DVD').exists()
 
@@ -92,7 +106,7 @@ class TestDVD:
         for number in range(22):
             folder = tmp_path / f'source/qualitative_datasets/scene{number}/input'
             link_frames(picture(suffix='.jpg'), folder, numbered(3 + number, digits=5, suffix='.jpg'))
-        plan = dvd_layout.plan_qualitative(tmp_path / 'source')
+        plan = plan_dvd_qualitative(tmp_path / 'source')
         content = prepare_layout(plan, tmp_path / 'tree').manifest
         assert content['parts']['test']['clips'] == 22 and not content['parts']['test']['ground_truth']
         assert sorted(os.listdir(tmp_path / 'tree')) == ['dataset.json', 'meta_info_test.txt', 'test']
@@ -101,13 +115,13 @@ class TestDVD:
         assert len(test) == sum(range(3, 25)) and 'gt' not in test[0]
         shutil.rmtree(tmp_path / 'source/qualitative_datasets/scene7')
         with pytest.raises(DBLRError, match='test has 21 of 22 clips'):
-            prepare_layout(dvd_layout.plan_qualitative(tmp_path / 'source'), tmp_path / 'tree2')
+            prepare_layout(plan_dvd_qualitative(tmp_path / 'source'), tmp_path / 'tree2')
 
 
 class TestGoPro:
     @pytest.fixture
     def source(self, tmp_path: Path, picture: Picture) -> Path:
-        for part, sequences in (('train', gopro.TRAIN), ('test', gopro.TEST)):
+        for part, sequences in (('train', GOPRO_TRAIN), ('test', GOPRO_TEST)):
             for name, count in sequences.items():
                 for value, side in ((60, 'blur'), (70, 'blur_gamma'), (120, 'sharp')):
                     folder = tmp_path / 'GOPRO_Large' / part / name / side
@@ -115,24 +129,24 @@ class TestGoPro:
         return tmp_path
 
     def test_published_counts(self) -> None:
-        assert (len(gopro.TRAIN), sum(gopro.TRAIN.values())) == (22, 2103)
-        assert (len(gopro.TEST), sum(gopro.TEST.values())) == (11, 1111)
+        assert (len(GOPRO_TRAIN), sum(GOPRO_TRAIN.values())) == (22, 2103)
+        assert (len(GOPRO_TEST), sum(GOPRO_TEST.values())) == (11, 1111)
 
     @pytest.mark.slow
     def test_in_full(self, source: Path, tmp_path: Path) -> None:
         tree = tmp_path / 'tree'
-        content = prepare_layout(gopro.plan(source, 'blur_gamma'), tree).manifest
+        content = prepare_layout(plan_gopro(source, 'blur_gamma'), tree).manifest
         assert content['variant'] == 'blur_gamma'
         assert [content['parts'][part]['frames'] for part in ('train', 'test')] == [2103, 1111]
         for side, theirs in (('lq', 'blur_gamma'), ('gt', 'sharp')):
             frame = source / f'GOPRO_Large/test/GOPR0384_11_00/{theirs}/000047.png'
             assert os.path.samefile(tree / f'test/{side}/GOPR0384_11_00/000047.png', frame)
         with pytest.raises(DBLRError, match="holds 'gopro blur_gamma', not 'gopro blur'"):
-            prepare_layout(gopro.plan(source, 'blur'), tree)
+            prepare_layout(plan_gopro(source, 'blur'), tree)
 
-    @pytest.mark.parametrize('blur', gopro.BLURS)
+    @pytest.mark.parametrize('blur', GOPRO_BLURS)
     def test_blur_is_the_chosen_one(self, tmp_path: Path, blur: str) -> None:
-        assert {clip.lq.name for clip in gopro.plan(tmp_path, blur).clips} == {blur}
+        assert {clip.lq.name for clip in plan_gopro(tmp_path, blur).clips} == {blur}
 
 
 class TestREDS:
@@ -142,7 +156,7 @@ class TestREDS:
             for side in ('blur_comp', 'sharp'):
                 folder = tmp_path / f'source/val/val_{side}/{number:03d}'
                 link_frames(picture(value=120 if side == 'sharp' else 60), folder, numbered(100))
-        plan = reds.plan(tmp_path / 'source', 'blur_comp')
+        plan = plan_reds(tmp_path / 'source', 'blur_comp')
         assert [sum(clip.part == part for clip in plan.clips) for part in ('train', 'test')] == [240, 30]
         assert {clip.frames for clip in plan.clips} == {100}
         with pytest.raises(DBLRError, match=r"240 faults(.|\n)*'train/000' is missing(.|\n)*and 230 more(.|\n)*allow-"):
@@ -151,20 +165,20 @@ class TestREDS:
         assert list(content['parts']) == ['test'] and content['parts']['test']['frames'] == 3000
         assert len(content['left_out']) == 240
 
-    @pytest.mark.parametrize('blur', reds.BLURS)
+    @pytest.mark.parametrize('blur', REDS_BLURS)
     def test_blur_is_the_chosen_one(self, tmp_path: Path, blur: str) -> None:
-        folders = {clip.lq.parent.name for clip in reds.plan(tmp_path, blur).clips}
+        folders = {clip.lq.parent.name for clip in plan_reds(tmp_path, blur).clips}
         assert folders == {f'train_{blur}', f'val_{blur}'}
 
 
 class TestBSD:
-    @pytest.mark.parametrize('exposure', bsd.EXPOSURES)
+    @pytest.mark.parametrize('exposure', BSD_EXPOSURES)
     def test_counts(self, tmp_path: Path, picture: Picture, exposure: str) -> None:
         for part, count in (('train', 100), ('test', 150)):
             for value, side in ((60, 'Blur'), (120, 'Sharp')):
                 folder = tmp_path / f'BSD_{exposure}' / part / '007' / side / 'RGB'
                 link_frames(picture((48, 64), value=value), folder, numbered(count))
-        plan = bsd.plan(tmp_path, exposure)
+        plan = plan_bsd(tmp_path, exposure)
         with pytest.raises(DBLRError, match=r'train has 1 of 60 clips\s+test has 1 of 20 clips'):
             prepare_layout(plan, tmp_path / 'tree')
         content = prepare_layout(plan, tmp_path / 'tree', allow_partial=True).manifest
@@ -187,7 +201,7 @@ class TestKITTI:
 
     @pytest.mark.slow
     def test_in_full(self, source: Path, tmp_path: Path) -> None:
-        content = prepare_layout(kitti.plan(source), tmp_path / 'tree').manifest
+        content = prepare_layout(plan_kitti(source), tmp_path / 'tree').manifest
         assert content['parts'] == {'test': content['parts']['test']}
         assert (content['parts']['test']['clips'], content['parts']['test']['frames']) == (398, 1194)
         assert len(content['parts']['test']['sizes']) == 3
@@ -200,10 +214,10 @@ class TestKITTI:
     def test_frame_of_one_camera_missing(self, source: Path, tmp_path: Path) -> None:
         (source / 'sharp/image_3/000005_10.png').unlink()
         with pytest.raises(DBLRError, match="'test/000005_right'.*image_3/000005_10.png has no counterpart"):
-            prepare_layout(kitti.plan(source), tmp_path / 'tree')
+            prepare_layout(plan_kitti(source), tmp_path / 'tree')
 
 
-@pytest.mark.parametrize('plan', [dvd_layout.plan, dvd_layout.plan_qualitative, kitti.plan])
+@pytest.mark.parametrize('plan', [plan_dvd, plan_dvd_qualitative, plan_kitti])
 def test_source_that_is_not_there(plan, tmp_path: Path) -> None:
     with pytest.raises(DBLRError, match='nowhere does not exist'):
         plan(tmp_path / 'nowhere')
@@ -211,5 +225,5 @@ def test_source_that_is_not_there(plan, tmp_path: Path) -> None:
 
 def test_source_that_is_something_else(tmp_path: Path) -> None:
     with pytest.raises(DBLRError, match=r'the layout is quantitative_datasets/<video>') as error:
-        prepare_layout(dvd_layout.plan(tmp_path), tmp_path / 'tree', allow_partial=True)
+        prepare_layout(plan_dvd(tmp_path), tmp_path / 'tree', allow_partial=True)
     assert '--allow-partial' not in str(error.value)

@@ -11,7 +11,8 @@ import pytest
 from source_trees import Picture, numbered
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import Clip, Plan, prepare_layout
+from dblr_plugin.prepare.layout import prepare_layout
+from dblr_plugin.prepare.plan import Clip, Plan
 
 COUNTS = {'a': 8, 'b': 8, 'c': 6}
 

@@ -15,7 +15,9 @@ from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.data import VideoDeblurTestDataset, open_store
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import LMDB, Plan, dvd, prepare_layout
+from dblr_plugin.prepare.data_sets import plan_dvd, plan_dvd_qualitative
+from dblr_plugin.prepare.layout import LMDB, prepare_layout
+from dblr_plugin.prepare.plan import Plan
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def source(tmp_path: Path, picture: Picture, frames: int) -> Path:
 
 @pytest.fixture
 def plan(source: Path) -> Plan:
-    return dvd.plan_qualitative(source)
+    return plan_dvd_qualitative(source)
 
 
 @pytest.mark.slow
@@ -102,10 +104,10 @@ def test_foreign_folders_are_refused_and_untouched(plan: Plan, source: Path, tmp
         prepare_layout(plan, source)
     prepare_layout(plan, tmp_path / 'tree')
     with pytest.raises(DBLRError, match="holds 'dvd-qualitative', not 'dvd'"):
-        prepare_layout(dvd.plan(source), tmp_path / 'tree')
+        prepare_layout(plan_dvd(source), tmp_path / 'tree')
     (tmp_path / 'tree/dataset.json').rename(tmp_path / 'tree/.unfinished.json')
     with pytest.raises(DBLRError, match="holds 'dvd-qualitative', not 'dvd'"):
-        prepare_layout(dvd.plan(source), tmp_path / 'tree')
+        prepare_layout(plan_dvd(source), tmp_path / 'tree')
 
 
 def test_strange_frames_in_the_tree(plan: Plan, source: Path, tmp_path: Path) -> None:

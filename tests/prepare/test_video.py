@@ -9,19 +9,17 @@ import av
 import cv2
 import numpy as np
 import pytest
+from demo_clips import blur_frames
 from processes import Run
 
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
-from dblr_plugin.data.cuts import find_shots, thumbnails
 from dblr_plugin.data.linear_light import to_linear_light
-from dblr_plugin.data.synthesis import blur_frames
+from dblr_plugin.data.windows import find_shots, thumbnails
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import LMDB, BlurSettings, prepare_video
-from dblr_plugin.prepare.blur_settings import Span, split
-from dblr_plugin.prepare.exposures import Exposure, blurry_frame
-from dblr_plugin.prepare.footage import find_footage
-from dblr_plugin.prepare.hand_shake import HandHeld, moved
-from dblr_plugin.prepare.in_between import in_betweens
+from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
+from dblr_plugin.prepare.exposures import Exposure, HandHeld, blurry_frame, in_betweens, moved
+from dblr_plugin.prepare.layout import LMDB
+from dblr_plugin.prepare.video import find_footage, prepare_video
 
 
 def texture(seed: int, size: tuple[int, int] = (96, 300)) -> np.ndarray:
@@ -72,8 +70,7 @@ class TestCuts:
     def test_the_demo_footage_has_one_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'scripts'))
         from demo_clips import find_footage as find_demo_footage
-
-        from dblr_plugin.data.synthesis import read_video
+        from demo_clips import read_video
 
         shots = find_shots(list(thumbnails(read_video(find_demo_footage()))))
         assert shots == [range(0, 116), range(116, 190)]

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dblr_plugin.data.cuts import find_shots
+from dblr_plugin.data.windows import find_shots
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import BlurSettings, dvd, gopro, prepare_video, reds
-from dblr_plugin.prepare.blur_settings import split
+from dblr_plugin.prepare.blur_settings import BlurSettings, split
+from dblr_plugin.prepare.data_sets import plan_dvd, plan_gopro, plan_reds
 from dblr_plugin.prepare.exposures import exposures
+from dblr_plugin.prepare.video import prepare_video
 
 recipes = st.builds(
     BlurSettings,
@@ -132,9 +133,9 @@ def test_prepared_video(lengths, recipe):
 @pytest.mark.parametrize(
     'plan, clips, frames',
     [
-        (lambda root: dvd.plan(root), {'train': 61, 'test': 10}, {'train': 5708, 'test': 1000}),
-        (lambda root: gopro.plan(root, 'blur'), {'train': 22, 'test': 11}, {'train': 2103, 'test': 1111}),
-        (lambda root: reds.plan(root, 'blur'), {'train': 240, 'test': 30}, {'train': 24000, 'test': 3000}),
+        (lambda root: plan_dvd(root), {'train': 61, 'test': 10}, {'train': 5708, 'test': 1000}),
+        (lambda root: plan_gopro(root, 'blur'), {'train': 22, 'test': 11}, {'train': 2103, 'test': 1111}),
+        (lambda root: plan_reds(root, 'blur'), {'train': 240, 'test': 30}, {'train': 24000, 'test': 3000}),
     ],
 )
 def test_published_splits(tmp_path, plan, clips, frames):

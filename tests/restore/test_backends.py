@@ -19,6 +19,7 @@ from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
+from dblr_plugin.restore.openvino_forward import OpenVINOForward
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
@@ -128,6 +129,12 @@ def test_the_frame_itself_keeps_its_bits(precision):
     net = DBLRNet(num_feat=16, num_block=1, input_skip=True).eval()
     window = picture(1, 48, 48)
     assert torch.equal(build_forward(net, CPU, 'torch', precision)(window), window[:, 2])
+
+
+@needs_openvino
+def test_a_network_of_one_frame_in_openvino():
+    net, frame = torch.nn.Conv2d(3, 3, 3, padding=1).eval(), picture(3, 48, 64)[:, 0]
+    assert decibels(OpenVINOForward(net, 'fp32')(frame), net(frame)) > DECIBELS['fp32']
 
 
 @needs_openvino

@@ -59,6 +59,7 @@ def test_folded_computes_the_same(build):
     weights = copy.deepcopy(net.state_dict())
     folded = fold(net)
     torch.testing.assert_close(folded(WINDOW), net(WINDOW), atol=1e-5, rtol=0)
+    assert torch.equal(fold(folded)(WINDOW), folded(WINDOW))
     assert not any(isinstance(module, _BatchNorm | TimeStackedConv) for module in folded.modules())
     assert not any(parameter.requires_grad for parameter in folded.parameters())
     assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())

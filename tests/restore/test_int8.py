@@ -12,9 +12,9 @@ from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends, int8_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
-from dblr_plugin.restore.calibration import calibrate, sample_windows
 from dblr_plugin.restore.int8_forward import cut_crops, nncf_installed
 from dblr_plugin.restore.openvino_forward import openvino_installed
+from dblr_plugin.restore.pipeline import calibrate, sample_windows
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_source
 
@@ -51,9 +51,12 @@ def test_restores_close_to_float32_and_says_so(caplog):
 
 @needs_int8
 @pytest.mark.parametrize('net', [DBLRNet(num_feat=8, num_block=1, input_skip=True), MultiScaleDBLRNet()])
-def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net):
+def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net, caplog):
+    logging.getLogger('basicsr').propagate = True
     window = torch.rand(1, 5, 1, 72, 104)
-    assert torch.equal(build_forward(net.eval(), CPU, 'auto', 'int8')(window), window[:, 2])
+    with caplog.at_level(logging.INFO):
+        assert torch.equal(build_forward(net.eval(), CPU, 'auto', 'int8')(window), window[:, 2])
+    assert [r.getMessage() for r in caplog.records if 'Precision int8: int8 is' in r.getMessage()]
 
 
 @needs_int8

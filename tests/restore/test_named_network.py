@@ -6,8 +6,7 @@ from basicsr.archs import build_network
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore.loading import load_network
-from dblr_plugin.restore.named_network import check_named_network
+from dblr_plugin.restore.loading import check_named_network, load_network
 
 SMALL = {'num_feat': 8, 'num_block': 1}
 NETWORKS = [

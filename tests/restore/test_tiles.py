@@ -12,8 +12,7 @@ from torch import nn
 
 from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, FourierBurstAccumulation, MultiScaleDBLRNet
 from dblr_plugin.archs.traits import NetworkTraits
-from dblr_plugin.restore.frame_restorer import FrameRestorer
-from dblr_plugin.restore.tiles import INEXACT_RADIUS, SMALLEST_TILE, TiledForward, halo_of
+from dblr_plugin.restore.frame_restorer import INEXACT_RADIUS, SMALLEST_TILE, FrameRestorer, TiledForward, halo_of
 
 
 class Shifts(nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from dblr_plugin.measure import limits, rounds
+from dblr_plugin.measure import timing
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'scripts/speed'))  # where the programs find each other
@@ -29,8 +29,8 @@ def texts(part: object) -> Iterator[str]:
 def _quick(monkeypatch, tmp_path):
     (tmp_path / 'temporary').mkdir()
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'temporary'))
-    monkeypatch.setattr(rounds, 'MIN_ROUNDS', 1)
-    monkeypatch.setattr(limits, 'SIDE', {'cpu': 64})
+    monkeypatch.setattr(timing, 'MIN_ROUNDS', 1)
+    monkeypatch.setattr(importlib.import_module('limits'), 'SIDE', {'cpu': 64})
     yield
     assert list((tmp_path / 'temporary').iterdir()) == [], 'temporary files are left'
 

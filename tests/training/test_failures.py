@@ -14,7 +14,7 @@ import torch.distributed as dist
 from processes import free_port, warm
 from torch.utils.data import DataLoader, Dataset
 
-from dblr_plugin.training.failures import explain
+from dblr_plugin.console import explain
 
 
 def error_of(function, *args, **kwargs) -> BaseException:

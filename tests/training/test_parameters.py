@@ -7,7 +7,7 @@ from basicsr.models.edvr_model import EDVRModel
 from basicsr.models.video_base_model import VideoBaseModel
 from torch import nn
 
-from dblr_plugin.training.parameters import multiply_rates, train_alone
+from dblr_plugin.training.optimizers import multiply_rates, train_alone
 
 
 def build() -> nn.Module:

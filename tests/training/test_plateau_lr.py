@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dblr_plugin.training.plateau_lr import PlateauLR
+from dblr_plugin.training.optimizers import PlateauLR
 
 
 def optimizer(lr: float = 1e-4) -> torch.optim.Adam:

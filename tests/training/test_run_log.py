@@ -10,7 +10,7 @@ from basicsr import train as basicsr_train
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import logger as basicsr_logger
 
-from dblr_plugin.training import run_log
+from dblr_plugin.training import trainer
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def program(monkeypatch):
     monkeypatch.setattr(logger, 'handlers', [])
     monkeypatch.setattr(logger, 'level', logger.level)
     program = SimpleNamespace(train_pipeline=None, init_tb_logger=None, MessageLogger=None)
-    run_log.patch_trainer(program)
+    trainer.patch_log(program)
     return program
 
 
@@ -47,7 +47,7 @@ def test_a_log_that_cannot_be_written_is_told_once(program, capfd):
 
 def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog):
     (tmp_path / 'file').write_text('')
-    writer = run_log.ForgivingWriter(str(tmp_path / 'file/run'))
+    writer = trainer.ForgivingWriter(str(tmp_path / 'file/run'))
     writer.add_scalar('loss', 1.0, 1)
     writer.close()
     assert caplog.text.count('file/run could not be written') == 1
@@ -56,7 +56,7 @@ def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog):
 def test_tensorboard_that_can(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    writer = run_log.ForgivingWriter(str(tmp_path))
+    writer = trainer.ForgivingWriter(str(tmp_path))
     writer.add_scalar('loss', 1.5, 7)
     writer.close()
     log = EventAccumulator(str(tmp_path))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_clips import blur_frames, read_video
 
-from dblr_plugin.data.synthesis import blur_frames, read_video
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.restore.loading import load_network
@@ -54,6 +54,6 @@ def test_they_leave_sharp_frames_alone(sharp):
 
 
 def test_an_installation_without_them_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr('dblr_plugin.weights.shipped.SHIPPED', tmp_path / 'none.safetensors')
+    monkeypatch.setattr('dblr_plugin.weights.loading.SHIPPED', tmp_path / 'none.safetensors')
     with pytest.raises(DBLRError, match='none.safetensors: this installation lacks the default weights.*--weights'):
         load_network()

@@ -1,15 +1,17 @@
-"""From light to the values in a file: noise, clipping, display encoding, JPEG; in batches, on any device."""
+"""From light to the values in a file: noise, clipping, display encoding, JPEG, H.264; in batches, on any device."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from dblr_plugin.data.motion.paths import uniform
+from dblr_plugin.data.motion.scene import uniform
 
-__all__ = ['compressed', 'encoded', 'jpeg', 'noisy']
+__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy']
 
 # Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
 _LUMINANCE = (
@@ -47,10 +49,50 @@ def noisy(light: Tensor, generator: Generator) -> Tensor:
 
 
 def compressed(values: Tensor, generator: Generator) -> Tensor:
-    """A third of the windows as JPEG of quality 50 to 95 leaves them, the others as they are; as :func:`jpeg`."""
+    """uint8 frames as files hold them: a third of the windows as JPEG of quality 50 to 95, a sixth as H.264.
+
+    Args:
+        values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
+        generator: What is drawn from.
+    """
     quality = uniform(50, 95, (len(values),), generator).round()
-    chosen = uniform(0, 1, (len(values), 1, 1, 1, 1), generator) < 1 / 3
-    return torch.where(chosen, jpeg(values, quality), values)
+    factor = uniform(20, 32, (len(values),), generator).tolist()
+    kind = uniform(0, 1, (len(values),), generator)
+    values = torch.where((kind < 1 / 3).view(-1, 1, 1, 1, 1), jpeg(values, quality), values)
+    frames = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+    for index in (kind > 5 / 6).nonzero().flatten().tolist():
+        window = frames[index].permute(0, 2, 3, 1).cpu().numpy()
+        frames[index] = torch.from_numpy(h264(window, factor[index])).permute(0, 3, 1, 2)
+    return frames
+
+
+def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
+    """Consecutive frames as H.264 leaves them.
+
+    Args:
+        frames: uint8 ``(t, h, w, c)``, grey or RGB; h and w are even.
+        rate_factor: x264's crf, from 0; 23 is its default, and more means fewer bits.
+    """
+    import av  # here, because training on other data needs no PyAV
+    from av.video.reformatter import ColorRange
+
+    encoder, decoder = av.CodecContext.create('libx264', 'w'), av.CodecContext.create('h264', 'r')
+    grey = frames.shape[-1] == 1
+    array_format, encoder.pix_fmt = ('gray', 'gray') if grey else ('rgb24', 'yuv420p')
+    encoder.color_range = ColorRange.JPEG if grey else ColorRange.MPEG  # grey values are kept as they are
+    encoder.height, encoder.width = frames.shape[1:3]
+    encoder.time_base = Fraction(1, 30)
+    encoder.options = {'crf': f'{rate_factor:.1f}', 'preset': 'veryfast'}
+    encoder.thread_count = decoder.thread_count = 1  # quicker for small frames
+    packets = []
+    for index, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.squeeze()), array_format)
+        picture = picture.reformat(format=encoder.pix_fmt)
+        picture.pts = index
+        packets += encoder.encode(picture)
+    packets += [*encoder.encode(None), None]
+    decoded = [picture.to_ndarray(format=array_format) for packet in packets for picture in decoder.decode(packet)]
+    return np.stack(decoded).reshape(frames.shape)
 
 
 def jpeg(values: Tensor, quality: Tensor) -> Tensor:

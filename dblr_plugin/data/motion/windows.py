@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
@@ -11,9 +11,17 @@ from torch import Generator, Tensor
 
 from dblr_plugin.archs.traits import restored_index
 from dblr_plugin.data.linear_light import to_linear_light
-from dblr_plugin.data.motion.paths import Path, random_path, uniform
 from dblr_plugin.data.motion.pictures import SharpPictures
-from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
+from dblr_plugin.data.motion.scene import (
+    Layer,
+    Path,
+    pixel_line,
+    random_depth,
+    random_masks,
+    random_path,
+    render,
+    uniform,
+)
 from dblr_plugin.data.motion.sensor import compressed, encoded, noisy
 
 __all__ = ['MotionWindows', 'picture_side']
@@ -57,8 +65,8 @@ class MotionWindows:
     the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
     Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
     between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's
-    quantisation; in one of five highlights are brighter than white. A fifth of the windows has no blur, or less than a
-    pixel: there the truth is the input.
+    quantisation and a sixth H.264's; in one of five highlights are brighter than white. A fifth of the windows has no
+    blur, or less than a pixel: there the truth is the input.
 
     Args:
         pictures: What is seen.
@@ -111,10 +119,10 @@ class MotionWindows:
         exposure = uniform(*kind.exposure, (count,), generator).clamp(max=1)
         if kind.is_sharp:
             exposure = torch.minimum(exposure, 1 / _fastest(paths).clamp_min(1e-3))
-        moments = min(_MOST_MOMENTS, ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
+        moments = min(_MOST_MOMENTS, math.ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
         spread = ((torch.arange(moments, device=self.device) + 0.5) / moments - 0.5)[:, None] * exposure
         light = torch.stack([render(layers, spread + offset, self._line) for offset in self.offsets], 1)
-        frames = _bytes(compressed(encoded(noisy(light, generator)), generator))
+        frames = compressed(encoded(noisy(light, generator)), generator)
         if kind.is_sharp:
             return frames, frames[:, self.restored].clone()
         now = torch.zeros(1, count, device=self.device)

@@ -5,19 +5,26 @@ in a column the cells that a crop needs lie together. One value holds a bundle o
 value takes whole pages, which narrow columns would leave half empty. Keys: ``clip/frame`` for the head, and
 ``clip/frame/0``, ``clip/frame/1`` and so on for the bundles.
 
-Cells of JPEG sources are pieces of the source's own coefficients, see ``jpeg_cells``; those of all others are pixels,
-compressed without loss, see ``pixel_cells``.
+Cells of JPEG sources are pieces of the source's own coefficients; those of all others are pixels,
+compressed without loss: see ``cells``.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
 from dataclasses import astuple, dataclass
 from itertools import accumulate, pairwise
+from types import ModuleType
 from typing import ClassVar
 from zlib import crc32
 
-__all__ = ['JPEG', 'PIXELS', 'TILES_JSON', 'VERSION', 'FrameHead', 'bundle_columns', 'pack_bundle', 'unpack_cells']
+from dblr_plugin.errors import DBLRError
+
+__all__ = [
+    'JPEG', 'PIXELS', 'TILES_JSON', 'VERSION', 'FrameHead', 'bundle_columns', 'load_fast', 'pack_bundle',
+    'unpack_cells',
+]  # fmt: skip
 
 TILES_JSON = 'tiles.json'
 VERSION = 1
@@ -123,3 +130,15 @@ def unpack_cells(bundle: memoryview, first: int, count: int) -> list[memoryview]
     except struct.error as error:
         raise ValueError('cells are missing') from error
     return cells
+
+
+def load_fast(name: str) -> ModuleType:
+    """Imports a package of the extra ``fast``, which tile databases need.
+
+    Raises:
+        DBLRError: It is not installed, or does not load on this system.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DBLRError(f"tiles need the package {name} ({error}): pip install 'dblr_plugin[fast]'") from error

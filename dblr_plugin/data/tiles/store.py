@@ -10,11 +10,9 @@ import numpy as np
 
 from dblr_plugin.data.crops import cut
 from dblr_plugin.data.lmdb_store import LmdbStore, shared_environment
-from dblr_plugin.data.tiles.format import JPEG, PIXELS, TILES_JSON, VERSION, FrameHead, unpack_cells
-from dblr_plugin.data.tiles.jpeg_cells import MARGIN, decode_jpeg
-from dblr_plugin.data.tiles.pixel_cells import decode_pixels
+from dblr_plugin.data.tiles.cells import MARGIN, decode_jpeg, decode_pixels
+from dblr_plugin.data.tiles.format import JPEG, PIXELS, TILES_JSON, VERSION, FrameHead, load_fast, unpack_cells
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.extras import load_fast
 
 __all__ = ['TileStore']
 

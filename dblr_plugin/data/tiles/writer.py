@@ -12,19 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.data.clips import index_pairs
+from dblr_plugin.data.crops import is_jpeg
 from dblr_plugin.data.images import decode
-from dblr_plugin.data.jpeg_header import is_jpeg
-from dblr_plugin.data.lmdb_writer import (
-    check_destination,
-    database_bytes,
-    new_database,
-    put_values,
-    write_meta_info,
-)
+from dblr_plugin.data.lmdb_writer import check_destination, database_bytes, new_database, put_values, write_meta_info
 from dblr_plugin.data.store import FolderStore
+from dblr_plugin.data.tiles.cells import cut_jpeg, cut_pixels, decode_jpeg
 from dblr_plugin.data.tiles.format import TILES_JSON, VERSION, FrameHead, bundle_columns, pack_bundle
-from dblr_plugin.data.tiles.jpeg_cells import cut_jpeg, decode_jpeg
-from dblr_plugin.data.tiles.pixel_cells import cut_pixels
 
 __all__ = ['tiles_bytes', 'write_tiles']
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from dblr_plugin.data.linear_light import linear_to_srgb
-from dblr_plugin.data.motion.paths import Path, random_path
-from dblr_plugin.data.motion.scene import Layer, pixel_line, random_depth, random_masks, render
-from dblr_plugin.data.motion.sensor import compressed, encoded, jpeg, noisy
+from dblr_plugin.data.motion.scene import Layer, Path, pixel_line, random_depth, random_masks, random_path, render
+from dblr_plugin.data.motion.sensor import compressed, encoded, h264, jpeg, noisy
 
 SIZE = 16
 
@@ -133,10 +132,18 @@ def test_jpeg_is_libjpegs(quality):
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.9 / 255
 
 
-def test_a_third_of_the_windows_is_compressed():
-    values = torch.rand(200, 1, 1, 8, 8, generator=generator())
-    changed = (compressed(values, generator()) != values).flatten(1).any(1)
-    assert 0.22 < changed.float().mean() < 0.45
+def test_half_of_the_windows_are_compressed():
+    values = torch.rand(200, 2, 1, 16, 16, generator=generator())
+    changed = (compressed(values, generator()) != (values * 255).round()).flatten(1).any(1)
+    assert 0.4 < changed.float().mean() < 0.6
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_h264_keeps_frames_in_order_and_loses_more_at_a_higher_rate_factor(channels):
+    ramp = np.add.outer(np.arange(32), np.arange(48)) * 2
+    frames = np.stack([np.roll(ramp, 8 * t, axis=1) for t in range(5)])[..., None].repeat(channels, -1).astype(np.uint8)
+    errors = [np.abs(h264(frames, factor).astype(int) - frames).mean((1, 2, 3)) for factor in (15, 40)]
+    assert errors[0].max() < 3 < errors[1].mean()
 
 
 def test_noise_grows_with_the_light_and_is_nobodys_bias():

@@ -13,8 +13,8 @@ from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, r
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare import MotionSettings, prepare_motion
 from dblr_plugin.prepare import motion as prepare_module
+from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
 
 SIZE = 16
 
@@ -194,9 +194,26 @@ def test_reversed_windows_keep_their_middle_frame_and_truth(pictures, tmp_path):
     assert orders == {True, False}
 
 
+def test_half_of_the_samples_are_softened_with_their_truth(pictures, tmp_path):
+    prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=3, size=SIZE, y_only=True, processes=1))
+    plain, soft = (dataset(tmp_path / 'store', y_only=True, soften=sigma) for sigma in (0, 2.0))
+    softened = 0
+    for seed in range(40):
+        before, after = plain[SampleIndex(1, seed)], soft[SampleIndex(1, seed)]
+        if torch.equal(before['lq'], after['lq']):
+            assert torch.equal(before['gt'], after['gt'])
+            continue
+        softened += 1
+        frames = ((torch.cat([s['lq'], s['gt'][None]])) for s in (before, after))
+        rough, smooth = (x.diff(dim=-1).abs().mean((1, 2, 3)) for x in frames)
+        assert (smooth < rough).all()  # all six
+    assert 10 < softened < 30
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        ({'soften': -1}, 'soften is -1; it must be a number from 0'),
         ({'gt_size': 40}, 'gt_size is 40, and windows'),
         ({'num_frame': 3}, 'num_frame is 3, and'),
         ({'causal': True}, 'causal is True, and'),

@@ -15,9 +15,18 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dblr_plugin.measure.rounds import Variant, spread, waited_for
+from dblr_plugin.measure.timing import Variant, spread, waited_for
 
-__all__ = ['METHOD', 'Limit', 'limit_figures', 'limit_ways', 'memory_limit', 'share_of']
+__all__ = [
+    'METHOD',
+    'Limit',
+    'best_device',
+    'describe_device',
+    'limit_figures',
+    'limit_ways',
+    'memory_limit',
+    'share_of',
+]
 
 SIDE = {'cpu': 2048, 'cuda': 4096}
 FEATURES = 64
@@ -84,3 +93,13 @@ def share_of(gflop: float, milliseconds: float, limits: dict[str, dict[str, Any]
     gflops = gflop / milliseconds * 1000
     most = max(limits[f'{kind} {precision}']['speed'] for kind in ('matrix', 'convolution'))
     return {'gflops': gflops, 'share': gflops / most}
+
+
+def best_device() -> torch.device:
+    """The first GPU if there is one, else the CPU: where networks are measured."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def describe_device(device: torch.device) -> str:
+    """A GPU's name, or ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type

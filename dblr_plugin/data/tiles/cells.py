@@ -1,0 +1,241 @@
+"""Cells of frames: of a JPEG, pieces of its coefficients that join to the JPEG of any rectangle of cells; else pixels.
+
+JPEG compresses units (MCUs) of 8x8 pixels, or 16x16 with colour at half resolution, and allows restart markers at
+regular intervals, behind which decoding starts afresh. Here each cell is what lies between two such markers: a strip
+of units, one unit high. Strips of any rectangle of cells, joined by such markers under the source's header with a new
+size, are a complete JPEG file. So cells, with their places and checksums, add 2 % to the source's bytes, and a crop of
+128x128 decodes less than twice its own pixels.
+
+At the edge of such a file a decoder interpolates colour of half resolution as at the edge of a picture, and there,
+one pixel of colour deep, it differs from the source's decoding. A margin of one luma pixel around a crop makes sure
+that the cells with the neighbouring colour are read as well: the crop equals the source's to the bit.
+
+Coefficients are cut by libjpeg-turbo's own transform; nothing is decoded to pixels. The wheel ``turbojpeg`` brings
+libjpeg-turbo 3 along. Its Python function reads the whole file for one rectangle, which would take seconds for the 900
+cells of a frame; the C function below it, ``tj3Transform``, cuts all in one pass.
+
+Cells of pixels are without loss, in about a PNG's bytes, and decoded several times as fast. Green is subtracted from
+blue and red, and from each row the row above it; what is left is small and is compressed by Zstandard, a channel after
+the other. Undoing it takes one vectorised sum.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from functools import cache
+
+import cv2
+import numpy as np
+
+from dblr_plugin.data.crops import parse_jpeg
+from dblr_plugin.data.tiles.format import JPEG, PIXELS, FrameHead, load_fast
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['MARGIN', 'crop_losslessly', 'cut_jpeg', 'cut_pixels', 'decode_jpeg', 'decode_pixels']
+
+# turbojpeg.h of libjpeg-turbo 3
+_TJINIT_TRANSFORM = 2
+_TJXOP_NONE = 0
+_TJXOPT_CROP = 1 << 2
+_TJXOPT_COPYNONE = 1 << 6
+
+
+class _Transform(ctypes.Structure):
+    """``tjtransform``: a rectangle (x, y, w, h), what to do with it, and the pointers of a filter, unused."""
+
+    _fields_ = (
+        ('region', ctypes.c_int * 4),
+        ('op', ctypes.c_int),
+        ('options', ctypes.c_int),
+        ('data', ctypes.c_void_p),
+        ('custom_filter', ctypes.c_void_p),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Loads the TurboJPEG API, found through the extension module that is linked to it."""
+    try:
+        library = ctypes.CDLL(load_fast('turbojpeg').__file__)
+        functions = library.tj3Init, library.tj3Transform, library.tj3GetErrorStr, library.tj3Free, library.tj3Destroy
+    except (OSError, AttributeError) as error:
+        raise DBLRError(
+            f"turbojpeg's library cannot be used here ({error}); pip install --force-reinstall turbojpeg"
+        ) from error
+    init, transform, error_text, free, destroy = functions
+    init.restype = ctypes.c_void_p
+    transform.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.POINTER(ctypes.c_size_t),
+        ctypes.POINTER(_Transform),
+    )
+    error_text.argtypes, error_text.restype = (ctypes.c_void_p,), ctypes.c_char_p
+    free.argtypes = destroy.argtypes = (ctypes.c_void_p,)
+    return library
+
+
+def crop_losslessly(data: bytes, regions: Sequence[tuple[int, int, int, int]]) -> list[bytes]:
+    """Cuts rectangles out of a JPEG; the lock of the interpreter is released meanwhile.
+
+    Args:
+        data: The JPEG file.
+        regions: (x, y, width, height) of each, x and y multiples of the JPEG's unit of compression.
+
+    Returns:
+        A JPEG file for each region, baseline, with the standard Huffman tables and without metadata.
+
+    Raises:
+        ValueError: The library refuses, as the file is damaged or of a kind that it does not know.
+        DBLRError: The package ``turbojpeg`` is missing.
+    """
+    library = _library()
+    transforms = (_Transform * len(regions))(
+        *[_Transform((ctypes.c_int * 4)(*r), _TJXOP_NONE, _TJXOPT_CROP | _TJXOPT_COPYNONE) for r in regions]
+    )
+    buffers, sizes = (ctypes.c_void_p * len(regions))(), (ctypes.c_size_t * len(regions))()
+    handle = library.tj3Init(_TJINIT_TRANSFORM)
+    try:
+        if library.tj3Transform(handle, data, len(data), len(regions), buffers, sizes, transforms):
+            raise ValueError(library.tj3GetErrorStr(handle).decode())
+        return [ctypes.string_at(buffer, size) for buffer, size in zip(buffers, sizes, strict=True)]
+    finally:
+        for buffer in buffers:
+            library.tj3Free(buffer)
+        library.tj3Destroy(handle)
+
+
+MARGIN = 1  # luma pixels
+CELL_WIDTH = 64  # about this many pixels: of 32, 64 and 128 the fastest to read
+
+_EOI, _DRI = b'\xff\xd9', b'\xff\xdd\0\4'
+_RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
+
+
+def cut_jpeg(data: bytes) -> tuple[FrameHead, list[list[bytes]]]:
+    """Cuts a JPEG file into cells without touching its coefficients.
+
+    Args:
+        data: The file, baseline or progressive, with any metadata, which is left out.
+
+    Returns:
+        The head, its bundle still 1, and the columns of cells.
+
+    Raises:
+        ValueError: The file is damaged or of a kind that cannot be cut.
+        DBLRError: The package that cuts is missing.
+    """
+    source = parse_jpeg(data)
+    units = _units_in_a_cell(-(-source.width // source.unit_width), CELL_WIDTH // source.unit_width)
+    cell_height, cell_width = source.unit_height, units * source.unit_width
+    tops, lefts = range(0, source.height, cell_height), range(0, source.width, cell_width)
+    files = crop_losslessly(
+        data,
+        [(x, y, min(cell_width, source.width - x), min(cell_height, source.height - y)) for x in lefts for y in tops],
+    )
+    first = parse_jpeg(files[0])
+    restarts = _DRI + struct.pack('>H', units)
+    header = files[0][: first.scan_header_at] + restarts + files[0][first.scan_header_at : first.scan_at]
+    cells = [file[first.scan_at : -len(_EOI)] for file in files]
+    columns = [cells[start : start + len(tops)] for start in range(0, len(cells), len(tops))]
+    jpeg = header[: first.size_at], header[first.size_at + 4 :]
+    return FrameHead(JPEG, source.height, source.width, cell_height, cell_width, 1, jpeg), columns
+
+
+def _join(head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows: range, lefts: range) -> bytes:
+    """Joins a rectangle of cells to a JPEG file.
+
+    Args:
+        head: The frame's.
+        columns: The rectangle's columns of cells.
+        rows, lefts: Which rows and columns of the frame they are.
+    """
+    height = min(rows.stop * head.cell_height, head.height) - rows.start * head.cell_height
+    width = min(lefts.stop * head.cell_width, head.width) - lefts.start * head.cell_width
+    parts = [head.jpeg[0], struct.pack('>HH', height, width), head.jpeg[1]]
+    for number, cell in enumerate(cell for row in zip(*columns, strict=True) for cell in row):
+        parts += (cell, _RESTARTS[number % 8])
+    parts[-1] = _EOI
+    return b''.join(parts)
+
+
+def decode_jpeg(
+    head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows: range, lefts: range, grey: bool
+) -> np.ndarray:
+    """Decodes a rectangle of cells; arguments as in :func:`_join`.
+
+    Returns:
+        uint8 (h, w, 3) BGR, or with ``grey`` (h, w), the JPEG's Y channel. Along edges that are not the frame's, the
+        outermost ``MARGIN`` of BGR can differ from the frame's own.
+
+    Raises:
+        ValueError: The cells are damaged.
+    """
+    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    image = cv2.imdecode(np.frombuffer(_join(head, columns, rows, lefts), np.uint8), flags)
+    if image is None:
+        raise ValueError('no JPEG')
+    return image
+
+
+def _units_in_a_cell(units: int, wanted: int) -> int:
+    """Returns the divisor of ``units``, a row's, that is nearest to ``wanted``: restart intervals are all alike."""
+    return min((n for n in range(1, 2 * wanted + 1) if units % n == 0), key=lambda n: abs(n - wanted))
+
+
+CELL = 64  # pixels: smaller ones cost calls, larger ones pixels that a crop does not need
+LEVEL = 1  # higher ones take longer and gain nothing here
+
+
+def cut_pixels(image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]]:
+    """Compresses a frame in cells.
+
+    Args:
+        image: uint8 (h, w, 3), BGR.
+
+    Returns:
+        The head, its bundle still 1, and the columns of cells.
+
+    Raises:
+        DBLRError: The package zstandard is missing.
+    """
+    height, width = image.shape[:2]
+    head = FrameHead(PIXELS, height, width, CELL, CELL, 1)
+    edges = ((0, -height % CELL), (0, -width % CELL), (0, 0))
+    padded = np.pad(image, edges, mode='edge')
+    cells = padded.reshape(head.rows, CELL, head.columns, CELL, 3).transpose(2, 0, 4, 1, 3).copy()
+    cells[:, :, ::2] -= cells[:, :, 1:2]
+    cells[:, :, :, 1:] = np.diff(cells, axis=3)
+    compressor = load_fast('zstandard').ZstdCompressor(level=LEVEL)
+    return head, [[compressor.compress(cell) for cell in column] for column in cells]
+
+
+def decode_pixels(columns: Sequence[Sequence[bytes | memoryview]]) -> np.ndarray:
+    """Decodes a rectangle of cells.
+
+    Args:
+        columns: Its columns of cells, all of one length.
+
+    Returns:
+        uint8 (h, w, 3), BGR; at the frame's edges with the padding of the last cells.
+
+    Raises:
+        ValueError: The cells are damaged.
+    """
+    zstandard = load_fast('zstandard')
+    decompressor = zstandard.ZstdDecompressor()
+    try:
+        data = b''.join([decompressor.decompress(cell) for column in columns for cell in column])
+    except zstandard.ZstdError as error:
+        raise ValueError('no compressed pixels') from error
+    cells = np.frombuffer(data, np.uint8).reshape(len(columns), -1, 3, CELL, CELL)
+    # put side by side before summing up and before the channels are merged: numpy is fast along long rows
+    planes = cells.transpose(2, 1, 3, 0, 4).reshape(3, -1, CELL, len(columns) * CELL)
+    planes = np.add.accumulate(planes, axis=2, dtype=np.uint8)
+    planes[::2] += planes[1]
+    return cv2.merge(list(planes.reshape(3, -1, planes.shape[-1])))
