@@ -52,8 +52,8 @@ def _register() -> None:
     hooks.install()
 
 
-def _is_command() -> bool:
-    """Whether this program is ``dblr`` or ``python -m dblr_plugin``, or ``.launch``, which only starts others.
+def _program() -> str | None:
+    """The module of this package that runs as a program, by its name, ``dblr_plugin`` for ``dblr``; None in others.
 
     ``sys.argv`` would not do: it is not complete yet under ``-m``, and spawned loader workers inherit it.
     """
@@ -62,11 +62,21 @@ def _is_command() -> bool:
         if argument in ('-W', '-X'):
             next(arguments, None)  # its value
         elif argument == '-m':
-            return next(arguments, None) in ('dblr_plugin', 'dblr_plugin.launch')
+            module = next(arguments, '')
+            return module if module.partition('.')[0] == 'dblr_plugin' else None
         elif not argument.startswith('-'):
-            return os.path.basename(argument) in ('dblr', 'dblr.exe')
-    return False
+            return 'dblr_plugin' if os.path.basename(argument) in ('dblr', 'dblr.exe') else None
+    return None
 
 
-if not _is_command():
+if _program() is not None:
+    from dblr_plugin import ctrl_c
+
+    ctrl_c.ends_at_once()
+if _program() not in ('dblr_plugin', 'dblr_plugin.launch'):  # the launched program needs it, and the command later
     register()
+    if _program() is not None:
+        from dblr_plugin.console import show_errors_in_one_line
+
+        show_errors_in_one_line()
+        ctrl_c.interrupts()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import logging
 import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -191,6 +193,15 @@ def _is_first_to_tell(meaning: str) -> bool:
     return True
 
 
+def _tell_torchrun(meaning: str) -> None:
+    """Has torchrun's summary show an error as the root cause, in place of "To enable traceback see"."""
+    own = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if own is not None and meaning != PEER_ENDED:
+        extra = {'timestamp': str(int(time.time()))}
+        with suppress(OSError):
+            Path(own).write_text(json.dumps({'message': {'message': meaning, 'extraInfo': extra}}))
+
+
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     # torchrun tells a process to stop when another has failed, and a training run would promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -202,6 +213,8 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         meaning = explain(error, _folder)
     if meaning is None:
         _previous_hook(kind, error, trace)
-    elif _is_first_to_tell(meaning):
-        sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
+    else:
+        _tell_torchrun(printable(meaning))
+        if _is_first_to_tell(meaning):
+            sys.stderr.write(f'dblr: error: {printable(meaning)}\n')
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

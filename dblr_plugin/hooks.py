@@ -84,6 +84,7 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
 
 def _take_part(opt: dict) -> None:
     """Puts our parts in place of BasicSR's, in its programs or the stock commands."""
+    from dblr_plugin.evaluation.validation import check_sizes, protocols_of
     from dblr_plugin.training import trainer
 
     for name in ('__main__', 'basicsr.train', 'basicsr.test'):
@@ -93,7 +94,7 @@ def _take_part(opt: dict) -> None:
         if hasattr(module, 'train_pipeline') or hasattr(module, 'test_pipeline'):
             trainer.patch_log(module)
         if opt['is_train'] and hasattr(module, 'load_resume_state'):
-            trainer.patch_trainer(module, opt)
+            trainer.patch_trainer(module, opt, lambda dataset: check_sizes(dataset, protocols_of(opt.get('val') or {})))
     if opt['is_train'] and not opt['datasets']['train']['num_worker_per_gpu']:
         opt['datasets']['train']['persistent_workers'] = False  # torch's loader refuses it without workers
 

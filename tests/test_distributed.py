@@ -209,6 +209,8 @@ def test_a_loader_that_hangs_ends_the_run(options, footage, tmp_path):
 def test_one_error_of_all_is_told_once(tmp_path):
     """All processes read the same faulty file; each that told its fault would hide the others' own."""
     (tmp_path / 'none.yml').write_text('name: x\nmodel_type: VideoDeblurModel\n')
-    result = dblr('train', '-opt', 'none.yml', cwd=tmp_path, processes=2)
-    assert result.returncode == 1
-    assert result.stderr.count('dblr: error: ') == 1, result.stderr
+    result = run_python(*torchrun(2, '-m', 'dblr_plugin.train', '-opt', 'none.yml'), cwd=tmp_path)
+    assert result.returncode != 0
+    told = re.findall('^dblr: error: (.*)', result.stderr, flags=re.MULTILINE)
+    assert len(told) == 1, result.stderr
+    assert f'traceback : {told[0]}' in result.stderr.partition('Root Cause')[2]

@@ -1,7 +1,11 @@
 """Help and wrong arguments come at once: torch, BasicSR and OpenCV are imported when the arguments are right."""
 
 import importlib
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from processes import run_python
@@ -49,6 +53,23 @@ for arguments in {lines}:
     assert result.returncode == 0, result.stderr
     assert result.stderr.count('usage: dblr') == len(faults)
     assert 'dvd-official' in result.stdout, 'the protocols are listed'
+
+
+@pytest.mark.parametrize(
+    'program',
+    ['dblr_plugin deblur -i x -o y', 'dblr_plugin train -opt x', 'dblr_plugin.train -opt x', 'dblr_plugin.launch -m x'],
+)
+def test_ctrl_c_among_the_imports_is_one_line(program, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, '-m', *program.split()], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    maps = Path(f'/proc/{process.pid}/maps')
+    while 'libtorch_cpu' not in maps.read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == 'dblr: error: interrupted\n'
+    assert process.returncode == -signal.SIGINT  # which a shell calls 130
 
 
 def test_lines_of_the_overview_are_those_of_the_commands():

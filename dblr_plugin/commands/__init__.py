@@ -11,6 +11,7 @@ import importlib
 import sys
 
 import dblr_plugin
+from dblr_plugin import ctrl_c
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line
 
 __all__ = ['main']
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     show_errors_in_one_line()
     if args.command not in _WITHOUT_BASICSR:
         dblr_plugin.register()
+    ctrl_c.interrupts()
     args.run(args)
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     build = functools.partial(build_restorer, args)
-    with contextlib.suppress(KeyboardInterrupt), _listen(args.port) as listener:
+    with _listen(args.port) as listener:
         folder = temporary_folder()
         try:
             from dblr_plugin.page.server import build_server
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
         asyncio.run(Task('build', build).result(print, print))
         server = build_server(folder, build, round(args.max_size * 1e6))
         print(f'http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends it)', flush=True)
-        server.run([listener])
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run([listener])
 
 
 def _listen(port: int) -> socket.socket:

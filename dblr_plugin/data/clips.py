@@ -5,7 +5,6 @@ The text formats are BasicSR's: the list of clips to use, and the ``meta_info.tx
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -6,26 +6,29 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'IMAGE_SUFFIXES', 'TAIL_BYTES', 'decode', 'header_size', 'inspected_size', 'is_image', 'is_whole', 'looks_whole',
-    'natural', 'opened', 'refuse_undecodable',
+    'IMAGE_SUFFIXES', 'TAIL_BYTES', 'decode', 'header_size', 'imdecode', 'inspected_size', 'is_image', 'is_whole',
+    'looks_whole', 'natural', 'opened', 'refuse_undecodable',
 ]  # fmt: skip
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 TAIL_BYTES = 1024
-# TIFF's first bytes and tags
-_TIFF = (b'II*\0', b'MM\0*')
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1
+# TIFF's first bytes, and BigTIFF's; tags; and what kinds of samples are called
+_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+_BIG = 43
+_BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
+_SEPARATE_ALPHA = 2
+_SAMPLE_FORMATS = {1: 'unsigned', 2: 'signed', 3: 'floating-point', 4: 'undefined', 5: 'complex', 6: 'complex'}
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -67,38 +70,55 @@ def decode(data: bytes | memoryview, where: str) -> np.ndarray:
         DBLRError: The bytes are empty or no image, or a TIFF's samples are of another kind than 8 or 16 bits.
     """
     if bytes(data[:4]) in _TIFF:
-        with contextlib.suppress(UnidentifiedImageError, OSError), Image.open(io.BytesIO(data)) as header:
-            _refuse_other_samples(header, where)  # OpenCV takes negative numbers for large ones
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
-    except cv2.error:  # a header that asks for more pixels than OpenCV allows
-        image = None
+        _refuse_other_samples(io.BytesIO(data), where)
+    image = imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         reason = 'cannot be decoded as an image' if len(data) else 'is empty'
-        other = ', or convert it to 8 or 16 bits' if bytes(data[:4]) in _TIFF else ''
-        raise DBLRError(f'{where} {reason}; replace it with an intact copy{other}')
+        raise DBLRError(f'{where} {reason}; replace it with an intact copy')
     return image
 
 
-def _refuse_other_samples(image: Image.Image, where: str) -> None:
-    """Raises DBLRError for a TIFF of numbers with a sign or a fraction, or of more than 16 bits."""
-    tags = getattr(image, 'tag_v2', {})
-    bits, kinds = tags.get(_BITS_PER_SAMPLE, (8,)), tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))
-    if max(bits) > 16 or set(kinds) != {_UNSIGNED}:
-        raise DBLRError(
-            f'{where} is a TIFF of {max(bits)} bits a sample that is not plain 8 or 16 bits without a sign; convert it'
-        )
+def imdecode(data: bytes | memoryview, flags: int) -> np.ndarray | None:
+    """OpenCV's ``imdecode``; None for what cannot be decoded."""
+    tags = _tiff_tags(io.BytesIO(data)) if bytes(data[:4]) in _TIFF else {}
+    try:
+        if _SEPARATE_ALPHA in tags.get(_EXTRA_SAMPLES, ()) and tags.get(_BITS_PER_SAMPLE, (8,))[0] == 8:
+            with Image.open(io.BytesIO(data)) as image:  # OpenCV would multiply colours by alpha
+                return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    except (cv2.error, OSError):  # such as a header that asks for more pixels than OpenCV allows
+        return None
+
+
+def _tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
+    """Returns the tags of a TIFF, also of one that Pillow cannot open; empty for damaged and other files."""
+    head = file.read(8)
+    tags: Mapping[int, Any] = {}
+    if head[:4] in _TIFF:
+        with contextlib.suppress(Exception):  # whatever Pillow's parser meets in a damaged header
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head + (file.read(8) if _BIG in head[2:4] else b''))
+            file.seek(directory.next)
+            directory.load(file)
+            tags = directory
+    file.seek(0)
+    return tags
+
+
+def _refuse_other_samples(file: BinaryIO, where: str) -> None:
+    """Raises DBLRError for a TIFF of other samples than 8 or 16 bits without a sign; OpenCV misreads some of them."""
+    tags = _tiff_tags(file)
+    bits, kinds = max(tags.get(_BITS_PER_SAMPLE, (8,))), set(tags.get(_SAMPLE_FORMAT, (1,)))
+    if bits > 16 or kinds != {1}:
+        names = ' and '.join(_SAMPLE_FORMATS.get(kind, 'unknown') for kind in sorted(kinds))
+        raise DBLRError(f'{where} is a TIFF of {bits}-bit {names} samples; convert it to unsigned ones of 8 or 16 bits')
 
 
 def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
     """Reads (height, width) from an image's header alone; raises DBLRError when there is no readable header."""
+    _refuse_other_samples(file, where)
     try:
         with Image.open(file) as image:
-            _refuse_other_samples(image, where)
             return image.height, image.width
-    except DBLRError:
-        raise
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet in a damaged header
         raise DBLRError(f'{where} has no readable image header; replace it with an intact copy') from error
 

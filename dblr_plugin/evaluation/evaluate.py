@@ -13,7 +13,7 @@ import numpy as np
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
 from dblr_plugin.data.images import is_image
 from dblr_plugin.data.store import _frame_files
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, raise_faults
 from dblr_plugin.evaluation.metrics import find_metric
 from dblr_plugin.evaluation.protocols import Protocol
 from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
@@ -135,8 +135,15 @@ class _Task:
     protocols: list[Protocol]
     images: Callable[[], tuple[FramePair, FramePair | None]]
 
-    def score(self) -> list[Row]:
-        return list(score_frame(self.protocols, self.clip, self.frame, *self.images()))
+    def score(self, faults: list[str]) -> list[Row]:
+        """Scores it; a frame that cannot be read is noted, and after the first the others are only read."""
+        try:
+            images = self.images()
+        except DBLRError as error:
+            faults.append(str(error))
+        if faults:
+            return []
+        return list(score_frame(self.protocols, self.clip, self.frame, *images))
 
 
 def evaluate(
@@ -163,7 +170,10 @@ def evaluate(
         protocols = _without_truth(protocols)
     paths = [Path(path) for path in (results, truth) if path is not None]
     tasks, count = (_tasks_of_videos if any(path.is_file() for path in paths) else _tasks_of_frames)(paths, protocols)
-    rows = parallel(_Task.score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress)
+    faults: list[str] = []
+    score = functools.partial(_Task.score, faults=faults)
+    rows = list(parallel(score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress))
+    raise_faults(sorted(set(faults)), 'frames')  # a frame may be read twice
     return summarise([row for frame in rows for row in frame], protocols)
 
 
@@ -194,6 +204,7 @@ def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
         sides = pair_frames(stores[0], stores[1], protocols)
     else:
         index_pairs(stores[0])
+    _check_sizes(protocols, {clip: stores[-1].inspect(clip, frames[0]) for clip, frames in clips.items()})
 
     def read(clip: str, frames: Sequence[str], index: int, needs_before: bool) -> tuple[FramePair, FramePair | None]:
         pair, *before = [
@@ -213,6 +224,8 @@ def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
 
 def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
     """The frames of one video, or of two that show the same; read one after the other."""
+    with open_source(paths[0]) as source:
+        _check_sizes(protocols, {paths[0].stem: source.size})
     counts = [sum(1 for _ in _decoded(path)) for path in paths]
     if len(set(counts)) > 1:
         raise DBLRError(f'{paths[0]} has {counts[0]} frames, and {paths[1]} {counts[1]}; both must show the same')
@@ -226,6 +239,11 @@ def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
             before = pair
 
     return tasks(), counts[0]
+
+
+def _check_sizes(protocols: Sequence[Protocol], sizes: Mapping[str, tuple[int, int]]) -> None:
+    for protocol in protocols:
+        protocol.check_sizes(sizes)
 
 
 def _paired(images: Sequence[np.ndarray]) -> FramePair:

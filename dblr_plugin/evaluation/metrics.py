@@ -18,10 +18,12 @@ import basicsr.metrics  # noqa: F401  (registers BasicSR's own)
 import numpy as np
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from dblr_plugin.data.flow import MIN_SIDE as FLOW_SIZE
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.consistency import warping_error
+from dblr_plugin.evaluation.perceptual import MIN_SIDE as LPIPS_SIZE
 from dblr_plugin.evaluation.perceptual import lpips, missing_for_lpips
-from dblr_plugin.evaluation.psnr_ssim import ms_ssim, psnr, ssim, ssim_3d
+from dblr_plugin.evaluation.psnr_ssim import MS_SSIM_SIZE, SSIM_WINDOW, ms_ssim, psnr, ssim, ssim_3d
 
 __all__ = ['IMAGES', 'Metric', 'all_metrics', 'better_of', 'check_metrics', 'find_metric']
 
@@ -42,6 +44,7 @@ class Metric:
         title: In tables.
         unit: Of the scores as they are printed, ``scale`` times the measured ones.
         digits: After the point.
+        least: Pixels of the shorter and of the longer side that it needs.
         missing: Says of the settings why it cannot be measured on this machine, with the fix; None if it can.
     """
 
@@ -52,6 +55,7 @@ class Metric:
     unit: str = ''
     scale: float = 1
     digits: int = 4
+    least: tuple[int, int] = (1, 1)
     missing: Callable[[Mapping[str, Any]], str | None] = lambda settings: None
 
     @property
@@ -68,6 +72,13 @@ class Metric:
     def needs_before(self) -> bool:
         """Whether it takes the frame before too."""
         return not self.needs <= {'img', 'img2'}
+
+    def too_small(self, height: int, width: int) -> str | None:
+        """Says why it cannot score frames of a size, of which their borders have been cropped; None if it can."""
+        if height >= 1 <= width and all(s >= n for s, n in zip(sorted((height, width)), self.least, strict=True)):
+            return None
+        sides = ' and '.join(dict.fromkeys(map(str, self.least)))
+        return f'{self.title} needs sides of {sides} pixels or more, and compares {width}x{height} (w x h)'
 
     def score(self, images: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> float | None:
         """Scores a frame.
@@ -88,12 +99,16 @@ class Metric:
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         known = settings.keys() - {'type'} if takes_all else settings.keys() & parameters.keys()
         taken = {key: settings[key] for key in known}
+        height, width = (side - 2 * taken.get('crop_border', 0) for side in images['img'].shape[:2])
+        reason = self.too_small(height, width)
+        if reason is not None:
+            raise DBLRError(f'{reason}; leave it out for such frames')
         try:
             value = self.function(**{name: images[name] for name in self.needs}, **taken)
         except DBLRError:
             raise
         except Exception as error:  # whatever a function of others does
-            height, width = next(iter(images.values())).shape[:2]
+            height, width = images['img'].shape[:2]
             raise DBLRError(
                 f'metric {self.name} fails on frames of {width}x{height} (w x h): {type(error).__name__}: {error}'
             ) from error
@@ -155,17 +170,25 @@ _QUICKER: dict[str, Callable] = {'psnr': psnr, 'ssim': ssim}
 
 _KNOWN: dict[str, dict[str, Any]] = {
     'psnr': {'title': 'PSNR', 'unit': 'dB', 'digits': 2},
-    'ssim': {'title': 'SSIM'},
-    'ssim_2d': {'title': '2-D SSIM'},
-    'ssim_3d': {'title': '3-D SSIM'},
-    'ms_ssim': {'title': 'MS-SSIM'},
+    'ssim': {'title': 'SSIM', 'least': (SSIM_WINDOW,) * 2},
+    'ssim_2d': {'title': '2-D SSIM', 'least': (SSIM_WINDOW,) * 2},
+    'ssim_3d': {'title': '3-D SSIM', 'least': (SSIM_WINDOW,) * 2},
+    'ms_ssim': {'title': 'MS-SSIM', 'least': (MS_SSIM_SIZE,) * 2},
     'lpips': {
         'title': 'LPIPS',
         'better': 'lower',
+        'least': (LPIPS_SIZE,) * 2,
         'missing': lambda settings: missing_for_lpips(settings.get('backbone')),
     },
-    'warping_error': {'title': 'Warping error', 'unit': '10⁻³', 'scale': 1e3, 'digits': 3, 'better': 'lower'},
-    'niqe': {'title': 'NIQE', 'better': 'lower', 'digits': 2},
+    'warping_error': {
+        'title': 'Warping error',
+        'unit': '10⁻³',
+        'scale': 1e3,
+        'digits': 3,
+        'better': 'lower',
+        'least': (FLOW_SIZE,) * 2,
+    },
+    'niqe': {'title': 'NIQE', 'better': 'lower', 'digits': 2, 'least': (96, 192)},  # two blocks of 96x96
 }
 
 

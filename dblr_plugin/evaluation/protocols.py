@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +76,28 @@ class Protocol:
         from dblr_plugin.evaluation.metrics import find_metric
 
         return any(find_metric(settings['type']).needs_before for settings in self.metrics.values())
+
+    def check_sizes(self, sizes: Mapping[str, tuple[int, int]], with_truth: bool = True) -> None:
+        """Refuses clips whose frames are too small for a metric.
+
+        Args:
+            sizes: Clip -> (height, width) of its frames.
+            with_truth: Whether there is ground truth to compare with.
+
+        Raises:
+            DBLRError: Some are; it names them all.
+        """
+        from dblr_plugin.evaluation.metrics import find_metric
+
+        faults = []
+        for clip, size in sizes.items():
+            for settings in self.metrics.values():
+                metric, crop = find_metric(settings['type']), settings.get('crop_border', self.crop)
+                height, width = (side - side % self.size_multiple - 2 * crop for side in size)
+                reason = metric.too_small(height, width) if with_truth or not metric.needs_gt else None
+                if reason is not None:
+                    faults.append(f"clip '{clip}' of {size[1]}x{size[0]}, protocol {self.name}: {reason}; leave it out")
+        raise_faults(faults, 'sizes of frames')
 
     def score(
         self,

@@ -23,7 +23,11 @@ from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter
 
-__all__ = ['Interrupted', 'RestoredFrame', 'frame_scores', 'protocols_of', 'score_dataset', 'share_buffers', 'to_image']
+__all__ = [
+    'Interrupted', 'RestoredFrame', 'check_sizes', 'frame_scores', 'protocols_of', 'score_dataset',
+    'share_buffers', 'to_image',
+]  # fmt: skip
+
 
 # restored frames that wait to be scored
 WAITING = 2
@@ -121,6 +125,7 @@ def score_dataset(
     Raises:
         Interrupted: On all processes, if ``interrupted`` said so on one.
     """
+    check_sizes(dataset, protocols)
     rank, world_size = get_dist_info()
     # neighbouring frames share a window, so each process takes one run of frames
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
@@ -176,6 +181,12 @@ def _entries(shares: list[_Share], protocols: Sequence[Protocol]) -> list[dict]:
     for entry, blurry in zip(entries, inputs, strict=False):
         entry['input'] = {key: blurry[key] for key in ('mean', 'clips')}
     return entries
+
+
+def check_sizes(dataset: VideoDeblurTestDataset, protocols: Sequence[Protocol]) -> None:
+    """Raises DBLRError for clips whose frames are too small to be scored by these protocols."""
+    for protocol in protocols:
+        protocol.check_sizes({clip.name: clip.size for clip in dataset.clips}, dataset.gt_store is not None)
 
 
 def _calibration_windows(dataset: VideoDeblurTestDataset) -> Iterator[list[np.ndarray]]:

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['Task', 'temporary_folder']
+__all__ = ['Cancelled', 'Task', 'temporary_folder']
 
 _MODULE = 'dblr_plugin.page.preview'
 _context = multiprocessing.get_context('forkserver')
@@ -45,6 +45,10 @@ def temporary_folder() -> Path:
     return Path(folder)
 
 
+class Cancelled(Exception):
+    """A task was ended by :meth:`Task.end`."""
+
+
 class Task:
     """A process that calls a function; it ends with this one at the latest.
 
@@ -61,7 +65,7 @@ class Task:
         self._cancelled = False
 
     async def result(self, report: Callable[[int, int], None], warn: Callable[[str], None]) -> Any:
-        """What the function returns; raises DBLRError when it does, is ended or fails."""
+        """What the function returns; raises DBLRError when it does or fails, and Cancelled when it is ended."""
         try:
             while True:
                 kind, value = await asyncio.to_thread(self._receiver.recv)
@@ -74,8 +78,9 @@ class Task:
                 else:
                     return value
         except EOFError:
-            unexpected = 'restoring failed unexpectedly; the terminal of dblr demo-page shows more'
-            raise DBLRError('cancelled' if self._cancelled else unexpected) from None
+            if self._cancelled:
+                raise Cancelled from None
+            raise DBLRError('restoring failed unexpectedly; the terminal of dblr demo-page shows more') from None
         finally:
             self.end()
 

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.page.process import Task
+from dblr_plugin.page.process import Cancelled, Task
 
 __all__ = ['build_blocks', 'build_server']
 
@@ -112,6 +112,9 @@ class _Clips:
                 count, result = await task.result(
                     lambda *frames: progress(frames, unit='frames'), lambda text: gr.Warning(self._text(text))
                 )
+        except Cancelled:
+            gr.Info('nothing was restored', title='Cancelled')
+            return [gr.skip()] * 5
         except (DBLRError, TimeoutError) as error:
             raise gr.Error(self._text(str(error) or 'this took an hour; give less'), print_exception=False) from None
         finally:

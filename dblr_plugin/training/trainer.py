@@ -21,6 +21,7 @@ from basicsr.utils import logger as basicsr_logger
 from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.data.train_sampler import TrainSampler
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.files import write_fault
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.resume import load_resume_state
@@ -28,13 +29,19 @@ from dblr_plugin.training.resume import load_resume_state
 __all__ = ['ForgivingWriter', 'patch_log', 'patch_trainer']
 
 
-def patch_trainer(trainer: ModuleType, opt: dict) -> None:
-    """Puts our parts in place of BasicSR's in a module that holds ``train_pipeline``, for a run with these options."""
+def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTestDataset], None]) -> None:
+    """Puts our parts in place of BasicSR's in a module that holds ``train_pipeline``, for a run with these options.
+
+    Args:
+        trainer: The module.
+        opt: The options.
+        check: Called with each data set for validation, to refuse it before training.
+    """
     vars(trainer).update(
         load_resume_state=load_resume_state,
         # the trainer makes its sampler of four arguments; resuming needs the options too
         EnlargedSampler=functools.partial(_build_sampler, opt=opt),
-        build_dataloader=_build_dataloader,
+        build_dataloader=functools.partial(_build_dataloader, check=check),
         build_model=_build_model,
     )
 
@@ -54,8 +61,12 @@ def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *
     return sampler
 
 
-def _build_dataloader(dataset: Dataset, dataset_opt: dict, **kwargs: Any) -> DataLoader:
+def _build_dataloader(
+    dataset: Dataset, dataset_opt: dict, *, check: Callable[[VideoDeblurTestDataset], None], **kwargs: Any
+) -> DataLoader:
     """BasicSR's, with a time limit, and workers that outlive Ctrl-C."""
+    if isinstance(dataset, VideoDeblurTestDataset):
+        check(dataset)
     loader = build_dataloader(dataset, dataset_opt, **kwargs)
     if loader.num_workers:
         loader.timeout = dataset_opt.get('timeout', 600)

@@ -128,11 +128,15 @@ class Gaps:
         if interval > _LATE * self.step and interval - self.step >= self.least:
             self._holes.append((self._last + self.step, interval - self.step))
 
-    def told(self, beginning: Fraction) -> str:
-        """Returns place and length of the holes, counted from ``beginning``; nothing for none, or an uneven rhythm."""
-        if not self._holes or self._regular < _REGULAR_SHARE * self._steps:
+    def told(self, beginning: Fraction, longest: Fraction = Fraction(0)) -> str:
+        """Returns place and length of the holes, counted from ``beginning``; nothing for none, or an uneven rhythm.
+
+        Intervals as long as ``longest``, the most seconds that the file says of a picture, are no holes.
+        """
+        holes = [(time, length) for time, length in self._holes if length + self.step > (1 + _JITTER) * longest]
+        if not holes or self._regular < _REGULAR_SHARE * self._steps:
             return ''
-        listed = [f'{float(length):.2f} s at {float(time - beginning):.2f} s' for time, length in self._holes[:_LISTED]]
-        rest = len(self._holes) - _LISTED
-        total = float(sum(length for _, length in self._holes))
+        listed = [f'{float(length):.2f} s at {float(time - beginning):.2f} s' for time, length in holes[:_LISTED]]
+        rest = len(holes) - _LISTED
+        total = float(sum(length for _, length in holes))
         return ', '.join(listed) + (f', and {rest} more, {total:.2f} s in all' if rest > 0 else '')

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dblr_plugin.data.images import inspected_size, natural, opened
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
+from dblr_plugin.errors import DBLRError, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, partial_of
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
 from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
@@ -70,11 +70,17 @@ class FolderSource:
         self._skipped = pictures
 
     def __iter__(self) -> Iterator[Frame]:
+        faults: list[str] = []  # behind the first, files are only read
         for file in self.files[self._skipped :]:
-            pixels = _read(file)
-            if pixels.shape[:2] != self.full_size or (pixels.dtype == np.uint16) != self.high_bit_depth:
-                raise DBLRError(f'{file} has another size or depth than {self.files[0].name}; convert or remove it')
-            yield Frame(shrink(pixels, self.size), file.name, None)
+            try:
+                pixels = _read(file)
+                if pixels.shape[:2] != self.full_size or (pixels.dtype == np.uint16) != self.high_bit_depth:
+                    raise DBLRError(f'{file} has another size or depth than {self.files[0].name}; convert or remove it')
+            except DBLRError as error:
+                faults.append(str(error))
+            if not faults:
+                yield Frame(shrink(pixels, self.size), file.name, None)
+        raise_faults(faults, 'images')
 
     def extent(self) -> Extent:
         """See :class:`Source`."""
@@ -221,22 +227,24 @@ class FolderSink:
 
 def _refuse_unequal(files: Sequence[Path]) -> None:
     """Compares the sizes before anything is restored, so that the last of a thousand is not found out last."""
-    sizes = []
+    first, faults = None, []
     for file in files:
-        sizes.append(sorted(inspected_size(file)))  # a turned photograph has its sides exchanged
-        if sizes[-1] != sizes[0]:
-            raise DBLRError(f'{file} has another size than {files[0].name}; convert or remove it')
+        try:
+            size = sorted(inspected_size(file))  # a turned photograph has its sides exchanged
+        except DBLRError as error:
+            faults.append(str(error))
+            continue
+        first = first or (file.name, size)
+        if size != first[1]:
+            faults.append(f'{file} has another size than {first[0]}; convert or remove it')
+    raise_faults(faults, 'images')
 
 
 def _read(file: Path) -> np.ndarray:
     """Returns RGB (h, w, 3), uint8 or uint16; raises DBLRError for a file that is no image."""
     with opened(file) as stream:
         data = stream.read()
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # a header that asks for more pixels than OpenCV allows
-        image = None
+    image = imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise DBLRError(f'{file} is damaged, cut off or not of 8 or 16 bits; replace it with an intact copy')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

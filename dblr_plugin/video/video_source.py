@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from av.video import VideoStream
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video.clock import Gaps
 from dblr_plugin.video.colour_tags import LIMITED, RGB_MATRIX, ColourTags, Light, bits_of, to_rgb
+from dblr_plugin.video.complaints import Complaints
 from dblr_plugin.video.decoding import Decoder, Orientation, TimedFrame
 from dblr_plugin.video.frames import Extent, Frame, scaled_size, shrink
 from dblr_plugin.video.matroska import reaches_its_end
@@ -106,16 +108,23 @@ class VideoSource:
         self, path: Path, start: Fraction | None = None, end: Fraction | None = None, scale_down: float = 1
     ) -> None:
         self.path = path
-        self._container = open_container(path)
+        self._complaints = Complaints()
+        weakref.finalize(self, self._complaints.close)  # where nobody closes the source
+        try:
+            self._container = open_container(path)
+        except BaseException:
+            self._complaints.close()
+            raise
         try:
             self._open(start, end, scale_down)
         except BaseException:
-            self._container.close()
+            self._close()
             raise
 
     def _open(self, start: Fraction | None, end: Fraction | None, scale_down: float) -> None:
         stream = _main_stream(self._container, self.path)
         stream.thread_type = 'AUTO'
+        self._codec = stream.codec_context.codec.name
         context = stream.codec_context  # until the first picture is decoded it says what the container does
         said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -138,7 +147,7 @@ class VideoSource:
             fix = '; give an intact copy' if whole else ' in the part that is wanted; fix start and end'
             raise DBLRError(f'{self.path} has no picture that can be decoded{fix}')
         self._first_pts, self._first = first
-        self._read, self._skipped = 0, 0
+        self._read, self._skipped, self._longest = 0, 0, 0
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, said, scale_down)
         part_start = None if start is None else self._first_pts * self._time_base
@@ -166,6 +175,7 @@ class VideoSource:
         for (pts, frame), following in pairwise(moments):
             if frame is not None:
                 shown, pixels = frame, None
+                self._longest = max(self._longest, frame.duration or 0)
             duration = self._duration(pts, frame, None if following is None else following[0])
             self._until = (pts + duration) * self._time_base
             if self._read >= self._skipped:
@@ -197,7 +207,15 @@ class VideoSource:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for stream in self._container.streams.video:
+            if stream.codec_context is not None:
+                # a decoder's thread that is logging waits for Python, which would wait for it when the decoder is freed
+                stream.codec_context.flush_buffers()
         self._container.close()
+        self._complaints.close()
 
     def _within(self, decoded: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
         """Yields what lies from start to end; a loss right at the start has nothing to stand in for it."""
@@ -263,7 +281,10 @@ class VideoSource:
             times = ', '.join(f'{float(joint - self._begin):.2f}' for joint in joints[:5])
             more = ', ...' if len(joints) > 5 else ''
             _log.warning('%s: its clock restarts or jumps at %s s%s; it is carried on there', self.path, times, more)
-        if self._container.format.name not in SAY_DURATIONS and (holes := gaps.told(self._begin)):
+        if self._container.format.name == 'avi':
+            return
+        longest = self._longest * self._time_base if self._container.format.name in SAY_DURATIONS else Fraction(0)
+        if holes := gaps.told(self._begin, longest):
             _log.warning('%s: pictures are missing for %s; the picture before each gap is shown', self.path, holes)
 
     def _tell_damage(self, read: int, last: Fraction) -> None:
@@ -286,6 +307,11 @@ class VideoSource:
         if decoder.cut_off or missing:
             of = '' if self.count is None else f' of {self.count}'
             _log.warning('%s is cut off; it was read as far as it goes: %d%s pictures', self.path, read, of)
+        # a decoder that begins in the middle of a sound file complains too
+        said = self._complaints.of(self._container.format.name, *([self._codec] if self._start is None else []))
+        if said is not None:
+            text = '%s: FFmpeg met an error in it and went on, so pictures may be damaged or missing: %s'
+            _log.warning(text, self.path, said)
 
 
 def open_container(path: Path) -> InputContainer:

@@ -3,11 +3,13 @@
 import os
 import pickle
 import shutil
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dblr_plugin.data.images import decode, inspected_size
 from dblr_plugin.data.lmdb_store import LmdbStore, shared_environment
@@ -204,14 +206,66 @@ class TestLmdb:
             open_store(database).read('alpha', '00000000')
 
 
-@pytest.mark.parametrize('kind', ['int16', 'int32', 'float32'])
-def test_tiff_of_numbers_that_are_no_grey_values(tmp_path, kind):
-    """OpenCV would take -1 of 16 bits for white, and says of others that they are damaged."""
+def write_tiff(path: Path, samples: np.ndarray, sample_format: int, big: bool) -> None:
+    """A TIFF, or BigTIFF, of one strip, also of samples that no library writes."""
+    tags = [(256, samples.shape[1]), (257, samples.shape[0]), (258, 8 * samples.itemsize), (259, 1), (262, 1)]
+    tags += [(273, 0), (277, 1), (278, samples.shape[0]), (279, samples.nbytes), (339, sample_format)]
+    head, count, entry = ('II+\0\x08\0\0\0', 'Q', 'HHQQ') if big else ('II*\0', 'H', 'HHII')
+    start = 16 if big else 8
+    strip = start + struct.calcsize(f'<{count}') + len(tags) * struct.calcsize(f'<{entry}') + 8
+    listed = b''.join(struct.pack(f'<{entry}', tag, 16 if big else 4, 1, strip if tag == 273 else v) for tag, v in tags)
+    first = struct.pack('<Q' if big else '<I', start)
+    head = head.encode() + first + struct.pack(f'<{count}', len(tags))
+    path.write_bytes(head + listed + bytes(8) + samples.tobytes())
+
+
+@pytest.mark.parametrize('big', [False, True], ids=['tiff', 'bigtiff'])
+@pytest.mark.parametrize(('kind', 'sample_format', 'name'), [
+    ('uint8', 1, None), ('uint16', 1, None), ('uint32', 1, '32-bit unsigned'), ('int8', 2, '8-bit signed'),
+    ('int16', 2, '16-bit signed'), ('int32', 2, '32-bit signed'), ('float16', 3, '16-bit floating-point'),
+    ('float32', 3, '32-bit floating-point'), ('float64', 3, '64-bit floating-point'),
+    ('uint8', 4, '8-bit undefined'), ('uint32', 5, '32-bit complex'), ('complex64', 6, '64-bit complex'),
+])  # fmt: skip
+def test_tiff_of_numbers_that_are_no_grey_values(tmp_path, kind, sample_format, name, big):
+    """OpenCV would take -1 of 16 bits for white, and says of others that they are damaged, as Pillow does."""
     path = tmp_path / 'frame.tif'
-    assert cv2.imwrite(str(path), np.full((8, 8), -1, kind))
+    samples = (np.arange(48).reshape(6, 8) * 5).astype(kind)
+    write_tiff(path, samples, sample_format, big)
     for read in (lambda: decode(path.read_bytes(), str(path)), lambda: inspected_size(path)):
-        with pytest.raises(DBLRError, match=r'frame\.tif is a TIFF of (16|32) bits .* convert it'):
+        if name is None:
             read()
+            continue
+        with pytest.raises(DBLRError, match=rf'frame\.tif is a TIFF of {name} samples; convert it'):
+            read()
+    if name is None:
+        expected = samples if kind == 'uint8' else samples >> 8
+        assert np.array_equal(decode(path.read_bytes(), '')[..., 1], expected) and inspected_size(path) == (6, 8)
+
+
+@pytest.mark.parametrize(('name', 'mode', 'kept'), [
+    ('a.tif', 'RGBA', 0), ('a.png', 'RGBA', 0), ('a.webp', 'RGBA', 0), ('p.png', 'PA', 0), ('p.tif', 'P', 0),
+    ('g.png', 'LA', 0), ('c.tif', 'CMYK', 3), ('c.jpg', 'CMYK', 3),
+])  # fmt: skip
+def test_colours_are_those_behind_alpha_palette_and_inks(tmp_path, name, mode, kept):
+    ramp = np.arange(0, 256, 4, dtype=np.uint8)
+    picture = Image.fromarray(np.dstack([np.tile(channel, (64, 1)) for channel in (ramp, ramp[::-1], ramp)]))
+    picture = picture.quantize(64).convert('RGB')
+    expected = np.asarray(picture.convert('L').convert('RGB') if mode == 'LA' else picture).astype(int)
+    if mode == 'PA':  # of a PNG's palette
+        picture.quantize(64).save(tmp_path / name, transparency=bytes(range(64)))
+    elif mode[-1] == 'A':
+        picture = picture.convert(mode)
+        picture.putalpha(Image.fromarray(np.tile(ramp // 2 + 9, (64, 1)).T))  # WebP leaves out colours behind 0
+        picture.save(tmp_path / name, lossless=True)
+    else:
+        converted = picture.quantize(64) if mode == 'P' else picture.convert(mode)
+        converted.save(tmp_path / name, quality=100)
+    decoded = decode((tmp_path / name).read_bytes(), name)[..., ::-1].astype(int)
+    assert np.abs(decoded - expected).max() <= kept
+
+
+def test_plain_tiff_of_several_channels(tmp_path):
+    path = tmp_path / 'frame.tif'
     for plain in (np.uint8, np.uint16):
         assert cv2.imwrite(str(path), np.full((8, 8, 3), 200, plain))
         assert inspected_size(path) == (8, 8) and decode(path.read_bytes(), str(path)).shape == (8, 8, 3)

@@ -155,6 +155,17 @@ class TestCommand:
         assert list(entry['mean']) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
         assert entry['mean']['ssim'] == entry['mean']['ssim_3d'] != entry['mean']['ssim_2d']
 
+    def test_all_frames_that_cannot_be_decoded_are_named(self, lq, gt, tmp_path):
+        results = shutil.copytree(lq, tmp_path / 'results')
+        damaged = sorted(results.glob('*/*.png'))[1::4]
+        for path in damaged:
+            data = path.read_bytes()
+            middle = data.index(b'IDAT') + 4
+            path.write_bytes(data[:middle] + bytes(len(data) - middle - 12) + data[-12:])
+        with pytest.raises(DBLRError, match=f'{len(damaged)} faults in the frames:') as found:
+            figures(results, gt, ALL)
+        assert len(damaged) == 3 and all(str(path) in str(found.value) for path in damaged)
+
     @pytest.mark.parametrize(('arguments', 'message'), [
         (['--protocol', 'vrt-matalb'], "no protocol is called 'vrt-matalb'; did you mean 'vrt-matlab'?"),
         (['--metric', 'nique'], "no metric is called 'nique'; did you mean 'niqe'?"),

@@ -1,6 +1,7 @@
 """One metric, named alike in option files, protocols and ``dblr evaluate``; the benchmark's is in tests/benchmark."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,14 +13,15 @@ import torch.distributed as dist
 from basicsr.data import build_dataset
 from basicsr.metrics import calculate_niqe
 from basicsr.models import build_model
+from processes import dblr, write_options
 from torch.utils.data import DataLoader
 
 from dblr_plugin import commands
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation import validation
 from dblr_plugin.evaluation.evaluate import evaluate
-from dblr_plugin.evaluation.metrics import find_metric
-from dblr_plugin.evaluation.protocols import choose_protocols, with_metrics
+from dblr_plugin.evaluation.metrics import Metric, find_metric
+from dblr_plugin.evaluation.protocols import Protocol, choose_protocols, with_metrics
 from dblr_plugin.yaml_file import import_files
 
 MINE = """
@@ -79,8 +81,33 @@ class TestNames:
 
     def test_what_fails_is_told_in_one_line(self) -> None:
         frame = np.zeros((100, 90, 3), np.uint8)
-        with pytest.raises(DBLRError, match=r'metric niqe fails on frames of 90x100 \(w x h\): '):
-            find_metric('niqe').score({'img': frame}, {'crop_border': 0})
+        with pytest.raises(DBLRError, match=r'metric mine fails on frames of 90x100 \(w x h\): ZeroDivisionError'):
+            Metric('mine', lambda img: 1 / 0).score({'img': frame}, {})
+
+    @pytest.mark.parametrize(('name', 'least'), [
+        ('niqe', (192, 96)), ('niqe', (96, 192)), ('ms_ssim', (161, 161)), ('ssim_3d', (11, 11)),
+        ('warping_error', (32, 32)),
+    ])  # fmt: skip
+    def test_the_smallest_frames_are_scored_and_smaller_ones_refused(self, name: str, least: tuple[int, int]) -> None:
+        """Before any is read, with clip, size and what is needed."""
+        metric = find_metric(name)
+        frames = np.random.default_rng(0).integers(0, 256, (4, *least, 3), np.uint8)
+        images = dict(zip(('img', 'img2', 'img_before', 'img2_before'), frames, strict=True))
+        assert metric.score(images, {'crop_border': 0}) != 0
+        height, width = least[0], least[1] + 7
+        protocol = Protocol('mine', '', crop=4, metrics={name: {'type': name}})
+        reason = rf"clip 'c' of {width}x{height}, protocol mine: {metric.title} needs .*\b{max(least)} pixels"
+        with pytest.raises(DBLRError, match=reason):
+            protocol.check_sizes({'c': (height, width)})
+        protocol.check_sizes({'c': (least[0] + 8, least[1] + 8)})
+        protocol.check_sizes({'c': (1 + 8, 1 + 8)} if metric.needs_gt else {}, with_truth=False)
+
+    def test_small_frames_are_told_before_a_training(self, train_options: dict, tmp_path: Path) -> None:
+        train_options['val']['metrics'] = {'niqe': {'type': 'niqe'}}
+        write_options(tmp_path / 'options.yml', train_options)
+        result = dblr('train', '-opt', 'options.yml', cwd=tmp_path)
+        assert result.returncode == 1 and 'Start training' not in result.stderr
+        assert re.search("clip 'v' of 48x48, .*: NIQE needs sides of 96 and 192 pixels", result.stderr), result.stderr
 
 
 class TestWithoutTruth:

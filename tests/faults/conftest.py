@@ -69,9 +69,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section('outcomes by command and disk: exit code and what was said')
         for head, said in outcomes:
             terminalreporter.write_line(head + said)
-    damaged = Counter(value for name, value in properties if name == 'damaged')
+    damaged = [value for name, value in properties if name == 'damaged']
     if damaged:
         terminalreporter.section('outcomes of damaged files')
-        for kind in sorted({kind for kind, _ in damaged}):
-            counts = ', '.join(f'{number} {end}' for (of, end), number in sorted(damaged.items()) if of == kind)
-            terminalreporter.write_line(f'{kind:<20}{counts}')
+        for place in (0, 1):  # by kind of file, by damage
+            counts = Counter((value[place], value[2]) for value in damaged)
+            for name in sorted({name for name, _ in counts}):
+                ends = ', '.join(f'{number} {end}' for (of, end), number in sorted(counts.items()) if of == name)
+                terminalreporter.write_line(f'{name:<20}{ends}')

@@ -232,7 +232,7 @@ def test_nothing_is_lost_without_a_word(number: int, desk: Desk, intact: dict[st
     outcome = _outcome(result.returncode, result.stdout + result.stderr, path)
     if outcome == 'whole' and kind.content is not _nothing and kind.content(desk) < intact[name]:
         outcome = f'silent loss: {kind.content(desk)} of {intact[name]}'
-    record_property('damaged', (name, outcome.partition(':')[0]))
+    record_property('damaged', (name, damage.__name__, outcome.partition(':')[0]))
     assert outcome in _GOOD, f'{outcome}\n{damage.__name__}\n{result.stderr[-3000:]}'
 
 

@@ -86,9 +86,41 @@ def test_a_hole_in_matroska_is_told(tmp_path, caplog):
     assert f'pictures are missing for {length:.2f} s at {place:.2f} s' in caplog.text
 
 
+def test_what_ffmpeg_says_of_a_damaged_file_is_told(tmp_path, caplog):
+    """One picture is left, or too few for a rhythm: nothing shows that there were more."""
+    source = make(tmp_path / 'short.mkv', Made(frames=24, codec='mpeg4', options={'bf': '0'}))
+    data = source.read_bytes()
+    cluster = data.index(b'\x1f\x43\xb6\x75')
+    half, middle = (len(data) - cluster) // 2, (len(data) + cluster) // 2
+    zeroed = data[: middle - half // 2] + bytes(half) + data[middle - half // 2 + half :]
+    for damaged in (zeroed, data[:middle] + data[middle - 500 :]):
+        caplog.clear()
+        source.write_bytes(damaged)
+        assert len(copy(source, tmp_path / 'sharp.mkv')) < 24
+        assert f'{source}: FFmpeg met an error in it and went on' in caplog.text
+    source.write_bytes(data)
+    caplog.clear()
+    assert len(copy(source, tmp_path / 'sharp.mkv')) == 24 and not caplog.records
+
+
+def test_a_picture_that_an_mp4_has_lost_is_told(tmp_path, caplog):
+    """One that its table moves to another time is not shown; no picture is said to last as long as the gap."""
+    source = make(tmp_path / 'moved.mp4', Made(frames=24))
+    data = bytearray(source.read_bytes())
+    table = data.index(b'ctts') + 12
+    count = int.from_bytes(data[table - 4 : table], 'big')
+    entry = next(e for e in range(table + 64, table + 8 * count, 8) if data[e : e + 4] == b'\0\0\0\1')
+    data[entry + 4] = 0xCA
+    source.write_bytes(data)
+    assert len(copy(source, tmp_path / 'sharp.mp4')) == 23
+    assert 'pictures are missing for 0.03 s at ' in caplog.text
+
+
 def test_what_the_source_itself_means_is_not_told(tmp_path, caplog):
     uneven = [0, 33, 67, 100, 400, 900, 933, 1200, 1500, 3000, 3100, 3200]
     copy(make(tmp_path / 'phone.mkv', Made(time_base=Fraction(1, 1000), pts=uneven)), tmp_path / 'sharp.mkv')
+    long = [number + 9 * (number > 30) for number in range(40)]
+    copy(make(tmp_path / 'long.mp4', Made(frames=40, time_base=Fraction(1, 30), pts=long)), tmp_path / 'sharp.mp4')
     assert 'missing' not in caplog.text
 
 
