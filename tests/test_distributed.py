@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import Run, dblr, free_port, start_ranks, write_options
+from processes import Run, dblr, free_port, run_python, start_ranks, torchrun, write_options
 
 pytestmark = pytest.mark.slow
 
