@@ -138,6 +138,7 @@ def quantise(model: Any, crops: list[Tensor]) -> object:
     with quiet():
         import nncf
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         model.reshape(list(crops[0].shape))
         return nncf.quantize(
@@ -145,8 +146,12 @@ def quantise(model: Any, crops: list[Tensor]) -> object:
             nncf.Dataset([crop.numpy() for crop in crops]),
             subset_size=len(crops),
             ignored_scope=nncf.IgnoredScope(names=_names_of_output(model)),
-            # weights of 7 bits, without which sums overflow in processors that lack VNNI
-            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+            advanced_parameters=AdvancedQuantizationParameters(
+                # weights of 7 bits, without which sums overflow in processors that lack VNNI
+                overflow_fix=OverflowFix.ENABLE,
+                # means over the crops, NNCF's default, would clip what is strong in a few of them: where blur is
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            ),
         )
 
 
