@@ -78,7 +78,8 @@ class Metric:
         if height >= 1 <= width and all(s >= n for s, n in zip(sorted((height, width)), self.least, strict=True)):
             return None
         sides = ' and '.join(dict.fromkeys(map(str, self.least)))
-        return f'{self.title} needs sides of {sides} pixels or more, and compares {width}x{height} (w x h)'
+        compared = f'{width}x{height} (w x h)' if height >= 1 <= width else 'nothing'
+        return f'{self.title} needs sides of {sides} pixels or more, and compares {compared}'
 
     def score(self, images: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> float | None:
         """Scores a frame.

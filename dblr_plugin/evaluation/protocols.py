@@ -95,8 +95,10 @@ class Protocol:
                 metric, crop = find_metric(settings['type']), settings.get('crop_border', self.crop)
                 height, width = (side - side % self.size_multiple - 2 * crop for side in size)
                 reason = metric.too_small(height, width) if with_truth or not metric.needs_gt else None
-                if reason is not None:
-                    faults.append(f"clip '{clip}' of {size[1]}x{size[0]}, protocol {self.name}: {reason}; leave it out")
+                if reason is None:
+                    continue
+                fix = f'crop less than crop_border {crop}' if crop else 'leave it out'
+                faults.append(f"clip '{clip}' of {size[1]}x{size[0]}, protocol {self.name}: {reason}; {fix}")
         raise_faults(faults, 'sizes of frames')
 
     def score(

@@ -1,4 +1,5 @@
 import importlib
+import sys
 
 import numpy as np
 import pytest
@@ -151,7 +152,9 @@ def test_a_device_that_is_not_there_is_named():
         VideoRestorer(net, options, device='gpu')
 
 
-def test_the_documented_old_place_still_works():
+def test_the_documented_old_place_still_works(monkeypatch):
+    for name in ('dblr_plugin.inference', 'dblr_plugin.inference.video_restorer'):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # it warns when it is imported first
     with pytest.warns(DeprecationWarning, match='from dblr_plugin instead'):
         old = importlib.import_module('dblr_plugin.inference.video_restorer')
     assert old.VideoRestorer is VideoRestorer
