@@ -69,13 +69,14 @@ def _program() -> str | None:
     return None
 
 
-if _program() is not None:
+_PROGRAM = _program()
+if _PROGRAM is not None:
     from dblr_plugin import ctrl_c
 
     ctrl_c.ends_at_once()
-if _program() not in ('dblr_plugin', 'dblr_plugin.launch'):  # the launched program needs it, and the command later
+if _PROGRAM not in ('dblr_plugin', 'dblr_plugin.launch'):  # the launched program needs it, and the command later
     register()
-    if _program() is not None:
+    if _PROGRAM is not None:
         from dblr_plugin.console import show_errors_in_one_line
 
         show_errors_in_one_line()

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter, read_pictures
+from dblr_plugin.data.motion.sensor import require_h264
 from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.errors import DBLRError
@@ -68,8 +69,10 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
         recipe: What to make.
 
     Raises:
-        DBLRError: There are no usable pictures, ``dst`` holds something else, or the disk is too small.
+        DBLRError: PyAV is not installed, there are no usable pictures, ``dst`` holds something else, or the disk is too
+            small.
     """
+    require_h264()
     pictures = _pictures(src, recipe)  # read here too, so that faults are reported before anything starts
     bytes_ = sum(path.stat().st_size for path in src.rglob('*') if path.is_file())
     info = StoreInfo(

@@ -24,6 +24,8 @@ from dblr_plugin.video import Frame, Sink, Source, open_source
 
 __all__ = ['Layout', 'calibrate', 'compared', 'restore_media', 'sample_windows']
 
+_log = logging.getLogger(__name__)
+
 Layout = Literal['beside', 'stacked']
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -110,9 +112,6 @@ def sample_windows(
         with open_source(path, start, scale_down=scale_down) as part:
             frames = [frame.pixels for frame in islice(part, num_frame)]
         yield frames + frames[-1:] * (num_frame - len(frames))
-
-
-_log = logging.getLogger(__name__)
 
 
 def restore_media(

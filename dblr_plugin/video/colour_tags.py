@@ -21,6 +21,8 @@ from av.video.reformatter import Interpolation
 
 __all__ = ['FULL', 'LIMITED', 'RGB_MATRIX', 'ColourTags', 'FrameMaker', 'Light', 'bits_of', 'to_rgb', 'with_light']
 
+_log = logging.getLogger(__name__)
+
 # FFmpeg's numbers for matrix (AVColorSpace), range (AVColorRange), primaries and transfer
 RGB_MATRIX, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020, BT2020_CONSTANT = 0, 1, 2, 4, 5, 6, 7, 9, 10
 UNSPECIFIED_RANGE, LIMITED, FULL = 0, 1, 2
@@ -201,9 +203,6 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray:
     plane = frame.planes[index]
     dtype = np.uint16 if bits_of(frame.format) > 8 else np.uint8
     return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
-
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

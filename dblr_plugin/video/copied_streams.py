@@ -20,6 +20,8 @@ from dblr_plugin.video.video_source import SAY_DURATIONS, StreamInfo, main_strea
 
 __all__ = ['CopiedStreams', 'chapters_of_part', 'lost_tags', 'own_tags', 'track_tags']
 
+_log = logging.getLogger(__name__)
+
 # of a container that was something else: they would describe the output wrongly
 _FOREIGN_METADATA = (
     'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
@@ -63,8 +65,6 @@ def _base(name: str) -> str:
     """Returns a tag's name without its language."""
     return name.lower().partition('-')[0]
 
-
-_log = logging.getLogger(__name__)
 
 # Seconds of sound that have to be missing to be told: packets are not cut to the joints of a stream.
 _HEARD = Fraction(1, 10)

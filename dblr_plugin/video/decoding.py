@@ -18,6 +18,8 @@ from dblr_plugin.video.clock import Clock
 
 __all__ = ['Decoder', 'Orientation', 'TimedFrame']
 
+_log = logging.getLogger(__name__)
+
 TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None where the frame before stands in
 
 # A packet of its own without a frame of its own is no loss: the second field of an interlaced picture (half a picture
@@ -125,9 +127,6 @@ class Decoder:
                 self.lost.append(time)
                 self._last = time
                 yield time, None
-
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

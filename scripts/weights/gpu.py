@@ -4,9 +4,10 @@
     python scripts/weights/gpu.py train packed_pictures OUT --minutes 12 --preset light      # there
     python scripts/weights/gpu.py train packed_pictures OUT --minutes 12 --preset balanced
 
-The second needs torch, torchvision and NumPy and nothing else: of this package it loads the networks and what makes
-windows. OUT gets ``<preset>.pth``, whose ``params_ema`` the option files take up as ``path.pretrain_network_g``, and a
-line of progress a minute. bf16 on GPUs; without one (``--toy`` is a quick trial) float32.
+The second needs torch, torchvision and NumPy and nothing else (PyAV too where there is no GPU): of this package it
+loads the networks and what makes windows. OUT gets ``<preset>.pth``, whose ``params_ema`` the option files take up as
+``path.pretrain_network_g``, and a line of progress a minute. bf16 on GPUs; without one (``--toy`` is a quick trial)
+float32.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def mean_psnr(frames: Iterable[np.ndarray], sharp: list[np.ndarray]) -> float:
 
 def heading(title: str, columns: list[str]) -> None:
     """Starts a table."""
-    names = [Path(column).stem if '/' in column else column for column in columns]
+    names = [Path(column).name for column in columns]
     print(f'\n| {title} | {" | ".join(names)} |\n|---|{"---|" * len(names)}')
 
 

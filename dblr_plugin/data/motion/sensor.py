@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from fractions import Fraction
 
@@ -10,8 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from dblr_plugin.data.motion.scene import uniform
+from dblr_plugin.errors import DBLRError
 
-__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy']
+__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy', 'require_h264']
 
 # Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
 _LUMINANCE = (
@@ -51,6 +53,8 @@ def noisy(light: Tensor, generator: Generator) -> Tensor:
 def compressed(values: Tensor, generator: Generator) -> Tensor:
     """uint8 frames as files hold them: a third of the windows as JPEG of quality 50 to 95, a sixth as H.264.
 
+    On a GPU there is no H.264: encoding on the processor would take longer than everything else.
+
     Args:
         values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
         generator: What is drawn from.
@@ -60,10 +64,18 @@ def compressed(values: Tensor, generator: Generator) -> Tensor:
     kind = uniform(0, 1, (len(values),), generator)
     values = torch.where((kind < 1 / 3).view(-1, 1, 1, 1, 1), jpeg(values, quality), values)
     frames = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+    if values.device.type != 'cpu':
+        return frames
     for index in (kind > 5 / 6).nonzero().flatten().tolist():
-        window = frames[index].permute(0, 2, 3, 1).cpu().numpy()
+        window = frames[index].permute(0, 2, 3, 1).numpy()
         frames[index] = torch.from_numpy(h264(window, factor[index])).permute(0, 3, 1, 2)
     return frames
+
+
+def require_h264() -> None:
+    """Raises DBLRError where PyAV, which encodes H.264, is not installed."""
+    if importlib.util.find_spec('av') is None:
+        raise DBLRError("windows of motion need PyAV, for H.264: pip install 'dblr_plugin[video]'")
 
 
 def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:

@@ -22,7 +22,7 @@ from dblr_plugin.data.motion.scene import (
     render,
     uniform,
 )
-from dblr_plugin.data.motion.sensor import compressed, encoded, noisy
+from dblr_plugin.data.motion.sensor import compressed, encoded, noisy, require_h264
 
 __all__ = ['MotionWindows', 'picture_side']
 
@@ -65,8 +65,8 @@ class MotionWindows:
     the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
     Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
     between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's
-    quantisation and a sixth H.264's; in one of five highlights are brighter than white. A fifth of the windows has no
-    blur, or less than a pixel: there the truth is the input.
+    quantisation and, if made on a CPU, a sixth H.264's; in one of five highlights are brighter than white. A fifth of
+    the windows has no blur, or less than a pixel: there the truth is the input.
 
     Args:
         pictures: What is seen.
@@ -74,6 +74,9 @@ class MotionWindows:
         num_frame: Frames in a window.
         causal: The truth is of the last frame, not of the middle one.
         device: Where windows are made.
+
+    Raises:
+        DBLRError: They are to be made on a CPU, and PyAV, which encodes H.264, is not installed.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class MotionWindows:
         self.pictures = pictures
         self.size = size
         self.device = torch.device(device)
+        if self.device.type == 'cpu':
+            require_h264()
         self.restored = restored_index(num_frame, causal)
         self.offsets = [frame - self.restored for frame in range(num_frame)]
         self._line = pixel_line(size, self.device)
