@@ -79,7 +79,7 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        raise DBLRError(f'{path}: no such checkpoint; check the path section of the option file')
+        raise DBLRError(f'{path}: no such checkpoint; check its path')
     try:
         content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
