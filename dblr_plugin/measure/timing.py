@@ -122,13 +122,13 @@ def figures(ways: dict[str, Variant]) -> dict[str, dict[str, Any]]:
 
 
 MEMORY = (
-    "a fresh process's peak for two frames, weights and compiling included: on GPUs what PyTorch's allocator held, on "
-    'CPUs the growth of resident memory'
+    "the peak for two frames, weights and compiling included: on GPUs what PyTorch's allocator held for it, on CPUs "
+    'the growth of resident memory of a fresh process'
 )
 
 
 def peak_memory(make: Callable[[], Callable[[], object]], device: torch.device) -> int | None:
-    """The most memory that a fresh process takes to make something and to run it twice.
+    """The most memory that it takes to make something and to run it twice; on CPUs in a fresh process.
 
     Args:
         make: Returns what is run; it must be picklable.
@@ -137,21 +137,28 @@ def peak_memory(make: Callable[[], Callable[[], object]], device: torch.device) 
     Returns:
         Bytes; None where the system does not tell, or killed the process.
     """
+    if device.type == 'cuda':
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _run_twice(make)
+        return torch.cuda.max_memory_allocated(device) - held
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         try:
-            return pool.submit(_peak, make, device, torch.get_num_threads()).result()
+            return pool.submit(_growth, make, torch.get_num_threads()).result()
         except BrokenProcessPool:
             return None
 
 
-def _peak(make: Callable[[], Callable[[], object]], device: torch.device, threads: int) -> int | None:
-    torch.set_num_threads(threads)
-    before = _high_water()
+def _run_twice(make: Callable[[], Callable[[], object]]) -> None:
     run = make()
     for _ in range(2):
         run()
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device)
+
+
+def _growth(make: Callable[[], Callable[[], object]], threads: int) -> int | None:
+    torch.set_num_threads(threads)
+    before = _high_water()
+    _run_twice(make)
     after = _high_water()
     return None if before is None or after is None else after - before
 

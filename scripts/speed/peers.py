@@ -21,7 +21,7 @@ import torch
 from basicsr.archs import build_network
 from common import arguments, decibels, megabytes, place, print_ways, run, shown, without_messages
 from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
-from limits import describe_device
+from limits import best_device, describe_device
 from peer_networks import DMPHN, NAFNet
 from torch import Tensor, nn
 
@@ -108,9 +108,9 @@ def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
         pixel) and ``ways``, those of :func:`dblr_plugin.measure.timing.figures` with ``decibels``, ``peak_bytes`` and
         ``frames_720p`` (a second).
     """
-    device = torch.device('cpu')
+    device = best_device()
     pixels = window.shape[-2] * window.shape[-1]
-    inputs = {name: NETWORKS[name].input(window) for name in names}
+    inputs = {name: NETWORKS[name].input(window).to(device) for name in names}
     with without_messages():
         ways = {name: _ways(name, inputs[name], device) for name in names}
         run_rounds([way for some in ways.values() for way in some.values()], seconds)
@@ -119,9 +119,9 @@ def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
         found = figures(steps)
         for step, way in found.items():
             way['decibels'] = psnr_between(steps[step].result, steps[BASELINE].result)
-            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape), device)
+            way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape, device), device)
             way['frames_720p'] = 1000 / way['median_ms'] * pixels / _PIXELS
-        kmacs = operations(_built(name), inputs[name]) / 2 / pixels / 1000
+        kmacs = operations(_built(name), inputs[name].cpu()) / 2 / pixels / 1000
         networks[name] = {'kmacs': kmacs, 'ways': found}
     return {
         'size': list(window.shape[-2:]),
@@ -137,7 +137,11 @@ def _built(name: str) -> nn.Module:
 
 
 def _ways(name: str, net_input: Tensor, device: torch.device) -> dict[str, Variant]:
-    steps = [BASELINE, 'openvino fp32', *['openvino int8'] * (NETWORKS[name].int8 and nncf_installed())]
+    ours = NETWORKS[name].int8
+    if device.type == 'cuda':
+        steps = [BASELINE, 'torch bf16', *['compile bf16'] * ours]
+    else:
+        steps = [BASELINE, 'openvino fp32', *['openvino int8'] * (ours and nncf_installed())]
     net = _built(name)
     return {
         step: Variant(step, waited_for(partial(make_forward(net, step, device), net_input), device), BASELINE)
@@ -145,8 +149,8 @@ def _ways(name: str, net_input: Tensor, device: torch.device) -> dict[str, Varia
     }
 
 
-def _frame_maker(name: str, step: str, shape: torch.Size) -> partial[Tensor]:
-    return partial(make_forward(_built(name), step, torch.device('cpu')), torch.rand(shape))
+def _frame_maker(name: str, step: str, shape: torch.Size, device: torch.device) -> partial[Tensor]:
+    return partial(make_forward(_built(name), step, device), torch.rand(shape, device=device))
 
 
 def _report(args: argparse.Namespace) -> dict:

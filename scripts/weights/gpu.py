@@ -1,13 +1,11 @@
-"""Trains the presets on a GPU that is lent for half an hour: windows are made there, on the fly, in large batches.
+"""Trains networks on a GPU that is lent for minutes: windows are made there, from pictures, in large batches.
 
-    python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures       # here: under 40 MB
-    python scripts/weights/gpu.py train packed_pictures OUT --minutes 12 --preset light      # there
-    python scripts/weights/gpu.py train packed_pictures OUT --minutes 12 --preset balanced
+    python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures                  # here: 31 MB
+    python scripts/weights/gpu.py train packed_pictures OUT light --minutes 9                           # there
+    python scripts/weights/gpu.py train packed_pictures OUT dblrnet-narrow dbn-narrow --samples 128000  # one by one
 
-The second needs torch, torchvision and NumPy and nothing else (PyAV too where there is no GPU): of this package it
-loads the networks and what makes windows. OUT gets ``<preset>.pth``, whose ``params_ema`` the option files take up as
-``path.pretrain_network_g``, and a line of progress a minute. bf16 on GPUs; without one (``--toy`` is a quick trial)
-float32.
+Several may run side by side. OUT gets ``<network>.pth``, whose ``params_ema`` the option files take up as
+``path.pretrain_network_g``, and ``<network>.log``. While a process is stopped (SIGSTOP) its minutes do not run.
 """
 
 from __future__ import annotations
@@ -15,20 +13,54 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import sys
 import time
-import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[2]
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
+from dblr_plugin.acceleration import prepare_network
+from dblr_plugin.data.motion.pictures import CELL, TRIES, SharpPictures
+from dblr_plugin.data.motion.windows import MotionWindows
+
+# isort: split
+
+from basicsr.archs import build_network
+
 LONGEST = 1280  # pixels of a packed picture
-PRESETS = {
-    'light': {'num_feat': [24, 48, 96], 'num_block': [1, 2, 3]},
-    'balanced': {'num_feat': [48, 96, 192], 'num_block': [1, 2, 3]},
-}
+GREY = {'num_in_ch': 1, 'num_out_ch': 1}
+
+
+def multi_scale(num_feat: list[int], num_block: list[int], **more: Any) -> dict[str, Any]:
+    """Options of a MultiScaleDBLRNet."""
+    return {'type': 'MultiScaleDBLRNet', **GREY, 'num_feat': num_feat, 'num_block': num_block, **more}
+
+
+NETWORKS = {
+    'light': multi_scale([24, 48, 96], [1, 2, 3]),
+    'light-causal': multi_scale([24, 48, 96], [1, 2, 3], causal=True),
+    'balanced': multi_scale([48, 96, 192], [1, 2, 4]),
+    # others of about as many multiply-adds as light, and EDVR as narrow as it can be made
+    'dblrnet-narrow': {'type': 'DBLRNet', **GREY, 'num_feat': 10, 'num_block': 3, 'input_skip': True},
+    'dbn-narrow': {'type': 'DBN', **GREY, 'num_feat': 14, 'input_skip': True},
+    'deepdeblur-narrow': {'type': 'DeepDeblur', **GREY, 'num_frame': 5, 'num_feat': 8, 'num_block': 6},
+    'edvr-narrow': {
+        'type': 'EDVR', 'num_feat': 12, 'num_extract_block': 1, 'num_reconstruct_block': 4, 'deformable_groups': 4,
+        'hr_in': True, 'with_predeblur': True,
+    },
+    'dblrnet': {'type': 'DBLRNet', **GREY, 'input_skip': True},
+    # further shapes
+    'narrow-deep': multi_scale([16, 32, 64], [2, 3, 5]),
+    'four-scales': multi_scale([24, 48, 96, 192], [1, 1, 1, 2]),
+    'two-scales': multi_scale([32, 64], [1, 2]),
+    'wide': multi_scale([64, 128, 256], [2, 3, 5]),
+}  # fmt: skip
+# of the loss: differences below 8 levels count as squares, so that edges outweigh noise
+CHARBONNIER = 9e-4
 
 
 def main() -> None:
@@ -41,11 +73,15 @@ def main() -> None:
     training = kinds.add_parser('train')
     training.add_argument('pictures', type=Path)
     training.add_argument('out', type=Path)
-    training.add_argument('--preset', choices=PRESETS, default='light')
-    training.add_argument('--minutes', type=float, default=12)
-    training.add_argument('--batch', type=int, default=64)
+    training.add_argument('networks', nargs='+', choices=NETWORKS, metavar='NETWORK', help=', '.join(NETWORKS))
+    length = training.add_mutually_exclusive_group(required=True)
+    length.add_argument('--minutes', type=float, help='of each network')
+    length.add_argument('--samples', type=int, help='of each network')
+    training.add_argument('--batch', type=int, default=128)
+    training.add_argument('--rate', type=float, default=1e-3, help='the highest; it follows a cosine to zero')
     training.add_argument('--start', type=Path, help='weights to begin with')
-    training.add_argument('--toy', action='store_true', help='small windows and batches')
+    training.add_argument('--compile', action='store_true')
+    training.add_argument('--toy', action='store_true', help='small windows, batches and pool')
     training.set_defaults(run=train)
     args = parser.parse_args()
     args.run(args)
@@ -64,59 +100,167 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Trains one preset for some minutes, the rate following a cosine of the time."""
-    MultiScaleDBLRNet, MotionWindows, SharpPictures = load_package()
+    """Trains networks, one after the other, on one pool of windows."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    size, batch = (32, 2) if args.toy else (128, args.batch)
-    # an exposure's picture must be four times as large as the window
-    pictures = SharpPictures(*read_packed(args.pictures, 4 * size))
-    windows = MotionWindows(pictures, size, device=device)
-    net = MultiScaleDBLRNet(**PRESETS[args.preset]).to(device)
+    causal = {NETWORKS[name].get('causal', False) for name in args.networks}
+    if len(causal) > 1:
+        raise SystemExit('networks that restore the last frame and others need a run each')
+    if args.toy:
+        args.batch, size, pool_size, draw = 2, 32, 8, 4
+    else:
+        size, pool_size, draw = 128, 32768, 256
+    pictures = DevicePictures(*read_packed(args.pictures, 4 * size), device)  # what an exposure's picture needs
+    args.out.mkdir(parents=True, exist_ok=True)
+    pool = WindowPool(MotionWindows(pictures, size, causal=causal.pop(), device=device), pool_size, draw)
+    for name in args.networks:
+        train_one(name, pool, args)
+
+
+def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
+    """Trains one network; its rate rises for 200 steps and falls with the cosine of what is done."""
+    torch.manual_seed(0)
+    net = build_network(dict(NETWORKS[name])).to(pool.device)
     if args.start:
-        net.load_state_dict(torch.load(args.start, map_location=device, weights_only=True)['params_ema'])
+        net.load_state_dict(torch.load(args.start, map_location=pool.device, weights_only=True)['params_ema'])
+    prepare_network(net, channels_last=True)
     averaged = copy.deepcopy(net)
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3, betas=(0.9, 0.99))
-    start = told = time.monotonic()
-    seen = step = 0
-    losses: list[float] = []
-    while (done := (time.monotonic() - start) / (60 * args.minutes)) < 1:
+    if args.compile:
+        net.compile()
+    channels = NETWORKS[name].get('num_in_ch', 3)
+    optimizer = torch.optim.Adam(net.parameters(), args.rate, betas=(0.9, 0.99), fused=pool.device.type == 'cuda')
+    log = (args.out / f'{name}.log').open('w', encoding='utf-8')
+    clock, steps, losses = Clock(), 0, []
+    while (done := steps * args.batch / args.samples if args.samples else clock.minutes / args.minutes) < 1:
         for group in optimizer.param_groups:
-            group['lr'] = 1e-3 * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * done))
-        lq, gt = batch_of(windows, batch, step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == 'cuda'):
-            output = net(lq).float()
-        loss = ((output - gt).square() + 9e-4).sqrt().mean()
+            group['lr'] = args.rate * min(1, (steps + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * done))
+        loss = loss_of(net, channels, *pool.batch(args.batch))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        update_average(averaged, net, min(0.999, (1 + step) / (10 + step)))
-        step, seen = step + 1, seen + batch
+        update_average(averaged, net, min(0.999, (1 + steps) / (10 + steps)))
         losses.append(loss.detach())
-        if time.monotonic() - told > 60 or step == 1:
-            told = time.monotonic()
+        steps += 1
+        clock.tick()
+        if len(losses) == 500 or steps == 20:
             mean, losses = float(torch.stack(losses).mean()), []
-            print(f'{told - start:.0f} s, {seen} samples, loss {mean:.5f}', flush=True)
-            save(args, net, averaged, seen)
-    save(args, net, averaged, seen)
-    print(f'{args.preset}: {seen} samples in {args.minutes:g} minutes on {device}')
+            line = f'{clock.minutes:.2f} min, {steps * args.batch} samples, {pool.made} windows, loss {mean:.6f}'
+            print(line, file=log, flush=True)
+            save(args.out / f'{name}.pth', name, net, averaged, steps * args.batch)
+    save(args.out / f'{name}.pth', name, net, averaged, steps * args.batch)
+    line = f'{name}: {steps * args.batch} samples in {clock.minutes:.1f} minutes on {pool.device}'
+    print(line, file=log, flush=True)
+    print(line, flush=True)
 
 
-def load_package() -> tuple[type, type, type]:
-    """The network and the maker of windows, without BasicSR, whose registry is stood in for."""
-    registry = types.ModuleType('basicsr.utils.registry')
-    registry.ARCH_REGISTRY = types.SimpleNamespace(register=lambda: lambda cls: cls)
-    sys.modules.update({name: types.ModuleType(name) for name in ('basicsr', 'basicsr.utils')})
-    sys.modules['basicsr.utils.registry'] = registry
-    for name in ('dblr_plugin', 'dblr_plugin.archs', 'dblr_plugin.data', 'dblr_plugin.data.motion'):
-        package = types.ModuleType(name)
-        package.__path__ = [str(ROOT / name.replace('.', '/'))]
-        sys.modules[name] = package
-    from dblr_plugin.archs.multi_scale_dblrnet_arch import MultiScaleDBLRNet
-    from dblr_plugin.data.motion.pictures import SharpPictures
-    from dblr_plugin.data.motion.windows import MotionWindows
+class Clock:
+    """Minutes of work; a step longer than a second, which compiled or was stopped, counts as one."""
 
-    return MultiScaleDBLRNet, MotionWindows, SharpPictures
+    def __init__(self) -> None:
+        self.minutes, self._last = 0.0, time.monotonic()
+
+    def tick(self) -> None:
+        """A step has ended."""
+        now = time.monotonic()
+        self.minutes += min(1.0, now - self._last) / 60
+        self._last = now
+
+
+def loss_of(net: Callable[[Tensor], Tensor], channels: int, lq: Tensor, gt: Tensor) -> Tensor:
+    """Charbonnier loss of windows of one channel; networks of RGB get three alike."""
+    with torch.autocast(lq.device.type, torch.bfloat16, enabled=lq.device.type == 'cuda'):
+        output = net(lq.expand(-1, -1, channels, -1, -1)).mean(1, keepdim=True)
+    return ((output.float() - gt).square() + CHARBONNIER).sqrt().mean()
+
+
+class DevicePictures(SharpPictures):
+    """Pictures in a device's memory; crops of them are drawn all at once.
+
+    Args:
+        names: What messages call them.
+        pictures: uint8 ``(h, w, 1)``.
+        device: Where they are kept.
+    """
+
+    def __init__(self, names: list[str], pictures: list[np.ndarray], device: torch.device) -> None:
+        super().__init__(names, pictures)
+        self._pixels = torch.from_numpy(np.concatenate([picture.ravel() for picture in pictures])).to(device)
+        sizes = [picture.size for picture in pictures]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._heights, self._widths = (np.array([picture.shape[axis] for picture in pictures]) for axis in (0, 1))
+        cells = np.array([detail.shape for detail in self._detail]).max(0)
+        # sums[n, y, x]: detail of picture n above and left of a cell
+        self._sums = np.zeros((len(pictures), *(cells + 1)))
+        for sums, detail in zip(self._sums, self._detail, strict=True):
+            h, w = detail.shape
+            sums[1 : h + 1, 1 : w + 1] = detail.cumsum(0).cumsum(1)
+
+    def crops(self, count: int, size: int, generator: torch.Generator, picture: int | None = None) -> Tensor:
+        """As the base class, on the device."""
+        number = torch.randint(len(self), (count, 1), generator=generator).numpy()
+        draws = torch.rand((2, count, TRIES), generator=generator, dtype=torch.float64).numpy()
+        top = (draws[0] * (self._heights[number] - size + 1)).astype(int)
+        left = (draws[1] * (self._widths[number] - size + 1)).astype(int)
+        best = self._detail_within(number, top, left, size).argmax(1)[:, None]
+        top, left = (np.take_along_axis(place, best, 1) for place in (top, left))
+        first, width = (
+            torch.from_numpy(value[:, 0]).to(self._pixels.device)
+            for value in (self._starts[number] + top * self._widths[number] + left, self._widths[number])
+        )
+        line = torch.arange(size, device=self._pixels.device)
+        rows = first[:, None] + width[:, None] * line
+        return torch.cat([self._pixels[part[:, :, None] + line] for part in rows.split(64)])[:, None]
+
+    def _detail_within(self, number: np.ndarray, top: np.ndarray, left: np.ndarray, size: int) -> np.ndarray:
+        """The detail in the middle of crops, of any one size."""
+        (y, y_end), (x, x_end) = (((at + size // 4) // CELL, (at + 3 * size // 4) // CELL + 1) for at in (top, left))
+        sums = self._sums
+        total = sums[number, y_end, x_end] - sums[number, y, x_end] - sums[number, y_end, x] + sums[number, y, x]
+        return total / ((y_end - y) * (x_end - x))
+
+
+class WindowPool:
+    """Windows in a device's memory; each is used about four times, mirrored, turned and reversed, then replaced.
+
+    Args:
+        windows: What makes them.
+        size: How many are kept.
+        draw: How many are made at a time, which share a kind of motion.
+    """
+
+    reuse = 4
+
+    def __init__(self, windows: MotionWindows, size: int, draw: int) -> None:
+        self.device = windows.device
+        self.made = self._owed = 0
+        self._windows, self._draw = windows, draw
+        frames, side = len(windows.offsets), windows.size
+        self._lq = torch.empty((size, frames, 1, side, side), dtype=torch.uint8, device=self.device)
+        self._gt = torch.empty((size, 1, side, side), dtype=torch.uint8, device=self.device)
+        while self.made < size:
+            self._replace()
+
+    def _replace(self) -> None:
+        first = self.made % len(self._lq)
+        places = slice(first, first + self._draw)
+        self._lq[places], self._gt[places] = self._windows.draw(self._draw, self.made)
+        self.made += self._draw
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """Windows ``(count, t, 1, h, w)`` and truth ``(count, 1, h, w)``: BasicSR's Y, in [16/255, 235/255]."""
+        self._owed += count
+        while self._owed >= self.reuse * self._draw:
+            self._owed -= self.reuse * self._draw
+            self._replace()
+        chosen = torch.randint(len(self._lq), (count,), device=self.device)
+        # one orientation a batch: 8 of them, and of the time; a pool of all kinds of motion makes up for it
+        turn, mirrored, reversed_ = (int(value) for value in torch.randint(4, (3,)))
+        lq, gt = (torch.rot90(part[chosen], turn, (-2, -1)) for part in (self._lq, self._gt))
+        if mirrored % 2:
+            lq, gt = lq.flip(-1), gt.flip(-1)
+        if reversed_ % 2 and self._windows.restored == lq.shape[1] // 2:
+            lq = lq.flip(1)
+        return tuple(part.float() * (219 / 255**2) + 16 / 255 for part in (lq, gt))
 
 
 def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:
@@ -132,27 +276,19 @@ def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:
     return names, pictures
 
 
-def batch_of(windows: object, batch: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows of several kinds of motion, as BasicSR's Y in [16/255, 235/255]."""
-    parts = [windows.draw(max(1, batch // 8), step * 8 + part) for part in range(min(8, batch))]
-    lq, gt = (torch.cat(part).float() * (219 / 255**2) + 16 / 255 for part in zip(*parts, strict=True))
-    return lq, gt
-
-
 @torch.no_grad()
-def update_average(averaged: torch.nn.Module, net: torch.nn.Module, decay: float) -> None:
-    """Moves the averaged weights towards the trained ones."""
+def update_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
+    """Moves the averaged weights towards the trained ones; running statistics are taken as they are."""
     torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 1 - decay)
+    for slow, fast in zip(averaged.buffers(), net.buffers(), strict=True):
+        slow.copy_(fast)
 
 
-def save(args: argparse.Namespace, net: torch.nn.Module, averaged: torch.nn.Module, seen: int) -> None:
+def save(path: Path, name: str, net: nn.Module, averaged: nn.Module, seen: int) -> None:
     """Writes both sets of weights, whole or not at all."""
-    args.out.mkdir(parents=True, exist_ok=True)
     nets = {'params': net, 'params_ema': averaged}
-    weights = {key: {k: v.cpu() for k, v in net.state_dict().items()} for key, net in nets.items()}
-    network = {'type': 'MultiScaleDBLRNet', 'num_in_ch': 1, 'num_out_ch': 1, 'num_frame': 5, **PRESETS[args.preset]}
-    path = args.out / f'{args.preset}.pth'
-    torch.save({**weights, 'network': network, 'samples': seen}, path.with_suffix('.partial'))
+    weights = {key: {k: v.cpu().contiguous() for k, v in net.state_dict().items()} for key, net in nets.items()}
+    torch.save({**weights, 'network': NETWORKS[name], 'samples': seen}, path.with_suffix('.partial'))
     path.with_suffix('.partial').replace(path)
 
 

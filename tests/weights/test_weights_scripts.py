@@ -33,11 +33,13 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_path):
     run('gpu.py', 'pack', pictures, tmp_path / 'packed')
-    said = run('gpu.py', 'train', tmp_path / 'packed', tmp_path / 'out', '--toy', '--minutes', '0.1')
-    assert 'samples in 0.1 minutes' in said
-    loaded = load_network(tmp_path / 'out' / 'light.pth')
-    window = torch.rand(1, 5, 1, 24, 40)
-    assert loaded.net(window).shape == (1, 1, 24, 40)
+    networks = ['light', 'dbn-narrow', 'dblrnet-narrow', 'edvr-narrow', 'deepdeblur-narrow']
+    said = run('gpu.py', 'train', tmp_path / 'packed', tmp_path / 'out', *networks, '--toy', '--samples', '6')
+    assert [line.split(' in ')[0] for line in said.splitlines()] == [f'{name}: 6 samples' for name in networks]
+    for name in networks:
+        loaded = load_network(tmp_path / 'out' / f'{name}.pth')
+        window = torch.rand(1, 5, loaded.options.get('num_in_ch', 3), 24, 40)
+        assert loaded.net(window).shape == (1, window.shape[2], 24, 40)
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-__all__ = ['SharpPictures']
+__all__ = ['CELL', 'TRIES', 'SharpPictures']
 
-_CELL = 32  # pixels of a cell's side, in which detail is measured
-_TRIES = 4  # places looked at for each crop
+CELL = 32  # pixels of a cell's side, in which detail is measured
+TRIES = 4  # places looked at for each crop
 
 
 class SharpPictures:
@@ -46,7 +46,7 @@ class SharpPictures:
         crops = np.empty((count, size, size, self.pictures[0].shape[2]), np.uint8)
         for crop in crops:
             number = int(torch.randint(len(self), (), generator=generator)) if picture is None else picture
-            places = [self._place(number, size, generator) for _ in range(_TRIES)]
+            places = [self._place(number, size, generator) for _ in range(TRIES)]
             _, top, left = max(places)
             crop[:] = self.pictures[number][top : top + size, left : left + size]
         return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
@@ -56,8 +56,8 @@ class SharpPictures:
         height, width = self.pictures[number].shape[:2]
         top = int(torch.randint(height - size + 1, (), generator=generator))
         left = int(torch.randint(width - size + 1, (), generator=generator))
-        inner = slice((top + size // 4) // _CELL, (top + 3 * size // 4) // _CELL + 1)
-        outer = slice((left + size // 4) // _CELL, (left + 3 * size // 4) // _CELL + 1)
+        inner = slice((top + size // 4) // CELL, (top + 3 * size // 4) // CELL + 1)
+        outer = slice((left + size // 4) // CELL, (left + 3 * size // 4) // CELL + 1)
         return float(self._detail[number][inner, outer].mean()), top, left
 
 
@@ -67,4 +67,4 @@ def _detail(picture: np.ndarray) -> np.ndarray:
     half = F.avg_pool2d(brightness, 2)
     down, right = (half.diff(dim=axis).abs() for axis in (-2, -1))
     change = down[..., :-1] + right[..., :-1, :]
-    return F.avg_pool2d(change, _CELL // 2, ceil_mode=True)[0, 0].numpy()
+    return F.avg_pool2d(change, CELL // 2, ceil_mode=True)[0, 0].numpy()
