@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -136,7 +137,7 @@ def explain(error: BaseException, folder: str = '') -> str | None:
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
         unnamed = f'a file below {folder}' if folder else 'a file'
         return str(write_fault(error.filename2 or error.filename or unnamed, error))
-    # torch's errors all are RuntimeErrors; the BrokenPipeError of `... | head` is none
+    # torch's errors all are RuntimeErrors
     if not isinstance(error, RuntimeError):
         return None
     text = '\n'.join(_messages(error))
@@ -202,7 +203,21 @@ def _tell_torchrun(meaning: str) -> None:
             Path(own).write_text(json.dumps({'message': {'message': meaning, 'extraInfo': extra}}))
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that its reader has closed, as ``head`` does when it has enough."""
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held would be another error
+    return closed
+
+
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, BrokenPipeError) and _nobody_reads():
+        return
     # torchrun tells a process to stop when another has failed, and a training run would promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     meaning: str | None

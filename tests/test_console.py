@@ -2,6 +2,8 @@
 
 import io
 import logging
+import os
+import subprocess
 import sys
 
 import pytest
@@ -37,3 +39,12 @@ def test_warnings_do_not_steer_terminals(capsys, monkeypatch):
 
 def test_other_text_stays():
     assert printable('GoPro, "blurred" färbig\n  日本\t') == 'GoPro, "blurred" färbig\n  日本\t'
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_word(tmp_path):
+    command = [sys.executable, '-m', 'dblr_plugin', 'weights']
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
+    os.close(writing)
+    assert result.returncode == 1 and result.stderr == ''

@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         dblr_plugin.register()
     ctrl_c.interrupts()
     args.run(args)
+    sys.stdout.flush()  # here, where errors are told in one line
 
 
 def _build_parser(argv: list[str]) -> argparse.ArgumentParser:

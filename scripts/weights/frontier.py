@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs import MultiScaleDBLRNet
 from dblr_plugin.data.motion import WindowStore
@@ -121,19 +122,10 @@ def psnr(output: Tensor, gt: Tensor) -> float:
 
 
 def operations(net: nn.Module) -> float:
-    """Multiply-adds a pixel of all convolutions."""
-    total = 0
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal total
-        total += output[0].numel() * layer.weight[0].numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d))]
-    with torch.no_grad():
+    """Multiply-adds a pixel."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 5, 1, 128, 128))
-    for hook in hooks:
-        hook.remove()
-    return total / 128**2
+    return counter.get_total_flops() / 2 / 128**2
 
 
 if __name__ == '__main__':

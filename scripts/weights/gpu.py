@@ -3,6 +3,7 @@
     python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures                  # here: 31 MB
     python scripts/weights/gpu.py train packed_pictures OUT light --minutes 9                           # there
     python scripts/weights/gpu.py train packed_pictures OUT dblrnet-narrow dbn-narrow --samples 128000  # one by one
+    python scripts/weights/gpu.py score datasets/weights/motion_test OUT/*.pth                          # here again
 
 Several may run side by side. OUT gets ``<network>.pth``, whose ``params_ema`` the option files take up as
 ``path.pretrain_network_g``, and ``<network>.log``. While a process is stopped (SIGSTOP) its minutes do not run.
@@ -14,7 +15,6 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ NETWORKS = {
     'dblrnet-narrow': {'type': 'DBLRNet', **GREY, 'num_feat': 10, 'num_block': 3, 'input_skip': True},
     'dbn-narrow': {'type': 'DBN', **GREY, 'num_feat': 14, 'input_skip': True},
     'deepdeblur-narrow': {'type': 'DeepDeblur', **GREY, 'num_frame': 5, 'num_feat': 8, 'num_block': 6},
-    'edvr-narrow': {
+    'edvr-narrow': {  # of RGB, as its first layers can be no other
         'type': 'EDVR', 'num_feat': 12, 'num_extract_block': 1, 'num_reconstruct_block': 4, 'deformable_groups': 4,
         'hr_in': True, 'with_predeblur': True,
     },
@@ -83,6 +83,11 @@ def main() -> None:
     training.add_argument('--compile', action='store_true')
     training.add_argument('--toy', action='store_true', help='small windows, batches and pool')
     training.set_defaults(run=train)
+    scoring = kinds.add_parser('score')
+    scoring.add_argument('store', help='of `dblr prepare motion --y-only`')
+    scoring.add_argument('weights', nargs='+', type=Path)
+    scoring.add_argument('--windows', type=int, default=384)
+    scoring.set_defaults(run=print_scores)
     args = parser.parse_args()
     args.run(args)
 
@@ -120,20 +125,20 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
     """Trains one network; its rate rises for 200 steps and falls with the cosine of what is done."""
     torch.manual_seed(0)
     net = build_network(dict(NETWORKS[name])).to(pool.device)
+    given_brightness = OfBrightness(net)
     if args.start:
         net.load_state_dict(torch.load(args.start, map_location=pool.device, weights_only=True)['params_ema'])
     prepare_network(net, channels_last=True)
     averaged = copy.deepcopy(net)
     if args.compile:
         net.compile()
-    channels = NETWORKS[name].get('num_in_ch', 3)
     optimizer = torch.optim.Adam(net.parameters(), args.rate, betas=(0.9, 0.99), fused=pool.device.type == 'cuda')
     log = (args.out / f'{name}.log').open('w', encoding='utf-8')
     clock, steps, losses = Clock(), 0, []
     while (done := steps * args.batch / args.samples if args.samples else clock.minutes / args.minutes) < 1:
         for group in optimizer.param_groups:
             group['lr'] = args.rate * min(1, (steps + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * done))
-        loss = loss_of(net, channels, *pool.batch(args.batch))
+        loss = loss_of(given_brightness, *pool.batch(args.batch))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -153,6 +158,42 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
     print(line, flush=True)
 
 
+def print_scores(args: argparse.Namespace) -> None:
+    """A line for each network: what it gains on held-out windows, in dB of Y."""
+    from frontier import operations, score
+
+    torch.set_num_threads(1)
+    print('| network | kMAC/px | samples | gain, all | blurred | worst tenth | sharp, PSNR |')
+    print('|---|---|---|---|---|---|---|')
+    for path in args.weights:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        net = OfBrightness(build_network(dict(content['network'])).eval())
+        net.net.load_state_dict(content['params_ema'])
+        gains, sharp = score(net, args.store, args.windows)
+        blurred = gains[sharp.isnan()]
+        worst = blurred.sort().values[: len(blurred) // 10].mean()
+        print(
+            f'| {path.stem} | {operations(net) / 1e3:.1f} | {content["samples"]} | {gains.mean():+.2f} '
+            f'| {blurred.mean():+.2f} | {worst:+.2f} | {sharp[~sharp.isnan()].clamp(max=70).mean():.1f} |',
+            flush=True,
+        )
+
+
+class OfBrightness(nn.Module):
+    """A network that is given and gives Y; one of RGB gets three channels alike, and their mean is taken."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.is_rgb = type(net).__name__ == 'EDVR'
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """``(b, t, 1, h, w)`` to ``(b, 1, h, w)``."""
+        if self.is_rgb:
+            return self.net(lq.expand(-1, -1, 3, -1, -1)).mean(1, keepdim=True)
+        return self.net(lq)
+
+
 class Clock:
     """Minutes of work; a step longer than a second, which compiled or was stopped, counts as one."""
 
@@ -166,10 +207,10 @@ class Clock:
         self._last = now
 
 
-def loss_of(net: Callable[[Tensor], Tensor], channels: int, lq: Tensor, gt: Tensor) -> Tensor:
-    """Charbonnier loss of windows of one channel; networks of RGB get three alike."""
+def loss_of(net: nn.Module, lq: Tensor, gt: Tensor) -> Tensor:
+    """Charbonnier loss of windows of Y."""
     with torch.autocast(lq.device.type, torch.bfloat16, enabled=lq.device.type == 'cuda'):
-        output = net(lq.expand(-1, -1, channels, -1, -1)).mean(1, keepdim=True)
+        output = net(lq)
     return ((output.float() - gt).square() + CHARBONNIER).sqrt().mean()
 
 

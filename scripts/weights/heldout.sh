@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the test clips of the shipped weights: real footage that no training saw (clips.tsv), blurred in two ways, and
+# Makes the clips that the shipped weights are tested on: real footage that no training saw (clips.tsv), blurred in two ways, and
 # sharp. Then scores what is named, as scripts/weights/heldout.py does. Weights of your own are named by their file.
-#   bash scripts/weights/heldout.sh unsharp fourier shipped
+#   bash scripts/weights/heldout.sh unsharp fourier light balanced light-causal
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash scripts/setup.sh
