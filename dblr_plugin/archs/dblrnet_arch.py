@@ -46,7 +46,11 @@ class TimeStackedConv(nn.Conv3d):
         """Weight and bias of the 2D convolution, for so many output steps."""
         # one copy of the kernel for each output step, shifted along the input's time axis, zero elsewhere
         banded = torch.stack([F.pad(self.weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
-        return banded.reshape(self.out_channels * steps, -1, 3, 3), self.bias.repeat_interleave(steps)
+        if torch.compiler.is_dynamo_compiling():  # on CPUs, inductor of torch 2.11 takes no view as a bias
+            bias = self.bias[torch.arange(self.out_channels * steps, device=self.bias.device) // steps]
+        else:
+            bias = self.bias.repeat_interleave(steps)
+        return banded.reshape(self.out_channels * steps, -1, 3, 3), bias
 
 
 class ResidualBlock(nn.Module):

@@ -50,7 +50,7 @@ class Clock:
 
     def carry_on(self, packet: av.Packet) -> None:
         """Moves a packet's times to the clock that goes on."""
-        if not self.streams or packet.time_base is None:
+        if not self.streams or not packet.time_base:
             return
         index = packet.stream.index
         ticks = packet.pts if packet.dts is None and packet.stream.type == 'audio' else packet.dts

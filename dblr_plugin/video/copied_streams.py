@@ -152,6 +152,7 @@ class CopiedStreams:
         for stream in self._container.streams:
             is_cover = bool(stream.disposition & Disposition.attached_pic)
             name = stream.metadata.get('filename') or f'{"cover" if is_cover else "attachment"}_{stream.index}'
+            name = name.encode(errors='surrogateescape').decode(errors='replace')  # PyAV takes no other bytes for it
             if stream.type == 'attachment' and format_name == 'matroska':
                 attached.append((name, stream.mimetype or 'application/octet-stream', stream.data))
             elif is_cover and format_name in ('matroska', 'mp4'):

@@ -27,7 +27,7 @@ from dblr_plugin.video.matroska import write_display_size
 from dblr_plugin.video.segments import PICTURES, KeptPacket, Segments
 from dblr_plugin.video.settings import DEFAULT, EncoderSettings
 from dblr_plugin.video.unfinished import Existing, Unfinished
-from dblr_plugin.video.video_source import StreamInfo
+from dblr_plugin.video.video_source import ANY_TAGS, StreamInfo
 
 __all__ = ['VideoSink']
 
@@ -157,8 +157,9 @@ class VideoSink:
         format_name = FORMATS[self.path.suffix.lower()]
         if self._traits.copied is not None:
             self._copied = CopiedStreams(self._traits, self.path, format_name)
+        options = self._muxing(format_name)
         self._container = av.open(
-            f'file:{self._partial}', 'w', format=format_name, container_options=self._muxing(format_name)
+            f'file:{self._partial}', 'w', format=format_name, container_options=options, **ANY_TAGS
         )
         self._options = with_light(self._encoding.codec, self._encoding.options, self._traits.light, self.path)
         self._stream = self._container.add_stream(

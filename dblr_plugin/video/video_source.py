@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -29,9 +29,12 @@ from dblr_plugin.video.frames import Extent, Frame, scaled_size, shrink
 from dblr_plugin.video.matroska import reaches_its_end
 from dblr_plugin.video.settings import parse_time
 
-__all__ = ['SAY_DURATIONS', 'StreamInfo', 'VideoSource', 'main_stream', 'open_container', 'seek_before']
+__all__ = ['ANY_TAGS', 'SAY_DURATIONS', 'StreamInfo', 'VideoSource', 'main_stream', 'open_container', 'seek_before']
 
 _log = logging.getLogger(__name__)
+
+# What av.open needs so that tags which are not UTF-8 are kept byte by byte: PyAV 19 does so of itself.
+ANY_TAGS: dict[str, Any] = {'metadata_errors': 'surrogateescape'} if hasattr(InputContainer, 'metadata_errors') else {}
 
 # Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
 _MATROSKA = 'matroska,webm'
@@ -127,11 +130,11 @@ class VideoSource:
         self._codec = stream.codec_context.codec.name
         context = stream.codec_context  # until the first picture is decoded it says what the container does
         said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         begin = self._begin = _beginning(self._container)
         self._start = None if start is None else begin + start
         self._end = None if end is None else begin + end
-        self._time_base = stream.time_base
+        self._time_base = Fraction(stream.time_base)
         self.count = _announced(self._container, stream) if start is None and end is None else None
         self._announced_end = _announced_end(self._container, stream, rate) if end is None else None
         self._whole = self._container.format.name == _MATROSKA and reaches_its_end(self.path)
@@ -320,7 +323,7 @@ def open_container(path: Path) -> InputContainer:
         raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
     try:
         # the prefix keeps ffmpeg from taking a name with a colon for a network address
-        container = av.open(f'file:{path}', metadata_errors='replace')
+        container = av.open(f'file:{path}', **ANY_TAGS)
     except av.error.PermissionError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
     except (av.error.FFmpegError, IndexError) as error:
@@ -393,7 +396,7 @@ def _track_end(container: InputContainer, stream: VideoStream) -> int | None:
 
 
 def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
-    aspect = stream.sample_aspect_ratio or Fraction(1)
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
     return 1 / aspect if orientation.transposed else aspect
 
 

@@ -75,6 +75,22 @@ def test_fonts_stay_or_are_told(tmp_path, caplog):
     assert 'MyFont.ttf' in caplog.text
 
 
+@pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
+def test_tags_that_are_not_utf8_stay(tmp_path, suffix):
+    source, plain, latin1 = tmp_path / 'old.mkv', make(tmp_path / 'plain.mp4', Made()), 'Größe'.encode('latin-1')
+    with av.open(str(plain)) as old, av.open(str(source), 'w') as new:
+        new.metadata['title'] = 'Gr__e'
+        video = new.add_stream_from_template(old.streams.video[0])
+        new.add_attachment('Gr__e.ttf', 'font/ttf', b'font')
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+    source.write_bytes(source.read_bytes().replace(b'Gr__e', latin1))
+    copy(source, tmp_path / f'sharp{suffix}')
+    assert latin1 in (tmp_path / f'sharp{suffix}').read_bytes()
+
+
 @pytest.mark.parametrize('name', ['stack.tif', 'anim.png', 'anim.webp'])
 def test_further_pictures_are_told(tmp_path, caplog, name):
     pictures = [Image.fromarray(np.full((48, 64, 3), 40 * i + 20, np.uint8)) for i in range(5)]
