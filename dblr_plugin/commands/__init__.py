@@ -24,6 +24,7 @@ _COMMANDS = {
     'deblur': 'Restore videos, folders of frames, or an image.',
     'demo-page': 'Compare before and after in a browser, on clips of your own.',
     'export': 'Write a network for other programs: ONNX, or weights in another format.',
+    'weights': 'List the weights that come with the package.',
     'prepare': 'Bring data into the form that training reads.',
     'benchmark': 'Compare methods: train and test all of them alike, and write a report.',
     'link': 'Make a BasicSR checkout know this plugin.',
@@ -38,7 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     """Runs ``dblr`` with the given arguments, or the program's own."""
     never_fail_to_print()
     argv = sys.argv[1:] if argv is None else argv
-    args = _build_parser(argv).parse_args(argv)
+    args, unknown = _build_parser(argv).parse_known_args(argv)
+    if unknown:
+        args.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
     args.arguments = argv[1:]
     show_errors_in_one_line()
     if args.command not in _WITHOUT_BASICSR:
@@ -60,5 +63,5 @@ def _build_parser(argv: list[str]) -> argparse.ArgumentParser:
             module = importlib.import_module(f'dblr_plugin.commands.{name.replace("-", "_")}')
             subparser.description = (module.__doc__ or '').strip()
             module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, parser=subparser)
     return parser

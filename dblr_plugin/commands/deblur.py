@@ -3,6 +3,7 @@
 dblr deblur -i shaky.mp4 -o sharp.mp4                               # with the weights that come with it
 dblr deblur -i shaky.mp4 -o sharp.mp4 --resume                      # goes on where it was stopped or killed
 dblr deblur -i films/ -o restored/                                  # all videos below; or -i 'films/*.mkv'
+dblr deblur -i shaky.mp4 -o sharp.mp4 --weights balanced            # restores more and takes longer: `dblr weights`
 dblr deblur -i frames/ -o restored/ --weights net_g_latest.pth      # or -i 'frames/*.png'
 
 Every frame in is a frame out; sound, subtitles, frame times, colour and depth stay as they are. No window reaches
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=('beside', 'stacked'),
         help='show the input beside (default) or above the restored frames',
     )
-    parser.add_argument('--causal', action='store_true', help='insist on a network that uses no later frames')
+    parser.add_argument('--causal', action='store_true', help='use no later frames (default weights: light-causal)')
     parser.add_argument('--encoder', help='of ffmpeg, such as libx265 (default: libx264)')
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
     parser.add_argument(
@@ -67,8 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what :func:`build_restorer` needs."""
-    parser.add_argument('--weights', type=Path, metavar='FILE', help='.pth or .safetensors (default: those shipped)')
-    parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
+    add_weights_arguments(parser)
     tile_help = 'side of tiles, to need less memory (default: 640 for large frames on CPUs)'
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
     parser.add_argument(
@@ -81,6 +81,13 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--fp32', dest='precision', action='store_const', const='fp32', help='old name of --precision fp32'
     )
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what names the weights of a network."""
+    weights_help = 'a name of `dblr weights`, or a file, .pth or .safetensors (default: light)'
+    parser.add_argument('--weights', metavar='NAME', help=weights_help)
+    parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
 
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
@@ -113,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
     for name in ('input', 'output'):
         if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
             raise DBLRError(f'--{name} is empty; name a file or a folder')
+    if args.causal and args.weights is None:
+        args.weights = 'light-causal'
     keep_freed_memory()
     _end_like_ctrl_c()
     batch = find_batch(args.input, args.output, args.suffix)
@@ -190,10 +199,10 @@ class _Job:
     def _settings(self, source: Source) -> dict[str, Any]:
         """What must be the same for going on with an output."""
         from dblr_plugin.video import fingerprint
-        from dblr_plugin.weights import shipped_weights
+        from dblr_plugin.weights import find_weights
 
         settings = {name: getattr(self.args, name) for name in _SETTINGS}
-        settings |= {'weights': _checksum(self.args.weights or shipped_weights()), 'opt': _checksum(self.args.opt)}
+        settings |= {'weights': _checksum(find_weights(self.args.weights)), 'opt': _checksum(self.args.opt)}
         return settings | {'input': fingerprint(source)}
 
 

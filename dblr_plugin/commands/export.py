@@ -2,6 +2,7 @@
 
 dblr export --weights net_g_latest.pth -o net.onnx          # checked against PyTorch with onnxruntime
 dblr export --weights net_g_latest.pth -o net.safetensors   # or .pth
+dblr export --weights light -o light.onnx                   # a name of `dblr weights`
 dblr export -o net.onnx --precision int8 --calibrate shaky.mp4
 
 ONNX files take float32 windows (1, frames, channels, height, width) of any size; their metadata say what the channels
@@ -15,6 +16,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dblr_plugin.commands.deblur import add_weights_arguments
 from dblr_plugin.errors import DBLRError
 
 if TYPE_CHECKING:
@@ -27,9 +29,8 @@ __all__ = ['add_arguments', 'run']
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--weights, -o, -opt and --trained-on."""
-    parser.add_argument('--weights', type=Path, metavar='FILE', help='.pth or .safetensors (default: those shipped)')
+    add_weights_arguments(parser)
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='.onnx, .safetensors or .pth')
-    parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
     parser.add_argument('--precision', default='fp32', choices=('fp32', 'int8'), help='of ONNX files (default: fp32)')
     calibrate_help = 'video or folder of frames like those to restore, by which int8 is quantised'
     parser.add_argument('--calibrate', metavar='FILE', help=calibrate_help)

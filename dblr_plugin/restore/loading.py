@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
-from dblr_plugin.weights import load_weights, named_weights, read_checkpoint, shipped_weights
+from dblr_plugin.weights import find_weights, load_weights, named_weights, read_checkpoint
 from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['LoadedNetwork', 'check_named_network', 'load_network']
@@ -148,14 +148,14 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     """Builds the network that a checkpoint belongs to; averaged weights are preferred.
 
     Args:
-        weights: A ``.pth`` or ``.safetensors`` file; those of this package say of which network they are. None for
-            the weights that come with the package.
+        weights: A ``.pth`` or ``.safetensors`` file; those of this package say of which network they are. Or the name
+            of weights that come with the package (``dblr weights``); None for the default ones.
         option_file: Where ``network_g`` stands, for weights that do not say; ``val.pad_multiple`` counts too.
 
     Raises:
         DBLRError: If the file cannot be read, or is of another network, or does not say of which.
     """
-    weights = shipped_weights() if weights is None else Path(weights)
+    weights = find_weights(weights)
     content = read_checkpoint(weights)
     if option_file is None:
         options, pad_multiple = _network_of(content, weights), _pad_multiple_of(content, weights)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError, first_line
@@ -56,15 +55,12 @@ def save_atomically(content: dict, path: str | Path) -> None:
     with atomic_write(path, sync=True) as partial:
         try:
             _save_safetensors(content, partial) if _is_safetensors(path) else torch.save(content, partial)
-        except (RuntimeError, SafetensorError) as error:  # how their writers report what the disk says
+        except RuntimeError as error:  # how torch reports what the disk says
             raise _what_the_disk_says(partial, error) from error
 
 
 def _what_the_disk_says(path: Path, error: Exception) -> Exception:
-    """The system's own error behind one of torch or safetensors, where the disk is the cause; else that error."""
-    said = re.search(r'os error (\d+)', str(error))  # safetensors'
-    if said:
-        return OSError(int(said[1]), os.strerror(int(said[1])), str(path))
+    """The system's own error behind one of torch, where the disk is the cause; else that error."""
     if 'PytorchStreamWriter failed' in str(error) or 'unexpected pos' in str(error):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # torch does not pass on more than that
     return error
@@ -141,7 +137,8 @@ def _save_safetensors(content: dict, path: Path) -> None:
     params = content['params']
     described = {key: value for key, value in content.items() if key != 'params'}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
-    save_file(params, path, metadata | {_DIGEST: _digest(params)})
+    # save_file would make a file that nobody else can read
+    path.write_bytes(save(params, metadata | {_DIGEST: _digest(params)}))
 
 
 def _read_safetensors(path: Path) -> dict:

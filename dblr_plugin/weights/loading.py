@@ -13,24 +13,7 @@ from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = [
-    'SHIPPED', 'load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'shipped_weights', 'translated',
-]  # fmt: skip
-
-#: What ``dblr deblur`` restores with unless told otherwise.
-SHIPPED = Path(__file__).with_name('MultiScaleDBLRNet_light.safetensors')
-
-
-def shipped_weights() -> Path:
-    """The file of the weights that come with the package.
-
-    Raises:
-        DBLRError: This installation lacks it.
-    """
-    if not SHIPPED.is_file():
-        raise DBLRError(f'{SHIPPED}: this installation lacks the default weights; install it again, or name --weights')
-    return SHIPPED
-
+__all__ = ['load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'translated']
 
 #: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They may lie in
 #: one another.

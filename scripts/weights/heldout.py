@@ -1,10 +1,10 @@
 """Scores weights on clips that no training saw: what each gains, blurred in two ways, and loses where it was sharp.
 
-    python scripts/weights/heldout.py datasets/weights unsharp fourier shipped experiments/light/models/net_g_latest.pth
+    python scripts/weights/heldout.py datasets/weights unsharp fourier light experiments/light/models/net_g_latest.pth
 
 Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
-A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), ``shipped``,
-or a file of weights; with ``@int8`` behind them (``shipped@int8``) weights are run in int8.
+A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), a name of
+``dblr weights``, or a file of weights; with ``@int8`` behind them (``light@int8``) weights are run in int8.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ def method_of(name: str) -> Restore:
     if name == 'fourier':
         return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'}).restore
     weights, _, precision = name.partition('@')
-    weights = None if weights == 'shipped' else weights
     return VideoRestorer.from_weights(weights, backend='auto', precision=precision or 'fp32').restore
 
 

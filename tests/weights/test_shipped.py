@@ -2,30 +2,70 @@
 
 import hashlib
 import sysconfig
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from demo_clips import blur_frames, read_video
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights import SHIPPED, shipped_weights
+from dblr_plugin.weights import SHIPPED, find_weights
+
+CARD = find_weights(None).with_name('README.md')
 
 
-def test_readme_has_their_checksum():
-    digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    assert f'{digest}  {SHIPPED.name}' in (SHIPPED.parent / 'README.md').read_text()
+@pytest.mark.parametrize('name', SHIPPED)
+def test_the_card_has_checksum_and_figures(name):
+    weights, card = SHIPPED[name], CARD.read_text()
+    digest = hashlib.sha256(weights.path.read_bytes()).hexdigest()
+    assert f'{digest}  {weights.file}' in card
+    assert f'| {name} | {weights.kmacs} | {weights.motion:+.2f} | {weights.hand:+.2f} | {weights.sharp:.1f} |' in card
 
 
-def test_they_say_what_they_are():
-    loaded = load_network()
-    assert loaded.weights == shipped_weights() == SHIPPED
+@pytest.mark.parametrize('name', SHIPPED)
+def test_they_say_what_they_are(name):
+    loaded = load_network(name)
     assert loaded.options['type'] == 'MultiScaleDBLRNet' and loaded.trained_on
-    assert str(loaded) == f'{SHIPPED.name} (MultiScaleDBLRNet, trained on {loaded.trained_on})'
+    assert str(loaded) == f'{SHIPPED[name].file} (MultiScaleDBLRNet, trained on {loaded.trained_on})'
+    assert loaded.options.get('causal', False) == ('causal' in name)
+    kmacs = operations(loaded.net) / 2 / 64**2 / 1000
+    assert round(kmacs, 1) == SHIPPED[name].kmacs
+
+
+def operations(net: nn.Module) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 5, 1, 64, 64))
+    return counter.get_total_flops()
+
+
+def test_nothing_named_is_the_default():
+    assert load_network().weights == find_weights('light')
+
+
+def test_a_wrong_name_is_told_with_those_there_are():
+    message = "'ligth' is no file and none of light, balanced, light-causal; did you mean 'light'"
+    with pytest.raises(DBLRError, match=message):
+        load_network('ligth')
+
+
+def test_dblr_weights_lists_them(capsys):
+    main(['weights'])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1 : len(SHIPPED) + 1]] == [*SHIPPED]
+
+
+def test_they_stay_float32_in_memory():
+    assert {parameter.dtype for parameter in load_network().net.parameters()} == {torch.float32}
 
 
 @pytest.fixture(scope='module')
@@ -38,22 +78,28 @@ def sharp() -> list[np.ndarray]:
     return [frame[80:280, 200:440] for frame in islice(read_video(footage), 100, 116)]
 
 
-def _gain(blurry: list[np.ndarray], sharp: list[np.ndarray]) -> float:
-    restored = VideoRestorer.from_weights(device='cpu', backend='torch', precision='fp32').restore(blurry)
+def _restored(frames: list[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    return VideoRestorer.from_weights(name, device='cpu', backend='torch', precision='fp32').restore(frames)
+
+
+def _gain(blurry: list[np.ndarray], sharp: list[np.ndarray], name: str) -> float:
+    restored = _restored(blurry, name)
     return float(np.mean([psnr(r, s) - psnr(b, s) for r, b, s in zip(restored, blurry, sharp, strict=True)]))
 
 
-def test_they_deblur(sharp):
+@pytest.mark.parametrize('name', SHIPPED)
+def test_they_deblur(sharp, name):
     blurry = [blur_frames(sharp[i - 3 : i + 4], 7) for i in range(3, 13)]
-    assert _gain(blurry, sharp[3:13]) > 0.05
+    assert _gain(blurry, sharp[3:13], name) > 0.05
 
 
-def test_they_leave_sharp_frames_alone(sharp):
-    restored = VideoRestorer.from_weights(device='cpu', backend='torch', precision='fp32').restore(sharp)
+@pytest.mark.parametrize('name', SHIPPED)
+def test_they_leave_sharp_frames_alone(sharp, name):
+    restored = _restored(sharp, name)
     assert np.mean([psnr(one, other) for one, other in zip(restored, sharp, strict=True)]) > 42
 
 
-def test_an_installation_without_them_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr('dblr_plugin.weights.loading.SHIPPED', tmp_path / 'none.safetensors')
-    with pytest.raises(DBLRError, match='none.safetensors: this installation lacks the default weights.*--weights'):
+def test_an_installation_without_them_says_so(monkeypatch):
+    monkeypatch.setitem(SHIPPED, 'light', replace(SHIPPED['light'], file='none.safetensors'))
+    with pytest.raises(DBLRError, match='none.safetensors: this installation lacks these weights.*--weights'):
         load_network()

@@ -38,7 +38,7 @@ def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_
     assert [line.split(' in ')[0] for line in said.splitlines()] == [f'{name}: 6 samples' for name in networks]
     for name in networks:
         loaded = load_network(tmp_path / 'out' / f'{name}.pth')
-        window = torch.rand(1, 5, loaded.options.get('num_in_ch', 3), 24, 40)
+        window = torch.rand(1, 5, loaded.options.get('num_in_ch', 3), 32, 48)
         assert loaded.net(window).shape == (1, window.shape[2], 24, 40)
 
 

@@ -1,0 +1,31 @@
+"""List the weights that come with the package.
+
+For each: how much it restores, how large it is, what it is for. A name is given to other commands as a file is:
+
+dblr deblur -i shaky.mp4 -o sharp.mp4 --weights balanced
+"""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ['add_arguments', 'run']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a table; raises DBLRError where a file is missing or damaged."""
+    from dblr_plugin.weights import SHIPPED, find_weights
+
+    print(f'{"--weights":<14}{"motion":>8}{"hand":>8}{"sharp":>8}{"kMAC/px":>9}{"MB":>6}')
+    for name, weights in SHIPPED.items():
+        size = find_weights(name).stat().st_size / 1e6
+        figures = f'{weights.motion:+8.2f}{weights.hand:+8.2f}{weights.sharp:8.1f}{weights.kmacs:9.1f}{size:6.1f}'
+        print(f'{name:<14}{figures}  {weights.purpose}')
+    print()
+    print('motion, hand: dB of PSNR gained on 12 held-out films, blurred by their own motion and by a shaking hand')
+    print('sharp: dB at which their sharp frames come back; kMAC/px: thousand multiply-adds a pixel')
+    print('how they were trained and measured: docs/weights.md')
