@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dblr_plugin.benchmark.style import Theme, draw
+from dblr_plugin.benchmark.plots import Theme, draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -33,6 +33,16 @@ def main() -> int:
     parser.add_argument('dst', type=Path, metavar='DST')
     dst = parser.parse_args().dst
     wanted = rows('pictures.tsv') + rows('clips.tsv')
+    failed = fetch(wanted, dst)
+    for row in rows('clips.tsv'):
+        if place_of(dst, row).is_file():
+            write_frames(place_of(dst, row), int(row['first_frame']), dst, row['name'])
+    print(f'{len(wanted) - failed} of {len(wanted)} files are in {dst}')
+    return 1 if failed else 0
+
+
+def fetch(wanted: list[dict[str, str]], dst: Path) -> int:
+    """Brings the files that are not there yet, and returns how many could not be had."""
     by_source = defaultdict(list)
     for row in wanted:
         if not place_of(dst, row).is_file():
@@ -46,11 +56,7 @@ def main() -> int:
         except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
             failed += len(files)
             print(f'{source}: {len(files)} files are missing ({error})', file=sys.stderr)
-    for row in rows('clips.tsv'):
-        if place_of(dst, row).is_file():
-            write_frames(place_of(dst, row), int(row['first_frame']), dst, row['name'])
-    print(f'{len(wanted) - failed} of {len(wanted)} files are in {dst}')
-    return 1 if failed else 0
+    return failed
 
 
 def rows(name: str) -> list[dict[str, str]]:

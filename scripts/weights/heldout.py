@@ -22,6 +22,8 @@ from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 Restore = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+Middle = Callable[[np.ndarray], np.ndarray]
+WINDOW, MIDDLE = 5, 2  # frames, and the one of them that is restored
 BLURRED = ('motion', 'hand')
 PERFECT = 100.0  # dB, for frames that come back to the bit
 
@@ -43,10 +45,29 @@ def method_of(name: str) -> Restore:
     """What restores a clip."""
     if name == 'unsharp':
         return lambda frames: (cv2.addWeighted(f, 1.3, cv2.GaussianBlur(f, (0, 0), 1), -0.3, 0) for f in frames)
+    return restorer_of(name).restore
+
+
+def restorer_of(name: str) -> VideoRestorer:
+    """That of a method other than ``unsharp``."""
     if name == 'fourier':
-        return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'}).restore
+        return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'})
     weights, _, precision = name.partition('@')
-    return VideoRestorer.from_weights(weights, backend='auto', precision=precision or 'fp32').restore
+    return VideoRestorer.from_weights(weights, backend='auto', precision=precision or 'fp32')
+
+
+def middle_of(name: str) -> Middle:
+    """A method as a function of five frames ``(5, h, w, 3)``, RGB, uint8, that gives the middle one."""
+    if name == 'unsharp':
+        restore = method_of(name)
+        return lambda frames: next(restore(frames[MIDDLE:]))
+    restorer = restorer_of(name)
+
+    def middle(frames: np.ndarray) -> np.ndarray:
+        ((restored, _),) = restorer.restore_clip(frames.__getitem__, WINDOW, range(MIDDLE, MIDDLE + 1))
+        return (restored.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+    return middle
 
 
 def print_gains(root: Path, kind: str, methods: dict[str, Restore]) -> None:
@@ -86,8 +107,13 @@ def mean_psnr(frames: Iterable[np.ndarray], sharp: list[np.ndarray]) -> float:
 
 def heading(title: str, columns: list[str]) -> None:
     """Starts a table."""
-    names = [Path(column).name for column in columns]
+    names = [label(column) for column in columns]
     print(f'\n| {title} | {" | ".join(names)} |\n|---|{"---|" * len(names)}')
+
+
+def label(method: str) -> str:
+    """A method as tables and plots name it: files by their names alone."""
+    return Path(method).name.replace('.pth', '').replace('.safetensors', '')
 
 
 def show(name: str, values: Iterable[float]) -> None:

@@ -90,7 +90,7 @@ def _gain(blurry: list[np.ndarray], sharp: list[np.ndarray], name: str) -> float
 @pytest.mark.parametrize('name', SHIPPED)
 def test_they_deblur(sharp, name):
     blurry = [blur_frames(sharp[i - 3 : i + 4], 7) for i in range(3, 13)]
-    assert _gain(blurry, sharp[3:13], name) > 0.05
+    assert _gain(blurry, sharp[3:13], name) > 0.02
 
 
 @pytest.mark.parametrize('name', SHIPPED)

@@ -52,8 +52,39 @@ def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
     assert len(said.splitlines()) == 3 and '| num_feat=[4,8]' in said
 
 
+@pytest.mark.slow
+def test_strength_prints_a_row_for_each_condition_and_draws_them(pictures, tmp_path):
+    (tmp_path / 'root' / 'pictures').mkdir(parents=True)
+    pictures.rename(tmp_path / 'root' / 'pictures' / 'test')
+    said = run('strength.py', tmp_path / 'root', 'unsharp', '--toy', '--plots', tmp_path)
+    rows = {line.split(' | ')[0][2:]: line.split(' | ')[1:] for line in said.splitlines()[3:]}
+    assert len(rows) == 15
+    blurry = {name: float(cells[0]) for name, cells in rows.items()}
+    lengths = ['none', '1 to 2', '2 to 4', '4 to 8', '8 to 16']
+    for kind, levels in (('blur', lengths), ('noise', '1248'), ('H.264', ['none', 18, 23, 28, 33])):
+        falling = [blurry[f'{kind} {level}'] for level in levels]
+        assert falling == sorted(falling, reverse=True)
+    assert rows['blur 2 to 4'] == rows['noise 1'] == rows['H.264 none']
+    assert {path.name for path in tmp_path.glob('*.png')} == {'weights_strength_light.png', 'weights_strength_dark.png'}
+
+
+@pytest.mark.slow
+def test_flicker_of_the_sharp_clip_is_that_of_an_input_alike_and_sharpening_adds_to_it(pictures, tmp_path):
+    picture = cv2.imread(str(pictures / '0.png'))
+    for part in ('lq', 'gt'):
+        folder = tmp_path / 'test' / 'motion' / 'train' / part / 'clip_shot1'
+        folder.mkdir(parents=True)
+        for number in range(3):
+            noise = np.random.default_rng(number).normal(0, 4, (96, 96, 3))
+            frame = picture[20 : 20 + 96, 20 + 2 * number : 20 + 2 * number + 96] + noise
+            cv2.imwrite(str(folder / f'{number:08d}.png'), frame.clip(0, 255).astype(np.uint8))
+    last = run('flicker.py', tmp_path, 'unsharp').splitlines()[-1]
+    sharp, blurry, unsharp = (float(cell) for cell in last.strip('| ').split(' | ')[1:])
+    assert (sharp, blurry) == (1, 1) and unsharp > 1.05
+
+
 def test_the_lists_name_source_checksum_and_licence():
-    for name, least in (('pictures.tsv', 150), ('clips.tsv', 6)):
+    for name, least in (('pictures.tsv', 150), ('clips.tsv', 6), ('real.tsv', 3)):
         lines = (SCRIPTS / name).read_text(encoding='utf-8').splitlines()
         columns = lines[0].split('\t')
         rows = [dict(zip(columns, line.split('\t'), strict=True)) for line in lines[1:]]

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from dblr_plugin.data.motion.scene import uniform
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy', 'require_h264']
+__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy', 'require_h264', 'with_noise']
 
 # Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
 _LUMINANCE = (
@@ -46,7 +46,20 @@ def noisy(light: Tensor, generator: Generator) -> Tensor:
     """
     shape = (len(light), 1, 1, 1, 1)
     shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.3), (-3.7, -2.7)))
-    amount = (shot * light.clamp_min(0) + read**2).sqrt() * (uniform(0, 1, shape, generator) < 1 / 3)
+    taken = uniform(0, 1, shape, generator) < 1 / 3
+    return with_noise(light, shot * taken, read * taken, generator)
+
+
+def with_noise(light: Tensor, shot: Tensor | float, read: Tensor | float, generator: Generator) -> Tensor:
+    """Adds a sensor's noise of a known amount.
+
+    Args:
+        light: Linear light, any shape.
+        shot: The variance for each unit of light.
+        read: The standard deviation without light.
+        generator: What the noise is drawn from.
+    """
+    amount = (shot * light.clamp_min(0) + read**2).sqrt()
     return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
 
 
