@@ -184,7 +184,8 @@ class VideoDeblurModel(VideoTestModel):
 
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
         """Shares the figures of an iteration between the processes, and does what they and the signals ask for."""
-        values = {**self.log_values, 'interrupted': torch.tensor(float(interrupts.received() is not None))}
+        signalled = torch.full((), float(interrupts.received() is not None), device=self.device)
+        values = {**self.log_values, 'interrupted': signalled}
         self.log_dict = mean_over_processes(values, self.device)
         interrupted = self.log_dict.pop('interrupted') > 0
         skipped = any(result.skipped for result in results)

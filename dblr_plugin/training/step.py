@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from dblr_plugin.training import interrupts
+from dblr_plugin.training.optimizers import copy_all
 
 __all__ = [
     'Step', 'StepResult', 'end_program', 'mean_over_processes', 'of_first_process', 'share_gradients', 'suspects',
@@ -66,12 +67,15 @@ class Step:
         self.parameters = [p for group in optimizer.param_groups for p in group['params']]
         self.device = self.parameters[0].device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
-        self._buffers: list[Tensor] = []
+        self._kept: list[Tensor] = []
 
     def begin(self) -> None:
         """Drops old gradients and remembers BatchNorm's statistics; before the network's first forward pass."""
         self.optimizer.zero_grad()
-        self._buffers = [buffer.clone() for buffer in self.net.buffers()]
+        if not self._kept:
+            self._kept = [buffer.clone() for buffer in self.net.buffers()]
+        else:
+            copy_all(self._kept, self.net.buffers())
 
     def run(self, micro_batches: Sequence[Piece], losses_of: Callable[[Piece], dict[str, Tensor]]) -> StepResult:
         """Adds up the gradients of a batch's pieces and updates the weights.
@@ -109,7 +113,8 @@ class Step:
             skipped = True
             self.restore_buffers()
         self.scaler.update()
-        return StepResult(losses, norm, skipped, bool(own_losses))
+        # where all losses are finite, asking for this process's own would make it wait for its GPU once more
+        return StepResult(losses, norm, skipped, losses_finite or bool(own_losses))
 
     def _scale_is_not_to_blame(self) -> bool:
         """fp16 begins with a scale that is too large and halves it at each overflow; below 1 it cannot be the cause."""
@@ -124,9 +129,7 @@ class Step:
 
     def restore_buffers(self) -> None:
         """Puts BatchNorm's statistics back to what they were at :meth:`begin`."""
-        with torch.no_grad():
-            for buffer, kept in zip(self.net.buffers(), self._buffers, strict=True):
-                buffer.copy_(kept)
+        copy_all(self.net.buffers(), self._kept)
 
 
 def share_gradients(net: nn.Module, find_unused_parameters: bool) -> nn.Module:
