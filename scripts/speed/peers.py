@@ -64,8 +64,8 @@ class Network:
         return frames if self.window else frames[:, frames.shape[1] // 2]
 
 
-def _shipped() -> nn.Module:
-    return load_network().net
+def _shipped(name: str) -> nn.Module:
+    return load_network(name).net
 
 
 def _named(**options: object) -> nn.Module:
@@ -73,10 +73,8 @@ def _named(**options: object) -> nn.Module:
 
 
 NETWORKS = {
-    'light, the shipped weights': Network(_shipped, 1, int8=True),
-    'balanced': Network(
-        partial(_named, type='MultiScaleDBLRNet', num_feat=[48, 96, 192], num_block=[1, 2, 4]), 1, int8=True
-    ),
+    'light, the shipped weights': Network(partial(_shipped, 'light'), 1, int8=True),
+    'balanced': Network(partial(_shipped, 'balanced'), 1, int8=True),
     'DBLRNet, the paper': Network(partial(_named, type='DBLRNet', input_skip=True), 1, int8=True),
     'DBN': Network(partial(_named, type='DBN')),
     'EDVR-M': Network(
