@@ -192,7 +192,10 @@ class _Job:
         if self.restorer is None:
             self.restorer = build_restorer(args, self.frames or source.count or MANY_FRAMES)
         if args.causal and not self.restorer.traits.causal:
-            raise DBLRError('--causal needs --weights of a network trained with network_g.causal: true; this is none')
+            raise DBLRError(
+                '--causal needs a network trained with network_g.causal: true, and that of --weights is none; leave '
+                '--weights out to take light-causal'
+            )
         calibrate(self.restorer, path, source, args.start, args.end, args.scale_down)
         return self.restorer
 

@@ -85,7 +85,7 @@ class VideoRestorer:
         """Builds the network that a checkpoint belongs to; see :func:`load_network`.
 
         Args:
-            weights: A ``.pth`` or ``.safetensors`` file; None for the weights that come with the package.
+            weights: A ``.pth`` or ``.safetensors`` file, or a name of ``dblr weights``; None for the default ones.
             option_file: Where ``network_g`` stands, for weights that do not say of which network they are.
             settings: As for the class.
 

@@ -72,7 +72,7 @@ def find_weights(given: str | Path | None) -> Path:
     name = DEFAULT if given is None else str(given)
     if name not in SHIPPED:
         path = Path(name)
-        if not path.suffix and not path.exists():
+        if not name or (not path.suffix and not path.exists()):
             raise DBLRError(f"--weights '{name}' is no file and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
         return path
     path = SHIPPED[name].path

@@ -92,6 +92,21 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
     assert len(list((tmp_path / 'out').iterdir())) == 6
 
 
+def test_causal_takes_weights_of_its_own_and_refuses_others(footage, tmp_path, capsys):
+    deblur('-i', footage / 'val/lq/v', '-o', tmp_path / 'out', '--causal')
+    assert 'weights: light-causal.safetensors' in capsys.readouterr().out
+    with pytest.raises(DBLRError, match='leave --weights out to take light-causal'):
+        deblur('-i', footage / 'val/lq/v', '-o', tmp_path / 'other', '--causal', '--weights', 'light')
+
+
+def test_what_is_unknown_is_told_with_the_usage_of_its_command(capsys):
+    with pytest.raises(SystemExit):
+        main(['deblur', '-i', 'a.mp4', '-o', 'b.mp4', '--precison', 'int8'])
+    said = capsys.readouterr().err
+    assert said.startswith('usage: dblr deblur ')
+    assert 'dblr deblur: error: unrecognized arguments: --precison int8' in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
