@@ -294,7 +294,7 @@ class WindowPool:
             self._owed -= self.reuse * self._draw
             self._replace()
         chosen = torch.randint(len(self._lq), (count,), device=self.device)
-        # one orientation a batch: 8 of them, and of the time; a pool of all kinds of motion makes up for it
+        # all windows of a batch are turned alike, which is quick and over many batches comes to the same
         turn, mirrored, reversed_ = (int(value) for value in torch.randint(4, (3,)))
         lq, gt = (torch.rot90(part[chosen], turn, (-2, -1)) for part in (self._lq, self._gt))
         if mirrored % 2:
