@@ -44,8 +44,6 @@ class TimeStackedConv(nn.Conv3d):
 
     def banded(self, steps: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of the 2D convolution, for so many output steps."""
-        if steps == 1:
-            return self.weight.flatten(1, 2), self.bias
         # one copy of the kernel for each output step, shifted along the input's time axis, zero elsewhere
         banded = torch.stack([F.pad(self.weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
         if torch.compiler.is_dynamo_compiling():  # on CPUs, inductor of torch 2.11 takes no view as a bias

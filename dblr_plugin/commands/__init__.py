@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     args, unknown = _build_parser(argv).parse_known_args(argv)
     if unknown:
         args.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
+    del args.parser  # which cannot be sent to another process
     args.arguments = argv[1:]
     show_errors_in_one_line()
     if args.command not in _WITHOUT_BASICSR:

@@ -39,7 +39,7 @@ def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_
     for name in networks:
         loaded = load_network(tmp_path / 'out' / f'{name}.pth')
         window = torch.rand(1, 5, loaded.options.get('num_in_ch', 3), 32, 48)
-        assert loaded.net(window).shape == (1, window.shape[2], 24, 40)
+        assert loaded.net(window).shape == (1, window.shape[2], 32, 48)
 
 
 @pytest.mark.slow
