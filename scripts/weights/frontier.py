@@ -28,6 +28,7 @@ PRESETS = {
     'light': {'num_feat': [24, 48, 96], 'num_block': [1, 2, 3]},
     'balanced': {'num_feat': [48, 96, 192], 'num_block': [1, 2, 4]},
 }
+FIGURES = 'gain, all | blurred | worst tenth | sharp, PSNR'
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument('--test-windows', type=int, default=400)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print('| variant | kMAC/px | samples | samples/s | gain, all | blurred | worst tenth | sharp, PSNR |')
+    print(f'| variant | kMAC/px | samples | samples/s | {FIGURES} |')
     print('|---|---|---|---|---|---|---|---|')
     for text in args.variants:
         run(text, args)
@@ -74,14 +75,8 @@ def run(text: str, args: argparse.Namespace) -> None:
         with torch.no_grad():
             for slow, fast in zip(averaged.parameters(), net.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
-    gains, sharp = score(averaged, args.test, args.test_windows)
-    blurred = gains[sharp.isnan()]
-    worst = blurred.sort().values[: len(blurred) // 10].mean()
-    print(
-        f'| {text} | {macs / 1e3:.1f} | {seen} | {seen / args.cpu_seconds:.1f} | {gains.mean():+.3f} '
-        f'| {blurred.mean():+.3f} | {worst:+.3f} | {sharp[~sharp.isnan()].clamp(max=70).mean():.1f} |',
-        flush=True,
-    )
+    figures = scored(averaged, args.test, args.test_windows)
+    print(f'| {text} | {macs / 1e3:.1f} | {seen} | {seen / args.cpu_seconds:.1f} | {figures} |', flush=True)
 
 
 def settings_of(text: str) -> dict[str, Any]:
@@ -101,6 +96,15 @@ def objective(output: Tensor, gt: Tensor, loss: str) -> Tensor:
     if loss == 'psnr':  # of the batch as a whole
         return 10 / math.log(10) * (error.mean() + 1e-6).log() * 1e-3
     return error.mean()
+
+
+def scored(net: nn.Module, store: str, count: int) -> str:
+    """The cells of ``FIGURES`` for the first test windows; the worst tenth is of those that were blurred."""
+    gains, sharp = score(net, store, count)
+    blurred = gains[sharp.isnan()]
+    worst = blurred.sort().values[: len(blurred) // 10].mean()
+    sharpness = sharp[~sharp.isnan()].clamp(max=70).mean()
+    return f'{gains.mean():+.3f} | {blurred.mean():+.3f} | {worst:+.3f} | {sharpness:.1f}'
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.data.motion.pictures import CELL, TRIES, SharpPictures
 from dblr_plugin.data.motion.windows import MotionWindows
+from dblr_plugin.training.optimizers import move_average
+from dblr_plugin.weights import save_atomically
 
 # isort: split
 
@@ -52,12 +54,6 @@ NETWORKS = {
         'type': 'EDVR', 'num_feat': 12, 'num_extract_block': 1, 'num_reconstruct_block': 4, 'deformable_groups': 4,
         'hr_in': True, 'with_predeblur': True,
     },
-    'dblrnet': {'type': 'DBLRNet', **GREY, 'input_skip': True},
-    # further shapes
-    'narrow-deep': multi_scale([16, 32, 64], [2, 3, 5]),
-    'four-scales': multi_scale([24, 48, 96, 192], [1, 1, 1, 2]),
-    'two-scales': multi_scale([32, 64], [1, 2]),
-    'wide': multi_scale([64, 128, 256], [2, 3, 5]),
 }  # fmt: skip
 # of the loss: differences below 8 levels count as squares, so that edges outweigh noise
 CHARBONNIER = 9e-4
@@ -143,7 +139,7 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        update_average(averaged, net, min(0.999, (1 + steps) / (10 + steps)))
+        move_average(averaged, net, min(0.999, (1 + steps) / (10 + steps)))
         losses.append(loss.detach())
         steps += 1
         clock.tick()
@@ -160,23 +156,17 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
 
 def print_scores(args: argparse.Namespace) -> None:
     """A line for each network: what it gains on held-out windows, in dB of Y."""
-    from frontier import operations, score
+    from frontier import FIGURES, operations, scored
 
     torch.set_num_threads(1)
-    print('| network | kMAC/px | samples | gain, all | blurred | worst tenth | sharp, PSNR |')
+    print(f'| network | kMAC/px | samples | {FIGURES} |')
     print('|---|---|---|---|---|---|---|')
     for path in args.weights:
         content = torch.load(path, map_location='cpu', weights_only=True)
         net = OfBrightness(build_network(dict(content['network'])).eval())
         net.net.load_state_dict(content['params_ema'])
-        gains, sharp = score(net, args.store, args.windows)
-        blurred = gains[sharp.isnan()]
-        worst = blurred.sort().values[: len(blurred) // 10].mean()
-        print(
-            f'| {path.stem} | {operations(net) / 1e3:.1f} | {content["samples"]} | {gains.mean():+.2f} '
-            f'| {blurred.mean():+.2f} | {worst:+.2f} | {sharp[~sharp.isnan()].clamp(max=70).mean():.1f} |',
-            flush=True,
-        )
+        figures = scored(net, args.store, args.windows)
+        print(f'| {path.stem} | {operations(net) / 1e3:.1f} | {content["samples"]} | {figures} |', flush=True)
 
 
 class OfBrightness(nn.Module):
@@ -317,20 +307,11 @@ def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:
     return names, pictures
 
 
-@torch.no_grad()
-def update_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
-    """Moves the averaged weights towards the trained ones; running statistics are taken as they are."""
-    torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 1 - decay)
-    for slow, fast in zip(averaged.buffers(), net.buffers(), strict=True):
-        slow.copy_(fast)
-
-
 def save(path: Path, name: str, net: nn.Module, averaged: nn.Module, seen: int) -> None:
     """Writes both sets of weights, whole or not at all."""
     nets = {'params': net, 'params_ema': averaged}
     weights = {key: {k: v.cpu().contiguous() for k, v in net.state_dict().items()} for key, net in nets.items()}
-    torch.save({**weights, 'network': NETWORKS[name], 'samples': seen}, path.with_suffix('.partial'))
-    path.with_suffix('.partial').replace(path)
+    save_atomically({**weights, 'network': NETWORKS[name], 'samples': seen}, path)
 
 
 if __name__ == '__main__':
