@@ -73,7 +73,7 @@ def find_weights(given: str | Path | None) -> Path:
     if name not in SHIPPED:
         path = Path(name)
         if not name or (not path.suffix and not path.exists()):
-            raise DBLRError(f"--weights '{name}' is no file and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
+            raise DBLRError(f"weights '{name}': no file, and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
         return path
     path = SHIPPED[name].path
     if not path.is_file():

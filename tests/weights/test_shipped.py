@@ -53,7 +53,7 @@ def test_nothing_named_is_the_default():
 
 
 def test_a_wrong_name_is_told_with_those_there_are():
-    message = "'ligth' is no file and none of light, balanced, light-causal; did you mean 'light'"
+    message = "weights 'ligth': no file, and none of light, balanced, light-causal; did you mean 'light'"
     with pytest.raises(DBLRError, match=message):
         load_network('ligth')
 
