@@ -19,11 +19,16 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dblr_plugin.archs import MultiScaleDBLRNet
+import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.data.motion import WindowStore
 from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
 from dblr_plugin.data.train_sampler import SampleIndex
 
+# isort: split
+
+from basicsr.archs import build_network
+
+GREY = {'num_in_ch': 1, 'num_out_ch': 1}
 PRESETS = {
     'light': {'num_feat': [24, 48, 96], 'num_block': [1, 2, 3]},
     'balanced': {'num_feat': [48, 96, 192], 'num_block': [1, 2, 4]},
@@ -35,7 +40,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('train')
     parser.add_argument('test')
-    parser.add_argument('variants', nargs='+', help='a preset, or key=value of network_g, lr, batch, crop, loss')
+    parser.add_argument(
+        'variants',
+        nargs='+',
+        help='a preset, or key=value of network_g (a MultiScaleDBLRNet where no type is given), lr, batch, crop, loss',
+    )
     parser.add_argument('--cpu-seconds', type=float, default=120)
     parser.add_argument('--test-windows', type=int, default=400)
     args = parser.parse_args()
@@ -52,7 +61,7 @@ def run(text: str, args: argparse.Namespace) -> None:
     lr, batch = settings.pop('lr', 0.001), settings.pop('batch', 4)
     crop, loss = settings.pop('crop', 96), settings.pop('loss', 'charbonnier')
     torch.manual_seed(0)
-    net = MultiScaleDBLRNet(**settings)
+    net = build_network({'type': 'MultiScaleDBLRNet', **GREY, **settings})
     averaged = copy.deepcopy(net)
     macs = operations(net)
     flips = dict.fromkeys(('use_hflip', 'use_rot', 'random_reverse'), True)
