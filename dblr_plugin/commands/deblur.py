@@ -115,7 +115,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
     from dblr_plugin.acceleration import keep_freed_memory
-    from dblr_plugin.video.batch import find_batch
+    from dblr_plugin.video import find_batch
 
     for name in ('input', 'output'):
         if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder

@@ -27,8 +27,7 @@ from dblr_plugin.prepare.layout import (
     unplanned,
     write_databases,
 )
-from dblr_plugin.video import open_source
-from dblr_plugin.video.batch import READ_SUFFIXES, is_video
+from dblr_plugin.video import READ_SUFFIXES, is_video, open_source
 
 __all__ = ['Footage', 'find_footage', 'prepare_video']
 

@@ -15,8 +15,9 @@ from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.video.clock import Clock, Gaps
+from dblr_plugin.video.containers import SAY_DURATIONS, main_stream, open_container, seek_before
 from dblr_plugin.video.encoded_sound import EncodedSound, sound_encoder, usual_layout
-from dblr_plugin.video.video_source import SAY_DURATIONS, StreamInfo, main_stream, open_container, seek_before
+from dblr_plugin.video.video_source import StreamInfo
 
 __all__ = ['CopiedStreams', 'chapters_of_part', 'lost_tags', 'own_tags', 'track_tags']
 
@@ -76,13 +77,13 @@ class CopiedStreams:
     """Reads the source a second time, beside the pictures, so that nothing piles up in memory.
 
     Args:
-        traits: Says which file, and which part of it.
+        info: Says which file, and which part of it.
         output: The file that is written; named in warnings of what its container cannot hold.
         format_name: The container's name in FFmpeg.
     """
 
     def __init__(self, info: StreamInfo, output: Path, format_name: str) -> None:
-        self._traits = info
+        self._info = info
         self._container = open_container(info.copied)
         self._streams: dict[int, Stream] = {}  # of the output, by index in the source
         self._encoded: dict[int, EncodedSound] = {}  # likewise
@@ -126,7 +127,7 @@ class CopiedStreams:
             cover.metadata.update(own_tags(stream.metadata))
             self._cover_streams.append(cover)
         target.metadata.update(own_tags(self._container.metadata))
-        target.set_chapters(chapters_of_part(self._container, self._traits.start, self._traits.end))
+        target.set_chapters(chapters_of_part(self._container, self._info.start, self._info.end))
         self._target = target
         self._packets = self._read()
         self._next = next(self._packets, None)
@@ -136,9 +137,9 @@ class CopiedStreams:
         source = main_stream(self._container)
         own = track_tags(source)
         codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
-        if codes and self._traits.start is not None:
+        if codes and self._info.start is not None:
             own.pop('timecode', None)
-            _log.warning('%s: the time code is left out, as the part does not begin with it', self._traits.copied)
+            _log.warning('%s: the time code is left out, as the part does not begin with it', self._info.copied)
         elif codes:
             own['timecode'] = codes[0]
         video.metadata.update(own)
@@ -176,7 +177,7 @@ class CopiedStreams:
 
     def _cover(self, stream: Stream) -> bytes:
         """Returns the picture, which is read from a file of its own: here packets are still to be read in order."""
-        with open_container(self._traits.copied) as container:
+        with open_container(self._info.copied) as container:
             return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
 
     def write_covers(self) -> None:
@@ -227,8 +228,8 @@ class CopiedStreams:
         for stream in self._container.streams:
             if stream not in read:
                 stream.discard = Discard.all
-        if self._traits.start is not None:
-            seek_before(self._container, self._traits.start)
+        if self._info.start is not None:
+            seek_before(self._container, self._info.start)
         try:
             for packet in self._container.demux(read):
                 if not packet.size:
@@ -238,10 +239,10 @@ class CopiedStreams:
                     self._look_for_gap(packet)
                     yield packet
         except av.error.FFmpegError:
-            _log.warning('%s: sound ends at damaged data', self._traits.copied)
+            _log.warning('%s: sound ends at damaged data', self._info.copied)
         for index, gaps in self._gaps.items():
-            if holes := gaps.told(self._traits.begin):
-                _log.warning('%s: sound of stream %d is missing for %s', self._traits.copied, index, holes)
+            if holes := gaps.told(self._info.begin):
+                _log.warning('%s: sound of stream %d is missing for %s', self._info.copied, index, holes)
 
     def _may_have_silent_gaps(self, stream: Stream) -> bool:
         """Whether it is of bare samples, which MP4 puts one behind the other whatever their times are."""
@@ -257,13 +258,13 @@ class CopiedStreams:
         gaps.see(_time(packet))
 
     def _is_in_part(self, packet: av.Packet) -> bool:
-        start, end, time = self._traits.start, self._traits.end, _time(packet)
+        start, end, time = self._info.start, self._info.end, _time(packet)
         return (start is None or time >= start) and (end is None or time < end)
 
     def _mux(self, packet: av.Packet) -> None:
         """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
         copy, encoded = self._streams[packet.stream.index], self._encoded.get(packet.stream.index)
-        shift = round(self._traits.origin / packet.time_base)
+        shift = round(self._info.origin / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
         if encoded is not None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from av.format import Flags as FormatFlags
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import REFUSALS, partial_of, write_fault
 from dblr_plugin.video.colour_tags import FULL, RGB_MATRIX, FrameMaker, with_light
+from dblr_plugin.video.containers import ANY_TAGS
 from dblr_plugin.video.copied_streams import CopiedStreams
 from dblr_plugin.video.encoders import FORMATS, choose_encoder, choose_encoding
 from dblr_plugin.video.frames import Extent, Frame
 from dblr_plugin.video.matroska import write_display_size
-from dblr_plugin.video.segments import PICTURES, KeptPacket, Segments
 from dblr_plugin.video.settings import DEFAULT, EncoderSettings
-from dblr_plugin.video.unfinished import Existing, Unfinished
-from dblr_plugin.video.video_source import ANY_TAGS, StreamInfo
+from dblr_plugin.video.unfinished import PICTURES, Existing, KeptPacket, Segments, Unfinished
+from dblr_plugin.video.video_source import StreamInfo
 
 __all__ = ['VideoSink']
 
@@ -53,7 +54,7 @@ class VideoSink:
 
     Args:
         path: The output; its suffix decides the container.
-        traits: What to keep of the source.
+        info: What to keep of the source.
         high_bit_depth: Whether the source has more than 8 bits, which decides the default encoder.
         encoder: How it is encoded.
         existing: What to do about an older output.
@@ -76,7 +77,7 @@ class VideoSink:
         existing: Existing = 'replace',
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path, self._traits = path, info
+        self.path, self._info = path, info
         is_there = _exists(path)
         if info.copied is not None and is_there and os.path.samefile(path, info.copied):
             raise DBLRError(f'{path} is the input; give another output')
@@ -150,20 +151,20 @@ class VideoSink:
 
     def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
         """Opens the film for pictures of this size (h, w), and writes its header, which shows what it cannot hold."""
-        self._encoding = choose_encoding(self.path, self._encoder, self._traits, size, high_bit_depth, self._settings)
+        self._encoding = choose_encoding(self.path, self._encoder, self._info, size, high_bit_depth, self._settings)
         self._size, self._deep = size, high_bit_depth
-        self._tags = self._traits.colour.at_height(size[0])
+        self._tags = self._info.colour.at_height(size[0])
         self._maker = FrameMaker(self._encoding.pixel_format, self._tags, self._encoding.siting)
         format_name = FORMATS[self.path.suffix.lower()]
-        if self._traits.copied is not None:
-            self._copied = CopiedStreams(self._traits, self.path, format_name)
+        if self._info.copied is not None:
+            self._copied = CopiedStreams(self._info, self.path, format_name)
         options = self._muxing(format_name)
         self._container = av.open(
             f'file:{self._partial}', 'w', format=format_name, container_options=options, **ANY_TAGS
         )
-        self._options = with_light(self._encoding.codec, self._encoding.options, self._traits.light, self.path)
+        self._options = with_light(self._encoding.codec, self._encoding.options, self._info.light, self.path)
         self._stream = self._container.add_stream(
-            self._encoding.codec, self._traits.rate, options=self._options, time_base=self._encoding.time_base
+            self._encoding.codec, self._info.rate, options=self._options, time_base=self._encoding.time_base
         )
         self._describe(self._stream.codec_context)
         if self._copied is not None:
@@ -186,7 +187,7 @@ class VideoSink:
         """Returns an encoder like the one that the film's header is of."""
         context = Codec(self._encoding.codec, 'w').create('video')
         context.bit_rate, context.bit_rate_tolerance = 0, 128000  # as PyAV's streams have them
-        context.time_base, context.framerate = self._encoding.time_base, self._traits.rate
+        context.time_base, context.framerate = self._encoding.time_base, self._info.rate
         context.options = self._options
         if self._container.format.flags & FormatFlags.global_header.value:
             context.flags |= Flags.global_header.value
@@ -197,7 +198,7 @@ class VideoSink:
         """Tells an encoder what its pictures look like."""
         context.height, context.width = self._size
         context.pix_fmt = self._encoding.pixel_format
-        context.sample_aspect_ratio = self._traits.aspect
+        context.sample_aspect_ratio = self._info.aspect
         is_rgb = context.format.is_rgb
         context.colorspace = RGB_MATRIX if is_rgb else self._tags.matrix
         context.color_range = FULL if is_rgb else self._tags.range
@@ -233,8 +234,8 @@ class VideoSink:
     def _ticks_shown(self, picture: Frame) -> int:
         """Returns how long a picture is shown, in the output's units; only the last one's counts."""
         if self._encoding.constant or picture.duration is None:
-            return max(1, round(1 / self._traits.rate / self._encoding.time_base))
-        return max(1, round(picture.duration * self._traits.time_base / self._encoding.time_base))
+            return max(1, round(1 / self._info.rate / self._encoding.time_base))
+        return max(1, round(picture.duration * self._info.time_base / self._encoding.time_base))
 
     def _place(self, picture: Frame) -> int:
         """Returns a picture's pts in the output.
@@ -244,22 +245,22 @@ class VideoSink:
         """
         if picture.pts is None:
             return 0 if self._last_tick is None else self._last_tick + 1
-        time = picture.pts * self._traits.time_base
-        exact = (time - self._traits.origin) / self._encoding.time_base
+        time = picture.pts * self._info.time_base
+        exact = (time - self._info.origin) / self._encoding.time_base
         tick = round(exact)
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
-            place = float(time - self._traits.begin)
+            place = float(time - self._info.begin)
             raise DBLRError(
                 f'the encoder {self._encoding.codec} has a constant frame rate only, and picture {picture.name} at '
-                f'{place:.3f} s does not fit {self._traits.rate} pictures a second; take libx264'
+                f'{place:.3f} s does not fit {self._info.rate} pictures a second; take libx264'
             )
         return tick
 
     def _join(self, whole: bool) -> None:
         """Writes all packets into the film, with sound and subtitles up to the last picture, or to their end."""
-        furthest = _FURTHEST_REORDERING / self._traits.rate / self._encoding.time_base
+        furthest = _FURTHEST_REORDERING / self._info.rate / self._encoding.time_base
         first_dts = last_dts = latest = None
-        for kept, is_last in _marking_last(self._segments.packets()):
+        for kept, following in pairwise(chain(self._segments.packets(), [None])):
             # x265 gives random dts to the packets of a video of one or two pictures; segments meet in others
             dts = kept.dts
             least = kept.pts - furthest if last_dts is None else last_dts + 1
@@ -268,9 +269,9 @@ class VideoSink:
             last_dts, first_dts = dts, dts if first_dts is None else first_dts
             latest = kept.pts if latest is None else max(latest, kept.pts)
             if self._copied is not None:  # sound first: the container puts both in order
-                self._copied.copy_until(latest * self._encoding.time_base + self._traits.origin)
+                self._copied.copy_until(latest * self._encoding.time_base + self._info.origin)
             packet = self._packet(kept, dts)
-            if is_last and self._container.format.name in ('mp4', 'mov'):
+            if following is None and self._container.format.name in ('mp4', 'mov'):
                 # the packet that is decoded last goes on until the video ends: MP4 adds up times of decoding
                 packet.duration = max(1, self._segments.end - self._segments.first - (dts - first_dts))
             self._container.mux(packet)
@@ -298,12 +299,12 @@ class VideoSink:
 
     def _write_aspect(self) -> None:
         """Writes the shape of pixels into Matroska, where PyAV does not; MP4 and streams of H.264 hold it anyway."""
-        if self._traits.aspect == 1 or self._container.format.name not in ('matroska', 'webm'):
+        if self._info.aspect == 1 or self._container.format.name not in ('matroska', 'webm'):
             return
         with open(self._partial, 'r+b') as file:
-            if not write_display_size(file, self._traits.aspect):
+            if not write_display_size(file, self._info.aspect):
                 text = '%s: the shape of pixels, %s, is left out; write .mp4 to keep it'
-                _log.warning(text, self.path, self._traits.aspect)
+                _log.warning(text, self.path, self._info.aspect)
 
     def _give_up(self) -> None:
         with suppress(av.error.FFmpegError):  # closing completes the file, which is what just failed
@@ -334,13 +335,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise write_fault(path, error) from error
-
-
-def _marking_last(packets: Iterable[KeptPacket]) -> Iterator[tuple[KeptPacket, bool]]:
-    waiting = None
-    for packet in packets:
-        if waiting is not None:
-            yield waiting, False
-        waiting = packet
-    if waiting is not None:
-        yield waiting, True

@@ -6,42 +6,38 @@ import logging
 import math
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import av
 import numpy as np
-from av.container import InputContainer
-from av.format import Flags
-from av.stream import Disposition
 from av.video import VideoStream
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video.clock import Gaps
 from dblr_plugin.video.colour_tags import LIMITED, RGB_MATRIX, ColourTags, Light, bits_of, to_rgb
-from dblr_plugin.video.complaints import Complaints
+from dblr_plugin.video.containers import (
+    MATROSKA,
+    SAY_DURATIONS,
+    Complaints,
+    announced_count,
+    announced_end,
+    beginning_of,
+    open_container,
+    require_main_stream,
+    seek_before,
+    track_end,
+)
 from dblr_plugin.video.decoding import Decoder, Orientation, TimedFrame
 from dblr_plugin.video.frames import Extent, Frame, scaled_size, shrink
 from dblr_plugin.video.matroska import reaches_its_end
-from dblr_plugin.video.settings import parse_time
 
-__all__ = ['ANY_TAGS', 'SAY_DURATIONS', 'StreamInfo', 'VideoSource', 'main_stream', 'open_container', 'seek_before']
+__all__ = ['StreamInfo', 'VideoSource']
 
 _log = logging.getLogger(__name__)
-
-# What av.open needs so that tags which are not UTF-8 are kept byte by byte: PyAV 19 does so of itself.
-ANY_TAGS: dict[str, Any] = {'metadata_errors': 'surrogateescape'} if hasattr(InputContainer, 'metadata_errors') else {}
-
-# Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
-_MATROSKA = 'matroska,webm'
-_INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', _MATROSKA, 'avi')
-
-# Formats that say of each picture how long it is shown: a long one is meant so.
-SAY_DURATIONS = (_INDEXED[0], 'avi')
 
 # Pictures between the end that a file announces and the last one read, from which on it is taken for cut off. AVI
 # counts its pictures; others say a time.
@@ -50,16 +46,13 @@ _CUT_OFF = 4
 # Seconds to which MP4 rounds when a track ends.
 _ROUNDING = Fraction(1, 100)
 
-# Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
-_HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
-
 
 @dataclass(frozen=True)
 class StreamInfo:
     """What an output has to know of the video that it is made from.
 
     Attributes:
-        time_base: Seconds of one unit of ``Picture.pts``.
+        time_base: Seconds of one unit of ``Frame.pts``.
         rate: Pictures a second, on average.
         origin: The time in seconds that becomes 0 in the output: where the source begins, or the first picture's time
             where only a part is read. A source that begins before 0 keeps its times.
@@ -87,7 +80,7 @@ class StreamInfo:
 
     @classmethod
     def of_pictures(cls, rate: Fraction) -> StreamInfo:
-        """Returns the traits of pictures that never were a video: full RGB, so many a second."""
+        """For pictures that were never a video: full RGB, so many a second."""
         return cls(1 / rate, rate, colour=ColourTags(matrix=RGB_MATRIX, range=LIMITED))
 
 
@@ -125,20 +118,20 @@ class VideoSource:
             raise
 
     def _open(self, start: Fraction | None, end: Fraction | None, scale_down: float) -> None:
-        stream = _main_stream(self._container, self.path)
+        stream = require_main_stream(self._container, self.path)
         stream.thread_type = 'AUTO'
         self._codec = stream.codec_context.codec.name
         context = stream.codec_context  # until the first picture is decoded it says what the container does
         said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        begin = self._begin = _beginning(self._container)
+        begin = self._begin = beginning_of(self._container)
         self._start = None if start is None else begin + start
         self._end = None if end is None else begin + end
         self._time_base = Fraction(stream.time_base)
-        self.count = _announced(self._container, stream) if start is None and end is None else None
-        self._announced_end = _announced_end(self._container, stream, rate) if end is None else None
-        self._whole = self._container.format.name == _MATROSKA and reaches_its_end(self.path)
-        self._track_end = _track_end(self._container, stream)
+        self.count = announced_count(self._container, stream) if start is None and end is None else None
+        self._announced_end = announced_end(self._container, stream, rate) if end is None else None
+        self._whole = self._container.format.name == MATROSKA and reaches_its_end(self.path)
+        self._track_end = track_end(self._container, stream)
         self._step = 1 / rate
         if self._start is not None:
             seek_before(self._container, self._start)
@@ -183,7 +176,7 @@ class VideoSource:
             self._until = (pts + duration) * self._time_base
             if self._read >= self._skipped:
                 pixels = self._pixels(shown, pts) if pixels is None else pixels
-                yield Frame(pixels, _name(self._read), pts, duration)
+                yield Frame(pixels, f'{self._read:08d}', pts, duration)
             self._read += 1
             gaps.see(pts * self._time_base)
         if self._whole and self._announced_end is not None:
@@ -317,84 +310,6 @@ class VideoSource:
             _log.warning(text, self.path, said)
 
 
-def open_container(path: Path) -> InputContainer:
-    """Opens a media file for reading; raises DBLRError where there is none."""
-    if not path.is_file():
-        raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
-    try:
-        # the prefix keeps ffmpeg from taking a name with a colon for a network address
-        container = av.open(f'file:{path}', **ANY_TAGS)
-    except av.error.PermissionError as error:
-        raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
-    except (av.error.FFmpegError, IndexError) as error:
-        raise DBLRError(f'{path} is no video, or is incomplete; give a whole video file') from error
-    if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
-        container.close()
-        raise DBLRError(f'{path} is damaged: its header is that of another format; give an intact copy')
-    return container
-
-
-def seek_before(container: InputContainer, time: Fraction) -> None:
-    """Goes to a key frame at or before ``time`` in seconds, where the format allows it for certain."""
-    if container.format.name in _INDEXED:
-        container.seek(int(time * av.time_base))
-
-
-def main_stream(container: InputContainer) -> VideoStream | None:
-    """Returns the largest video stream that is no cover picture and can be decoded."""
-    usable = [s for s in _moving(container) if s.codec_context is not None]
-    return max(usable, key=lambda s: s.width * s.height, default=None)
-
-
-def _moving(container: InputContainer) -> list[VideoStream]:
-    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-
-
-def _main_stream(container: InputContainer, path: Path) -> VideoStream:
-    main, moving = main_stream(container), _moving(container)
-    if main is None:
-        reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
-        raise DBLRError(f'{path} {reason}; give a video')
-    if len(moving) > 1:
-        _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
-    return main
-
-
-def _beginning(container: InputContainer) -> Fraction:
-    """Returns when the first of picture and sound begins, in seconds; 0 where they begin before 0.
-
-    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds. The
-    clock of transport and program streams begins anywhere: before 0 where it runs over in the file.
-    """
-    streams = [*container.streams.video, *container.streams.audio]
-    starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
-    begin = min(starts, default=Fraction(0))
-    return begin if container.format.flags & Flags.ts_discont.value else max(Fraction(0), begin)
-
-
-def _announced(container: InputContainer, stream: VideoStream) -> int | None:
-    """Returns the number of pictures where an index says it for certain, less those that an edit list takes away."""
-    if container.format.name == _INDEXED[0]:
-        return sum(not entry.is_discard for entry in stream.index_entries) or None
-    return None
-
-
-def _announced_end(container: InputContainer, stream: VideoStream, rate: Fraction) -> Fraction | None:
-    """Returns when the last picture ends, in seconds, where the file's beginning says it."""
-    if container.format.name == 'avi':
-        return stream.frames / rate if stream.frames else None
-    with suppress(DBLRError):  # Matroska's programs write it, each as it likes
-        return parse_time(stream.metadata.get('DURATION', ''), 'DURATION')
-    return None
-
-
-def _track_end(container: InputContainer, stream: VideoStream) -> int | None:
-    """Returns when MP4 shows no picture any more, to the millisecond: its pictures' durations are of decoding."""
-    if container.format.name != _INDEXED[0] or not stream.duration:
-        return None
-    return (stream.start_time or 0) + stream.duration
-
-
 def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     return 1 / aspect if orientation.transposed else aspect
@@ -407,7 +322,3 @@ def _chroma(video_format: av.VideoFormat) -> str:
     if len(video_format.components) < 3 or video_format.is_rgb:
         return '420'
     return {(8, 16): '422', (16, 16): '444'}.get((across, down), '420')
-
-
-def _name(number: int) -> str:
-    return f'{number:08d}'

@@ -1,0 +1,155 @@
+"""Opens media files: what a container says of its streams, and the errors that FFmpeg logs about it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.format import Flags
+from av.stream import Disposition
+from av.video import VideoStream
+
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.video.settings import parse_time
+
+__all__ = [
+    'ANY_TAGS', 'MATROSKA', 'SAY_DURATIONS', 'Complaints', 'announced_count', 'announced_end', 'beginning_of',
+    'main_stream', 'open_container', 'require_main_stream', 'seek_before', 'track_end',
+]  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+# What av.open needs so that tags which are not UTF-8 are kept byte by byte: PyAV 19 does so of itself.
+ANY_TAGS: dict[str, Any] = {'metadata_errors': 'surrogateescape'} if hasattr(InputContainer, 'metadata_errors') else {}
+
+# Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
+MATROSKA = 'matroska,webm'
+_INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', MATROSKA, 'avi')
+
+# Formats that say of each picture how long it is shown: a long one is meant so.
+SAY_DURATIONS = (_INDEXED[0], 'avi')
+
+# Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
+_HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
+
+_LOGGER = logging.getLogger('libav')  # PyAV's, with one below it for each of FFmpeg's parts
+
+# said of intact files: a title track of chapters that a part of a film has lost
+_HARMLESS = ('Referenced QT chapter track not found',)
+
+
+def open_container(path: Path) -> InputContainer:
+    """Opens a media file for reading; raises DBLRError where there is none."""
+    if not path.is_file():
+        raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
+    try:
+        # the prefix keeps ffmpeg from taking a name with a colon for a network address
+        container = av.open(f'file:{path}', **ANY_TAGS)
+    except av.error.PermissionError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
+    except (av.error.FFmpegError, IndexError) as error:
+        raise DBLRError(f'{path} is no video, or is incomplete; give a whole video file') from error
+    if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
+        container.close()
+        raise DBLRError(f'{path} is damaged: its header is that of another format; give an intact copy')
+    return container
+
+
+def seek_before(container: InputContainer, time: Fraction) -> None:
+    """Goes to a key frame at or before ``time`` in seconds, where the format allows it for certain."""
+    if container.format.name in _INDEXED:
+        container.seek(int(time * av.time_base))
+
+
+def main_stream(container: InputContainer) -> VideoStream | None:
+    """Returns the largest video stream that is no cover picture and can be decoded."""
+    usable = [s for s in _moving(container) if s.codec_context is not None]
+    return max(usable, key=lambda s: s.width * s.height, default=None)
+
+
+def _moving(container: InputContainer) -> list[VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Returns the largest video stream and warns about others; raises DBLRError where none can be decoded."""
+    main, moving = main_stream(container), _moving(container)
+    if main is None:
+        reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
+        raise DBLRError(f'{path} {reason}; give a video')
+    if len(moving) > 1:
+        _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
+    return main
+
+
+def beginning_of(container: InputContainer) -> Fraction:
+    """Returns when the first of picture and sound begins, in seconds; 0 where they begin before 0.
+
+    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds. The
+    clock of transport and program streams begins anywhere: before 0 where it runs over in the file.
+    """
+    streams = [*container.streams.video, *container.streams.audio]
+    starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
+    begin = min(starts, default=Fraction(0))
+    return begin if container.format.flags & Flags.ts_discont.value else max(Fraction(0), begin)
+
+
+def announced_count(container: InputContainer, stream: VideoStream) -> int | None:
+    """Returns the number of pictures where an index says it for certain, less those that an edit list takes away."""
+    if container.format.name == _INDEXED[0]:
+        return sum(not entry.is_discard for entry in stream.index_entries) or None
+    return None
+
+
+def announced_end(container: InputContainer, stream: VideoStream, rate: Fraction) -> Fraction | None:
+    """Returns when the last picture ends, in seconds, where the file's beginning says it."""
+    if container.format.name == 'avi':
+        return stream.frames / rate if stream.frames else None
+    with suppress(DBLRError):  # Matroska's programs write it, each as it likes
+        return parse_time(stream.metadata.get('DURATION', ''), 'DURATION')
+    return None
+
+
+def track_end(container: InputContainer, stream: VideoStream) -> int | None:
+    """Returns when MP4 shows no picture any more, to the millisecond: its pictures' durations are of decoding."""
+    if container.format.name != _INDEXED[0] or not stream.duration:
+        return None
+    return (stream.start_time or 0) + stream.duration
+
+
+class Complaints(logging.Handler):
+    """Notes the first error of each of FFmpeg's parts, from now until it is closed.
+
+    FFmpeg does not say which file it means: while several listen, none of them notes anything.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._first: dict[str, str] = {}
+        if av.logging.get_level() is None:  # nobody else listens, or wants them printed
+            av.logging.set_level(av.logging.ERROR)
+            _LOGGER.propagate = False
+            _LOGGER.addHandler(logging.NullHandler())
+        _LOGGER.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Notes a message if it is the first of its part."""
+        message = record.getMessage().strip()
+        listening = sum(isinstance(handler, Complaints) for handler in _LOGGER.handlers)
+        if listening == 1 and message not in _HARMLESS:
+            self._first.setdefault(record.name.removeprefix('libav.'), message)
+
+    def of(self, *parts: str) -> str | None:
+        """Returns the first message of these demuxers and decoders, by their names; None if there is none."""
+        return next((self._first[part] for part in parts if part in self._first), None)
+
+    def close(self) -> None:
+        """Ends listening."""
+        _LOGGER.removeHandler(self)
+        super().close()
