@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dblr_plugin.data.linear_light import to_linear_light
+from dblr_plugin.colour import to_linear_light
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.blur_settings import check_average
 from dblr_plugin.prepare.exposures import average_exposure, write_png

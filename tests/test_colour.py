@@ -2,7 +2,14 @@ import numpy as np
 import torch
 from basicsr.utils.color_util import rgb2ycbcr, rgb2ycbcr_pt
 
-from dblr_plugin.colour import replace_y, rgb_to_y
+from dblr_plugin.colour import (
+    from_linear_light,
+    linear_to_srgb,
+    replace_y,
+    rgb_to_y,
+    srgb_to_linear,
+    to_linear_light,
+)
 
 
 def picture(*shape: int) -> torch.Tensor:
@@ -40,3 +47,24 @@ def test_new_y_and_old_colour():
     ycbcr[..., 0] = y[0, 0].numpy() * 255
     expected = (ycbcr - offset) @ np.linalg.inv(matrix).T
     np.testing.assert_allclose(replace_y(rgb, y)[0].permute(1, 2, 0).numpy(), expected, atol=1e-12)
+
+
+def test_linear_light_inverts_on_every_8_bit_value():
+    value = np.arange(256) / 255
+    np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(value)), value, rtol=0, atol=1e-15)
+
+
+def test_known_values_of_linear_light():
+    np.testing.assert_allclose(srgb_to_linear([0, 0.04045, 0.5, 1]), [0, 0.0031308, 0.2140411, 1], atol=1e-7)
+
+
+def test_srgb_rises_everywhere_across_the_joint():
+    assert np.all(np.diff(linear_to_srgb(np.linspace(0, 0.01, 10001))) > 0)
+
+
+def test_frames_come_back_unchanged():
+    frame = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    light = to_linear_light(frame)
+    assert light.dtype == np.float32
+    np.testing.assert_array_equal(from_linear_light(light), frame)
+    np.testing.assert_allclose(light, srgb_to_linear(frame / 255), rtol=1e-6)

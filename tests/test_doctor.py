@@ -14,8 +14,7 @@ import torch
 from processes import run_python, write_options
 
 from dblr_plugin import doctor
-from dblr_plugin.data.lmdb_writer import write_lmdb
-from dblr_plugin.data.tiles.writer import write_tiles
+from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
 from dblr_plugin.doctor import FAULT, NOTE, OK, Finding
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import link

@@ -19,7 +19,7 @@ from dblr_plugin.archs.traits import restored_index
 
 __all__ = [
     'StreamFrame', 'change_of', 'find_shots', 'first_uses', 'gather', 'is_cut', 'lead_of', 'reach_of', 'shots',
-    'thumbnail', 'thumbnails', 'window_indices', 'windows',
+    'spread', 'thumbnail', 'window_indices', 'windows',
 ]  # fmt: skip
 
 THUMBNAIL = (32, 18)  # width, height: small enough to forgive motion, noise and compression
@@ -29,11 +29,6 @@ THUMBNAIL = (32, 18)  # width, height: small enough to forgive motion, noise and
 RATIO = 3.0
 FLOOR = 6.0
 _NEIGHBOURS_OF_ALL = 12  # frames on either side
-
-
-def thumbnails(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields each uint8 RGB frame (h, w, 3) as a small grey one, float32 (18, 32)."""
-    return map(thumbnail, frames)
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
@@ -46,7 +41,7 @@ def find_shots(small: Sequence[np.ndarray]) -> list[range]:
     """Splits a video into shots.
 
     Args:
-        small: The :func:`thumbnails` of all its frames.
+        small: The :func:`thumbnail` of each of its frames.
 
     Returns:
         The frame numbers of each shot, in order; together they are all frames.
@@ -141,7 +136,7 @@ class StreamFrame(Generic[Item]):
 
     Attributes:
         item: Whatever the windows are to be made of.
-        small: The frame's thumbnail, by which cuts are found; see :func:`dblr_plugin.data.windows.thumbnail`.
+        small: The frame's thumbnail, by which cuts are found; see :func:`thumbnail`.
     """
 
     item: Item

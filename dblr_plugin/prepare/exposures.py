@@ -13,9 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dblr_plugin.colour import from_linear_light, to_linear_light
 from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
 from dblr_plugin.data.images import decode
-from dblr_plugin.data.linear_light import from_linear_light, to_linear_light
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dblr_plugin.data.lmdb_writer import database_bytes, write_lmdb
+from dblr_plugin.data.lmdb_writer import database_bytes, tiles_bytes, write_lmdb, write_tiles
 from dblr_plugin.data.store import open_store
-from dblr_plugin.data.tiles.writer import tiles_bytes, write_tiles
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder, require_space
 from dblr_plugin.prepare import manifest

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.data.images import decode, is_image, natural, opened, refuse_undecodable
-from dblr_plugin.data.windows import find_shots, thumbnails
+from dblr_plugin.data.windows import find_shots, thumbnail
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space
 from dblr_plugin.prepare import manifest
@@ -177,7 +177,7 @@ def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
                 raise DBLRError(f'{footage.path}: frame {len(sizes) - 1} has another size than the first; remove it')
             yield frame
 
-    small = list(tqdm(thumbnails(noted(footage.frames())), desc=f'looking through {footage.name}', unit='frame'))
+    small = list(tqdm(map(thumbnail, noted(footage.frames())), desc=f'looking through {footage.name}', unit='frame'))
     if not small:
         raise DBLRError(f'{footage.path} has no frames')
     shots = find_shots(small)

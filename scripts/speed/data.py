@@ -40,9 +40,8 @@ from limits import limit_figures, memory_limit
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.lmdb_writer import write_lmdb
+from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
 from dblr_plugin.data.store import FrameStore
-from dblr_plugin.data.tiles.writer import write_tiles
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from dblr_plugin.benchmark.plots import MarkerStyle, Theme, draw, legend
-from dblr_plugin.data.linear_light import to_linear_light
+from dblr_plugin.colour import to_linear_light
 from dblr_plugin.data.motion import read_pictures
 from dblr_plugin.data.motion.scene import Layer, pixel_line, render, uniform
 from dblr_plugin.data.motion.scene import Path as Motion

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from demo_clips import blur_frames, read_video, write_clip_pair
 
-from dblr_plugin.data.linear_light import linear_to_srgb
+from dblr_plugin.colour import linear_to_srgb
 from dblr_plugin.errors import DBLRError
 
 

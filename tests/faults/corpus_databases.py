@@ -196,7 +196,7 @@ def indices_beyond_the_end(database: Path) -> None:
 
 def cells_swapped(database: Path) -> None:
     """A cell that is another format's, with a checksum that fits."""
-    from dblr_plugin.data.tiles.format import pack_bundle
+    from dblr_plugin.data.tile_format import pack_bundle
 
     _edit(database, f'{KEY}/0', lambda value: pack_bundle([[b'no compressed pixels']]))
 

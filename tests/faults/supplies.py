@@ -13,8 +13,7 @@ __all__ = ['write_checkout', 'write_databases', 'write_layouts', 'write_video', 
 
 def write_databases(clips: Path, root: Path) -> dict[str, Path]:
     """``lmdb`` and ``tiles``: folders with ``lq.lmdb`` and ``gt.lmdb``."""
-    from dblr_plugin.data.lmdb_writer import write_lmdb
-    from dblr_plugin.data.tiles.writer import write_tiles
+    from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
 
     for kind, write in (('lmdb', write_lmdb), ('tiles', write_tiles)):
         (root / kind).mkdir(parents=True)

@@ -12,9 +12,9 @@ import pytest
 from demo_clips import blur_frames
 from processes import Run
 
+from dblr_plugin.colour import to_linear_light
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
-from dblr_plugin.data.linear_light import to_linear_light
-from dblr_plugin.data.windows import find_shots, thumbnails
+from dblr_plugin.data.windows import find_shots, thumbnail
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
 from dblr_plugin.prepare.exposures import Exposure, HandHeld, blurry_frame, in_betweens, moved
@@ -54,25 +54,25 @@ def exposure(frames: list[np.ndarray]) -> Exposure:
 class TestCuts:
     def test_one_cut_in_moving_footage(self) -> None:
         frames = panning(20, seed=1) + panning(30, seed=2)
-        assert find_shots(list(thumbnails(frames))) == [range(0, 20), range(20, 50)]
+        assert find_shots(list(map(thumbnail, frames))) == [range(0, 20), range(20, 50)]
 
     def test_cut_between_still_pictures(self) -> None:
         frames = [texture(1)] * 3 + [texture(2)] * 4 + [texture(3)] * 2
-        assert find_shots(list(thumbnails(frames))) == [range(0, 3), range(3, 7), range(7, 9)]
+        assert find_shots(list(map(thumbnail, frames))) == [range(0, 3), range(3, 7), range(7, 9)]
 
     def test_no_cut_in_fast_motion_noise_or_fading(self) -> None:
         rng = np.random.default_rng(0)
         noisy = [np.clip(f + rng.normal(0, 20, f.shape), 0, 255).astype(np.uint8) for f in panning(20, step=8)]
         fading = [np.full((96, 128, 3), 12 * i, np.uint8) for i in range(20)]
         for frames in (noisy, fading):
-            assert find_shots(list(thumbnails(frames))) == [range(20)]
+            assert find_shots(list(map(thumbnail, frames))) == [range(20)]
 
     def test_the_demo_footage_has_one_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'scripts'))
         from demo_clips import find_footage as find_demo_footage
         from demo_clips import read_video
 
-        shots = find_shots(list(thumbnails(read_video(find_demo_footage()))))
+        shots = find_shots(list(map(thumbnail, read_video(find_demo_footage()))))
         assert shots == [range(0, 116), range(116, 190)]
 
 

@@ -1,7 +1,6 @@
 """Motion blur made from sharp pictures: a camera and objects that move, exposures, a sensor."""
 
-from dblr_plugin.data.motion.pictures import SharpPictures
-from dblr_plugin.data.motion.reading import read_pictures
+from dblr_plugin.data.motion.pictures import SharpPictures, read_pictures
 from dblr_plugin.data.motion.store import WindowStore, WindowWriter, is_window_store
 from dblr_plugin.data.motion.windows import MotionWindows
 

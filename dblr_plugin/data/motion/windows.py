@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from dblr_plugin.archs.traits import restored_index
-from dblr_plugin.data.linear_light import to_linear_light
+from dblr_plugin.colour import to_linear_light
 from dblr_plugin.data.motion.pictures import SharpPictures
 from dblr_plugin.data.motion.scene import (
     Layer,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dblr_plugin.data.linear_light import linear_to_srgb
+from dblr_plugin.colour import linear_to_srgb
 from dblr_plugin.data.motion.scene import Layer, Path, pixel_line, random_depth, random_masks, random_path, render
 from dblr_plugin.data.motion.sensor import compressed, encoded, h264, jpeg, noisy
 

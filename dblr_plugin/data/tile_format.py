@@ -5,8 +5,8 @@ in a column the cells that a crop needs lie together. One value holds a bundle o
 value takes whole pages, which narrow columns would leave half empty. Keys: ``clip/frame`` for the head, and
 ``clip/frame/0``, ``clip/frame/1`` and so on for the bundles.
 
-Cells of JPEG sources are pieces of the source's own coefficients; those of all others are pixels,
-compressed without loss: see ``cells``.
+Cells of JPEG sources are pieces of the source's own coefficients; those of all others are pixels, compressed without
+loss: see ``tile_cells``.
 """
 
 from __future__ import annotations

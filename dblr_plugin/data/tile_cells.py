@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 
 from dblr_plugin.data.crops import parse_jpeg
-from dblr_plugin.data.tiles.format import JPEG, PIXELS, FrameHead, load_fast
+from dblr_plugin.data.tile_format import JPEG, PIXELS, FrameHead, load_fast
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['MARGIN', 'crop_losslessly', 'cut_jpeg', 'cut_pixels', 'decode_jpeg', 'decode_pixels']

@@ -10,15 +10,15 @@ import numpy as np
 
 from dblr_plugin.data.crops import cut
 from dblr_plugin.data.lmdb_store import LmdbStore, shared_environment
-from dblr_plugin.data.tiles.cells import MARGIN, decode_jpeg, decode_pixels
-from dblr_plugin.data.tiles.format import JPEG, PIXELS, TILES_JSON, VERSION, FrameHead, load_fast, unpack_cells
+from dblr_plugin.data.tile_cells import MARGIN, decode_jpeg, decode_pixels
+from dblr_plugin.data.tile_format import JPEG, PIXELS, TILES_JSON, VERSION, FrameHead, load_fast, unpack_cells
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['TileStore']
 
 
 class TileStore(LmdbStore):
-    """Frames of clips in a database written by :func:`~dblr_plugin.data.tiles.writer.write_tiles`.
+    """Frames of clips in a database written by :func:`~dblr_plugin.data.lmdb_writer.write_tiles`.
 
     Pixels are those of the source, to the bit. Can be pickled and forked at any time, as an LmdbStore can.
 
