@@ -3,12 +3,16 @@
 The ``dblr`` command registers later, when it has read its arguments: help and wrong arguments need no torch.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
-from dblr_plugin.version import __version__
+__version__ = '0.1.0'
 
 __all__ = ['VideoRestorer', '__version__', 'archs', 'data', 'load_network', 'losses', 'models', 'register']
 
@@ -69,15 +73,32 @@ def _program() -> str | None:
     return None
 
 
+def end_on_ctrl_c() -> None:
+    """From now on Ctrl-C ends this program with one line, as libraries that are being imported hide the exception."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_on_ctrl_c() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt again, for work that has something to finish or to undo."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if os.environ.get('RANK', '0') == '0':  # a terminal interrupts all processes of a run
+        os.write(2, b'dblr: error: interrupted\n')
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 _PROGRAM = _program()
 if _PROGRAM is not None:
-    from dblr_plugin import ctrl_c
-
-    ctrl_c.ends_at_once()
+    end_on_ctrl_c()
 if _PROGRAM not in ('dblr_plugin', 'dblr_plugin.launch'):  # the launched program needs it, and the command later
     register()
     if _PROGRAM is not None:
         from dblr_plugin.console import show_errors_in_one_line
 
         show_errors_in_one_line()
-        ctrl_c.interrupts()
+        raise_on_ctrl_c()

@@ -34,6 +34,11 @@ def test_no_help_and_no_fault_in_arguments_needs_them(tmp_path):
     pages = [[name] for name in _COMMANDS]
     pages += [['prepare', layout] for layout in layouts]
     faults = ['', 'nonsense', 'train', 'deblur -i', 'prepare gopro a b --blur x', 'test -opt a.yml --launcher x']
+    misspelt = {
+        'deblur -i x -o y --wieghts z': '--weights', 'deblur --inptu x -o y': '--input', 'train --opt x': '-opt',
+        'prepare gopro a b --blurr=blur': '--blur', 'prepare lmdb a b --tilse': '--tiles',
+    }  # fmt: skip
+    faults += misspelt
     lines = [[*page, '--help'] for page in pages] + [fault.split() for fault in faults]
     code = f"""
 import sys
@@ -52,6 +57,9 @@ for arguments in {lines}:
     result = run_python('-c', code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count('usage: dblr') == len(faults)
+    assert [line.rpartition('; did you mean ')[2] for line in result.stderr.splitlines() if 'did you mean' in line] == [
+        f"'{option}'?" for option in misspelt.values()
+    ]
     assert 'dvd-official' in result.stdout, 'the protocols are listed'
 
 

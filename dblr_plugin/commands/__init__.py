@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 import dblr_plugin
-from dblr_plugin import ctrl_c
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line
+from dblr_plugin.errors import nearest
 
 __all__ = ['main']
 
@@ -47,14 +49,37 @@ def main(argv: list[str] | None = None) -> None:
     show_errors_in_one_line()
     if args.command not in _WITHOUT_BASICSR:
         dblr_plugin.register()
-    ctrl_c.interrupts()
+    dblr_plugin.raise_on_ctrl_c()
     args.run(args)
     sys.stdout.flush()  # here, where errors are told in one line
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the option that was probably meant, when one is misspelt."""
+
+    argv: tuple[str, ...] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Prints usage and message, and ends the program."""
+        known = list(_options_of(self))
+        typed = [word.partition('=')[0] for word in self.argv if word.startswith('-') and len(word) > 2]
+        misspelt = [word for word in typed if not any(option.startswith(word) for option in known)]
+        super().error(message + ''.join(nearest(word, known) for word in misspelt[:1]))
+
+
+def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options of a parser and of the parsers below it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _options_of(below)
+
+
 def _build_parser(argv: list[str]) -> argparse.ArgumentParser:
     """The parser of these arguments; the other commands have no arguments in it."""
-    parser = argparse.ArgumentParser(prog='dblr', description='Video deblurring for BasicSR.')
+    _Parser.argv = tuple(argv)
+    parser = _Parser(prog='dblr', description='Video deblurring for BasicSR.')
     parser.add_argument('--version', action='version', version=f'dblr {dblr_plugin.__version__}')
     subparsers = parser.add_subparsers(title='commands', metavar='COMMAND', dest='command', required=True)
     for name, text in _COMMANDS.items():

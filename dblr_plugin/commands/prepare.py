@@ -37,8 +37,8 @@ from dblr_plugin.prepare.data_sets import (
 )
 
 if TYPE_CHECKING:
+    from dblr_plugin.prepare.data_sets import Plan
     from dblr_plugin.prepare.layout import DatabaseKind
-    from dblr_plugin.prepare.plan import Plan
 
 __all__ = ['add_arguments', 'run']
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from dblr_plugin.data.images import is_image, natural, refuse_undecodable
 from dblr_plugin.data.store import FolderStore
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare.plan import Clip, Plan
+from dblr_plugin.prepare.data_sets import Clip, Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
 
 __all__ = ['CheckedClip', 'Fault', 'check', 'raise_faults']

@@ -1,17 +1,109 @@
-"""The data sets as their authors lay them out: where each clip lies, and how many clips and frames there must be."""
+"""The data sets as their authors lay them out: where each clip lies, and how many clips and frames there must be.
+
+A ``plan_...`` function returns the :class:`Plan` of a data set. Importing this file needs no torch.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dblr_plugin.prepare.plan import Clip, Plan, existing, subfolders, unknown_folders
+from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'BSD_EXPOSURES', 'DVD_SCENES', 'DVD_TEST', 'DVD_TRAIN', 'GOPRO_BLURS', 'GOPRO_TEST', 'GOPRO_TRAIN', 'REDS_BLURS',
-    'plan_bsd', 'plan_dvd', 'plan_dvd_qualitative', 'plan_gopro', 'plan_kitti', 'plan_reds',
+    'BSD_EXPOSURES', 'DVD_SCENES', 'DVD_TEST', 'DVD_TRAIN', 'GOPRO_BLURS', 'GOPRO_TEST', 'GOPRO_TRAIN', 'PARTS',
+    'REDS_BLURS', 'Clip', 'Plan', 'plan_bsd', 'plan_dvd', 'plan_dvd_qualitative', 'plan_gopro', 'plan_kitti',
+    'plan_reds',
 ]  # fmt: skip
+
+PARTS = ('train', 'test')
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of the tree, and the folders its frames come from.
+
+    Args:
+        part: ``train`` or ``test``.
+        name: The clip's folder in the tree.
+        lq: Folder of the blurry frames.
+        gt: Folder of the sharp frames, or None without ground truth.
+        frames: How many frames there must be, or None where that is not published.
+        stem: Pattern of the file names, without suffix, that belong to the clip; its first group is the frame's name.
+    """
+
+    part: str
+    name: str
+    lq: Path
+    gt: Path | None
+    frames: int | None = None
+    stem: str = '(.+)'
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """``lq``, and ``gt`` where there is ground truth -> folder."""
+        return {'lq': self.lq} if self.gt is None else {'lq': self.lq, 'gt': self.gt}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A data set as its authors lay it out.
+
+    Args:
+        kind: The data set, as the command calls it.
+        variant: What was chosen where the data set has several forms of a frame; ``''`` where it has one.
+        source: The folder that ``layout`` starts at.
+        layout: How the files lie below ``source``, for messages.
+        clips: All clips there must be; where their names are not published, those that were found.
+        totals: Part -> number of clips, where their names are not published.
+        unknown: Folders that lie where clips do and are none.
+    """
+
+    kind: str
+    variant: str
+    source: Path
+    layout: str
+    clips: tuple[Clip, ...]
+    totals: Mapping[str, int] = field(default_factory=dict)
+    unknown: tuple[Path, ...] = ()
+
+
+def _existing(src: Path, folder: str) -> Path:
+    """Returns ``src/folder`` if it exists, otherwise ``src``: users give either.
+
+    Raises:
+        DBLRError: ``src`` is no folder.
+    """
+    if not src.is_dir():
+        reason = 'is not a folder; unpack it first' if src.exists() else 'does not exist; check the path'
+        raise DBLRError(f'{src} {reason}')
+    return src / folder if (src / folder).is_dir() else src
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Returns the names of the folders in ``folder``, in natural order; none when it does not exist.
+
+    Raises:
+        DBLRError: The folder cannot be listed, or a name is not UTF-8.
+    """
+    from dblr_plugin.data.images import natural, refuse_undecodable  # here, because its package imports torch
+
+    if not folder.is_dir():
+        return []
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')]
+    except OSError as error:
+        raise DBLRError(f'{folder} cannot be listed ({error.strerror}); fix its permissions') from error
+    refuse_undecodable(folder, names)
+    return sorted(names, key=natural)
+
+
+def _unknown_folders(folder: Path, known: Mapping[str, object]) -> list[Path]:
+    """Returns the folders in ``folder`` whose names are not ``known``."""
+    return [folder / name for name in _subfolders(folder) if name not in known]
 
 
 # VideoDeblurring (DVD) by Su et al., CVPR 2017: 71 videos with ground truth, 22 scenes without.
@@ -50,20 +142,20 @@ DVD_SCENES = 22
 
 def plan_dvd(src: Path) -> Plan:
     """Plans the quantitative subset, 61 training and 10 test videos; ``src`` is its folder or the one above."""
-    root = existing(src, 'quantitative_datasets')
+    root = _existing(src, 'quantitative_datasets')
     clips = tuple(
         Clip(part, video, root / video / 'input', root / video / 'GT', frames)
         for part, videos in (('train', DVD_TRAIN), ('test', DVD_TEST))
         for video, frames in videos.items()
     )
     layout = 'quantitative_datasets/<video>/{input,GT}/00000.jpg'
-    return Plan('dvd', '', root, layout, clips, unknown=tuple(unknown_folders(root, DVD_TRAIN | DVD_TEST)))
+    return Plan('dvd', '', root, layout, clips, unknown=tuple(_unknown_folders(root, DVD_TRAIN | DVD_TEST)))
 
 
 def plan_dvd_qualitative(src: Path) -> Plan:
     """Plans the qualitative subset, 22 scenes to look at; ``src`` is its folder or the one above."""
-    root = existing(src, 'qualitative_datasets')
-    clips = tuple(Clip('test', scene, root / scene / 'input', None) for scene in subfolders(root))
+    root = _existing(src, 'qualitative_datasets')
+    clips = tuple(Clip('test', scene, root / scene / 'input', None) for scene in _subfolders(root))
     layout = 'qualitative_datasets/<scene>/input/00000.jpg'
     return Plan('dvd-qualitative', '', root, layout, clips, totals={'test': DVD_SCENES})
 
@@ -93,14 +185,14 @@ GOPRO_TEST = {
 
 def plan_gopro(src: Path, blur: str) -> Plan:
     """Plans 22 training and 11 test sequences with one of ``GOPRO_BLURS``; ``src``: GOPRO_Large or the folder above."""
-    root = existing(src, 'GOPRO_Large')
+    root = _existing(src, 'GOPRO_Large')
     parts = {'train': GOPRO_TRAIN, 'test': GOPRO_TEST}
     clips = tuple(
         Clip(part, name, root / part / name / blur, root / part / name / 'sharp', frames)
         for part, sequences in parts.items()
         for name, frames in sequences.items()
     )
-    unknown = tuple(path for part, sequences in parts.items() for path in unknown_folders(root / part, sequences))
+    unknown = tuple(path for part, sequences in parts.items() for path in _unknown_folders(root / part, sequences))
     layout = f'GOPRO_Large/{{train,test}}/<sequence>/{{{blur},sharp}}/000047.png'
     return Plan('gopro', blur, root, layout, clips, unknown=unknown)
 
@@ -117,7 +209,7 @@ _REDS_FRAMES = 100
 
 def plan_reds(src: Path, blur: str) -> Plan:
     """Plans 240 training and 30 test clips with one of ``REDS_BLURS``; ``src`` is the folder of train/ and val/."""
-    root = existing(src, 'REDS')
+    root = _existing(src, 'REDS')
     clips: list[Clip] = []
     unknown: list[Path] = []
     for theirs, count in _REDS_CLIPS.items():
@@ -125,7 +217,7 @@ def plan_reds(src: Path, blur: str) -> Plan:
         names = dict.fromkeys(f'{number:03d}' for number in range(count))
         part = 'train' if theirs == 'train' else 'test'
         clips += [Clip(part, name, lq / name, gt / name, _REDS_FRAMES) for name in names]
-        unknown += [*unknown_folders(lq, names), *unknown_folders(gt, names)]
+        unknown += [*_unknown_folders(lq, names), *_unknown_folders(gt, names)]
     layout = f'{{train,val}}/{{train,val}}_{{{blur},sharp}}/000/00000000.png'
     return Plan('reds', blur, root, layout, tuple(clips), unknown=tuple(unknown))
 
@@ -142,11 +234,11 @@ _BSD_FRAMES = {'train': 100, 'test': 150}
 
 def plan_bsd(src: Path, exposure: str) -> Plan:
     """Plans 60 training and 20 test sequences of one of ``BSD_EXPOSURES``; ``src`` is its folder or the one above."""
-    root = existing(src, f'BSD_{exposure}')
+    root = _existing(src, f'BSD_{exposure}')
     clips = tuple(
         Clip(part, name, root / part / name / 'Blur/RGB', root / part / name / 'Sharp/RGB', _BSD_FRAMES[part])
         for part in _BSD_CLIPS
-        for name in subfolders(root / part)
+        for name in _subfolders(root / part)
     )
     layout = f'BSD_{exposure}/{{train,test}}/<sequence>/{{Blur,Sharp}}/RGB/00000000.png'
     return Plan('bsd', exposure, root, layout, clips, totals=_BSD_CLIPS)
@@ -166,7 +258,7 @@ _KITTI_FRAMES = 3
 
 def plan_kitti(src: Path) -> Plan:
     """Plans a clip for each camera of each scene, such as 000005_left with the frames 09, 10, 11."""
-    root = existing(src, 'KITTI')
+    root = _existing(src, 'KITTI')
     scenes = sorted({scene for camera in KITTI_CAMERAS.values() for scene in _kitti_scenes(root / 'blur' / camera)})
     clips = tuple(
         Clip(

@@ -19,8 +19,8 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder, require_space
 from dblr_plugin.prepare import manifest
 from dblr_plugin.prepare.check import CheckedClip, Fault, check, raise_faults
+from dblr_plugin.prepare.data_sets import Plan
 from dblr_plugin.prepare.manifest import files_below, roots
-from dblr_plugin.prepare.plan import Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
 
 __all__ = [

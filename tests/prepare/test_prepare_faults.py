@@ -11,8 +11,8 @@ import pytest
 from source_trees import Picture, numbered
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.prepare.data_sets import Clip, Plan
 from dblr_plugin.prepare.layout import prepare_layout
-from dblr_plugin.prepare.plan import Clip, Plan
 
 COUNTS = {'a': 8, 'b': 8, 'c': 6}
 

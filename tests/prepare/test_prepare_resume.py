@@ -15,9 +15,8 @@ from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.data import VideoDeblurTestDataset, open_store
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare.data_sets import plan_dvd, plan_dvd_qualitative
+from dblr_plugin.prepare.data_sets import Plan, plan_dvd, plan_dvd_qualitative
 from dblr_plugin.prepare.layout import LMDB, prepare_layout
-from dblr_plugin.prepare.plan import Plan
 
 
 @pytest.fixture
