@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import av
 import cv2
+import demo_clips
 import numpy as np
 import pytest
 import yaml
@@ -19,14 +19,6 @@ from dblr_plugin.errors import DBLRError
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS, OPTIONS = ROOT / 'scripts', ROOT / 'options'
-
-
-@pytest.fixture
-def clips(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import demo_clips
-
-    return demo_clips
 
 
 @pytest.fixture
@@ -51,49 +43,44 @@ def _source_frames(folder: Path, exposure: int) -> set[int]:
 
 
 class TestClips:
-    def test_training_and_validation_share_no_source_frame(
-        self, clips: ModuleType, footage: Path, tmp_path: Path
-    ) -> None:
-        clips.make_clips(footage, tmp_path / 'demo')
-        train, val = (_source_frames(tmp_path / 'demo' / part / 'gt', clips.EXPOSURE) for part in ('train', 'val'))
+    def test_training_and_validation_share_no_source_frame(self, footage: Path, tmp_path: Path) -> None:
+        demo_clips.make_clips(footage, tmp_path / 'demo')
+        train, val = (_source_frames(tmp_path / 'demo' / part / 'gt', demo_clips.EXPOSURE) for part in ('train', 'val'))
         assert not train & val
         assert train == {*range(0, 81), *range(151, 190)}
         assert val == set(range(81, 151))
 
-    def test_complete_clips_are_reused(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
-        recipe = clips.make_clips(footage, tmp_path / 'demo')
+    def test_complete_clips_are_reused(self, footage: Path, tmp_path: Path) -> None:
+        recipe = demo_clips.make_clips(footage, tmp_path / 'demo')
         frame = tmp_path / 'demo/val/lq/shot1_0/00000000.png'
         written = frame.stat().st_mtime_ns
-        assert clips.make_clips(footage, tmp_path / 'demo') == recipe
+        assert demo_clips.make_clips(footage, tmp_path / 'demo') == recipe
         assert frame.stat().st_mtime_ns == written
 
-    def test_incomplete_clips_are_made_anew(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
-        clips.make_clips(footage, tmp_path / 'demo')
+    def test_incomplete_clips_and_another_window_are_made_anew(self, footage: Path, tmp_path: Path) -> None:
+        demo_clips.make_clips(footage, tmp_path / 'demo')
         frame = tmp_path / 'demo/val/lq/shot1_0/00000000.png'
         frame.unlink()
-        clips.make_clips(footage, tmp_path / 'demo')
+        demo_clips.make_clips(footage, tmp_path / 'demo')
         assert frame.is_file()
-
-    def test_another_window_is_made_anew(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
-        clips.make_clips(footage, tmp_path / 'demo')
-        clips.make_clips(footage, tmp_path / 'demo', window=(8, 12))
+        demo_clips.make_clips(footage, tmp_path / 'demo', window=(8, 12))
         assert cv2.imread(str(tmp_path / 'demo/val/lq/shot1_0/00000000.png')).shape == (8, 12, 3)
 
-    def test_footage_that_ends_too_early(self, clips: ModuleType, footage: Path, tmp_path: Path) -> None:
+    def test_footage_that_ends_too_early(self, footage: Path, tmp_path: Path) -> None:
         content = footage.read_bytes()
         footage.write_bytes(content[: len(content) // 2])
         with pytest.raises(DBLRError, match=r'footage\.mkv'):
-            clips.make_clips(footage, tmp_path / 'demo')
+            demo_clips.make_clips(footage, tmp_path / 'demo')
         assert not (tmp_path / 'demo').exists()
 
 
 def test_the_benchmark_trains_as_the_option_files_say(
-    clips: ModuleType, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``options/demo.yml`` changes nothing in the trainings, so that ``dblr train`` gives the same networks."""
     (tmp_path / 'options').symlink_to(OPTIONS)
     monkeypatch.chdir(tmp_path)
-    clips.make_clips(footage, Path('datasets/demo'))
+    demo_clips.make_clips(footage, Path('datasets/demo'))
     plan = read_plan('options/demo.yml')
     assert list(plan.methods) == ['Blurry input', 'DBLRNet', 'DBLRGAN']
     for name in ('DBLRNet', 'DBLRGAN'):

@@ -9,15 +9,16 @@ import av
 import cv2
 import numpy as np
 import pytest
-from demo_clips import blur_frames
+from demo_clips import find_footage as find_demo_footage
+from demo_clips import read_video
 from processes import Run
 
-from dblr_plugin.colour import to_linear_light
+from dblr_plugin.colour import linear_to_srgb, to_linear_light
 from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, open_store
 from dblr_plugin.data.windows import find_shots, thumbnail
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
-from dblr_plugin.prepare.exposures import Exposure, HandHeld, blurry_frame, in_betweens, moved
+from dblr_plugin.prepare.exposures import Exposure, HandHeld, average_exposure, blurry_frame, in_betweens, moved
 from dblr_plugin.prepare.layout import LMDB
 from dblr_plugin.prepare.video import find_footage, prepare_video
 
@@ -51,6 +52,23 @@ def exposure(frames: list[np.ndarray]) -> Exposure:
     return Exposure(span, 0, tuple(frames))
 
 
+def averaged(frames: list[np.ndarray]) -> np.ndarray:
+    """The mean in linear light, in float64."""
+    light = np.mean([np.where((v := f / 255) <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) for f in frames], 0)
+    return np.rint(255 * linear_to_srgb(light)).astype(np.uint8)
+
+
+class TestAverage:
+    def test_frames_that_are_alike_stay_as_they_are_to_the_bit(self) -> None:
+        light = to_linear_light(np.arange(256, dtype=np.uint8).reshape(8, 32, 1).repeat(3, 2))
+        for count in (1, 3, 5, 7):
+            assert average_exposure([light] * count)[..., 0].ravel().tolist() == list(range(256))
+
+    def test_black_and_white_average_to_half_the_light(self) -> None:
+        """Half the light of white is sRGB 188; the mean of the display values would be 128."""
+        assert average_exposure(np.full((2, 2, 3), v, np.float32) for v in (0, 1))[0, 0].tolist() == [188] * 3
+
+
 class TestCuts:
     def test_one_cut_in_moving_footage(self) -> None:
         frames = panning(20, seed=1) + panning(30, seed=2)
@@ -67,11 +85,7 @@ class TestCuts:
         for frames in (noisy, fading):
             assert find_shots(list(map(thumbnail, frames))) == [range(20)]
 
-    def test_the_demo_footage_has_one_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'scripts'))
-        from demo_clips import find_footage as find_demo_footage
-        from demo_clips import read_video
-
+    def test_the_demo_footage_has_one_cut(self) -> None:
         shots = find_shots(list(map(thumbnail, read_video(find_demo_footage()))))
         assert shots == [range(0, 116), range(116, 190)]
 
@@ -120,7 +134,7 @@ class TestSplit:
 class TestInBetweens:
     def test_none_is_plain_averaging(self) -> None:
         frames = panning(5)
-        np.testing.assert_array_equal(blurry_frame(exposure(frames), BlurSettings()), blur_frames(frames, 5))
+        np.testing.assert_array_equal(blurry_frame(exposure(frames), BlurSettings()), averaged(frames))
 
     def test_still_frames_stay_as_they_are(self) -> None:
         frame = panning(1)[0]
@@ -144,7 +158,7 @@ class TestInBetweens:
 
     def test_average_is_closer_to_that_of_many_frames(self) -> None:
         many = panning(17, step=2)
-        truth = blur_frames(many, 17).astype(float)[:, 24:-24]
+        truth = averaged(many).astype(float)[:, 24:-24]
         few = exposure(many[::4])
         error = [np.abs(blurry_frame(few, BlurSettings(in_between=k))[:, 24:-24] - truth).mean() for k in (0, 3)]
         assert error[1] < 0.5 * error[0]
@@ -205,9 +219,7 @@ class TestPrepareVideo:
         assert psnr['walk_shot1_average5'] < psnr['walk_shot1_average3'] < 45
         frames = panning(28, seed=1)
         store = open_store(tree / 'train/lq')
-        np.testing.assert_array_equal(
-            store.read('walk_shot1_average5', '00000001')[..., ::-1], blur_frames(frames[2:7], 5)
-        )
+        np.testing.assert_array_equal(store.read('walk_shot1_average5', '00000001')[..., ::-1], averaged(frames[2:7]))
         sharp = open_store(tree / 'train/gt').read('walk_shot1_average5', '00000001')
         np.testing.assert_array_equal(sharp[..., ::-1], frames[4])
         for ending in ('/{}', '_{}.lmdb'):
