@@ -31,9 +31,9 @@ class RequiredWhen(enum.Enum):
 ALWAYS, TRAINING, TESTING = RequiredWhen
 
 Count = Annotated[int, Constraint('from 1', lambda v: v >= 1)]
-Natural = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
 # BasicSR adds the rank, and NumPy takes seeds below 2^32
 Seed = Annotated[int, Constraint('from 0 to 2147483647', lambda v: 0 <= v < 2**31)]
+NotNegative = Annotated[float, Constraint('from 0', lambda v: v >= 0)]
 Positive = Annotated[float, Constraint('above 0', lambda v: v > 0)]
 # an empty name, or dots alone, would be the folder of all experiments, which BasicSR then puts aside; files get longer
 # names than that
@@ -109,7 +109,7 @@ class _Training(TypedDict, total=False):
     use_rot: bool
     y_only: bool  # read brightness alone
     batch_size_per_gpu: Annotated[Count, ALWAYS]
-    num_worker_per_gpu: Annotated[Natural, ALWAYS]
+    num_worker_per_gpu: Annotated[NATURAL, ALWAYS]
     persistent_workers: bool
     timeout: Annotated[float, Constraint('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits for ever
     dataset_enlarge_ratio: Positive
@@ -164,9 +164,7 @@ class Train(TypedDict, total=False):
     freeze_bn: bool
     sync_bn: bool  # BatchNorm over all processes
     multi_scale: bool  # the pixel loss at all sizes that network_g restores
-    lr_mul: (
-        dict[str, Annotated[float, Constraint('from 0', lambda v: v >= 0)]] | None
-    )  # part of a parameter's name -> factor
+    lr_mul: dict[str, NotNegative] | None  # part of a parameter's name -> factor
     train_only: dict[str, Count] | None  # part of a parameter's name -> the iteration that ends its time alone
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # parts into which a batch is cut
@@ -183,7 +181,7 @@ class Train(TypedDict, total=False):
     perceptual_opt: Loss | None
     gan_opt: Loss | None
     net_d_iters: Count
-    net_d_init_iters: Natural
+    net_d_init_iters: NATURAL
 
 
 class Val(TypedDict, total=False):
@@ -231,7 +229,7 @@ class Options(TypedDict, total=False):
     name: Annotated[Name, ALWAYS]
     model_type: Annotated[str, ALWAYS]
     scale: Literal[1]
-    num_gpu: Annotated[Literal['auto'] | Natural, ALWAYS]
+    num_gpu: Annotated[Literal['auto'] | NATURAL, ALWAYS]
     manual_seed: Seed | None
     find_unused_parameters: bool
     imports: list[str] | None  # Python files whose classes the file names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dblr_plugin.data.images import decode, is_image, natural, opened, refuse_undecodable
+from dblr_plugin.data.images import is_image, natural, refuse_undecodable
 from dblr_plugin.data.windows import find_shots, thumbnail
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space
@@ -52,17 +52,22 @@ def find_footage(src: Path) -> list[Footage]:
         DBLRError: There is none, two share a name, or a name is not UTF-8.
     """
     if src.is_file():
-        return [_from_file(src)]
+        return [_footage(src)]
     if not src.is_dir():
         raise DBLRError(f'{src} does not exist; give a video file, a folder of frames, or a folder of either')
     entries = sorted((path for path in src.iterdir() if not path.name.startswith('.')), key=lambda p: natural(p.name))
     images = sum(is_image(path.name) for path in entries)
-    found = [_from_file(path) for path in entries if is_video(path.name)]
+    files = [path for path in entries if is_video(path.name)]
+    if strange := next((path for path in files if not path.is_file()), None):
+        raise DBLRError(f'{strange} is not a file; remove it')
+    found = [_footage(path) for path in files]
     if images and found:
         _log.warning('%s: %d images beside %d videos are left out', src, images, len(found))
     elif images:
-        return [_from_folder(src)]
-    found += [_from_folder(path) for path in entries if path.is_dir() and _images(path)]
+        return [_footage(src)]
+    found += [
+        _footage(path) for path in entries if path.is_dir() and any(is_image(file.name) for file in path.iterdir())
+    ]
     if not found:
         suffixes = ', '.join(READ_SUFFIXES)
         raise DBLRError(f'{src} holds neither images, nor folders of images, nor videos ({suffixes})')
@@ -76,10 +81,9 @@ def find_footage(src: Path) -> list[Footage]:
     return found
 
 
-def _from_file(path: Path) -> Footage:
+def _footage(path: Path) -> Footage:
+    """A video file or a folder of frames, read as ``dblr deblur`` reads it, but for damage, which is refused."""
     refuse_undecodable(path.parent, [path.name])
-    if not path.is_file():
-        raise DBLRError(f'{path} is not a file; remove it')
 
     def frames() -> Iterator[np.ndarray]:
         with open_source(path) as source:
@@ -91,22 +95,7 @@ def _from_file(path: Path) -> Footage:
                 deep = picture.pixels.dtype == np.uint16
                 yield cv2.convertScaleAbs(picture.pixels, alpha=1 / 257) if deep else picture.pixels
 
-    return Footage(path.stem, path, frames)
-
-
-def _from_folder(folder: Path) -> Footage:
-    refuse_undecodable(folder.parent, [folder.name])
-
-    def frames() -> Iterator[np.ndarray]:
-        for path in _images(folder):
-            with opened(path) as file:
-                yield np.ascontiguousarray(decode(file.read(), str(path))[..., ::-1])
-
-    return Footage(folder.resolve().name, folder, frames)
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if is_image(path.name)), key=lambda path: natural(path.name))
+    return Footage(path.stem if path.is_file() else path.resolve().name, path, frames)
 
 
 KIND = 'video'
@@ -166,21 +155,16 @@ def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
     """Decodes a video once to find its size and its shots.
 
     Raises:
-        DBLRError: It has no frames, or its frames differ in size.
+        DBLRError: It has no frames, they differ in size, or one is damaged.
     """
     sizes: list[tuple[int, int]] = []
 
-    def noted(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for frame in frames:
+    def small() -> Iterator[np.ndarray]:
+        for frame in footage.frames():
             sizes.append(frame.shape[:2])
-            if sizes[-1] != sizes[0]:
-                raise DBLRError(f'{footage.path}: frame {len(sizes) - 1} has another size than the first; remove it')
-            yield frame
+            yield thumbnail(frame)
 
-    small = list(tqdm(map(thumbnail, noted(footage.frames())), desc=f'looking through {footage.name}', unit='frame'))
-    if not small:
-        raise DBLRError(f'{footage.path} has no frames')
-    shots = find_shots(small)
+    shots = find_shots(list(tqdm(small(), desc=f'looking through {footage.name}', unit='frame')))
     return _Source(footage, sizes[0], shots, *split(footage.name, shots, recipe))
 
 

@@ -296,6 +296,6 @@ class TestPrepareVideo:
             prepare_video(short, tmp_path / 'tree', BlurSettings())
         cv2.imwrite(str(tmp_path / 'empty/0.png'), panning(1)[0])
         cv2.imwrite(str(tmp_path / 'empty/1.png'), panning(1)[0][:-2])
-        with pytest.raises(DBLRError, match='frame 1 has another size'):
+        with pytest.raises(DBLRError, match='1.png has another size than 0.png'):
             prepare_video(tmp_path / 'empty', tmp_path / 'tree', BlurSettings())
         assert not (tmp_path / 'tree').exists()
