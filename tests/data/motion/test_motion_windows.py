@@ -65,8 +65,8 @@ def test_windows_follow_from_the_seed_and_fit_their_form(makers, grey):
 
 @pytest.mark.slow
 def test_a_fifth_of_the_windows_comes_with_its_input_as_truth(makers):
-    drawn = (makers[True].draw(1, seed) for seed in range(300))
-    assert 0.14 < np.mean([torch.equal(frames[0, 2], sharp[0]) for frames, sharp in drawn]) < 0.27
+    drawn = (makers[True].draw(1, seed) for seed in range(200))
+    assert 0.12 < np.mean([torch.equal(frames[0, 2], sharp[0]) for frames, sharp in drawn]) < 0.28
 
 
 def test_truth_is_sharper_than_the_blurry_frame(makers):
@@ -87,6 +87,7 @@ def test_causal_windows_end_with_the_truth(pictures):
     raise AssertionError('no sharp window in a hundred')
 
 
+@pytest.mark.slow
 def test_a_store_holds_what_the_maker_draws_whatever_the_processes(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, 'PART', 8)
     recipe = {'windows': 20, 'size': SIZE, 'y_only': True, 'seed': 3}
