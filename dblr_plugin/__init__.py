@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-__version__ = '0.1.0'
+from dblr_plugin.version import __version__
 
 __all__ = ['VideoRestorer', '__version__', 'archs', 'data', 'load_network', 'losses', 'models', 'register']
 

@@ -26,10 +26,11 @@ import numpy as np
 from demo_clips import find_footage, make_clips
 from tqdm import tqdm
 
-from dblr_plugin import __version__, train
+from dblr_plugin import train
 from dblr_plugin.benchmark.pages import markdown_table
 from dblr_plugin.benchmark.record import fingerprint_of, keep, kept, sha256
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.version import __version__
 
 NETWORKS = 'scripts/sensitivity_networks.py'
 FOLDER = Path('benchmarks/sensitivity')

@@ -41,6 +41,7 @@ def test_other_text_stays():
     assert printable('GoPro, "blurred" färbig\n  日本\t') == 'GoPro, "blurred" färbig\n  日本\t'
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_a_command_without_a_word(tmp_path):
     command = [sys.executable, '-m', 'dblr_plugin', 'weights']
     reading, writing = os.pipe()

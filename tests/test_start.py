@@ -63,9 +63,9 @@ for arguments in {lines}:
     assert 'dvd-official' in result.stdout, 'the protocols are listed'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'program',
-    ['dblr_plugin deblur -i x -o y', 'dblr_plugin train -opt x', 'dblr_plugin.train -opt x', 'dblr_plugin.launch -m x'],
+    'program', ['dblr_plugin deblur -i x -o y', 'dblr_plugin.train -opt x', 'dblr_plugin.launch -m x']
 )
 def test_ctrl_c_among_the_imports_is_one_line(program, tmp_path):
     process = subprocess.Popen(

@@ -10,7 +10,6 @@ from functools import partial
 
 import torch
 
-from dblr_plugin import __version__
 from dblr_plugin.benchmark.measuring import build_restorer, count_operations, measure_quality
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import Plan
@@ -29,6 +28,7 @@ from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
 from dblr_plugin.files import write_whole
 from dblr_plugin.measure import timing
 from dblr_plugin.measure.provenance import describe_machine, describe_versions
+from dblr_plugin.version import __version__
 
 __all__ = ['Results', 'run_benchmark']
 

@@ -19,7 +19,6 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from dblr_plugin import __version__
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import (
     MethodFolder,
@@ -32,6 +31,7 @@ from dblr_plugin.benchmark.record import (
 )
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_whole
+from dblr_plugin.version import __version__
 
 __all__ = ['train', 'train_command', 'trained', 'write_options']
 

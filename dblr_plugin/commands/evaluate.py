@@ -13,10 +13,10 @@ import argparse
 import platform
 from pathlib import Path
 
-from dblr_plugin import __version__
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS, choose_protocols, with_metrics
 from dblr_plugin.files import check_writable
+from dblr_plugin.version import __version__
 from dblr_plugin.yaml_file import import_files
 
 __all__ = ['add_arguments', 'run']

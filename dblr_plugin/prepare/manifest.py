@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dblr_plugin import __version__
 from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_whole
 from dblr_plugin.prepare.data_sets import PARTS
+from dblr_plugin.version import __version__
 
 __all__ = ['TreeClip', 'begin', 'complete', 'files_below', 'finish', 'refuse_others', 'roots']
 
