@@ -151,8 +151,8 @@ def model_type(path: str | Path) -> str | None:
     here = Path(path)
     while here.resolve() not in seen:
         seen.add(here.resolve())
-        text = _text(here)
-        found, base = _peek(text, 'model_type'), _peek(text, 'base')
+        words = _words(_text(here))
+        found, base = words.get('model_type'), words.get('base')
         if found is not None or base is None or not (here.parent / base).is_file():
             return found
         here = here.parent / base
@@ -168,15 +168,14 @@ def _text(path: Path) -> str:
         raise DBLRError(f'{path}: cannot be read as text ({error})') from error
 
 
-def _peek(text: str, key: str) -> str | None:
-    """The word that stands at a key of a document's top level, whatever else is there; None if there is none."""
+def _words(text: str) -> dict[str, str]:
+    """Key -> word of a document's top level, whatever else is there; of a key that stands twice, the first."""
     try:
         root = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError):
-        return None
+        return {}
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    words = (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode))
-    return next(words, None)
+    return {key.value: word.value for key, word in reversed(pairs) if isinstance(word, yaml.ScalarNode)}
 
 
 class _Reader:

@@ -3,11 +3,12 @@
 import io
 import logging
 import os
-import subprocess
 import sys
 
 import pytest
+from processes import Run
 
+from dblr_plugin import commands
 from dblr_plugin.console import never_fail_to_print, printable
 
 
@@ -41,11 +42,16 @@ def test_other_text_stays():
     assert printable('GoPro, "blurred" färbig\n  日本\t') == 'GoPro, "blurred" färbig\n  日本\t'
 
 
-@pytest.mark.slow
-def test_a_reader_that_has_enough_ends_a_command_without_a_word(tmp_path):
-    command = [sys.executable, '-m', 'dblr_plugin', 'weights']
+def main():
+    """The command, with a standard output that nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
-    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
-    os.close(writing)
-    assert result.returncode == 1 and result.stderr == ''
+    os.dup2(writing, 1)
+    sys.stdout = open(1, 'w', closefd=False)  # noqa: SIM115  (until the process ends)
+    commands.main()
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_ends_a_command_without_a_word(tmp_path):
+    run = Run('weights', cwd=tmp_path, program='test_console')
+    assert (run.wait(), run.stderr) == (1, '')

@@ -27,7 +27,7 @@ def sources() -> Iterator[Case]:
     for layout, name in (('dvd', 'cut_late'), ('gopro', 'empty')):
         frame = _FRAMES[layout]
         spoil = partial(_damaged_frame, layout, frame, ENDS_OF_IMAGES[name], ())
-        yield Case(f'layout-{layout}-{name}', spoil, (Path(frame).name,))
+        yield Case(f'layout-{layout}-{name}', spoil, (Path(frame).name,), again=True)
     for layout, change, culprit in _LAYOUTS:
         yield Case(f'layout-{layout}-{change.__name__}', partial(_changed, layout, change), (culprit,))
     for name, kind in INSIDE_OF_PNG.items():

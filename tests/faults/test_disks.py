@@ -5,8 +5,8 @@ The table of outcomes stands at the end of what pytest prints.
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,9 @@ import torch
 from benchmark.tiny_benchmark import tiny_benchmark
 from cases import Desk
 from disks import Disk, refusing_disk
-from processes import dblr, write_options
+from processes import Run, dblr, write_options
+
+from dblr_plugin import commands
 
 pytestmark = pytest.mark.slow
 
@@ -153,12 +155,17 @@ def test_reports_that_cannot_be_written_end_no_training(desk: Desk, disk: Disk, 
     assert sum('.log could not' in line or 'tb_logger' in line for line in told) == 2  # each once
 
 
+def main() -> None:
+    """The command, with a standard output on a full disk."""
+    os.dup2(os.open('/dev/full', os.O_WRONLY), 1)
+    sys.stdout = open(1, 'w', closefd=False)  # noqa: SIM115  (until the process ends)
+    commands.main()
+
+
 def test_what_is_printed_to_a_full_disk(desk: Desk) -> None:
-    with open('/dev/full', 'w') as full:
-        command = sys.executable, '-m', 'dblr_plugin', 'evaluate', desk.clips / 'lq', desk.clips / 'gt'
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
-    assert result.returncode != 0
-    assert 'Traceback' not in result.stderr and 'disk is full' in result.stderr, result.stderr
+    run = Run('evaluate', desk.clips / 'lq', desk.clips / 'gt', cwd=desk.cwd, program='test_disks')
+    assert run.wait() != 0
+    assert 'Traceback' not in run.stderr and 'disk is full' in run.stderr, run.stderr
 
 
 def test_one_error_of_two_processes_is_told_once(desk: Desk, disk: Disk) -> None:

@@ -102,13 +102,3 @@ def test_running_again_says_that_it_was_complete(
     for words in ('dvd-qualitative, prepared', 'dvd-qualitative, was complete already; verified'):
         run('dvd-qualitative', tmp_path / 'source', tmp_path / 'out')
         assert words in capsys.readouterr().out
-
-
-def test_kitti_prints_its_padding(tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]) -> None:
-    names = [f'{scene:06d}_{frame}.png' for scene in range(199) for frame in ('09', '10', '11')]
-    for side in ('blur', 'sharp'):
-        for camera in ('image_2', 'image_3'):
-            link_frames(picture(), tmp_path / 'source' / side / camera, names)
-    run('kitti', tmp_path / 'source', tmp_path / 'out')
-    out = capsys.readouterr().out
-    assert 'kitti, prepared' in out and 'test_DBLRNet_KITTI.yml fills it by padding: replicate' in out

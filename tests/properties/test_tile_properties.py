@@ -31,7 +31,7 @@ def squares(draw: st.DrawFn, height: int, width: int) -> tuple[int, int, int]:
     return top, left, size
 
 
-@settings(max_examples=180)
+@settings(max_examples=90)
 @given(height=sides, width=sides, encoding=st.sampled_from(ENCODINGS), data=st.data())
 def test_every_store_gives_the_sources_pixels(height, width, encoding, data):
     suffix, source = encode(picture(height, width, seed=height), encoding)
