@@ -175,7 +175,8 @@ def _words(text: str) -> dict[str, str]:
     except (yaml.YAMLError, RecursionError):
         return {}
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    return {key.value: word.value for key, word in reversed(pairs) if isinstance(word, yaml.ScalarNode)}
+    scalar = yaml.ScalarNode
+    return {k.value: v.value for k, v in reversed(pairs) if isinstance(k, scalar) and isinstance(v, scalar)}
 
 
 class _Reader:
