@@ -60,12 +60,12 @@ def check_values(root: Located, is_train: bool) -> dict:
             own_files.fail(str(error))
     checker = _Checker(is_train)
     checker.check(root)
-    checker.tell()
+    checker.raise_all()
     options = root.plain()
     for trail, message in conflicts(options, is_train):
-        with checker.noting():
+        with checker.recording():
             root.at(trail).fail(f'{trail} {message}')
-    checker.tell()
+    checker.raise_all()
     for phase, cls in checker.foreign.items():
         where = root.at(f'datasets.{phase}').where
         options['datasets'][phase] = _ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)
@@ -75,9 +75,9 @@ def check_values(root: Located, is_train: bool) -> dict:
 def check_section(here: Located, schema: type, trail: str = '') -> None:
     """Checks a section of any YAML file against a TypedDict, as option files are checked; raises DBLRError."""
     checker = _Checker(is_train=True)
-    with checker.noting():
+    with checker.recording():
         checker.section(here, schema, trail)
-    checker.tell()
+    checker.raise_all()
 
 
 def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
@@ -90,7 +90,7 @@ def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
 
 
 class _Checker:
-    """Walks an option file's values and notes all faults, as a run that starts anew for each of them takes minutes."""
+    """Walks an option file's values and records all faults: starting a run anew for each of them would take minutes."""
 
     def __init__(self, is_train: bool) -> None:
         self.faults: list[str] = []
@@ -99,14 +99,14 @@ class _Checker:
         self.is_train = is_train
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Notes what is wrong in its block, and goes on behind it."""
+    def recording(self) -> Iterator[None]:
+        """Records what is wrong in its block, and goes on behind it."""
         try:
             yield
         except DBLRError as error:
             self.faults.append(str(error))
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raises DBLRError for all faults so far."""
         raise_faults(list(dict.fromkeys(self.faults)), 'options')
 
@@ -114,7 +114,7 @@ class _Checker:
         """Checks the whole file."""
         model = root.value.get('model_type')
         if model is not None:
-            with self.noting():
+            with self.recording():
                 cls = _class_of(model, registered(MODEL_REGISTRY), 'model_type')
                 if not issubclass(cls, VideoDeblurModel):
                     model.fail(f'model_type {model.value} is not one of dblr_plugin; write it into an option file')
@@ -143,16 +143,16 @@ class _Checker:
         for key, entry in entries.items():
             name = f'{trail}.{key}' if trail else str(key)
             if key in annotations:
-                with self.noting():
+                with self.recording():
                     self.value(entry, annotations[key], name)
             elif not others:
                 hint = nearest(key, annotations)
                 missing = {other for other in missing if hint != nearest(other, [other])}  # misspelt, and told here
                 known = f'; known here: {", ".join(sorted(annotations))}'
-                with self.noting():
+                with self.recording():
                     entry.fail(f"unknown key '{name}'{hint or known}")
         if missing:
-            with self.noting():
+            with self.recording():
                 what = ', '.join(sorted(missing))
                 here.fail(f'{trail or "the file"} lacks {what}; add {"it" if len(missing) == 1 else "them"}')
 
@@ -191,7 +191,7 @@ class _Checker:
         misnamed = False
         for phase, entry in here.value.items():
             trail = f'datasets.{phase}'
-            with self.noting():
+            with self.recording():
                 if str(phase).split('_')[0] not in kinds or str(phase).startswith('train_'):
                     misnamed = True
                     what, names = (
@@ -200,7 +200,7 @@ class _Checker:
                     entry.fail(f'{trail}: the data sets of {what} are called {names} and so on{nearest(phase, kinds)}')
                 self.any_data_set(entry, phase, trail)
         if self.is_train and 'train' not in here.value and not misnamed:
-            with self.noting():
+            with self.recording():
                 here.fail('datasets lacks train; add it')
 
     def any_data_set(self, here: Located, phase: str, trail: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.video.folder import FolderSink, FolderSource, tell_left_out
+from dblr_plugin.video.folder import FolderSink, FolderSource, warn_left_out
 from dblr_plugin.video.frames import Frame, Sink, Source
 from dblr_plugin.video.settings import DEFAULT, EncoderSettings, parse_position, parse_rate, parse_time
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, fingerprint
@@ -141,7 +141,7 @@ def _video_sink(
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
         info = StreamInfo.of_pictures(rate)
-        tell_left_out(source.described, path)
+        warn_left_out(source.described, path)
     return VideoSink(path, info, source.high_bit_depth, encoder, existing, settings)
 
 

@@ -128,7 +128,7 @@ class Gaps:
         if interval > _LATE * self.step and interval - self.step >= self.least:
             self._holes.append((self._last + self.step, interval - self.step))
 
-    def told(self, beginning: Fraction, longest: Fraction = Fraction(0)) -> str:
+    def described(self, beginning: Fraction, longest: Fraction = Fraction(0)) -> str:
         """Returns place and length of the holes, counted from ``beginning``; nothing for none, or an uneven rhythm.
 
         Intervals as long as ``longest``, the most seconds that the file says of a picture, are no holes.

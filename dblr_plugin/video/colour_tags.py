@@ -207,7 +207,7 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Light:
-    """What HDR10 says of a whole film.
+    """What HDR10 says of a whole video.
 
     Attributes:
         display: The mastering display: x and y of red, green, blue and white in 1/50000, darkest and brightest in

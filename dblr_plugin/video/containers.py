@@ -40,7 +40,7 @@ _HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 
 _LOGGER = logging.getLogger('libav')  # PyAV's, with one below it for each of FFmpeg's parts
 
-# said of intact files: a title track of chapters that a part of a film has lost
+# said of intact files: a title track of chapters that a part of a video has lost
 _HARMLESS = ('Referenced QT chapter track not found',)
 
 

@@ -97,7 +97,7 @@ class CopiedStreams:
         for stream in list(self._wanted):
             if not _fits(stream, format_name):
                 encoder = sound_encoder(stream, format_name) if stream.type == 'audio' else None
-                _tell_not_copied(output, stream, encoder)
+                _warn_not_copied(output, stream, encoder)
                 if encoder is None:
                     self._wanted.remove(stream)
                     continue
@@ -172,7 +172,7 @@ class CopiedStreams:
             elif stream.type == 'data' and 'timecode' not in stream.metadata and not _is_chapters(stream):
                 left_out.append(f'data stream {stream.index}')
         if left_out:
-            _tell_left_out(output, left_out)
+            _warn_left_out(output, left_out)
         return attached, covers
 
     def _cover(self, stream: Stream) -> bytes:
@@ -203,13 +203,13 @@ class CopiedStreams:
         for encoded in self._encoded.values():
             self._target.mux(encoded.encode(None))
 
-    def tell_lost_tags(self, written: Path, output: Path) -> None:
-        """Tells which tags of the source a finished file does not have; MP4 knows some names only."""
+    def warn_lost_tags(self, written: Path, output: Path) -> None:
+        """Warns which tags of the source a finished file does not have; MP4 knows some names only."""
         with open_container(written) as container:
             lost = lost_tags(self._container.metadata, container.metadata)
         if lost:
             more = [f'{len(lost) - _LISTED} more'] if len(lost) > _LISTED else []
-            _tell_left_out(output, [f'tag {name}' for name in lost[:_LISTED]] + more)
+            _warn_left_out(output, [f'tag {name}' for name in lost[:_LISTED]] + more)
 
     @property
     def has_own_names(self) -> bool:
@@ -241,7 +241,7 @@ class CopiedStreams:
         except av.error.FFmpegError:
             _log.warning('%s: sound ends at damaged data', self._info.copied)
         for index, gaps in self._gaps.items():
-            if holes := gaps.told(self._info.begin):
+            if holes := gaps.described(self._info.begin):
                 _log.warning('%s: sound of stream %d is missing for %s', self._info.copied, index, holes)
 
     def _may_have_silent_gaps(self, stream: Stream) -> bool:
@@ -281,12 +281,12 @@ class CopiedStreams:
         self._target.mux_one(packet)
 
 
-def _tell_left_out(output: Path, what: list[str]) -> None:
+def _warn_left_out(output: Path, what: list[str]) -> None:
     fix = '' if output.suffix.lower() == '.mkv' else '; .mkv holds attachments, covers and tags'
     _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(what), fix)
 
 
-def _tell_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
+def _warn_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
     codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
     language = f', {stream.language}' if stream.language not in (None, 'und') else ''
     fate = 'is left out' if encoder is None else f'is encoded anew with {encoder}'

@@ -112,7 +112,7 @@ def choose_encoding(
         for time_base, constant in ((info.time_base, False), (1 / info.rate, True)):
             encoding = Encoding(name, pixel_format, options, time_base, constant)
             if _opens(encoding, size, info.rate):
-                _tell_compromise(path, encoding, size, high_bit_depth)
+                _warn_compromise(path, encoding, size, high_bit_depth)
                 return encoding
     height, width = size
     raise DBLRError(
@@ -197,7 +197,7 @@ def _opens(encoding: Encoding, size: tuple[int, int], rate: Fraction) -> bool:
     return True
 
 
-def _tell_compromise(path: Path, encoding: Encoding, size: tuple[int, int], high_bit_depth: bool) -> None:
+def _warn_compromise(path: Path, encoding: Encoding, size: tuple[int, int], high_bit_depth: bool) -> None:
     if high_bit_depth and bits_of(av.VideoFormat(encoding.pixel_format)) == 8:
         _log.warning('%s: the encoder %s has 8 bits only; the source has more', path, encoding.codec)
     if any(side % 2 for side in size) and encoding.pixel_format.startswith('yuv444') and encoding.codec != 'ffv1':

@@ -19,7 +19,7 @@ from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
 from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished
 
-__all__ = ['FolderSink', 'FolderSource', 'tell_left_out']
+__all__ = ['FolderSink', 'FolderSource', 'warn_left_out']
 
 _log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class FolderSink:
                     self._sources[file.name] = file
                 else:
                     left_out.setdefault(kind, []).append(file)
-        tell_left_out(left_out, self.folder)
+        warn_left_out(left_out, self.folder)
 
 
 def _refuse_unequal(files: Sequence[Path]) -> None:
@@ -271,8 +271,8 @@ def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
     return kinds
 
 
-def tell_left_out(kinds: Mapping[str, Sequence[Path]], output: Path) -> None:
-    """Tells which kinds of what files say an output does not get."""
+def warn_left_out(kinds: Mapping[str, Sequence[Path]], output: Path) -> None:
+    """Warns about what the files hold beside their pixels and an output does not get."""
     if kinds:
         listed = ', '.join(f'{kind}{_count(files)}' for kind, files in kinds.items())
         first = next(iter(kinds.values()))[0]

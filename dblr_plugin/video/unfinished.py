@@ -200,7 +200,7 @@ class Segments:
         dts = _NO_TIME if packet.dts is None else packet.dts
         data, duration = bytes(packet), packet.duration or 0
         self._put(_RECORD.pack(len(data), packet.pts, dts, duration, packet.is_keyframe) + data)
-        self._note(KeptPacket(data, packet.pts, packet.dts, duration, packet.is_keyframe))
+        self._record(KeptPacket(data, packet.pts, packet.dts, duration, packet.is_keyframe))
 
     def seal(self, pictures: int) -> None:
         """Ends the segment, of so many pictures: from now on it outlives kills and power cuts."""
@@ -238,7 +238,7 @@ class Segments:
         self._file.write(data)
         self._crc = zlib.crc32(data, self._crc)
 
-    def _note(self, packet: KeptPacket) -> None:
+    def _record(self, packet: KeptPacket) -> None:
         self.first = packet.pts if self.first is None else min(self.first, packet.pts)
         self.last = packet.pts if self.last is None else max(self.last, packet.pts)
         self.end = max(self.end, packet.pts + packet.duration)
@@ -263,7 +263,7 @@ class Segments:
         self.size, self.high_bit_depth = tuple(head['size']), head['high_bit_depth']
         self.pictures += record[1]
         for packet in packets:
-            self._note(packet)
+            self._record(packet)
         return True
 
     def _drop_rest(self) -> None:

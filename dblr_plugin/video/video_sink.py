@@ -99,7 +99,7 @@ class VideoSink:
 
     def write(self, picture: Frame) -> None:
         """See :class:`Sink`."""
-        with self._telling_failure():
+        with self._raising_failure():
             if self._container is None:
                 self._begin(picture.pixels.shape[:2], picture.pixels.dtype == np.uint16)
             self._encode(picture)
@@ -109,7 +109,7 @@ class VideoSink:
         if self._container is None:
             self._unfinished.remove()
             raise DBLRError(f'{self.path}: there was no picture to write')
-        with self._telling_failure():
+        with self._raising_failure():
             if self._context is not None:
                 self._end_segment()
             self._join(whole=True)
@@ -124,7 +124,7 @@ class VideoSink:
     def abandon(self) -> bool:
         """See :class:`Sink`; whole segments stay, to go on from."""
         if self._container is not None and not self._failed and not self._complete:
-            with suppress(DBLRError), self._telling_failure():  # the failure that ends the job has been told already
+            with suppress(DBLRError), self._raising_failure():  # the failure that ends the job has been told already
                 if self._context is not None:
                     self._keep(self._context.encode(None))
                 self._join(whole=False)
@@ -146,11 +146,11 @@ class VideoSink:
         self.done = self._segments.pictures
         self._last_tick = self._segments.last
         if self.done:
-            with self._telling_failure():
+            with self._raising_failure():
                 self._begin(self._segments.size, self._segments.high_bit_depth)
 
     def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
-        """Opens the film for pictures of this size (h, w), and writes its header, which shows what it cannot hold."""
+        """Opens the video for pictures of this size (h, w), and writes its header, which shows what it cannot hold."""
         self._encoding = choose_encoding(self.path, self._encoder, self._info, size, high_bit_depth, self._settings)
         self._size, self._deep = size, high_bit_depth
         self._tags = self._info.colour.at_height(size[0])
@@ -184,7 +184,7 @@ class VideoSink:
         return flags | {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
 
     def _new_context(self) -> CodecContext:
-        """Returns an encoder like the one that the film's header is of."""
+        """Returns an encoder like the one that the video's header is of."""
         context = Codec(self._encoding.codec, 'w').create('video')
         context.bit_rate, context.bit_rate_tolerance = 0, 128000  # as PyAV's streams have them
         context.time_base, context.framerate = self._encoding.time_base, self._info.rate
@@ -257,7 +257,7 @@ class VideoSink:
         return tick
 
     def _join(self, whole: bool) -> None:
-        """Writes all packets into the film, with sound and subtitles up to the last picture, or to their end."""
+        """Writes all packets into the video, with sound and subtitles up to the last picture, or to their end."""
         furthest = _FURTHEST_REORDERING / self._info.rate / self._encoding.time_base
         first_dts = last_dts = latest = None
         for kept, following in pairwise(chain(self._segments.packets(), [None])):
@@ -291,7 +291,7 @@ class VideoSink:
         """Completes the file and gives it its name."""
         self._container.close()
         if self._copied is not None:
-            self._copied.tell_lost_tags(self._partial, self.path)
+            self._copied.warn_lost_tags(self._partial, self.path)
         self._release()
         self._write_aspect()
         os.replace(self._partial, self.path)
@@ -317,7 +317,7 @@ class VideoSink:
             self._copied.close()
 
     @contextmanager
-    def _telling_failure(self) -> Iterator[None]:
+    def _raising_failure(self) -> Iterator[None]:
         """Turns what the disk or FFmpeg refuses into a DBLRError."""
         try:
             yield

@@ -181,8 +181,8 @@ class VideoSource:
             gaps.see(pts * self._time_base)
         if self._whole and self._announced_end is not None:
             gaps.see_end(self._announced_end)
-        self._tell_damage(self._read, pts * self._time_base)
-        self._tell_timing(gaps)
+        self._warn_damage(self._read, pts * self._time_base)
+        self._warn_timing(gaps)
 
     @property
     def damaged(self) -> int:
@@ -270,8 +270,8 @@ class VideoSource:
         """Returns a time as people count it, in seconds from the beginning."""
         return f'{float(pts * self._time_base - self._begin):.2f}'
 
-    def _tell_timing(self, gaps: Gaps) -> None:
-        """Tells where the clock was carried on, and where pictures are missing that the file once had."""
+    def _warn_timing(self, gaps: Gaps) -> None:
+        """Warns where the clock was carried on, and where pictures are missing that the file once had."""
         joints = self._decoder.clock.joints
         if joints:
             times = ', '.join(f'{float(joint - self._begin):.2f}' for joint in joints[:5])
@@ -280,10 +280,10 @@ class VideoSource:
         if self._container.format.name == 'avi':
             return
         longest = self._longest * self._time_base if self._container.format.name in SAY_DURATIONS else Fraction(0)
-        if holes := gaps.told(self._begin, longest):
+        if holes := gaps.described(self._begin, longest):
             _log.warning('%s: pictures are missing for %s; the picture before each gap is shown', self.path, holes)
 
-    def _tell_damage(self, read: int, last: Fraction) -> None:
+    def _warn_damage(self, read: int, last: Fraction) -> None:
         decoder, end = self._decoder, self._announced_end
         if decoder.lost:
             times = ', '.join(map(self._place, decoder.lost[:5]))

@@ -36,6 +36,7 @@ def bsd(tmp_path: Path, picture: Picture) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_dvd_as_a_user(dvd_run: tuple[Path, subprocess.CompletedProcess]) -> None:
     tree, result = dvd_run
     assert result.returncode == 0, result.stderr
@@ -65,9 +66,9 @@ def test_video_as_a_user(tmp_path: Path) -> None:
     assert json.loads((tmp_path / 'own/dataset.json').read_text())['recipe']['in_between'] == 1
 
 
-def test_another_data_set(dvd: Path, tmp_path: Path) -> None:
+def test_another_data_set(bsd: Path, tmp_path: Path) -> None:
     with pytest.raises(DBLRError) as error:
-        run('gopro', dvd, tmp_path / 'out', '--blur', 'blur_gamma')
+        run('gopro', bsd, tmp_path / 'out', '--blur', 'blur_gamma')
     assert str(error.value).startswith('33 faults in') and 'and 23 more' in str(error.value)
     assert 'GOPRO_Large/{train,test}/<sequence>/{blur_gamma,sharp}' in str(error.value)
 

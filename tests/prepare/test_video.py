@@ -160,13 +160,15 @@ class TestShake:
         assert not np.array_equal(first, other)
 
     def test_path_is_smooth_and_as_wide_as_asked(self) -> None:
-        poses = np.stack([HandHeld(3.0, 7, (96, 128), seed).pose(t / 10) for seed in range(40) for t in range(700)])
-        poses = poses.reshape(40, 700, 3)
+        poses = np.stack(
+            [HandHeld(3.0, 7, (96, 128), seed).pose(t / 10) for seed in range(40) for t in range(0, 700, 5)]
+        )
+        poses = poses.reshape(40, 140, 3)
         np.testing.assert_allclose(np.sqrt((poses[..., :2] ** 2).mean((0, 1))), 3.0, rtol=0.15)
         corner = np.abs(poses[..., 2]) * np.hypot(96, 128) / 2
         assert corner.max() < 6
         steps = np.abs(np.diff(poses[..., :2], axis=1)).max()
-        assert steps < 0.1 * 2 * 3.0, 'a tenth of a frame moves the camera by a small part of the amplitude'
+        assert steps < 0.5 * 2 * 3.0, 'half a frame moves the camera by a small part of the amplitude'
 
     def test_shift_and_rotation(self) -> None:
         light = to_linear_light(panning(1)[0])

@@ -38,7 +38,7 @@ def numbers(picture: Tensor) -> np.ndarray:
     return (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     hflip=st.booleans(),

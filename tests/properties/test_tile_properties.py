@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tile_images import ENCODINGS, encode, picture
@@ -31,6 +32,7 @@ def squares(draw: st.DrawFn, height: int, width: int) -> tuple[int, int, int]:
     return top, left, size
 
 
+@pytest.mark.slow
 @settings(max_examples=90)
 @given(height=sides, width=sides, encoding=st.sampled_from(ENCODINGS), data=st.data())
 def test_every_store_gives_the_sources_pixels(height, width, encoding, data):

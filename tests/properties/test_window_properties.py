@@ -43,7 +43,7 @@ def options(root: Path, chosen: list[int], folder: str, **changes: object) -> di
     return {'dataroot_lq': str(root), 'dataroot_gt': str(root), 'meta_info_file': str(listed), **changes}
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     chosen=lengths,
     num_frame=odd,
@@ -78,7 +78,7 @@ def test_training_windows(clips, chosen, num_frame, intervals, reverse, seed):
         assert reverse or all(step > 0 for step in steps)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(length=st.integers(1, LONGEST), num_frame=odd, padding=st.sampled_from(PADDINGS))
 def test_windows_that_the_test_set_reads(clips, length, num_frame, padding):
     with tempfile.TemporaryDirectory() as folder:
