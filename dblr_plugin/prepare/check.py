@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dblr_plugin.data.images import is_image, natural, refuse_undecodable
-from dblr_plugin.data.store import FolderStore
+from dblr_plugin.data.images import inspected_size, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import Clip, Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
@@ -83,16 +82,6 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
     raise DBLRError('\n  '.join([f'{count} in {plan.source}:', *texts[:MAX_SHOWN], *more]) + f'\n{fix}')
 
 
-class _SourceStore(FolderStore):
-    """The store's way of looking into a file, for the listed frames of one clip wherever they are."""
-
-    def __init__(self, files: dict[str, Path]) -> None:  # without the listing of a whole tree
-        self._paths = files
-
-    def path(self, clip: str, frame: str) -> Path:
-        return self._paths[frame]
-
-
 def _total_faults(plan: Plan) -> list[Fault]:
     """Wrong numbers of clips, where their names are not published."""
     counts = {part: sum(clip.part == part for clip in plan.clips) for part in plan.totals}
@@ -160,25 +149,20 @@ def _gaps(frames: Iterable[str]) -> str:
 def _inspected(found: dict[Clip, Files], faults: list[Fault]) -> dict[Clip, dict[Path, tuple[int, int]]]:
     """Returns the size of every intact file; notes those that are empty, cut short or no images."""
 
-    def inspect(task: tuple[Clip, FolderStore, str]) -> tuple[int, int] | str:
+    def inspect(task: tuple[Clip, Path]) -> tuple[int, int] | str:
         try:
-            return task[1].inspect('', task[2])
+            return inspected_size(task[1])
         except DBLRError as error:
             return str(error)
 
-    tasks = [
-        (clip, _SourceStore(frames), frame)
-        for clip, files in found.items()
-        for frames in files.values()
-        for frame in frames
-    ]
+    tasks = [(clip, path) for clip, files in found.items() for frames in files.values() for path in frames.values()]
     sizes: dict[Clip, dict[Path, tuple[int, int]]] = {clip: {} for clip in found}
     results = parallel(inspect, tasks, DISK_THREADS, len(tasks), 'checking')
-    for (clip, store, frame), size in zip(tasks, results, strict=True):
+    for (clip, path), size in zip(tasks, results, strict=True):
         if isinstance(size, str):
             faults.append(Fault(clip, f'{_label(clip)}: {size}'))
         else:
-            sizes[clip][store.path('', frame)] = size
+            sizes[clip][path] = size
     return sizes
 
 

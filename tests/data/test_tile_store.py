@@ -16,9 +16,9 @@ from processes import warm
 from tile_images import ENCODINGS, encode, picture
 
 from dblr_plugin.data.images import decode
+from dblr_plugin.data.lmdb_store import TileStore
 from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
 from dblr_plugin.data.store import open_store
-from dblr_plugin.data.tile_store import TileStore
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.errors import DBLRError
 
