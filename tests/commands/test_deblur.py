@@ -108,7 +108,7 @@ def test_what_is_unknown_is_told_with_the_usage_of_its_command(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     write_video(tmp_path / 'long.mp4', 400, (48, 64))
     arguments = ('-i', 'long.mp4', '-o', 'out.mp4', '--weights', weights, '--backend', 'torch', '--fp32')
