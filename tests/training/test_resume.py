@@ -7,8 +7,8 @@ import torch
 from basicsr.models.lr_scheduler import MultiStepRestartLR
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.resume import load_resume_state, overruled, refuse_damage, refuse_other_optimizers
-from dblr_plugin.training.saving import CheckpointFolder
+from dblr_plugin.training.checkpoint_folder import CheckpointFolder, load_resume_state
+from dblr_plugin.training.checkpoints import overruled, refuse_damage, refuse_other_optimizers
 
 
 def options(root: Path, state: Path) -> dict:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.saving import CheckpointFolder
+from dblr_plugin.training.checkpoint_folder import CheckpointFolder
 
 
 @pytest.fixture
