@@ -25,7 +25,7 @@ from common import SPEED, arguments, decibels, megabytes, place, print_limits, p
 from end_to_end import DBLR, measure_video
 from frames import generate_sample
 from limits import METHOD as LIMITS
-from limits import best_device, describe_device, limit_figures, limit_ways, share_of
+from limits import best_device, limit_figures, limit_ways, share_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,6 +34,7 @@ from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 from dblr_plugin.restore.folding import fold

@@ -1,10 +1,16 @@
 """The comparison of networks: the published shapes are what their authors give, and a tiny run prints its table."""
 
+import json
+
+import matplotlib.figure
 import peers
 import pytest
+import tables
 import torch
 from inference import operations
 from peer_networks import DMPHN, NAFNet
+
+from dblr_plugin.benchmark.plots import LIGHT
 
 
 def test_nafnet_has_the_published_size():
@@ -33,3 +39,13 @@ def test_a_tiny_run(bench, capsys, monkeypatch):
     assert light['ways']['openvino fp32']['decibels'] > 90
     assert all(way['frames_720p'] > 0 for way in light['ways'].values())
     assert 'thousand multiply-adds a pixel' in capsys.readouterr().out
+
+
+def test_every_way_of_every_network_is_drawn():
+    networks = json.loads((tables.RESULTS / 'peers.json').read_text())['networks']
+    figure = matplotlib.figure.Figure()
+    tables._paint(networks, figure, LIGHT)
+    (axes,) = figure.axes
+    assert [label.get_text().split('\n')[0] for label in axes.get_yticklabels()] == list(networks)
+    speeds = sorted(way['frames_720p'] for network in networks.values() for way in network['ways'].values())
+    assert sorted(bar.get_width() for bar in axes.patches) == speeds
