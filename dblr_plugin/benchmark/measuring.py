@@ -23,11 +23,10 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.data.flow import MIN_SIDE
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
 from dblr_plugin.evaluation.perceptual import lpips
 from dblr_plugin.evaluation.protocols import Protocol
-from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
+from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset, write_picture
 from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.models.video_test_model import VideoTestModel

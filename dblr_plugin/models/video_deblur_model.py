@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 from dblr_plugin.acceleration import autocast, freeze_batch_statistics, prepare_network, share_batch_statistics
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
-from dblr_plugin.evaluation.comparison_images import ComparisonImages
-from dblr_plugin.evaluation.validation import Interrupted
+from dblr_plugin.evaluation.validation import ComparisonImages, Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoints import Checkpoints

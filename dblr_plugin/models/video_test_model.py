@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.scores import ValidationRecord
-from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers
+from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers, write_picture
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.weights import load_weights

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import replace_y, to_network_colour
 from dblr_plugin.restore.backends import Forward, build_forward, is_out_of_memory
-from dblr_plugin.restore.int8_forward import Int8Forward
+from dblr_plugin.restore.openvino_forward import Int8Forward
 
 __all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'FrameRestorer', 'TiledForward', 'build_restorer', 'halo_of']
 

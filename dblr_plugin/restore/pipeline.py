@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.data.windows import spread
-from dblr_plugin.restore.int8_forward import WINDOWS
+from dblr_plugin.restore.openvino_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter, prefetch
 from dblr_plugin.video import Frame, Sink, Source, open_source

@@ -12,8 +12,7 @@ from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends, int8_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
-from dblr_plugin.restore.int8_forward import cut_crops, nncf_installed
-from dblr_plugin.restore.openvino_forward import openvino_installed
+from dblr_plugin.restore.openvino_forward import cut_crops, nncf_installed, openvino_installed
 from dblr_plugin.restore.pipeline import calibrate, sample_windows
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_source
