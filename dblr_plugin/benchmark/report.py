@@ -17,11 +17,11 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
 
-from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, window_of
+from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, draw_crops, window_of
 from dblr_plugin.benchmark.methods import BATCH, RATE, Method
 from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
 from dblr_plugin.benchmark.plan import Plan
-from dblr_plugin.benchmark.plots import draw_crops, draw_figures, validations
+from dblr_plugin.benchmark.plots import draw_figures, validations
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
