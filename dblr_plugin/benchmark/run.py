@@ -150,7 +150,7 @@ class _Run:
         path, fingerprint = plan.folder / 'timing.json', self._timing_fingerprint(files)
         results.timing = kept(path, fingerprint)
         if results.timing is None:
-            methods = {name: timing.Method(partial(build_restorer, str(file))) for name, file in files.items()}
+            methods = {name: partial(build_restorer, str(file)) for name, file in files.items()}
             device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
             try:
                 results.timing = keep(path, fingerprint, timing.measure(methods, device, plan.size, plan.seconds))
