@@ -125,19 +125,23 @@ def print_ways(ways: dict[str, dict], unit: str, columns: dict[str, Column], par
 
 
 def print_limits(limits: dict[str, dict]) -> None:
+    """A line of all limits, each with its speed and unit."""
     print('limits: ' + ', '.join(f'{name} {limit["speed"]:.0f} {limit["unit"]}' for name, limit in limits.items()))
 
 
 def place(figures: dict) -> str:
+    """Device and threads of a report."""
     return f'{figures["device"]}, {figures["threads"]} threads'
 
 
 def shown(size: list[int]) -> str:
+    """A size (h, w) as ``1280x720``."""
     height, width = size
     return f'{width}x{height}'
 
 
 def share(way: dict) -> str:
+    """The share of the limit that a way reaches, in percent."""
     return f'{way["share"]:.0%}'
 
 
@@ -145,16 +149,20 @@ SPEED: dict[str, Column] = {'GFLOPS': lambda way: f'{way["gflops"]:.0f}', 'share
 
 
 def size_ratio(way: dict) -> str:
+    """A way's bytes to the source's; a dash where it has no files."""
     return '-' if way['bytes_ratio'] is None else f'{way["bytes_ratio"]:.2f}x'
 
 
 def decibels(way: dict) -> str:
+    """PSNR against eager fp32; ``equal`` where there is no difference."""
     return 'equal' if way['decibels'] is None else f'{way["decibels"]:.0f}'
 
 
 def megabytes(way: dict) -> str:
+    """Peak memory in MB; a dash where the system does not tell."""
     return '-' if way['peak_bytes'] is None else f'{way["peak_bytes"] / 1e6:.0f}'
 
 
 def difference(metric: str) -> Column:
+    """A column: how far a metric is from BasicSR's."""
     return lambda way: f'{way[f"{metric}_difference"]:+.0e}'

@@ -264,6 +264,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of a text such as ``1280x720``; argparse reports what is none."""
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")

@@ -10,7 +10,7 @@ import torch
 from dblr_plugin.archs import DBLRNet, MultiScaleDBLRNet
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore import backends, int8_forward
+from dblr_plugin.restore import backends, openvino_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
 from dblr_plugin.restore.openvino_forward import cut_crops, nncf_installed, openvino_installed
 from dblr_plugin.restore.pipeline import calibrate, sample_windows
@@ -65,7 +65,7 @@ def test_auto_takes_int8_only_close_to_float32(monkeypatch):
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('openvino', 'int8')
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING - 1)[1] != 'int8'
     window = torch.rand(1, 5, 1, 64, 64)
-    monkeypatch.setattr(int8_forward, 'LEAST_DECIBELS', 200)
+    monkeypatch.setattr(openvino_forward, 'LEAST_DECIBELS', 200)
     auto = build_forward(trained(), CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING)
     exact = build_forward(trained(), CPU, 'openvino', backends._best_precision(CPU))
     assert torch.equal(auto(window), exact(window))
