@@ -143,6 +143,7 @@ print(first, faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='other C libraries have no such setting')
 def test_freed_memory_is_not_new_memory(tmp_path):
     result = run_python('-c', COUNT, cwd=tmp_path)

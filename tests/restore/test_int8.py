@@ -49,6 +49,7 @@ def test_restores_close_to_float32_and_says_so(caplog):
     assert [r.getMessage() for r in caplog.records if 'Precision int8: int8 is' in r.getMessage()]
 
 
+@pytest.mark.slow
 @needs_int8
 @pytest.mark.parametrize('net', [DBLRNet(num_feat=8, num_block=1, input_skip=True), MultiScaleDBLRNet()])
 def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net, caplog):
@@ -59,6 +60,7 @@ def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net, caplog):
     assert [r.getMessage() for r in caplog.records if 'Precision int8: int8 is' in r.getMessage()]
 
 
+@pytest.mark.slow
 @needs_int8
 def test_auto_takes_int8_only_close_to_float32(monkeypatch):
     monkeypatch.setattr(backends, 'int8_is_quick', lambda: True)
