@@ -44,7 +44,7 @@ class Crop:
     """Where the methods differ most in a clip.
 
     Attributes:
-        clip: Its name.
+        clip: Name of the clip.
         frame: Index of the frame in the clip.
         top, left: The window's first row and column.
         deviation: Standard deviation of the methods' mean squared errors there, in squared grey values.
@@ -128,7 +128,7 @@ def draw_crops(
         pictures: For each crop the whole frames, name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
         numbers: The methods' places in the report.
         frames: For each crop the frame's name.
-        folder: Where to.
+        folder: Is made where it is missing.
     """
     names = list(pictures[0])
     h, w = window_of(*pictures[0][names[0]].shape[:2])

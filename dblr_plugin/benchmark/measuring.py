@@ -46,7 +46,7 @@ def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | 
         method: With its weights in place.
         protocols: By which it is scored; the first one's frames are those that crops are chosen from.
         backbone: The weights by which LPIPS is measured; None to leave it out.
-        folder: The method's.
+        folder: The method's folder.
 
     Returns:
         ``figures``, entries of :func:`~dblr_plugin.evaluation.scores.summarise`; ``clips``, clip -> ``frames`` (indices

@@ -49,7 +49,7 @@ class Plan:
 
     Attributes:
         path: The file.
-        name: The benchmark's.
+        name: Name of the benchmark.
         prepare: How its data are made, if the file says it.
         protocols: By which frames are scored, with the metrics of the file; the first one also validates trainings.
         size: Width and height for which operations are counted, and which is timed.

@@ -78,8 +78,8 @@ def draw(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Fi
     """Draws a picture in both themes, to ``<name>_light.png`` and ``<name>_dark.png``.
 
     Args:
-        folder: Where to.
-        name: The picture's.
+        folder: Is made where it is missing.
+        name: Name of the picture.
         size: Width and height in inches.
         paint: Draws onto an empty figure.
     """
@@ -151,7 +151,7 @@ def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: 
         methods: Those measured; one without operations is a reference, drawn as a line.
         protocol: By which PSNR was measured.
         size: Of the frames for which cost was measured.
-        folder: Where to.
+        folder: Is made where it is missing.
 
     Returns:
         The names of the pictures -> what they show.

@@ -40,7 +40,7 @@ def write_report(plan: Plan, results: Results) -> Path:
 
     Args:
         plan: What was asked for.
-        results: What there is.
+        results: The results so far.
 
     Returns:
         The path of ``report.md``. Nothing is written if it tells of these results already.
@@ -92,7 +92,7 @@ def _report(plan: Plan, results: Results) -> dict:
 
 
 def _entry(plan: Plan, method: Method, results: Results) -> dict:
-    """What the report has of a method."""
+    """A method's entry in the report."""
     folder = MethodFolder(plan.folder / method.slug)
     training = training_budget(method, results.training.get(method.name))
     entry = {
@@ -270,7 +270,7 @@ def training_budget(method: Method, record: Mapping | None) -> dict | None:
 
     Args:
         method: Its options are those that were run: a record is of no others.
-        record: The training's.
+        record: That of the training, as :func:`~dblr_plugin.benchmark.training.trained` returns it.
 
     Returns:
         ``iterations`` of its own, ``batch`` of all processes together (None if it went on with more or fewer of them),

@@ -35,7 +35,7 @@ __all__ = ['Results', 'run_benchmark']
 
 @dataclass
 class Results:
-    """What there is of a benchmark, by method.
+    """Results of a benchmark so far, by method.
 
     Attributes:
         quality: What :func:`measure_quality` returned.
@@ -63,7 +63,7 @@ def run_benchmark(
 
     Args:
         plan: What to do.
-        only: Names of methods; of all others is told what there is.
+        only: Names of methods; of all others, results that exist are reported.
         processes: How many train together.
         tell: Called with what happens.
 
@@ -128,7 +128,7 @@ class _Run:
                 raise DBLRError(f'{start.name}, from whose weights it starts, was not trained')
 
     def collect(self, method: Method) -> None:
-        """Notes what there is of a method, as far as it is of these options."""
+        """Takes up the results of a method that exist and belong to these options."""
         folder, results = self.folder(method), self.results
         failure = kept(folder.failure, _asked(method))
         training = trained(method, folder) if method.train is not None else {}

@@ -92,9 +92,9 @@ class VideoTestModel(SRModel):
         """Restores and scores a data set, and records the figures.
 
         Args:
-            dataset: As for :func:`score_dataset`, and so are ``callbacks`` and ``interrupted``.
-            current_iter: Whose figures they are.
-            tb_logger: TensorBoard's writer, if there is one.
+            dataset, callbacks, interrupted: See :func:`score_dataset`.
+            current_iter: The iteration that the figures belong to, or the name of the test.
+            tb_logger: TensorBoard's writer; None without TensorBoard.
             save_img: Whether restored frames are written.
             finish: Called when all is restored, before the scores are recorded: what is recorded is not made again
                 after a kill.

@@ -193,7 +193,7 @@ class FrameRestorer:
         net: ``(b, t, channels, h, w)`` to ``(b, channels, h, w)``, or to as many frames as it was given.
         traits: What it takes and gives.
         size_multiple: The network needs h and w to be multiples of this; frames are padded and cut back.
-        int8: What in ``net`` is to be calibrated.
+        int8: The part of ``net`` that has to be calibrated.
     """
 
     def __init__(

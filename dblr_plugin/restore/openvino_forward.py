@@ -30,7 +30,7 @@ from dblr_plugin.errors import first_line
 from dblr_plugin.restore.folding import fold
 
 __all__ = [
-    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'cut_crops', 'import_openvino', 'int8_is_quick',
+    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'cut_crops', 'int8_is_quick',
     'nncf_installed', 'openvino_devices', 'openvino_installed', 'quantise', 'to_openvino',
 ]  # fmt: skip
 
@@ -102,7 +102,7 @@ class OpenVINOForward:
         self.shape = shape
 
 
-def import_openvino() -> ModuleType:
+def _import_openvino() -> ModuleType:
     """Imports OpenVINO without its telemetry, which would report each use to its makers and write into the home."""
     # None refuses the import; the stub knows modules alone
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
@@ -112,12 +112,12 @@ def import_openvino() -> ModuleType:
 @functools.cache
 def _openvino_core() -> Any:
     """One for the whole process: freeing models whose cores have gone can crash it."""
-    return import_openvino().Core()
+    return _import_openvino().Core()
 
 
 def to_openvino(net: nn.Module, example: Tensor) -> Any:
     """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
-    import_openvino()
+    _import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

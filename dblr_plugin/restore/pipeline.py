@@ -153,12 +153,12 @@ def restore_media(
         sink.finish()
     except BaseException:
         if sink.abandon():
-            _tell_kept(source, sink)
+            _warn_of_kept(source, sink)
         raise
     return seconds
 
 
-def _tell_kept(source: Source, sink: Sink) -> None:
+def _warn_of_kept(source: Source, sink: Sink) -> None:
     _log.warning('ended early; in: %s; kept: %s; --resume goes on from there', source.extent(), sink.extent())
 
 

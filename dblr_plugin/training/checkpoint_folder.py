@@ -54,7 +54,7 @@ class CheckpointFolder:
         """Writes a checkpoint, makes it the latest, and removes those too many.
 
         Args:
-            iteration: Whose it is.
+            iteration: The iteration after which it is saved.
             networks: Name, such as ``net_g``, to what its file is to hold.
             state: The training state; the networks' digests are added to it.
 

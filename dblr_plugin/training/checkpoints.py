@@ -125,13 +125,13 @@ class Checkpoints:
         optimizers, schedulers = self.training.optimizers, self.training.schedulers
         refuse_other_optimizers(optimizers, state)
         refuse_damage(optimizers, schedulers, state)
-        self._tell_what_the_state_overrules(state)
+        self._warn_of_overruled_settings(state)
         for part, saved in zip([*optimizers, *schedulers], state['optimizers'] + state['schedulers'], strict=True):
             part.load_state_dict(saved)
         for step, scaler in zip(self.training.steps, state.get('scalers', []), strict=False):
             step.scaler.load_state_dict(scaler)
 
-    def _tell_what_the_state_overrules(self, state: dict) -> None:
+    def _warn_of_overruled_settings(self, state: dict) -> None:
         """Warns of settings that resuming takes from the state, and of an end that is reached already."""
         path, network = self.opt['path'].get('resume_state'), self.opt['path'].get('pretrain_network_g')
         found = overruled(self.training.optimizers, self.training.schedulers, state)

@@ -88,7 +88,7 @@ def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
     Args:
         state: Weights by name.
-        own: The network's.
+        own: The network's own weights by name.
 
     Returns:
         Those below one name, if that is where all names of the network are; else all.

@@ -257,7 +257,7 @@ class TestDiscriminatorsHealth:
         gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 3e-3}}
         torch.manual_seed(0)
         model = build_model(parsed(gan_options, tmp_path))
-        model.d_watch.memory = 20
+        model.d_monitor.memory = 20
         for i in range(1, 100):
             data = batch()
             data['lq'] *= 0
@@ -268,7 +268,7 @@ class TestDiscriminatorsHealth:
     def test_warns_when_it_tells_nothing_apart(self, gan_options, tmp_path, caplog):
         gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 1e-9}}
         model = build_model(parsed(gan_options, tmp_path))
-        model.d_watch.memory = 5
+        model.d_monitor.memory = 5
         train(model, 15)
         assert caplog.text.count('The discriminator has collapsed') == 1
 
