@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from dblr_plugin.benchmark.methods import Method, settle_methods
+from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_metrics
 from dblr_plugin.options.option_file import check_section
@@ -73,6 +74,10 @@ class Plan:
     def folder(self) -> Path:
         """Where everything but the trainings is written."""
         return Path('benchmarks') / self.name
+
+    def folder_of(self, method: Method) -> MethodFolder:
+        """The files of one method."""
+        return MethodFolder(self.folder / method.slug)
 
     def wanted(self, names: Sequence[str]) -> list[Method]:
         """The methods of these names, or all, and those they start from.

@@ -22,7 +22,6 @@ from dblr_plugin.benchmark.methods import BATCH, RATE, Method
 from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
 from dblr_plugin.benchmark.plan import Plan
 from dblr_plugin.benchmark.plots import draw_figures, validations
-from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
 from dblr_plugin.evaluation.scores import write_json
@@ -93,7 +92,7 @@ def _report(plan: Plan, results: Results) -> dict:
 
 def _entry(plan: Plan, method: Method, results: Results) -> dict:
     """A method's entry in the report."""
-    folder = MethodFolder(plan.folder / method.slug)
+    folder = plan.folder_of(method)
     training = training_budget(method, results.training.get(method.name))
     entry = {
         'name': method.name,
@@ -191,7 +190,7 @@ def _quoted(plan: Plan) -> dict | None:
 
 def _provenance(plan: Plan) -> dict:
     methods = list(plan.methods.values())
-    folders = [MethodFolder(plan.folder / method.slug) for method in methods]
+    folders = [plan.folder_of(method) for method in methods]
     written = [path for folder in folders for path in (folder.train_options, folder.test_options)]
     weights = [method.weights for method in methods if method.weights]
     files = dict.fromkeys([plan.path, *(path for method in methods for path in method.files), *written, *weights])
@@ -216,7 +215,7 @@ def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
     clips = results.quality[measured[0]]['clips']
     errors = {}
     for name in measured:
-        with np.load(MethodFolder(plan.folder / plan.methods[name].slug).window_errors) as file:
+        with np.load(plan.folder_of(plan.methods[name]).window_errors) as file:
             errors[name] = {clip: file[clip] for clip in clips}
     frames = {clip: entry['frames'] for clip, entry in clips.items()}
     chosen = choose_crops(errors, frames, {clip: tuple(entry['size']) for clip, entry in clips.items()})
@@ -258,7 +257,7 @@ def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.
     """Method -> its frame, and the ground truth last; uint8 BGR."""
     frames = {}
     for name in names:
-        folder = MethodFolder(plan.folder / plan.methods[name].slug)
+        folder = plan.folder_of(plan.methods[name])
         frames[name] = cv2.imread(str(folder.frames / crop['clip'] / f'{crop["name"]}.png'))
     dataset = build_dataset(next(iter(plan.methods.values())).test_set)
     index = dataset.data_info['folder'].index(crop['clip']) + crop['frame']

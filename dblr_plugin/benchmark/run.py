@@ -87,12 +87,9 @@ class _Run:
         self.lpips_weights = plan.lpips or cached_backbone()
         self.results.no_lpips = missing_for_lpips(self.lpips_weights)
 
-    def folder(self, method: Method) -> MethodFolder:
-        return MethodFolder(self.plan.folder / method.slug)
-
     def make(self, method: Method) -> None:
         """Trains and tests a method, where that is missing."""
-        folder = self.folder(method)
+        folder = self.plan.folder_of(method)
         try:
             self._make(method, folder)
             folder.failure.unlink(missing_ok=True)
@@ -124,12 +121,12 @@ class _Run:
     def _require_start(self, method: Method) -> None:
         if method.start is not None:
             start = self.plan.methods[method.start]
-            if start.train is not None and not trained(start, self.folder(start)):
+            if start.train is not None and not trained(start, self.plan.folder_of(start)):
                 raise DBLRError(f'{start.name}, from whose weights it starts, was not trained')
 
     def collect(self, method: Method) -> None:
         """Takes up the results of a method that exist and belong to these options."""
-        folder, results = self.folder(method), self.results
+        folder, results = self.plan.folder_of(method), self.results
         failure = kept(folder.failure, _asked(method))
         training = trained(method, folder) if method.train is not None else {}
         quality = kept(folder.figures, self._quality_fingerprint(method)) if training is not None else None
@@ -146,7 +143,7 @@ class _Run:
         plan, results = self.plan, self.results
         if plan.seconds is None or not results.quality:
             return
-        files = {name: self.folder(plan.methods[name]).test_options for name in results.quality}
+        files = {name: self.plan.folder_of(plan.methods[name]).test_options for name in results.quality}
         path, fingerprint = plan.folder / 'timing.json', self._timing_fingerprint(files)
         results.timing = kept(path, fingerprint)
         if results.timing is None:

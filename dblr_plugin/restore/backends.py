@@ -18,9 +18,8 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from dblr_plugin.acceleration import autocast, prepare_network
+from dblr_plugin.acceleration import autocast, fold, prepare_network
 from dblr_plugin.errors import DBLRError, first_line, nearest
-from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.openvino_forward import (
     Int8Forward,
     OpenVINOForward,

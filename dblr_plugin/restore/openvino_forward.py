@@ -25,9 +25,9 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
+from dblr_plugin.acceleration import fold
 from dblr_plugin.console import quiet
 from dblr_plugin.errors import first_line
-from dblr_plugin.restore.folding import fold
 
 __all__ = [
     'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'cut_crops', 'int8_is_quick',

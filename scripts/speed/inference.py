@@ -29,6 +29,7 @@ from limits import best_device, limit_figures, limit_ways, share_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dblr_plugin.acceleration import fold
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.frames import to_planes, unit_range
@@ -37,7 +38,6 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
-from dblr_plugin.restore.folding import fold
 
 __all__ = [
     'BASELINE', 'METHOD', 'generated_window', 'make_forward', 'measure', 'operations', 'own_window', 'parse_size',

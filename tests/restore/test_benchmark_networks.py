@@ -10,11 +10,11 @@ from networks import build_trained
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dblr_plugin.acceleration import fold
 from dblr_plugin.archs import DBN, DeepDeblur, FourierBurstAccumulation
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.restore.backends import build_forward, openvino_installed
-from dblr_plugin.restore.folding import fold
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
