@@ -85,7 +85,7 @@ def _report(plan: Plan, results: Results) -> dict:
         'timing': results.timing and {key: results.timing[key] for key in ('size', 'device', 'threads')},
         'notes': _notes(plan, results),
         'crops': crops,
-        'quoted': _quoted(plan),
+        'quoted': plan.quoted,
         'provenance': _provenance(plan),
     }
 
@@ -179,13 +179,6 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     elif results.timing_failure:
         notes.append(f'Time and memory were not measured: {results.timing_failure}.')
     return notes
-
-
-def _quoted(plan: Plan) -> dict | None:
-    if plan.quoted is None:
-        return None
-    data_set, tables = plan.quoted
-    return {'data_set': data_set, 'tables': [asdict(table) for table in tables]}
 
 
 def _provenance(plan: Plan) -> dict:

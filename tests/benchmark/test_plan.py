@@ -15,7 +15,6 @@ from tiny_benchmark import tiny_benchmark
 from dblr_plugin.benchmark.plan import UNSTATED, Plan, read_plan, read_quotes
 from dblr_plugin.benchmark.report import total_iterations
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.link import option_files, options_folder
 
 
@@ -229,34 +228,34 @@ def path(tmp_path):
 
 @pytest.fixture(scope='module')
 def tables():
-    dataset, tables = read_quotes(SHIPPED)
-    assert dataset == 'DVD'
-    return {table.name: table for table in tables}
+    quoted = read_quotes(SHIPPED)
+    assert quoted['data_set'] == 'DVD'
+    return {table['name']: table for table in quoted['tables']}
 
 
 class TestShippedFile:
     def test_figures_of_su_et_al(self, tables):
-        (dbn,) = tables['su2017'].figures
-        assert tables['su2017'].protocol == 'dvd-official' and dbn.psnr == 30.05
-        assert len(dbn.clips) == 10 and fmean(dbn.clips.values()) == pytest.approx(dbn.psnr, abs=0.005)
+        (dbn,) = tables['su2017']['figures']
+        assert tables['su2017']['protocol'] == 'dvd-official' and dbn['psnr'] == 30.05
+        assert len(dbn['clips']) == 10 and fmean(dbn['clips'].values()) == pytest.approx(dbn['psnr'], abs=0.005)
 
     def test_later_figures(self, tables):
-        assert tables['vrt2022'].protocol == 'vrt-matlab' and tables['vrt2022'].figures[0].psnr == 34.27
-        collected = {figure.method: (figure.psnr, figure.ssim) for figure in tables['collected'].figures}
+        assert tables['vrt2022']['protocol'] == 'vrt-matlab' and tables['vrt2022']['figures'][0]['psnr'] == 34.27
+        collected = {figure['method']: (figure['psnr'], figure['ssim']) for figure in tables['collected']['figures']}
         assert collected['DBLRNet'] == (30.08, 0.8845) and collected['EDVR'] == (31.82, 0.916)
-        assert tables['collected'].protocol == UNSTATED and 'UNCONFIRMED' in tables['collected'].note
+        assert tables['collected']['protocol'] == UNSTATED and 'UNCONFIRMED' in tables['collected']['note']
 
     def test_reproductions_of_dbn(self, tables):
-        (theirs,), (simdeblur,) = tables['issue3'].figures, tables['simdeblur'].figures
-        assert list(theirs.clips) == list(tables['su2017'].figures[0].clips) and theirs.ssim is None
-        assert fmean(theirs.clips.values()) == pytest.approx(theirs.psnr, abs=0.005) and theirs.psnr == 29.85
-        assert (simdeblur.psnr, simdeblur.ssim) == (30.84, 0.8978)
+        (theirs,), (simdeblur,) = tables['issue3']['figures'], tables['simdeblur']['figures']
+        assert list(theirs['clips']) == list(tables['su2017']['figures'][0]['clips']) and theirs['ssim'] is None
+        assert fmean(theirs['clips'].values()) == pytest.approx(theirs['psnr'], abs=0.005) and theirs['psnr'] == 29.85
+        assert (simdeblur['psnr'], simdeblur['ssim']) == (30.84, 0.8978)
         for name in ('issue3', 'simdeblur'):  # no protocol of ours, and the note tells what is known
-            assert tables[name].protocol == UNSTATED and 'not said' in tables[name].note
+            assert tables[name]['protocol'] == UNSTATED and 'not said' in tables[name]['note']
 
     def test_quotes_nothing_of_dblrgan(self, tables):
         """Its paper's figure was not found."""
-        assert not [f for table in tables.values() for f in table.figures if 'GAN' in f.method]
+        assert not [f for table in tables.values() for f in table['figures'] if 'GAN' in f['method']]
 
     def test_is_no_option_file(self):
         assert SHIPPED not in option_files()
@@ -264,12 +263,18 @@ class TestShippedFile:
 
 def test_own_file(path):
     path.write_text(GOOD)
-    dataset, (table,) = read_quotes(path)
-    assert dataset == 'Mine' and (table.name, table.source, table.note) == ('first', 'a paper', None)
-    assert table.protocol in PROTOCOLS
-    first, second = table.figures
-    assert (first.method, first.psnr, first.ssim, first.clips) == ('A', 30, None, {})
-    assert (second.psnr, second.ssim, second.clips) == (31.5, 0.9, {'x': 31, 'y': 32})
+    assert read_quotes(path) == {
+        'data_set': 'Mine',
+        'tables': [
+            {
+                'name': 'first', 'source': 'a paper', 'protocol': 'basicsr', 'note': None,
+                'figures': [
+                    {'method': 'A', 'psnr': 30, 'ssim': None, 'clips': {}},
+                    {'method': 'B', 'psnr': 31.5, 'ssim': 0.9, 'clips': {'x': 31, 'y': 32}},
+                ],
+            }
+        ],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(('old', 'new', 'message'), [
