@@ -331,12 +331,12 @@ def _data(path: str) -> Iterator[Finding]:
 
 
 def _weights(path: str) -> Iterator[Finding]:
-    from dblr_plugin.weights import read_checkpoint
+    from dblr_plugin.weights import find_weights, read_checkpoint
 
     for key, file in _read(path)['path'].items():
         if file is not None and (key.startswith('pretrain_network_') or key == 'resume_state'):
             try:
-                read_checkpoint(os.path.expanduser(file))
+                read_checkpoint(find_weights(os.path.expanduser(file)))
                 yield Finding(OK, f'{key}: {file} can be read')
             except DBLRError as error:
                 yield _from_message(error, f'{key}: ')

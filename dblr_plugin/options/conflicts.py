@@ -14,12 +14,13 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.archs.traits import NetworkTraits, network_argument
-from dblr_plugin.errors import DBLRError, raise_faults
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.evaluation.metrics import check_metrics
 from dblr_plugin.evaluation.protocols import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.training.optimizers import build_optimizer
+from dblr_plugin.weights import SHIPPED
 
 __all__ = ['check_options', 'conflicts', 'is_ours']
 
@@ -311,6 +312,6 @@ def _check_paths(opt: dict) -> None:
     faults = []
     for key, path in paths.items():
         if path is not None and not Path(path).exists():
-            hint = '; dblr prepare makes data sets' if key.startswith('datasets.') else ''
+            hint = '; dblr prepare makes data sets' if key.startswith('datasets.') else nearest(path, SHIPPED)
             faults.append(f'{key}: {path} does not exist (looked up from {Path.cwd()}){hint}')
     raise_faults(faults, 'options')

@@ -17,6 +17,7 @@ from dblr_plugin.options.conflicts import conflicts
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
+from dblr_plugin.weights import SHIPPED, find_weights
 from dblr_plugin.yaml_file import Located, import_files, model_type, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']
@@ -66,6 +67,10 @@ def check_values(root: Located, is_train: bool) -> dict:
         with checker.noting():
             root.at(trail).fail(f'{trail} {message}')
     checker.tell()
+    path = options.get('path') or {}
+    for key in path.keys() & {'pretrain_network_g', 'pretrain_network_d'}:
+        if path[key] in SHIPPED:
+            path[key] = str(find_weights(path[key]))
     for phase, cls in checker.foreign.items():
         where = root.at(f'datasets.{phase}').where
         options['datasets'][phase] = _ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)

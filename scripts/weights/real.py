@@ -47,6 +47,11 @@ def crops_of(row: dict[str, str], root: Path, methods: list[Middle]) -> list[np.
     frames = np.stack(list(islice(frames_of(place_of(root, row)), first, first + WINDOW)))[..., ::-1].copy()
     top, left = int(row['top']), int(row['left'])
     images = [frames[MIDDLE], *(restore(frames) for restore in methods)]
+    return enlarged(images, left, top)
+
+
+def enlarged(images: list[np.ndarray], left: int, top: int) -> list[np.ndarray]:
+    """The same crop of all images, as large as it is drawn."""
     size = ENLARGED * WIDTH, ENLARGED * HEIGHT
     crops = (image[top : top + HEIGHT, left : left + WIDTH] for image in images)
     return [cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC) for crop in crops]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from basicsr.archs import build_network
 from demo_clips import blur_frames, read_video
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,9 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import psnr
+from dblr_plugin.link import options_folder
+from dblr_plugin.options.option_file import check_option_file
+from dblr_plugin.options.overrides import take_overrides
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights import SHIPPED, find_weights
+from dblr_plugin.weights import SHIPPED, find_weights, load_weights
 
 CARD = find_weights(None).with_name('README.md')
 
@@ -40,6 +44,23 @@ def test_they_say_what_they_are(name):
     assert loaded.options.get('causal', False) == ('causal' in name)
     kmacs = operations(loaded.net) / 2 / 64**2 / 1000
     assert round(kmacs, 1) == SHIPPED[name].kmacs
+
+
+@pytest.mark.parametrize(
+    ('file', 'name', 'settings'),
+    [
+        ('test_light.yml', 'light', []),
+        ('test_balanced.yml', 'balanced', []),
+        ('test_light_causal.yml', 'light-causal', []),
+        ('train_finetune.yml', 'light', []),
+        ('train_balanced.yml', 'balanced', ['path.pretrain_network_g=balanced']),
+    ],
+)
+def test_option_files_take_them_by_name(file, name, settings):
+    overrides, _ = take_overrides(['--set', *settings] if settings else [])
+    opt = check_option_file(options_folder() / file, file.startswith('train'), overrides)
+    assert opt['path']['pretrain_network_g'] == str(SHIPPED[name].path)
+    load_weights(build_network(dict(opt['network_g'])), opt['path']['pretrain_network_g'])
 
 
 def operations(net: nn.Module) -> int:

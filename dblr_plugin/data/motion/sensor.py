@@ -1,4 +1,4 @@
-"""From light to the values in a file: noise, clipping, display encoding, JPEG, H.264; in batches, on any device."""
+"""From light to the values in a file: flicker, noise, clipping, encoding, JPEG, H.264; in batches, on any device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from dblr_plugin.data.motion.scene import uniform
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['compressed', 'encoded', 'h264', 'jpeg', 'noisy', 'require_h264', 'with_noise']
+__all__ = ['compressed', 'encoded', 'flickering', 'h264', 'jpeg', 'noisy', 'require_h264', 'with_noise']
 
 # Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
 _LUMINANCE = (
@@ -32,6 +32,20 @@ def encoded(light: Tensor) -> Tensor:
     """Linear light, clipped to [0, 1], as sRGB values in [0, 1] (IEC 61966-2-1); any shape."""
     light = light.clamp(0, 1)
     return torch.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light.clamp_min(1e-4) ** (1 / 2.4) - 0.055)
+
+
+def flickering(light: Tensor, restored: int, generator: Generator) -> Tensor:
+    """Lets the brightness jump between the frames of a tenth of the windows, as a lamp's does, by up to 20 %.
+
+    Args:
+        light: ``(b, t, c, h, w)`` linear light.
+        restored: The frame that has a truth, which keeps its brightness.
+        generator: What the jumps are drawn from.
+    """
+    gain = uniform(0.8, 1.2, (*light.shape[:2], 1, 1, 1), generator)
+    gain[:, restored] = 1
+    taken = uniform(0, 1, (len(light), 1, 1, 1, 1), generator) < 0.1
+    return light * torch.where(taken, gain, 1.0)
 
 
 def noisy(light: Tensor, generator: Generator) -> Tensor:

@@ -22,7 +22,7 @@ from dblr_plugin.data.motion.scene import (
     render,
     uniform,
 )
-from dblr_plugin.data.motion.sensor import compressed, encoded, noisy, require_h264
+from dblr_plugin.data.motion.sensor import compressed, encoded, flickering, noisy, require_h264
 
 __all__ = ['MotionWindows', 'picture_side']
 
@@ -65,8 +65,9 @@ class MotionWindows:
     the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
     Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
     between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's
-    quantisation and, if made on a CPU, a sixth H.264's; in one of five highlights are brighter than white. A fifth of
-    the windows has no blur, or less than a pixel: there the truth is the input.
+    quantisation and, if made on a CPU, a sixth H.264's; in one of five highlights are brighter than white, in one of
+    ten brightness jumps from frame to frame. A fifth of the windows has no blur, or less than a pixel: there the truth
+    is the input.
 
     Args:
         pictures: What is seen.
@@ -127,7 +128,8 @@ class MotionWindows:
         moments = min(_MOST_MOMENTS, math.ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
         spread = ((torch.arange(moments, device=self.device) + 0.5) / moments - 0.5)[:, None] * exposure
         light = torch.stack([render(layers, spread + offset, self._line) for offset in self.offsets], 1)
-        frames = compressed(encoded(noisy(light, generator)), generator)
+        light = noisy(flickering(light, self.restored, generator), generator)
+        frames = compressed(encoded(light), generator)
         if kind.is_sharp:
             return frames, frames[:, self.restored].clone()
         now = torch.zeros(1, count, device=self.device)

@@ -7,7 +7,7 @@ import torch
 
 from dblr_plugin.data.linear_light import linear_to_srgb
 from dblr_plugin.data.motion.scene import Layer, Path, pixel_line, random_depth, random_masks, random_path, render
-from dblr_plugin.data.motion.sensor import compressed, encoded, h264, jpeg, noisy
+from dblr_plugin.data.motion.sensor import compressed, encoded, flickering, h264, jpeg, noisy
 
 SIZE = 16
 
@@ -154,3 +154,12 @@ def test_noise_grows_with_the_light_and_is_nobodys_bias():
     assert 0.55 < (amounts == 0).float().mean() < 0.78 and amounts.max() < 0.04
     assert spoiled[..., :16].std() > 1.5 * spoiled[..., 16:].std()
     assert spoiled.mean().abs() < 2e-4
+
+
+def test_brightness_jumps_in_a_tenth_of_the_windows_but_not_in_the_restored_frame():
+    light = torch.full((3000, 5, 1, 1, 1), 0.5)
+    flickered = flickering(light, 2, torch.Generator().manual_seed(0)) / light
+    assert torch.equal(flickered[:, 2], torch.ones(3000, 1, 1, 1))
+    jumps = flickered[(flickered != 1).flatten(1).any(1)]
+    assert 0.08 < len(jumps) / 3000 < 0.12
+    assert 0.8 <= jumps.min() < 0.81 and 1.19 < jumps.max() <= 1.2
