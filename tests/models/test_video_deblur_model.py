@@ -185,6 +185,8 @@ class TestValidation:
         train_options['val'] |= {'backend': backend, 'precision': precision}
         options = parsed(train_options, tmp_path)
         model = build_model(options)
+        for parameter in model.net_g.reconstruction[-1].parameters():  # which starts as nothing
+            torch.nn.init.normal_(parameter, std=0.02)
         train(model)
         loader = val_loader(options)
         model.nondist_validation(loader, 3, None, False)
@@ -208,7 +210,8 @@ class TestValidation:
         train_options['datasets']['val_2'] = second
         options = parsed(train_options, tmp_path)
         model = build_model(options)
-        train(model)
+        for parameter in model.net_g.reconstruction[-1].parameters():  # which starts as nothing
+            torch.nn.init.normal_(parameter, std=0.02)
         with SummaryWriter(tmp_path / 'tb') as writer:
             for name in ('val', 'val_2'):
                 model.nondist_validation(val_loader(options, name), 3, writer, False)
