@@ -1,27 +1,34 @@
-"""Mixed precision, memory layout, compilation and synchronised BatchNorm for training."""
+"""Networks made faster: mixed precision, memory layout, compilation, folding for inference; BatchNorm in training."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import pairwise
 
 import torch
 from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import DeformConv2d
 
+from dblr_plugin.archs.dblrnet_arch import DBLRNet, TimeStackedConv
+
 __all__ = [
-    'AMP_TYPES', 'autocast', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
+    'AMP_TYPES', 'StackedConv', 'autocast', 'fold', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
     'share_batch_statistics',
 ]  # fmt: skip
 
 #: What ``train.amp`` may be.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
+_CONVS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d)
 _DEFORMABLE = (DeformConv2d, DeformConvPack, ModulatedDeformConvPack)
 
 
@@ -91,6 +98,59 @@ def _lay_out_channels_last(net: nn.Module) -> None:
     if convs and any(isinstance(m, nn.Linear) for m in net.modules()):
         # BasicSR's VGG-style discriminators flatten what their last convolution gives with view(), which needs this
         convs[-1].register_forward_hook(lambda module, inputs, output: output.contiguous())
+
+
+# ---------------------------------------------------------------------- inference
+
+
+def fold(net: nn.Module) -> nn.Module:
+    """A frozen copy in eval mode that computes the same, up to rounding, with fewer operations.
+
+    BatchNorm becomes part of the convolution directly before it in a ``nn.Sequential``; elsewhere it stays. The 3D
+    layers of a :class:`DBLRNet` get their 2D weights once instead of at each call.
+
+    Args:
+        net: Any network; it is not changed.
+    """
+    folded = copy.deepcopy(net).eval().requires_grad_(False)
+    for module in folded.modules():
+        if isinstance(module, nn.Sequential):
+            _fold_batch_norm(module)
+    if isinstance(folded, DBLRNet) and isinstance(folded.conv_l1, TimeStackedConv):  # not folded before
+        folded.set_submodule('conv_l1', StackedConv(folded.conv_l1, folded.num_frame))
+        folded.set_submodule('conv_l2', StackedConv(folded.conv_l2, folded.conv_l2.kernel_size[0]))
+    return folded
+
+
+class StackedConv(nn.Conv2d):
+    """A :class:`TimeStackedConv` for windows of a known length, as the plain 2D convolution that it amounts to.
+
+    Its weights can be laid out channels_last, and then so is everything behind it.
+
+    Args:
+        conv: The layer to replace.
+        time: Frames of its input.
+    """
+
+    def __init__(self, conv: TimeStackedConv, time: int) -> None:
+        steps = time - conv.kernel_size[0] + 1
+        super().__init__(conv.in_channels * time, conv.out_channels * steps, 3, padding=1, groups=conv.groups)
+        self.steps = steps
+        self.weight, self.bias = (nn.Parameter(value.detach(), requires_grad=False) for value in conv.banded(steps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, in, t, h, w)`` to ``(b, out, steps, h, w)``."""
+        b, _, _, h, w = x.shape
+        return super().forward(x.reshape(b, -1, h, w)).view(b, -1, self.steps, h, w)
+
+
+def _fold_batch_norm(sequence: nn.Sequential) -> None:
+    """Replaces each convolution followed by BatchNorm; the BatchNorm's place keeps its number."""
+    for (name, conv), (norm_name, norm) in pairwise(list(sequence.named_children())):
+        if isinstance(conv, _CONVS) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+            fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, _ConvTransposeNd))
+            setattr(sequence, name, fused.requires_grad_(False))
+            setattr(sequence, norm_name, nn.Identity())
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_ of malloc.h

@@ -140,7 +140,7 @@ def _read_manifest(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         manifest = error
     is_sound = isinstance(manifest, dict) and all(isinstance(digest, str) for digest in manifest.values())
-    # it came with the checkout: what it names outside is nobody's to remove
+    # the manifest came with the checkout, so that files outside it that it names must not be removed
     if not is_sound or any(map(name_fault, manifest)):
         raise DBLRError(f'{path} is damaged; remove it and the files that say that `dblr link` wrote them')
     return manifest

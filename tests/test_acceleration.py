@@ -1,13 +1,30 @@
-"""Each way of running a network faster against the plain one, for every network of the benchmark."""
+"""Each way of running a network faster against the plain one, for every network of the benchmark; memory kept."""
 
 import copy
+import platform
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
+from basicsr.archs.edvr_arch import EDVR
+from processes import warm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from dblr_plugin.acceleration import autocast, prepare_network, share_batch_statistics
+from dblr_plugin.acceleration import (
+    StackedConv,
+    autocast,
+    fold,
+    keep_freed_memory,
+    prepare_network,
+    share_batch_statistics,
+)
+from dblr_plugin.archs import DBN, BlurryInput, DBLRNet
+from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 
 CPU = torch.device('cpu')
 WINDOW, FRAME = (2, 5, 1, 32, 32), (2, 3, 128, 128)
@@ -24,9 +41,9 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, **options) -> nn.Module:
     torch.manual_seed(0)
-    return build_network({'type': name, **copy.deepcopy(NETWORKS[name][0])})
+    return build_network({'type': name, **copy.deepcopy(NETWORKS[name][0]), **options})
 
 
 def gradients(net: nn.Module, name: str, amp: str | None = None) -> dict[str, torch.Tensor]:
@@ -88,9 +105,14 @@ def test_deformable_convolution_stays_in_fp32():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['DBLRNet', 'DBLRDiscriminator'])  # EDVR's takes two minutes
-def test_compiled_is_the_same_network(name):
-    plain, fast = build(name), build(name)
+@pytest.mark.parametrize(('name', 'options', 'backend'), [
+    ('DBLRNet', {'num_feat': 8, 'num_block': 0, 'tail_conv': False, 'groups': 8}, 'inductor'),
+    ('DBLRDiscriminator', {}, 'aot_eager'),
+])  # fmt: skip
+def test_compiled_is_the_same_network(name, options, backend, monkeypatch):
+    """Kernels are built for the layers that are ours alone: those of whole networks take minutes."""
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend=backend))
+    plain, fast = build(name, **options), build(name, **options)
     prepare_network(fast, compiled=True)
     assert list(fast.state_dict()) == list(plain.state_dict())
     assert_equal_to_rounding(gradients(plain, name), gradients(fast, name))
@@ -121,3 +143,114 @@ class TestSharedBatchStatistics:
         assert share_batch_statistics(net, device, processes) is net
         assert not any(isinstance(m, nn.SyncBatchNorm) for m in net.modules())
         assert f'train.sync_bn changes nothing: {reason}' in caplog.text
+
+
+def count_faults() -> tuple[int, int]:
+    """Pages that ten large arrays need, before and after memory is kept; the setting stays in its process."""
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            np.empty(48 << 20, np.uint8).fill(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    first = faults()
+    keep_freed_memory()
+    faults()
+    return first, faults()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='other C libraries have no such setting')
+def test_freed_memory_is_not_new_memory():
+    with ProcessPoolExecutor(1, mp_context=warm()) as pool:
+        before, after = pool.submit(count_faults).result()
+    assert after < before / 10
+
+
+WINDOW = torch.rand(1, 5, 1, 24, 20, generator=torch.Generator().manual_seed(0))
+
+
+def with_statistics(net: nn.Module) -> nn.Module:
+    """A network whose BatchNorm layers do something, as after training."""
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.uniform_(-0.3, 0.3, generator=generator)
+            module.running_var.uniform_(0.2, 2, generator=generator)
+            if module.affine:
+                nn.init.uniform_(module.weight, -0.9, 0.9, generator)
+                nn.init.uniform_(module.bias, -0.3, 0.3, generator)
+    return net.eval()
+
+
+class EncoderDecoder(nn.Module):
+    """As DBN has them: strided and transposed convolutions, with and without bias, each with BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(5, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(8, 8, 4, 2, 1),
+            nn.BatchNorm2d(8, affine=False),
+            nn.Sequential(nn.ReLU(), nn.Conv2d(8, 1, 3, 1, 1), nn.BatchNorm2d(1)),
+        )
+
+    def forward(self, x):
+        return self.up(self.down(x.flatten(1, 2))) + x[:, 2]
+
+
+FOLDED = {
+    'paper': lambda: DBLRNet(num_feat=16, num_block=2),
+    'no tail': lambda: DBLRNet(num_feat=16, num_block=1, tail_conv=False, groups=4),
+    'single': lambda: DBLRNet(num_feat=16, num_block=1, single=True),
+    'encoder and decoder': EncoderDecoder,
+    'DBN': lambda: DBN(num_in_ch=1, num_out_ch=1, num_feat=4),
+}
+
+
+@pytest.mark.parametrize('build', FOLDED.values(), ids=FOLDED)
+@torch.no_grad()
+def test_folded_computes_the_same(build):
+    net = with_statistics(build())
+    weights = copy.deepcopy(net.state_dict())
+    folded = fold(net)
+    torch.testing.assert_close(folded(WINDOW), net(WINDOW), atol=1e-5, rtol=0)
+    assert torch.equal(fold(folded)(WINDOW), folded(WINDOW))
+    assert not any(isinstance(module, _BatchNorm | TimeStackedConv) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
+
+
+def test_a_network_in_training_is_folded_as_for_inference_and_goes_on_training():
+    net = DBLRNet(num_feat=16, num_block=1).train()
+    folded = fold(net)
+    assert net.training and all(parameter.requires_grad for parameter in net.parameters()) and not folded.training
+    with torch.no_grad():
+        torch.testing.assert_close(folded(WINDOW), copy.deepcopy(net).eval()(WINDOW), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+@pytest.mark.parametrize(('time', 'kernel'), [(5, 3), (3, 3), (7, 5)])
+@torch.no_grad()
+def test_stacked_convolution(groups, time, kernel):
+    conv = TimeStackedConv(4, 8, kernel, groups)
+    x = torch.rand(2, 4, time, 9, 7)
+    torch.testing.assert_close(StackedConv(conv, time)(x), conv(x))
+
+
+def test_networks_without_batch_norm_keep_their_layers():
+    for net in (BlurryInput(3), EDVR(num_feat=16, num_extract_block=1, num_reconstruct_block=1, deformable_groups=2)):
+        assert [*fold(net).state_dict()] == [*net.state_dict()]
+
+
+def test_batch_norm_that_cannot_be_folded_stays():
+    # without running statistics it depends on the picture; behind an activation no convolution is there to take it
+    for layers in (
+        [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)],
+        [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)],
+    ):
+        net = with_statistics(nn.Sequential(*layers)) if layers[-1].track_running_stats else nn.Sequential(*layers)
+        x = torch.rand(1, 1, 9, 9)
+        torch.testing.assert_close(fold(net)(x), net.eval()(x))
+        assert isinstance(fold(net)[-1], nn.BatchNorm2d)

@@ -24,9 +24,9 @@ DIST_TRAIN = SCRIPTS / 'dist_train.sh'
 def options(gan_options: dict) -> dict:
     """DBLRGAN with EMA, long enough to be stopped in the middle."""
     gan_options['datasets']['train']['batch_size_per_gpu'] = 1
-    gan_options['train'] |= {'ema_decay': 0.9, 'total_iter': 30}
-    gan_options['val']['val_freq'] = 10
-    gan_options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 20, 'use_tb_logger': False}
+    gan_options['train'] |= {'ema_decay': 0.9, 'total_iter': 12}
+    gan_options['val']['val_freq'] = 6
+    gan_options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 10, 'use_tb_logger': False}
     return gan_options
 
 
@@ -124,7 +124,7 @@ def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
     for run in start_ranks(nodes, 'train', '-opt', path, '--auto_resume'):
         assert run.wait() == 1
         (error,) = errors_in(run.stderr)
-        assert 'checkpoints of different iterations ([30, None])' in error
+        assert 'checkpoints of different iterations ([12, None])' in error
 
     stopped = folder(tmp_path, 'stopped')
     job = start(stopped, 'bash', DIST_TRAIN, 2, path, '--local_rank=0')
@@ -132,7 +132,7 @@ def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
     job.process.send_signal(signal.SIGTERM)
     assert job.ends() != 0
     iteration = int(re.search(r'Stopped and saved at iteration (\d+);', job.output).group(1))
-    assert 3 <= iteration < 20
+    assert 3 <= iteration < 10
     assert (stopped / f'experiments/gan/training_states/{iteration}.state').exists()
     result = dblr('train', '-opt', path, '--auto_resume', '--local-rank=0', cwd=stopped, processes=2)
     assert result.returncode == 0, result.stderr

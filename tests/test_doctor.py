@@ -28,6 +28,7 @@ def faults(findings: Iterable[Finding]) -> str:
     return '\n'.join('\n'.join((f.text, f.fix, *f.commands)) for f in findings if f.level == FAULT)
 
 
+@pytest.mark.slow
 class TestEnvironments:
     """What stands first on PYTHONPATH is what a program imports; whatever is wrong, the user sees no traceback."""
 
@@ -41,7 +42,6 @@ class TestEnvironments:
     def program(self, tmp_path: Path, broken: Path) -> Program:
         def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
             path = os.pathsep.join([str(broken), os.environ.get('PYTHONPATH', '')])
-            arguments = arguments or ('-m', 'dblr_plugin', 'doctor')
             return run_python(*arguments, cwd=tmp_path, PYTHONPATH=path, **environment)
 
         return run
@@ -67,7 +67,8 @@ class TestEnvironments:
         self.metadata(broken, 'opencv-python-headless', '4.9.0')
         self.metadata(broken, 'pillow', '0.9')
         self.metadata(broken, 'torchvision', '0.99.0', 'Requires-Dist: torch==9.9.0')
-        result = program()
+        installed = Path(sys.executable).with_name('dblr')
+        result = program(*([installed] if installed.exists() else ['-m', 'dblr_plugin']), 'doctor')
         assert (result.returncode, result.stderr) == (1, '')
         for words in (
             'OpenCV packages overwrite each other: opencv-python, opencv-python-headless',
@@ -91,16 +92,6 @@ class TestEnvironments:
             'ImportError: dblr_plugin cannot be imported (RuntimeError: operator torchvision::nms does not exist); '
             "run 'dblr doctor', which finds the cause and names the fix"
         )
-
-    def test_the_installed_command_starts_too(self, broken, tmp_path):
-        self.module(broken, 'torch', NO_TORCH)
-        command = Path(sys.executable).with_name('dblr')
-        if not command.exists():
-            pytest.skip('the plugin is not installed beside this Python')
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(broken), os.environ.get('PYTHONPATH', '')])}
-        result = subprocess.run([command, 'doctor'], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert (result.returncode, result.stderr) == (1, '')
-        assert 'libcudnn' in result.stdout
 
 
 @pytest.mark.parametrize(

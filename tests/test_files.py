@@ -12,8 +12,8 @@ import torch
 
 from dblr_plugin.console import explain
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.scores import write_json
+from dblr_plugin.evaluation.validation import write_picture
 from dblr_plugin.files import atomic_write, check_writable, partial_of, require_space, write_whole
 from dblr_plugin.weights import save_atomically
 

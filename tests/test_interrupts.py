@@ -16,7 +16,7 @@ import torch
 from processes import Run, dblr, write_options
 
 from dblr_plugin.files import sha256_of
-from dblr_plugin.training.saving import CheckpointFolder
+from dblr_plugin.training.checkpoint_folder import CheckpointFolder
 
 pytestmark = pytest.mark.slow
 

@@ -130,7 +130,7 @@ def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
     for name in ('options', 'datasets', 'experiments'):
         shutil.copytree(checkout / name, whole / name)
     arguments = ['-opt', 'options/train_DBLRGAN.yml', '--auto_resume', '--force_yml', *small]
-    arguments += ['train:total_iter=24', 'train:ema_decay=0.9', 'val:val_freq=7', 'logger:save_checkpoint_freq=5']
+    arguments += ['train:total_iter=12', 'train:ema_decay=0.9', 'val:val_freq=5', 'logger:save_checkpoint_freq=3']
     result = dblr('train', *arguments, cwd=whole)
     assert result.returncode == 0 and 'Resuming training' not in result.stderr, result.stderr
 
@@ -138,12 +138,12 @@ def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
     with open(tmp_path / 'output.txt', 'w') as log:
         command = [sys.executable, 'basicsr/train.py', *arguments]
         killed = subprocess.Popen(command, cwd=checkout, stdout=log, stderr=log)
-        while not (run / 'training_states/10.state').exists():
+        while not (run / 'training_states/3.state').exists():
             assert killed.poll() is None, (tmp_path / 'output.txt').read_text()
             time.sleep(2e-3)
         killed.kill()
         killed.wait()
-    assert not (run / 'training_states/24.state').exists()
+    assert not (run / 'training_states/12.state').exists()
     resumed = run_python('basicsr/train.py', *arguments, cwd=checkout)
     assert resumed.returncode == 0 and 'Resuming training' in resumed.stderr, resumed.stderr
     assert 'Model [DBLRGANModel] is created' in resumed.stderr

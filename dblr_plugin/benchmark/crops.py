@@ -1,4 +1,4 @@
-"""Chooses the crops that a report shows side by side, by a rule that favours no method.
+"""Chooses the crops that a report shows side by side, by a rule that favours no method, and draws them.
 
 Frames are covered by windows of one size, overlapping by half. In each clip that window of all scored frames is shown
 in which the methods' mean squared errors have the largest standard deviation: where they differ most. Windows that show
@@ -7,17 +7,31 @@ nothing, flat, black or white, do not count. Of more than four clips, the four w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-__all__ = ['MAX_CROPS', 'RULE', 'Crop', 'choose_crops', 'window_errors', 'window_of']
+from dblr_plugin.benchmark.plots import MarkerStyle, Theme, draw, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ['MAX_CROPS', 'RULE', 'Crop', 'choose_crops', 'draw_crops', 'window_errors', 'window_of']
 
 MAX_CROPS = 4
 WINDOW = (120, 160)  # height and width in pixels; less in small frames
 # of a window's grey values: less contrast is flat, a mean outside black or white
 _LEAST_CONTRAST, _LEAST_GREY, _MOST_GREY = 16, 40, 215
+# crops beside each other: more would be too small on a page; and the whole frame's width in crops
+_CROPS_ACROSS = 6
+_WHOLE_FRAME = 1.6
 RULE = (
     'per clip the window ({width}x{height} pixels, on a grid of half of that, over all scored frames) in which the '
     "methods' mean squared errors have the largest standard deviation, but for those that are flat, black or white; of "
@@ -30,7 +44,7 @@ class Crop:
     """Where the methods differ most in a clip.
 
     Attributes:
-        clip: Its name.
+        clip: Name of the clip.
         frame: Index of the frame in the clip.
         top, left: The window's first row and column.
         deviation: Standard deviation of the methods' mean squared errors there, in squared grey values.
@@ -98,3 +112,79 @@ def choose_crops(
         crops.append(Crop(clip, indices[frame], int(row) * h, int(column) * w, float(deviation.max())))
     shown = sorted(crops, key=lambda crop: crop.deviation, reverse=True)[:MAX_CROPS]
     return [crop for crop in crops if crop in shown]
+
+
+def draw_crops(
+    crops: Sequence[Crop],
+    pictures: Sequence[Mapping[str, np.ndarray]],
+    numbers: Mapping[str, int],
+    frames: Sequence[str],
+    folder: Path,
+) -> None:
+    """Draws the page of crops: for each the whole frame and where it is at the left, then every method.
+
+    Args:
+        crops: What to show.
+        pictures: For each crop the whole frames, name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
+        numbers: The methods' places in the report.
+        frames: For each crop the frame's name.
+        folder: Is made where it is missing.
+    """
+    names = list(pictures[0])
+    h, w = window_of(*pictures[0][names[0]].shape[:2])
+    lines, columns = _crop_grid(len(names))
+    cell = 1.75, 1.75 * h / w
+    title = 0.2 * max(wrapped(name, 18).count('\n') + 1 for name in names)
+    size = cell[0] * (columns + _WHOLE_FRAME), (cell[1] + 0.35 + title) * lines * len(crops)
+    draw(folder, 'crops', size, partial(_paint_crops, crops, pictures, numbers, frames))
+
+
+def _crop_grid(number: int) -> tuple[int, int]:
+    """Lines and columns for so many crops, filled evenly."""
+    lines = -(-number // _CROPS_ACROSS)
+    return lines, -(-number // lines)
+
+
+def _paint_crops(
+    crops: Sequence[Crop],
+    pictures: Sequence[Mapping[str, np.ndarray]],
+    numbers: Mapping[str, int],
+    frames: Sequence[str],
+    figure: Figure,
+    theme: Theme,
+) -> None:
+    names = list(pictures[0])
+    lines, columns = _crop_grid(len(names))
+    grid = figure.add_gridspec(len(crops) * lines, columns + 1, width_ratios=[_WHOLE_FRAME] + [1] * columns)
+    for number, (crop, frame, shown) in enumerate(zip(crops, frames, pictures, strict=True)):
+        first, truth = number * lines, shown[names[-1]]
+        h, w = window_of(*truth.shape[:2])
+        ax = figure.add_subplot(grid[first : first + lines, 0])
+        _show(ax, truth)
+        _outline(ax, crop, (h, w))
+        ax.set_xlabel(wrapped(f'{crop.clip}, frame {frame}', 34), fontsize=8)
+        cut = (slice(crop.top, crop.top + h), slice(crop.left, crop.left + w))
+        for place, name in enumerate(names):
+            ax = figure.add_subplot(grid[first + place // columns, 1 + place % columns])
+            _show(ax, shown[name][cut])
+            colour = MarkerStyle.of(numbers[name], theme).colour if name in numbers else theme.text
+            ax.set_title(wrapped(name, 18), loc='center', fontsize=9, color=colour)
+            if name != names[-1]:
+                error = np.square(shown[name][cut].astype(float) - truth[cut]).mean()
+                ax.set_xlabel('equal' if error == 0 else f'{10 * math.log10(255**2 / error):.2f} dB', fontsize=8)
+
+
+def _show(ax: Axes, picture: np.ndarray) -> None:
+    ax.imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), interpolation='nearest')
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def _outline(ax: Axes, crop: Crop, window: tuple[int, int]) -> None:
+    """A box that shows on bright and on dark pictures."""
+    from matplotlib.patches import Rectangle
+
+    for colour, width in (('black', 3), ('white', 1.4)):
+        corner = crop.left - 0.5, crop.top - 0.5
+        ax.add_patch(Rectangle(corner, window[1], window[0], fill=False, edgecolor=colour, linewidth=width))

@@ -23,11 +23,10 @@ from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.data.flow import MIN_SIDE
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
 from dblr_plugin.evaluation.perceptual import lpips
 from dblr_plugin.evaluation.protocols import Protocol
-from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset
+from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset, write_picture
 from dblr_plugin.files import atomic_write
 from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.models.video_test_model import VideoTestModel
@@ -47,7 +46,7 @@ def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | 
         method: With its weights in place.
         protocols: By which it is scored; the first one's frames are those that crops are chosen from.
         backbone: The weights by which LPIPS is measured; None to leave it out.
-        folder: The method's.
+        folder: The method's folder.
 
     Returns:
         ``figures``, entries of :func:`~dblr_plugin.evaluation.scores.summarise`; ``clips``, clip -> ``frames`` (indices

@@ -45,7 +45,7 @@ class Method:
         name: What reports call it.
         slug: Its name as that of a folder.
         train: The options of its training; None if nothing is trained.
-        test: Those of its test; ``path.pretrain_network_g`` names the weights that training will leave.
+        test: The options of its test; ``path.pretrain_network_g`` names the weights that training will leave.
         start: The method whose weights its training starts from.
         files: What its options are from.
         changes: ``BATCH`` and ``RATE``, where the benchmark file changes them: what its option file says.
@@ -87,7 +87,7 @@ def settle_methods(root: Located, name: str, protocols: list[Protocol], prepare:
 
     Args:
         root: The file, its own keys checked.
-        name: The benchmark's.
+        name: Name of the benchmark.
         protocols: By which frames are scored.
         prepare: The command that makes the data, for those who lack them.
 
@@ -132,16 +132,16 @@ class _Methods:
         """All methods, each after the one it starts from; raises DBLRError for the faults."""
         for check in (self._section, self._start):
             for name in self.entries:
-                self._note(check, name)
-            self._tell()
-        noted = [self._note(self._method, name) for name in self._ordered()]
-        self._tell()
+                self._collect(check, name)
+            self._raise_faults()
+        noted = [self._collect(self._method, name) for name in self._ordered()]
+        self._raise_faults()
         methods = [method for method in noted if method is not None]
         self._compare(methods)
-        self._tell()
+        self._raise_faults()
         return {method.name: method for method in methods}
 
-    def _note(self, check: Callable, name: str) -> Method | None:
+    def _collect(self, check: Callable, name: str) -> Method | None:
         try:
             return check(name, self.entries[name])
         except DBLRError as error:
@@ -149,7 +149,7 @@ class _Methods:
             self.faults += [str(error)] if str(error) not in self.faults else []
             return None
 
-    def _tell(self) -> None:
+    def _raise_faults(self) -> None:
         if len(self.faults) == 1:
             raise DBLRError(self.faults[0])
         if self.faults:
@@ -278,7 +278,7 @@ class _Methods:
             root.at(trail).fail(f'{trail}.dataroot_gt is missing: scores need the ground truth')
 
     def _compare(self, methods: Iterable[Method]) -> None:
-        """Notes whose data are not those of all: figures would not compare."""
+        """Adds a fault for each method on other data, whose figures would not compare."""
         seen: dict[str, tuple[str, list]] = {}
         for method in methods:
             for section, data_set in (('datasets.train', method.train_set), ('datasets.val', method.test_set)):

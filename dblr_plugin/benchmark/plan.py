@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from dblr_plugin.benchmark.methods import Method, settle_methods
+from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_metrics
 from dblr_plugin.options.option_file import check_section
@@ -16,7 +17,7 @@ from dblr_plugin.options.schema import ALWAYS, Name
 from dblr_plugin.value_types import Constraint
 from dblr_plugin.yaml_file import Located, read_option_file
 
-__all__ = ['UNSTATED', 'Plan', 'QuotedFigure', 'QuotedTable', 'read_plan', 'read_quotes']
+__all__ = ['UNSTATED', 'Plan', 'read_plan', 'read_quotes']
 
 SIZE = (1280, 720)  # for which operations are counted where nothing is timed
 _SIZE = re.compile(r'([1-9]\d*)x([1-9]\d*)')
@@ -49,13 +50,13 @@ class Plan:
 
     Attributes:
         path: The file.
-        name: The benchmark's.
+        name: Name of the benchmark.
         prepare: How its data are made, if the file says it.
         protocols: By which frames are scored, with the metrics of the file; the first one also validates trainings.
         size: Width and height for which operations are counted, and which is timed.
         seconds: For timing; None to leave it out.
         lpips: AlexNet's weights, if they are named.
-        quoted: Published figures and, first, the name of their data set.
+        quoted: Published figures, as :func:`read_quotes` returns them.
         methods: By name, each after the one it starts from.
     """
 
@@ -66,13 +67,17 @@ class Plan:
     size: tuple[int, int]
     seconds: float | None
     lpips: Path | None
-    quoted: tuple[str, list[QuotedTable]] | None
+    quoted: dict[str, Any] | None
     methods: dict[str, Method]
 
     @property
     def folder(self) -> Path:
         """Where everything but the trainings is written."""
         return Path('benchmarks') / self.name
+
+    def folder_of(self, method: Method) -> MethodFolder:
+        """The files of one method."""
+        return MethodFolder(self.folder / method.slug)
 
     def wanted(self, names: Sequence[str]) -> list[Method]:
         """The methods of these names, or all, and those they start from.
@@ -148,20 +153,20 @@ _Protocol = Annotated[
 
 
 class FigureSection(TypedDict, total=False):
-    """What a file says of one method; :class:`QuotedFigure` explains it."""
+    """What was published of one method."""
 
-    psnr: Annotated[_PSNR, ALWAYS]
-    ssim: _SSIM
-    clips: dict[str, _PSNR]
+    psnr: Annotated[_PSNR, ALWAYS]  # for the data set
+    ssim: _SSIM  # for the data set
+    clips: dict[str, _PSNR]  # PSNR by clip
 
 
 class TableSection(TypedDict, total=False):
-    """What it says of one source; :class:`QuotedTable` explains it."""
+    """Figures from one source."""
 
-    source: Annotated[_Text, ALWAYS]
-    protocol: Annotated[_Protocol, ALWAYS]
-    note: _Text
-    figures: Annotated[dict[str, FigureSection], ALWAYS]
+    source: Annotated[_Text, ALWAYS]  # where they were published
+    protocol: Annotated[_Protocol, ALWAYS]  # those that are unstated compare with none of ours
+    note: _Text  # what else a reader must know
+    figures: Annotated[dict[str, FigureSection], ALWAYS]  # by method
 
 
 class QuotedFile(TypedDict, total=False):
@@ -171,50 +176,16 @@ class QuotedFile(TypedDict, total=False):
     tables: Annotated[dict[str, TableSection], ALWAYS]
 
 
-@dataclass(frozen=True)
-class QuotedFigure:
-    """What was published of one method.
-
-    Attributes:
-        method: Its name.
-        psnr: In dB, for the data set.
-        ssim: For the data set.
-        clips: PSNR by clip, in dB.
-    """
-
-    method: str
-    psnr: float
-    ssim: float | None = None
-    clips: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class QuotedTable:
-    """Figures from one source.
-
-    Attributes:
-        name: What the file calls it.
-        source: Where it was published.
-        protocol: One of :data:`PROTOCOLS`, or ``unstated``: such figures compare with none of ours.
-        figures: One for each method, in order.
-        note: What else a reader must know.
-    """
-
-    name: str
-    source: str
-    protocol: str
-    figures: tuple[QuotedFigure, ...]
-    note: str | None = None
-
-
-def read_quotes(path: str | Path) -> tuple[str, list[QuotedTable]]:
+def read_quotes(path: str | Path) -> dict[str, Any]:
     """Reads a file of quoted figures.
 
     Args:
         path: YAML; ``options/quoted_DVD.yml`` shows its form.
 
     Returns:
-        The data set's name, and the tables, in order.
+        As the report has it: ``data_set``, its name, and ``tables``, in order: ``name``, ``source``, ``protocol``,
+        ``note`` (None if there is none) and ``figures``, each with ``method``, ``psnr`` in dB, ``ssim`` (None if it
+        was not published) and ``clips``, PSNR by clip.
 
     Raises:
         DBLRError: Naming file and line: it cannot be read, a key is unknown or missing, or a value does not fit.
@@ -222,9 +193,16 @@ def read_quotes(path: str | Path) -> tuple[str, list[QuotedTable]]:
     root = read_option_file(path)
     check_section(root, QuotedFile)
     content = root.plain()
-    return content['dataset'], [_table(str(name), table) for name, table in content['tables'].items()]
-
-
-def _table(name: str, table: TableSection) -> QuotedTable:
-    figures = tuple(QuotedFigure(str(method), **figure) for method, figure in table['figures'].items())
-    return QuotedTable(name, table['source'], table['protocol'], figures, table.get('note'))
+    tables = [
+        {
+            'note': None,
+            **table,
+            'name': str(name),
+            'figures': [
+                {'ssim': None, 'clips': {}, **figure, 'method': str(method)}
+                for method, figure in table['figures'].items()
+            ],
+        }
+        for name, table in content['tables'].items()
+    ]
+    return {'data_set': content['dataset'], 'tables': tables}

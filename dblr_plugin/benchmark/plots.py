@@ -1,4 +1,4 @@
-"""Draws a report's plots: quality against cost, clips, training curves, crops."""
+"""Draws a report's plots: quality against cost, clips, training curves."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
-from dblr_plugin.benchmark.crops import Crop, window_of
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder
 
@@ -25,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    'DARK', 'LIGHT', 'THEMES', 'MarkerStyle', 'Pictured', 'Theme', 'draw', 'draw_crops', 'draw_figures', 'legend',
+    'DARK', 'LIGHT', 'THEMES', 'MarkerStyle', 'Pictured', 'Theme', 'draw', 'draw_figures', 'legend',
     'require_matplotlib', 'validations', 'wrapped',
 ]  # fmt: skip
 
@@ -82,8 +78,8 @@ def draw(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Fi
     """Draws a picture in both themes, to ``<name>_light.png`` and ``<name>_dark.png``.
 
     Args:
-        folder: Where to.
-        name: The picture's.
+        folder: Is made where it is missing.
+        name: Name of the picture.
         size: Width and height in inches.
         paint: Draws onto an empty figure.
     """
@@ -147,10 +143,6 @@ def legend(ax: Axes) -> None:
 #: PSNR), ``macs``, ``ms`` (for a frame, None if not timed), ``curve`` (iterations and PSNR, for those trained).
 Pictured = Mapping
 
-# crops beside each other: more would be too small on a page; and the whole frame's width in crops
-_CROPS_ACROSS = 6
-_WHOLE_FRAME = 1.6
-
 
 def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: Path) -> dict[str, str]:
     """Draws all pictures that there are figures for.
@@ -159,7 +151,7 @@ def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: 
         methods: Those measured; one without operations is a reference, drawn as a line.
         protocol: By which PSNR was measured.
         size: Of the frames for which cost was measured.
-        folder: Where to.
+        folder: Is made where it is missing.
 
     Returns:
         The names of the pictures -> what they show.
@@ -298,79 +290,3 @@ def validations(metrics_file: Path, protocol: str) -> tuple[list[int], list[floa
     ]
     found = sorted((i, value) for i, value in found if math.isfinite(value))
     return ([i for i, _ in found], [value for _, value in found]) if found else None
-
-
-def draw_crops(
-    crops: Sequence[Crop],
-    pictures: Sequence[Mapping[str, np.ndarray]],
-    numbers: Mapping[str, int],
-    frames: Sequence[str],
-    folder: Path,
-) -> None:
-    """Draws the page of crops: for each the whole frame and where it is at the left, then every method.
-
-    Args:
-        crops: What to show.
-        pictures: For each crop the whole frames, name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
-        numbers: The methods' places in the report.
-        frames: For each crop the frame's name.
-        folder: Where to.
-    """
-    names = list(pictures[0])
-    h, w = window_of(*pictures[0][names[0]].shape[:2])
-    lines, columns = _crop_grid(len(names))
-    cell = 1.75, 1.75 * h / w
-    title = 0.2 * max(wrapped(name, 18).count('\n') + 1 for name in names)
-    size = cell[0] * (columns + _WHOLE_FRAME), (cell[1] + 0.35 + title) * lines * len(crops)
-    draw(folder, 'crops', size, partial(_paint_crops, crops, pictures, numbers, frames))
-
-
-def _crop_grid(number: int) -> tuple[int, int]:
-    """Lines and columns for so many crops, filled evenly."""
-    lines = -(-number // _CROPS_ACROSS)
-    return lines, -(-number // lines)
-
-
-def _paint_crops(
-    crops: Sequence[Crop],
-    pictures: Sequence[Mapping[str, np.ndarray]],
-    numbers: Mapping[str, int],
-    frames: Sequence[str],
-    figure: Figure,
-    theme: Theme,
-) -> None:
-    names = list(pictures[0])
-    lines, columns = _crop_grid(len(names))
-    grid = figure.add_gridspec(len(crops) * lines, columns + 1, width_ratios=[_WHOLE_FRAME] + [1] * columns)
-    for number, (crop, frame, shown) in enumerate(zip(crops, frames, pictures, strict=True)):
-        first, truth = number * lines, shown[names[-1]]
-        h, w = window_of(*truth.shape[:2])
-        ax = figure.add_subplot(grid[first : first + lines, 0])
-        _show(ax, truth)
-        _outline(ax, crop, (h, w))
-        ax.set_xlabel(wrapped(f'{crop.clip}, frame {frame}', 34), fontsize=8)
-        cut = (slice(crop.top, crop.top + h), slice(crop.left, crop.left + w))
-        for place, name in enumerate(names):
-            ax = figure.add_subplot(grid[first + place // columns, 1 + place % columns])
-            _show(ax, shown[name][cut])
-            colour = MarkerStyle.of(numbers[name], theme).colour if name in numbers else theme.text
-            ax.set_title(wrapped(name, 18), loc='center', fontsize=9, color=colour)
-            if name != names[-1]:
-                error = np.square(shown[name][cut].astype(float) - truth[cut]).mean()
-                ax.set_xlabel('equal' if error == 0 else f'{10 * math.log10(255**2 / error):.2f} dB', fontsize=8)
-
-
-def _show(ax: Axes, picture: np.ndarray) -> None:
-    ax.imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), interpolation='nearest')
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-
-
-def _outline(ax: Axes, crop: Crop, window: tuple[int, int]) -> None:
-    """A box that shows on bright and on dark pictures."""
-    from matplotlib.patches import Rectangle
-
-    for colour, width in (('black', 3), ('white', 1.4)):
-        corner = crop.left - 0.5, crop.top - 0.5
-        ax.add_patch(Rectangle(corner, window[1], window[0], fill=False, edgecolor=colour, linewidth=width))

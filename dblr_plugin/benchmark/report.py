@@ -17,12 +17,11 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
 
-from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, window_of
+from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, draw_crops, window_of
 from dblr_plugin.benchmark.methods import BATCH, RATE, Method
 from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
 from dblr_plugin.benchmark.plan import Plan
-from dblr_plugin.benchmark.plots import draw_crops, draw_figures, validations
-from dblr_plugin.benchmark.record import MethodFolder
+from dblr_plugin.benchmark.plots import draw_figures, validations
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
 from dblr_plugin.evaluation.scores import write_json
@@ -40,7 +39,7 @@ def write_report(plan: Plan, results: Results) -> Path:
 
     Args:
         plan: What was asked for.
-        results: What there is.
+        results: The results so far.
 
     Returns:
         The path of ``report.md``. Nothing is written if it tells of these results already.
@@ -86,14 +85,14 @@ def _report(plan: Plan, results: Results) -> dict:
         'timing': results.timing and {key: results.timing[key] for key in ('size', 'device', 'threads')},
         'notes': _notes(plan, results),
         'crops': crops,
-        'quoted': _quoted(plan),
+        'quoted': plan.quoted,
         'provenance': _provenance(plan),
     }
 
 
 def _entry(plan: Plan, method: Method, results: Results) -> dict:
-    """What the report has of a method."""
-    folder = MethodFolder(plan.folder / method.slug)
+    """A method's entry in the report."""
+    folder = plan.folder_of(method)
     training = training_budget(method, results.training.get(method.name))
     entry = {
         'name': method.name,
@@ -182,16 +181,9 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     return notes
 
 
-def _quoted(plan: Plan) -> dict | None:
-    if plan.quoted is None:
-        return None
-    data_set, tables = plan.quoted
-    return {'data_set': data_set, 'tables': [asdict(table) for table in tables]}
-
-
 def _provenance(plan: Plan) -> dict:
     methods = list(plan.methods.values())
-    folders = [MethodFolder(plan.folder / method.slug) for method in methods]
+    folders = [plan.folder_of(method) for method in methods]
     written = [path for folder in folders for path in (folder.train_options, folder.test_options)]
     weights = [method.weights for method in methods if method.weights]
     files = dict.fromkeys([plan.path, *(path for method in methods for path in method.files), *written, *weights])
@@ -216,7 +208,7 @@ def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
     clips = results.quality[measured[0]]['clips']
     errors = {}
     for name in measured:
-        with np.load(MethodFolder(plan.folder / plan.methods[name].slug).window_errors) as file:
+        with np.load(plan.folder_of(plan.methods[name]).window_errors) as file:
             errors[name] = {clip: file[clip] for clip in clips}
     frames = {clip: entry['frames'] for clip, entry in clips.items()}
     chosen = choose_crops(errors, frames, {clip: tuple(entry['size']) for clip, entry in clips.items()})
@@ -258,7 +250,7 @@ def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.
     """Method -> its frame, and the ground truth last; uint8 BGR."""
     frames = {}
     for name in names:
-        folder = MethodFolder(plan.folder / plan.methods[name].slug)
+        folder = plan.folder_of(plan.methods[name])
         frames[name] = cv2.imread(str(folder.frames / crop['clip'] / f'{crop["name"]}.png'))
     dataset = build_dataset(next(iter(plan.methods.values())).test_set)
     index = dataset.data_info['folder'].index(crop['clip']) + crop['frame']
@@ -270,7 +262,7 @@ def training_budget(method: Method, record: Mapping | None) -> dict | None:
 
     Args:
         method: Its options are those that were run: a record is of no others.
-        record: The training's.
+        record: That of the training, as :func:`~dblr_plugin.benchmark.training.trained` returns it.
 
     Returns:
         ``iterations`` of its own, ``batch`` of all processes together (None if it went on with more or fewer of them),

@@ -35,7 +35,7 @@ __all__ = ['Results', 'run_benchmark']
 
 @dataclass
 class Results:
-    """What there is of a benchmark, by method.
+    """Results of a benchmark so far, by method.
 
     Attributes:
         quality: What :func:`measure_quality` returned.
@@ -63,7 +63,7 @@ def run_benchmark(
 
     Args:
         plan: What to do.
-        only: Names of methods; of all others is told what there is.
+        only: Names of methods; of all others, results that exist are reported.
         processes: How many train together.
         tell: Called with what happens.
 
@@ -87,12 +87,9 @@ class _Run:
         self.lpips_weights = plan.lpips or cached_backbone()
         self.results.no_lpips = missing_for_lpips(self.lpips_weights)
 
-    def folder(self, method: Method) -> MethodFolder:
-        return MethodFolder(self.plan.folder / method.slug)
-
     def make(self, method: Method) -> None:
         """Trains and tests a method, where that is missing."""
-        folder = self.folder(method)
+        folder = self.plan.folder_of(method)
         try:
             self._make(method, folder)
             folder.failure.unlink(missing_ok=True)
@@ -124,12 +121,12 @@ class _Run:
     def _require_start(self, method: Method) -> None:
         if method.start is not None:
             start = self.plan.methods[method.start]
-            if start.train is not None and not trained(start, self.folder(start)):
+            if start.train is not None and not trained(start, self.plan.folder_of(start)):
                 raise DBLRError(f'{start.name}, from whose weights it starts, was not trained')
 
     def collect(self, method: Method) -> None:
-        """Notes what there is of a method, as far as it is of these options."""
-        folder, results = self.folder(method), self.results
+        """Takes up the results of a method that exist and belong to these options."""
+        folder, results = self.plan.folder_of(method), self.results
         failure = kept(folder.failure, _asked(method))
         training = trained(method, folder) if method.train is not None else {}
         quality = kept(folder.figures, self._quality_fingerprint(method)) if training is not None else None
@@ -146,11 +143,11 @@ class _Run:
         plan, results = self.plan, self.results
         if plan.seconds is None or not results.quality:
             return
-        files = {name: self.folder(plan.methods[name]).test_options for name in results.quality}
+        files = {name: self.plan.folder_of(plan.methods[name]).test_options for name in results.quality}
         path, fingerprint = plan.folder / 'timing.json', self._timing_fingerprint(files)
         results.timing = kept(path, fingerprint)
         if results.timing is None:
-            methods = {name: timing.Method(partial(build_restorer, str(file))) for name, file in files.items()}
+            methods = {name: partial(build_restorer, str(file)) for name, file in files.items()}
             device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
             try:
                 results.timing = keep(path, fingerprint, timing.measure(methods, device, plan.size, plan.seconds))

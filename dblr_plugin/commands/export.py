@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _calibration(loaded: LoadedNetwork, path: str) -> list[Tensor]:
     """Crops from all over a video or a folder, as the network takes them."""
-    from dblr_plugin.restore.int8_forward import cut_crops
+    from dblr_plugin.restore.openvino_forward import cut_crops
     from dblr_plugin.restore.pipeline import sample_windows
     from dblr_plugin.restore.video_restorer import VideoRestorer
     from dblr_plugin.video import open_source

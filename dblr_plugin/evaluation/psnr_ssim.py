@@ -17,10 +17,6 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['LUMINANCE', 'MS_SSIM_SIZE', 'SSIM_WINDOW', 'compared', 'ms_ssim', 'psnr', 'ssim', 'ssim_3d']
 
-# The figures are those of ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets
-# white; tests hold them to it. ``scripts/speed/metrics.py`` measures the gain. MATLAB's ``psnr`` of uint8 pictures is
-# the same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
-
 SSIM_WINDOW = 11  # pixels
 _PEAK = 255.0
 _C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2

@@ -70,7 +70,6 @@ def shifted(frame: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
 
 def _overlap(by: int) -> tuple[slice, slice]:
     """Where the moved part lies after and before a move along one axis."""
-    prefetch, behind = slice(by, None), slice(None, -by)
-    if by < 0:
-        prefetch, behind = slice(None, by), slice(-by, None)
-    return (prefetch, behind) if by else (slice(None), slice(None))
+    if by == 0:
+        return slice(None), slice(None)
+    return (slice(by, None), slice(None, -by)) if by > 0 else (slice(None, by), slice(-by, None))

@@ -50,12 +50,12 @@ def summarise(rows: Iterable[Row], protocols: Iterable[Protocol]) -> list[dict]:
 
     Args:
         rows: The scores, the frames of each clip in order.
-        protocols: Those that the rows name.
+        protocols: The protocols that the rows name.
 
     Returns:
         Entries of ``protocol``, its name; ``mean``, its figures for the data set, metric -> value; ``clip_mean``, the
-        mean of clip means, and ``frame_mean``, the mean over all frames, of which it is one; ``clips``, the means of
-        each clip; ``frames``, how many frames of each clip were scored.
+        mean of clip means, and ``frame_mean``, the mean over all frames, one of which is ``mean``; ``clips``, the means
+        of each clip; ``frames``, how many frames of each clip were scored.
     """
     scores: dict[str, dict[str, dict[str, list[float]]]] = {}
     for protocol, clip, metric, value in rows:
@@ -156,13 +156,13 @@ class ValidationRecord:
         Args:
             name: The data set's.
             figures: Entries of :func:`dblr_plugin.evaluation.scores.summarise`, one a protocol.
-            iteration: Whose they are.
-            tb_logger: TensorBoard's writer, if there is one.
+            iteration: The iteration or test that they belong to.
+            tb_logger: TensorBoard's writer; None without TensorBoard.
 
         Raises:
             DBLRError: If ``metrics.json`` is damaged or cannot be written, unless lenient.
         """
-        self._note_best(name, figures, iteration)
+        self._record_best(name, figures, iteration)
         for label, entry in _labelled(figures):
             self._log(name, label, entry, iteration, tb_logger)
         self._append([{'dataset': name, 'iter': iteration, **entry} for entry in figures])
@@ -180,13 +180,13 @@ class ValidationRecord:
             get_root_logger().warning('The best scores in the training state are damaged; metrics.json is taken.')
         for name, at, figures in self._earlier():
             if isinstance(at, int) and at <= iteration:
-                self._note_best(name, figures, at)
+                self._record_best(name, figures, at)
 
     def has(self, name: str, iteration: int) -> bool:
         """Whether a data set's figures of an iteration are in ``metrics.json``."""
         return any((dataset, at) == (name, iteration) for dataset, at, _ in self._earlier())
 
-    def _note_best(self, name: str, figures: list[dict], iteration: int | str) -> None:
+    def _record_best(self, name: str, figures: list[dict], iteration: int | str) -> None:
         record = self.best.setdefault(name, {})
         for label, entry in _labelled(figures):
             for metric, value in entry['mean'].items():

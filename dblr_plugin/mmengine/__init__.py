@@ -13,11 +13,12 @@ from dblr_plugin.mmengine import fixes
 
 fixes.apply()
 
-from dblr_plugin.mmengine.data import ProtocolScores, ResumableSampler  # noqa: E402
 from dblr_plugin.mmengine.models import DBLRGANModel, VideoDeblurModel  # noqa: E402
 from dblr_plugin.mmengine.runner import (  # noqa: E402
     ComparisonImagesHook,
     MultiOptimWrapperConstructor,
+    ProtocolScores,
+    ResumableSampler,
     ResumableTrainLoop,
     StopAtInvalidLossHook,
 )

@@ -1,27 +1,165 @@
-"""Parts of a Runner: a loop that resumes, hooks, and an optimiser for each network of a model."""
+"""Parts of a Runner: our data sets, their order and protocols, a loop that resumes, hooks, an optimiser a network."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import numpy as np
 import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.comparison_images import ComparisonImages
-from dblr_plugin.mmengine.data import restored_frame
-from dblr_plugin.mmengine.registry import HOOKS, LOOPS, OPTIM_WRAPPER_CONSTRUCTORS, register
+from dblr_plugin.data.train_sampler import SampleIndex, TrainSampler
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
+from dblr_plugin.evaluation.protocols import choose_protocols
+from dblr_plugin.evaluation.scores import Row, format_table, summarise
+from dblr_plugin.evaluation.validation import ComparisonImages, RestoredFrame, frame_scores, to_image
+from dblr_plugin.mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    plain,
+    register,
+)
+from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS
 from dblr_plugin.training.objectives import seed_iteration
+from dblr_plugin.value_types import fault
 
-__all__ = ['ComparisonImagesHook', 'MultiOptimWrapperConstructor', 'ResumableTrainLoop', 'StopAtInvalidLossHook']
+__all__ = [
+    'ComparisonImagesHook', 'MultiOptimWrapperConstructor', 'ProtocolScores', 'ResumableSampler', 'ResumableTrainLoop',
+    'StopAtInvalidLossHook', 'restored_frame',
+]  # fmt: skip
+
+#: BasicSR's options of data sets that are the loader's -> where MMEngine has them.
+_OF_LOADER = {
+    'batch_size_per_gpu': 'batch_size',
+    'num_worker_per_gpu': 'num_workers',
+    'persistent_workers': 'persistent_workers',
+    'pin_memory': 'pin_memory',
+    'timeout': 'timeout',
+    'prefetch_mode': 'prefetch_factor',
+    'num_prefetch_queue': 'prefetch_factor',
+    'dataset_enlarge_ratio': 'sampler.ratio',
+}
+
+
+def _builder(name: str, section: type) -> Callable[..., Dataset]:
+    """What builds a data set of keyword arguments: those of its section in BasicSR's option files."""
+    annotations = get_type_hints(section, include_extras=True)
+
+    def build(**arguments: Any) -> Dataset:
+        options = plain(arguments)
+        raise_faults([text for key, value in options.items() if (text := _fault(key, value))], f'options of {name}')
+        dataset = DATASET_REGISTRY.get(name)({'name': name, **options, 'type': name})
+        dataset.metainfo = {'name': dataset.opt['name']}
+        return dataset
+
+    def _fault(key: str, value: object) -> str | None:
+        if key in _OF_LOADER:
+            return f"{name}: {key} is the loader's: write {_OF_LOADER[key]} beside dataset"
+        if key not in annotations:
+            return f"{name} has no option '{key}'{nearest(key, annotations)}"
+        found = fault(value, annotations[key])
+        return found and f'{name}: {key} {found}'
+
+    build.__name__ = name
+    return build
+
+
+for _name, _section in {**TRAIN_SETS, **TEST_SETS}.items():
+    register(DATASETS, _name)(_builder(_name, _section))
+
+
+def restored_frame(sample: dict[str, Any]) -> RestoredFrame:
+    """A sample of a ``VideoDeblurTestDataset``, with what our models add, as scores and comparison images take it."""
+    index, count = (int(number) for number in sample['idx'].split('/'))
+    return RestoredFrame(
+        clip=sample['folder'],
+        name=Path(sample['lq_path']).stem,
+        index=index,
+        count=count,
+        blurry=to_image(sample['blurry']).round().astype(np.uint8),
+        restored=to_image(sample['restored']),
+        truth=to_image(sample['gt']).round().astype(np.uint8) if 'gt' in sample else None,
+    )
+
+
+@register(DATA_SAMPLERS)
+class ResumableSampler(Sampler):
+    """The order and augmentation of :class:`~dblr_plugin.data.train_sampler.TrainSampler`, without an end.
+
+    Args:
+        dataset: The training set.
+        batch_size: Samples in each process's batch.
+        seed: The Runner's; without one it is drawn.
+        ratio: ``dataset_enlarge_ratio``: how often an epoch has each sample.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int | None = None, ratio: int = 1) -> None:
+        rank, processes = get_dist_info()
+        seed = sync_random_seed() if seed is None else seed
+        self._epochs = TrainSampler(dataset, processes, rank, ratio, batch_size=batch_size, seed=seed)
+
+    def resume(self, iteration: int, seed: int) -> None:
+        """Begins behind the batch of an iteration, of a run with this seed."""
+        self._epochs.resume_iter, self._epochs.seed = iteration, seed
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        for epoch in itertools.count(self._epochs.resume_iter // self._epochs.iters_per_epoch):
+            self._epochs.set_epoch(epoch)
+            yield from self._epochs
+
+    def __len__(self) -> int:
+        """This process's samples of an epoch."""
+        return len(self._epochs)
+
+
+@register(METRICS)
+class ProtocolScores(BaseMetric):
+    """PSNR and SSIM by a protocol of :mod:`dblr_plugin.evaluation.protocols`, ``<protocol>/psnr`` and ``/ssim``.
+
+    The log has those of each clip too. Several protocols are several metrics.
+
+    Args:
+        protocol: Its name.
+        prefix: Stands in the place of that name.
+        collect_device: See MMEngine's ``BaseMetric``; ``gpu`` collects between the processes, on CPUs too, and
+            ``cpu`` by files.
+
+    Raises:
+        DBLRError: There is no such protocol.
+    """
+
+    def __init__(self, protocol: str = 'basicsr', prefix: str | None = None, collect_device: str = 'gpu') -> None:
+        (self.protocol,) = choose_protocols([protocol])
+        super().__init__(collect_device, prefix or self.protocol.name)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Scores frames: a data set's samples, with what our models add, ``restored``."""
+        # an entry for each sample, as MMEngine counts them when it collects
+        self.results += [list(frame_scores(restored_frame(sample), [self.protocol])) for sample in data_samples]
+
+    def compute_metrics(self, results: list[list[Row]]) -> dict[str, float]:
+        """The protocol's figures for the data set; none without ground truth."""
+        means: dict[str, float] = {}
+        for entry in summarise([row for rows in results for row in rows], [self.protocol]):
+            print_log(f'{(self.dataset_meta or {}).get("name", "")}\n{format_table(entry)}', logger='current')
+            means |= entry['mean']
+        return means
 
 
 @register(LOOPS)

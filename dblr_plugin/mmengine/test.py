@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dblr_plugin.mmengine.program import build_runner, parser_of
+from dblr_plugin.mmengine.train import build_runner, parser_of
 
 __all__ = ['main']
 

@@ -1,12 +1,84 @@
-"""``python -m dblr_plugin.mmengine.train CONFIG``: as OpenMMLab's ``tools/train.py``."""
+"""``python -m dblr_plugin.mmengine.train CONFIG``: as OpenMMLab's ``tools/train.py``; from command lines to Runners."""
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from dblr_plugin.mmengine.program import build_runner, parser_of
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner, find_latest_checkpoint
 
-__all__ = ['main']
+from dblr_plugin import hooks
+from dblr_plugin.console import never_fail_to_print
+from dblr_plugin.errors import DBLRError
+
+__all__ = ['build_runner', 'main', 'newest_checkpoint', 'parser_of']
+
+
+def parser_of(program: str, description: str) -> argparse.ArgumentParser:
+    """The arguments of both programs, this and ``test``, as OpenMMLab's tools have them."""
+    parser = argparse.ArgumentParser(prog=f'python -m dblr_plugin.mmengine.{program}', description=description)
+    parser.add_argument('config', type=Path, help='config file of MMEngine, such as options/mmengine/demo_DBLRNet.py')
+    parser.add_argument('--work-dir', help='folder of checkpoints and logs (default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='change the config'
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='pytorch' if {'RANK', 'WORLD_SIZE', 'LOCAL_RANK'} <= os.environ.keys() else 'none',
+        help='what started several processes (default: torchrun, if it did)',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # of older launchers
+    return parser
+
+
+def build_runner(args: argparse.Namespace, resume: bool = False, **settings: object) -> Runner:
+    """Builds the Runner of a config.
+
+    Args:
+        args: As :func:`parser_of` parses them.
+        resume: Go on with the newest checkpoint in the run's folder; without one, start.
+        settings: Further ones, which win.
+
+    Raises:
+        DBLRError: There is no such config, or it is unknown where to go on.
+    """
+    never_fail_to_print()
+    hooks.show_errors_in_one_line()
+    if not args.config.is_file():
+        raise DBLRError(f'{args.config}: no such config (looked up from {Path.cwd()})')
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    config = Config.fromfile(args.config)
+    config.merge_from_dict(args.cfg_options)
+    config.launcher = args.launcher
+    config.work_dir = args.work_dir or config.get('work_dir') or f'work_dirs/{args.config.stem}'
+    newest = newest_checkpoint(config.work_dir) if resume else None
+    if newest:  # in place of the config's load_from, from which MMEngine would resume: another run's checkpoint
+        config.resume, config.load_from = True, newest
+    config.update(settings)
+    return Runner.from_cfg(config)
+
+
+def newest_checkpoint(work_dir: str) -> str | None:
+    """What ``last_checkpoint`` in a run's folder names, also after it was moved or copied; None without that file.
+
+    Raises:
+        DBLRError: It names none, as after a kill while it was written.
+    """
+    named = find_latest_checkpoint(work_dir)
+    if named is None:
+        return None
+    found = next((path for path in (Path(work_dir, Path(named).name), Path(named)) if path.is_file()), None)
+    if found is None:
+        raise DBLRError(
+            f"{work_dir}/last_checkpoint names no checkpoint ('{named}'); write the newest one's path into it, or "
+            'remove it to start anew'
+        )
+    return str(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
-from dblr_plugin.training.monitors import DiscriminatorWatch
+from dblr_plugin.training.monitors import DiscriminatorMonitor
 from dblr_plugin.training.objectives import (
     discriminator_logits,
     discriminator_losses,
@@ -32,38 +32,38 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     Beyond BasicSR's ``SRGANModel``, whose networks, losses and optimisers it has: D scores sharp and restored patches
     in one batch. In batches of their own, BatchNorm would give both the same statistics and so take away what tells
     them apart, and with the few patches of video training D stays at chance. G meets D with its running statistics.
-    G's own statistics move with its steps alone, once for each piece of a batch, not when it restores for D.
+    G's own statistics move with its steps alone, once for each part of a batch, not when it restores for D.
     The log has D's mean probabilities (``p_d_real``, ``p_d_fake``) and warns when D has won or collapsed.
     """
 
     content_names = ('l_g_pix', 'l_g_percep', 'l_g_style')
 
     def init_training_settings(self) -> None:
-        """Also builds what watches D."""
+        """Also builds the monitor of D."""
         super().init_training_settings()
         self.step_d = self.steps[1]
-        self.d_watch = DiscriminatorWatch()
+        self.d_monitor = DiscriminatorMonitor()
         self.d_is_probability = output_is_probability(self.cri_gan)
 
     def train_step(self, current_iter: int) -> list[StepResult]:
         """One step of D and, unless it is D's turn alone, one of G."""
         update_g = current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters
         micro_batches = self.micro_batches()
-        # one forward pass of G serves both, but not in pieces: the graphs of all of them would fill the memory
+        # one forward pass of G serves both, but not of a batch in parts: the graphs of all would fill the memory
         shared = self.forward_g(self.lq) if update_g and len(micro_batches) == 1 else None
 
         self.log_values = {}
-        results = [self.step_d.run(micro_batches, lambda piece: self._losses_of_d(piece, shared))]
+        results = [self.step_d.run(micro_batches, lambda part: self._losses_of_d(part, shared))]
         self.log_values |= results[0].losses | {'grad_d': results[0].grad_norm}
         if shared is None:  # G restored for D alone
             self.step_g.restore_buffers()
         if update_g:
-            results.append(self.step_g.run(micro_batches, lambda piece: self._losses_of_g(piece, shared)))
+            results.append(self.step_g.run(micro_batches, lambda part: self._losses_of_g(part, shared)))
             self.log_values |= results[1].losses | {'grad_g': results[1].grad_norm}
         return results
 
-    def _losses_of_d(self, piece: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
-        lq, gt = piece
+    def _losses_of_d(self, part: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
+        lq, gt = part
         with torch.no_grad():
             restored = self.forward_g(lq) if shared is None else shared
         with self.autocast():
@@ -71,8 +71,8 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
         self._log_logits(real.detach(), fake.detach())
         return discriminator_losses(self.cri_gan, real, fake)
 
-    def _losses_of_g(self, piece: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
-        lq, gt = piece
+    def _losses_of_g(self, part: tuple[Tensor, Tensor], shared: list[Tensor] | None) -> dict[str, Tensor]:
+        lq, gt = part
         restored = self.forward_g(lq) if shared is None else shared
         with self.autocast():
             logits = generator_logits(self.get_bare_model(self.net_d), restored[0])
@@ -91,4 +91,4 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
         super()._log_step(current_iter, results)
         if self.d_is_probability:
-            self.d_watch.record(self.log_dict['p_d_real'], self.log_dict['p_d_fake'])
+            self.d_monitor.record(self.log_dict['p_d_real'], self.log_dict['p_d_fake'])

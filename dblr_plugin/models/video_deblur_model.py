@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 from dblr_plugin.acceleration import autocast, freeze_batch_statistics, prepare_network, share_batch_statistics
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
-from dblr_plugin.evaluation.comparison_images import ComparisonImages
-from dblr_plugin.evaluation.validation import Interrupted
+from dblr_plugin.evaluation.validation import ComparisonImages, Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoints import Checkpoints
@@ -46,8 +45,8 @@ class VideoDeblurModel(VideoTestModel):
 
     Beyond BasicSR's ``SRModel``, under ``train``:
         amp: ``bf16`` or ``fp16``: the networks' forward passes in mixed precision.
-        accumulate: Computes a batch in so many pieces, for as much less memory. Unless BatchNorm is frozen or missing,
-            each piece has batch statistics of its own, and the running ones move once for each.
+        accumulate: Computes a batch in so many parts, for as much less memory. Unless BatchNorm is frozen or missing,
+            each part has batch statistics of its own, and the running ones move once for each.
         clip_grad_norm: Longer gradients are scaled down to this 2-norm, each network's by itself.
         compile, channels_last: ``torch.compile`` and the faster memory layout for the trained networks.
         max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a

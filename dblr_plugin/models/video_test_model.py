@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.comparison_images import write_picture
 from dblr_plugin.evaluation.scores import ValidationRecord
-from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers
+from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers, write_picture
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.weights import load_weights
@@ -93,9 +92,9 @@ class VideoTestModel(SRModel):
         """Restores and scores a data set, and records the figures.
 
         Args:
-            dataset: As for :func:`score_dataset`, and so are ``callbacks`` and ``interrupted``.
-            current_iter: Whose figures they are.
-            tb_logger: TensorBoard's writer, if there is one.
+            dataset, callbacks, interrupted: See :func:`score_dataset`.
+            current_iter: The iteration that the figures belong to, or the name of the test.
+            tb_logger: TensorBoard's writer; None without TensorBoard.
             save_img: Whether restored frames are written.
             finish: Called when all is restored, before the scores are recorded: what is recorded is not made again
                 after a kill.

@@ -18,11 +18,16 @@ import torch
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from dblr_plugin.acceleration import autocast, prepare_network
+from dblr_plugin.acceleration import autocast, fold, prepare_network
 from dblr_plugin.errors import DBLRError, first_line, nearest
-from dblr_plugin.restore.folding import fold
-from dblr_plugin.restore.int8_forward import Int8Forward, int8_is_quick, nncf_installed
-from dblr_plugin.restore.openvino_forward import OpenVINOForward, openvino_devices, openvino_installed
+from dblr_plugin.restore.openvino_forward import (
+    Int8Forward,
+    OpenVINOForward,
+    int8_is_quick,
+    nncf_installed,
+    openvino_devices,
+    openvino_installed,
+)
 
 __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_out_of_memory', 'openvino_installed']
 

@@ -16,13 +16,13 @@ from basicsr.archs.arch_util import DCNv2Pack
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from dblr_plugin.acceleration import fold
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.console import quiet
 from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.files import atomic_write, check_writable
-from dblr_plugin.restore.folding import fold
-from dblr_plugin.restore.int8_forward import LEAST_DECIBELS
 from dblr_plugin.restore.loading import LoadedNetwork
+from dblr_plugin.restore.openvino_forward import LEAST_DECIBELS
 from dblr_plugin.version import __version__
 from dblr_plugin.weights import FORMAT_VERSION, save_atomically
 

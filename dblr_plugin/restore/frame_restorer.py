@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import replace_y, to_network_colour
 from dblr_plugin.restore.backends import Forward, build_forward, is_out_of_memory
-from dblr_plugin.restore.int8_forward import Int8Forward
+from dblr_plugin.restore.openvino_forward import Int8Forward
 
 __all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'FrameRestorer', 'TiledForward', 'build_restorer', 'halo_of']
 
@@ -193,7 +193,7 @@ class FrameRestorer:
         net: ``(b, t, channels, h, w)`` to ``(b, channels, h, w)``, or to as many frames as it was given.
         traits: What it takes and gives.
         size_multiple: The network needs h and w to be multiples of this; frames are padded and cut back.
-        int8: What in ``net`` is to be calibrated.
+        int8: The part of ``net`` that has to be calibrated.
     """
 
     def __init__(

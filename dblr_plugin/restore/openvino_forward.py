@@ -1,22 +1,38 @@
-"""Networks run by OpenVINO."""
+"""Networks run by OpenVINO, in float types as they are, and in int8 after NNCF has quantised weights and activations.
+
+What makes the output of an int8 network stays float32: the last convolution and the sum with the blurry frame, so that
+a frame to which the network adds nothing comes back to the bit. On footage with the shipped weights that costs a tenth
+of the speed; leaving the first layers in float32 too would gain half a dB for a further twentieth, so they are
+quantised.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.util
+import logging
+import re
 import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from dblr_plugin.restore.folding import fold
+from dblr_plugin.acceleration import fold
+from dblr_plugin.console import quiet
+from dblr_plugin.errors import first_line
 
-__all__ = ['OpenVINOForward', 'import_openvino', 'openvino_devices', 'openvino_installed', 'to_openvino']
+__all__ = [
+    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'cut_crops', 'int8_is_quick',
+    'nncf_installed', 'openvino_devices', 'openvino_installed', 'quantise', 'to_openvino',
+]  # fmt: skip
 
 # OpenVINO's copy is refused when it differs by more of the result's amplitude: bf16 makes 0.016 on random weights
 _TOLERANCE = 0.05
@@ -86,7 +102,7 @@ class OpenVINOForward:
         self.shape = shape
 
 
-def import_openvino() -> ModuleType:
+def _import_openvino() -> ModuleType:
     """Imports OpenVINO without its telemetry, which would report each use to its makers and write into the home."""
     # None refuses the import; the stub knows modules alone
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
@@ -96,12 +112,12 @@ def import_openvino() -> ModuleType:
 @functools.cache
 def _openvino_core() -> Any:
     """One for the whole process: freeing models whose cores have gone can crash it."""
-    return import_openvino().Core()
+    return _import_openvino().Core()
 
 
 def to_openvino(net: nn.Module, example: Tensor) -> Any:
     """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
-    import_openvino()
+    _import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -110,3 +126,152 @@ def to_openvino(net: nn.Module, example: Tensor) -> Any:
     frontend = FrontEndManager().load_by_framework('pytorch')
     decoder = TorchScriptPythonDecoder(traced, example_input=example)  # a name keeps it alive
     return frontend.convert(frontend.load(decoder))
+
+
+# ---------------------------------------------------------------------- int8
+
+#: Windows to calibrate on; ranges of activations change little from one to the next.
+WINDOWS = 6
+#: PSNR of int8's result against float32's, peak 1, from which on ``auto`` takes int8.
+LEAST_DECIBELS = 48.0
+
+_CROPS = 2  # of each window
+_SIDE = 128  # pixels; statistics of whole frames would take minutes
+_QUICK = re.compile(r'\b(avx512_vnni|avx_vnni|amx_int8)\b')
+
+
+def nncf_installed() -> bool:
+    """Whether NNCF, which quantises, can be imported."""
+    return importlib.util.find_spec('nncf') is not None
+
+
+def int8_is_quick() -> bool:
+    """Whether the processor multiplies int8 faster than float32 by much: VNNI or AMX, as Linux names them."""
+    try:
+        return _QUICK.search(Path('/proc/cpuinfo').read_text()) is not None
+    except OSError:
+        return False
+
+
+class Int8Forward:
+    """Runs a network in int8 once it is calibrated; its first window calibrates it where nothing else did.
+
+    Where quantising fails, or the result is too far from float32's and int8 was not insisted on, another forward runs.
+
+    Args:
+        net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
+        otherwise: What runs instead.
+        other_name: Its precision, for the log.
+        insists: Whether int8 was asked for by name, and is taken at any distance.
+    """
+
+    def __init__(self, net: nn.Module, otherwise: Callable[[Tensor], Tensor], other_name: str, insists: bool) -> None:
+        self.net = fold(net).cpu()
+        self.otherwise = otherwise
+        self.other_name = other_name
+        self.insists = insists
+        self.forward: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it is settled what runs."""
+        return self.forward is not None
+
+    def __call__(self, window: Tensor) -> Tensor:
+        """As the network, on the CPU."""
+        if self.forward is None:
+            self.calibrate([window])
+        assert self.forward is not None  # which calibrating settles
+        return self.forward(window)
+
+    def calibrate(self, windows: Iterable[Tensor]) -> None:
+        """Quantises for these windows, ``(1, t, c, h, w)``, and says what will run and why."""
+        log = get_root_logger()
+        self.forward = self.otherwise
+        try:
+            crops = list(cut_crops(windows))
+            quantised = OpenVINOForward(self.net, 'fp32', quantise(to_openvino(self.net, crops[0]), crops))
+            decibels = self._distance(quantised, crops)
+        except Exception as error:
+            log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
+            return
+        near = decibels >= LEAST_DECIBELS
+        if near or self.insists:
+            self.forward = quantised
+        log.log(
+            logging.INFO if near else logging.WARNING,
+            'Precision %s: int8 is %.1f dB from fp32 on %d crops of what is to be restored (auto asks for %.0f).',
+            'int8' if self.forward is quantised else self.other_name,
+            decibels,
+            len(crops),
+            LEAST_DECIBELS,
+        )
+
+    @torch.no_grad()
+    def _distance(self, quantised: Callable[[Tensor], Tensor], crops: list[Tensor]) -> float:
+        errors = [(quantised(crop) - self.net(crop)).double().square().mean() for crop in crops]
+        return -10 * torch.stack(errors).mean().clamp(min=1e-20).log10().item()
+
+
+def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Cuts crops of one size out of windows ``(1, t, c, h, w)``, at places spread over the frames.
+
+    Smaller windows than the first are left out.
+    """
+    side = None
+    for number, window in enumerate(windows):
+        h, w = window.shape[-2:]
+        side = side or tuple(min(_SIDE, length) for length in (h, w))
+        if h < side[0] or w < side[1]:
+            continue
+        for place in range(number * _CROPS, (number + 1) * _CROPS):
+            # multiples of the golden ratio and of its square fill a frame evenly
+            y, x = (
+                int(place * step % 1 * (length - s) // 32 * 32)
+                for step, length, s in zip((0.618, 0.382 * 2), (h, w), side, strict=True)
+            )
+            yield window[..., y : y + side[0], x : x + side[1]].contiguous()
+
+
+def quantise(model: Any, crops: list[Tensor]) -> object:
+    """A model of OpenVINO with int8 weights and activations, but for what makes its output.
+
+    Args:
+        model: It is changed.
+        crops: ``(1, t, c, h, w)``, all of one size, by which ranges of activations are found.
+    """
+    with quiet():
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+        model.reshape(list(crops[0].shape))
+        return nncf.quantize(
+            model,
+            nncf.Dataset([crop.numpy() for crop in crops]),
+            subset_size=len(crops),
+            ignored_scope=nncf.IgnoredScope(names=_names_of_output(model)),
+            advanced_parameters=AdvancedQuantizationParameters(
+                # weights of 7 bits, without which sums overflow in processors that lack VNNI
+                overflow_fix=OverflowFix.ENABLE,
+                # means over the crops, NNCF's default, would clip what is strong in a few of them: where blur is
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            ),
+        )
+
+
+def _names_of_output(model: Any) -> list[str]:
+    """The operations from the output back to the last convolutions."""
+    names, waiting = [], [result.input_value(0).get_node() for result in model.get_results()]
+    seen: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        name = node.get_friendly_name()
+        if name in seen:
+            continue
+        seen.add(name)
+        if node.get_type_name() in ('Add', 'Subtract', 'Multiply', 'Convolution', 'GroupConvolution'):
+            names.append(name)
+        if 'Convolution' not in node.get_type_name():
+            waiting += [value.get_node() for value in node.input_values()]
+    return names

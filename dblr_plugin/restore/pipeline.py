@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.data.windows import spread
-from dblr_plugin.restore.int8_forward import WINDOWS
+from dblr_plugin.restore.openvino_forward import WINDOWS
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.threads import BackgroundWriter, prefetch
 from dblr_plugin.video import Frame, Sink, Source, open_source
@@ -153,12 +153,12 @@ def restore_media(
         sink.finish()
     except BaseException:
         if sink.abandon():
-            _tell_kept(source, sink)
+            _warn_of_kept(source, sink)
         raise
     return seconds
 
 
-def _tell_kept(source: Source, sink: Sink) -> None:
+def _warn_of_kept(source: Source, sink: Sink) -> None:
     _log.warning('ended early; in: %s; kept: %s; --resume goes on from there', source.extent(), sink.extent())
 
 

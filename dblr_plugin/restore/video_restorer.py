@@ -29,8 +29,8 @@ from dblr_plugin.data.windows import (
 )
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer
-from dblr_plugin.restore.int8_forward import WINDOWS
 from dblr_plugin.restore.loading import load_network
+from dblr_plugin.restore.openvino_forward import WINDOWS
 from dblr_plugin.threads import prefetch
 
 __all__ = ['VideoRestorer']

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from basicsr.utils import get_root_logger
@@ -10,12 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.resume import overruled, refuse_damage, refuse_other_optimizers
-from dblr_plugin.training.saving import CheckpointFolder, size_of
+from dblr_plugin.training.checkpoint_folder import CheckpointFolder, size_of
 from dblr_plugin.training.step import Step
 from dblr_plugin.weights import FORMAT_VERSION
 
-__all__ = ['Checkpoints', 'Training']
+__all__ = ['Checkpoints', 'Training', 'overruled', 'refuse_damage', 'refuse_other_optimizers']
 
 
 class Training(Protocol):
@@ -97,8 +98,7 @@ class Checkpoints:
         """Takes up optimisers, schedulers, loss scales and the best scores; networks are loaded already.
 
         Args:
-            state: As :func:`dblr_plugin.training.resume.load_resume_state` returns it; its epoch becomes that of this
-                run's data.
+            state: What ``load_resume_state`` returned; its epoch becomes that of this run's data.
 
         Raises:
             DBLRError: It is not a state of this training, or damaged.
@@ -125,13 +125,13 @@ class Checkpoints:
         optimizers, schedulers = self.training.optimizers, self.training.schedulers
         refuse_other_optimizers(optimizers, state)
         refuse_damage(optimizers, schedulers, state)
-        self._tell_what_the_state_overrules(state)
+        self._warn_of_overruled_settings(state)
         for part, saved in zip([*optimizers, *schedulers], state['optimizers'] + state['schedulers'], strict=True):
             part.load_state_dict(saved)
         for step, scaler in zip(self.training.steps, state.get('scalers', []), strict=False):
             step.scaler.load_state_dict(scaler)
 
-    def _tell_what_the_state_overrules(self, state: dict) -> None:
+    def _warn_of_overruled_settings(self, state: dict) -> None:
         """Warns of settings that resuming takes from the state, and of an end that is reached already."""
         path, network = self.opt['path'].get('resume_state'), self.opt['path'].get('pretrain_network_g')
         found = overruled(self.training.optimizers, self.training.schedulers, state)
@@ -153,3 +153,79 @@ class Checkpoints:
 def _weights(net: nn.Module) -> dict:
     bare = net.module if isinstance(net, DistributedDataParallel) else net
     return {key: value.cpu().contiguous() for key, value in bare.state_dict().items()}
+
+
+def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> None:
+    """Refuses a training state of optimisers of other classes; torch takes it, and fails at the first step.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    names = state.get('optimizer_types') or [None] * len(optimizers)  # older states and BasicSR's do not say
+    for optimizer, saved, name in zip(optimizers, state['optimizers'], names, strict=True):
+        own = type(optimizer).__name__
+        unknown = next((key for key in ('betas', 'momentum', 'alpha', 'rho') if _has(optimizer, key, saved)), None)
+        if (name is not None and name != own) or (name is None and unknown is not None):
+            what = name or f'another one, without {unknown}'
+            raise ValueError(f'its optimiser is {what}, and that of the option file is {own}')
+
+
+def refuse_damage(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> None:
+    """Refuses numbers and tensors that torch takes into optimisers and schedulers, and fails with at the next step.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
+        for own, theirs in zip(optimizer.param_groups, saved['param_groups'], strict=False):
+            _refuse_other_numbers(own, theirs)
+            for parameter, index in zip(own['params'], theirs['params'], strict=False):
+                kept = saved['state'].get(index, {})
+                unfit = next((k for k in _OF_PARAMETERS if k in kept and kept[k].shape != parameter.shape), None)
+                if unfit is not None:
+                    raise ValueError(f'{unfit} of parameter {index} has another shape')
+    for scheduler, saved in zip(schedulers, state['schedulers'], strict=True):
+        _refuse_other_numbers(scheduler.state_dict(), saved)
+
+
+#: What optimisers keep in the shape of a parameter
+_OF_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg', 'acc_delta')
+
+
+def _refuse_other_numbers(own: dict, saved: dict) -> None:
+    for key, value in own.items():
+        if isinstance(value, int | float) and isinstance(saved.get(key), str | bytes | list | tuple | dict):
+            raise ValueError(f'{key} is {saved[key]!r}, no number')
+
+
+def _has(optimizer: Optimizer, key: str, saved: dict) -> bool:
+    return key in optimizer.defaults and not all(key in group for group in saved['param_groups'])
+
+
+def overruled(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> Iterator[str]:
+    """Says in which settings a training state differs from optimisers and schedulers that were made anew.
+
+    BasicSR and torch go on with those of the state.
+
+    Yields:
+        ``lr is 5e-05 in the option file and 0.001 in the state``.
+    """
+    for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
+        for key in optimizer.defaults:
+            name = 'initial_lr' if key == 'lr' else key
+            own, theirs = ([group.get(name) for group in groups] for groups in (
+                optimizer.param_groups, saved['param_groups']
+            ))  # fmt: skip
+            yield from _difference(key, own[0], theirs[0]) if own != theirs else ()
+    for scheduler, saved in zip(schedulers, state['schedulers'], strict=True):
+        for key in inspect.signature(type(scheduler)).parameters:
+            if key != 'last_epoch' and key in saved and key in scheduler.__dict__:
+                yield from _difference(key, scheduler.__dict__[key], saved[key])
+
+
+def _difference(key: str, own: Any, saved: Any) -> Iterator[str]:
+    own, saved = ([*value.elements()] if hasattr(value, 'elements') else value for value in (own, saved))
+    plain = [list(value) if isinstance(value, tuple) else value for value in (own, saved)]
+    # newer versions of torch have settings that older ones did not save
+    if plain[0] != plain[1] and saved is not None:
+        yield f'{key} is {own} in the option file and {saved} in the state'

@@ -16,7 +16,7 @@ _received: int | None = None
 def watch() -> None:
     """From now on the two signals are only noted; the run asks :func:`received` where it can stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _note)
+        signal.signal(number, _record)
 
 
 def received() -> int | None:
@@ -43,7 +43,7 @@ def _end_with(parent: int) -> None:
     os._exit(0)  # torch reports any other code as a failure
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _record(number: int, frame: FrameType | None) -> None:
     global _received
     if _received is None:
         _received = number

@@ -11,11 +11,11 @@ from basicsr.utils import get_root_logger
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['DataMonitor', 'DiscriminatorWatch', 'SkipMonitor']
+__all__ = ['DataMonitor', 'DiscriminatorMonitor', 'SkipMonitor']
 
 
 class DataMonitor:
-    """Tells when training waits for its data, and what to do.
+    """Warns when training waits for its data, and says what to do.
 
     Args:
         dataset: Options of the training set.
@@ -29,7 +29,7 @@ class DataMonitor:
         self.dataset = dataset
         self.window = window
         self.clock = clock
-        self.told = False
+        self.warned = False
         self._idle_since: float | None = None
         self._start()
 
@@ -55,8 +55,8 @@ class DataMonitor:
         if self.count < self.window:
             return
         share = self.waited / (self.waited + self.worked)
-        if share > self.limit and not self.told:
-            self.told = True
+        if share > self.limit and not self.warned:
+            self.warned = True
             get_root_logger().warning(f'Training waits for its data {share:.0%} of the time. {self.fix()}')
         self._start()
 
@@ -75,7 +75,7 @@ class DataMonitor:
         return f'To fix it: {"; ".join(fixes)}.' if fixes else 'The disk or the processor is at its limit.'
 
 
-class DiscriminatorWatch:
+class DiscriminatorMonitor:
     """Warns when D has won, so that G learns nothing from it, or distinguishes nothing.
 
     Judges by running means of D's probability of being real for sharp and for restored patches.
@@ -129,7 +129,7 @@ class SkipMonitor:
         self.in_a_row = 0
 
     def record(self, current_iter: int, skipped: bool, keys: list[str]) -> None:
-        """Takes the outcome of an iteration.
+        """Takes the result of an iteration.
 
         Args:
             current_iter: The iteration.

@@ -23,15 +23,15 @@ __all__ = [
     'Step', 'StepResult', 'end_program', 'mean_over_processes', 'of_first_process', 'share_gradients', 'suspects',
 ]  # fmt: skip
 
-Piece = TypeVar('Piece')
+Part = TypeVar('Part')
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to.
+    """The result of a step.
 
     Attributes:
-        losses: Each loss's mean over the pieces, detached scalars.
+        losses: Each loss's mean over the micro-batches, detached scalars.
         grad_norm: 2-norm of all gradients before clipping, a scalar; not finite where they overflowed.
         skipped: Whether the weights were left as they were because a loss or gradient was not finite on any process.
             Not set for the overflows with which fp16's loss scale finds its size.
@@ -77,24 +77,24 @@ class Step:
         else:
             copy_all(self._kept, self.net.buffers())
 
-    def run(self, micro_batches: Sequence[Piece], losses_of: Callable[[Piece], dict[str, Tensor]]) -> StepResult:
-        """Adds up the gradients of a batch's pieces and updates the weights.
+    def run(self, micro_batches: Sequence[Part], losses_of: Callable[[Part], dict[str, Tensor]]) -> StepResult:
+        """Adds up the gradients of a batch's parts and updates the weights.
 
         Args:
-            pieces: Equal parts of the batch.
+            micro_batches: Equal parts of the batch.
             losses_of: Runs the network on one and returns its scalar losses.
         """
         totals: dict[str, Tensor] = {}
-        for number, piece in enumerate(micro_batches, 1):
+        for number, part in enumerate(micro_batches, 1):
             with self._synchronised(number == len(micro_batches)):
-                losses = {name: loss / len(micro_batches) for name, loss in losses_of(piece).items()}
+                losses = {name: loss / len(micro_batches) for name, loss in losses_of(part).items()}
                 self.scaler.scale(reduce(operator.add, losses.values())).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach()
         return self._update(totals)
 
     def _synchronised(self, last: bool) -> AbstractContextManager:
-        """Gradients travel between processes once a batch, with its last piece."""
+        """Gradients travel between processes once a batch, with its last part."""
         if last or not isinstance(self.net, DistributedDataParallel):
             return nullcontext()
         return self.net.no_sync()
@@ -154,7 +154,7 @@ def suspects(keys: list[str], results: Sequence[StepResult]) -> list[str]:
 
     Args:
         keys: Names of this process's samples.
-        results: What its steps came to.
+        results: The results of its steps.
     """
     own = keys, all(result.loss_is_finite for result in results)
     everyone: list[Any] = [own]

@@ -24,7 +24,7 @@ from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.files import write_fault
 from dblr_plugin.training import interrupts
-from dblr_plugin.training.resume import load_resume_state
+from dblr_plugin.training.checkpoint_folder import load_resume_state
 
 __all__ = ['ForgivingWriter', 'patch_log', 'patch_trainer']
 

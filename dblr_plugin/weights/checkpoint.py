@@ -25,10 +25,7 @@ from torch import Tensor
 from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.files import atomic_write
 
-__all__ = [
-    'FORMAT_VERSION', 'NETWORK_KEY', 'is_of_runner', 'may_have_log', 'networks_of_runner', 'read_checkpoint',
-    'read_without_log', 'save_atomically',
-]  # fmt: skip
+__all__ = ['FORMAT_VERSION', 'NETWORK_KEY', 'read_checkpoint', 'save_atomically']
 
 #: What checkpoints of networks hold under ``format_version``; files without it are of version 1.
 FORMAT_VERSION = 1
@@ -88,7 +85,7 @@ def read_checkpoint(path: str | Path) -> dict:
             f'{path}: its format is version {version}, and this dblr_plugin reads version {FORMAT_VERSION} and older; '
             'update dblr_plugin'
         )
-    return networks_of_runner(content) if is_of_runner(content) else content
+    return _networks_of_runner(content) if _is_of_runner(content) else content
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -107,9 +104,9 @@ def _read_torch(path: Path) -> object:
         try:
             return torch.load(path, map_location='cpu', weights_only=True)
         except pickle.UnpicklingError:
-            if not may_have_log(path):
+            if not _may_have_log(path):
                 raise
-            return read_without_log(path)
+            return _read_without_log(path)
     except pickle.UnpicklingError as error:  # torch's text recommends to run the code that a file may hold
         raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
 
@@ -190,7 +187,7 @@ class _Skipped:
         pass
 
 
-def may_have_log(path: Path) -> bool:
+def _may_have_log(path: Path) -> bool:
     """Whether a file of torch that holds objects has those of a Runner's log, and no others."""
     if not zipfile.is_zipfile(path):
         return False
@@ -198,20 +195,20 @@ def may_have_log(path: Path) -> bool:
     return _LOG in names and all(name.startswith(_PARTS_OF_LOG) for name in names)
 
 
-def read_without_log(path: Path) -> object:
+def _read_without_log(path: Path) -> object:
     """Reads such a file to the CPU, its log left out."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
         return torch.load(path, map_location='cpu', weights_only=True)
 
 
-def is_of_runner(content: Mapping[str, Any]) -> bool:
+def _is_of_runner(content: Mapping[str, Any]) -> bool:
     """Whether this is what the Runner saves of a model with a ``generator``."""
     state = content.get('state_dict')
     return isinstance(state, dict) and any(str(name).startswith('generator.') for name in state)
 
 
-def networks_of_runner(content: Mapping[str, Any]) -> dict[str, Any]:
+def _networks_of_runner(content: Mapping[str, Any]) -> dict[str, Any]:
     """The same checkpoint as the other trainer saves it: ``params``, ``params_ema``, ``params_d``, ``network``."""
     weights = _by_network(content['state_dict'])
     averaged = content.get('ema_state_dict')

@@ -1,4 +1,4 @@
-"""What the speed programs share: arguments, the report that they write, and how they print it.
+"""What the speed programs share: arguments, models to measure, the report that they write, and how they print it.
 
 Each lets all ways take turns in one run: stock BasicSR's or eager fp32, and ours. It prints medians, from where to
 where they spread, how many times as fast each is, and which share of the machine's measured limits it reaches.
@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import torch
@@ -21,9 +22,12 @@ from dblr_plugin.console import show_errors_in_one_line
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.measure.provenance import describe_commit, describe_machine, describe_versions
 
+if TYPE_CHECKING:
+    from basicsr.models.base_model import BaseModel
+
 __all__ = [
-    'SPEED', 'arguments', 'decibels', 'difference', 'megabytes', 'place', 'print_limits', 'print_ways', 'run', 'share',
-    'shown', 'single_threaded', 'size_ratio', 'without_messages',
+    'SPEED', 'arguments', 'build_bench_model', 'decibels', 'difference', 'megabytes', 'place', 'print_limits',
+    'print_ways', 'run', 'share', 'shown', 'single_threaded', 'size_ratio', 'without_messages',
 ]  # fmt: skip
 
 _PACKAGES = (
@@ -87,6 +91,27 @@ def without_messages() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+def build_bench_model(kind: str, folder: Path, **sections: Any) -> BaseModel:
+    """Builds a model, on the first GPU if there is one.
+
+    Args:
+        kind: Its class.
+        folder: Where it writes.
+        sections: What its options have beside names, paths and devices: ``network_g`` and so on.
+    """
+    from basicsr.models import build_model
+
+    paths = {key: folder / key for key in ('models', 'training_states', 'visualization', 'log')}
+    for path in paths.values():
+        path.mkdir(exist_ok=True)
+    return build_model({
+        'name': kind, 'model_type': kind, 'scale': 1, 'manual_seed': 0, 'is_train': 'train' in sections,
+        'num_gpu': min(torch.cuda.device_count(), 1), 'dist': False, 'rank': 0, 'world_size': 1, 'logger': {},
+        'path': {key: str(path) for key, path in paths.items()},
+        **sections,
+    })  # fmt: skip
+
+
 Column = Callable[[dict], str]
 
 
@@ -100,19 +125,23 @@ def print_ways(ways: dict[str, dict], unit: str, columns: dict[str, Column], par
 
 
 def print_limits(limits: dict[str, dict]) -> None:
+    """A line of all limits, each with its speed and unit."""
     print('limits: ' + ', '.join(f'{name} {limit["speed"]:.0f} {limit["unit"]}' for name, limit in limits.items()))
 
 
 def place(figures: dict) -> str:
+    """Device and threads of a report."""
     return f'{figures["device"]}, {figures["threads"]} threads'
 
 
 def shown(size: list[int]) -> str:
+    """A size (h, w) as ``1280x720``."""
     height, width = size
     return f'{width}x{height}'
 
 
 def share(way: dict) -> str:
+    """The share of the limit that a way reaches, in percent."""
     return f'{way["share"]:.0%}'
 
 
@@ -120,16 +149,20 @@ SPEED: dict[str, Column] = {'GFLOPS': lambda way: f'{way["gflops"]:.0f}', 'share
 
 
 def size_ratio(way: dict) -> str:
+    """A way's bytes to the source's; a dash where it has no files."""
     return '-' if way['bytes_ratio'] is None else f'{way["bytes_ratio"]:.2f}x'
 
 
 def decibels(way: dict) -> str:
+    """PSNR against eager fp32; ``equal`` where there is no difference."""
     return 'equal' if way['decibels'] is None else f'{way["decibels"]:.0f}'
 
 
 def megabytes(way: dict) -> str:
+    """Peak memory in MB; a dash where the system does not tell."""
     return '-' if way['peak_bytes'] is None else f'{way["peak_bytes"] / 1e6:.0f}'
 
 
 def difference(metric: str) -> Column:
+    """A column: how far a metric is from BasicSR's."""
     return lambda way: f'{way[f"{metric}_difference"]:+.0e}'

@@ -20,10 +20,12 @@ CASES = [((4, 1, 5, 128, 128), 16), ((4, 16, 3, 128, 128), 64), ((2, 64, 5, 64, 
 
 
 def as_conv3d(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The layer as torch has it."""
     return F.conv3d(x, weight, padding=(0, 1, 1))
 
 
 def as_conv2d(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The same as a 2D convolution over time-stacked channels."""
     steps = x.shape[2] - 2
     banded = torch.stack([F.pad(weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
     out = F.conv2d(x.flatten(1, 2), banded.reshape(len(weight) * steps, -1, 3, 3), padding=1)

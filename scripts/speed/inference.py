@@ -25,18 +25,19 @@ from common import SPEED, arguments, decibels, megabytes, place, print_limits, p
 from end_to_end import DBLR, measure_video
 from frames import generate_sample
 from limits import METHOD as LIMITS
-from limits import best_device, describe_device, limit_figures, limit_ways, share_of
+from limits import best_device, limit_figures, limit_ways, share_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dblr_plugin.acceleration import fold
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
-from dblr_plugin.restore.folding import fold
 
 __all__ = [
     'BASELINE', 'METHOD', 'generated_window', 'make_forward', 'measure', 'operations', 'own_window', 'parse_size',
@@ -263,6 +264,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of a text such as ``1280x720``; argparse reports what is none."""
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")

@@ -21,7 +21,6 @@ __all__ = [
     'METHOD',
     'Limit',
     'best_device',
-    'describe_device',
     'limit_figures',
     'limit_ways',
     'memory_limit',
@@ -98,8 +97,3 @@ def share_of(gflop: float, milliseconds: float, limits: dict[str, dict[str, Any]
 def best_device() -> torch.device:
     """The first GPU if there is one, else the CPU: where networks are measured."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def describe_device(device: torch.device) -> str:
-    """A GPU's name, or ``cpu``."""
-    return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type

@@ -18,10 +18,12 @@ SHAPE = 1, 5, 1, 720, 1280
 
 
 def plain() -> partial:
+    """Restores a window in plain PyTorch."""
     return torch.no_grad()(partial(DBLRNet().eval(), torch.rand(SHAPE)))
 
 
 def deblur() -> partial:
+    """Restores it as ``dblr deblur`` does."""
     restorer = build_restorer(DBLRNet(), NetworkTraits.of({'type': 'DBLRNet'}), torch.device('cpu'))
     return partial(restorer.restore, torch.rand(SHAPE), torch.rand(1, 3, 720, 1280))
 

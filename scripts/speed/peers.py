@@ -21,14 +21,15 @@ import torch
 from basicsr.archs import build_network
 from common import arguments, decibels, megabytes, place, print_ways, run, shown, without_messages
 from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
-from limits import best_device, describe_device
+from limits import best_device
 from peer_networks import DMPHN, NAFNet
 from torch import Tensor, nn
 
 from dblr_plugin.colour import to_network_colour
+from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
-from dblr_plugin.restore.int8_forward import nncf_installed
 from dblr_plugin.restore.loading import load_network
+from dblr_plugin.restore.openvino_forward import nncf_installed
 
 __all__ = ['METHOD', 'NETWORKS', 'measure']
 

@@ -29,6 +29,7 @@ WARM_UP = 6  # frames, in which networks are converted and compiled
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Runs the program with the given arguments, or its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('video', type=Path)
     parser.add_argument('--frames', type=int, default=16)

@@ -1,6 +1,6 @@
-"""Prints what the speed programs measured as Markdown tables, those of docs/speed/README.md.
+"""Prints what the speed programs measured as Markdown tables, those of docs/speed/README.md; draws ``peers.py``'s.
 
-python scripts/speed/tables.py [FILE ...]     (without files: all of docs/speed/results)
+python scripts/speed/tables.py [FILE ...]     (without files: all of docs/speed/results, and the picture beside them)
 """
 
 from __future__ import annotations
@@ -8,7 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dblr_plugin.benchmark.plots import Theme, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parents[2] / 'docs/speed/results'
 
@@ -64,8 +71,33 @@ def _table(ways: dict[str, dict]) -> Iterator[str]:
         yield f'| {way["text"]} | ' + ' | '.join(cells) + ' |'
 
 
+_WAYS = ('eager fp32', 'openvino fp32', 'openvino int8')
+
+
+def draw_peers(networks: dict[str, dict], folder: Path) -> None:
+    """Draws frames of 720p a second for each network and way, as ``peers_light.png`` and ``peers_dark.png``."""
+    draw(folder, 'peers', (8, 0.7 * len(networks) + 1), partial(_paint, networks))
+
+
+def _paint(networks: dict[str, dict], figure: Figure, theme: Theme) -> None:
+    ax = figure.subplots()
+    for number, way in enumerate(_WAYS):
+        found = {row: network['ways'][way] for row, network in enumerate(networks.values()) if way in network['ways']}
+        rows = [row + 0.27 * (number - 1) for row in found]
+        bars = ax.barh(rows, [f['frames_720p'] for f in found.values()], 0.25, color=theme.methods[number], label=way)
+        ax.bar_label(bars, fmt='%.2g', padding=3, fontsize=8, color=theme.text)
+    ax.set_yticks(range(len(networks)), [f'{n}\n{network["kmacs"]:.0f} kMAC/pixel' for n, network in networks.items()])
+    ax.invert_yaxis()
+    ax.set_xscale('log')
+    ax.grid(axis='y', visible=False)
+    ax.set_xlabel('frames of 1280x720 a second')
+    ax.legend(loc='lower right', frameon=False)
+
+
 if __name__ == '__main__':
     for file in [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob('*.json')):
         found = json.loads(file.read_text())
         print(f'### {found["schema"].split("_")[2].split("/")[0]} ({file.name})\n')
         print(*page(found), '', sep='\n')
+    if not sys.argv[1:]:
+        draw_peers(json.loads((RESULTS / 'peers.json').read_text())['networks'], RESULTS.parent)

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
-from common import SPEED, arguments, place, print_limits, print_ways, run, without_messages
+from common import SPEED, arguments, build_bench_model, place, print_limits, print_ways, run, without_messages
 from limits import METHOD as LIMITS
-from limits import best_device, describe_device, limit_figures, limit_ways, share_of
-from models import build_bench_model
+from limits import best_device, limit_figures, limit_ways, share_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
+from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import Variant, figures, run_rounds, waited_for
 
 __all__ = ['METHOD', 'measure']

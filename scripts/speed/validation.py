@@ -22,16 +22,27 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
-from common import SPEED, arguments, difference, place, print_limits, print_ways, run, shown, without_messages
+from common import (
+    SPEED,
+    arguments,
+    build_bench_model,
+    difference,
+    place,
+    print_limits,
+    print_ways,
+    run,
+    shown,
+    without_messages,
+)
 from data import basicsr_test_set, own_test_set
 from frames import generate_sample
 from limits import METHOD as LIMITS
-from limits import describe_device, limit_figures, limit_ways, share_of
-from models import build_bench_model
+from limits import limit_figures, limit_ways, share_of
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import Variant, figures, run_rounds
 from dblr_plugin.restore.backends import choose
 

@@ -3,7 +3,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs import BlurryInput
 from dblr_plugin.archs.dblrnet_arch import DBLRNet, TimeStackedConv, rename_simdeblur_keys
 
 
@@ -130,19 +129,6 @@ class TestTimeStackedConv:
 
 
 class TestForward:
-    @pytest.mark.parametrize('size', [(1, 1), (7, 13), (32, 33)])
-    @pytest.mark.parametrize('channels', [1, 3])
-    def test_any_size(self, size, channels):
-        net = small(num_in_ch=channels, num_out_ch=channels).eval()
-        assert net(torch.rand(2, 5, channels, *size)).shape == (2, channels, *size)
-
-    @pytest.mark.parametrize('num_frame', [3, 5, 7])
-    def test_every_frame_counts(self, num_frame):
-        net = small(num_frame=num_frame).eval()
-        x = torch.rand(1, num_frame, 1, 8, 8, requires_grad=True)
-        net(x).sum().backward()
-        assert (x.grad.abs().sum(dim=(0, 2, 3, 4)) > 0).all()
-
     def test_single_sees_only_the_middle_frame(self):
         multi, single = small().eval(), small(single=True).eval()
         x = torch.rand(1, 5, 1, 8, 8)
@@ -155,10 +141,6 @@ class TestForward:
         x = torch.rand(2, 5, 1, 9, 9)
         assert torch.equal(small(input_skip=True)(x), x[:, 2])
         assert not torch.allclose(small()(x), x[:, 2], atol=0.1)
-
-    def test_middle_frame(self):
-        x = torch.rand(2, 5, 3, 4, 4)
-        assert torch.equal(BlurryInput()(x), x[:, 2])
 
     @pytest.mark.parametrize('shape', [(1, 3, 1, 8, 8), (5, 1, 8, 8)])
     def test_wrong_window(self, shape):
@@ -174,31 +156,20 @@ class TestForward:
             DBLRNet(**options)
 
 
-class TestGradients:
-    @pytest.mark.parametrize('options', [{}, {'num_in_ch': 3, 'num_out_ch': 3}, {'groups': 16}, {'single': True}])
-    def test_reach_all_parameters(self, options):
-        net = small(**options)
-        net(torch.rand(2, 5, options.get('num_in_ch', 1), 12, 12)).square().mean().backward()
-        for name, parameter in net.named_parameters():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            # a bias before BatchNorm is taken out by it
-            if not (name.startswith('body') and name.endswith('.bias')):
-                assert parameter.grad.abs().sum() > 0, name
-
-    def test_bfloat16_agrees_with_float32(self):
-        """bf16 gradients of nn.Conv3d are garbage on CPUs with AMX in torch 2.15; ours must not be."""
-        net = small(num_feat=32)
-        x, target = torch.rand(2, 5, 1, 32, 32), torch.rand(2, 1, 32, 32)
-        gradients = []
-        for enabled in (False, True):
-            net.zero_grad()
-            with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
-                out = net(x)
-            F.mse_loss(out.float(), target).backward()
-            gradients.append({n: p.grad.flatten().clone() for n, p in net.named_parameters()})
-        for name, exact in gradients[0].items():
-            # what BatchNorm makes of such a bias is rounding noise around zero
-            if 'body' in name and name.endswith(('0.bias', '3.bias')):
-                continue
-            # rounding leaves 0.97 and more on noise like this; garbage is near 0
-            assert F.cosine_similarity(exact, gradients[1][name], dim=0) > 0.95, name
+def test_bfloat16_agrees_with_float32():
+    """bf16 gradients of nn.Conv3d are garbage on CPUs with AMX in torch 2.15; ours must not be."""
+    net = small(num_feat=32)
+    x, target = torch.rand(2, 5, 1, 32, 32), torch.rand(2, 1, 32, 32)
+    gradients = []
+    for enabled in (False, True):
+        net.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            out = net(x)
+        F.mse_loss(out.float(), target).backward()
+        gradients.append({n: p.grad.flatten().clone() for n, p in net.named_parameters()})
+    for name, exact in gradients[0].items():
+        # what BatchNorm makes of such a bias is rounding noise around zero
+        if 'body' in name and name.endswith(('0.bias', '3.bias')):
+            continue
+        # rounding leaves 0.97 and more on noise like this; garbage is near 0
+        assert F.cosine_similarity(exact, gradients[1][name], dim=0) > 0.95, name

@@ -20,6 +20,7 @@ small_deepdeblur = partial(DeepDeblur, num_feat=4, num_block=1)
 NETWORKS = {
     'DBLRNet': small_dblrnet,
     'DBLRNet RGB': partial(small_dblrnet, num_in_ch=3, num_out_ch=3, num_frame=3),
+    'DBLRNet groups': partial(small_dblrnet, num_frame=7, groups=16),
     'DBLRNet single': partial(small_dblrnet, single=True),
     'DBLRNet causal': partial(small_dblrnet, causal=True),
     'DBN': small_dbn,

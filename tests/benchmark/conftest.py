@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 from processes import Run, dblr, write_options
 from shared import made_once
-from tiny_benchmark import Ran, tiny_benchmark, write_theirs
+from tiny_benchmark import METRIC, Ran, tiny_benchmark, write_theirs
+
+from dblr_plugin.yaml_file import import_files
 
 
 @pytest.fixture(scope='session')
 def ran(request: pytest.FixtureRequest, footage: Path) -> Ran:
     """``dblr benchmark``, stopped by SIGTERM in the training of Net, run again, and once more for what succeeded."""
+    import_files([METRIC])  # which reports are read with
     return made_once(request, 'benchmark', partial(run_thrice, footage))
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dblr_plugin.benchmark import plots
-from dblr_plugin.benchmark.crops import Crop
+from dblr_plugin.benchmark.crops import Crop, draw_crops
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 
@@ -110,7 +110,7 @@ def test_crops_are_those_of_the_frames(tmp_path: Path) -> None:
         frames[name][60:120, 40:120] = colour
     frames['Ground truth'] = truth
     crop = Crop('clip', 0, 60, 40, 1.0)
-    plots.draw_crops([crop], [frames], {'Net': 0, 'Other': 1}, ['00000000'], tmp_path)
+    draw_crops([crop], [frames], {'Net': 0, 'Other': 1}, ['00000000'], tmp_path)
     for theme in plots.THEMES:
         picture = cv2.imread(str(tmp_path / f'crops_{theme.name}.png')).astype(int)
         for colour in colours.values():
@@ -124,7 +124,7 @@ def test_crops_page_is_readable(figures: list[Figure], tmp_path: Path) -> None:
     frame = np.zeros((120, 160, 3), np.uint8)
     frames = {name: frame for name in [*NAMES, 'Ground truth']}
     crops = [Crop(clip, 0, 30, 40, 1.0) for clip in CLIPS]
-    plots.draw_crops(crops, [frames] * 3, {name: i for i, name in enumerate(NAMES)}, ['00000012'] * 3, tmp_path)
+    draw_crops(crops, [frames] * 3, {name: i for i, name in enumerate(NAMES)}, ['00000012'] * 3, tmp_path)
     assert_readable(figures[0])
 
 

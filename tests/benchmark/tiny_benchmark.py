@@ -10,6 +10,7 @@ import torch
 
 from dblr_plugin.archs import DBLRNet
 
+METRIC = str(Path(__file__).with_name('gradient_metric.py'))
 ITERATIONS = 60  # of the training that is interrupted
 
 
@@ -45,7 +46,7 @@ def tiny_benchmark(footage: Path) -> dict:
         'prepare': 'make the footage',
         'set': {
             **roots,
-            'imports': [str(Path(__file__).with_name('gradient_metric.py'))],
+            'imports': [METRIC],
             'datasets.train.gt_size': 32,
             'datasets.train.batch_size_per_gpu': 2,
             'datasets.train.num_worker_per_gpu': 0,

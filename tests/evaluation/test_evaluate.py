@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from processes import dblr
 from torch.utils.data import DataLoader
 
 from dblr_plugin import commands
@@ -127,22 +126,22 @@ class TestPairing:
 
 
 class TestCommand:
-    def test_prints_and_writes(self, lq, gt, tmp_path):
+    def test_prints_and_writes(self, lq, gt, tmp_path, monkeypatch, capsys):
         results = renamed(lq, tmp_path / 'results', '_net')
         shutil.copytree(gt / 'v', tmp_path / 'same/v')
         (results / 'w').rename(tmp_path / 'same/w')
         for path in (tmp_path / 'same/v').iterdir():
             path.rename(path.with_stem(f'{path.stem}_net'))
-        arguments = ['evaluate', 'same', gt, '--protocol', 'all', '--json', 'figures.json']
-        result = dblr(*arguments, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
+        monkeypatch.chdir(tmp_path)
+        commands.main(['evaluate', 'same', str(gt), '--protocol', 'all', '--json', 'figures.json'])
+        printed = capsys.readouterr().out
         record = json.loads((tmp_path / 'figures.json').read_text())
         assert (record['results'], record['truth']) == ('same', str(gt)) and 'basicsr' in record['versions']
         assert [entry['protocol'] for entry in record['figures']] == list(PROTOCOLS)
         for entry in record['figures']:
             assert entry['clips']['v']['psnr'] == 'inf' and 0 < entry['clips']['w']['psnr'] < 60
-            assert f'protocol {entry["protocol"]}: {entry["meaning"]}' in result.stdout
-            assert f'{entry["clips"]["w"]["psnr"]:.4f}' in result.stdout
+            assert f'protocol {entry["protocol"]}: {entry["meaning"]}' in printed
+            assert f'{entry["clips"]["w"]["psnr"]:.4f}' in printed
 
     def test_all_kinds_of_ssim(self, frame_pair, tmp_path):
         for name, frame in zip(('results', 'truth'), frame_pair, strict=True):

@@ -102,6 +102,7 @@ class TestNames:
         protocol.check_sizes({'c': (least[0] + 8, least[1] + 8)})
         protocol.check_sizes({'c': (1 + 8, 1 + 8)} if metric.needs_gt else {}, with_truth=False)
 
+    @pytest.mark.slow
     def test_small_frames_are_told_before_a_training(self, train_options: dict, tmp_path: Path) -> None:
         train_options['val']['metrics'] = {'niqe': {'type': 'niqe'}}
         write_options(tmp_path / 'options.yml', train_options)

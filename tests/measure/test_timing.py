@@ -1,67 +1,112 @@
-"""Methods take turns; times are not judged but for waits that are known."""
+"""Methods take turns, and what is made of their rounds; times are not judged but for waits that are known."""
 
+import itertools
 import time
+from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from dblr_plugin.archs import BlurryInput, DBLRNet
+from dblr_plugin.archs import DBLRNet
 from dblr_plugin.measure import timing
-from dblr_plugin.measure.timing import MIN_ROUNDS, Method, measure
+from dblr_plugin.measure.timing import MIN_ROUNDS, Variant, figures, measure, peak_memory, run_rounds
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU = torch.device('cpu')
-
-calls: list[tuple[str, tuple[int, ...]]] = []
-
-
-def make_waiting(name: str, seconds: float):
-    def forward(window):
-        assert not torch.is_grad_enabled()
-        calls.append((name, tuple(window.shape)))
-        time.sleep(seconds)
-        return window[:, 2]
-
-    return forward
+BLOCK = 100 * 2**20  # bytes
 
 
-def make_restorer():
-    options = {'type': 'DBLRNet', 'num_in_ch': 1, 'num_feat': 16, 'num_block': 1}
-    return VideoRestorer(DBLRNet(num_feat=16, num_block=1), options, 'cpu', backend='torch', precision='fp32')
+def test_ways_take_turns():
+    calls = []
+    ways = {name: Variant(name, lambda name=name: calls.append(name) or len(calls), 'a') for name in 'ab'}
+    run_rounds([*ways.values()], seconds=0)
+    assert calls == ['a', 'b'] * 4
+    assert [(way.result, len(way.rounds), way.first > 0) for way in ways.values()] == [(1, 3, True), (2, 3, True)]
 
 
 @pytest.fixture
-def without_memory(monkeypatch):
+def work(monkeypatch) -> Callable[[], int]:
+    """Takes a quarter of a second by a clock of its own; returns how often it has been done before."""
+    done = itertools.count(1)
+    now = [0.0]
+    monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
+    monkeypatch.setattr(timing, 'MIN_ROUNDS', 1)
+
+    def work() -> int:
+        number = next(done)
+        now[0] = number / 4
+        return number - 1
+
+    return work
+
+
+def test_goes_on_until_the_time_is_over(work):
+    way = Variant('works', work)
+    run_rounds([way], seconds=2)
+    assert way.rounds == [250] * 7  # and the first, which is not counted
+
+
+def test_a_turn_of_many_runs_has_their_mean(work):
+    way = Variant('works', work)
+    run_rounds([way], seconds=0, turn=1)
+    assert way.rounds == [250] and way.result == 3 and work() == 8  # two turns of four
+
+
+def test_figures():
+    ways = {'slow': Variant('slowly', int, 'slow', None, 9.0, [4.0, 2.0, 8.0]), 'fast': Variant('fast', int, 'slow')}
+    ways['fast'].rounds = [1.0]
+    found = figures(ways)
+    slow = found['slow']
+    assert [slow[key] for key in ('median_ms', 'min_ms', 'max_ms', 'first_ms')] == [4, 2, 8, 9]
+    assert slow['quartiles_ms'] == pytest.approx(np.quantile([4, 2, 8], (0.25, 0.75)))
+    assert (slow['ratio'], found['fast']['ratio'], slow['text']) == (1, 4, 'slowly')
+
+
+class Waiting(nn.Module):
+    """Returns the middle frame after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        return x[:, 2]
+
+
+def restorer(net: nn.Module) -> VideoRestorer:
+    return VideoRestorer(net, {'type': 'DBLRNet'}, 'cpu', backend='torch', precision='fp32')
+
+
+def test_methods_are_measured(monkeypatch):
     monkeypatch.setattr(timing, 'peak_memory', lambda *arguments: None)
-
-
-@pytest.mark.usefixtures('without_memory')
-class TestRounds:
-    def test_methods_take_turns(self):
-        calls.clear()
-        methods = {
-            'slow': Method(partial(make_waiting, 'slow', 0.02), (5, 1)),
-            'fast': Method(partial(make_waiting, 'fast', 0.004)),
-        }
-        report = measure(methods, CPU, (48, 32), seconds=0)
-        assert [name for name, _ in calls] == ['slow', 'fast'] * (1 + MIN_ROUNDS)
-        assert dict(calls) == {'slow': (1, 5, 1, 32, 48), 'fast': (1, 5, 3, 32, 48)}
-        assert report['size'] == [32, 48] and report['device'] == 'cpu'
-        for name, least in (('slow', 20), ('fast', 4)):
-            found = report['methods'][name]
-            assert len(found['rounds_ms']) == MIN_ROUNDS and found['first_ms'] >= least
-            lower, upper = found['quartiles_ms']
-            assert least <= found['min_ms'] <= lower <= found['median_ms'] <= upper <= found['max_ms']
-            assert found['median_ms'] == sorted(found['rounds_ms'])[1]
-
-    def test_restorers_and_networks(self):
-        methods = {'video': Method(make_restorer), 'blurry': Method(BlurryInput)}
-        report = measure(methods, CPU, (64, 48), seconds=0)
-        assert list(report['methods']) == ['video', 'blurry']
-        assert report['methods']['video']['median_ms'] > report['methods']['blurry']['median_ms']
+    methods = {'slow': partial(restorer, Waiting(0.02)), 'fast': partial(restorer, Waiting(0.004))}
+    report = measure(methods, CPU, (48, 32), seconds=0)
+    assert report['size'] == [32, 48] and report['device'] == 'cpu' and list(report['methods']) == ['slow', 'fast']
+    for name, least in (('slow', 20), ('fast', 4)):
+        found = report['methods'][name]
+        assert len(found['rounds_ms']) == MIN_ROUNDS and found['first_ms'] >= least
+        lower, upper = found['quartiles_ms']
+        assert least <= found['min_ms'] <= lower <= found['median_ms'] <= upper <= found['max_ms']
+        assert found['median_ms'] == sorted(found['rounds_ms'])[1]
 
 
 def test_a_restorer_restores_one_frame_a_turn():
-    turn = timing._frame_maker(Method(make_restorer), (40, 24), CPU)
+    turn = timing._frame_maker(partial(restorer, DBLRNet(num_feat=16, num_block=1)), (40, 24))
     assert [turn().shape for _ in range(3)] == [(24, 40, 3)] * 3
+
+
+def make_hungry():
+    """Holds a block for good and takes another one for each run."""
+    weights = torch.ones(BLOCK // 4)
+    return lambda: (weights + 1)[0]
+
+
+@pytest.mark.slow
+def test_memory_is_of_a_fresh_process():
+    hoard = torch.ones(BLOCK)  # this process's own memory, 400 MiB, must not count  # noqa: F841
+    peak = peak_memory(make_hungry, torch.device('cpu'))
+    assert peak is None or 2 * BLOCK <= peak < 3 * BLOCK

@@ -22,8 +22,8 @@ from dblr_plugin.data import VideoDeblurDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.mmengine import DBLRGANModel, ResumableSampler, VideoDeblurModel
-from dblr_plugin.mmengine.program import newest_checkpoint
 from dblr_plugin.mmengine.registry import build_part
+from dblr_plugin.mmengine.train import newest_checkpoint
 from dblr_plugin.weights import load_state_dict, read_checkpoint, save_atomically
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}

@@ -37,6 +37,7 @@ def steps(model, parts: range) -> None:
         model.optimize_parameters(iteration)
 
 
+@pytest.mark.slow
 def test_frozen_weights_stay_and_resuming_around_the_switch_changes_no_bit(options, tmp_path):
     def build_edvr():
         torch.manual_seed(0)

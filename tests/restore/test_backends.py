@@ -7,15 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from basicsr.archs.edvr_arch import EDVR
+from networks import build_trained
 from torch import Tensor, nn
 
-from dblr_plugin.archs import BlurryInput, DBLRNet
+from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
@@ -37,7 +39,7 @@ def picture(channels: int, h: int, w: int) -> Tensor:
 
 def dblrnet(**options) -> nn.Module:
     torch.manual_seed(0)
-    net = DBLRNet(num_feat=16, num_block=2, **options)
+    net = DBLRNet(**{'num_feat': 16, 'num_block': 2, **options})
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)
@@ -62,7 +64,15 @@ NETWORKS = {
     'skip': (lambda: dblrnet(input_skip=True), 1),
     'single, RGB': (lambda: dblrnet(single=True, groups=4, num_in_ch=3, num_out_ch=3), 3),
     'middle frame': (lambda: BlurryInput(3), 3),
+    'DBN': (lambda: build_trained(partial(DBN, num_feat=4)), 3),
+    'DeepDeblur': (lambda: build_trained(partial(DeepDeblur, num_feat=4, num_block=1, num_frame=5)), 3),
 }
+each = pytest.mark.parametrize(('name', 'precision'), [
+    (name, precision)
+    for name in NETWORKS
+    for precision in DECIBELS
+    if precision == 'fp32' or name not in ('DBN', 'DeepDeblur')
+])  # fmt: skip
 
 
 def decibels(a: Tensor, b: Tensor) -> float:
@@ -91,17 +101,15 @@ def no_fallback(caplog) -> Iterator[None]:
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize('precision', DECIBELS)
-@pytest.mark.parametrize(('build', 'channels'), NETWORKS.values(), ids=NETWORKS)
-def test_torch(build, channels, precision):
-    compare(build, channels, 'torch', precision)
+@each
+def test_torch(name, precision):
+    compare(*NETWORKS[name], 'torch', precision)
 
 
 @needs_openvino
-@pytest.mark.parametrize('precision', DECIBELS)
-@pytest.mark.parametrize(('build', 'channels'), NETWORKS.values(), ids=NETWORKS)
-def test_openvino(build, channels, precision, no_fallback):
-    compare(build, channels, 'openvino', precision)
+@each
+def test_openvino(name, precision, no_fallback):
+    compare(*NETWORKS[name], 'openvino', precision)
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
@@ -119,7 +127,7 @@ def test_openvino_edvr(no_fallback):
 @pytest.mark.slow
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 def test_compile(precision, no_fallback):
-    compare(*NETWORKS['skip'], 'compile', precision, sizes=((48, 64),))
+    compare(lambda: dblrnet(num_block=0, tail_conv=False), 1, 'compile', precision, sizes=((48, 64),))
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])

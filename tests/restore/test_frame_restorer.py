@@ -1,13 +1,21 @@
+"""Frames are padded, restored in the network's colour, and in tiles that equal whole frames and shrink with memory."""
+
+import logging
+
 import pytest
 import torch
+from basicsr.archs.edvr_arch import EDVR
 from basicsr.utils import tensor2img
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reach import measured_radius
 from torch import nn
 
-from dblr_plugin.archs import BlurryInput
+from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, FourierBurstAccumulation, MultiScaleDBLRNet
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import rgb_to_y, to_network_colour
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore.frame_restorer import FrameRestorer
+from dblr_plugin.restore.frame_restorer import INEXACT_RADIUS, SMALLEST_TILE, FrameRestorer, TiledForward, halo_of
 
 
 def traits(channels: int) -> NetworkTraits:
@@ -54,3 +62,174 @@ def test_network_colour():
     assert torch.equal(to_network_colour(rgb, 1), y)
     with pytest.raises(DBLRError, match='network_g takes 3 channels; remove y_only, or set num_in_ch: 1'):
         to_network_colour(y, 3)
+
+
+class Shifts(nn.Module):
+    """Looks ``radius`` pixels left and right, up and down, and sees the frame's border as zeros; quick."""
+
+    radius = 5
+
+    def forward(self, x):
+        middle = x[:, x.shape[1] // 2]
+        h, w = middle.shape[-2:]
+        r = self.radius
+        padded = nn.functional.pad(middle, (r, r, r, r))
+        return 2 * padded[..., :h, :w] - padded[..., 2 * r :, 2 * r :] + padded[..., :h, 2 * r :]
+
+
+class EncoderDecoder(nn.Module):
+    """Down to a quarter and up again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(5, 4, 5, 1, 2), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1)]
+        layers += [nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 4, 2, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x.flatten(1, 2)) + x[:, 2]
+
+
+@pytest.fixture(scope='module')
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return DBLRNet(num_feat=16, num_block=1).eval()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 80), st.integers(5, 9))
+def test_any_frame_any_tile(size, tile, halo):
+    window = torch.rand(1, 3, 1, *size)
+    seen = []
+    tiled = TiledForward(lambda x: (seen.append(x.shape), Shifts()(x))[1], halo, tile)
+    assert torch.equal(tiled(window), Shifts()(window))
+    assert len(set(seen)) == 1, 'tiles of different sizes would each have to be compiled'
+    assert all(side <= min(whole, tile + 2 * halo) for side, whole in zip(seen[0][-2:], size, strict=True))
+
+
+def test_tiles_are_as_few_and_as_small_as_can_be():
+    seen = []
+    TiledForward(lambda x: (seen.append(x.shape[-2:]), x[:, 0])[1], 35, 640)(torch.zeros(1, 1, 1, 720, 1280))
+    # a halo to one side of each: tiles of 640 in rows from 0 would see 710 rows twice
+    assert seen == [(360 + 35, 640 + 35)] * 4
+
+
+@pytest.mark.parametrize(('size', 'halo', 'tiles'), [((720, 1280), 35, 4), ((720, 1280), 41, 1), ((540, 960), 35, 1)])
+def test_large_frames_are_tiled_where_that_is_cheap(size, halo, tiles):
+    seen = []
+    TiledForward(lambda x: (seen.append(x), x[:, 0])[1], halo)(torch.zeros(1, 1, 1, *size))
+    assert len(seen) == tiles
+
+
+# a tile beyond the frame, as large as it, of one rest pixel, smaller than the halo
+@pytest.mark.parametrize('tile', [0, 100, 48, 47, 24, 16, 7])
+@torch.no_grad()
+def test_network_in_tiles(net, tile):
+    halo = net.receptive_radius
+    for size in ((48, 61), (33, 48)):
+        window = torch.rand(1, 5, 1, *size)
+        torch.testing.assert_close(TiledForward(net, halo, tile)(window), net(window), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_smaller_halo_would_not_do(net):
+    window = torch.rand(1, 5, 1, 64, 64)
+    halo = net.receptive_radius
+    difference = TiledForward(net, halo - 4, 16)(window) - net(window)
+    assert difference.abs().max() > 1e-5
+
+
+@pytest.mark.parametrize('tile', [8, 13, 20])
+@torch.no_grad()
+def test_strided_network_of_any_frame_size(tile):
+    torch.manual_seed(0)
+    net = EncoderDecoder().eval()
+    tiled = TiledForward(net, measured_radius(net, 1, 5, multiple=4), tile, multiple=4)
+    for size in ((64, 80), (37, 59)):
+        window = torch.rand(1, 5, 3, *size)
+        y = window[:, :, :1]
+        whole, in_tiles = (
+            FrameRestorer(f, NetworkTraits(1, 5, 2, flow=False), 4).restore(y, window[:, 2]) for f in (net, tiled)
+        )
+        torch.testing.assert_close(in_tiles, whole, atol=1e-5, rtol=0)
+
+
+def test_refuses_a_frame_that_is_not_aligned():
+    with pytest.raises(ValueError, match='multiples of 4'):
+        TiledForward(EncoderDecoder(), 8, multiple=4)(torch.rand(1, 5, 1, 30, 32))
+
+
+class Limited:
+    """Runs out of memory on windows above a number of pixels."""
+
+    def __init__(self, pixels: int, error: Exception) -> None:
+        self.pixels, self.error, self.calls = pixels, error, []
+
+    def __call__(self, x):
+        self.calls.append(x.shape[-2] * x.shape[-1])
+        if self.calls[-1] > self.pixels:
+            raise self.error
+        return Shifts()(x)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError('CUDA out of memory'),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    RuntimeError('std::bad_alloc'),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize('error', OUT_OF_MEMORY, ids=lambda e: type(e).__name__)
+def test_smaller_tiles_when_memory_runs_out(error, caplog):
+    limited = Limited(100 * 100, error)
+    tiled = TiledForward(limited, Shifts.radius)
+    window = torch.rand(1, 3, 1, 128, 200)
+    assert torch.equal(tiled(window), Shifts()(window))
+    assert tiled.tile == 100
+    limited.calls.clear()
+    assert torch.equal(tiled(window), Shifts()(window))
+    assert max(limited.calls) <= limited.pixels, 'what was too much is not tried again'
+    warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == ['Memory does not suffice for whole frames; frames are restored in smaller tiles.']
+
+
+def test_gives_up_at_the_smallest_tile_and_at_other_errors():
+    limited = Limited(0, MemoryError('none left'))
+    with pytest.raises(MemoryError, match='none left'):
+        TiledForward(limited, 5)(torch.rand(1, 3, 1, 200, 300))
+    assert 0.9 * (SMALLEST_TILE + 10) ** 2 < limited.calls[-1] <= (SMALLEST_TILE + 10) ** 2
+    other = Limited(0, RuntimeError('shapes differ'))
+    with pytest.raises(RuntimeError, match='shapes differ'):
+        TiledForward(other, 5)(torch.rand(1, 3, 1, 200, 300))
+    assert len(other.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ('net', 'num_in_ch', 'num_frame', 'multiple'),
+    [
+        (BlurryInput(3), 3, 5, 4),
+        (DBLRNet(num_feat=16, num_block=2, groups=4, num_frame=7), 1, 7, 1),
+        (DBLRNet(3, 3, num_feat=16, num_block=1, tail_conv=False, input_skip=True), 3, 5, 1),
+        (DBLRNet(num_feat=16), 1, 5, 1),
+        (MultiScaleDBLRNet(num_feat=(8, 8, 8)), 1, 5, 8),
+        (MultiScaleDBLRNet(num_feat=(4, 4, 4, 4), num_block=(2, 1, 0, 3)), 1, 5, 16),
+        (DBN(num_feat=4), 3, 5, 8),
+        (DeepDeblur(num_feat=4, num_block=1), 3, 1, 4),
+        (DeepDeblur(num_feat=4, num_block=2, gaussian=True), 3, 1, 4),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_networks_state_how_far_they_look(net, num_in_ch, num_frame, multiple):
+    assert halo_of(net) == net.receptive_radius == measured_radius(net, num_in_ch, num_frame, multiple)
+
+
+def test_radius_of_the_paper_is_35():
+    # two 3D layers, two in each of 14 blocks, two at the tail, three of reconstruction; width does not matter
+    assert DBLRNet(num_feat=16).receptive_radius == 35
+
+
+def test_networks_without_a_radius_or_with_a_large_one():
+    assert halo_of(FourierBurstAccumulation()) == INEXACT_RADIUS
+    assert halo_of(EDVR(num_feat=16, num_reconstruct_block=1, deformable_groups=2)) == INEXACT_RADIUS
+    assert halo_of(DeepDeblur(num_feat=4)) == INEXACT_RADIUS

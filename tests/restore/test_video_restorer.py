@@ -1,20 +1,26 @@
 import importlib
 import sys
+from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
+from networks import build_trained
 
+from dblr_plugin.archs import DBN, DeepDeblur, FourierBurstAccumulation
 from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import NEIGHBOURS
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True}
+NETWORKS = {'DBN': partial(DBN, num_feat=4), 'DeepDeblur': partial(DeepDeblur, num_feat=4, num_block=1, num_frame=5)}
 
 
 def network(**changes) -> tuple[torch.nn.Module, dict]:
@@ -79,6 +85,15 @@ def test_tiles_change_nothing():
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, tiled, strict=True))
 
 
+@pytest.mark.parametrize('size', [(203, 61), (50, 219)])
+@pytest.mark.parametrize('name', NETWORKS)
+def test_tiles_of_networks_that_halve_frames_change_nothing_whatever_the_size(name, size):
+    net, clip = build_trained(NETWORKS[name]), panned(1, size)
+    whole, tiled = (list(plain(net, {'type': name}, tile=tile).restore(clip)) for tile in (0, 20))
+    for one, other in zip(whole, tiled, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1 and (one != other).mean() < 1e-3
+
+
 def test_a_causal_network_knows_no_future():
     restorer = plain(*network(causal=True))
     clip = frames(8)
@@ -114,6 +129,41 @@ def test_a_causal_edvr_restores_the_last_frame():
     clip = frames(6, (16, 16))
     restored = plain(net, options).restore(clip)
     assert all(np.array_equal(one, other) for one, other in zip(restored, clip, strict=True))
+
+
+def panned(count: int, size: tuple[int, int]) -> list[np.ndarray]:
+    """uint8 (h, w, 3) views of a texture that moves by two pixels."""
+    noise = np.random.default_rng(0).random((size[0], size[1] + 2 * count, 3))
+    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    return [texture[:, 2 * i : 2 * i + size[1]].copy() for i in range(count)]
+
+
+class TestFlow:
+    OPTIONS = {'type': 'FourierBurstAccumulation', 'p': 0}
+
+    @pytest.mark.parametrize('flow', [True, 'consistent'])
+    def test_a_video_gets_what_validation_measures(self, tmp_path, flow):
+        clip = panned(7, (64, 80))
+        (tmp_path / 'lq/pan').mkdir(parents=True)
+        for i, frame in enumerate(clip):
+            assert cv2.imwrite(str(tmp_path / f'lq/pan/{i:08d}.png'), frame[..., ::-1])
+        dataset = VideoDeblurTestDataset({'name': 'pan', 'dataroot_lq': str(tmp_path / 'lq'), 'flow': flow})
+        net = FourierBurstAccumulation()
+        restore = FrameRestorer(net, NetworkTraits(3, 5, 2, flow=False))
+        for i, found in enumerate(plain(net, {'type': 'FourierBurstAccumulation', 'flow': flow}).restore(clip)):
+            expected = restore(dataset[i]['lq'].unsqueeze(0))[0].clamp(0, 1).mul(255).round()
+            assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() <= 1
+
+    @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+    def test_the_mean_of_aligned_frames_is_sharp(self, dtype):
+        clip = [frame.astype(dtype) * (1 if dtype == np.uint8 else 257) for frame in panned(7, (64, 80))]
+        net = FourierBurstAccumulation(p=0)
+        errors = []
+        for flow in (True, False):
+            restored = list(plain(net, self.OPTIONS | {'flow': flow}).restore(clip))[3]
+            assert restored.dtype == dtype
+            errors.append(np.abs(restored[12:-12, 12:-12].astype(float) - clip[3][12:-12, 12:-12]).mean())
+        assert errors[0] < 0.15 * errors[1]
 
 
 class TestWeights:

@@ -1,10 +1,18 @@
 """The comparison of networks: the published shapes are what their authors give, and a tiny run prints its table."""
 
+import json
+from functools import partial
+
+import matplotlib.figure
 import peers
 import pytest
+import tables
 import torch
 from inference import operations
 from peer_networks import DMPHN, NAFNet
+from torch import nn
+
+from dblr_plugin.benchmark.plots import LIGHT
 
 
 def test_nafnet_has_the_published_size():
@@ -26,10 +34,23 @@ def test_dmphn_has_the_published_size():
 def test_a_tiny_run(bench, capsys, monkeypatch):
     monkeypatch.setattr(peers, 'peak_memory', lambda make, device: 1)
     monkeypatch.setattr(peers, 'nncf_installed', lambda: False)  # int8 has its own tests
-    report = bench('peers', '--size', '64x48', '--only', 'light, the shipped weights', 'NAFNet-32')
-    assert list(report['networks']) == ['light, the shipped weights', 'NAFNet-32']
+    monkeypatch.setitem(
+        peers.NETWORKS, 'of one frame', peers.Network(partial(nn.Conv2d, 3, 3, 3, padding=1), window=False)
+    )
+    report = bench('peers', '--size', '64x48', '--only', 'light, the shipped weights', 'of one frame')
+    assert list(report['networks']) == ['light, the shipped weights', 'of one frame']
     light = report['networks']['light, the shipped weights']
     assert light['kmacs'] == pytest.approx(28.6, abs=1)  # with the zeros of the banded first layer
     assert light['ways']['openvino fp32']['decibels'] > 90
     assert all(way['frames_720p'] > 0 for way in light['ways'].values())
     assert 'thousand multiply-adds a pixel' in capsys.readouterr().out
+
+
+def test_every_way_of_every_network_is_drawn():
+    networks = json.loads((tables.RESULTS / 'peers.json').read_text())['networks']
+    figure = matplotlib.figure.Figure()
+    tables._paint(networks, figure, LIGHT)
+    (axes,) = figure.axes
+    assert [label.get_text().split('\n')[0] for label in axes.get_yticklabels()] == list(networks)
+    speeds = sorted(way['frames_720p'] for network in networks.values() for way in network['ways'].values())
+    assert sorted(bar.get_width() for bar in axes.patches) == speeds

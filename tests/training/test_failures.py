@@ -63,6 +63,7 @@ def assert_meaning(error: BaseException, meaning: str) -> None:
     assert re.match(meaning, explain(error) or ''), error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('fault', 'meaning'), [
     (hang, 'no batch came for 1 s: .* raise datasets.train.timeout'),
     (be_killed, r'a worker of the data loader \(process \d+\) was killed'),
@@ -109,6 +110,7 @@ def reduce_with(port: int, rank: int, fault, answers) -> None:
     answers.put(explain(error_of(dist.all_reduce, tensor, group=impatient)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('fault', 'meaning'), [
     (be_killed, 'another process of this run has ended; the cause is in its own error'),
     (hang, 'the processes of this run wait for one that does not come: .* dist_params.timeout'),

@@ -1,6 +1,6 @@
 import pytest
 
-from dblr_plugin.training.monitors import DataMonitor, DiscriminatorWatch
+from dblr_plugin.training.monitors import DataMonitor, DiscriminatorMonitor
 
 DATASET = {'num_worker_per_gpu': 0, 'dataroot_lq': 'datasets/DVD/train/lq'}
 
@@ -41,7 +41,7 @@ def test_quick_data_and_pauses_are_not_waiting(caplog):
     (0.999, 0.001, 'has won'), (0.5, 0.5, 'has collapsed'), (0.4, 0.6, 'has collapsed'), (0.8, 0.3, None),
 ])  # fmt: skip
 def test_discriminator(caplog, real, fake, message):
-    watched = DiscriminatorWatch()
+    watched = DiscriminatorMonitor()
     for _ in range(199):
         watched.record(real, fake)
     assert not caplog.text
@@ -52,7 +52,7 @@ def test_discriminator(caplog, real, fake, message):
 
 
 def test_discriminator_is_told_of_again_after_it_recovered(caplog):
-    watched = DiscriminatorWatch()
+    watched = DiscriminatorMonitor()
     for _ in range(2):
         for _ in range(2000):
             watched.record(1.0, 0.0)

