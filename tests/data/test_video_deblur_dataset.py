@@ -158,6 +158,7 @@ class TestLoading:
         assert torch.equal(folder[0], again[0]) and torch.equal(folder[1], again[1])
         assert not torch.equal(folder[0], folder[1]), 'an epoch repeats the one before'
 
+    @pytest.mark.slow
     def test_workers_that_get_it_pickled(self, pair):
         databases = in_lmdb(pair)
         assert torch.equal(self.epochs(databases, 2, warm())[0], self.epochs(databases, 2, 'fork')[0])

@@ -46,6 +46,7 @@ def test_dvd_as_a_user(dvd_run: tuple[Path, subprocess.CompletedProcess]) -> Non
     assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'meta_info_train.txt', 'test', 'train']
 
 
+@pytest.mark.slow
 def test_video_as_a_user(tmp_path: Path) -> None:
     with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:
         stream = container.add_stream('libx264', rate=25)
