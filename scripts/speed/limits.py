@@ -88,8 +88,12 @@ def limit_figures(limits: dict[str, Limit]) -> dict[str, dict[str, Any]]:
 
 
 def share_of(gflop: float, milliseconds: float, limits: dict[str, dict[str, Any]], precision: str) -> dict[str, float]:
-    """The speed of so many operations in so long a time, ``gflops``, and which ``share`` of the limit it is."""
+    """The speed of so many operations in so long a time, ``gflops``, and which ``share`` of the limit it is.
+
+    There is no measured limit of int8; its share is that of fp32's.
+    """
     gflops = gflop / milliseconds * 1000
+    precision = 'fp32' if precision == 'int8' else precision
     most = max(limits[f'{kind} {precision}']['speed'] for kind in ('matrix', 'convolution'))
     return {'gflops': gflops, 'share': gflops / most}
 

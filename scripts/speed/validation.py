@@ -42,6 +42,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from dblr_plugin.archs import MultiScaleDBLRNet
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import Variant, figures, run_rounds
 from dblr_plugin.restore.backends import choose
@@ -49,7 +51,7 @@ from dblr_plugin.restore.backends import choose
 __all__ = ['METHOD', 'measure']
 
 METHOD = {
-    'network': "DBLRNet of the paper's width on RGB, with input_skip and random weights",
+    'network': 'on RGB, with random weights',
     'validation': "a clip's frames read (PNG), restored and scored with PSNR and SSIM (RGB), set-up of the network "
     'included',
     'order': 'all ways in every round, the first round not counted',
@@ -59,38 +61,49 @@ METHOD = {
     **LIMITS,
 }
 _METRICS = {name: {'type': f'calculate_{name}', 'crop_border': 0, 'test_y_channel': False} for name in ('psnr', 'ssim')}
+_NETWORKS = {
+    'paper': {'type': 'DBLRNet', 'input_skip': True},
+    'light': {'type': 'MultiScaleDBLRNet'},
+}
+_PLAIN = {'backend': 'torch', 'precision': 'fp32'}
 # what `val` of our option files is given, for each way
 _OURS: dict[str, dict[str, str]] = {
     'ours': {},
     'ours, backend auto': {'backend': 'auto'},
     'ours, backend and precision auto': {'backend': 'auto', 'precision': 'auto'},
+    'ours, int8': {'backend': 'openvino', 'precision': 'int8'},
 }
 
 
-def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5, num_feat: int = 64) -> dict:
+def measure(
+    seconds: float,
+    size: tuple[int, int] = (320, 176),
+    frames: int = 5,
+    network: dict[str, Any] | None = None,
+) -> dict:
     """Measures validations of a generated clip.
 
     Args:
         seconds: Time to measure for; at least three rounds are made, whatever they take.
         size: Width and height of the clip.
         frames: How many it has, from 5.
-        num_feat: Width of the network.
+        network: Its ``type`` and arguments; the paper's by default.
 
     Returns:
-        ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for the clip),
-        ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.timing.figures`, with ``backend``,
+        ``network``, ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for
+        the clip), ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.timing.figures`, with ``backend``,
         ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', frames, size)
-        network = {'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': num_feat, 'input_skip': True}
+        network = {**(network or _NETWORKS['paper']), 'num_in_ch': 3, 'num_out_ch': 3}
         with without_messages():
             build = partial(_model, folder=Path(folder), network=network)
             stock, theirs = build('VideoBaseModel'), basicsr_test_set(sample)
             _disturb(stock.net_g)
             # BasicSR makes it on a GPU, whether there is one or not
             stock.metric_results = {'000': torch.zeros(frames, len(_METRICS), device=stock.device)}
-            models = {name: build('VideoDeblurModel', val=val) for name, val in _OURS.items()}
+            models = {name: build('VideoDeblurModel', val=val) for name, val in _possible(stock.device).items()}
         device, own = stock.device, own_test_set((sample.lq, sample.gt))
         ways = {
             'basicsr': Variant(
@@ -104,13 +117,14 @@ def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5,
         run_rounds([*ways.values(), *limiting.values()], seconds)
     gflop, limits, found = frames * _operations(stock, size) / 1e9, limit_figures(limiting), figures(ways)
     for name, way in found.items():
-        settings = {'backend': 'torch', 'precision': 'fp32'} | _OURS.get(name, {})
+        settings = _PLAIN | _OURS.get(name, {})
         backend, precision = choose(device, **settings, frames=frames)
         way |= {'backend': backend, 'precision': precision}
         way |= share_of(gflop, way['median_ms'], limits, precision)
         way |= ways[name].result
         way |= {f'{metric}_difference': way[metric] - ways['basicsr'].result[metric] for metric in _METRICS}
     return {
+        'network': network,
         'origin': sample.origin,
         'frames': frames,
         'size': list(sample.size),
@@ -122,15 +136,26 @@ def measure(seconds: float, size: tuple[int, int] = (320, 176), frames: int = 5,
     }
 
 
+def _possible(device: torch.device) -> dict[str, dict[str, str]]:
+    """The ways that this device and installation offer."""
+    found = {}
+    for name, val in _OURS.items():
+        with contextlib.suppress(DBLRError):
+            choose(device, **(_PLAIN | val))
+            found[name] = val
+    return found
+
+
 def _model(kind: str, folder: Path, network: dict[str, Any], val: dict[str, str] | None = None) -> BaseModel:
     val = {'save_img': False, 'suffix': None, 'pbar': False, 'metrics': _METRICS, **(val or {})}
     return build_bench_model(kind, folder, network_g=network, val=val)
 
 
 def _disturb(net: nn.Module) -> None:
-    """Lets every weight have a part in what is scored: a new network with ``input_skip`` returns its input."""
+    """Lets every weight have a part in what is scored: a new network returns its input."""
     torch.manual_seed(0)
-    nn.init.normal_(net.reconstruction[-1].weight, std=0.02)
+    last = net.last if isinstance(net, MultiScaleDBLRNet) else net.reconstruction[-1]
+    nn.init.normal_(last.weight, std=0.02)
 
 
 def _validation(model: BaseModel, dataset: Dataset) -> Callable[[], dict[str, float]]:
@@ -165,7 +190,8 @@ def _operations(model: BaseModel, size: tuple[int, int]) -> int:
 
 
 def _report(args: argparse.Namespace) -> dict:
-    found = measure(args.seconds, (1280, 720) if args.full else (320, 176))
+    size = (1280, 720) if args.full else (320, 176)
+    found = measure(args.seconds, size, args.frames, _NETWORKS[args.network])
     clip = f'{found["frames"]} frames of {shown(found["size"])}, {place(found)}'
     print(f'\n{found["origin"]}: {clip}, {found["gflop"]:.0f} GFLOP')
     print_limits(found['limits'])
@@ -178,6 +204,10 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the program with the given arguments, or its own."""
     parser = arguments(__doc__, seconds=120)
     parser.add_argument('--full', action='store_true', help='1280x720 instead of 320x176: takes long')
+    text = "DBLRNet of the paper's width, or MultiScaleDBLRNet as the light weights (default: %(default)s)"
+    parser.add_argument('--network', choices=_NETWORKS, default='paper', help=text)
+    text = 'of the clip; calibrating int8 takes as long for few as for many (default: %(default)s)'
+    parser.add_argument('--frames', type=int, default=5, help=text)
     run('validation', parser.parse_args(argv), METHOD, _report)
 
 

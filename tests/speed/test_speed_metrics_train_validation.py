@@ -59,7 +59,8 @@ def test_validation(monkeypatch, bench, capsys):
     # OpenVINO has its own tests, and crashes some processes of many (tests/bench/test_inference.py)
     monkeypatch.setattr(validation, '_OURS', {'ours': {}, 'bf16': {'precision': 'bf16'}})
     measure = validation.measure
-    monkeypatch.setattr(validation, 'measure', lambda seconds, size: measure(seconds, (64, 48), frames=6, num_feat=4))
+    tiny = {'type': 'MultiScaleDBLRNet', 'num_feat': [4], 'num_block': [1]}
+    monkeypatch.setattr(validation, 'measure', lambda seconds, *_: measure(seconds, (64, 48), 6, tiny))
     report = bench('validation')
     out = capsys.readouterr().out
     assert '6 frames of 64x48' in out and "BasicSR's VideoBaseModel, eager fp32" in out and 'Test' not in out
