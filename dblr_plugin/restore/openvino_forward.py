@@ -137,6 +137,7 @@ LEAST_DECIBELS = 48.0
 
 _CROPS = 2  # of each window
 _SIDE = 128  # pixels; statistics of whole frames would take minutes
+_CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 _QUICK = re.compile(r'\b(avx512_vnni|avx_vnni|amx_int8)\b')
 
 
@@ -234,7 +235,7 @@ def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def quantise(model: Any, crops: list[Tensor]) -> object:
-    """A model of OpenVINO with int8 weights and activations, but for what makes its output.
+    """A model of OpenVINO with int8 weights and activations, but for its first layers and what makes its output.
 
     Args:
         model: It is changed.
@@ -250,7 +251,7 @@ def quantise(model: Any, crops: list[Tensor]) -> object:
             model,
             nncf.Dataset([crop.numpy() for crop in crops]),
             subset_size=len(crops),
-            ignored_scope=nncf.IgnoredScope(names=_names_of_output(model)),
+            ignored_scope=nncf.IgnoredScope(names=_names_of_first(model) + _names_of_output(model)),
             advanced_parameters=AdvancedQuantizationParameters(
                 # weights of 7 bits, without which sums overflow in processors that lack VNNI
                 overflow_fix=OverflowFix.ENABLE,
@@ -258,6 +259,12 @@ def quantise(model: Any, crops: list[Tensor]) -> object:
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
         )
+
+
+def _names_of_first(model: Any) -> list[str]:
+    """The first two convolutions: our networks' 3D layers, which see blur in differences too small for 8 bits."""
+    ordered = model.get_ordered_ops()
+    return [node.get_friendly_name() for node in ordered if node.get_type_name() in _CONVOLUTIONS][:2]
 
 
 def _names_of_output(model: Any) -> list[str]:
@@ -270,7 +277,7 @@ def _names_of_output(model: Any) -> list[str]:
         if name in seen:
             continue
         seen.add(name)
-        if node.get_type_name() in ('Add', 'Subtract', 'Multiply', 'Convolution', 'GroupConvolution'):
+        if node.get_type_name() in ('Add', 'Subtract', 'Multiply', *_CONVOLUTIONS):
             names.append(name)
         if 'Convolution' not in node.get_type_name():
             waiting += [value.get_node() for value in node.input_values()]

@@ -12,7 +12,13 @@ from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
-from dblr_plugin.restore.openvino_forward import cut_crops, nncf_installed, openvino_installed
+from dblr_plugin.restore.openvino_forward import (
+    cut_crops,
+    nncf_installed,
+    openvino_installed,
+    quantise,
+    to_openvino,
+)
 from dblr_plugin.restore.pipeline import calibrate, sample_windows
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_source
@@ -64,6 +70,16 @@ def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net, caplog):
     with caplog.at_level(logging.INFO):
         assert torch.equal(build_forward(net.eval(), CPU, 'auto', 'int8')(window), window[:, 2])
     assert [r.getMessage() for r in caplog.records if 'Precision int8: int8 is' in r.getMessage()]
+
+
+@pytest.mark.slow
+@needs_int8
+def test_the_layers_that_compare_frames_and_the_last_one_stay_float():
+    window = torch.rand(1, 5, 1, 32, 32)
+    model = quantise(to_openvino(trained(), window), [window])
+    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == 'Convolution']
+    scaled = [node.input_value(1).get_node().get_type_name() == 'Multiply' for node in convolutions]  # int8 weights
+    assert scaled == [False, False, *[True] * (len(scaled) - 3), False] and len(scaled) > 4
 
 
 @pytest.mark.slow
