@@ -67,13 +67,12 @@ if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$fingerprint" ]
 fi
 
 # Where the disk fills halfway, pip says so after minutes, of one package; that is told before. It is no error, because
-# torch's build for CPUs takes a quarter.
+# torch's build for CPUs, which another PIP_INDEX_URL selects, takes less.
 tell_little_space() {
     local free_gb
     free_gb=$(($(df -Pk . | awk 'NR == 2 { print $4 }') / 1024 / 1024))
     if [ "$free_gb" -lt 8 ]; then
-        echo "setup: .venv takes about 7 GB with CUDA's libraries, and $free_gb GB are free in $PWD;" \
-            "torch's build for CPUs takes 2 GB (another PIP_INDEX_URL)"
+        echo "setup: .venv takes about 7 GB with CUDA's libraries, and $free_gb GB are free in $PWD"
     fi
 }
 

@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import os
 import pkgutil
+import resource
 import signal
 import socket
 import subprocess
@@ -17,7 +18,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -182,3 +184,14 @@ def _become_a_run(program: str, arguments: list[str], cwd: str, env: dict[str, s
     finally:
         threading._shutdown()
         atexit._run_exitfuncs()
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A limit of the operating system: this process's files stop in the middle, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import resource
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from processes import files_of_at_most
 
 from dblr_plugin.console import explain
 from dblr_plugin.errors import DBLRError
@@ -16,17 +15,6 @@ from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.evaluation.validation import write_picture
 from dblr_plugin.files import atomic_write, check_writable, partial_of, require_space, write_whole
 from dblr_plugin.weights import save_atomically
-
-
-@contextmanager
-def disk_that_takes(size: int):
-    """Lets this process write no file beyond so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
@@ -87,7 +75,7 @@ def _array(path):
     lambda path: write_picture(path, torch.randint(256, (300, 300, 3), dtype=torch.uint8).numpy()),
 ])  # fmt: skip
 def test_all_that_writes_says_it_in_one_line_and_leaves_nothing(tmp_path, write):
-    with disk_that_takes(50_000), pytest.raises(DBLRError, match='out.* could not be written') as caught:
+    with files_of_at_most(50_000), pytest.raises(DBLRError, match='out.* could not be written') as caught:
         write(tmp_path / 'out')
     assert '\n' not in str(caught.value) and not list(tmp_path.iterdir())
 

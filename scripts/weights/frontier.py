@@ -23,6 +23,7 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.data.motion import WindowStore
 from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
 from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.training.optimizers import move_average
 
 # isort: split
 
@@ -81,9 +82,7 @@ def run(text: str, args: argparse.Namespace) -> None:
         optimizer.step()
         seen += batch
         decay = min(0.99, (1 + seen / batch) / (10 + seen / batch))
-        with torch.no_grad():
-            for slow, fast in zip(averaged.parameters(), net.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
+        move_average(averaged, net, decay)
     figures = scored(averaged, args.test, args.test_windows)
     print(f'| {text} | {macs / 1e3:.1f} | {seen} | {seen / args.cpu_seconds:.1f} | {figures} |', flush=True)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ av = pytest.importorskip('av')
 
 from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
 from media_copying import copy, sink_of, visible  # noqa: E402
+from processes import files_of_at_most  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
 from dblr_plugin.video import open_sink, open_source  # noqa: E402
@@ -62,17 +60,6 @@ def test_older_output_stays_until_the_new_one_is_complete(tmp_path, video):
         assert output.read_bytes() == b'older'
         sink.finish()
     assert len(decoded(output)) == 1
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """A limit of the operating system stops each file in the middle, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_full_disk_leaves_nothing_broken(tmp_path):
