@@ -46,6 +46,7 @@ NETWORKS = {
     'light': multi_scale([24, 48, 96], [1, 2, 3]),
     'light-causal': multi_scale([24, 48, 96], [1, 2, 3], causal=True),
     'balanced': multi_scale([48, 96, 192], [1, 2, 4]),
+    'dblrnet': {'type': 'DBLRNet', **GREY, 'input_skip': True},  # the paper's, with a skip from input to output
     # others of about as many multiply-adds as light, and EDVR as narrow as it can be made
     'dblrnet-narrow': {'type': 'DBLRNet', **GREY, 'num_feat': 10, 'num_block': 3, 'input_skip': True},
     'dbn-narrow': {'type': 'DBN', **GREY, 'num_feat': 14, 'input_skip': True},
@@ -103,13 +104,14 @@ def pack(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> None:
     """Trains networks, one after the other, on one pool of windows."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    torch.backends.cudnn.benchmark = True
     causal = {NETWORKS[name].get('causal', False) for name in args.networks}
     if len(causal) > 1:
         raise SystemExit('networks that restore the last frame and others need a run each')
     if args.toy:
         args.batch, size, pool_size, draw = 2, 32, 8, 4
     else:
-        size, pool_size, draw = 128, 32768, 256
+        size, pool_size, draw = 128, 32768, 512
     pictures = DevicePictures(*read_packed(args.pictures, 4 * size), device)  # what an exposure's picture needs
     args.out.mkdir(parents=True, exist_ok=True)
     pool = WindowPool(MotionWindows(pictures, size, causal=causal.pop(), device=device), pool_size, draw)
