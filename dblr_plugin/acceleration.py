@@ -37,13 +37,13 @@ def autocast(device: torch.device, amp: str | None) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=None if amp is None else AMP_TYPES.get(amp), enabled=amp is not None)
 
 
-def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool = False) -> None:
+def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool | str = False) -> None:
     """Makes a network fit for mixed precision and, as asked, for faster layouts and kernels; weights keep their names.
 
     Args:
         net: A bare network, on its device.
         channels_last: Whether convolution weights, and so what flows between the layers, get that layout.
-        compiled: Whether calls of the network go through ``torch.compile``.
+        compiled: Whether calls of the network go through ``torch.compile``, or in which of its modes.
     """
     for module in net.modules():
         if isinstance(module, _DEFORMABLE):
@@ -51,7 +51,7 @@ def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool 
     if channels_last:
         _lay_out_channels_last(net)
     if compiled:
-        net.compile()
+        net.compile(mode=None if compiled is True else compiled)
 
 
 def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> nn.Module:

@@ -37,8 +37,14 @@ def train(options: dict, cwd, *arguments: str, processes: int = 1) -> dict[str, 
 
 @pytest.mark.parametrize(
     'changes',
-    [{}, {'amp': 'bf16', 'channels_last': True}, {'amp': 'fp16'}, {'amp': 'bf16', 'compile': True}],
-    ids=['fp32', 'bf16', 'fp16', 'compiled'],
+    [
+        {},
+        {'amp': 'bf16', 'channels_last': True},
+        {'amp': 'fp16'},
+        {'amp': 'bf16', 'compile': True},
+        {'amp': 'bf16', 'compile': 'reduce-overhead'},
+    ],
+    ids=['fp32', 'bf16', 'fp16', 'compiled', 'graphs'],
 )
 def test_trains_and_validates(changes, gan_options, tmp_path):
     weights = train(net_options(gan_options, **changes), tmp_path)

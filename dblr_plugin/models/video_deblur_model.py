@@ -48,7 +48,8 @@ class VideoDeblurModel(VideoTestModel):
         accumulate: Computes a batch in so many parts, for as much less memory. Unless BatchNorm is frozen or missing,
             each part has batch statistics of its own, and the running ones move once for each.
         clip_grad_norm: Longer gradients are scaled down to this 2-norm, each network's by itself.
-        compile, channels_last: ``torch.compile`` and the faster memory layout for the trained networks.
+        compile, channels_last: ``torch.compile`` (``reduce-overhead`` is its mode with CUDA graphs) and the faster
+            memory layout for the trained networks.
         max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a
             row (default 10) end the run.
         lr_mul: Part of a parameter's name -> factor of its learning rate; BasicSR's ``dcn_lr_mul`` is ``{dcn: ...}``.
@@ -135,7 +136,8 @@ class VideoDeblurModel(VideoTestModel):
         """One iteration; ends the program, with a checkpoint, after a signal."""
         self.iteration = current_iter
         seed_iteration(self.opt['manual_seed'], current_iter, self.opt['rank'], self.opt['world_size'])
-        train_alone(self.get_bare_model(self.net_g), self.opt['train'].get('train_only') or {}, current_iter)
+        if train_only := self.opt['train'].get('train_only'):
+            train_alone(self.get_bare_model(self.net_g), train_only, current_iter)
         for step in self.steps:
             step.begin()
         results = self.train_step(current_iter)

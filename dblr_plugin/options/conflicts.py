@@ -50,6 +50,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
         yield from _gan(opt)
         yield from _losses(opt)
         yield from _sizes(opt)
+        yield from _graphs(opt)
         yield from _optimisers(opt['train'])
         yield from _parts(opt)
         yield from _training_set(opt)
@@ -181,6 +182,16 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
             'datasets.train.gt_size',
             f'is {size}, and train.multi_scale needs a multiple of {network.size_multiple}; write {fit}',
         )
+
+
+def _graphs(opt: dict) -> Iterator[Conflict]:
+    """CUDA graphs keep results in one place, where the next forward pass of the same network overwrites them."""
+    train = opt['train']
+    if train.get('compile') == 'reduce-overhead':
+        if issubclass(MODEL_REGISTRY.get(opt['model_type']), DBLRGANModel):
+            yield 'train.compile', f'is reduce-overhead, which {opt["model_type"]} cannot use; write true'
+        elif train.get('accumulate', 1) > 1:
+            yield 'train.compile', 'is reduce-overhead, which takes a batch whole; write true, or remove accumulate'
 
 
 def _optimisers(train: dict) -> Iterator[Conflict]:

@@ -169,7 +169,7 @@ class Train(TypedDict, total=False):
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # parts into which a batch is cut
     clip_grad_norm: Positive | None
-    compile: bool
+    compile: bool | Literal['reduce-overhead']
     channels_last: bool
     max_skipped_steps: Count
 

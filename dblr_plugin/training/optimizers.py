@@ -16,16 +16,23 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 __all__ = ['PlateauLR', 'build_optimizer', 'copy_all', 'move_average', 'multiply_rates', 'train_alone']
 
+_FUSED = ('Adam', 'AdamW', 'SGD')
+
 
 def build_optimizer(name: str, params: Iterable[Tensor], **arguments: Any) -> torch.optim.Optimizer:
     """Makes an optimiser of ``torch.optim``; BasicSR 1.4.2 knows Adam only.
+
+    On a GPU, Adam, AdamW and SGD update all parameters in one kernel (``fused``) unless the arguments say otherwise.
 
     Raises:
         ValueError, RuntimeError: What the class says to its arguments.
     """
     if 'betas' in arguments:  # torch refuses [0, 0.9], as 0 is no float
         arguments['betas'] = tuple(map(float, arguments['betas']))
-    return getattr(torch.optim, name)(params, **arguments)
+    parameters = list(params)
+    if name in _FUSED and not {'fused', 'foreach'} & set(arguments) and all(p.is_cuda for p in parameters):
+        arguments['fused'] = True
+    return getattr(torch.optim, name)(parameters, **arguments)
 
 
 def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, float]) -> None:

@@ -66,6 +66,7 @@ class Step:
         self.clip_grad_norm = clip_grad_norm
         self.parameters = [p for group in optimizer.param_groups for p in group['params']]
         self.device = self.parameters[0].device
+        self._buffers = [*net.buffers()]  # looking for them takes as long as a layer of a GPU
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
         self._kept: list[Tensor] = []
 
@@ -73,9 +74,9 @@ class Step:
         """Drops old gradients and remembers BatchNorm's statistics; before the network's first forward pass."""
         self.optimizer.zero_grad()
         if not self._kept:
-            self._kept = [buffer.clone() for buffer in self.net.buffers()]
+            self._kept = [buffer.clone() for buffer in self._buffers]
         else:
-            copy_all(self._kept, self.net.buffers())
+            copy_all(self._kept, self._buffers)
 
     def run(self, micro_batches: Sequence[Part], losses_of: Callable[[Part], dict[str, Tensor]]) -> StepResult:
         """Adds up the gradients of a batch's parts and updates the weights.
@@ -129,7 +130,7 @@ class Step:
 
     def restore_buffers(self) -> None:
         """Puts BatchNorm's statistics back to what they were at :meth:`begin`."""
-        copy_all(self.net.buffers(), self._kept)
+        copy_all(self._buffers, self._kept)
 
 
 def share_gradients(net: nn.Module, find_unused_parameters: bool) -> nn.Module:

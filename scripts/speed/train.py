@@ -50,6 +50,8 @@ _OURS: dict[str, dict[str, Any]] = {
     'bf16, channels_last': {'amp': 'bf16', 'channels_last': True},
 }
 _COMPILED = {'bf16, channels_last, compile': {'amp': 'bf16', 'channels_last': True, 'compile': True}}
+# DBLRGANModel cannot use them
+_GRAPHS = {'bf16, channels_last, CUDA graphs': {'amp': 'bf16', 'channels_last': True, 'compile': 'reduce-overhead'}}
 
 
 def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64, full: bool = False) -> dict:
@@ -76,7 +78,8 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
             for name, stock, own in _MODELS:
                 build = functools.partial(_model, folder=Path(folder), num_feat=num_feat)
                 ways = {'basicsr': (f"BasicSR's {stock}, fp32", _plain(build(stock)))}
-                for text, train in (_OURS | (_COMPILED if full else {})).items():
+                graphs = _GRAPHS if device.type == 'cuda' and name == 'DBLRNet' else {}
+                for text, train in (_OURS | (_COMPILED | graphs if full else {})).items():
                     ways[text] = f'{own}, {text}', build(own, train=train)
                 models[name] = {
                     way: Variant(text, waited_for(_step(model, data), device), 'basicsr')
@@ -139,7 +142,7 @@ def _model(kind: str, folder: Path, num_feat: int, train: dict[str, Any] | None 
 
 
 def _report(args: argparse.Namespace) -> dict:
-    found = measure(args.seconds, full=args.full)
+    found = measure(args.seconds, args.batch, full=args.full)
     batch = 'x'.join(map(str, found['batch']))
     print(f'\nbatches of {batch}, {place(found)}')
     print_limits(found['limits'])
@@ -152,6 +155,7 @@ def _report(args: argparse.Namespace) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """Runs the program with the given arguments, or its own."""
     parser = arguments(__doc__, seconds=120)
+    parser.add_argument('--batch', type=int, default=4, help='windows in a batch; 4 as published')
     parser.add_argument('--full', action='store_true', help='also compiled: takes long')
     run('train', parser.parse_args(argv), METHOD, _report)
 
