@@ -101,7 +101,8 @@ def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor]
         loaded: The network.
         path: The file.
         calibration: Windows, ``(1, num_frame, channels, h, w)`` of one size, for which it is quantised to int8, but
-            for its last convolution and the sum with the blurry frame. None for float32.
+            for its first two convolutions, which compare the frames, its last, and the sum with the blurry frame. None
+            for float32.
 
     Returns:
         What was compared: these windows, or two sizes other than that of the export, of odd sides if the network takes
@@ -240,7 +241,7 @@ def _quantise(path: Path, windows: Sequence[Tensor], metadata: dict[str, str]) -
             Windows(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=['Conv'],
-            nodes_to_exclude=convolutions[-1:],
+            nodes_to_exclude=[*convolutions[:2], *convolutions[-1:]],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
