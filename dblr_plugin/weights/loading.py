@@ -51,11 +51,11 @@ SHIPPED = {
     'light': Shipped('light.safetensors', 'the default', kmacs=29.4, motion=0.79, hand=0.66, sharp=51.3),
     'balanced': Shipped(
         'balanced.safetensors',
-        'restores more, three times slower on a CPU',
+        'restores twice as much, three times slower on a CPU',
         kmacs=116.1,
-        motion=1.14,
-        hand=0.99,
-        sharp=53.0,
+        motion=1.39,
+        hand=1.42,
+        sharp=52.8,
     ),
     'light-causal': Shipped(
         'light-causal.safetensors',
