@@ -27,7 +27,7 @@ from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.data.motion.pictures import CELL, TRIES, SharpPictures
 from dblr_plugin.data.motion.windows import MotionWindows
 from dblr_plugin.training.optimizers import move_average
-from dblr_plugin.weights import save_atomically
+from dblr_plugin.weights import find_weights, load_state_dict, save_atomically
 
 # isort: split
 
@@ -76,7 +76,7 @@ def main() -> None:
     length.add_argument('--samples', type=int, help='of each network')
     training.add_argument('--batch', type=int, default=128)
     training.add_argument('--rate', type=float, default=1e-3, help='the highest; it follows a cosine to zero')
-    training.add_argument('--start', type=Path, help='weights to begin with')
+    training.add_argument('--start', help='weights to begin with: a file, or a name of `dblr weights`')
     training.add_argument('--compile', action='store_true')
     training.add_argument('--toy', action='store_true', help='small windows, batches and pool')
     training.set_defaults(run=train)
@@ -125,7 +125,7 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
     net = build_network(dict(NETWORKS[name])).to(pool.device)
     given_brightness = OfBrightness(net)
     if args.start:
-        net.load_state_dict(torch.load(args.start, map_location=pool.device, weights_only=True)['params_ema'])
+        net.load_state_dict(load_state_dict(find_weights(args.start), 'params_ema'))
     prepare_network(net, channels_last=True)
     averaged = copy.deepcopy(net)
     if args.compile:
