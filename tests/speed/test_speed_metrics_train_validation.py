@@ -44,8 +44,8 @@ def test_metrics(monkeypatch, bench, fits_schema, capsys):
 
 @pytest.mark.slow
 def test_training(monkeypatch, bench, capsys):
-    monkeypatch.setattr(train, 'measure', partial(train.measure, batch=1, crop=32, num_feat=4))
-    report = bench('train')
+    monkeypatch.setattr(train, 'measure', partial(train.measure, crop=32, num_feat=4))
+    report = bench('train', '--batch', '1')
     assert "BasicSR's SRGANModel, fp32" in capsys.readouterr().out
     assert report['batch'] == [1, 5, 32, 32] and list(report['models']) == ['DBLRNet', 'DBLRGAN']
     for model in report['models'].values():
