@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what :func:`build_restorer` needs."""
-    add_weights_arguments(parser, 'light; on a GPU balanced')
+    add_weights_arguments(parser)
     tile_help = 'side of tiles, to need less memory (default: 640 for large frames on CPUs)'
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
     parser.add_argument(
@@ -83,9 +83,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_weights_arguments(parser: argparse.ArgumentParser, default: str = 'light') -> None:
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what names the weights of a network."""
-    weights_help = f'a name of `dblr weights`, or a file, .pth or .safetensors (default: {default})'
+    weights_help = 'a name of `dblr weights`, or a file, .pth or .safetensors (default: light)'
     parser.add_argument('--weights', metavar='NAME', help=weights_help)
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
 
@@ -98,7 +98,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
 
     if args.tile and args.tile < SMALLEST_TILE:
         raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for the default')
-    loaded = load_network(_weights(args), args.opt)
+    loaded = load_network(args.weights, args.opt)
     print(f'weights: {loaded}')
     return VideoRestorer(
         loaded.net,
@@ -112,15 +112,6 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     )
 
 
-def _weights(args: argparse.Namespace) -> str:
-    """The weights that were named, or those for the device."""
-    from dblr_plugin.restore.video_restorer import default_weights
-
-    if args.weights is not None:
-        return args.weights
-    return 'light-causal' if getattr(args, 'causal', False) else default_weights(args.device)
-
-
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
     from dblr_plugin.acceleration import keep_freed_memory
@@ -129,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
     for name in ('input', 'output'):
         if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
             raise DBLRError(f'--{name} is empty; name a file or a folder')
+    if args.causal and args.weights is None:
+        args.weights = 'light-causal'
     keep_freed_memory()
     _end_like_ctrl_c()
     batch = find_batch(args.input, args.output, args.suffix)
@@ -212,7 +205,7 @@ class _Job:
         from dblr_plugin.weights import find_weights
 
         settings = {name: getattr(self.args, name) for name in _SETTINGS}
-        settings |= {'weights': _checksum(find_weights(_weights(self.args))), 'opt': _checksum(self.args.opt)}
+        settings |= {'weights': _checksum(find_weights(self.args.weights)), 'opt': _checksum(self.args.opt)}
         return settings | {'input': fingerprint(source)}
 
 

@@ -33,7 +33,7 @@ from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.openvino_forward import WINDOWS
 from dblr_plugin.threads import prefetch
 
-__all__ = ['VideoRestorer', 'default_weights']
+__all__ = ['VideoRestorer']
 
 # of a stream, which int8 is calibrated on where nothing better is given
 FIRST_FRAMES = 24
@@ -85,16 +85,13 @@ class VideoRestorer:
         """Builds the network that a checkpoint belongs to; see :func:`load_network`.
 
         Args:
-            weights: A ``.pth`` or ``.safetensors`` file, or a name of ``dblr weights``; None for
-                :func:`default_weights`.
+            weights: A ``.pth`` or ``.safetensors`` file, or a name of ``dblr weights``; None for the default ones.
             option_file: Where ``network_g`` stands, for weights that do not say of which network they are.
             settings: As for the class.
 
         Raises:
             DBLRError: If the file cannot be read, or is of another network, or does not say of which.
         """
-        if weights is None:
-            weights = default_weights(settings.get('device', 'auto'))
         loaded = load_network(weights, option_file)
         return cls(loaded.net, loaded.options, **{'size_multiple': loaded.pad_multiple, **settings})
 
@@ -220,16 +217,6 @@ class VideoRestorer:
         wide = frame.astype(np.int32) if frame.dtype == np.uint16 else frame
         pixels = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device, non_blocking=True)
         return BufferedFrame(frame, to_network_colour(_planes(pixels).unsqueeze(0), self.traits.channels), pixels)
-
-
-def default_weights(device: str | torch.device) -> str:
-    """Which of the weights that come with the package to take on a device where none are named.
-
-    On a GPU that is ``balanced``, which takes hardly longer there than ``light`` (docs/speed.md), on a processor
-    ``light``.
-    """
-    on_processor = str(device).startswith('openvino:') or _device(device).type == 'cpu'
-    return 'light' if on_processor else 'balanced'
 
 
 def _device(name: str | torch.device) -> torch.device:
