@@ -50,7 +50,7 @@ def measure(video: Path, count: int, size: tuple[int, int], backend: str, precis
         with open_source(scaled) as source:
             frames = _timed(spent, 'decode', lambda: list(source))()
             spent['decode'] *= count / len(frames)
-            restorer = VideoRestorer.from_weights(backend=backend, precision=precision)
+            restorer = VideoRestorer.from_weights('light', backend=backend, precision=precision)
             list(restorer.restore(frame.pixels for frame in frames[:WARM_UP]))
             _wrap(spent, restorer)
             restored = _timed(

@@ -72,7 +72,7 @@ def operations(net: nn.Module) -> int:
 
 
 def test_nothing_named_is_the_default():
-    assert load_network().weights == find_weights('light')
+    assert load_network().weights == find_weights('balanced')
 
 
 def test_a_wrong_name_is_told_with_those_there_are():
@@ -123,6 +123,6 @@ def test_they_leave_sharp_frames_alone(sharp, name):
 
 
 def test_an_installation_without_them_says_so(monkeypatch):
-    monkeypatch.setitem(SHIPPED, 'light', replace(SHIPPED['light'], file='none.safetensors'))
+    monkeypatch.setitem(SHIPPED, 'balanced', replace(SHIPPED['balanced'], file='none.safetensors'))
     with pytest.raises(DBLRError, match='none.safetensors: this installation lacks these weights.*--weights'):
         load_network()
