@@ -48,7 +48,14 @@ class Shipped:
 
 #: Name -> weights.
 SHIPPED = {
-    'light': Shipped('light.safetensors', 'half the gain, three times as quick on a CPU', kmacs=29.4, motion=0.79, hand=0.66, sharp=51.3),
+    'light': Shipped(
+        'light.safetensors',
+        'half the gain, three times as quick on a CPU',
+        kmacs=29.4,
+        motion=0.79,
+        hand=0.66,
+        sharp=51.3,
+    ),
     'balanced': Shipped(
         'balanced.safetensors',
         'the default',
