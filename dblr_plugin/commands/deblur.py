@@ -86,8 +86,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what names the weights of a network."""
     weights_help = (
-        'a name of `dblr weights`, or a file, .pth or .safetensors (default: balanced; on a CPU light is three times as '
-        'quick)'
+        'a name of `dblr weights`, or a file, .pth or .safetensors (default: balanced; '
+        'on a CPU light is three times as quick)'
     )
     parser.add_argument('--weights', metavar='NAME', help=weights_help)
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
