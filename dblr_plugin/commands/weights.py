@@ -2,7 +2,7 @@
 
 For each: how much it restores, how large it is, what it is for. A name is given to other commands as a file is:
 
-dblr deblur -i shaky.mp4 -o sharp.mp4 --weights balanced
+dblr deblur -i shaky.mp4 -o sharp.mp4 --weights light
 """
 
 from __future__ import annotations
