@@ -219,7 +219,7 @@ def test_an_upload_that_breaks_off_is_forgotten(page):
             time.sleep(0.1)
     page.until(lambda: set(page.temporary.rglob('*')) <= before)
     files = Path(f'/proc/{page.process.pid}/fd')
-    page.until(lambda: not any('(deleted)' in os.readlink(path) for path in files.iterdir()))
+    page.until(lambda: not any('(deleted)' in os.path.realpath(path) for path in files.iterdir()))
 
 
 def test_thousands_of_requests(page):
