@@ -185,11 +185,11 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
 
 
 def _graphs(opt: dict) -> Iterator[Conflict]:
-    """CUDA graphs keep results in one place, where the next forward pass of the same network overwrites them."""
+    """CUDA graphs write what a network gives to one place at every run: tried with one network and a whole batch."""
     train = opt['train']
     if train.get('compile') == 'reduce-overhead':
         if issubclass(MODEL_REGISTRY.get(opt['model_type']), DBLRGANModel):
-            yield 'train.compile', f'is reduce-overhead, which {opt["model_type"]} cannot use; write true'
+            yield 'train.compile', f'is reduce-overhead, which {opt["model_type"]} does not offer; write true'
         elif train.get('accumulate', 1) > 1:
             yield 'train.compile', 'is reduce-overhead, which takes a batch whole; write true, or remove accumulate'
 

@@ -66,7 +66,7 @@ class Step:
         self.clip_grad_norm = clip_grad_norm
         self.parameters = [p for group in optimizer.param_groups for p in group['params']]
         self.device = self.parameters[0].device
-        self._buffers = [*net.buffers()]  # looking for them takes as long as a layer of a GPU
+        self._buffers = [*net.buffers()]  # kept, as finding them walks through all modules
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
         self._kept: list[Tensor] = []
 

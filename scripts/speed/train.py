@@ -50,7 +50,7 @@ _OURS: dict[str, dict[str, Any]] = {
     'bf16, channels_last': {'amp': 'bf16', 'channels_last': True},
 }
 _COMPILED = {'bf16, channels_last, compile': {'amp': 'bf16', 'channels_last': True, 'compile': True}}
-# DBLRGANModel cannot use them
+# DBLRGANModel does not offer them
 _GRAPHS = {'bf16, channels_last, CUDA graphs': {'amp': 'bf16', 'channels_last': True, 'compile': 'reduce-overhead'}}
 
 

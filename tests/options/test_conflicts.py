@@ -64,7 +64,7 @@ _CAUSAL = {
      'restart_weights are 1, and periods are 2'),
     ({'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4]}}, 'train.scheduler.periods',
      'add up to 4 iterations, less than total_iter, 10; lengthen the last'),
-    ({'train.compile': 'reduce-overhead'}, 'train.compile', 'which DBLRGANModel cannot use; write true'),
+    ({'train.compile': 'reduce-overhead'}, 'train.compile', 'which DBLRGANModel does not offer; write true'),
     ({'train.compile': 'reduce-overhead', 'model_type': 'VideoDeblurModel', 'train.accumulate': 2}, 'train.compile',
      'takes a batch whole; write true, or remove accumulate'),
     ({'train.multi_scale': True}, 'train.multi_scale', 'is true, and DBLRNet restores one size alone; remove it'),

@@ -135,6 +135,7 @@ def test_testing_needs_no_training(test_options, tmp_path):
     ('train.amp', True, 'is true, and must be one of bf16, fp16 or empty'),
     ('train.accumulate', 0, 'must be a whole number from 1'),
     ('train.clip_grad_norm', 0, 'must be a number above 0 or empty'),
+    ('train.compile', 'graphs', "is the text 'graphs', and must be true or false or reduce-overhead"),
     ('train.channels_last', 'yes', "is the text 'yes', and must be true or false; remove the quotes"),
     ('name', 2024, 'must be text that can name a folder; put it in quotes'),
     ('name', '..', 'must be text that can name a folder'),

@@ -71,8 +71,11 @@ def operations(net: nn.Module) -> int:
     return counter.get_total_flops()
 
 
-def test_nothing_named_is_the_default():
+def test_nothing_named_is_the_default(capsys):
     assert load_network().weights == find_weights('balanced')
+    with pytest.raises(SystemExit):
+        main(['deblur', '--help'])
+    assert 'default: balanced' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_a_wrong_name_is_told_with_those_there_are():
