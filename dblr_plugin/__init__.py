@@ -43,12 +43,25 @@ def register() -> None:
         ) from error
 
 
+def register_within_work() -> None:
+    """Registers in the middle of a command's work: what ends it is raised afterwards.
+
+    Libraries that are being imported may hide an exception.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        register()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _register() -> None:
     from dblr_plugin import compat
 
     compat.prepare_import()
 
-    from dblr_plugin import archs, data, hooks, losses, models  # noqa: F401
+    from dblr_plugin import archs, hooks, losses, models  # noqa: F401
+    from dblr_plugin.data import synthetic_motion_dataset, video_deblur_dataset, video_deblur_test_dataset  # noqa: F401
     from dblr_plugin.evaluation import metrics  # noqa: F401
 
     compat.repair_archiving()

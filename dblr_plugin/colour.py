@@ -6,11 +6,15 @@ after :func:`to_linear_light` and before :func:`from_linear_light`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
-from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     'from_linear_light', 'linear_to_srgb', 'luma_of_bgr', 'luma_of_jpeg', 'replace_y', 'rgb_to_y', 'srgb_to_linear',

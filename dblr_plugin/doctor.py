@@ -331,7 +331,8 @@ def _data(path: str) -> Iterator[Finding]:
 
 
 def _weights(path: str) -> Iterator[Finding]:
-    from dblr_plugin.weights import find_weights, read_checkpoint
+    from dblr_plugin.weights.checkpoint import read_checkpoint
+    from dblr_plugin.weights.shipped import find_weights
 
     for key, file in _read(path)['path'].items():
         if file is not None and (key.startswith('pretrain_network_') or key == 'resume_state'):

@@ -14,7 +14,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.evaluation.validation import write_picture
 from dblr_plugin.files import atomic_write, check_writable, partial_of, require_space, write_whole
-from dblr_plugin.weights import save_atomically
+from dblr_plugin.weights.checkpoint import save_atomically
 
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])

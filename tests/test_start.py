@@ -63,10 +63,34 @@ for arguments in {lines}:
     assert 'dvd-official' in result.stdout, 'the protocols are listed'
 
 
+def test_what_needs_no_network_waits_for_neither_torch_nor_basicsr(footage, tmp_path):
+    lines = {
+        'weights': '',
+        f'prepare lmdb {footage}/val/lq {tmp_path}/val.lmdb --tiles': '',
+        f'prepare video {footage}/train/gt {tmp_path}/own --average 3 --stride 1 --test-share 0': '',
+        'prepare dvd nowhere own': 'nowhere does not exist',
+        'deblur -i nowhere.mp4 -o y.mp4': 'nowhere.mp4 does not exist',
+        f'deblur -i {footage}/val/lq/v -o y --weights lihgt': "did you mean 'light'?",
+        f'deblur -i {footage}/val/lq/v -o {footage}/val/lq/v': 'is an input',
+    }
+    code = f"""
+import sys
+sys.orig_argv = ['python', '-m', 'dblr_plugin']
+from dblr_plugin.commands import main
+for line, fault in {lines}.items():
+    try:
+        main(line.split())
+        assert not fault, line
+    except Exception as error:
+        assert fault and fault in str(error), (line, error)
+    assert not sys.modules.keys() & {{'torch', 'basicsr'}}, line
+"""
+    result = run_python('-c', code, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'program', ['dblr_plugin deblur -i x -o y', 'dblr_plugin.train -opt x', 'dblr_plugin.launch -m x']
-)
+@pytest.mark.parametrize('program', ['dblr_plugin evaluate x y', 'dblr_plugin.train -opt x', 'dblr_plugin.launch -m x'])
 def test_ctrl_c_among_the_imports_is_one_line(program, tmp_path):
     process = subprocess.Popen(
         [sys.executable, '-m', *program.split()], cwd=tmp_path, stderr=subprocess.PIPE, text=True

@@ -33,8 +33,9 @@ _COMMANDS = {
     'doctor': 'Find out what is wrong with this installation, this machine or your data, and how to fix it.',
 }
 
-#: What must run where BasicSR cannot be imported, or before it can be; and what imports it in other processes.
-_WITHOUT_BASICSR = ('demo-page', 'doctor', 'link')
+#: What does without BasicSR, whose import takes seconds: where it cannot be imported, in other processes, or until its
+#: input and output are known to be right.
+_WITHOUT_BASICSR = ('deblur', 'demo-page', 'doctor', 'link', 'prepare', 'weights')
 
 
 def main(argv: list[str] | None = None) -> None:

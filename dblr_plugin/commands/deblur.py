@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import dblr_plugin
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import sha256_of
@@ -95,6 +96,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
+    dblr_plugin.register_within_work()
     from dblr_plugin.restore.frame_restorer import SMALLEST_TILE
     from dblr_plugin.restore.loading import load_network
     from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -117,7 +119,6 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
 
 def run(args: argparse.Namespace) -> None:
     """Restores; raises DBLRError for what cannot be read, restored or written."""
-    from dblr_plugin.acceleration import keep_freed_memory
     from dblr_plugin.video import find_batch
 
     for name in ('input', 'output'):
@@ -125,7 +126,6 @@ def run(args: argparse.Namespace) -> None:
             raise DBLRError(f'--{name} is empty; name a file or a folder')
     if args.causal and args.weights is None:
         args.weights = 'light-causal'
-    keep_freed_memory()
     _end_like_ctrl_c()
     batch = find_batch(args.input, args.output, args.suffix)
     # not by the first video: what a batch that was stopped goes on with must run as before
@@ -153,12 +153,11 @@ class _Job:
         """Restores an input, unless its output is complete; what exists is replaced if the arguments say so."""
         import numpy as np
 
-        from dblr_plugin.restore.pipeline import restore_media
         from dblr_plugin.video import AlreadyComplete, EncoderSettings, open_sink, open_source
 
         args = self.args
         with open_source(path, args.start, args.end, args.scale_down) as source:
-            # before the network is built, so that what cannot be written is told at once
+            # before BasicSR is imported and the network built, so that what cannot be written is told at once
             try:
                 sink = open_sink(
                     output,
@@ -179,6 +178,8 @@ class _Job:
                 raise
             if sink.done:
                 print(f'{output}: goes on behind {sink.done} frames')
+            from dblr_plugin.restore.pipeline import restore_media
+
             seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
         before = f', {sink.done} of them before' if sink.done else ''
         frames = sink.done + len(seconds)
@@ -189,23 +190,26 @@ class _Job:
             print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')
 
     def _network(self, path: str | Path, source: Source) -> VideoRestorer:
-        from dblr_plugin.restore.pipeline import calibrate
-
         args = self.args
         if self.restorer is None:
             self.restorer = build_restorer(args, self.frames or source.count or MANY_FRAMES)
+            from dblr_plugin.acceleration import keep_freed_memory
+
+            keep_freed_memory()
         if args.causal and not self.restorer.traits.causal:
             raise DBLRError(
                 '--causal needs a network trained with network_g.causal: true, and that of --weights is none; leave '
                 '--weights out to take light-causal'
             )
+        from dblr_plugin.restore.pipeline import calibrate
+
         calibrate(self.restorer, path, source, args.start, args.end, args.scale_down)
         return self.restorer
 
     def _settings(self, source: Source) -> dict[str, Any]:
         """What must be the same for going on with an output."""
         from dblr_plugin.video import fingerprint
-        from dblr_plugin.weights import find_weights
+        from dblr_plugin.weights.shipped import find_weights
 
         settings = {name: getattr(self.args, name) for name in _SETTINGS}
         settings |= {'weights': _checksum(find_weights(self.args.weights)), 'opt': _checksum(self.args.opt)}

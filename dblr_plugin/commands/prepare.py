@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dblr_plugin
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.prepare.data_sets import (
@@ -195,6 +196,7 @@ def _prepare_video(args: argparse.Namespace) -> None:
 
 
 def _prepare_motion(args: argparse.Namespace) -> None:
+    dblr_plugin.register_within_work()
     from dblr_plugin.prepare.motion import MotionSettings, prepare_motion
 
     info = prepare_motion(args.src, args.dst, MotionSettings(**_given(args, MotionSettings)))

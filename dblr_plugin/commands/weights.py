@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table; raises DBLRError where a file is missing or damaged."""
-    from dblr_plugin.weights import SHIPPED, find_weights
+    from dblr_plugin.weights.shipped import SHIPPED, find_weights
 
     print(f'{"--weights":<14}{"motion":>8}{"hand":>8}{"sharp":>8}{"kMAC/px":>9}{"MB":>6}')
     for name, weights in SHIPPED.items():

@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dblr_plugin.processes import fork_context
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 __all__ = [
@@ -141,7 +141,7 @@ def peak_memory(make: Callable[[], Callable[[], object]], device: torch.device) 
         torch.cuda.reset_peak_memory_stats(device)
         _run_twice(make)
         return torch.cuda.max_memory_allocated(device) - held
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+    with ProcessPoolExecutor(1, fork_context()) as pool:
         try:
             return pool.submit(_growth, make, torch.get_num_threads()).result()
         except BrokenProcessPool:

@@ -20,7 +20,7 @@ from dblr_plugin.evaluation.protocols import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.training.optimizers import build_optimizer
-from dblr_plugin.weights import SHIPPED
+from dblr_plugin.weights.shipped import SHIPPED
 
 __all__ = ['check_options', 'conflicts', 'is_ours']
 

@@ -17,7 +17,7 @@ from dblr_plugin.options.conflicts import conflicts
 from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
-from dblr_plugin.weights import SHIPPED, find_weights
+from dblr_plugin.weights.shipped import SHIPPED, find_weights
 from dblr_plugin.yaml_file import Located, import_files, model_type, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']

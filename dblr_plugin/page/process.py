@@ -24,12 +24,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.processes import fork_context
 
 __all__ = ['Cancelled', 'Task', 'temporary_folder']
 
 _MODULE = 'dblr_plugin.page.preview'
-_context = multiprocessing.get_context('forkserver')
-_context.set_forkserver_preload([_MODULE])
 
 
 def temporary_folder() -> Path:
@@ -58,8 +57,9 @@ class Task:
     """
 
     def __init__(self, name: str, *arguments: Any) -> None:
-        self._receiver, sender = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=_call, args=(sender, name, arguments), daemon=True)
+        context = fork_context(_MODULE)
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_call, args=(sender, name, arguments), daemon=True)
         self._process.start()
         sender.close()
         self._cancelled = False

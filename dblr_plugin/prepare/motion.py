@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space
+from dblr_plugin.processes import fork_context
 
 __all__ = ['MotionSettings', 'prepare_motion']
 
@@ -100,7 +100,7 @@ def _made(src: Path, recipe: MotionSettings, writer: WindowWriter, parts: list[i
         finally:
             torch.set_num_threads(threads)
         return
-    context = get_context('spawn')  # a fork of a process whose torch has threads may hang
+    context = fork_context()
     with ProcessPoolExecutor(recipe.processes, context, initializer=_start, initargs=(src, recipe, writer)) as pool:
         try:
             yield from pool.map(_make_part, parts)

@@ -24,7 +24,7 @@ from dblr_plugin.files import atomic_write, check_writable
 from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.restore.openvino_forward import LEAST_DECIBELS
 from dblr_plugin.version import __version__
-from dblr_plugin.weights import FORMAT_VERSION, save_atomically
+from dblr_plugin.weights.checkpoint import FORMAT_VERSION, save_atomically
 
 __all__ = ['OPSET', 'SUFFIXES', 'TOLERANCE', 'Difference', 'check_output', 'export_checkpoint', 'export_onnx']
 

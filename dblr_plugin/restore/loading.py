@@ -17,7 +17,9 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
-from dblr_plugin.weights import find_weights, load_weights, named_weights, read_checkpoint
+from dblr_plugin.weights.checkpoint import read_checkpoint
+from dblr_plugin.weights.loading import load_weights, named_weights
+from dblr_plugin.weights.shipped import find_weights
 from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['LoadedNetwork', 'check_named_network', 'load_network']

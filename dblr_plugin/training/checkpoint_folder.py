@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder, require_space, sha256_of
-from dblr_plugin.weights import read_checkpoint, save_atomically
+from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'load_resume_state', 'size_of']
 

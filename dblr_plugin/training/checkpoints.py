@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.checkpoint_folder import CheckpointFolder, size_of
 from dblr_plugin.training.step import Step
-from dblr_plugin.weights import FORMAT_VERSION
+from dblr_plugin.weights.checkpoint import FORMAT_VERSION
 
 __all__ = ['Checkpoints', 'Training', 'overruled', 'refuse_damage', 'refuse_other_optimizers']
 

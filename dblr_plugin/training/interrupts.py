@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing.connection import wait
 from types import FrameType
 
 __all__ = ['ignore_in_worker', 'received', 'watch']
@@ -28,17 +30,27 @@ def ignore_in_worker() -> None:
     """A loader's worker lives until its process is done with it.
 
     Ctrl-C, SLURM and systemd signal all processes of a run, and the last iteration needs its workers. Their own process
-    ends them with SIGTERM too, if they hang, so what counts is the sender; only sigwaitinfo tells it.
+    ends them with SIGTERM too, if they hang, so what counts is the sender; only sigwaitinfo tells it. They end with it
+    however it ends; torch looks at the parent, which is not it where workers are forks of another process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    assert run is not None
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in threads that begin later too
+        threading.Thread(target=_end_with, args=(run.pid,), daemon=True).start()
+    threading.Thread(target=_end_after, args=(run.sentinel,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent asks, or, once that is gone, anybody."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent == os.getppid():
+def _end_after(run: int) -> None:
+    """Ends this process after the run's."""
+    wait([run])
+    os._exit(0)
+
+
+def _end_with(run: int) -> None:
+    """Ends this process when the run's asks."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run:
         pass
     os._exit(0)  # torch reports any other code as a failure
 

@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing import get_start_method
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.files import write_fault
+from dblr_plugin.processes import fork_context
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoint_folder import load_resume_state
 
@@ -71,6 +73,8 @@ def _build_dataloader(
     if loader.num_workers:
         loader.timeout = dataset_opt.get('timeout', 600)
         loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
+        if get_start_method() == 'spawn':  # BasicSR's choice where processes train together
+            loader.multiprocessing_context = fork_context()
     return loader
 
 

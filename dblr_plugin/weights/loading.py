@@ -1,9 +1,8 @@
-"""Finds weights, also those that come with the package, and loads them into the network that they belong to."""
+"""Loads weights into the network that they belong to, whatever trained it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -11,94 +10,10 @@ from torch import Tensor, nn
 from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
 from dblr_plugin.archs.dbn_arch import DBN, rename_simdeblur_dbn_keys
 from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = [
-    'DEFAULT', 'SHIPPED', 'Shipped', 'find_weights', 'load_state_dict', 'load_weights', 'matching_weights',
-    'named_weights', 'translated',
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """Weights of this package, with the figures of ``README.md`` beside them.
-
-    Attributes:
-        file: Name of the file.
-        purpose: What they are for.
-        kmacs: Thousand multiply-adds a pixel.
-        motion: dB gained on held-out films whose own motion was averaged, mean of 12 clips.
-        hand: dB gained on the same films, averaged while a virtual hand shakes.
-        sharp: dB of PSNR at which their sharp frames come back, mean of 12 clips.
-    """
-
-    file: str
-    purpose: str
-    kmacs: float
-    motion: float
-    hand: float
-    sharp: float
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return Path(__file__).with_name(self.file)
-
-
-#: Name -> weights.
-SHIPPED = {
-    'light': Shipped(
-        'light.safetensors',
-        'half the gain, three times as quick on a CPU',
-        kmacs=29.4,
-        motion=0.79,
-        hand=0.66,
-        sharp=51.3,
-    ),
-    'balanced': Shipped(
-        'balanced.safetensors',
-        'the default',
-        kmacs=116.1,
-        motion=1.39,
-        hand=1.42,
-        sharp=52.8,
-    ),
-    'light-causal': Shipped(
-        'light-causal.safetensors',
-        'for live video: needs no frames to come',
-        kmacs=29.4,
-        motion=0.60,
-        hand=0.54,
-        sharp=51.8,
-    ),
-}
-#: What is taken where nothing is named.
-DEFAULT = 'balanced'
-
-
-def find_weights(given: str | Path | None) -> Path:
-    """The file of some weights.
-
-    Args:
-        given: A name of ``SHIPPED``, or a file; None for the default.
-
-    Raises:
-        DBLRError: There is no such file, and no weights of that name; or this installation lacks them.
-    """
-    name = DEFAULT if given is None else str(given)
-    if name not in SHIPPED:
-        path = Path(name)
-        if not name or (not path.suffix and not path.exists()):
-            raise DBLRError(f"weights '{name}': no file, and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
-        return path
-    path = SHIPPED[name].path
-    if not path.is_file():
-        raise DBLRError(f'{path}: this installation lacks these weights; install it again, or name a file (--weights)')
-    return path
-
-
-# ---------------------------------------------------------------------- loading
+__all__ = ['load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'translated']
 
 #: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They may lie in
 #: one another.

@@ -5,7 +5,7 @@
 ``--share`` is how much is taken of what the network adds to the blurry frame: footage is less sharp than photographs
 that were scaled down, so a little less is as good where there is blur, and better where there is none
 (docs/weights.md).
-Checksum and figures belong into ``dblr_plugin/weights/loading.py`` and the ``README.md`` beside it.
+Checksum and figures belong into ``dblr_plugin/weights/shipped.py`` and the ``README.md`` beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 import dblr_plugin
-from dblr_plugin.weights import FORMAT_VERSION, SHIPPED, save_atomically
+from dblr_plugin.weights.checkpoint import FORMAT_VERSION, save_atomically
+from dblr_plugin.weights.shipped import SHIPPED
 
 TRAINED_ON = '223 free photographs in synthetic motion (scripts/weights/pictures.tsv)'
 

@@ -12,7 +12,7 @@ import torch
 from cases import Case, Desk
 from mutations import ANY_FILE, INSIDE_OF_CHECKPOINT, OF_SAFETENSORS, Damage, damage
 
-from dblr_plugin.weights import save_atomically
+from dblr_plugin.weights.checkpoint import save_atomically
 
 __all__ = ['checkpoints', 'skipped_states']
 

@@ -11,7 +11,7 @@ from processes import dblr
 from runs import CONFIGS, TRAIN
 
 from dblr_plugin.mmengine.registry import plain
-from dblr_plugin.weights import read_checkpoint
+from dblr_plugin.weights.checkpoint import read_checkpoint
 from dblr_plugin.yaml_file import read_option_file
 
 DOCS = CONFIGS.parents[1] / 'docs'

@@ -10,7 +10,8 @@ from runs import TEST, TRAIN, BasicSRRun, as_config, five_iterations, run, scala
 
 from dblr_plugin import commands
 from dblr_plugin.restore.loading import load_network
-from dblr_plugin.weights import load_state_dict, read_checkpoint
+from dblr_plugin.weights.checkpoint import read_checkpoint
+from dblr_plugin.weights.loading import load_state_dict
 
 
 def assert_same(one: dict, two: dict) -> None:

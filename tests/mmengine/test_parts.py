@@ -18,13 +18,14 @@ from mmengine.runner import Runner
 from runs import as_config
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.data import VideoDeblurDataset
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.mmengine import DBLRGANModel, ResumableSampler, VideoDeblurModel
 from dblr_plugin.mmengine.registry import build_part
 from dblr_plugin.mmengine.train import newest_checkpoint
-from dblr_plugin.weights import load_state_dict, read_checkpoint, save_atomically
+from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
+from dblr_plugin.weights.loading import load_state_dict
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
 

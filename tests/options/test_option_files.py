@@ -16,7 +16,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
 from dblr_plugin.options.schema import TEST_SETS
-from dblr_plugin.weights import SHIPPED
+from dblr_plugin.weights.shipped import SHIPPED
 from dblr_plugin.yaml_file import read_option_file
 
 

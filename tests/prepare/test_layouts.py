@@ -12,7 +12,8 @@ import pytest
 from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin import commands
-from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import (
     BSD_EXPOSURES,

@@ -13,7 +13,8 @@ import pytest
 from processes import Run
 from source_trees import Picture, link_frames, numbered
 
-from dblr_plugin.data import VideoDeblurTestDataset, open_store
+from dblr_plugin.data import open_store
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import Plan, plan_dvd, plan_dvd_qualitative
 from dblr_plugin.prepare.layout import LMDB, prepare_layout

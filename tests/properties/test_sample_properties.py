@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dblr_plugin.archs.traits import NetworkTraits
-from dblr_plugin.data import VideoDeblurDataset
 from dblr_plugin.data.frames import flip
 from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.restore.frame_restorer import FrameRestorer
 
 FRAMES = 6

@@ -14,7 +14,9 @@ from basicsr.data.data_util import generate_frame_indices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dblr_plugin.data import VideoDeblurDataset, VideoDeblurTestDataset, window_indices
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.data.windows import window_indices
 from dblr_plugin.errors import DBLRError
 
 LONGEST = 24

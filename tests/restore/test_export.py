@@ -24,7 +24,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.export import export_onnx
 from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights import read_checkpoint, save_atomically
+from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True}
 

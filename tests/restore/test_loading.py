@@ -7,7 +7,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.loading import check_named_network, load_network
-from dblr_plugin.weights import save_atomically
+from dblr_plugin.weights.checkpoint import save_atomically
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1}
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.weights import FORMAT_VERSION, read_checkpoint, save_atomically
+from dblr_plugin.weights.checkpoint import FORMAT_VERSION, read_checkpoint, save_atomically
 
 PARAMS = {
     'conv.weight': torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)),

@@ -25,7 +25,8 @@ from dblr_plugin.options.overrides import take_overrides
 from dblr_plugin.prepare.exposures import average_exposure
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights import SHIPPED, find_weights, load_weights
+from dblr_plugin.weights.loading import load_weights
+from dblr_plugin.weights.shipped import SHIPPED, find_weights
 
 CARD = find_weights(None).with_name('README.md')
 

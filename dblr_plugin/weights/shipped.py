@@ -1,0 +1,88 @@
+"""The weights that come with the package; finds them by name, and others by their file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dblr_plugin.errors import DBLRError, nearest
+
+__all__ = ['DEFAULT', 'SHIPPED', 'Shipped', 'find_weights']
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Weights of this package, with the figures of ``README.md`` beside them.
+
+    Attributes:
+        file: Name of the file.
+        purpose: What they are for.
+        kmacs: Thousand multiply-adds a pixel.
+        motion: dB gained on held-out films whose own motion was averaged, mean of 12 clips.
+        hand: dB gained on the same films, averaged while a virtual hand shakes.
+        sharp: dB of PSNR at which their sharp frames come back, mean of 12 clips.
+    """
+
+    file: str
+    purpose: str
+    kmacs: float
+    motion: float
+    hand: float
+    sharp: float
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(__file__).with_name(self.file)
+
+
+#: Name -> weights.
+SHIPPED = {
+    'light': Shipped(
+        'light.safetensors',
+        'half the gain, three times as quick on a CPU',
+        kmacs=29.4,
+        motion=0.79,
+        hand=0.66,
+        sharp=51.3,
+    ),
+    'balanced': Shipped(
+        'balanced.safetensors',
+        'the default',
+        kmacs=116.1,
+        motion=1.39,
+        hand=1.42,
+        sharp=52.8,
+    ),
+    'light-causal': Shipped(
+        'light-causal.safetensors',
+        'for live video: needs no frames to come',
+        kmacs=29.4,
+        motion=0.60,
+        hand=0.54,
+        sharp=51.8,
+    ),
+}
+#: What is taken where nothing is named.
+DEFAULT = 'balanced'
+
+
+def find_weights(given: str | Path | None) -> Path:
+    """The file of some weights.
+
+    Args:
+        given: A name of ``SHIPPED``, or a file; None for the default.
+
+    Raises:
+        DBLRError: There is no such file, and no weights of that name; or this installation lacks them.
+    """
+    name = DEFAULT if given is None else str(given)
+    if name not in SHIPPED:
+        path = Path(name)
+        if not name or (not path.suffix and not path.exists()):
+            raise DBLRError(f"weights '{name}': no file, and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
+        return path
+    path = SHIPPED[name].path
+    if not path.is_file():
+        raise DBLRError(f'{path}: this installation lacks these weights; install it again, or name a file (--weights)')
+    return path
