@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -44,15 +45,18 @@ def register() -> None:
 
 
 def register_within_work() -> None:
-    """Registers in the middle of a command's work: what ends it is raised afterwards.
-
-    Libraries that are being imported may hide an exception.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    """Registers in the middle of a command's work; Ctrl-C is raised afterwards, as imports may hide the exception."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        register()
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
         register()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+    for number in received[:1]:
+        signal.raise_signal(number)
 
 
 def _register() -> None:
