@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
+# Hundreds of processes are started, and each would compile the package anew.
+unset PYTHONDONTWRITEBYTECODE
 # Small networks lose more to threads that wait for each other than they gain.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec .venv/bin/python -m pytest --numprocesses "${TEST_PROCESSES:-2}" --dist worksteal --durations 10 "$@"

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from shared import made_once
 
-import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
-
 SIZE = (48, 48)
 _FAULTS = Path(__file__).with_name('faults')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes BasicSR importable in the processes that run tests; the one that starts them does without."""
+    if hasattr(config, 'workerinput') or not config.getoption('numprocesses', None):
+        import dblr_plugin  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

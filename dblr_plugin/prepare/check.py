@@ -127,8 +127,9 @@ def _images(folder: Path) -> list[str]:
 def _frame_files(folder: Path, images: list[str], stem: str) -> dict[str, Path]:
     """Returns frame -> file, of the images that belong to a clip; raises DBLRError for two files of one frame."""
     files: dict[str, Path] = {}
-    for name in images:
-        match = re.fullmatch(stem, os.path.splitext(name)[0])
+    pattern = re.compile(stem)
+    for name in images:  # in KITTI those of all clips, for each clip
+        match = pattern.fullmatch(name.rpartition('.')[0])
         if match and match[1] in files:
             raise DBLRError(f'{folder} has two files of one frame: {files[match[1]].name} and {name}; remove one')
         if match:
