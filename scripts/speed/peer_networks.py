@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import torch
+from basicsr.archs.basicvsr_arch import BasicVSR
 from torch import Tensor, nn
 
-__all__ = ['DMPHN', 'NAFNet']
+__all__ = ['DMPHN', 'NAFNet', 'QuarterBasicVSR']
+
+
+class QuarterBasicVSR(BasicVSR):
+    """A clip of RGB frames ``(b, t, 3, h, w)``, of multiples of 4 pixels, to the same (Chan et al., CVPR 2021).
+
+    BasicVSR enlarges four times. Here it gets frames shrunk by four, as its successor does for deblurring (arXiv
+    2204.05308), and what it makes of them is added to the frames themselves. 6.3 million parameters with 30 blocks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(num_feat=64, num_block=30)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """See the class."""
+        small = nn.functional.avg_pool3d(frames, (1, 4, 4))
+        enlarged = nn.functional.interpolate(small.flatten(0, 1), scale_factor=4, mode='bilinear')
+        return frames + super().forward(small) - enlarged.view_as(frames)
 
 
 class _LayerNorm(nn.Module):

@@ -22,7 +22,7 @@ from basicsr.archs import build_network
 from common import arguments, decibels, megabytes, place, print_ways, run, shown, without_messages
 from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
 from limits import best_device
-from peer_networks import DMPHN, NAFNet
+from peer_networks import DMPHN, NAFNet, QuarterBasicVSR
 from torch import Tensor, nn
 
 from dblr_plugin.colour import to_network_colour
@@ -36,7 +36,7 @@ __all__ = ['METHOD', 'NETWORKS', 'measure']
 _PIXELS = 1280 * 720
 METHOD = {
     'order': 'all ways of all networks in every round, the first round not counted',
-    'figure': 'median over rounds of the milliseconds for a frame',
+    'figure': 'median over rounds of the milliseconds for a run, which restores one frame, or as many as is said',
     'decibels': 'PSNR, peak 1, of the output against that of eager fp32',
     'operations': 'multiply-adds of convolutions and matrix products',
     'peak': MEMORY,
@@ -52,12 +52,14 @@ class Network:
         num_in_ch: 1 for Y, 3 for RGB.
         window: Whether it takes five frames, or the middle one alone.
         int8: Whether OpenVINO can run it in int8.
+        restored: How many of the five frames a run restores.
     """
 
     build: Callable[[], nn.Module]
     num_in_ch: int = 3
     window: bool = True
     int8: bool = False
+    restored: int = 1
 
     def input(self, window: Tensor) -> Tensor:
         """Its input, of RGB ``(1, 5, 3, h, w)``."""
@@ -89,6 +91,7 @@ NETWORKS = {
             with_predeblur=True,
         )
     ),
+    'BasicVSR, on quarter-size frames, five at once': Network(QuarterBasicVSR, restored=5),
     'NAFNet-32': Network(NAFNet, window=False),
     'DMPHN': Network(DMPHN, window=False),
 }
@@ -119,8 +122,8 @@ def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
         for step, way in found.items():
             way['decibels'] = psnr_between(steps[step].result, steps[BASELINE].result)
             way['peak_bytes'] = peak_memory(partial(_frame_maker, name, step, inputs[name].shape, device), device)
-            way['frames_720p'] = 1000 / way['median_ms'] * pixels / _PIXELS
-        kmacs = operations(_built(name), inputs[name].cpu()) / 2 / pixels / 1000
+            way['frames_720p'] = 1000 / way['median_ms'] * NETWORKS[name].restored * pixels / _PIXELS
+        kmacs = operations(_built(name), inputs[name].cpu()) / 2 / pixels / NETWORKS[name].restored / 1000
         networks[name] = {'kmacs': kmacs, 'ways': found}
     return {
         'size': list(window.shape[-2:]),
@@ -159,7 +162,7 @@ def _report(args: argparse.Namespace) -> dict:
     columns = {'dB': decibels, 'MB': megabytes, '720p/s': lambda way: f'{way["frames_720p"]:.2f}'}
     for name, network in found['networks'].items():
         print(f'\n{name}, {network["kmacs"]:.1f} thousand multiply-adds a pixel')
-        print_ways(network['ways'], 'ms a frame', columns)
+        print_ways(network['ways'], 'ms a run', columns)
     return {'origin': origin, **found}
 
 

@@ -9,7 +9,7 @@ import pytest
 import tables
 import torch
 from inference import operations
-from peer_networks import DMPHN, NAFNet
+from peer_networks import DMPHN, NAFNet, QuarterBasicVSR
 from torch import nn
 
 from dblr_plugin.benchmark.plots import LIGHT
@@ -28,6 +28,17 @@ def test_dmphn_has_the_published_size():
     assert sum(p.numel() for p in net.parameters()) * 4 == pytest.approx(21.7e6, rel=0.35)
     with torch.no_grad():
         assert net(torch.rand(1, 3, 64, 48)).shape == (1, 3, 64, 48)
+
+
+def test_basicvsr_has_the_published_size_and_restores_what_its_last_layer_leaves_alone():
+    """6.3 million parameters (BasicVSR, table 2)."""
+    net = QuarterBasicVSR().eval()
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(6.3e6, rel=0.01)
+    nn.init.zeros_(net.conv_last.weight)
+    nn.init.zeros_(net.conv_last.bias)
+    frames = torch.rand(1, 5, 3, 64, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(net(frames), frames)
 
 
 @pytest.mark.slow
