@@ -102,7 +102,7 @@ _MEANINGS = {
     ),
     # other processes
     r'Timed out waiting \d+ms for|Application timeout|before timing out|collective operation timeout': (
-        'the processes of this run wait for one that does not come: it hangs, or is much slower (its data?); find out '
+        'the processes of this run waited in vain for one of them: it hangs, or is much slower (its data?); find out '
         'why, or raise dist_params.timeout'
     ),
     r'gloo.*(?:closed by peer|reset by peer|Broken pipe)|remote process (?:has )?exited|ncclRemoteError': PEER_ENDED,
@@ -111,8 +111,8 @@ _MEANINGS = {
         '(--master-port=29501, PORT=29501 for scripts/dist_train.sh)'
     ),
     r'clients joined|wait timeout after|timed out.* while trying to connect|failed to connect/validate to host': (
-        'the processes of this run did not find each other: all must be started, with the same number of nodes, '
-        'address (MASTER_ADDR) and port, and no firewall may stand between them'
+        'the processes of this run could not connect to each other: all must be started, with the same number of '
+        'nodes, address (MASTER_ADDR) and port, and no firewall may block them'
     ),
 }
 

@@ -76,7 +76,7 @@ def _guarded(look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     except DBLRError as error:
         yield _from_message(error)
     except (Exception, SystemExit) as error:
-        yield Finding(FAULT, _reason(error), 'report it if installing anew does not help')
+        yield Finding(FAULT, _reason(error), 'report it if reinstalling does not help')
 
 
 def _from_message(error: Exception, prefix: str = '') -> Finding:
@@ -153,7 +153,7 @@ def _import_fix(name: str, problem: str) -> tuple[str, tuple[str, ...]]:
     if 'operator torchvision::' in problem:
         return f'it is not built for torch {_version("torch")}; install both at once:', (_reinstall(name),)
     if re.search(r'_ARRAY_API|numpy\.dtype size changed|compiled using NumPy 1', problem):
-        return f'{name} was built for another NumPy than {_version("numpy")}; install it anew:', (_reinstall(name),)
+        return f'{name} was built for another NumPy than {_version("numpy")}; reinstall it:', (_reinstall(name),)
     if _taken_from(name):
         return 'rename or remove what is there, or take it off PYTHONPATH', ()
     if missing and missing[1] != _MODULES[name].split('.')[0]:
@@ -198,7 +198,7 @@ def _pip(*arguments: str) -> str:
 
 
 def _reinstall(name: str) -> str:
-    """The command that installs a package anew: torch and torchvision together; basicsr needs torch to be built."""
+    """The command that reinstalls a package: torch and torchvision together; basicsr needs torch to be built."""
     names = ('torch', 'torchvision') if name in ('torch', 'torchvision') else (name,)
     options = [*['--no-build-isolation'] * (name == 'basicsr'), *['--no-deps'] * (len(names) == 1), '--force-reinstall']
     return _pip('install', *options, *(f'{other}{_required().get(other, ("",))[0]}' for other in names))

@@ -21,17 +21,17 @@ __all__ = [
 #: What refuses a write, and what helps; an error made without a number has None.
 REFUSALS: dict[int | None, str] = {
     errno.ENOSPC: 'the disk is full; make room or give another output',
-    errno.EDQUOT: 'your quota of the disk is used up; make room or give another output',
-    errno.EFBIG: 'the file system takes no file of that size; give an output on another one',
+    errno.EDQUOT: 'your disk quota is used up; make room or give another output',
+    errno.EFBIG: 'the file system does not support files of that size; give an output on another one',
     errno.EROFS: 'the file system is read-only; give an output on another one',
     errno.EACCES: 'permission denied; fix the permissions or give another output',
     errno.EPERM: 'the system does not permit it; fix the permissions or give another output',
     errno.ENAMETOOLONG: 'the name is too long; give a shorter one',
     errno.ENOENT: 'its folder does not exist; make it or give another output',
-    errno.EEXIST: 'a file stands where a folder should be; move that away or give another output',
-    errno.ENOTDIR: 'a file stands where its folder should be; move that away or give another output',
+    errno.EEXIST: 'a file is where a folder should be; move it away or give another output',
+    errno.ENOTDIR: 'a file is where its folder should be; move it away or give another output',
     errno.EISDIR: 'a folder has this name; give another output',
-    errno.EIO: 'the disk fails; check it, or give an output on another one',
+    errno.EIO: 'the disk reports an error; check it, or give an output on another one',
 }
 
 _UNITS = {10**9: 'GB', 10**6: 'MB', 10**3: 'kB'}

@@ -87,7 +87,7 @@ def link(checkout: str | Path) -> list[Path]:
     """
     root = _checkout(checkout)
     if (root / _MANIFEST).exists():
-        raise DBLRError(f'{root} is linked already; run dblr link --unlink first to write the files anew')
+        raise DBLRError(f'{root} is linked already; run dblr link --unlink first to write the files again')
     files = _contents(root)
     folders = {str(Path(name).parent) for name in files}
     taken = [name for name in files if (root / name).exists()]

@@ -130,7 +130,7 @@ def with_base(root: Located, path: Path, derived: tuple[Path, ...] = ()) -> Loca
         base.fail(f'base: there is no file {below}; paths start in the folder of {path.name}')
     derived = *derived, path.resolve()
     if below.resolve() in derived:
-        base.fail(f'base: {below} is based on this file in turn; remove one of the lines')
+        base.fail(f'base: {below} is itself based on this file; remove one of the two lines')
     return _merged(with_base(parse(_text(below), str(below)), below, derived), root)
 
 
@@ -217,10 +217,10 @@ class _Reader:
                     merged = self.pairs(section, trail) | merged
                 continue
             if not isinstance(key, yaml.ScalarNode):
-                raise DBLRError(f'{self.where(key)}: a key of {trail or "the file"} is no plain word')
+                raise DBLRError(f'{self.where(key)}: a key of {trail or "the file"} is not a plain word')
             name = self.loader.construct_object(key)
             if name in own:
-                raise DBLRError(f"{self.where(key)}: '{name}' stands twice in {trail or 'the file'}; remove one")
+                raise DBLRError(f"{self.where(key)}: '{name}' appears twice in {trail or 'the file'}; remove one")
             own[name] = key, value
         return merged | own
 
@@ -244,7 +244,7 @@ def import_files(paths: Iterable[str]) -> None:
         if name in sys.modules:
             continue
         if path.suffix != '.py' or not path.is_file():
-            raise DBLRError(f'imports: {path} is no Python file (looked up from {Path.cwd()})')
+            raise DBLRError(f'imports: {path} is not a Python file (looked up from {Path.cwd()})')
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None  # None is for suffixes that nothing loads
         module = sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -166,7 +166,7 @@ class _Methods:
         if ('options' in here.value) == ('network_g' in here.value):
             here.fail(f'{trail} needs either options, an option file, or network_g, a network without training')
         if 'pretrained_from' in here.value and not self._is_trained(name):
-            here.value['pretrained_from'].fail(f'{trail} is not trained, so pretrained_from means nothing; remove it')
+            here.value['pretrained_from'].fail(f'{trail} is not trained, so pretrained_from has no effect; remove it')
 
     def _start(self, name: str, here: Located) -> None:
         trail, seen, start = f'methods.{name}.pretrained_from', [name], self._start_of(name)
@@ -179,7 +179,7 @@ class _Methods:
             entry.fail(f'{trail}: {start} has no weights')
         while start is not None and start in self.entries:
             if start in seen:
-                entry.fail(f'{trail}: {" <- ".join([*seen, start])} start from each other; break the circle')
+                entry.fail(f'{trail}: {" <- ".join([*seen, start])} start from each other; remove one pretrained_from')
             seen.append(start)
             start = self._start_of(start)
 
@@ -248,7 +248,7 @@ class _Methods:
             here.fail(f'methods.{name}: a benchmark has one data set to test on, and there is {found} in datasets')
         weights = self._weights(name)
         if 'weights' in here.value and weights is not None and not weights.is_file():
-            here.value['weights'].fail(f'methods.{name}.weights: {weights} is no file')
+            here.value['weights'].fail(f'methods.{name}.weights: {weights} is not a file')
         path = {'pretrain_network_g': weights and str(weights), 'param_key_g': 'params_ema', 'strict_load_g': True}
         val: dict = {'save_img': False, 'protocol': [protocol.name for protocol in self.protocols]}
         own = PROTOCOLS[self.protocols[0].name].metrics

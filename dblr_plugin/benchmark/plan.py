@@ -114,7 +114,9 @@ def read_plan(path: str | Path) -> Plan:
     quoted = _told(root, 'quoted', lambda: read_quotes(value('quoted')) if value('quoted') else None)
     lpips = Path(value('lpips')) if value('lpips') else None
     if lpips is not None and not lpips.is_file():
-        root.value['lpips'].fail(f"lpips: {lpips} is no file; name torchvision's weights of AlexNet, or write ~")
+        root.value['lpips'].fail(
+            f"lpips: {lpips} is not a file; give the path of torchvision's AlexNet weights, or ~ to leave LPIPS out"
+        )
     timing = value('timing')
     match = _SIZE.fullmatch(timing['size']) if timing else None
     return Plan(

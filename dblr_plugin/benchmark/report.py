@@ -156,7 +156,7 @@ def _notes(plan: Plan, results: Results) -> list[str]:
         'Warping error: mean squared difference of consecutive restored frames, the second warped to the first by '
         'optical flow (DIS) of the ground truth, where that is not occluded, with values in [0, 1], in thousandths. A '
         'blurry video is consistent too: read it beside PSNR.',
-        'Bold is the best of a column, of the methods that compute anything.',
+        'The best value of a column is bold, the blurry input aside.',
         'Iterations include those of the method that a training starts from. Batch is that of all processes together, '
         'the learning rate the one at the start. None are given where the training of the weights is not known.',
     ]

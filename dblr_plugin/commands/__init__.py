@@ -27,9 +27,9 @@ _COMMANDS = {
     'demo-page': 'Compare before and after in a browser, on clips of your own.',
     'export': 'Write a network for other programs: ONNX, or weights in another format.',
     'weights': 'List the weights that come with the package.',
-    'prepare': 'Bring data into the form that training reads.',
-    'benchmark': 'Compare methods: train and test all of them alike, and write a report.',
-    'link': 'Make a BasicSR checkout know this plugin.',
+    'prepare': 'Convert data into the layout that training reads.',
+    'benchmark': 'Train and test several methods under the same conditions, and write a report.',
+    'link': 'Add this plugin to a BasicSR checkout.',
     'doctor': 'Find out what is wrong with this installation, this machine or your data, and how to fix it.',
 }
 

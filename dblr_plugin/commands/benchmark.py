@@ -1,4 +1,4 @@
-"""Compare methods: train and test all of them alike, and write a report.
+"""Train and test several methods under the same conditions, and write a report.
 
 dblr benchmark -opt options/benchmark.yml [--only METHOD ...] [--nproc N]
 Methods are ordinary option files with settings; options/benchmark.yml explains the file. Everything is written to
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         results = run_benchmark(plan, args.only, args.nproc, lambda text: print(text, flush=True))
     except (KeyboardInterrupt, SystemExit) as stop:
-        print('stopped; run the same command again to go on', file=sys.stderr)
+        print('stopped; run the same command again to continue', file=sys.stderr)
         sys.exit(getattr(stop, 'code', 130))
     page = write_report(plan, results)
     table = next(part for part in page.read_text(encoding='utf-8').split('\n\n') if part.startswith('| Method'))

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(parser)
     older = parser.add_mutually_exclusive_group()
     older.add_argument('--overwrite', action='store_true', help='replace older outputs')
-    older.add_argument('--resume', action='store_true', help='go on with an output that was stopped or killed')
+    older.add_argument('--resume', action='store_true', help='continue an output that was interrupted')
     parser.add_argument('--suffix', default='', help='added to the names of frames, or of several videos')
     parser.add_argument('--start', metavar='TIME', help='where to begin: seconds or h:mm:ss; frame number in folders')
     parser.add_argument('--end', metavar='TIME', help='where to end')
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
     parser.add_argument(
         '--preset',
-        help='what the encoder takes its time for: ultrafast to placebo for libx264 and libx265; slower ones make '
+        help='how long the encoder may take: ultrafast to placebo for libx264 and libx265; slower ones make '
         'smaller files (default: medium)',
     )
     parser.add_argument('--fps', help='frames a second, for a video made of a folder (default: 25)')
@@ -76,7 +76,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         '--device', default='auto', help='auto, cpu, cuda, cuda:1, mps, openvino:GPU, openvino:NPU (default: auto)'
     )
     parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
-    precision_help = 'int8 needs a processor with VNNI or AMX to pay most (default: auto, the fastest that is close)'
+    precision_help = (
+        'int8 is quickest on processors with VNNI or AMX (default: auto, the quickest that is close to fp32)'
+    )
     precisions = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
     parser.add_argument('--precision', default='auto', choices=precisions, help=precision_help)
     parser.add_argument(
@@ -87,7 +89,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what names the weights of a network."""
     weights_help = (
-        'a name of `dblr weights`, or a file, .pth or .safetensors (default: balanced; '
+        'a name that `dblr weights` lists, or a file, .pth or .safetensors (default: balanced; '
         'on a CPU light is three times as quick)'
     )
     parser.add_argument('--weights', metavar='NAME', help=weights_help)
@@ -177,11 +179,11 @@ class _Job:
                 sink.abandon()
                 raise
             if sink.done:
-                print(f'{output}: goes on behind {sink.done} frames')
+                print(f'{output}: resuming after {sink.done} frames')
             from dblr_plugin.restore.pipeline import restore_media
 
             seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
-        before = f', {sink.done} of them before' if sink.done else ''
+        before = f', {sink.done} of them in an earlier run' if sink.done else ''
         frames = sink.done + len(seconds)
         text = f'{output}: {frames} frames restored{before}; in: {source.extent()}; out: {sink.extent()}'
         print(printable(text))
@@ -198,8 +200,8 @@ class _Job:
             keep_freed_memory()
         if args.causal and not self.restorer.traits.causal:
             raise DBLRError(
-                '--causal needs a network trained with network_g.causal: true, and that of --weights is none; leave '
-                '--weights out to take light-causal'
+                '--causal needs a network trained with network_g.causal: true, which that of --weights is not; leave '
+                '--weights out to use light-causal'
             )
         from dblr_plugin.restore.pipeline import calibrate
 
@@ -233,7 +235,7 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
             if reason is None:
                 raise
             faults.append(reason if str(path) in reason else f'{path}: {reason}')
-            print(f'{printable(faults[-1])}; going on with the next')
+            print(f'{printable(faults[-1])}; continuing with the next one')
     if faults:
         raise DBLRError('\n  '.join([f'{len(faults)} of {len(batch)} videos could not be restored:', *faults]))
 

@@ -52,5 +52,5 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server(('127.0.0.1', port))
     except (OSError, OverflowError) as error:
-        reason = 'another program has it' if getattr(error, 'errno', None) == errno.EADDRINUSE else error
-        raise DBLRError(f'port {port} cannot be had ({reason}); give another --port, or 0 for any') from error
+        reason = 'another program uses it' if getattr(error, 'errno', None) == errno.EADDRINUSE else error
+        raise DBLRError(f'port {port} is not available ({reason}); give another --port, or 0 for any') from error

@@ -1,4 +1,4 @@
-"""Make a BasicSR checkout know this plugin.
+"""Add this plugin to a BasicSR checkout.
 
 dblr link CHECKOUT writes a few small files and the option files there; after it, in that checkout,
 python basicsr/train.py -opt options/train_DBLRGAN.yml trains with the plugin's classes.

@@ -1,4 +1,4 @@
-"""Bring data into the form that training reads.
+"""Convert data into the layout that training reads.
 
 dblr prepare dvd|dvd-qualitative|gopro|reds|bsd|kitti SRC DST
     checks a data set as its authors lay it out, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         args.prepare(args)
     except KeyboardInterrupt:
-        print('stopped; run the same command again to go on', file=sys.stderr)
+        print('stopped; run the same command again to continue', file=sys.stderr)
         sys.exit(130)
 
 
@@ -116,10 +116,15 @@ def _add_video(kinds: argparse._SubParsersAction) -> None:
         '--in-between', type=int, metavar='K', help='frames made by optical flow between two (default: 0)'
     )
     parser.add_argument(
-        '--shake', type=float, metavar='AMPLITUDE', help='hold the camera by hand, in pixels (default: 0)'
+        '--shake',
+        type=float,
+        metavar='AMPLITUDE',
+        help='simulate a hand-held camera that shakes by so many pixels (default: 0)',
     )
-    parser.add_argument('--test-share', type=float, help='end of each shot kept for testing (default: 0.2)')
-    parser.add_argument('--seed', type=int, help='what the shake is drawn from (default: 0)')
+    parser.add_argument(
+        '--test-share', type=float, help='share at the end of each shot that is kept for testing (default: 0.2)'
+    )
+    parser.add_argument('--seed', type=int, help='random seed of the shake (default: 0)')
     _add_results(parser)
     parser.set_defaults(prepare=_prepare_video)
 
@@ -130,12 +135,12 @@ def _add_motion(kinds: argparse._SubParsersAction) -> None:
     parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp pictures')
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/motion')
     parser.add_argument('--windows', type=int, help='how many (default: 50000)')
-    parser.add_argument('--size', type=int, help='their side in pixels (default: 128)')
+    parser.add_argument('--size', type=int, help='side of the windows in pixels (default: 128)')
     parser.add_argument('--num-frame', type=int, help='frames in each (default: 5)')
     parser.add_argument('--y-only', action='store_true', help='brightness alone, a third of the bytes')
     parser.add_argument('--causal', action='store_true', help='the last frame is restored, not the middle one')
-    parser.add_argument('--seed', type=int, help='what they are drawn from (default: 0)')
-    parser.add_argument('--processes', type=int, help='that work at the same time (default: one a core)')
+    parser.add_argument('--seed', type=int, help='random seed (default: 0)')
+    parser.add_argument('--processes', type=int, help='processes that work at the same time (default: one per core)')
     parser.set_defaults(prepare=_prepare_motion)
 
 

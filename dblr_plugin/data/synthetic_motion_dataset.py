@@ -29,7 +29,7 @@ class SyntheticMotionDataset(Dataset):
 
     Args:
         opt: BasicSR's dataset options, only read:
-            dataroot_gt (str): A folder of sharp pictures, one sample of each an epoch, made anew each time
+            dataroot_gt (str): A folder of sharp pictures, one sample of each an epoch, drawn again each time
                 (``dataset_enlarge_ratio`` makes epochs longer); or a store that ``dblr prepare motion`` made of one,
                 whose windows are read, cropped and flipped: far quicker.
             num_frame (int): Frames in a window, odd. Default: 5.
@@ -66,7 +66,7 @@ class SyntheticMotionDataset(Dataset):
         return len(self.pictures) if self.store is None else len(self.store)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one sample, drawn anew at each call with a plain index, always alike with a ``SampleIndex``.
+        """Returns one sample: a new draw at each call with a plain index, always the same with a ``SampleIndex``.
 
         Returns:
             lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in

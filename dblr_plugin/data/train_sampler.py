@@ -36,7 +36,7 @@ class TrainSampler(EnlargedSampler):
       ``total_iter``.
     - Order and augmentation follow from ``manual_seed``, epoch and place in the epoch. One process or several, any
       number of workers: the global batches are the same.
-    - A resumed run goes on behind the last sample it was trained on, where BasicSR begins the epoch anew.
+    - A resumed run continues after the last sample it was trained on, where BasicSR begins the epoch again.
 
     Args:
         dataset: The training set.

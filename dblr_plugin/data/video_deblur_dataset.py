@@ -86,7 +86,7 @@ class VideoDeblurDataset(Dataset):
         return len(self.centres)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one sample, drawn anew at each call with a plain index, always alike with a ``SampleIndex``.
+        """Returns one sample: a new draw at each call with a plain index, always the same with a ``SampleIndex``.
 
         Returns:
             lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in

@@ -204,7 +204,7 @@ class ValidationRecord:
         except DBLRError as error:
             if not self.lenient:
                 raise
-            get_root_logger().error(f'{error}. Training goes on without its scores.')
+            get_root_logger().error(f'{error}. Training continues without its scores.')
             entries = []
         for entry in entries:
             validations.setdefault((entry['dataset'], entry['iter']), []).append(entry)
@@ -249,7 +249,7 @@ class ValidationRecord:
         except DBLRError as error:
             if not self.lenient:
                 raise
-            get_root_logger().error(f'{error}. The scores are in this log; training goes on.')
+            get_root_logger().error(f'{error}. The scores are in this log; training continues.')
 
 
 def _is_entry(entry: object) -> bool:

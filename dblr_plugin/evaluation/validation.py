@@ -330,7 +330,7 @@ class ComparisonImages:
             for name, strip in shown.items():
                 write_picture(self.folder / 'strips' / self.name / f'{name}_{iteration}.png', strip)
         except DBLRError as error:
-            get_root_logger().error(f"{error}. Training goes on without this validation's strips.")
+            get_root_logger().error(f"{error}. Training continues without this validation's strips.")
         for name, strip in shown.items():
             if tb_logger:
                 rgb = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)

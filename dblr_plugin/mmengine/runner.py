@@ -244,7 +244,7 @@ class StopAtInvalidLossHook(Hook):
             raise DBLRError(
                 f'iteration {runner.iter + 1}: {", ".join(invalid)} not finite, with samples '
                 f'{", ".join(data_batch.get("key", ()))}; look at them, lower the learning rate, or clip gradients '
-                '(optim_wrapper.clip_grad); --resume goes on from the last checkpoint'
+                '(optim_wrapper.clip_grad); --resume continues from the last checkpoint'
             )
 
 

@@ -29,7 +29,7 @@ def parser_of(program: str, description: str) -> argparse.ArgumentParser:
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default='pytorch' if {'RANK', 'WORLD_SIZE', 'LOCAL_RANK'} <= os.environ.keys() else 'none',
-        help='what started several processes (default: torchrun, if it did)',
+        help='what launched the processes (default: torchrun, if it did)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # of older launchers
     return parser
@@ -76,7 +76,7 @@ def newest_checkpoint(work_dir: str) -> str | None:
     if found is None:
         raise DBLRError(
             f"{work_dir}/last_checkpoint names no checkpoint ('{named}'); write the newest one's path into it, or "
-            'remove it to start anew'
+            'remove it to start again'
         )
     return str(found)
 
@@ -84,7 +84,7 @@ def newest_checkpoint(work_dir: str) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains; ``arguments`` are the program's own by default."""
     parser = parser_of('train', "Train a config with MMEngine's Runner.")
-    parser.add_argument('--resume', action='store_true', help='go on with the newest checkpoint, if there is one')
+    parser.add_argument('--resume', action='store_true', help='resume from the newest checkpoint, if there is one')
     args = parser.parse_args(arguments)
     build_runner(args, resume=args.resume).train()
 

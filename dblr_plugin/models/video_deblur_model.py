@@ -225,7 +225,7 @@ class VideoDeblurModel(VideoTestModel):
         """Saves and ends the program, as a signal asked for; its exit code is the shell's for that signal."""
         if self.iteration:
             self.save(-1, -1)
-            get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume goes on there.')
+            get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume continues there.')
         end_program()
 
     def nondist_validation(

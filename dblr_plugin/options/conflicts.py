@@ -65,14 +65,17 @@ def _networks(opt: dict) -> Iterator[Conflict]:
     if channels not in (1, 3):
         yield 'network_g.num_in_ch', f'is {channels}, and frames have 1 (Y) or 3 (RGB); set one of these'
     if out != channels:
-        yield 'network_g.num_out_ch', f'is {out}, and num_in_ch is {channels}; set both alike'
+        yield 'network_g.num_out_ch', f'is {out}, and num_in_ch is {channels}; set both to the same value'
     if network_argument(network, 'hr_in', True) is False:
         yield 'network_g.hr_in', 'is false, and the network would enlarge frames fourfold; set hr_in: true'
     discriminator = opt.get('network_d')
     if discriminator:
         judged = network_argument(discriminator, 'num_in_ch', out)
         if judged != out:
-            yield 'network_d.num_in_ch', f'is {judged}, and network_g restores {out} channels; set network_d alike'
+            yield (
+                'network_d.num_in_ch',
+                f'is {judged}, and network_g restores {out} channels; set network_d to the same',
+            )
     for section in ('network_g', 'network_d'):
         if opt.get(section):
             yield from _refusal(section, opt[section])
@@ -99,7 +102,7 @@ def _windows(opt: dict) -> Iterator[Conflict]:
         if frames is not None and given != frames:
             yield (
                 f'datasets.{name}.num_frame',
-                f'is {given}, but network_g takes windows of {frames} frames; set both alike',
+                f'is {given}, but network_g takes windows of {frames} frames; set both to the same value',
             )
 
 
@@ -114,7 +117,10 @@ def _placement(opt: dict) -> Iterator[Conflict]:
         trail = f'datasets.{name}'
         if bool(dataset.get('causal', False)) != traits.causal:
             is_set = 'true' if dataset.get('causal') else 'false'
-            yield f'{trail}.causal', f'is {is_set}, unlike network_g; set both alike (EDVR: center_frame_idx: {last})'
+            yield (
+                f'{trail}.causal',
+                f'is {is_set}, unlike network_g; set both to the same value (EDVR: center_frame_idx: {last})',
+            )
         if traits.causal and dataset.get('random_reverse'):
             yield f'{trail}.random_reverse', 'would put another frame at the end of causal windows; set it to false'
         if traits.causal and dataset.get('padding', 'replicate') != 'replicate':
@@ -128,7 +134,11 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
     for name, dataset in opt['datasets'].items():
         given = dataset.get('flow', False)
         if given != (flow or False):
-            fix = f'{network["type"]} takes frames as they are; remove it' if flow is None else 'set both alike'
+            fix = (
+                f'{network["type"]} takes frames as they are; remove it'
+                if flow is None
+                else 'set both to the same value'
+            )
             yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {fix}'
 
 
@@ -245,7 +255,7 @@ def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
     multiple = (opt.get('val') or {}).get('pad_multiple', 1)
     if size % multiple:
         fit = -(-size // multiple) * multiple
-        yield trail, f'is {size}, which is no multiple of val.pad_multiple, {multiple}; write {fit}'
+        yield trail, f'is {size}, which is not a multiple of val.pad_multiple, {multiple}; write {fit}'
     if opt.get('network_d'):
         name = opt['network_d']['type']
         least = getattr(ARCH_REGISTRY.get(name), 'min_size', 1)

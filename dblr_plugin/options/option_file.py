@@ -95,7 +95,7 @@ def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
 
 
 class _Checker:
-    """Walks an option file's values and records all faults: starting a run anew for each of them would take minutes."""
+    """Walks an option file's values and records all faults: starting a run for each of them would take minutes."""
 
     def __init__(self, is_train: bool) -> None:
         self.faults: list[str] = []
@@ -223,7 +223,7 @@ class _Checker:
         """Checks one of our data sets."""
         fitting = TRAIN_SETS if is_train else TEST_SETS
         if cls not in fitting:
-            here.value['type'].fail(f'{trail}.type is {cls}, which is not for this; write {" or ".join(fitting)}')
+            here.value['type'].fail(f'{trail}.type is {cls}, which cannot be used here; write {" or ".join(fitting)}')
         self.section(here, fitting[cls], trail)
 
 

@@ -77,7 +77,7 @@ class _Clips:
         """Ends and deletes what a page had before it has another clip; raises gr.Error for a file that is no upload."""
         path = None if clip is None else Path(clip)
         if path is not None and (path.parent.parent != self.folder or not path.is_file()):
-            raise gr.Error('the clip is not here any more; choose it again', print_exception=False)
+            raise gr.Error('the clip is no longer there; choose it again', print_exception=False)
         former = self.clips.pop(request.session_hash, path)
         if former != path:
             await self.end(request)
@@ -116,7 +116,9 @@ class _Clips:
             gr.Info('nothing was restored', title='Cancelled')
             return [gr.skip()] * 5
         except (DBLRError, TimeoutError) as error:
-            raise gr.Error(self._text(str(error) or 'this took an hour; give less'), print_exception=False) from None
+            raise gr.Error(
+                self._text(str(error) or 'this took an hour; choose a shorter part'), print_exception=False
+            ) from None
         finally:
             self.tasks.pop(request.session_hash, None)
         videos = [str(path) if path.exists() else None for path in (folder / 'before.mp4', folder / 'after.mp4')]
@@ -195,7 +197,7 @@ async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
             with open(path, 'wb') as target:
                 await asyncio.to_thread(shutil.copyfileobj, file.file, target)
     except (KeyError, AttributeError):
-        return PlainTextResponse('this is no file', 400)
+        return PlainTextResponse('this is not a file', 400)
     except OSError as error:
         return PlainTextResponse(f'the clip could not be stored ({error.strerror}); make room in {folder.parent}', 507)
     return JSONResponse([str(path)])

@@ -44,7 +44,7 @@ def check(plan: Plan) -> tuple[list[CheckedClip], list[Fault]]:
     Returns:
         The clips without faults, in the plan's order, and all faults.
     """
-    faults = [Fault(None, f'{path} is no clip of {plan.kind}; move it away') for path in plan.unknown]
+    faults = [Fault(None, f'{path} is not a clip of {plan.kind}; move it away') for path in plan.unknown]
     faults += _total_faults(plan)
     images = functools.cache(_images)  # where clips share a folder, it is listed once
     found = {clip: _listed(clip, images, faults) for clip in plan.clips}
@@ -77,7 +77,7 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
     more = [f'and {len(texts) - MAX_SHOWN} more'] if len(texts) > MAX_SHOWN else []
     fix = f'download again what is missing or damaged (the layout is {plan.layout})'
     if usable:
-        fix += f', or go on with the {usable} complete clips: --allow-partial'
+        fix += f', or continue with the {usable} complete clips: --allow-partial'
     count = f'{len(texts)} faults' if len(texts) > 1 else '1 fault'
     raise DBLRError('\n  '.join([f'{count} in {plan.source}:', *texts[:MAX_SHOWN], *more]) + f'\n{fix}')
 

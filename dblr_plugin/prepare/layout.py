@@ -73,7 +73,7 @@ def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
         for _ in parallel(put, missing, DISK_THREADS, len(missing), 'copying' if copy else 'linking'):
             pass
     except (DBLRError, OSError) as error:
-        raise DBLRError(f'{error}; then run the same command again, it goes on from there') from error
+        raise DBLRError(f'{error}; then run the same command again; it continues from there') from error
 
 
 def _link(source: Path, path: Path) -> None:
@@ -201,8 +201,8 @@ def prepare_layout(
     files = targets(clips)
     if unexpected_files := unplanned(dst, files):
         raise DBLRError(
-            f'{dst} has {len(unexpected_files)} frames that are none of {plan.kind}, such as {unexpected_files[0]}; '
-            'remove them'
+            f'{dst} has {len(unexpected_files)} frames that do not belong to {plan.kind}, such as '
+            f'{unexpected_files[0]}; remove them'
         )
     manifest.begin(dst, plan.kind, plan.variant)
     lengths = {path: source.stat().st_size for path, source in files.items()}

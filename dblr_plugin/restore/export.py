@@ -68,7 +68,7 @@ def check_output(path: Path) -> None:
         DBLRError: No suffix of ``SUFFIXES``, no folder that can be written to, or packages missing.
     """
     if path.suffix not in SUFFIXES:
-        raise DBLRError(f"{path}: '{path.suffix}' is not written; give one of {' '.join(SUFFIXES)}")
+        raise DBLRError(f"{path}: '{path.suffix}' cannot be written; give one of {' '.join(SUFFIXES)}")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise DBLRError(f'{path}: is a folder, or its folder does not exist; name a file in an existing one')
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]

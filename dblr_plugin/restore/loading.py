@@ -54,7 +54,7 @@ def check_named_network(options: Mapping[str, Any], weights: Mapping[str, Tensor
 def _problems(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:
     name, classes = options.get('type'), NETWORK.classes()
     if not isinstance(name, str) or name not in classes:
-        yield f'cannot be built ({name!r} is no registered class)'
+        yield f'cannot be built ({name!r} is not a registered class)'
         return
     accepted = NETWORK.arguments(classes[name])
     if 'num_in_ch' not in accepted.annotations:
@@ -181,7 +181,9 @@ def _network_of(content: dict, weights: Path) -> dict[str, Any]:
         return content['network']
     if any(name.startswith('L_in.') for name in named_weights(content, weights, 'params_ema')):
         return dict(_SIMDEBLUR)
-    raise DBLRError(f'{weights}: does not say of which network it is; name the option file it was trained with (-opt)')
+    raise DBLRError(
+        f'{weights}: does not say which network it is of; give the option file that it was trained with (-opt)'
+    )
 
 
 def _pad_multiple_of(content: dict, weights: Path) -> int:

@@ -58,7 +58,9 @@ class VideoRestorer:
     ) -> None:
         if str(device).startswith('openvino:'):
             if settings.get('backend', 'auto') not in ('auto', 'openvino'):
-                raise DBLRError(f'device {device} is not for backend {settings["backend"]}; leave the backend out')
+                raise DBLRError(
+                    f'device {device} cannot be used with backend {settings["backend"]}; leave the backend out'
+                )
             device, settings['backend'] = 'cpu', device
         self.device = _device(device)
         self.traits = NetworkTraits.of(network)
@@ -221,7 +223,7 @@ def _device(name: str | torch.device) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         found = ', '.join(['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))])
-        raise DBLRError(f"there is no device '{name}'; found: {found}") from error
+        raise DBLRError(f"device '{name}' is not available; found: {found}") from error
     return device
 
 

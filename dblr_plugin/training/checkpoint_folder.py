@@ -151,7 +151,7 @@ def load_resume_state(opt: dict) -> dict | None:
     sampler) and the ``pretrain_network_*`` paths in ``opt``.
 
     Returns:
-        The state, on the CPU, or None to start anew.
+        The state, on the CPU, or None to start from the beginning.
 
     Raises:
         DBLRError: If the state named by ``path.resume_state``, or a network that belongs to it, cannot be read, or if
@@ -186,7 +186,7 @@ def _folder_of(state: Path, opt: dict) -> CheckpointFolder:
 
 @master_only
 def _make_folders(opt: dict) -> None:
-    """Makes the experiment's folders, as BasicSR does only for runs that start anew."""
+    """Makes the experiment's folders, as BasicSR does only for runs that start from the beginning."""
     for name in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
         make_folder(Path(opt['path'][name]))
 

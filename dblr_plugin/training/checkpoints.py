@@ -69,7 +69,7 @@ class Checkpoints:
             if is_last:
                 raise DBLRError(message) from error
             # training is worth more than one checkpoint
-            get_root_logger().error(f'{message}. It is tried again at the next occasion.')
+            get_root_logger().error(f'{message}. It will be tried again at the next opportunity.')
 
     def _networks(self) -> dict[str, dict]:
         """What the networks' files hold."""
@@ -138,15 +138,15 @@ class Checkpoints:
         differences = '; '.join(dict.fromkeys(found))
         if differences:
             get_root_logger().warning(
-                f'Resuming from {path}: {differences}. The state wins. To train with those of the option file, start '
-                f'anew from its weights: another name, path.pretrain_network_g: {network}, neither --auto_resume nor '
-                'path.resume_state.'
+                f'Resuming from {path}: {differences}. The values of the state are used. To train with those of the '
+                f'option file, start a new run from its weights: another name, path.pretrain_network_g: {network}, '
+                'neither --auto_resume nor path.resume_state.'
             )
         total = int(self.opt['train']['total_iter'])
         if total <= state['iter']:
             get_root_logger().warning(
                 f'{path} is of iteration {state["iter"]} and train.total_iter is {total}: nothing is left to train. '
-                'To go on, raise train.total_iter; to go back, name an earlier state (path.resume_state).'
+                'To continue, raise train.total_iter; to go back, name an earlier state (path.resume_state).'
             )
 
 
@@ -195,7 +195,7 @@ _OF_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentu
 def _refuse_other_numbers(own: dict, saved: dict) -> None:
     for key, value in own.items():
         if isinstance(value, int | float) and isinstance(saved.get(key), str | bytes | list | tuple | dict):
-            raise ValueError(f'{key} is {saved[key]!r}, no number')
+            raise ValueError(f'{key} is {saved[key]!r}, not a number')
 
 
 def _has(optimizer: Optimizer, key: str, saved: dict) -> bool:
@@ -203,7 +203,7 @@ def _has(optimizer: Optimizer, key: str, saved: dict) -> bool:
 
 
 def overruled(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> Iterator[str]:
-    """Says in which settings a training state differs from optimisers and schedulers that were made anew.
+    """Says in which settings a training state differs from freshly made optimisers and schedulers.
 
     BasicSR and torch go on with those of the state.
 

@@ -131,7 +131,7 @@ def _report_once(logger: logging.Logger, handler: logging.FileHandler, record: l
         logging.Handler.handleError(handler, record)
     elif not getattr(handler, 'has_failed', False):
         vars(handler)['has_failed'] = True
-        logger.error('%s. The run goes on; its log is here alone.', write_fault(handler.baseFilename, error))
+        logger.error('%s. The run continues; its log is only shown here.', write_fault(handler.baseFilename, error))
 
 
 # ---------------------------------------------------------------------- TensorBoard
@@ -165,7 +165,7 @@ class ForgivingWriter:
         except OSError as error:
             self._writer = None
             fault = write_fault(error.filename or self._log_dir, error)
-            basicsr_logger.get_root_logger().error(f'{fault}. Training goes on without TensorBoard.')
+            basicsr_logger.get_root_logger().error(f'{fault}. Training continues without TensorBoard.')
             return None
 
 

@@ -99,10 +99,12 @@ def open_sink(
     _check_suffix(suffix)
     if not is_folder and path.suffix.lower() in VIDEO_SUFFIXES:
         if suffix:
-            raise DBLRError(f"{path} has the name that was given; a suffix ('{suffix}') is for folders")
+            raise DBLRError(f"{path} is a file name; a suffix ('{suffix}') is only for folders")
         return _video_sink(path, source, encoder, fps, existing, settings)
     if encoder != DEFAULT or fps is not None:
-        raise DBLRError(f'{path} is no video: encoder, quality, lossless, preset and fps mean nothing; drop them')
+        raise DBLRError(
+            f'{path} is not a video, so encoder, quality, lossless, preset and fps do not apply; remove them'
+        )
     if is_folder:
         return FolderSink(path, source, suffix, existing=existing, settings=settings)
     if is_image(path.name):
@@ -110,9 +112,9 @@ def open_sink(
             raise DBLRError(f'{path} is one image, and {source.path} has more; give a folder')
         return FolderSink(path.parent, source, only=path.name, existing=existing)
     if path.suffix.lower() in (*READ_SUFFIXES, '.gif'):
-        raise DBLRError(f'{path.suffix} is not written; give one of {" ".join(VIDEO_SUFFIXES)}')
+        raise DBLRError(f'{path.suffix} cannot be written; give one of {" ".join(VIDEO_SUFFIXES)}')
     raise DBLRError(
-        f'{path} ends in no format that is written; give {" ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)}, '
+        f'{path} has no suffix of a format that can be written; give {" ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)}, '
         f'or a folder as {path}/'
     )
 
@@ -136,7 +138,7 @@ def _video_sink(
 
     if isinstance(source, VideoSource):
         if fps is not None:
-            raise DBLRError(f'{source.path} has its own frame rate, which stays; drop fps')
+            raise DBLRError(f'{source.path} has its own frame rate, which stays; remove fps')
         info = source.info
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)

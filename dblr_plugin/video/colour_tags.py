@@ -231,7 +231,7 @@ def with_light(codec: str, options: dict[str, str], light: Light, output: Path) 
     if not (light.display or light.level):
         return options
     if codec not in ('libx264', 'libx265'):
-        text = '%s: HDR10 mastering display and light level are left out, the encoder %s has none; take libx265'
+        text = '%s: HDR10 mastering display and light level are left out, the encoder %s has none; use libx265'
         _log.warning(text, output, codec)
         return options
     display, level, name = {

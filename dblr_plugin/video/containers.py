@@ -54,7 +54,7 @@ def open_container(path: Path) -> InputContainer:
     except av.error.PermissionError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
     except (av.error.FFmpegError, IndexError) as error:
-        raise DBLRError(f'{path} is no video, or is incomplete; give a whole video file') from error
+        raise DBLRError(f'{path} is not a video, or is incomplete; give a complete video file') from error
     if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
         container.close()
         raise DBLRError(f'{path} is damaged: its header is that of another format; give an intact copy')

@@ -1,4 +1,4 @@
-"""Sound and subtitles of a video, copied bit for bit into another; sound that cannot be is encoded anew."""
+"""Sound and subtitles of a video, copied bit for bit into another; sound that cannot be copied is re-encoded."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def _warn_left_out(output: Path, what: list[str]) -> None:
 def _warn_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
     codec = 'an unknown codec' if stream.codec_context is None else stream.codec_context.name
     language = f', {stream.language}' if stream.language not in (None, 'und') else ''
-    fate = 'is left out' if encoder is None else f'is encoded anew with {encoder}'
+    fate = 'is left out' if encoder is None else f'is re-encoded with {encoder}'
     fix = '; write .mkv to keep it' if _fits(stream, 'matroska') else ''
     text = '%s: %s stream %d of the source (%s%s) %s, as it cannot be copied into %s%s'
     _log.warning(text, output, stream.type, stream.index, codec, language, fate, output.suffix, fix)

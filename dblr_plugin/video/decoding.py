@@ -157,7 +157,9 @@ class Orientation:
             return cls(mirrored=a < 0, flipped=d < 0)
         if not (a or d):
             return cls(transposed=True, mirrored=c < 0, flipped=b < 0)
-        _log.warning('%s is to be shown at an angle that is no quarter turn; its pictures stay as they are', where)
+        _log.warning(
+            '%s is to be shown at an angle that is not a multiple of 90 degrees; its frames are not rotated', where
+        )
         return cls()
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Sound of a video that is encoded anew, where the output's container does not take it as it is."""
+"""Re-encodes the sound of a video where the output's container cannot hold it as it is."""
 
 from __future__ import annotations
 

@@ -85,10 +85,10 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
     codec = _found(name)
     _options(codec, settings)
     if settings.lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
-        raise DBLRError(f'the encoder {name} is not lossless here; take libx264rgb, libx265 or ffv1')
+        raise DBLRError(f'the encoder {name} is not lossless here; use libx264rgb, libx265 or ffv1')
     with av.open(f'file:{path}', 'w', format=FORMATS[path.suffix.lower()]) as container:  # makes no file yet
         if name not in container.supported_codecs:
-            raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; write .mkv, or take libx264')
+            raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; write .mkv, or use libx264')
     return name
 
 
@@ -116,8 +116,8 @@ def choose_encoding(
                 return encoding
     height, width = size
     raise DBLRError(
-        f'the encoder {name} does not take pictures of {width}x{height} at {float(info.rate):.3f} a second with '
-        f'{options or "its defaults"}; take libx264 or ffv1, or another quality or preset'
+        f'the encoder {name} does not take frames of {width}x{height} at {float(info.rate):.3f} a second with '
+        f'{options or "its defaults"}; use libx264 or ffv1, or another quality or preset'
     )
 
 
@@ -133,10 +133,10 @@ def _found(name: str) -> Codec:
     except ValueError as error:
         hint = nearest(name, (known for known in av.codecs_available if known.startswith(('lib', name[:3]))))
         raise DBLRError(
-            f"FFmpeg here has no encoder '{name}'{hint}; take libx264, libx265, libvpx-vp9 or ffv1"
+            f"FFmpeg here has no encoder '{name}'{hint}; use libx264, libx265, libvpx-vp9 or ffv1"
         ) from error
     if codec.type != 'video':
-        raise DBLRError(f'{name} encodes {codec.type}, not video; take libx264')
+        raise DBLRError(f'{name} encodes {codec.type}, not video; use libx264')
     return codec
 
 
@@ -148,7 +148,7 @@ def _options(codec: Codec, settings: EncoderSettings) -> dict[str, str]:
     """
     private = {option.name for option in codec.create('video').supported_options.private}
     if settings.preset is not None and 'preset' not in private:
-        raise DBLRError(f'the encoder {codec.name} has no presets; drop --preset, or take --encoder libx264')
+        raise DBLRError(f'the encoder {codec.name} has no presets; remove --preset, or use --encoder libx264')
     preset = {} if settings.preset is None else {'preset': settings.preset}
     if settings.lossless:
         return _LOSSLESS_OPTIONS.get(codec.name, {}) | preset
@@ -162,8 +162,8 @@ def _quality_options(codec: Codec, quality: float | None, private: set[str]) -> 
             return {option: str(default if quality is None else quality)}
     if codec.name not in _BY_QUANTISER:
         if quality is not None:
-            why = 'has no scale of quality' if codec.lossy else 'is lossless'
-            raise DBLRError(f'the encoder {codec.name} {why}; drop --quality, or take --encoder libx264')
+            why = 'has no quality scale' if codec.lossy else 'is lossless'
+            raise DBLRError(f'the encoder {codec.name} {why}; remove --quality, or use --encoder libx264')
         return {}
     quantiser = str(_QUANTISER if quality is None else max(1, round(quality)))
     return {'qmin': quantiser, 'qmax': quantiser}

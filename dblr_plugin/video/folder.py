@@ -264,7 +264,7 @@ def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
                 transparent.append(file)
     if several:
         more = f' and {len(several) - 5} more' if len(several) > 5 else ''
-        text = 'only the first picture is restored of files that hold several: %s%s; save each picture as a file'
+        text = 'only the first image is restored of files that hold several: %s%s; save each image as a file of its own'
         _log.warning(text, ', '.join(several[:5]), more)
     if transparent:
         _log.warning('%s has transparency, which is left out of the output%s', transparent[0], _count(transparent))

@@ -153,7 +153,7 @@ def _in_webp(data: bytes, profile: bytes, exif: bytes, size: tuple[int, int]) ->
 
 
 def _in_tiff(data: bytes, metadata: ImageMetadata) -> bytes:
-    """Writes the directory anew, and the pixels behind it."""
+    """Writes a new directory, and the pixels behind it."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     file = io.BytesIO(data)
     file.seek(directory.next)

@@ -23,7 +23,7 @@ def parse_time(text: str | float, option: str) -> Fraction:
     """
     match = _TIME.fullmatch(str(text).strip())
     if match is None:
-        raise DBLRError(f"{option} '{text}' is no time; give seconds, such as 90.5, or h:mm:ss, such as 0:01:30.5")
+        raise DBLRError(f"{option} '{text}' is not a time; give seconds, such as 90.5, or h:mm:ss, such as 0:01:30.5")
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds
 
@@ -31,7 +31,7 @@ def parse_time(text: str | float, option: str) -> Fraction:
 def parse_position(text: str | float, option: str) -> int:
     """Returns a picture's number in a folder, 0 for the first; raises DBLRError for anything else."""
     if not re.fullmatch(r'\d{1,9}', str(text).strip()):
-        raise DBLRError(f"{option} '{text}' is no number of a picture; pictures of a folder are counted 0, 1, 2, ...")
+        raise DBLRError(f"{option} '{text}' is not a frame number; the frames of a folder are numbered 0, 1, 2, ...")
     return int(text)
 
 
@@ -43,7 +43,7 @@ def parse_rate(text: str | float | Fraction) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 10000:
-        raise DBLRError(f"fps '{text}' is no frame rate; give a number such as 25 or 30000/1001")
+        raise DBLRError(f"fps '{text}' is not a frame rate; give a number such as 25 or 30000/1001")
     return rate.limit_denominator(1001000)
 
 
@@ -76,7 +76,7 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         if self.quality is not None and self.lossless:
-            raise DBLRError('lossless leaves no quality to choose; give one of the two')
+            raise DBLRError('lossless and quality exclude each other; give one of them')
         if self.quality is not None and not 0 <= self.quality <= _WORST:
             raise DBLRError(f'quality is {self.quality}; give 0 (best) to {_WORST}, for libx264 about 17')
         is_of_x26 = self.encoder is None or self.encoder.startswith(('libx264', 'libx265'))

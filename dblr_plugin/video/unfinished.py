@@ -53,7 +53,7 @@ class Unfinished:
 
     Raises:
         AlreadyComplete: The older output is complete, and is not to be replaced but resumed.
-        DBLRError: Another process is at work on it, it exists, it was begun with other settings, or it cannot be
+        DBLRError: Another process is at work on it, it exists, it was started with other settings, or it cannot be
             written.
     """
 
@@ -100,7 +100,8 @@ class Unfinished:
         begun = self._settings_file.exists() and (is_there or any(self.folder.glob('*.packets')))
         if begun and existing == 'refuse':
             raise DBLRError(
-                f'{self.output} was begun and is not complete; go on with --resume, or begin anew with --overwrite'
+                f'{self.output} was started and is not complete; continue with --resume, or start again with '
+                '--overwrite'
             )
         if begun and existing == 'resume':
             self._refuse_others(settings)
@@ -117,13 +118,13 @@ class Unfinished:
             differing = [name for name in settings | begun if settings.get(name) != begun.get(name)]
         except (OSError, ValueError, TypeError) as error:
             raise DBLRError(
-                f'{self._settings_file} is damaged, so that nobody knows how {self.output} was begun; '
-                'begin anew with --overwrite'
+                f'{self._settings_file} is damaged, so the settings of {self.output} are unknown; '
+                'start again with --overwrite'
             ) from error
         if differing:
             raise DBLRError(
-                f'{self.output} was begun with other settings ({", ".join(differing)}); give the same, '
-                'or begin anew with --overwrite'
+                f'{self.output} was started with other settings ({", ".join(differing)}); use the same ones, '
+                'or start again with --overwrite'
             )
 
 
@@ -271,7 +272,7 @@ class Segments:
         kept = {self._path(number) for number in range(self._whole)}
         rest = sorted(path for path in self.folder.glob('*.packets') if path not in kept)
         if any(path != self._open_path for path in rest):
-            text = '%s: what was restored from picture %d on is damaged; it is restored again'
+            text = '%s: what was restored from frame %d on is damaged; it is restored again'
             _log.warning(text, self.folder, self.pictures)
         for path in rest:
             try:

@@ -108,7 +108,7 @@ class VideoSink:
         """See :class:`Sink`."""
         if self._container is None:
             self._unfinished.remove()
-            raise DBLRError(f'{self.path}: there was no picture to write')
+            raise DBLRError(f'{self.path}: there was no frame to write')
         with self._raising_failure():
             if self._context is not None:
                 self._end_segment()
@@ -251,8 +251,8 @@ class VideoSink:
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
             place = float(time - self._info.begin)
             raise DBLRError(
-                f'the encoder {self._encoding.codec} has a constant frame rate only, and picture {picture.name} at '
-                f'{place:.3f} s does not fit {self._info.rate} pictures a second; take libx264'
+                f'the encoder {self._encoding.codec} has a constant frame rate only, and frame {picture.name} at '
+                f'{place:.3f} s does not fit {self._info.rate} frames per second; use libx264'
             )
         return tick
 

@@ -141,7 +141,7 @@ class VideoSource:
         if first is None:
             whole = start is None and end is None
             fix = '; give an intact copy' if whole else ' in the part that is wanted; fix start and end'
-            raise DBLRError(f'{self.path} has no picture that can be decoded{fix}')
+            raise DBLRError(f'{self.path} has no frame that can be decoded{fix}')
         self._first_pts, self._first = first
         self._read, self._skipped, self._longest = 0, 0, 0
         self._until = self._first_pts * self._time_base
@@ -233,7 +233,9 @@ class VideoSource:
         self.size = scaled_size(upright, scale_down)
         self.high_bit_depth = bits_of(frame.format) > 8
         if frame.interlaced_frame:
-            _log.warning('%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combs stay in it', self.path)
+            _log.warning(
+                '%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combing artefacts remain', self.path
+            )
         # VP8 and VP9 have transparency in a stream of its own, which is not decoded
         hidden = stream.metadata.get('alpha_mode') == '1'
         if hidden or any(component.is_alpha for component in frame.format.components):
@@ -241,9 +243,7 @@ class VideoSource:
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
         if (frame.height, frame.width) != self._coded_size:
-            raise DBLRError(
-                f'{self.path} changes its picture size at {self._place(pts)} s; cut it there into two videos'
-            )
+            raise DBLRError(f'{self.path} changes its frame size at {self._place(pts)} s; cut it there into two videos')
         return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
 
     def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:
@@ -276,37 +276,37 @@ class VideoSource:
         if joints:
             times = ', '.join(f'{float(joint - self._begin):.2f}' for joint in joints[:5])
             more = ', ...' if len(joints) > 5 else ''
-            _log.warning('%s: its clock restarts or jumps at %s s%s; it is carried on there', self.path, times, more)
+            _log.warning(
+                '%s: its timestamps restart or jump at %s s%s; they are made continuous', self.path, times, more
+            )
         if self._container.format.name == 'avi':
             return
         longest = self._longest * self._time_base if self._container.format.name in SAY_DURATIONS else Fraction(0)
         if holes := gaps.described(self._begin, longest):
-            _log.warning('%s: pictures are missing for %s; the picture before each gap is shown', self.path, holes)
+            _log.warning('%s: frames are missing for %s; the frame before each gap is shown longer', self.path, holes)
 
     def _warn_damage(self, read: int, last: Fraction) -> None:
         decoder, end = self._decoder, self._announced_end
         if decoder.lost:
             times = ', '.join(map(self._place, decoder.lost[:5]))
             more = ', ...' if len(decoder.lost) > 5 else ''
-            text = '%s: %d pictures cannot be decoded, at %s s%s; the picture before each stands in for it'
+            text = '%s: %d frames cannot be decoded, at %s s%s; the frame before each is repeated in its place'
             _log.warning(text, self.path, len(decoder.lost), times, more)
         if decoder.undecodable_start and self._start is None:
-            text = (
-                '%s: its first %d pictures cannot be decoded, as there is no key frame before them; they are left out'
-            )
+            text = '%s: its first %d frames cannot be decoded, as there is no key frame before them; they are left out'
             _log.warning(text, self.path, decoder.undecodable_start)
         if decoder.damaged:
-            _log.warning('%s: %d pictures were decoded from damaged data', self.path, decoder.damaged)
+            _log.warning('%s: %d frames were decoded from damaged data', self.path, decoder.damaged)
         late = Fraction(3, 2) if self._container.format.name == 'avi' else _CUT_OFF
         early = not self._whole and end is not None and end - last > late * self._step
         missing = read < (self.count or 0) or early
         if decoder.cut_off or missing:
             of = '' if self.count is None else f' of {self.count}'
-            _log.warning('%s is cut off; it was read as far as it goes: %d%s pictures', self.path, read, of)
+            _log.warning('%s is truncated; %d%s frames could be read', self.path, read, of)
         # a decoder that begins in the middle of a sound file complains too
         said = self._complaints.of(self._container.format.name, *([self._codec] if self._start is None else []))
         if said is not None:
-            text = '%s: FFmpeg met an error in it and went on, so pictures may be damaged or missing: %s'
+            text = '%s: FFmpeg met an error in it and continued, so frames may be damaged or missing: %s'
             _log.warning(text, self.path, said)
 
 

@@ -117,7 +117,7 @@ def _refuse_inflated(archive: zipfile.ZipFile, size: int) -> None:
     if len(records) > _MOST_TENSORS:
         raise ValueError(f'it has {len(records)} records')
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise ValueError('its records are compressed, as torch never writes them')
+        raise ValueError('its records are compressed, which torch never does')
     if sum(record.file_size for record in records) > size:
         raise ValueError('its records overlap')
 
@@ -149,7 +149,7 @@ def _read_safetensors(path: Path) -> dict:
         if key in metadata:
             metadata[key] = json.loads(metadata[key])
             if not isinstance(metadata[key], kind):
-                raise ValueError(f'{key} in its metadata is no {kind.__name__}')
+                raise ValueError(f'{key} in its metadata is not a {kind.__name__}')
     return {**metadata, 'params': params}
 
 

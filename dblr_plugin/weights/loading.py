@@ -61,11 +61,11 @@ def named_weights(content: dict, path: str | Path, param_key: str | None = 'para
         key = next((k for k in (param_key, *_GROUPS) if k in groups), None)
         if key is None:
             if any(isinstance(v, Tensor) for v in content.values()):
-                raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights beside them')
+                raise DBLRError(f'{path}: not a checkpoint: it holds other things beside weights')
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
         content = content[key]
     if not all(isinstance(k, str) for k in content):
-        raise DBLRError(f'{path}: not a checkpoint: it holds other things than weights under names; use another one')
+        raise DBLRError(f'{path}: not a checkpoint: it holds other things than named weights; use another one')
     return {_bare(k): v for k, v in content.items()}
 
 
@@ -115,9 +115,7 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
     """
     theirs = named_weights(read_checkpoint(path), path, param_key)
     if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
-        raise DBLRError(
-            f"{path}: weights of SimDeblur's DBN, which computes other things; set network_g.simdeblur: true"
-        )
+        raise DBLRError(f"{path}: weights of SimDeblur's DBN, which is another network; set network_g.simdeblur: true")
     matching = matching_weights(net, _unwrapped(translated(theirs), net.state_dict()), path, strict)
     net.load_state_dict(matching, strict=strict)
 

@@ -121,7 +121,7 @@ def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     assert sorted(p.name for p in tmp_path.iterdir()) == ['.out.mp4.partial', 'long.mp4', 'net.pth', 'out.mp4']
     kept = len(decoded(tmp_path / 'out.mp4'))
     assert 100 <= kept < 400
-    assert f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume goes on' in errors
+    assert f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume continues' in errors
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_a_tree_of_videos(weights, tmp_path, capsys):
     with pytest.raises(DBLRError) as raised:
         deblur(*run)
     lines = str(raised.value).splitlines()
-    assert lines[0] == '1 of 4 videos could not be restored:' and 'a_bad.mp4 is no video' in lines[1]
+    assert lines[0] == '1 of 4 videos could not be restored:' and 'a_bad.mp4 is not a video' in lines[1]
     made = sorted(str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*') if path.is_file())
     assert made == ['b.mp4', 'sub/a.mkv', 'sub/deeper/old.mkv']
     assert capsys.readouterr().out.count('weights: ') == 1  # one network for all

@@ -168,7 +168,7 @@ class TestCommand:
     @pytest.mark.parametrize(('arguments', 'message'), [
         (['--protocol', 'vrt-matalb'], "no protocol is called 'vrt-matalb'; did you mean 'vrt-matlab'?"),
         (['--metric', 'nique'], "no metric is called 'nique'; did you mean 'niqe'?"),
-        (['--imports', 'no.py'], 'imports: no.py is no Python file'),
+        (['--imports', 'no.py'], 'imports: no.py is not a Python file'),
         (['--json', 'no/such/figures.json'], 'no/such is not a folder'),
     ])  # fmt: skip
     def test_a_mistake_is_found_before_any_work(self, lq, gt, arguments, message):

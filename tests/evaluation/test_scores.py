@@ -130,7 +130,7 @@ class TestInTraining:
         record.resume({}, 10)
         record.add('V', figures(psnr=30.0), 20, None)
         assert record.best['V']['psnr']['val'] == 30.0 and not record.has('V', 20)
-        assert 'metrics.json' in caplog.text and 'training goes on' in caplog.text
+        assert 'metrics.json' in caplog.text and 'training continues' in caplog.text
         with pytest.raises(DBLRError, match=r'metrics\.json'):
             ValidationRecord(path, None).add('V', figures(psnr=30.0), 20, None)
 

@@ -243,14 +243,14 @@ def test_aliases_and_merged_sections(gan_options, tmp_path):
 
 @pytest.mark.parametrize(('text', 'message'), [
     ('name: [', 'not valid YAML'),
-    ('name: a\nname: b\n', ":2: 'name' stands twice in the file; remove one"),
-    ('logger:\n  wandb: {project: a, project: b}\n', ":2: 'project' stands twice in logger.wandb"),
+    ('name: a\nname: b\n', ":2: 'name' appears twice in the file; remove one"),
+    ('logger:\n  wandb: {project: a, project: b}\n', ":2: 'project' appears twice in logger.wandb"),
     ('- a\n- b\n', 'must hold keys and values'),
     ('', 'lacks datasets'),
     ('name: !!python/object:os.system x', ':1: not valid YAML: could not determine a constructor'),
     ('path: &p\n  a: *p\n', 'contains itself'),
     ('path:\n  <<: 3\n', ':2: << takes a section'),
-    ('? [a, b]\n: 3\n', 'is no plain word'),
+    ('? [a, b]\n: 3\n', 'is not a plain word'),
 ])  # fmt: skip
 def test_broken_files(tmp_path, text, message):
     path = tmp_path / 'train.yml'

@@ -130,14 +130,14 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(('name', 'content', 'part', 'sentence'), [
     ('huge.png', png_header(65000, 1000), {}, 'huge.png has 65000x1000 pixels, too many for the page'),
-    ('notes.txt', b'no film at all', {}, 'notes.txt is no video, or is incomplete; give a whole video file'),
-    ('empty.mp4', b'', {}, 'empty.mp4 is no video, or is incomplete; give a whole video file'),
+    ('notes.txt', b'no film at all', {}, 'notes.txt is not a video, or is incomplete; give a complete video file'),
+    ('empty.mp4', b'', {}, 'empty.mp4 is not a video, or is incomplete; give a complete video file'),
     ('cut.png', b'\x89PNG\r\n\x1a\n', {}, 'cut.png has no readable image header; replace it with an intact copy'),
-    ('../../etc/pass&lt;wd', b'x', {}, '_.._etc_pass_lt_wd is no video'),
-    ('clip.mp4', None, {'start': '99'}, 'clip.mp4 has no picture that can be decoded in the part that is wanted'),
-    ('clip.mp4', None, {'start': 'NaN'}, "start 'NaN' is no time"),
-    ('clip.mp4', None, {'length': '-1'}, "length '-1' is no time"),
-    ('clip.mp4', None, {'length': True}, "length 'True' is no time"),
+    ('../../etc/pass&lt;wd', b'x', {}, '_.._etc_pass_lt_wd is not a video'),
+    ('clip.mp4', None, {'start': '99'}, 'clip.mp4 has no frame that can be decoded in the part that is wanted'),
+    ('clip.mp4', None, {'start': 'NaN'}, "start 'NaN' is not a time"),
+    ('clip.mp4', None, {'length': '-1'}, "length '-1' is not a time"),
+    ('clip.mp4', None, {'length': True}, "length 'True' is not a time"),
 ])  # fmt: skip
 def test_what_cannot_be_restored_is_one_sentence(page, tmp_path, name, content, part, sentence):
     data = make(tmp_path / 'clip.mp4', Made(3)).read_bytes() if content is None else content
@@ -291,9 +291,9 @@ def test_half_open_requests_end(page, silent):
 
 
 def test_a_port_that_is_taken(page, tmp_path):
-    with pytest.raises(DBLRError, match=rf'port {page.port} cannot be had .another program has it'):
+    with pytest.raises(DBLRError, match=rf'port {page.port} is not available .another program uses it'):
         commands.main(['demo-page', '--weights', str(tmp_path / 'no.pth'), '--port', str(page.port)])
-    with pytest.raises(DBLRError, match='port 99999 cannot be had'):
+    with pytest.raises(DBLRError, match='port 99999 is not available'):
         commands.main(['demo-page', '--weights', str(tmp_path / 'no.pth'), '--port', '99999'])
 
 

@@ -94,7 +94,7 @@ class TestDVD:
         (root / 'IMG_9999').mkdir()
         with pytest.raises(DBLRError, match='train/IMG_0009.*has 40 of 41 frames: 00047 missing') as error:
             prepare_layout(plan_dvd(root), tmp_path / 'DVD')
-        assert 'IMG_9999 is no clip of dvd; move it away' in str(error.value)
+        assert 'IMG_9999 is not a clip of dvd; move it away' in str(error.value)
         assert not (tmp_path / 'DVD').exists()
 
     def test_qualitative(self, tmp_path: Path, picture: Picture) -> None:

@@ -229,7 +229,7 @@ class TestCheckpoints:
 
 
 @pytest.mark.parametrize(('output', 'message'), [
-    ('net.pt', r"net.pt: '.pt' is not written; give one of .onnx .safetensors .pth"),
+    ('net.pt', r"net.pt: '.pt' cannot be written; give one of .onnx .safetensors .pth"),
     ('no/net.onnx', 'no/net.onnx: is a folder, or its folder does not exist'),
     ('net.pth', 'net.pth: is the file of the weights'),
 ])  # fmt: skip

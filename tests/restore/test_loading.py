@@ -70,8 +70,8 @@ def test_networks_that_restore_windows_are_built(options):
     ({'type': 'SpyNet', 'load_path': '/fifo'}, 'SpyNet has no num_in_ch'),
     ({'type': 'BasicVSR', 'spynet_path': '/fifo'}, 'BasicVSR has no num_in_ch'),
     ({'type': 'VGGFeatureExtractor', 'layer_name_list': ['conv1_2']}, 'VGGFeatureExtractor has no num_in_ch'),
-    ({'type': 'os.system'}, "'os.system' is no registered class"),
-    ({'type': ['DBLRNet']}, 'is no registered class'),
+    ({'type': 'os.system'}, "'os.system' is not a registered class"),
+    ({'type': ['DBLRNet']}, 'is not a registered class'),
     # all bounds kept, and hundreds of thousands of blocks in all
     ({'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'num_group': 500, 'num_block': 500}, 'it has more than'),
 ])  # fmt: skip

@@ -1,5 +1,3 @@
-import importlib
-import sys
 from functools import partial
 
 import cv2
@@ -198,13 +196,5 @@ class TestWeights:
 
 def test_a_device_that_is_not_there_is_named():
     net, options = network()
-    with pytest.raises(DBLRError, match="there is no device 'gpu'; found: cpu"):
+    with pytest.raises(DBLRError, match="device 'gpu' is not available; found: cpu"):
         VideoRestorer(net, options, device='gpu')
-
-
-def test_the_documented_old_place_still_works(monkeypatch):
-    for name in ('dblr_plugin.inference', 'dblr_plugin.inference.video_restorer'):
-        monkeypatch.delitem(sys.modules, name, raising=False)  # it warns when it is imported first
-    with pytest.warns(DeprecationWarning, match='from dblr_plugin instead'):
-        old = importlib.import_module('dblr_plugin.inference.video_restorer')
-    assert old.VideoRestorer is VideoRestorer

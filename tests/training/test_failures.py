@@ -113,7 +113,7 @@ def reduce_with(port: int, rank: int, fault, answers) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(('fault', 'meaning'), [
     (be_killed, 'another process of this run has ended; the cause is in its own error'),
-    (hang, 'the processes of this run wait for one that does not come: .* dist_params.timeout'),
+    (hang, 'the processes of this run waited in vain for one of them: .* dist_params.timeout'),
 ])  # fmt: skip
 def test_peers(fault, meaning):
     answers, port = warm().SimpleQueue(), free_port()

@@ -83,7 +83,7 @@ def test_a_hole_in_matroska_is_told(tmp_path, caplog):
     widest = int(np.argmax(np.diff(before)))
     length, place = before[widest + 1] - before[widest] - 1 / 30, before[widest] + 1 / 30
     assert len(pictures) < 500
-    assert f'pictures are missing for {length:.2f} s at {place:.2f} s' in caplog.text
+    assert f'frames are missing for {length:.2f} s at {place:.2f} s' in caplog.text
 
 
 def test_what_ffmpeg_says_of_a_damaged_file_is_told(tmp_path, caplog):
@@ -97,7 +97,7 @@ def test_what_ffmpeg_says_of_a_damaged_file_is_told(tmp_path, caplog):
         caplog.clear()
         source.write_bytes(damaged)
         assert len(copy(source, tmp_path / 'sharp.mkv')) < 24
-        assert f'{source}: FFmpeg met an error in it and went on' in caplog.text
+        assert f'{source}: FFmpeg met an error in it and continued' in caplog.text
     source.write_bytes(data)
     caplog.clear()
     assert len(copy(source, tmp_path / 'sharp.mkv')) == 24 and not caplog.records
@@ -113,7 +113,7 @@ def test_a_picture_that_an_mp4_has_lost_is_told(tmp_path, caplog):
     data[entry + 4] = 0xCA
     source.write_bytes(data)
     assert len(copy(source, tmp_path / 'sharp.mp4')) == 23
-    assert 'pictures are missing for 0.03 s at ' in caplog.text
+    assert 'frames are missing for 0.03 s at ' in caplog.text
 
 
 def test_what_the_source_itself_means_is_not_told(tmp_path, caplog):

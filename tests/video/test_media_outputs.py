@@ -44,7 +44,7 @@ def test_abandoned_before_the_first_picture_leaves_nothing(tmp_path, video):
     with open_source(video) as source:
         sink = open_sink(tmp_path / 'sharp.mp4', source)
         assert not sink.abandon()
-        with pytest.raises(DBLRError, match='no picture'):
+        with pytest.raises(DBLRError, match='no frame'):
             open_sink(tmp_path / 'sharp.mp4', source).finish()
     assert visible(tmp_path) == []
 
@@ -82,7 +82,7 @@ def test_full_disk_leaves_nothing_broken(tmp_path):
 
 
 def test_input_is_never_written_over(tmp_path, video):
-    with open_source(video) as source, pytest.raises(DBLRError, match='a file stands where its folder should be'):
+    with open_source(video) as source, pytest.raises(DBLRError, match='a file is where its folder should be'):
         open_sink(video / 'sharp.mp4', source)
     link = tmp_path / 'link.mp4'
     link.symlink_to(video)
@@ -98,17 +98,17 @@ BAD_OUTPUTS = [
     ('sharp.webm', {'encoder': 'libx264'}, r'\.webm cannot hold'),
     ('sharp.mkv', {'encoder': 'prores_ks', 'lossless': True}, 'not lossless'),
     ('sharp.mkv', {'quality': 10, 'lossless': True}, 'one of the two'),
-    ('sharp.mov', {'encoder': 'prores_ks', 'quality': 3}, 'prores_ks has no scale of quality; drop --quality'),
-    ('sharp.mkv', {'encoder': 'ffv1', 'quality': 3}, 'ffv1 is lossless; drop --quality, or take --encoder libx264'),
-    ('sharp.mkv', {'encoder': 'jpeg2000', 'quality': 3}, 'jpeg2000 has no scale of quality'),
+    ('sharp.mov', {'encoder': 'prores_ks', 'quality': 3}, 'prores_ks has no quality scale; remove --quality'),
+    ('sharp.mkv', {'encoder': 'ffv1', 'quality': 3}, 'ffv1 is lossless; remove --quality, or use --encoder libx264'),
+    ('sharp.mkv', {'encoder': 'jpeg2000', 'quality': 3}, 'jpeg2000 has no quality scale'),
     ('sharp.mkv', {'quality': 99}, 'quality is 99; give 0'),
     ('sharp.mp4', {'preset': 'slwo'}, "no preset is called 'slwo'; did you mean 'slow'?"),
     ('sharp.mkv', {'encoder': 'ffv1', 'preset': 'slow'}, 'ffv1 has no presets'),
     ('sharp.wmv', {}, r'\.wmv is not written.*\.mkv'),
-    ('sharp.avi', {}, r'\.avi is not written; give one of \.mp4 .*\.mkv'),
+    ('sharp.avi', {}, r'\.avi cannot be written; give one of \.mp4 .*\.mkv'),
     ('sharp.mp4', {'suffix': '_x'}, 'for folders'),
     ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
-    ('folder', {'lossless': True}, 'is no video'),
+    ('folder', {'lossless': True}, 'is not a video'),
     ('one.png', {}, 'is one image'),
 ]
 
@@ -166,9 +166,9 @@ def test_inputs_that_cannot_be(tmp_path):
                 new.mux(packet)
     cases = {
         'missing.mp4': 'does not exist',
-        'text.mp4': 'is no video',
-        'empty.mp4': 'is no video',
-        'cut.mp4': 'is no video, or is incomplete',
+        'text.mp4': 'is not a video',
+        'empty.mp4': 'is not a video',
+        'cut.mp4': 'is not a video, or is incomplete',
         'a.m4a': 'has no video stream',
         'folder': 'no images',
         'missing/*.png': 'matches 0 files',
@@ -181,7 +181,7 @@ def test_inputs_that_cannot_be(tmp_path):
     with pytest.raises(DBLRError, match='fix start and end'):
         open_source(whole, start=100)
     for start in ('soon', '1:2:3:4', -3):
-        with pytest.raises(DBLRError, match='is no time'):
+        with pytest.raises(DBLRError, match='is not a time'):
             open_source(whole, start=start)
 
 
@@ -267,7 +267,7 @@ def test_size_that_changes_is_refused(tmp_path):
         for i, size in enumerate([(64, 96), (96, 64)])
     ]
     (tmp_path / 'both.ts').write_bytes(b''.join(part.read_bytes() for part in parts))
-    with open_source(tmp_path / 'both.ts') as source, pytest.raises(DBLRError, match='changes its picture size at'):
+    with open_source(tmp_path / 'both.ts') as source, pytest.raises(DBLRError, match='changes its frame size at'):
         list(source)
 
 

@@ -108,7 +108,7 @@ def test_stopped_film_is_playable_and_goes_on(tmp_path):
     output = tmp_path / 'sharp.mp4'
     wrote(source, output, 17)
     assert len(decoded(output)) == 17
-    with pytest.raises(DBLRError, match=r'sharp\.mp4 was begun and is not complete; go on with --resume'):
+    with pytest.raises(DBLRError, match=r'sharp\.mp4 was started and is not complete; go on with --resume'):
         wrote(source, output, existing='refuse')
     assert wrote(source, output, existing='resume') == 10
     assert len(decoded(output)) == 25
@@ -135,7 +135,7 @@ def test_other_settings_or_another_source_do_not_mix(tmp_path):
     source = make(tmp_path / 'shaky.mp4', Made(frames=25))
     output = tmp_path / 'sharp.mp4'
     wrote(source, output, 15, settings={'weights': 'a', 'start': None})
-    with pytest.raises(DBLRError, match=r'begun with other settings \(weights\); give the same'):
+    with pytest.raises(DBLRError, match=r'started with other settings \(weights\); use the same'):
         wrote(source, output, existing='resume', settings={'weights': 'b', 'start': None})
     (tmp_path / '.sharp.mp4.partial/settings.json').write_text('[')
     with pytest.raises(DBLRError, match='settings.json is damaged'):
@@ -166,7 +166,7 @@ def test_pictures_of_a_folder_go_on(tmp_path, kind):
     wrote(source, tmp_path / 'out', 4, 'kill')
     third = next(path for path in sorted((tmp_path / 'out').glob('*.png')) if path.stem.endswith('3'))
     third.write_bytes(third.read_bytes()[:100])  # a power cut
-    with pytest.raises(DBLRError, match='was begun and is not complete'):
+    with pytest.raises(DBLRError, match='was started and is not complete'):
         wrote(source, tmp_path / 'out', existing='refuse')
     with pytest.raises(DBLRError, match='other settings'):
         wrote(source, tmp_path / 'out', existing='resume', settings={'weights': 'b'})

@@ -48,7 +48,7 @@ def test_encoded_anew_in_step(tmp_path, caplog, name, video, sound, start, suffi
     made = Made(frames=60, codec=video, pix_fmt=pixels, options={}, audio=1, sound=sound, audio_start=start)
     source = make(tmp_path / name, made)
     copy(source, tmp_path / f'sharp{suffix}')
-    assert caplog.text.count('is encoded anew with') == 1 and f'({sound}' in caplog.text
+    assert caplog.text.count('is re-encoded with') == 1 and f'({sound}' in caplog.text
     assert ('write .mkv to keep it' in caplog.text) == (suffix != '.mkv' and sound in ('aac', 'ac3', 'pcm_s24le'))
     _, first, last = heard(source)
     written, *span = heard(tmp_path / f'sharp{suffix}')
