@@ -1,13 +1,12 @@
 """The programs that make the shipped weights, at toy size."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from processes import Run
 
 from dblr_plugin.commands import main
 from dblr_plugin.restore.loading import load_network
@@ -15,9 +14,10 @@ from dblr_plugin.restore.loading import load_network
 SCRIPTS = Path(__file__).parents[2] / 'scripts' / 'weights'
 
 
-def run(script: str, *arguments: object) -> str:
-    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+def run(program: str, *arguments: object) -> str:
+    run = Run(*arguments, cwd=SCRIPTS, program=program)
+    assert run.wait(300) == 0, run.stderr
+    return run.stdout
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_path):
-    run('gpu.py', 'pack', pictures, tmp_path / 'packed')
+    run('gpu', 'pack', pictures, tmp_path / 'packed')
     networks = ['light', 'dbn-narrow', 'dblrnet-narrow', 'edvr-narrow', 'deepdeblur-narrow']
-    said = run('gpu.py', 'train', tmp_path / 'packed', tmp_path / 'out', *networks, '--toy', '--samples', '6')
+    said = run('gpu', 'train', tmp_path / 'packed', tmp_path / 'out', *networks, '--toy', '--samples', '6')
     assert [line.split(' in ')[0] for line in said.splitlines()] == [f'{name}: 6 samples' for name in networks]
     for name in networks:
         loaded = load_network(tmp_path / 'out' / f'{name}.pth')
@@ -48,7 +48,7 @@ def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
     settings = ['--windows', '8', '--size', '32', '--y-only', '--processes', '1']
     main(['prepare', 'motion', str(pictures), str(store), *settings])
     shape = 'num_feat=[4,8] num_block=[1,1] crop=32'
-    said = run('frontier.py', store, store, shape, '--cpu-seconds', '2')
+    said = run('frontier', store, store, shape, '--cpu-seconds', '2')
     assert len(said.splitlines()) == 3 and '| num_feat=[4,8]' in said
 
 
@@ -56,7 +56,7 @@ def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
 def test_strength_prints_a_row_for_each_condition_and_draws_them(pictures, tmp_path):
     (tmp_path / 'root' / 'pictures').mkdir(parents=True)
     pictures.rename(tmp_path / 'root' / 'pictures' / 'test')
-    said = run('strength.py', tmp_path / 'root', 'unsharp', '--toy', '--plots', tmp_path)
+    said = run('strength', tmp_path / 'root', 'unsharp', '--toy', '--plots', tmp_path)
     rows = {line.split(' | ')[0][2:]: line.split(' | ')[1:] for line in said.splitlines()[3:]}
     assert len(rows) == 15
     blurry = {name: float(cells[0]) for name, cells in rows.items()}
@@ -78,7 +78,7 @@ def test_flicker_of_the_sharp_clip_is_that_of_an_input_alike_and_sharpening_adds
             noise = np.random.default_rng(number).normal(0, 4, (96, 96, 3))
             frame = picture[20 : 20 + 96, 20 + 2 * number : 20 + 2 * number + 96] + noise
             cv2.imwrite(str(folder / f'{number:08d}.png'), frame.clip(0, 255).astype(np.uint8))
-    last = run('flicker.py', tmp_path, 'unsharp').splitlines()[-1]
+    last = run('flicker', tmp_path, 'unsharp').splitlines()[-1]
     sharp, blurry, unsharp = (float(cell) for cell in last.strip('| ').split(' | ')[1:])
     assert (sharp, blurry) == (1, 1) and unsharp > 1.05
 
