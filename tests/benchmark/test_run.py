@@ -32,7 +32,7 @@ def entry(ran: Ran, name: str) -> dict:
 
 def test_a_stopped_run_goes_on_within_the_training(ran: Ran) -> None:
     assert ran.codes[0] == 143
-    assert 'run the same command again to go on' in ran.outputs[0]
+    assert 'run the same command again to continue' in ran.outputs[0]
     log = (ran.folder / 'Net/train.log').read_text()
     stopped = int(log.split('Stopped and saved at iteration ')[1].split(';')[0])
     assert 3 <= stopped < ITERATIONS

@@ -95,7 +95,7 @@ def test_a_causal_network_tells_its_latency(footage, tmp_path, capsys):
 def test_causal_takes_weights_of_its_own_and_refuses_others(footage, tmp_path, capsys):
     deblur('-i', footage / 'val/lq/v', '-o', tmp_path / 'out', '--causal')
     assert 'weights: light-causal.safetensors' in capsys.readouterr().out
-    with pytest.raises(DBLRError, match='leave --weights out to take light-causal'):
+    with pytest.raises(DBLRError, match='leave --weights out to use light-causal'):
         deblur('-i', footage / 'val/lq/v', '-o', tmp_path / 'other', '--causal', '--weights', 'light')
 
 

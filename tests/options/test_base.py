@@ -49,8 +49,8 @@ def test_faults_name_the_file_they_are_in(child):
     ('text', 'message'),
     [
         ('base: nowhere.yml', 'own.yml:1: base: there is no file .*nowhere.yml; paths start in the folder of own.yml'),
-        ('base: own.yml', 'own.yml:1: base: .*own.yml is based on this file in turn'),
-        ('base: other.yml', 'other.yml:1: base: .*own.yml is based on this file in turn'),
+        ('base: own.yml', 'own.yml:1: base: .*own.yml is itself based on this file'),
+        ('base: other.yml', 'other.yml:1: base: .*own.yml is itself based on this file'),
         ('base: [a]', 'own.yml:1: base must name an option file'),
         ('base: broken.yml', 'broken.yml:1: not valid YAML'),
     ],

@@ -84,7 +84,7 @@ def test_reported_or_left_out(pairs: Path, tmp_path: Path, harm, message: str) -
     with pytest.raises(DBLRError, match=message) as error:
         prepare_layout(plan_of(pairs), tmp_path / 'tree')
     assert 'download again' in str(error.value)
-    assert 'go on with the 2 complete clips: --allow-partial' in str(error.value)
+    assert 'continue with the 2 complete clips: --allow-partial' in str(error.value)
     assert not (tmp_path / 'tree').exists()
     content = prepare_layout(plan_of(pairs), tmp_path / 'tree', allow_partial=True).manifest
     assert content['parts']['train']['clips'] == 2 and content['parts']['train']['frames'] == 14

@@ -270,7 +270,7 @@ def test_openvino_devices():
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
     with pytest.raises(DBLRError, match="OpenVINO has no device 'NPU' here, only CPU"):
         VideoRestorer(net, options, device='openvino:NPU')
-    with pytest.raises(DBLRError, match='not for backend torch'):
+    with pytest.raises(DBLRError, match='cannot be used with backend torch'):
         VideoRestorer(net, options, device='openvino:GPU', backend='torch')
 
 

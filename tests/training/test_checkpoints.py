@@ -83,7 +83,7 @@ class TestDamage:
         refuse_damage(*trained(), state)
 
     @pytest.mark.parametrize(('spoil', 'message'), [
-        (lambda s: s['schedulers'][0].update(last_epoch='x'), "last_epoch is 'x', no number"),
+        (lambda s: s['schedulers'][0].update(last_epoch='x'), "last_epoch is 'x', not a number"),
         (lambda s: s['optimizers'][0]['param_groups'][0].update(lr=[1]), r'lr is \[1\], not a number'),
         (lambda s: s['optimizers'][0]['state'][0].update(exp_avg=torch.ones(1)), 'exp_avg of parameter 0 has another'),
     ])  # fmt: skip

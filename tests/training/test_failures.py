@@ -95,7 +95,7 @@ def join(rank: int, port: int, seconds: float = 1) -> None:
 def test_rendezvous():
     with socket.create_server(('127.0.0.1', 0)) as server:
         assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is taken')
-    assert_meaning(error_of(join, 0, free_port()), 'the processes of this run did not find each other')
+    assert_meaning(error_of(join, 0, free_port()), 'the processes of this run could not connect to each other')
 
 
 def reduce_with(port: int, rank: int, fault, answers) -> None:

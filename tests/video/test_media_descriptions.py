@@ -102,7 +102,7 @@ def test_further_pictures_are_told(tmp_path, caplog, name):
 @pytest.mark.parametrize('name', ['clip.mpv', 'photo.avif', 'out.xyz'])
 def test_unknown_suffixes_are_refused(tmp_path, name):
     source = make(tmp_path / 'a.mp4', Made(frames=2))
-    with pytest.raises(DBLRError, match=r'no format that is written; give \.mp4 .* or a folder'):
+    with pytest.raises(DBLRError, match=r'no suffix of a format that can be written; give \.mp4 .* or a folder'):
         copy(source, tmp_path / name)
     assert not (tmp_path / name).exists()
     copy(source, f'{tmp_path / name}/')

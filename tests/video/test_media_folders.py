@@ -82,7 +82,7 @@ def test_part_and_scale(tmp_path):
     assert np.abs(pictures[0].pixels - mean).max() <= 0.5
     with pytest.raises(DBLRError, match='none of them from 9'):
         open_source(tmp_path / 'in', start=9)
-    with pytest.raises(DBLRError, match='no number of a picture'):
+    with pytest.raises(DBLRError, match='not a frame number'):
         open_source(tmp_path / 'in', start='0:01')
 
 

@@ -97,14 +97,14 @@ BAD_OUTPUTS = [
     ('sharp.mp4', {'encoder': 'prores_ks'}, r'\.mp4 cannot hold.*\.mkv'),
     ('sharp.webm', {'encoder': 'libx264'}, r'\.webm cannot hold'),
     ('sharp.mkv', {'encoder': 'prores_ks', 'lossless': True}, 'not lossless'),
-    ('sharp.mkv', {'quality': 10, 'lossless': True}, 'one of the two'),
+    ('sharp.mkv', {'quality': 10, 'lossless': True}, 'exclude each other'),
     ('sharp.mov', {'encoder': 'prores_ks', 'quality': 3}, 'prores_ks has no quality scale; remove --quality'),
     ('sharp.mkv', {'encoder': 'ffv1', 'quality': 3}, 'ffv1 is lossless; remove --quality, or use --encoder libx264'),
     ('sharp.mkv', {'encoder': 'jpeg2000', 'quality': 3}, 'jpeg2000 has no quality scale'),
     ('sharp.mkv', {'quality': 99}, 'quality is 99; give 0'),
     ('sharp.mp4', {'preset': 'slwo'}, "no preset is called 'slwo'; did you mean 'slow'?"),
     ('sharp.mkv', {'encoder': 'ffv1', 'preset': 'slow'}, 'ffv1 has no presets'),
-    ('sharp.wmv', {}, r'\.wmv is not written.*\.mkv'),
+    ('sharp.wmv', {}, r'\.wmv cannot be written.*\.mkv'),
     ('sharp.avi', {}, r'\.avi cannot be written; give one of \.mp4 .*\.mkv'),
     ('sharp.mp4', {'suffix': '_x'}, 'for folders'),
     ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
@@ -258,7 +258,7 @@ def test_cut_off_mp4_is_told(tmp_path, caplog):
     with open_source(tmp_path / 'cut.mp4') as opened:
         assert opened.count == 60
         assert 20 < len(list(opened)) < 60
-    assert 'is cut off' in caplog.text and 'of 60 pictures' in caplog.text
+    assert 'is truncated' in caplog.text and 'of 60 frames' in caplog.text
 
 
 def test_size_that_changes_is_refused(tmp_path):

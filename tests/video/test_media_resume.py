@@ -108,7 +108,7 @@ def test_stopped_film_is_playable_and_goes_on(tmp_path):
     output = tmp_path / 'sharp.mp4'
     wrote(source, output, 17)
     assert len(decoded(output)) == 17
-    with pytest.raises(DBLRError, match=r'sharp\.mp4 was started and is not complete; go on with --resume'):
+    with pytest.raises(DBLRError, match=r'sharp\.mp4 was started and is not complete; continue with --resume'):
         wrote(source, output, existing='refuse')
     assert wrote(source, output, existing='resume') == 10
     assert len(decoded(output)) == 25
@@ -126,7 +126,7 @@ def test_damaged_segments_are_made_again(tmp_path, caplog, damage):
     if damage == 'missing':
         second.unlink()
     assert wrote(source, output, existing='resume') == 10
-    assert 'from picture 10 on is damaged; it is restored again' in caplog.text
+    assert 'from frame 10 on is damaged; it is restored again' in caplog.text
     wrote(source, tmp_path / 'whole.mp4')
     assert held(output) == held(tmp_path / 'whole.mp4')
 
