@@ -41,11 +41,11 @@ def replace_y(rgb: Tensor, y: Tensor) -> Tensor:
     inverse matrix is needed, and an unchanged Y returns the image bit for bit.
 
     Args:
-        rgb: ``(..., 3, h, w)``; it may leave [0, 1] if the new Y and the old Cb and Cr are not an RGB colour.
+        rgb: ``(..., 3, h, w)``.
         y: ``(..., 1, h, w)``.
 
     Returns:
-        ``(..., 3, h, w)``; it can leave [0, 1] where the new Y and the old Cb and Cr are no RGB colour.
+        ``(..., 3, h, w)``; it may leave [0, 1] if the new Y and the old Cb and Cr are not an RGB colour.
     """
     return rgb + (y - rgb_to_y(rgb)) / (_R + _G + _B)
 

@@ -50,7 +50,7 @@ def _alias_distutils() -> None:
 
 
 def repair_archiving() -> None:
-    """Makes archive names of old runs unique: BasicSR (all versions) names them by the second, so a third run fails."""
+    """Gives archived runs unique names: BasicSR (all versions) names them by the second, where a third one fails."""
     from basicsr import utils
     from basicsr.utils import misc
 

@@ -71,7 +71,7 @@ def quiet() -> Iterator[None]:
 #: The message for an error that only follows from that of another process
 PEER_ENDED = 'another process of this run has ended; the cause is in its own error, above or on its machine'
 
-# errors that reading does not give
+# errors of writing rather than reading
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 _MEANINGS = {

@@ -112,7 +112,7 @@ def _size(count: int) -> str:
 
 
 def partial_of(path: Path) -> Path:
-    """Returns the hidden file beside ``path`` that holds it until it is complete; its name is not too long."""
+    """Returns the hidden file beside ``path`` that holds it until it is complete; long names are hashed to fit."""
     name = f'.{path.name}.partial'
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.partial'
@@ -133,7 +133,7 @@ def check_writable(path: Path) -> None:
         path: A future file, in a folder that exists; nothing is left there.
 
     Raises:
-        DBLRError: If the folder does not accept new files, or not of this name.
+        DBLRError: If the folder accepts no new files, or none of this name.
     """
     partial = partial_of(path)
     try:

@@ -1,7 +1,7 @@
 """Runs functions of :mod:`dblr_plugin.page.preview` in processes that can be killed at any time.
 
 They are forked from one that has imported torch and BasicSR, so that clips do not wait for the import and the page's
-own process does not hold these modules.
+own process does not need it.
 """
 
 from __future__ import annotations

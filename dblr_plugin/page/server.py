@@ -246,7 +246,7 @@ class _Guard:
 
 
 def _is_own(host: str, origin: str | None) -> bool:
-    """Returns whether a request comes from the page itself, not from another site, even one whose name leads here."""
+    """Returns whether a request comes from the page itself, not another site, even one whose name resolves to here."""
     with contextlib.suppress(ValueError):
         return urlsplit(f'//{host}').hostname in ('localhost', '127.0.0.1') and origin in (None, f'http://{host}')
     return False

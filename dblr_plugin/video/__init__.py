@@ -1,8 +1,8 @@
 """Reads and writes videos, folders of images, globs and single images.
 
-A video keeps every frame with its timestamp, its colours and bit depth, sound and subtitles; a folder keeps file names,
-format and bit depth. See :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and :class:`FolderSink` for
-details.
+A video keeps every frame and its timestamp, colours and bit depth, sound and subtitles; a folder keeps file names,
+format and bit depth. For details, see :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and
+:class:`FolderSink`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def open_sink(
 
     Raises:
         DBLRError: The output cannot be written as requested.
-        AlreadyComplete: The output to resume is complete.
+        AlreadyComplete: The output to resume is already complete.
     """
     is_folder = str(path).endswith(('/', os.sep))
     path = Path(path)

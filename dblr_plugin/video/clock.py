@@ -100,7 +100,7 @@ class Gaps:
     Args:
         step: Seconds from one frame, or packet of sound, to the next.
         joints: Where parts of the file meet, in seconds; these are not gaps. More may be added later.
-        least: Shortest gap, in seconds.
+        least: The shortest gap to report, in seconds.
     """
 
     step: Fraction

@@ -192,7 +192,7 @@ class CopiedStreams:
         """Copies the packets that begin before ``time``, in seconds of the source; all remaining ones for None.
 
         Raises:
-            FFmpegError: The disk or the container refuses.
+            FFmpegError: The disk or the container rejects the data.
         """
         while self._next is not None and (time is None or _time(self._next) < time):
             self._mux(self._next)

@@ -76,8 +76,8 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
     """Returns the name of the encoder for an output.
 
     Raises:
-        DBLRError: The encoder does not exist, does not fit the container, is not lossless, or does not support the
-            quality or preset.
+        DBLRError: The encoder does not exist, does not fit the container, is not lossless as requested, or does not
+            support the quality or preset.
     """
     name = settings.encoder
     if name is None:

@@ -36,8 +36,8 @@ class FolderSource:
     Args:
         path: The input as the user gave it.
         files: The images.
-        start: Index of the first image to use.
-        end: Index of the first image to leave out again.
+        start: Index of the first image.
+        end: Index after the last image.
         scale_down: The factor by which images are shrunk.
 
     Attributes:
@@ -110,7 +110,7 @@ class FolderSink:
 
     Raises:
         DBLRError: A file would overwrite one of the source's, exists and may not be replaced, or cannot be written.
-        AlreadyComplete: The output to resume is complete.
+        AlreadyComplete: The output to resume is already complete.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class FolderSink:
         return next((path for path in targets if path.exists()), None)
 
     def _refuse_some(self, names: Sequence[str]) -> None:
-        """Refuses to resume from files of unknown origin."""
+        """Refuses to resume from some of the files, as nothing says how they were made."""
         there = [self._target(name) for name in names if self._target(name).exists()]
         if 0 < len(there) < len(names):
             raise DBLRError(f'{there[0]} exists, and others are missing; give another output, or --overwrite')

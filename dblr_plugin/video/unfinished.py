@@ -137,7 +137,7 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
-#: Frames per segment: the most work that is lost when killed, and enough to keep key frames few.
+#: Frames per segment: few enough that a kill costs little work, and enough that key frames stay rare.
 PICTURES = 100
 
 _FORMAT = 1

@@ -1,4 +1,4 @@
-"""Writes videos in segments, and finally joins these with the source's timestamps, sound and subtitles."""
+"""Writes videos in segments, then joins these with the source's timestamps, sound and subtitles."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class VideoSink:
     Raises:
         DBLRError: The output cannot be created: its folder or encoder is unusable, or the encoder does not fit the
             container.
-        AlreadyComplete: The output to resume is complete.
+        AlreadyComplete: The output to resume is already complete.
     """
 
     def __init__(
