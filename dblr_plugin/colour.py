@@ -1,7 +1,7 @@
 """Y as BasicSR defines it (BT.601, 16 to 235), for tensors and for pixels; and linear light (IEC 61966-2-1, sRGB).
 
-A sensor adds up light, while the values in an image or video file are encoded for display. Exposures are averaged
-after :func:`to_linear_light` and before :func:`from_linear_light`.
+A sensor adds up light, while the values in an image or video file are encoded for display. Exposures are therefore
+averaged between :func:`to_linear_light` and :func:`from_linear_light`.
 """
 
 from __future__ import annotations
@@ -23,41 +23,42 @@ __all__ = [
 
 # basicsr.utils.color_util.rgb2ycbcr_pt: rows of the matrix in units of 1/255, offset 16
 _R, _G, _B, _OFFSET = (v / 255 for v in (65.481, 128.553, 24.966, 16.0))
-# the same for BGR from 0 to 255, for OpenCV: basicsr.utils.color_util.bgr2ycbcr's numpy product is ten times as slow
+# the same for BGR from 0 to 255, for OpenCV: ten times as fast as the numpy product of
+# basicsr.utils.color_util.bgr2ycbcr
 _BGR_TO_Y = np.array([[_B, _G, _R, _OFFSET * 255]], np.float32) / np.float32(255)
 
 
 def rgb_to_y(rgb: Tensor) -> Tensor:
-    """Y of RGB pictures, ``(..., 3, h, w)`` to ``(..., 1, h, w)``."""
+    """Returns Y of RGB images, ``(..., 3, h, w)`` to ``(..., 1, h, w)``."""
     red, green, blue = rgb.split(1, dim=-3)
     return _R * red + _G * green + _B * blue + _OFFSET
 
 
 def replace_y(rgb: Tensor, y: Tensor) -> Tensor:
-    """Gives pictures a new Y and leaves their Cb and Cr as they are.
+    """Replaces the Y of images and leaves their Cb and Cr unchanged.
 
-    Equal grey added to R, G and B changes only Y (the rows of Cb and Cr sum to zero, that of Y to 219/255), so no
-    inverse matrix is needed, and an unchanged Y returns the picture unchanged to the bit.
+    Adding equal amounts to R, G and B changes only Y (the rows of Cb and Cr sum to zero, that of Y to 219/255), so no
+    inverse matrix is needed, and an unchanged Y returns the image bit for bit.
 
     Args:
         rgb: ``(..., 3, h, w)``.
         y: ``(..., 1, h, w)``.
 
     Returns:
-        ``(..., 3, h, w)``; it can leave [0, 1] where the new Y and the old Cb and Cr are no RGB colour.
+        ``(..., 3, h, w)``; it may leave [0, 1] if the new Y and the old Cb and Cr are not an RGB colour.
     """
     return rgb + (y - rgb_to_y(rgb)) / (_R + _G + _B)
 
 
 def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
-    """Pictures as the network takes them: Y for one channel, RGB for three.
+    """Converts images to the network's input: Y for one channel, RGB for three.
 
     Args:
         frames: RGB ``(..., 3, h, w)``, or Y ``(..., 1, h, w)`` from a data set with ``y_only: true``.
-        num_in_ch: The network's channels.
+        num_in_ch: The network's number of input channels.
 
     Raises:
-        DBLRError: Y cannot become RGB.
+        DBLRError: If the network needs RGB and the images are Y.
     """
     if frames.shape[-3] == 1:
         if num_in_ch != 1:
@@ -70,7 +71,7 @@ def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
 
 
 def luma_of_bgr(bgr: np.ndarray) -> np.ndarray:
-    """Y of BGR pixels, exact to the rounding of float32.
+    """Returns Y of BGR pixels, exact to float32 rounding.
 
     Args:
         bgr: uint8 (h, w, 3).
@@ -82,10 +83,10 @@ def luma_of_bgr(bgr: np.ndarray) -> np.ndarray:
 
 
 def luma_of_jpeg(grey: np.ndarray) -> np.ndarray:
-    """Y of a JPEG's own Y channel, which holds the same brightness in the full range 0 to 255, rounded.
+    """Returns Y from a JPEG's own Y channel, which holds the same brightness in the full range 0 to 255, rounded.
 
-    It is what the encoder wrote, before colour was converted, clipped and rounded: 60 to 64 dB (PSNR) from the Y of
-    the decoded RGB. Far below the noise of training, and not for figures that are reported.
+    It is what the encoder wrote, before colour was converted, clipped and rounded: 60 to 64 dB (PSNR) from the Y of the
+    decoded RGB. The error is far below the noise of training, but do not use it for reported figures.
 
     Args:
         grey: uint8 (h, w), a JPEG decoded to grey.
@@ -108,8 +109,8 @@ def linear_to_srgb(light: np.ndarray) -> np.ndarray:
     return np.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
-# An 8-bit frame holds 256 different values: looking them up is much faster than the power function. float32 keeps
-# them apart by far: the closest two differ by 3e-4.
+# An 8-bit frame has only 256 values: looking them up is much faster than the power function. float32 keeps them well
+# apart: the closest two differ by 3e-4.
 _LIGHT = srgb_to_linear(np.arange(256) / 255).astype(np.float32)
 
 

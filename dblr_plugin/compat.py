@@ -1,7 +1,7 @@
-"""What stock BasicSR needs on today's Python, torch and torchvision: one small function per defect.
+"""Fixes for stock BasicSR on current Python, torch and torchvision: one small function per defect.
 
-Nothing here imports the rest of the plugin, and the file may be executed on its own: the shim that ``dblr link``
-writes into a checkout runs it before BasicSR's archs and data are imported.
+This module imports nothing else of the plugin and may be executed on its own: the shim that ``dblr link`` writes into
+a checkout runs it before BasicSR's archs and data are imported.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ['prepare_import', 'repair_archiving', 'repair_distributed']
 
 
 def prepare_import() -> None:
-    """Makes ``import basicsr`` possible. Must run before it; calling it again changes nothing."""
+    """Makes ``import basicsr`` possible. Must run before it; further calls change nothing."""
     _alias_functional_tensor()
     _alias_distutils()
 
 
 def _alias_functional_tensor() -> None:
-    """Basicsr <= 1.4.2 imports ``torchvision.transforms.functional_tensor``, removed in torchvision 0.17."""
+    """Provides ``torchvision.transforms.functional_tensor``, removed in torchvision 0.17, for BasicSR <= 1.4.2."""
     name = 'torchvision.transforms.functional_tensor'
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
@@ -36,21 +36,21 @@ def _alias_functional_tensor() -> None:
 
 
 def _alias_distutils() -> None:
-    """Basicsr (all versions) takes ``LooseVersion`` from distutils, removed in Python 3.12."""
+    """Provides ``LooseVersion`` of distutils, removed in Python 3.12, for all versions of BasicSR."""
     if 'distutils' in sys.modules or importlib.util.find_spec('distutils') is not None:
         return
     from packaging.version import Version
 
     package: Any = types.ModuleType('distutils')
     module: Any = types.ModuleType('distutils.version')
-    # BasicSR only compares torchvision's release number, which every packaging version can do
+    # BasicSR only compares torchvision's release number, which any packaging version can do
     module.LooseVersion = Version
     package.version = module
     sys.modules.update({'distutils': package, 'distutils.version': module})
 
 
 def repair_archiving() -> None:
-    """Basicsr (all versions) archives an old run under the second's name: a third run in a second fails."""
+    """Gives archived runs unique names: BasicSR (all versions) names them by the second, where a third one fails."""
     from basicsr import utils
     from basicsr.utils import misc
 
@@ -70,11 +70,11 @@ def _mkdir_and_rename(path: str) -> None:
 
 
 def repair_distributed(timeout: float | None = None) -> None:
-    """Basicsr (all versions) forces nccl and divides by the number of GPUs: torchrun fails on CPUs.
+    """Lets torchrun work on CPUs: BasicSR (all versions) forces nccl and divides by the number of GPUs.
 
     Args:
-        timeout: Seconds after which a collective operation that not all processes have joined fails; None leaves it
-            to torch (10 minutes for nccl, 30 for gloo).
+        timeout: Seconds after which a collective operation fails if not all processes have joined; None for torch's
+            default (10 minutes for nccl, 30 for gloo).
     """
     from basicsr.utils import dist_util
 
@@ -85,7 +85,7 @@ def _init_process_group(backend: str = 'nccl', timeout: float | None = None) -> 
     import torch
 
     if torch.cuda.is_available():
-        # LOCAL_RANK, where BasicSR takes RANK modulo the number of GPUs: right on nodes of unequal size too
+        # LOCAL_RANK instead of BasicSR's RANK modulo the number of GPUs also works on nodes of unequal size
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     else:
         backend = 'gloo'

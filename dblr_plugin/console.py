@@ -1,4 +1,4 @@
-"""What users see on a terminal: any text in any encoding, and errors that they can fix as one line."""
+"""Terminal output: any text in any encoding, and errors that users can fix as one line."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ __all__ = [
     'PEER_ENDED', 'explain', 'never_fail_to_print', 'printable', 'quiet', 'show_errors_in_one_line', 'writes_into',
 ]  # fmt: skip
 
-# C0 but for line breaks and tabs, DEL, C1, and what turns the direction of writing or begins a line of its own
+# C0 except line breaks and tabs, DEL, C1, and characters that change the writing direction or start a new line
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')
 
 
 def never_fail_to_print() -> None:
-    r"""Makes characters that a console lacks appear as ``\xe9``, where Python would end the program.
+    r"""Makes consoles print characters that they lack as ``\xe9``, where Python would end the program.
 
-    Warnings are printed without what steers terminals.
+    Warnings are printed without terminal control characters.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'):  # not a stream that a notebook or a test has put there
+        if hasattr(stream, 'reconfigure'):  # not a replacement by a notebook or a test
             stream.reconfigure(errors='backslashreplace')
-    if logging.lastResort is not None:  # prints the warnings of commands, which quote what files say of themselves
+    if logging.lastResort is not None:  # prints commands' warnings, which quote text from files
         logging.lastResort.setFormatter(_Printable())
 
 
@@ -48,7 +48,7 @@ class _Printable(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    r"""A stranger's text with the characters that steer terminals written out.
+    r"""Returns untrusted text with terminal control characters escaped.
 
     >>> printable('\x1b[2Jtrained')
     '\\x1b[2Jtrained'
@@ -58,7 +58,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps a talkative library's progress, logs and deprecations from the terminal."""
+    """Suppresses a library's progress bars, logs, warnings and other output."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -68,14 +68,14 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-#: What is told of an error that only follows from another process's
+#: The message for an error that only follows from that of another process
 PEER_ENDED = 'another process of this run has ended; the cause is in its own error, above or on its machine'
 
-# what reading does not say
+# errors of writing rather than reading
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 _MEANINGS = {
-    # the data loader
+    # data loader
     r'DataLoader timed out after ([\d.]+) seconds': (
         'no batch came for {0} s: the disk or the network behind the training data does not answer, or is too slow; '
         'fix that, or raise datasets.train.timeout'
@@ -118,14 +118,14 @@ _MEANINGS = {
 
 
 def explain(error: BaseException, folder: str = '') -> str | None:
-    """Says in one sentence why training ended and what helps.
+    """Returns one sentence that says why training ended and what to do.
 
     Args:
-        error: What ended it.
-        folder: Where the run writes, for errors that name no file.
+        error: The exception that ended it.
+        folder: The folder that the run writes to, for errors that name no file.
 
     Returns:
-        The sentence; None for an error that only its traceback explains.
+        The sentence; None if only the traceback explains the error.
 
     >>> explain(RuntimeError('DataLoader timed out after 600 seconds')).split(':')[0]
     'no batch came for 600 s'
@@ -137,7 +137,7 @@ def explain(error: BaseException, folder: str = '') -> str | None:
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
         unnamed = f'a file below {folder}' if folder else 'a file'
         return str(write_fault(error.filename2 or error.filename or unnamed, error))
-    # torch's errors all are RuntimeErrors
+    # torch's errors are all RuntimeErrors
     if not isinstance(error, RuntimeError):
         return None
     text = '\n'.join(_messages(error))
@@ -149,16 +149,16 @@ def explain(error: BaseException, folder: str = '') -> str | None:
 
 
 def _messages(error: BaseException | None) -> Iterator[str]:
-    """An error's message and those of its causes: of a loader's worker, only the cause says what killed it."""
+    """Yields an error's message and those of its causes: only the cause says what killed a loader worker."""
     while error is not None:
         yield str(error)
         error = error.__cause__
 
 
 def show_errors_in_one_line() -> None:
-    """Makes the interpreter print a DBLRError, and what torch says of common mishaps, as one line.
+    """Makes the interpreter print DBLRErrors, and torch's errors for common mishaps, as one line.
 
-    Any other exception keeps its traceback.
+    All other exceptions keep their traceback.
     """
     if sys.excepthook is not _show:
         global _previous_hook
@@ -167,7 +167,7 @@ def show_errors_in_one_line() -> None:
 
 
 def writes_into(folder: str) -> None:
-    """Says where this program writes, for errors that name no file."""
+    """Sets the folder that this program writes to, for errors that name no file."""
     global _folder
     _folder = folder
 
@@ -177,8 +177,8 @@ _folder = ''
 
 
 def _is_first_to_tell(meaning: str) -> bool:
-    """Whether no other process that torchrun started with this one has reported the same, or what this follows from."""
-    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder for each process, in one for all of an attempt
+    """Returns whether no other process of this torchrun has reported the same error, or the one this follows from."""
+    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # in a folder per process, inside one for all of an attempt
     if own is None:
         return True
     folder = Path(own).parents[1]
@@ -189,13 +189,13 @@ def _is_first_to_tell(meaning: str) -> bool:
         told.touch(exist_ok=False)
     except FileExistsError:
         return False
-    except OSError:  # rather twice than never
+    except OSError:  # better twice than never
         return True
     return True
 
 
 def _tell_torchrun(meaning: str) -> None:
-    """Has torchrun's summary show an error as the root cause, in place of "To enable traceback see"."""
+    """Makes torchrun's summary show an error as the root cause, in place of "To enable traceback see"."""
     own = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if own is not None and meaning != PEER_ENDED:
         extra = {'timestamp': str(int(time.time()))}
@@ -204,25 +204,25 @@ def _tell_torchrun(meaning: str) -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output is a pipe that its reader has closed, as ``head`` does when it has enough."""
+    """Returns whether standard output is a pipe closed by its reader, as ``head`` does once it has enough."""
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return False
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     closed = any(event & select.POLLERR for _, event in output.poll(0))
     if closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held would be another error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushing the buffer would raise another error
     return closed
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, BrokenPipeError) and _nobody_reads():
         return
-    # torchrun tells a process to stop when another has failed, and a training run would promise to save
+    # torchrun terminates the other processes when one has failed, and a training run would then promise to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     meaning: str | None
     if issubclass(kind, DBLRError):
-        # an error that crossed from a loader's worker carries the worker's traceback in front of it
+        # an error from a loader worker has the worker's traceback in front
         meaning = str(error).rsplit('DBLRError: ', 1)[-1].strip()
     else:
         meaning = explain(error, _folder)

@@ -1,6 +1,6 @@
-"""What ``dblr doctor`` checks: packages, BasicSR, the machine, and an option file with its data and weights.
+"""The checks of ``dblr doctor``: packages, BasicSR, the machine, and an option file with its data and weights.
 
-Other packages may be broken, so this module imports the standard library alone, and tries them in another process.
+Other packages may be broken, so this module imports only the standard library, and tries them in another process.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = ['FAULT', 'NOTE', 'OK', 'Finding', 'examine']
 
 OK, NOTE, FAULT = 'ok', 'note', 'FAULT'
 
-#: Package -> what it is imported as, in an order in which a broken one is met before those that import it.
+#: Package -> the module it is imported as, ordered so that a broken one comes before those that import it.
 _MODULES = {
     'numpy': 'numpy', 'opencv-python': 'cv2', 'pillow': 'PIL.Image', 'pyyaml': 'yaml', 'tqdm': 'tqdm', 'lmdb': 'lmdb',
     'safetensors': 'safetensors', 'tensorboard': 'tensorboard', 'torch': 'torch', 'torchvision': 'torchvision',
     'basicsr': 'basicsr',
 }  # fmt: skip
 _OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
-_CHECKED = (*_MODULES, 'dblr_plugin', 'dblr-plugin')  # whose requirements must be met
+_CHECKED = (*_MODULES, 'dblr_plugin', 'dblr-plugin')  # packages whose requirements must be met
 _EXTRAS = ('fast', 'video', 'openvino', 'export', 'page', 'benchmark')
-_SECONDS = 300  # importing torch from a network drive takes that long
+_SECONDS = 300  # importing torch from a network drive can take this long
 
 
 class Finding(NamedTuple):
-    """One line of the report. Of a note or a fault, ``fix`` says what to do, with commands to copy into a shell."""
+    """One line of the report. For a note or a fault, ``fix`` says what to do, with commands to copy into a shell."""
 
     level: str
     text: str
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 def examine(opt: str | None = None) -> Iterator[tuple[str, Finding]]:
-    """Yields heading and finding of all checks as they come. What follows a section with a fault is left out."""
+    """Yields heading and finding of each check as it completes. Sections after one with a fault are left out."""
     sections = [
         ('Packages', [_python, _space, _packages, _extras]),
         ('BasicSR and this machine', [_which_basicsr, _registered, _operators, _devices, _backends]),
@@ -70,7 +70,7 @@ def examine(opt: str | None = None) -> Iterator[tuple[str, Finding]]:
 
 
 def _guarded(look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Runs a check; whatever it raises is a fault."""
+    """Runs a check; any exception becomes a fault."""
     try:
         yield from look()
     except DBLRError as error:
@@ -80,8 +80,8 @@ def _guarded(look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
 
 
 def _from_message(error: Exception, prefix: str = '') -> Finding:
-    """A DBLRError as a fault: what stands behind its last semicolon is the fix."""
-    # an error that crossed from a loader's worker carries the worker's traceback in front of it
+    """Turns a DBLRError into a fault: the part after its last semicolon is the fix."""
+    # an error from a loader worker has the worker's traceback in front
     message = str(error).rsplit('DBLRError: ', 1)[-1].strip()
     text, _, fix = (message, '', '') if '\n' in message else message.rpartition('; ')
     return Finding(FAULT, prefix + (text or fix), fix if text else '')
@@ -97,7 +97,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _space() -> Iterator[Finding]:
-    """The disk, and /dev/shm, through which loader workers hand over their samples."""
+    """Checks the disk, and /dev/shm, through which loader workers pass their samples."""
     free = shutil.disk_usage('.').free / 2**30
     yield Finding(OK if free > 10 else NOTE, f'{free:.1f} GiB free in {Path.cwd()}', 'checkpoints need several')
     if os.path.isdir('/dev/shm'):
@@ -108,7 +108,7 @@ def _space() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The required packages: whether each can be imported, and pip's own check of their versions."""
+    """Checks the required packages: whether each can be imported, and pip's own check of their versions."""
     problems: dict[str, str] = {}
     sound = not _import_problem(', '.join(_MODULES.values()))  # together, as importing torch takes seconds
     if len(found := [name for name in _OPENCV if _version(name)]) > 1:
@@ -130,7 +130,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _import_problem(module: str) -> str:
-    """Imports a module in a process of its own; returns what went wrong, or ``''``."""
+    """Imports a module in a separate process; returns what went wrong, or ``''``."""
     repairs = f'import runpy; runpy.run_path({str(Path(__file__).with_name("compat.py"))!r})["prepare_import"]()\n'
     command = [sys.executable, '-c', f'{repairs if "basicsr" in module else ""}import {module}']
     try:
@@ -144,7 +144,7 @@ def _import_problem(module: str) -> str:
 
 
 def _import_fix(name: str, problem: str) -> tuple[str, tuple[str, ...]]:
-    """What to do about a package that cannot be imported."""
+    """Returns what to do about a package that cannot be imported."""
     missing = re.search(r"No module named '(\w+)", problem)
     if re.search(r'lib(GL|gthread|glib|SM|Xext|Xrender)[-.\w]*\.so', problem):
         headless = f'{_pip("uninstall", "-y", *_OPENCV)} && {_pip("install", "opencv-python-headless")}'
@@ -162,7 +162,7 @@ def _import_fix(name: str, problem: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Packages that only some commands need."""
+    """Checks packages that only some commands need."""
     for name, (_, extra) in _required().items():
         if extra in _EXTRAS:
             version, command = _version(name), (_pip('install', name),)
@@ -170,7 +170,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _required() -> dict[str, tuple[str, str]]:
-    """Package -> the versions that the plugin needs, such as ``>=2.6``, and the extra that it belongs to or ``''``."""
+    """Returns package -> the versions that the plugin needs, such as ``>=2.6``, and its extra or ``''``."""
     pattern = r'([\w.-]+)\s*([^;\s]*)\s*(?:;.*extra == .(\w+))?'
     matches = [re.match(pattern, line) for line in metadata.requires('dblr_plugin') or ()]
     found = [match.groups('') for match in matches if match]
@@ -178,7 +178,7 @@ def _required() -> dict[str, tuple[str, str]]:
 
 
 def _version(name: str) -> str | None:
-    """The version of an installed package; any OpenCV will do."""
+    """Returns the version of an installed package; any OpenCV will do."""
     for distribution in _OPENCV if name == 'opencv-python' else (name,):
         with contextlib.suppress(metadata.PackageNotFoundError):
             return metadata.version(distribution)
@@ -186,7 +186,7 @@ def _version(name: str) -> str | None:
 
 
 def _taken_from(name: str) -> str:
-    """Tells where a module is found if that is not where pip installs packages."""
+    """Returns where a module is found if that is not where pip installs packages."""
     spec = importlib.util.find_spec(_MODULES[name].split('.')[0])
     folder = Path(spec.origin).resolve().parent if spec and spec.origin else None
     installed = [Path(sysconfig.get_path(key)).resolve() for key in ('purelib', 'platlib')]
@@ -198,14 +198,14 @@ def _pip(*arguments: str) -> str:
 
 
 def _reinstall(name: str) -> str:
-    """The command that reinstalls a package: torch and torchvision together; basicsr needs torch to be built."""
+    """Returns the command that reinstalls a package: torch and torchvision together; basicsr needs torch to build."""
     names = ('torch', 'torchvision') if name in ('torch', 'torchvision') else (name,)
     options = [*['--no-build-isolation'] * (name == 'basicsr'), *['--no-deps'] * (len(names) == 1), '--force-reinstall']
     return _pip('install', *options, *(f'{other}{_required().get(other, ("",))[0]}' for other in names))
 
 
 def _which_basicsr() -> Iterator[Finding]:
-    """Which of several BasicSRs is imported, and whether checkouts know the plugin."""
+    """Checks which BasicSR is imported, and whether checkouts are linked to the plugin."""
     from dblr_plugin import compat
     from dblr_plugin.link import is_checkout, missing_files
 
@@ -235,7 +235,7 @@ def _registered() -> Iterator[Finding]:
 
 
 def _operators() -> Iterator[Finding]:
-    """Torchvision's compiled operators on each kind of device: nothing has to be compiled here."""
+    """Checks torchvision's compiled operators on each kind of device: nothing has to be compiled here."""
     import torch
     from torchvision.ops import deform_conv2d, nms
 
@@ -252,7 +252,7 @@ def _operators() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    """Threads of the processor; every GPU with a computation done on it, or why there is none."""
+    """Checks the CPU's threads, and every GPU by a computation; says why if there is none."""
     import torch
 
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
@@ -282,7 +282,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    """Starts a group of one process with each backend that a training may use."""
+    """Starts a process group of one with each backend that training may use."""
     import torch
     from torch import distributed as dist
 
@@ -311,7 +311,7 @@ def _options(path: str) -> Iterator[Finding]:
 
 
 def _data(path: str) -> Iterator[Finding]:
-    """Indexes and pairs every data set of the plugin, and reads a sample of each in a loader's worker."""
+    """Indexes and pairs every data set of the plugin, and reads one sample of each in a loader worker."""
     from basicsr.utils.registry import DATASET_REGISTRY
     from torch.utils.data import DataLoader, Subset
 
@@ -344,7 +344,7 @@ def _weights(path: str) -> Iterator[Finding]:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """The option file's values; its sections may be missing, which the check of the options reports."""
+    """Returns the option file's values; missing sections are empty, as the check of the options reports them."""
     from dblr_plugin.yaml_file import read_option_file
 
     root = read_option_file(path)

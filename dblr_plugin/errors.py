@@ -1,4 +1,4 @@
-"""The error for everything that a user can fix; it is shown as one line, without a traceback."""
+"""The error for everything that a user can fix, shown as one line without a traceback."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _MAX_SHOWN = 10  # faults in one message
 
 
 class DBLRError(Exception):
-    """Something the user gave cannot be used. The message names the file, clip, frame or key, and the fix."""
+    """User input that cannot be used. The message names the file, clip, frame or key, and the fix."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``''`` when none is close."""
+    """Returns ``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``''`` if none is close."""
     match = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
     return f"; did you mean '{match[0]}'?" if match else ''
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of a library says, or its type when it says nothing."""
+    """Returns the first line of a library error's message, or its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def raise_faults(faults: list[str], of: str) -> None:
-    """Raises one DBLRError that lists the first ten faults and counts the others; returns when there are none.
+    """Raises one DBLRError that lists the first ten faults and counts the others; returns if there are none.
 
     Args:
-        faults: A line for each.
-        of: What has them, such as ``data``.
+        faults: One line each.
+        of: What they were found in, such as ``data``.
     """
     if len(faults) == 1:
         raise DBLRError(faults[0])

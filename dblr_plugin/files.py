@@ -18,7 +18,7 @@ __all__ = [
     'sha256_of', 'write_fault', 'write_whole',
 ]  # fmt: skip
 
-#: What refuses a write, and what helps; an error made without a number has None.
+#: Reasons and fixes for failed writes; an error made without a number has None.
 REFUSALS: dict[int | None, str] = {
     errno.ENOSPC: 'the disk is full; make room or give another output',
     errno.EDQUOT: 'your disk quota is used up; make room or give another output',
@@ -41,18 +41,18 @@ _LONGEST_NAME = 255  # bytes, on nearly every file system
 
 @contextmanager
 def atomic_write(path: Path, sync: bool = False) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to; it takes its name when the block ends, and is removed when it fails.
+    """Yields a path beside ``path`` to write to; it is renamed when the block ends, and removed if the block fails.
 
     Args:
-        path: The file; an older one stays until then.
-        sync: Whether the content must be on the disk before it takes its name, to survive a power cut.
+        path: The file; an existing one stays until then.
+        sync: Whether to flush the content to disk before the renaming, so that it survives a power cut.
 
     Raises:
-        DBLRError: If it cannot be written, with the reason. A block's OSErrors about other files are left as they are.
+        DBLRError: If it cannot be written, with the reason. OSErrors of the block about other files pass unchanged.
     """
     partial = partial_of(path)
     try:
-        partial.unlink(missing_ok=True)  # of a process that was killed
+        partial.unlink(missing_ok=True)  # left by a process that was killed
         try:
             yield partial
             if sync:
@@ -69,14 +69,14 @@ def atomic_write(path: Path, sync: bool = False) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str, sync: bool = False) -> None:
-    """Writes a text file, UTF-8, as :func:`atomic_write` does, and makes its folder."""
+    """Writes a text file in UTF-8 as :func:`atomic_write` does, and makes its folder."""
     make_folder(path.parent)
     with atomic_write(path, sync) as partial:
         partial.write_text(text, encoding='utf-8')
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, where they are missing; raises DBLRError where that cannot be."""
+    """Makes a folder and its parents where they are missing; raises DBLRError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,15 +84,15 @@ def make_folder(path: Path) -> None:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Refuses to begin, or to write, what the disk has no room for.
+    """Refuses to write what the disk has no room for.
 
     Args:
-        folder: Where it is to be written; it exists.
-        needed: Its bytes.
-        what: Its name, for the message.
+        folder: The folder to write to; it exists.
+        needed: The size in bytes.
+        what: The name for the message.
 
     Raises:
-        DBLRError: With what is free and what is needed.
+        DBLRError: If there is too little room; it states the free and the needed space.
     """
     try:
         free = shutil.disk_usage(folder).free
@@ -106,13 +106,13 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 def _size(count: int) -> str:
-    """Bytes in the largest unit of which there is at least one: ``1.5 MB``."""
+    """Returns a number of bytes in the largest unit that makes it at least one: ``1.5 MB``."""
     unit = next((unit for unit in (10**9, 10**6, 10**3) if count >= unit), 1)
     return f'{count / unit:.1f} {_UNITS[unit]}' if unit > 1 else f'{count} B'
 
 
 def partial_of(path: Path) -> Path:
-    """The hidden file beside ``path`` that holds it until it is whole; its name is no longer than names may be."""
+    """Returns the hidden file beside ``path`` that holds it until it is complete; long names are hashed to fit."""
     name = f'.{path.name}.partial'
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.partial'
@@ -120,24 +120,24 @@ def partial_of(path: Path) -> Path:
 
 
 def write_fault(path: str | Path, error: OSError) -> DBLRError:
-    """The one line that says why a file could not be written, and what helps."""
-    number = errno.ENOSPC if 'requested and' in str(error) else error.errno  # what NumPy says of a full disk
+    """Returns the error, in one line, that says why a file could not be written and how to fix it."""
+    number = errno.ENOSPC if 'requested and' in str(error) else error.errno  # NumPy's message for a full disk
     reason = REFUSALS.get(number) or f'{error.strerror or error}; give another output'
     return DBLRError(f'{path} could not be written: {reason}')
 
 
 def check_writable(path: Path) -> None:
-    """Refuses an output at once that could not be written when the work is done.
+    """Refuses at once an output that could not be written once the work is done.
 
     Args:
-        path: A file to be, in a folder that exists; nothing is left there.
+        path: A future file, in a folder that exists; nothing is left there.
 
     Raises:
-        DBLRError: If its folder takes no new files, or not of this name.
+        DBLRError: If the folder accepts no new files, or none of this name.
     """
     partial = partial_of(path)
     try:
-        path.exists()  # a name that is too long is told here
+        path.exists()  # fails if the name is too long
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666))
         partial.unlink()
     except OSError as error:
@@ -145,19 +145,19 @@ def check_writable(path: Path) -> None:
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def name_fault(name: str) -> str | None:
-    """Why a clip's or frame's name from a file cannot be one: results are written to folders of these names.
+    """Returns why a clip's or frame's name from a file is unusable, or None: results go to folders of these names.
 
     >>> name_fault('GOPR0372_07_00') is None, name_fault('../../x'), name_fault('/x')
     (True, "'../../x' leads out of its folder", "'/x' leads out of its folder")
     """
     if not name.isprintable():
         return f'{name!a} has characters that cannot be printed'
-    # a drive's letter and backslashes lead elsewhere on Windows, where names have neither
+    # on Windows drive letters and backslashes lead elsewhere, and names have neither
     parts = name.split('/') if os.name != 'nt' else re.split(r'[/\\:]', name)
     return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*parts} else None

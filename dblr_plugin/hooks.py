@@ -1,8 +1,8 @@
 """Connects the plugin to BasicSR's ``train.py`` and ``test.py``, stock or ours.
 
-``parse_options`` is the first thing both programs call, and is looked up when they start. Ours checks the option
-file, understands torchrun, ``--set`` and ``--protocol``, calls BasicSR's, and puts our parts of training in place.
-Runs whose model is not ours are left to BasicSR.
+``parse_options`` is the first function that both programs call, and they look it up when they start. Ours checks the
+option file, supports torchrun, ``--set`` and ``--protocol``, calls BasicSR's, and installs our parts of training. Runs
+with other models are left to BasicSR.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ['install', 'parse_options']
 _basicsr_parse_options = basicsr_options.parse_options
 _basicsr_copy_opt_file = basicsr_options.copy_opt_file
 
-#: What the last ``parse_options`` returned; BasicSR's programs tell nobody where they left their results.
+#: The result of the last ``parse_options``; BasicSR's programs do not return where they put their results.
 parsed_options: dict = {}
 
 
@@ -38,28 +38,28 @@ def install() -> None:
 
 
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
-    """BasicSR's ``parse_options`` with the options checked first, and torchrun understood.
+    """Runs BasicSR's ``parse_options`` on checked options, with support for torchrun.
 
-    ``--set KEY=VALUE ...``, ``--force_yml KEY:KEY=VALUE ...`` and ``--protocol NAME`` may stand anywhere among the
-    arguments. BasicSR gets the options as they were checked; ``sys.argv`` stays what the user typed.
+    ``--set KEY=VALUE ...``, ``--force_yml KEY:KEY=VALUE ...`` and ``--protocol NAME`` may appear anywhere in the
+    arguments. BasicSR gets the options as checked; ``sys.argv`` stays as the user typed it.
 
     Raises:
-        DBLRError: For faulty options, or what this machine cannot run.
+        DBLRError: If the options are invalid, or not supported on this machine.
     """
-    # these import the registries, which may still be filling when this module is imported
+    # these import the registries, which may still be being filled when this module is imported
     from dblr_plugin.options.conflicts import check_options, is_ours
     from dblr_plugin.options.option_file import check_option_file
     from dblr_plugin.options.overrides import take_overrides
 
-    never_fail_to_print()  # the stock commands begin here
+    never_fail_to_print()  # the stock commands start here
     show_errors_in_one_line()
     overrides, arguments = take_overrides(sys.argv[1:])
     path = _option_file(arguments)
     options = None if path is None else check_option_file(path, is_train, overrides)
     if options is not None:
-        # BasicSR would hand the limit to what does not know it
+        # BasicSR would pass the limit to a function that does not accept it
         repair_distributed(options.get('dist_params', {}).pop('timeout', None))
-    with _basicsr_reading(options):  # --force_yml is for BasicSR where the model is its own
+    with _basicsr_reading(options):  # BasicSR handles --force_yml for its own models
         opt, args = _run_basicsr_parser(sys.argv[1:] if options is None else arguments, root_path, is_train)
     parsed_options.clear()
     parsed_options.update(opt)
@@ -71,7 +71,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
 
 
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
-    """BasicSR's ``copy_opt_file``, with the ``base`` of an option file written out: the copy stands elsewhere."""
+    """Runs BasicSR's ``copy_opt_file``, and writes out an option file's ``base``, as the copy is in another folder."""
     from dblr_plugin.yaml_file import parse, read_option_file
 
     _basicsr_copy_opt_file(opt_file, experiments_root)
@@ -83,7 +83,7 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
 
 
 def _take_part(opt: dict) -> None:
-    """Puts our parts in place of BasicSR's, in its programs or the stock commands."""
+    """Replaces BasicSR's parts of training by ours, in its programs and the stock commands."""
     from dblr_plugin.evaluation.validation import check_sizes, protocols_of
     from dblr_plugin.training import trainer
 
@@ -106,7 +106,7 @@ def _option_file(arguments: list[str]) -> str | None:
 
 
 def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) -> tuple[dict, argparse.Namespace]:
-    """Has BasicSR parse these arguments; the user's own, which it writes into the run's option file, are kept."""
+    """Makes BasicSR parse these arguments, and restores the user's, which it writes into the run's option file."""
     typed = sys.argv
     sys.argv = [typed[0], *_torchrun_arguments(arguments)]
     try:
@@ -117,9 +117,9 @@ def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) ->
 
 @contextlib.contextmanager
 def _basicsr_reading(options: dict | None) -> Iterator[None]:
-    """Gives BasicSR these options whatever file it reads, or with None what is in the file, read by our loader.
+    """Makes BasicSR read these options whatever the file, or for None the file's content, read by our loader.
 
-    BasicSR's own would run code that a file names. All its versions ask ``ordered_yaml`` for YAML's loader.
+    BasicSR's own loader would run code that a file names. All its versions get YAML's loader from ``ordered_yaml``.
     """
     from dblr_plugin.yaml_file import parse, with_base
 
@@ -147,10 +147,10 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:
-    """Accepts both spellings of local rank, and detects torchrun by the variables it sets."""
+    """Accepts both spellings of local rank, and detects torchrun by the variables that it sets."""
     argv = [a.replace('--local-rank', '--local_rank', 1) if a.startswith('--local-rank') else a for a in argv]
     under_torchrun = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys()
     if under_torchrun and not any(a == '--launcher' or a.startswith('--launcher=') for a in argv):
-        # first, because BasicSR's --force_yml, which is left to it for its own models, takes all that follows it
+        # first, because BasicSR's --force_yml, left to it for its own models, takes all arguments after it
         argv = ['--launcher', 'pytorch', *argv]
     return argv

@@ -1,4 +1,4 @@
-"""Adds the plugin to a BasicSR checkout that is otherwise unchanged, and removes it again."""
+"""Adds the plugin to an otherwise unchanged BasicSR checkout, and removes it again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['is_checkout', 'link', 'missing_files', 'option_files', 'options_fold
 
 _MANIFEST = '.dblr_link.json'
 
-# BasicSR imports every *_arch.py before its data, and its data cannot be imported on today's torchvision
+# BasicSR imports every *_arch.py before its data modules, which cannot be imported with current torchvision
 _COMPAT_SHIM = '''\
 """Written by `dblr link`: lets BasicSR import on today's torchvision. `dblr link --unlink` removes it."""
 import importlib.util
@@ -41,7 +41,7 @@ else:
           'in .dblr_link.json', file=sys.stderr)
 '''
 
-# `python basicsr/train.py` puts basicsr/ itself first on the path, where this stands for the package
+# `python basicsr/train.py` puts basicsr/ itself first on the path, where this stands in for the package
 _PATH_SHIM = '''\
 """Written by `dblr link`: makes `python basicsr/train.py` import this checkout, not an installed BasicSR.
 
@@ -58,14 +58,14 @@ importlib.import_module('basicsr')
 
 
 def options_folder() -> Path:
-    """The ``options`` that come with the plugin, in its source tree or installed beside it."""
+    """Returns the ``options`` folder of the plugin, in its source tree or installed beside it."""
     source = Path(__file__).resolve().parents[1] / 'options'
     installed = Path(sysconfig.get_path('data')) / 'share' / 'dblr_plugin' / 'options'
     return source if source.is_dir() else installed
 
 
 def option_files() -> list[Path]:
-    """The option files in there that train and test, without those of the demo and the benchmark."""
+    """Returns its option files for training and testing, without those of the demo and the benchmark."""
     names = ('test_', 'train_')
     return sorted(path for path in options_folder().glob('*.yml') if path.name.startswith(names))
 
@@ -76,14 +76,14 @@ def link(checkout: str | Path) -> list[Path]:
     Afterwards ``python basicsr/train.py -opt options/train_DBLRGAN.yml`` works there, and so does torchrun.
 
     Args:
-        checkout: The folder that holds BasicSR's ``basicsr/`` and ``VERSION``.
+        checkout: The folder with BasicSR's ``basicsr/`` and ``VERSION``.
 
     Returns:
         The files written.
 
     Raises:
-        DBLRError: If it is no checkout, is linked already, or one of the files exists or cannot be written; what was
-            written by then is removed.
+        DBLRError: If it is not a checkout, is already linked, or one of the files exists or cannot be written; files
+            written until then are removed.
     """
     root = _checkout(checkout)
     if (root / _MANIFEST).exists():
@@ -95,7 +95,7 @@ def link(checkout: str | Path) -> list[Path]:
     if taken:
         raise DBLRError(f'{root} has files of these names already: {", ".join(taken)}; move them away')
     manifest = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()}
-    # first, so that a link interrupted half way can be taken back
+    # first, so that an interrupted link can be undone
     write_whole(root / _MANIFEST, json.dumps(manifest, indent=2))
     try:
         for name, content in files.items():
@@ -110,7 +110,7 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
     """Removes what :func:`link` wrote.
 
     Returns:
-        The files removed, and those kept because they were changed since.
+        The files removed, and those kept because they have changed since.
 
     Raises:
         DBLRError: If the checkout is not linked.
@@ -140,19 +140,19 @@ def _read_manifest(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         manifest = error
     is_sound = isinstance(manifest, dict) and all(isinstance(digest, str) for digest in manifest.values())
-    # the manifest came with the checkout, so that files outside it that it names must not be removed
+    # the manifest may come with the checkout, so files that it names outside must not be removed
     if not is_sound or any(map(name_fault, manifest)):
         raise DBLRError(f'{path} is damaged; remove it and the files that say that `dblr link` wrote them')
     return manifest
 
 
 def is_checkout(root: Path) -> bool:
-    """Whether a folder is a checkout of BasicSR."""
+    """Returns whether a folder is a checkout of BasicSR."""
     return (root / 'basicsr' / 'train.py').is_file() and (root / 'VERSION').is_file()
 
 
 def missing_files(root: Path) -> list[str]:
-    """What a checkout lacks of its link: the manifest if it is not linked, else what was deleted since.
+    """Returns the files of the link that a checkout lacks: the manifest if it is not linked, else those deleted since.
 
     Raises:
         DBLRError: If the manifest is damaged.
@@ -188,7 +188,7 @@ def _read_version(path: Path) -> str:
 
 
 def _version_file(version: str) -> str:
-    """What BasicSR's setup.py would write; a checkout that was never installed lacks it."""
+    """Returns what BasicSR's setup.py would write; a checkout that was never installed lacks it."""
     return f"# Written by `dblr link`\n__version__ = '{version}'\n__gitsha__ = 'unknown'\n"
 
 

@@ -1,7 +1,7 @@
-"""Starts processes as forks of one that has imported this package: at once, and with that memory shared.
+"""Starts processes as forks of one that has imported this package: at once, and sharing its memory.
 
-A process that is spawned takes seconds to import torch and BasicSR, and hundreds of MB for them; a fork of a process
-whose torch has threads, or a GPU, may hang.
+A spawned process takes seconds and hundreds of MB to import torch and BasicSR; a fork of a process whose torch uses
+threads or a GPU may hang.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ['fork_context']
 
 @functools.cache
 def fork_context(module: str = 'dblr_plugin') -> ForkServerContext:
-    """Returns what starts such processes; the one that they are forks of begins to import, and ends with this process.
+    """Returns the multiprocessing context; its server begins to import at once, and ends with this process.
 
     Args:
-        module: What it imports. The first call of a process decides.
+        module: The module to import. The first call of a process decides.
     """
     context = get_context('forkserver')
     context.set_forkserver_preload([module])
     before = os.environ.get('PYTHONPATH')
-    # before Python 3.13 it looks for modules where Python itself does, and not where this process does
+    # before Python 3.13 the server looks for modules on Python's default path, not on this process's
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))
     try:
         forkserver.ensure_running()

@@ -1,4 +1,4 @@
-"""Runs work in threads: prefetching items, writing results, and many items at once with progress."""
+"""Runs work in threads: prefetching items, writing results, and processing many items at once with progress."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ['AHEAD', 'DISK_THREADS', 'BackgroundWriter', 'parallel', 'prefetch']
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
-#: Items that wait: enough to even out slow ones, and not much memory.
+#: Number of queued items: enough to even out slow ones, without using much memory.
 AHEAD = 4
-# file operations wait for a network disk most of the time: more threads than cores
+# file operations mostly wait for a network disk, hence more threads than cores
 DISK_THREADS = 16
 _END: Any = object()
 
 
 def prefetch(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:
-    """Takes items in a thread of their own, so many ahead; what raises there is raised here."""
+    """Fetches items in a separate thread, ``number`` ahead; exceptions raised there are raised here."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
         futures = deque(thread.submit(next, iterator, _END) for _ in range(number))
@@ -32,11 +32,11 @@ def prefetch(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:
 
 
 class BackgroundWriter:
-    """Calls a function in a thread of its own, in order; an error there is raised at one of the next calls, or after.
+    """Calls a function in a separate thread, in order; an error there is raised by one of the next calls or on exit.
 
     Args:
-        function: What to call.
-        number: Calls that may wait.
+        function: The function to call.
+        number: Maximum number of calls that may be queued.
     """
 
     def __init__(self, function: Callable[..., object], number: int = AHEAD) -> None:
@@ -49,13 +49,13 @@ class BackgroundWriter:
         return self
 
     def __call__(self, *args: Any) -> None:
-        """Hands a call over; waits when too many are."""
+        """Queues a call; waits if too many are queued."""
         self.futures.append(self.thread.submit(self.function, *args))
         if len(self.futures) > self.number:
             self.futures.popleft().result()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # after an error, what was handed over is still done
+        # queued calls still run after an error
         self.thread.shutdown()
         for future in self.futures:
             if kind is None:
@@ -73,8 +73,8 @@ def parallel(
 ) -> Iterator[Result]:
     """Yields ``function(item)`` in the items' order, with a progress bar that shows rate and remaining time.
 
-    Items are taken when there is a thread for them soon, so they may be large. The first error, Ctrl-C included, stops
-    everything that has not begun.
+    Items are only taken shortly before a thread is free for them, so they may be large. The first error, including
+    Ctrl-C, cancels everything that has not begun.
     """
     pool = ThreadPoolExecutor(threads)
     pending: deque[Future[Result]] = deque()

@@ -1,1 +1,1 @@
-"""A page on this computer, to drop a clip on and compare it with its restoration."""
+"""A local web page on which to drop a clip and compare it with its restoration."""

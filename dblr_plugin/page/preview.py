@@ -1,4 +1,4 @@
-"""Restores a clip for looking at: before and after as every browser shows them, and the restored file itself."""
+"""Restores a clip for viewing: before and after in formats that every browser shows, and the restored file itself."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from dblr_plugin.video.video_sink import VideoSink
 
 __all__ = ['build', 'frame_pair', 'restore']
 
-Build = Callable[[int], VideoRestorer]  # of the number of frames
-Report = Callable[[int, int], None]  # frames done, frames in all
+Build = Callable[[int], VideoRestorer]  # takes the number of frames
+Report = Callable[[int, int], None]  # frames done, total frames
 
 _MAX_PIXELS = 8192 * 4320
-# what the restored video keeps of the source's name; others become the one that every player takes
+# suffixes that the restored video keeps; others become .mp4, which every player supports
 _KEPT_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
 
 
 def build(report: Report, build: Build) -> None:
-    """Builds the network once, to find out what is wrong with it."""
+    """Builds the network once, to find out whether it works."""
     build(1)
 
 
 def restore(report: Report, build: Build, clip: Path, folder: Path, start: str, length: str) -> tuple[int, str]:
-    """Restores an image, or a video from ``start`` on, for a ``length``; empty for all of it.
+    """Restores an image, or ``length`` of a video from ``start``; an empty ``length`` means to the end.
 
     Returns:
-        The number of frames, and the restored file in full, with sound, depth and chroma of the original. Beside it
-        are ``before`` and ``after``, MP4 without sound or PNG.
+        The number of frames, and the restored file in full, with the original's sound, bit depth and chroma. Beside it
+        are ``before`` and ``after``, as MP4 without sound or as PNG.
 
     Raises:
         DBLRError: The clip has too many pixels, cannot be read or restored, or a file cannot be written.
@@ -68,7 +68,7 @@ def restore(report: Report, build: Build, clip: Path, folder: Path, start: str, 
 
 
 def frame_pair(report: Report, folder: Path, number: int) -> tuple[str, str]:
-    """Image files of a frame, counted from 1, before and after."""
+    """Returns the image files of a frame, counted from 1, before and after."""
     if not (folder / 'before.mp4').exists():
         return str(folder / 'before.png'), str(folder / 'after.png')
     seconds = _frame_times(folder)[number - 1]
@@ -79,7 +79,7 @@ def frame_pair(report: Report, folder: Path, number: int) -> tuple[str, str]:
 
 
 class _Reporting:
-    """A restorer that reports each frame."""
+    """Wraps a restorer and reports each frame."""
 
     def __init__(self, restorer: VideoRestorer, count: int, report: Report) -> None:
         self.restorer, self.count, self.report = restorer, count, report
@@ -91,7 +91,7 @@ class _Reporting:
 
 
 def _write_preview(clip: Path, target: Path, start: str | None = None, end: str | None = None) -> None:
-    """Writes H.264 of 8 bits and even sides, or a PNG file."""
+    """Writes 8-bit H.264 with even sides, or a PNG file."""
     with open_source(clip, start, end) as source:
         _refuse_many_pixels(clip, source.size)
         if is_image(clip.name):
@@ -105,7 +105,7 @@ def _write_preview(clip: Path, target: Path, start: str | None = None, end: str 
 
 
 def _frame_times(folder: Path) -> list[float]:
-    """Seconds from the first frame of ``before.mp4`` to each."""
+    """Returns the time in seconds of each frame of ``before.mp4``, from the first."""
     with av.open(str(folder / 'before.mp4')) as container:
         pts = sorted(packet.pts for packet in container.demux(video=0) if packet.pts is not None)
         return [float((tick - pts[0]) * container.streams.video[0].time_base) for tick in pts]

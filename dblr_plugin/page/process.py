@@ -1,6 +1,7 @@
-"""Runs functions of :mod:`dblr_plugin.page.preview` in processes that can be ended at any time.
+"""Runs functions of :mod:`dblr_plugin.page.preview` in processes that can be killed at any time.
 
-They are forks of one that has imported torch and BasicSR, so that a clip does not wait for that, nor the page hold it.
+They are forked from one that has imported torch and BasicSR, so that clips do not wait for the import and the page's
+own process does not need it.
 """
 
 from __future__ import annotations
@@ -32,28 +33,28 @@ _MODULE = 'dblr_plugin.page.preview'
 
 
 def temporary_folder() -> Path:
-    """A folder for all files of this process, deleted when it ends; those of servers that were killed are deleted."""
+    """Makes a folder for all files of this process, deleted when it ends; also deletes those of killed servers."""
     for lock in Path(tempfile.gettempdir()).glob('dblr_page_*/lock'):
         with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
             shutil.rmtree(lock.parent)
     folder = tempfile.tempdir = os.environ['GRADIO_TEMP_DIR'] = tempfile.mkdtemp(prefix='dblr_page_')
     held = FileLock(Path(folder, 'lock'))
     held.acquire()
-    # behind multiprocessing's own folder, which is in it and has the priority -100
+    # after multiprocessing's own folder, which is inside and has priority -100
     Finalize(None, lambda _: shutil.rmtree(folder, ignore_errors=True), args=[held], exitpriority=-200)
     return Path(folder)
 
 
 class Cancelled(Exception):
-    """A task was ended by :meth:`Task.end`."""
+    """Raised when a task was ended by :meth:`Task.end`."""
 
 
 class Task:
-    """A process that calls a function; it ends with this one at the latest.
+    """A process that calls a function; it ends no later than this one.
 
     Args:
-        name: The function's.
-        arguments: What it is called with, behind a function that reports progress: frames done, frames in all.
+        name: The function's name.
+        arguments: Its arguments, after a function that reports progress: frames done, total frames.
     """
 
     def __init__(self, name: str, *arguments: Any) -> None:
@@ -65,7 +66,7 @@ class Task:
         self._cancelled = False
 
     async def result(self, report: Callable[[int, int], None], warn: Callable[[str], None]) -> Any:
-        """What the function returns; raises DBLRError when it does or fails, and Cancelled when it is ended."""
+        """Returns the function's result; raises DBLRError if it does or fails, and Cancelled if the task is ended."""
         try:
             while True:
                 kind, value = await asyncio.to_thread(self._receiver.recv)
@@ -85,14 +86,14 @@ class Task:
             self.end()
 
     def end(self) -> None:
-        """Ends the process at once."""
+        """Kills the process at once."""
         self._cancelled = True
         self._process.kill()
         self._process.join()
 
 
 def _call(sender: Connection, name: str, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the server
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     handler = logging.Handler(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Serves the page to this computer alone, and limits what it is sent: whose requests, how many, how large, how long."""
+"""Serves the page to this computer only, and limits the origin, number, size and duration of requests."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _PROGRESS = gr.Progress()
 
 
 def build_blocks(folder: Path, build: Any) -> gr.Blocks:
-    """The page.
+    """Returns the page.
 
     Args:
-        folder: Where uploads are, each in a folder of its own.
+        folder: The folder for uploads, each in a folder of its own.
         build: Makes the restorer, in another process.
     """
     clips = _Clips(folder, build)
     with gr.Blocks(title='dblr', analytics_enabled=False) as page:
         clip = gr.File(label='Video or image')
-        # gradio copies whatever file or URL a request names
+        # gradio would copy any file or URL that a request names
         clip.async_move_resource_to_block_cache = _leave  # type: ignore[method-assign, assignment]
         with gr.Row():
             start, length = gr.Textbox('0', label='Start, seconds'), gr.Textbox('3', label='Length (empty: all)')
@@ -74,7 +74,7 @@ class _Clips:
         self.tasks: dict[str | None, Task] = {}
 
     async def take(self, clip: str | None, request: gr.Request) -> list[Any]:
-        """Ends and deletes what a page had before it has another clip; raises gr.Error for a file that is no upload."""
+        """Replaces a page's clip, ending and deleting what it had; raises gr.Error if the file is not an upload."""
         path = None if clip is None else Path(clip)
         if path is not None and (path.parent.parent != self.folder or not path.is_file()):
             raise gr.Error('the clip is no longer there; choose it again', print_exception=False)
@@ -87,18 +87,18 @@ class _Clips:
         return [None, gr.Slider(visible=False), None, None, None]
 
     async def leave(self, request: gr.Request) -> None:
-        """Ends and deletes what a page had."""
+        """Ends a page's task and deletes its files."""
         await self.take(None, request)
 
     async def end(self, request: gr.Request) -> None:
-        """Ends what is being restored for a page."""
+        """Ends a page's restoration."""
         if (task := self.tasks.pop(request.session_hash, None)) is not None:
             task.end()
 
     async def restore(
         self, clip: str | None, start: str, length: str, request: gr.Request, progress: gr.Progress = _PROGRESS
     ) -> list[Any]:
-        """Restores a part of a clip; gives what the page shows."""
+        """Restores a part of a clip; returns the page's new contents."""
         await self.take(clip, request)
         await self.end(request)
         if clip is None:
@@ -126,7 +126,7 @@ class _Clips:
         return [await self.show(1, request), number, *videos, result]
 
     async def show(self, number: int, request: gr.Request) -> tuple[str, str] | None:
-        """The frames of that number, from 1, before and after, as image files."""
+        """Returns the image files of a frame, counted from 1, before and after."""
         if (folder := self.results.get(request.session_hash)) is None:
             return None
         return await Task('frame_pair', folder, number).result(lambda *_: None, lambda _: None)
@@ -135,15 +135,15 @@ class _Clips:
         return html.escape(re.sub(rf'{self.folder}/\w+/(tmp\w+/)?', '', message), quote=False)
 
 
-_MAX_WAITING, _MAX_CONNECTIONS, _MAX_JSON = 8, 100, 64_000  # clips; of browsers; bytes
-_SECONDS_TO_ASK, _SECONDS_TO_SEND = 10, 600  # a request's head; its body
-# gradio has more routes, which fetch from elsewhere or keep what they are sent
+_MAX_WAITING, _MAX_CONNECTIONS, _MAX_JSON = 8, 100, 64_000  # clips; from browsers; bytes
+_SECONDS_TO_ASK, _SECONDS_TO_SEND = 10, 600  # for a request's head; for its body
+# gradio's other routes fetch from elsewhere or keep what they are sent
 _ROUTES = re.compile(
     r'GET /(|config|theme\.css|favicon\.ico|(assets|static)/.+)'
     r'|GET /gradio_api/(info|upload_progress|queue/data|heartbeat/\w+|file=/.+)'
     r'|POST /gradio_api/(upload|queue/join|cancel|reset|run/\w+)'
 )
-_HEADERS = {  # gradio's page names files of other sites: browsers load none
+_HEADERS = {  # gradio's page refers to files on other sites: browsers load none
     'Content-Security-Policy': "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; frame-ancestors 'none'",
     'Referrer-Policy': 'no-referrer',
     'X-Content-Type-Options': 'nosniff',
@@ -151,12 +151,12 @@ _HEADERS = {  # gradio's page names files of other sites: browsers load none
 
 
 def build_server(folder: Path, build: Any, max_bytes: int) -> uvicorn.Server:
-    """The server; its ``run([socket])`` returns after SIGINT or SIGTERM, which it raises again.
+    """Returns the server; its ``run([socket])`` returns after SIGINT or SIGTERM, and raises the signal again.
 
     Args:
-        folder: Where clips and results are, a :func:`~dblr_plugin.page.process.temporary_folder`.
+        folder: The folder for clips and results, a :func:`~dblr_plugin.page.process.temporary_folder`.
         build: Makes the restorer, in another process.
-        max_bytes: Of a clip; all together may have four times as many.
+        max_bytes: Maximum size of a clip; all together may take four times as much.
     """
 
     async def upload(request: fastapi.Request) -> Response:
@@ -169,28 +169,28 @@ def build_server(folder: Path, build: Any, max_bytes: int) -> uvicorn.Server:
     app.add_route('/gradio_api/upload', upload, methods=['POST'])
     app.add_route('/gradio_api/upload_progress', progress)
     page = build_blocks(folder, build).queue(max_size=_MAX_WAITING, api_open=False)
-    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # on every computer
+    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])  # available everywhere
     gr.mount_gradio_app(app, page, '/', theme=theme, footer_links=[], run_history=False)
     config = uvicorn.Config(
         _Guard(app, max_bytes + _MAX_JSON),
         http=_Connection,
         ws='none',
-        log_level='critical',  # requests that end with the server are no errors
+        log_level='critical',  # requests cut short by shutdown are not errors
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=1,  # a film that plays in an open page is a request that does not end
+        timeout_graceful_shutdown=1,  # a video playing in an open page is a request that does not end
     )
     return uvicorn.Server(config)
 
 
 async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
-    """Stores a clip in a folder of its own. Gradio's route has no limit for all clips, and keeps what was cut off."""
+    """Stores a clip in its own folder. Gradio's route does not limit the total size, and keeps truncated uploads."""
     size = int(request.headers['content-length'])
     held = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     if held + size > room or size > shutil.disk_usage(folder).free:
         return PlainTextResponse('there is no room for more clips; close other pages', 507)
     try:
-        async with request.form(max_files=1, max_fields=0) as form:  # in a file without a name until it is complete
+        async with request.form(max_files=1, max_fields=0) as form:  # an unnamed file until it is complete
             file = form['files']
             name = re.sub(r'[^\w .()+-]', '_', file.filename)[-50:].lstrip(' .') or 'clip'
             path = Path(tempfile.mkdtemp(prefix='clip_'), name)
@@ -204,7 +204,7 @@ async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
 
 
 class _Guard:
-    """Refuses requests of other sites, routes that the page does not need, and bodies that are too large or slow."""
+    """Refuses requests from other sites, routes that the page does not need, and bodies that are too large or slow."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app, self.max_bytes = app, max_bytes
@@ -246,14 +246,14 @@ class _Guard:
 
 
 def _is_own(host: str, origin: str | None) -> bool:
-    """Whether the page asks under its own name, and not another site, be it by a name that leads here."""
+    """Returns whether a request comes from the page itself, not another site, even one whose name resolves to here."""
     with contextlib.suppress(ValueError):
         return urlsplit(f'//{host}').hostname in ('localhost', '127.0.0.1') and origin in (None, f'http://{host}')
     return False
 
 
 class _Connection(H11Protocol):
-    """Ends when it has asked for nothing for a while, or at once when there are too many."""
+    """A connection that closes after a while without requests, or at once when there are too many."""
 
     _last: object = None
 

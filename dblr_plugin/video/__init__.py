@@ -1,7 +1,8 @@
 """Reads and writes videos, folders of images, globs and single images.
 
-A video keeps every picture and its time, its colours and depth, sound and subtitles; a folder keeps names, format and
-depth. See :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and :class:`FolderSink` for what exactly.
+A video keeps every frame and its timestamp, colours and bit depth, sound and subtitles; a folder keeps file names,
+format and bit depth. For details, see :class:`VideoSource`, :class:`VideoSink`, :class:`FolderSource` and
+:class:`FolderSink`.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ __all__ = [
     'is_video', 'open_sink', 'open_source',
 ]  # fmt: skip
 
-#: Suffixes of videos that are written; encoders.FORMATS knows their containers.
+#: Suffixes of the videos that can be written; encoders.FORMATS maps them to containers.
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
-#: Suffixes by which videos are known in folders; a file that is named is read whatever its suffix.
+#: Suffixes that mark a file in a folder as a video; a file that is named explicitly is read whatever its suffix.
 READ_SUFFIXES = (
     *VIDEO_SUFFIXES, '.avi', '.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.vob', '.wmv', '.flv', '.y4m', '.ogv', '.3gp',
 )  # fmt: skip
 
-_WRITTEN_INSTEAD = '.mkv'  # holds whatever the others do
-_DEFAULT_RATE = Fraction(25)  # ffmpeg's, for pictures without a rate of their own
+_WRITTEN_INSTEAD = '.mkv'  # can hold whatever the other containers can
+_DEFAULT_RATE = Fraction(25)  # ffmpeg's default for image sequences
 
 
 def open_source(
     path_or_glob: str | Path, start: str | float | None = None, end: str | float | None = None, scale_down: float = 1
 ) -> Source:
-    """Opens what is to be restored.
+    """Opens the input to restore.
 
     Args:
         path_or_glob: A video file, a folder of images, one image, or a glob such as ``'frames/*.png'``.
-        start: Where to begin, for trials. In a video a time after its beginning, in seconds or as ``h:mm:ss.s``; in a
-            folder a number of pictures to skip.
-        end: Where to stop, counted likewise, from the source's beginning; the picture there is not read any more.
-        scale_down: The factor by which pictures shrink, by averaging areas; sides become even.
+        start: Where to begin, for trial runs. For a video, a time after its beginning, in seconds or as ``h:mm:ss.s``;
+            for a folder, the number of images to skip.
+        end: Where to stop, likewise counted from the source's beginning; the frame there is excluded.
+        scale_down: The factor by which frames are shrunk, by area averaging; their sides become even.
 
     Raises:
-        DBLRError: There is nothing to read, or it is damaged.
+        DBLRError: There is nothing to read, or the input is damaged.
     """
     if not scale_down >= 1:
         raise DBLRError(f'scale_down must be 1 or more, got {scale_down}')
@@ -76,22 +77,22 @@ def open_sink(
     existing: Existing = 'replace',
     settings: Mapping[str, Any] | None = None,
 ) -> Sink:
-    """Opens where restored pictures go.
+    """Opens the output for the restored frames.
 
     Args:
-        path: A video (.mp4 .m4v .mov .mkv .webm), an image for a source of one picture, or a folder: it exists,
-            ends in a slash, or has no suffix.
-        source: Where the pictures come from; a video hands on its times, colours, sound and subtitles.
-        encoder: How a video is encoded.
-        fps: Pictures a second of a video that is made from a folder, 25 by default.
-        suffix: Put behind the names of a folder's files, before the extension.
-        existing: What to do about older files: ``replace`` them, ``refuse`` to, or ``resume`` what is not complete. The
-            input is never replaced.
-        settings: What must be the same for resuming an output, as JSON can hold it; see :func:`fingerprint`.
+        path: A video (.mp4 .m4v .mov .mkv .webm), an image for a source of one frame, or a folder: a path that exists
+            as one, ends in a slash, or has no suffix.
+        source: Where the frames come from; a video passes on its timestamps, colours, sound and subtitles.
+        encoder: How to encode a video.
+        fps: Frames per second of a video made from a folder, 25 by default.
+        suffix: Appended to the names of a folder's files, before the extension.
+        existing: What to do about existing files: ``replace`` them, ``refuse`` to, or ``resume`` what is incomplete.
+            The input is never replaced.
+        settings: What must match for an output to be resumed, serialisable as JSON; see :func:`fingerprint`.
 
     Raises:
-        DBLRError: The output cannot be had as wanted.
-        AlreadyComplete: It is to be resumed, and is complete.
+        DBLRError: The output cannot be written as requested.
+        AlreadyComplete: The output to resume is already complete.
     """
     is_folder = str(path).endswith(('/', os.sep))
     path = Path(path)
@@ -148,7 +149,7 @@ def _video_sink(
 
 
 def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
-    """Returns what is meant, and its images; a video has none.
+    """Returns the path to read and its images; a video has none.
 
     Raises:
         DBLRError: A glob matches nothing usable, a folder has no images, or two images share a name.
@@ -175,31 +176,31 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
 
 def _require_av() -> None:
     try:
-        import av  # noqa: F401  (only this is asked: whether it can be imported)
+        import av  # noqa: F401  (only checks that it can be imported)
     except ImportError as error:
         raise DBLRError(f"videos need PyAV ({error}): pip install 'dblr_plugin[video]'") from error
 
 
 def is_video(name: str) -> bool:
-    """Whether a file of this name in a folder is a video: a known suffix in any case, and not hidden."""
+    """Returns whether a file of this name in a folder is a video: a known suffix in any case, and not hidden."""
     return name.lower().endswith(READ_SUFFIXES) and not name.startswith('.')
 
 
 def find_batch(path_or_glob: str | Path, output: str | Path, suffix: str = '') -> list[tuple[Path, Path]] | None:
-    """Finds the videos below a folder, or those that a glob names.
+    """Finds the videos below a folder, or those that a glob matches.
 
     Args:
-        path_or_glob: What was named as input.
-        output: The folder for the results, which get the same tree, names and containers; a container that is not
-            written becomes Matroska.
-        suffix: Put behind each name, before the extension.
+        path_or_glob: The input as the user gave it.
+        output: The folder for the results, which keep tree, names and containers; a container that cannot be written
+            becomes Matroska.
+        suffix: Appended to each name, before the extension.
 
     Returns:
-        Each video and its output, in natural order; None where one input is meant: a file, a folder of images, or a
-        glob that names one video or images.
+        Each video and its output, in natural order; None for a single input: a file, a folder of images, or a glob
+        that matches one video or images.
 
     Raises:
-        DBLRError: It is not clear what is meant, or two videos would have one output.
+        DBLRError: The input is ambiguous, or two videos would have the same output.
     """
     root = Path(path_or_glob)
     if root.is_dir():
@@ -223,7 +224,7 @@ def find_batch(path_or_glob: str | Path, output: str | Path, suffix: str = '') -
 
 
 def _below(root: Path, output: Path) -> list[Path]:
-    """Returns all videos below a folder, but for those in the output's."""
+    """Returns all videos below a folder, except those in hidden folders and in the output."""
     found = []
     for folder, folders, files in os.walk(root):
         here = Path(folder)

@@ -1,4 +1,4 @@
-"""Makes time continuous where a video's clock restarts or jumps, and finds gaps."""
+"""Makes timestamps continuous where they restart or jump, and finds gaps."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from av.format import Flags
 
 __all__ = ['Clock', 'Gaps']
 
-# Seconds, as in ffmpeg: what decodes so much earlier than what came before has another clock, and what comes so much
-# later has one too. Between the two are jitter and pauses.
+# Seconds, as in ffmpeg: a dts that is this much earlier, or this much later, than the previous one belongs to another
+# clock. Smaller differences are jitter and pauses.
 _BACK, _AHEAD = Fraction(1, 10), Fraction(10)
 
-# Something is missing where the next comes so many steps late, in a stream that is else so regular.
+# A gap is an interval of more than this many steps, in a stream in which this share of the steps is regular, to within
+# this fraction of a step.
 _LATE, _REGULAR_SHARE, _JITTER = Fraction(7, 4), 0.9, Fraction(1, 4)
 
 _LISTED = 5
 
 
 class Clock:
-    """Gives the packets of a file one clock that goes on, whatever the clocks of its parts say.
+    """Gives a file's packets one continuous clock, even where its parts have clocks of their own.
 
-    Transport and program streams may be joined from parts with clocks of their own. Where a part begins, the clock
-    goes on from the end of picture and sound so far, whichever is later. All readers of a file that hand over all of
-    its pictures and sound, from its beginning, get the same times.
+    Transport and program streams may be joined from parts with separate clocks. Where a part begins, the clock
+    continues from the end of the video and sound so far, whichever is later. All readers of a file that pass on all of
+    its video and audio packets, from the beginning, get the same timestamps.
 
     Args:
-        container: The file. Formats whose clock is one by definition are left alone.
+        container: The file. Formats that have a single clock by definition are left unchanged.
 
     Attributes:
-        streams: Whose packets :meth:`carry_on` has to see, in the file's order; empty where none need be.
-        joints: When later parts begin, in seconds of the clock carried on.
+        streams: The streams whose packets :meth:`carry_on` has to see, in file order; empty if none need it.
+        joints: When later parts begin, in seconds of the continuous clock.
     """
 
     def __init__(self, container: InputContainer) -> None:
@@ -41,15 +42,15 @@ class Clock:
         self.streams = [*container.streams.video, *container.streams.audio] if restarts else []
         self.joints: list[Fraction] = []
         self._shifts = [Fraction(0)]  # of each part
-        self._part: dict[int, int] = {}  # by stream, in which the last packet was
-        self._last: dict[int, Fraction] = {}  # by stream, when it was due
-        self._decoded: dict[int, Fraction] = {}  # by stream, until when it was decoded
-        self._delay: dict[int, Fraction] = {}  # by stream, from when it is decoded to when it is shown
-        self._now: Fraction | None = None  # when the last packet of any stream ended
-        self._end: Fraction | None = None  # when the latest ended
+        self._part: dict[int, int] = {}  # by stream, of its last packet
+        self._last: dict[int, Fraction] = {}  # by stream, dts of its last packet
+        self._decoded: dict[int, Fraction] = {}  # by stream, end of its last packet in decoding time
+        self._delay: dict[int, Fraction] = {}  # by stream, pts minus dts
+        self._now: Fraction | None = None  # end of the last packet of any stream
+        self._end: Fraction | None = None  # latest end of any packet
 
     def carry_on(self, packet: av.Packet) -> None:
-        """Moves a packet's times to the clock that goes on."""
+        """Shifts a packet's timestamps to the continuous clock."""
         if not self.streams or not packet.time_base:
             return
         index = packet.stream.index
@@ -67,7 +68,7 @@ class Clock:
         packet.dts = None if packet.dts is None else packet.dts + shift
 
     def _pass(self, index: int, shown: int | None, packet: av.Packet) -> None:
-        """Notes until when there are pictures and sound; program streams do not say of each picture when it is due."""
+        """Updates the end of video and sound so far; in program streams not every frame has a timestamp."""
         duration = (packet.duration or 0) * packet.time_base
         if packet.dts is not None or index not in self._decoded:
             due = (packet.dts or shown or 0) * packet.time_base + self._shifts[self._part.get(index, 0)]
@@ -78,7 +79,7 @@ class Clock:
         self._end = self._now if self._end is None else max(self._end, self._now)
 
     def _find_part(self, index: int, time: Fraction, shown: Fraction) -> None:
-        """Decides which part a packet is in that is decoded at ``time``: streams come to a joint one by one."""
+        """Determines the part of a packet with dts ``time``: streams reach a joint one after the other."""
         now = time if self._now is None else self._now
         earliest = self._last.get(index, now - _AHEAD) - _BACK
         parts = range(self._part.get(index, 0), len(self._shifts))
@@ -94,12 +95,12 @@ class Clock:
 
 @dataclass
 class Gaps:
-    """Finds where a stream of regular steps has a hole, which its damage left, and not its own timing.
+    """Finds gaps that damage left in a stream of regular steps, but not those of its own timing.
 
     Args:
-        step: Seconds from one picture, or packet of sound, to the next.
-        joints: Where parts of the file meet, in seconds; nothing is missing there. Others may be added.
-        least: Seconds that have to be missing.
+        step: Seconds from one frame, or packet of sound, to the next.
+        joints: Where parts of the file meet, in seconds; these are not gaps. More may be added later.
+        least: The shortest gap to report, in seconds.
     """
 
     step: Fraction
@@ -112,7 +113,7 @@ class Gaps:
         self._holes: list[tuple[Fraction, Fraction]] = []
 
     def see(self, time: Fraction) -> None:
-        """Takes the next time, in seconds."""
+        """Adds the next timestamp, in seconds."""
         if self._last is not None and not any(self._last < joint <= time for joint in self.joints):
             self._steps += 1
             self._regular += abs(time - self._last - self.step) <= _JITTER * self.step
@@ -120,7 +121,7 @@ class Gaps:
         self._last = time
 
     def see_end(self, time: Fraction) -> None:
-        """Takes the time at which the stream should end; one picture, or packet, alone may last as long as it likes."""
+        """Adds the time at which the stream should end; ignored for a single frame or packet, whose length is free."""
         if self._last is not None and self._steps:
             self._look_at(time - self._last)
 
@@ -129,9 +130,9 @@ class Gaps:
             self._holes.append((self._last + self.step, interval - self.step))
 
     def described(self, beginning: Fraction, longest: Fraction = Fraction(0)) -> str:
-        """Returns place and length of the holes, counted from ``beginning``; nothing for none, or an uneven rhythm.
+        """Returns position and length of the gaps, counted from ``beginning``; empty for none, or for irregular timing.
 
-        Intervals as long as ``longest``, the most seconds that the file says of a picture, are no holes.
+        Intervals up to ``longest``, the longest duration in seconds that the file gives for a frame, are not gaps.
         """
         holes = [(time, length) for time, length in self._holes if length + self.step > (1 + _JITTER) * longest]
         if not holes or self._regular < _REGULAR_SHARE * self._steps:

@@ -1,8 +1,8 @@
-"""Video colours to RGB and back, with the stream's own matrix, range and depth; HDR10 data passed on to encoders.
+"""Converts video colours to RGB and back with the stream's matrix, range and depth; passes HDR10 data to encoders.
 
-swscale is used for what it does well, which was measured (FFmpeg 8.1): resampling chroma, and 8 bits to RGB. It is not
-used for the way back and for more bits: full-range chroma comes out half a level low, luma of 10 bits up to three
-levels off, and white of 10 bits is 65283 instead of 65535.
+swscale is used for what it measurably does well (FFmpeg 8.1): chroma resampling, and 8 bits to RGB. It is not used for
+the way back and for higher bit depths: full-range chroma comes out half a level low, 10-bit luma up to three levels
+off, and 10-bit white as 65283 instead of 65535.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 RGB_MATRIX, BT709, UNSPECIFIED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020, BT2020_CONSTANT = 0, 1, 2, 4, 5, 6, 7, 9, 10
 UNSPECIFIED_RANGE, LIMITED, FULL = 0, 1, 2
 
-# weights of red and blue in luma; a matrix that is not here is treated as BT.709, there and back
+# weights of red and blue in luma; matrices not listed here are treated as BT.709, in both directions
 _WEIGHTS = {
     BT709: (0.2126, 0.0722),
     FCC: (0.30, 0.11),
@@ -37,10 +37,10 @@ _WEIGHTS = {
     BT2020: (0.2627, 0.0593),
     BT2020_CONSTANT: (0.2627, 0.0593),
 }
-# swscale's number for each matrix, where it differs from FFmpeg's own
+# swscale's number for each matrix for which it differs from FFmpeg's
 _SWSCALE = {SMPTE170M: BT470BG, BT2020_CONSTANT: BT2020}
 
-# the default flags lose eight times as much of the chroma in a round trip
+# the default flags lose eight times as much chroma in a round trip
 _RESAMPLING = (
     Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
@@ -48,15 +48,15 @@ _RESAMPLING = (
 
 @dataclass(frozen=True)
 class ColourTags:
-    """What a stream says of its colours, in FFmpeg's numbers, and its coded height, which decides where it is silent.
+    """A stream's colour tags, in FFmpeg's numbers, and its coded height, which selects the defaults for missing tags.
 
     Attributes:
         matrix: How RGB becomes luma and chroma.
         range: Whether codes are limited (16 to 235) or full.
-        primaries: The colours of R, G and B; handed on.
-        transfer: The curve of R, G and B; handed on.
-        height: Rows; players take BT.601 for less than 720 of them and BT.709 for the rest.
-        full: Whether codes are full-range, said or not.
+        primaries: The colours of R, G and B; passed through.
+        transfer: The curve of R, G and B; passed through.
+        height: Rows; players assume BT.601 below 720 rows and BT.709 otherwise.
+        full: Whether codes are full-range, tagged or not.
     """
 
     matrix: int = UNSPECIFIED
@@ -68,9 +68,9 @@ class ColourTags:
 
     @classmethod
     def of(cls, frame: VideoFrame, container: ColourTags) -> ColourTags:
-        """Returns the tags of a decoded frame, and the container's where the frame has none.
+        """Returns the tags of a decoded frame, or the container's where the frame has none.
 
-        RGB is about to become limited-range luma and chroma.
+        An RGB frame is tagged for its later conversion to limited-range luma and chroma.
         """
         tags = (frame.colorspace, container.matrix), (frame.color_primaries, container.primaries)
         tags += ((frame.color_trc, container.transfer),)
@@ -83,16 +83,16 @@ class ColourTags:
 
     @property
     def used(self) -> int:
-        """The matrix to calculate with."""
+        """The matrix to use in conversions."""
         if self.matrix in (UNSPECIFIED, RGB_MATRIX):
             return BT709 if self.height >= 720 else SMPTE170M
         return self.matrix if self.matrix in _WEIGHTS else BT709
 
     def at_height(self, height: int) -> ColourTags:
-        """Returns the tags of an output with ``height`` rows: the same, and said aloud where players would err.
+        """Returns the tags of an output with ``height`` rows: the same, but explicit where players would guess wrongly.
 
-        A silent source stays silent as long as players take the same for its output: some take other matrices than
-        others, and the output shall look in each as the source does.
+        An untagged source stays untagged as long as players assume the same matrix for its output: their defaults
+        differ, and the output should look like the source in each of them.
         """
         if self.matrix == RGB_MATRIX:
             return replace(self, matrix=replace(self, height=height).used, height=height)
@@ -102,12 +102,12 @@ class ColourTags:
 
 
 def bits_of(video_format: VideoFormat) -> int:
-    """Returns the bits of a format's deepest component, 16 for floating point."""
+    """Returns the bit depth of a format's deepest component, 16 for floating point."""
     return min(16, max(component.bits for component in video_format.components))
 
 
 def to_rgb(frame: VideoFrame, tags: ColourTags) -> np.ndarray:
-    """Returns a decoded frame as RGB (h, w, 3): uint8, or uint16 over its full range for more than 8 bits."""
+    """Returns a decoded frame as RGB (h, w, 3): uint8, or full-range uint16 for more than 8 bits."""
     bits = bits_of(frame.format)
     if _is_rgb(frame.format):
         return _rgb_of_rgb(frame, bits)
@@ -124,15 +124,15 @@ def to_rgb(frame: VideoFrame, tags: ColourTags) -> np.ndarray:
 
 
 class FrameMaker:
-    """Makes frames for an encoder of RGB pixels.
+    """Makes frames for an encoder from RGB pixels.
 
-    Chroma of 4:2:0 and 4:2:2 is sampled where the decoder of the output takes it to be: a quarter of the pixels that
-    lie half a pixel off blur and shift all colours.
+    4:2:0 and 4:2:2 chroma is sampled at the siting that the output's decoder assumes: in 4:2:0, with a quarter of the
+    samples, an offset of half a pixel would blur and shift all colours.
 
     Args:
         format_name: FFmpeg's name of the pixel format.
-        tags: The colours of the output; kept where they are silent.
-        siting: Where chroma lies, ``left`` or ``center``.
+        tags: The output's colour tags; the defaults apply where they are unspecified.
+        siting: Chroma siting, ``left`` or ``center``.
     """
 
     def __init__(self, format_name: str, tags: ColourTags, siting: str = 'left') -> None:
@@ -154,7 +154,7 @@ class FrameMaker:
         return frame.reformat(format=self._format.name, interpolation=_RESAMPLING)
 
     def _sited(self, codes: np.ndarray) -> VideoFrame:
-        """Returns codes (h, w, 3) as a 4:4:4 frame that says where chroma will lie, which takes a filter in PyAV."""
+        """Returns codes (h, w, 3) as a 4:4:4 frame tagged with the chroma siting, for which PyAV needs a filter."""
         height, width = codes.shape[:2]
         frame = VideoFrame(width, height, 'yuv444p' if self._bits == 8 else f'yuv444p{self._bits}le')
         for index in range(3):
@@ -172,7 +172,7 @@ class FrameMaker:
 
 
 def _codes_of_rgb(tags: ColourTags, bits: int) -> np.ndarray:
-    """Returns the matrix (3, 4) from RGB in [0, 1] and 1 to codes of Y, Cb and Cr with so many bits."""
+    """Returns the matrix (3, 4) from RGB in [0, 1] and a constant 1 to codes of Y, Cb and Cr with ``bits`` bits."""
     red, blue = _WEIGHTS[tags.used]
     luma = np.array([red, 1 - red - blue, blue])
     rows = np.array([luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)])
@@ -190,7 +190,7 @@ def _rgb_of_rgb(frame: VideoFrame, bits: int) -> np.ndarray:
 
 
 def _with_depth(pixels: np.ndarray, high_bit_depth: bool) -> np.ndarray:
-    """Returns uint8 as uint16 or the other way round, both over their full range."""
+    """Converts between uint8 and uint16, both full-range."""
     return pixels.astype(np.uint16) * 257 if high_bit_depth else cv2.convertScaleAbs(pixels, alpha=1 / 257)
 
 
@@ -199,7 +199,7 @@ def _is_rgb(video_format: VideoFormat) -> bool:
 
 
 def _plane(frame: VideoFrame, index: int) -> np.ndarray:
-    """Returns a plane of a planar frame as a view (h, w), without its padding."""
+    """Returns a plane of a planar frame as a view (h, w), without padding."""
     plane = frame.planes[index]
     dtype = np.uint16 if bits_of(frame.format) > 8 else np.uint8
     return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
@@ -207,12 +207,12 @@ def _plane(frame: VideoFrame, index: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Light:
-    """What HDR10 says of a whole video.
+    """HDR10 metadata of a whole video.
 
     Attributes:
-        display: The mastering display: x and y of red, green, blue and white in 1/50000, darkest and brightest in
-            1/10000 cd/m2; empty where it is not said.
-        level: The brightest pixel and the brightest picture's mean in cd/m2; empty where they are not said.
+        display: The mastering display: x and y of red, green, blue and white in 1/50000, minimum and maximum luminance
+            in 1/10000 cd/m2; empty if missing.
+        level: MaxCLL and MaxFALL: the brightest pixel and the brightest frame's mean in cd/m2; empty if missing.
     """
 
     display: tuple[int, ...] = ()
@@ -220,14 +220,14 @@ class Light:
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Light:
-        """Returns what a decoded frame says."""
+        """Returns the metadata of a decoded frame."""
         display = frame.side_data.get('MASTERING_DISPLAY_METADATA')
         level = frame.side_data.get('CONTENT_LIGHT_LEVEL')
         return cls(() if display is None else _display(bytes(display)), () if level is None else _level(bytes(level)))
 
 
 def with_light(codec: str, options: dict[str, str], light: Light, output: Path) -> dict[str, str]:
-    """Returns an encoder's options with HDR10's data; warns where the encoder has no place for them."""
+    """Returns an encoder's options with HDR10 metadata; warns if the encoder does not support it."""
     if not (light.display or light.level):
         return options
     if codec not in ('libx264', 'libx265'):
@@ -251,7 +251,7 @@ def with_light(codec: str, options: dict[str, str], light: Light, output: Path) 
 
 
 def _display(data: bytes) -> tuple[int, ...]:
-    """Reads FFmpeg's AVMasteringDisplayMetadata: ten fractions, then whether primaries and luminance are said."""
+    """Parses FFmpeg's AVMasteringDisplayMetadata: ten fractions, then flags for primaries and luminance."""
     numbers = np.frombuffer(data, np.int32)
     if len(numbers) < 22 or not (numbers[20] and numbers[21]):
         return ()
@@ -260,5 +260,5 @@ def _display(data: bytes) -> tuple[int, ...]:
 
 
 def _level(data: bytes) -> tuple[int, ...]:
-    """Reads FFmpeg's AVContentLightMetadata."""
+    """Parses FFmpeg's AVContentLightMetadata."""
     return tuple(np.frombuffer(data[:8], np.uint32).tolist())

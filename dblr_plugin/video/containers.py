@@ -1,4 +1,4 @@
-"""Opens media files: what a container says of its streams, and the errors that FFmpeg logs about it."""
+"""Opens media files: what a container says about its streams, and the errors that FFmpeg logs about it."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# What av.open needs so that tags which are not UTF-8 are kept byte by byte: PyAV 19 does so of itself.
+# Makes av.open keep tags that are not UTF-8 byte for byte: PyAV 19 does so by default.
 ANY_TAGS: dict[str, Any] = {'metadata_errors': 'surrogateescape'} if hasattr(InputContainer, 'metadata_errors') else {}
 
-# Formats with an index of key frames. In others a seek may land between key frames, and lose what follows.
+# Formats with an index of key frames. In others a seek may land between key frames, and lose the frames after it.
 MATROSKA = 'matroska,webm'
 _INDEXED = ('mov,mp4,m4a,3gp,3g2,mj2', MATROSKA, 'avi')
 
-# Formats that say of each picture how long it is shown: a long one is meant so.
+# Formats that store each frame's duration: a long one is intended.
 SAY_DURATIONS = (_INDEXED[0], 'avi')
 
-# Suffixes of files with a header. Where it is damaged, FFmpeg plays what looks like bare MPEG-4 behind it.
+# Suffixes of formats with a header. If it is damaged, FFmpeg plays what looks like raw MPEG-4 after it.
 _HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 
-_LOGGER = logging.getLogger('libav')  # PyAV's, with one below it for each of FFmpeg's parts
+_LOGGER = logging.getLogger('libav')  # PyAV's, with a child for each FFmpeg component
 
-# said of intact files: a title track of chapters that a part of a video has lost
+# logged for intact files: a chapter title track that a cut video has lost
 _HARMLESS = ('Referenced QT chapter track not found',)
 
 
 def open_container(path: Path) -> InputContainer:
-    """Opens a media file for reading; raises DBLRError where there is none."""
+    """Opens a media file for reading; raises DBLRError if it is missing or not readable as one."""
     if not path.is_file():
         raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
     try:
-        # the prefix keeps ffmpeg from taking a name with a colon for a network address
+        # the prefix keeps FFmpeg from taking a name with a colon for a URL
         container = av.open(f'file:{path}', **ANY_TAGS)
     except av.error.PermissionError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
@@ -62,13 +62,13 @@ def open_container(path: Path) -> InputContainer:
 
 
 def seek_before(container: InputContainer, time: Fraction) -> None:
-    """Goes to a key frame at or before ``time`` in seconds, where the format allows it for certain."""
+    """Seeks to a key frame at or before ``time`` in seconds, if the format supports this reliably."""
     if container.format.name in _INDEXED:
         container.seek(int(time * av.time_base))
 
 
 def main_stream(container: InputContainer) -> VideoStream | None:
-    """Returns the largest video stream that is no cover picture and can be decoded."""
+    """Returns the largest video stream that can be decoded and is not a cover image."""
     usable = [s for s in _moving(container) if s.codec_context is not None]
     return max(usable, key=lambda s: s.width * s.height, default=None)
 
@@ -78,7 +78,7 @@ def _moving(container: InputContainer) -> list[VideoStream]:
 
 
 def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Returns the largest video stream and warns about others; raises DBLRError where none can be decoded."""
+    """Returns the largest video stream and warns about others; raises DBLRError if none can be decoded."""
     main, moving = main_stream(container), _moving(container)
     if main is None:
         reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
@@ -89,10 +89,10 @@ def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def beginning_of(container: InputContainer) -> Fraction:
-    """Returns when the first of picture and sound begins, in seconds; 0 where they begin before 0.
+    """Returns when the first of video and sound begins, in seconds; 0 if they begin before 0.
 
-    Like ffmpeg, which makes that the output's 0; but exactly, while the container's own figure has microseconds. The
-    clock of transport and program streams begins anywhere: before 0 where it runs over in the file.
+    This is what ffmpeg maps to the output's 0, but exact, while the container's own value is in microseconds. The clock
+    of transport and program streams begins anywhere: before 0 if it wraps around within the file.
     """
     streams = [*container.streams.video, *container.streams.audio]
     starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
@@ -101,55 +101,55 @@ def beginning_of(container: InputContainer) -> Fraction:
 
 
 def announced_count(container: InputContainer, stream: VideoStream) -> int | None:
-    """Returns the number of pictures where an index says it for certain, less those that an edit list takes away."""
+    """Returns the number of frames if an index gives it reliably, without those that an edit list removes."""
     if container.format.name == _INDEXED[0]:
         return sum(not entry.is_discard for entry in stream.index_entries) or None
     return None
 
 
 def announced_end(container: InputContainer, stream: VideoStream, rate: Fraction) -> Fraction | None:
-    """Returns when the last picture ends, in seconds, where the file's beginning says it."""
+    """Returns when the last frame ends, in seconds, if the file's header says so."""
     if container.format.name == 'avi':
         return stream.frames / rate if stream.frames else None
-    with suppress(DBLRError):  # Matroska's programs write it, each as it likes
+    with suppress(DBLRError):  # each Matroska muxer writes it in its own format
         return parse_time(stream.metadata.get('DURATION', ''), 'DURATION')
     return None
 
 
 def track_end(container: InputContainer, stream: VideoStream) -> int | None:
-    """Returns when MP4 shows no picture any more, to the millisecond: its pictures' durations are of decoding."""
+    """Returns the pts at which an MP4 track ends, to the millisecond: frame durations are in decoding order."""
     if container.format.name != _INDEXED[0] or not stream.duration:
         return None
     return (stream.start_time or 0) + stream.duration
 
 
 class Complaints(logging.Handler):
-    """Notes the first error of each of FFmpeg's parts, from now until it is closed.
+    """Records the first error of each FFmpeg component, from construction until it is closed.
 
-    FFmpeg does not say which file it means: while several listen, none of them notes anything.
+    FFmpeg does not say which file an error concerns: while several instances listen, none of them records anything.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self._first: dict[str, str] = {}
-        if av.logging.get_level() is None:  # nobody else listens, or wants them printed
+        if av.logging.get_level() is None:  # nobody else listens, or wants errors printed
             av.logging.set_level(av.logging.ERROR)
             _LOGGER.propagate = False
             _LOGGER.addHandler(logging.NullHandler())
         _LOGGER.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Notes a message if it is the first of its part."""
+        """Records a message if it is the first of its component."""
         message = record.getMessage().strip()
         listening = sum(isinstance(handler, Complaints) for handler in _LOGGER.handlers)
         if listening == 1 and message not in _HARMLESS:
             self._first.setdefault(record.name.removeprefix('libav.'), message)
 
     def of(self, *parts: str) -> str | None:
-        """Returns the first message of these demuxers and decoders, by their names; None if there is none."""
+        """Returns the first message of the demuxers and decoders named in ``parts``; None if there is none."""
         return next((self._first[part] for part in parts if part in self._first), None)
 
     def close(self) -> None:
-        """Ends listening."""
+        """Stops listening."""
         _LOGGER.removeHandler(self)
         super().close()

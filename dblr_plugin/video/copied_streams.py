@@ -1,4 +1,4 @@
-"""Sound and subtitles of a video, copied bit for bit into another; sound that cannot be copied is re-encoded."""
+"""Copies a video's sound and subtitles bit for bit into another; sound that cannot be copied is re-encoded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ['CopiedStreams', 'chapters_of_part', 'lost_tags', 'own_tags', 'track_
 
 _log = logging.getLogger(__name__)
 
-# of a container that was something else: they would describe the output wrongly
+# tags of the source's container, which would describe the output wrongly
 _FOREIGN_METADATA = (
     'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
     'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software',
@@ -31,12 +31,12 @@ _FOREIGN_METADATA = (
 
 
 def own_tags(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Returns what is said of the content, not of how the source held it."""
+    """Returns the tags that describe the content, not the container."""
     return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
 
 
 def track_tags(stream: Stream) -> dict[str, str]:
-    """Returns what is said of a stream's content; MP4's titles of tracks are read by another name than written."""
+    """Returns the tags that describe a stream's content; MP4's track title is read under another name than written."""
     own = own_tags(stream.metadata)
     if 'name' in own:
         own.setdefault('title', own.pop('name'))
@@ -44,13 +44,13 @@ def track_tags(stream: Stream) -> dict[str, str]:
 
 
 def lost_tags(source: Mapping[str, str], output: Mapping[str, str]) -> list[str]:
-    """Returns the names of the source's tags that an output does not have."""
+    """Returns the names of the source's tags that the output lacks."""
     there = {_base(name) for name in output}
     return [name for name in own_tags(source) if _base(name) not in there]
 
 
 def chapters_of_part(source: InputContainer, start: Fraction | None, end: Fraction | None) -> list[dict[str, Any]]:
-    """Returns the chapters from ``start`` to ``end``, in seconds, with times from the part's beginning."""
+    """Returns the chapters from ``start`` to ``end``, in seconds, with times relative to the part's beginning."""
     chapters = []
     for chapter in source.chapters():
         unit = chapter['time_base']
@@ -63,23 +63,23 @@ def chapters_of_part(source: InputContainer, start: Fraction | None, end: Fracti
 
 
 def _base(name: str) -> str:
-    """Returns a tag's name without its language."""
+    """Returns a tag's name without its language suffix."""
     return name.lower().partition('-')[0]
 
 
-# Seconds of sound that have to be missing to be told: packets are not cut to the joints of a stream.
+# Gaps in sound shorter than this, in seconds, are not reported: packets are not cut where parts of a stream meet.
 _HEARD = Fraction(1, 10)
 
 _LISTED = 5
 
 
 class CopiedStreams:
-    """Reads the source a second time, beside the pictures, so that nothing piles up in memory.
+    """Reads the source a second time, in step with the frames, so that nothing accumulates in memory.
 
     Args:
-        info: Says which file, and which part of it.
-        output: The file that is written; named in warnings of what its container cannot hold.
-        format_name: The container's name in FFmpeg.
+        info: Gives the file, and the part of it to copy.
+        output: The file being written, named in warnings about what its container cannot hold.
+        format_name: FFmpeg's name of the container.
     """
 
     def __init__(self, info: StreamInfo, output: Path, format_name: str) -> None:
@@ -93,7 +93,7 @@ class CopiedStreams:
         self._gaps: dict[int, Gaps] = {}
         self._attached, self._covers = self._attachments(format_name, output)
         self._wanted = [s for s in self._container.streams if s.type in ('audio', 'subtitle')]
-        self._encoders: dict[int, str] = {}  # FFmpeg's names, by index in the source, of sound that cannot be copied
+        self._encoders: dict[int, str] = {}  # FFmpeg's names, by index in the source, for sound that cannot be copied
         for stream in list(self._wanted):
             if not _fits(stream, format_name):
                 encoder = sound_encoder(stream, format_name) if stream.type == 'audio' else None
@@ -103,10 +103,10 @@ class CopiedStreams:
                     continue
                 self._encoders[stream.index] = encoder
             elif format_name in ('mp4', 'mov') and self._may_have_silent_gaps(stream):
-                self._encoders[stream.index] = stream.codec_context.name  # the same samples, and silence in gaps
+                self._encoders[stream.index] = stream.codec_context.name  # same samples, with silence in gaps
 
     def add_to(self, target: OutputContainer) -> None:
-        """Adds the streams, with what the source says of them and of itself, before the target's header is written."""
+        """Adds the streams and the source's metadata, before the target's header is written."""
         for stream in self._wanted:
             if stream.index in self._encoders:
                 self._encoded[stream.index] = EncodedSound(stream, target, self._encoders[stream.index])
@@ -114,7 +114,7 @@ class CopiedStreams:
             else:
                 copy = target.add_stream_from_template(stream)
                 if stream.type == 'audio' and stream.layout.name == f'{stream.channels} channels':
-                    # as AVI, WAV and Matroska have it; MP4 is refused without the places of the speakers, at its end
+                    # from AVI, WAV and Matroska; MP4 without a speaker layout fails only when it is finished
                     copy.layout = usual_layout(stream.channels) or stream.layout
             copy.metadata.update(track_tags(stream))
             copy.disposition = stream.disposition
@@ -133,7 +133,7 @@ class CopiedStreams:
         self._next = next(self._packets, None)
 
     def describe(self, video: Stream) -> None:
-        """Gives the restored stream the title, language and time code of the source's."""
+        """Gives the restored stream the source's title, language and timecode."""
         source = main_stream(self._container)
         own = track_tags(source)
         codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
@@ -148,12 +148,12 @@ class CopiedStreams:
     def _attachments(
         self, format_name: str, output: Path
     ) -> tuple[list[tuple[str, str, bytes]], list[tuple[Stream, bytes]]]:
-        """Returns fonts and the like, and cover pictures; warns about those that the output cannot hold."""
+        """Returns attachments such as fonts, and cover images; warns about those that the output cannot hold."""
         attached, covers, left_out = [], [], []
         for stream in self._container.streams:
             is_cover = bool(stream.disposition & Disposition.attached_pic)
             name = stream.metadata.get('filename') or f'{"cover" if is_cover else "attachment"}_{stream.index}'
-            name = name.encode(errors='surrogateescape').decode(errors='replace')  # PyAV takes no other bytes for it
+            name = name.encode(errors='surrogateescape').decode(errors='replace')  # PyAV accepts only UTF-8
             if stream.type == 'attachment' and format_name == 'matroska':
                 attached.append((name, stream.mimetype or 'application/octet-stream', stream.data))
             elif is_cover and format_name in ('matroska', 'mp4'):
@@ -176,12 +176,12 @@ class CopiedStreams:
         return attached, covers
 
     def _cover(self, stream: Stream) -> bytes:
-        """Returns the picture, which is read from a file of its own: here packets are still to be read in order."""
+        """Returns a cover image, read through a second handle: this one still has to read its packets in order."""
         with open_container(self._info.copied) as container:
             return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
 
     def write_covers(self) -> None:
-        """Writes the cover pictures, once the header is written."""
+        """Writes the cover images, once the header is written."""
         for (_, data), stream in zip(self._covers, self._cover_streams, strict=True):
             packet = av.Packet(data)
             packet.pts, packet.dts, packet.time_base = 0, 0, stream.time_base
@@ -189,22 +189,22 @@ class CopiedStreams:
             self._target.mux_one(packet)
 
     def copy_until(self, time: Fraction | None) -> None:
-        """Copies what begins before ``time``, in seconds of the source; everything that is left for None.
+        """Copies the packets that begin before ``time``, in seconds of the source; all remaining ones for None.
 
         Raises:
-            FFmpegError: The disk or the container refuses.
+            FFmpegError: The disk or the container rejects the data.
         """
         while self._next is not None and (time is None or _time(self._next) < time):
             self._mux(self._next)
             self._next = next(self._packets, None)
 
     def finish(self) -> None:
-        """Writes what the encoders of sound still hold."""
+        """Flushes the audio encoders."""
         for encoded in self._encoded.values():
             self._target.mux(encoded.encode(None))
 
     def warn_lost_tags(self, written: Path, output: Path) -> None:
-        """Warns which tags of the source a finished file does not have; MP4 knows some names only."""
+        """Warns about the source's tags that a finished file lacks; MP4 holds certain names only."""
         with open_container(written) as container:
             lost = lost_tags(self._container.metadata, container.metadata)
         if lost:
@@ -213,7 +213,7 @@ class CopiedStreams:
 
     @property
     def has_own_names(self) -> bool:
-        """Whether tags have names such as com.apple.quicktime.make, which MP4 holds if asked to."""
+        """Whether any tag has a name such as com.apple.quicktime.make, which MP4 holds only on request."""
         return any('.' in name for name in own_tags(self._container.metadata))
 
     def close(self) -> None:
@@ -221,7 +221,7 @@ class CopiedStreams:
         self._container.close()
 
     def _read(self) -> Iterator[av.Packet]:
-        """Yields the packets of the part; a file that is cut off ends where it can be read no more."""
+        """Yields the packets of the part; a truncated file ends where it can no longer be read."""
         if not self._wanted:
             return
         read = [*self._wanted, *(s for s in self._clock.streams if s not in self._wanted)]
@@ -245,7 +245,7 @@ class CopiedStreams:
                 _log.warning('%s: sound of stream %d is missing for %s', self._info.copied, index, holes)
 
     def _may_have_silent_gaps(self, stream: Stream) -> bool:
-        """Whether it is of bare samples, which MP4 puts one behind the other whatever their times are."""
+        """Returns whether a stream is raw PCM, which MP4 stores back to back, whatever the timestamps."""
         if stream.type != 'audio' or stream.codec_context is None:
             return False
         return stream.codec_context.name.startswith('pcm_') and self._container.format.name not in SAY_DURATIONS
@@ -262,7 +262,7 @@ class CopiedStreams:
         return (start is None or time >= start) and (end is None or time < end)
 
     def _mux(self, packet: av.Packet) -> None:
-        """Hands a packet on, moved to the output's time; dts that stand still in a damaged source are made to go on."""
+        """Muxes a packet, shifted to the output's time; dts of a damaged source are made to increase."""
         copy, encoded = self._streams[packet.stream.index], self._encoded.get(packet.stream.index)
         shift = round(self._info.origin / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
@@ -296,12 +296,12 @@ def _warn_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
 
 
 def _is_chapters(stream: Stream) -> bool:
-    """Whether a data stream is of MP4's titles of chapters, which FFmpeg reads itself and has nobody read."""
+    """Returns whether a data stream holds MP4's chapter titles, which FFmpeg reads itself and marks as discarded."""
     return stream.discard == Discard.all
 
 
 def _fits(stream: Stream, format_name: str) -> bool:
-    """Tries whether a container takes a stream: FFmpeg's tables say yes to some that writing a header refuses."""
+    """Returns whether a container accepts a stream, by trying: FFmpeg's tables allow some that its muxers refuse."""
     try:
         with av.open(io.BytesIO(), 'w', format=format_name) as container:
             container.add_stream_from_template(stream)
@@ -312,6 +312,6 @@ def _fits(stream: Stream, format_name: str) -> bool:
 
 
 def _time(packet: av.Packet) -> Fraction:
-    """Returns when a packet begins, in seconds of the source; one that does not say is due at once."""
+    """Returns when a packet begins, in seconds of the source; 0 without a timestamp, so that it is due at once."""
     ticks = packet.pts if packet.pts is not None else packet.dts
     return Fraction(0) if ticks is None else ticks * packet.time_base

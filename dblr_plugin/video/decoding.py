@@ -1,4 +1,4 @@
-"""Decodes the frames of a video stream with their times, upright, and replaces those that cannot be decoded."""
+"""Decodes a video stream into upright frames with timestamps, and replaces those that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ __all__ = ['Decoder', 'Orientation', 'TimedFrame']
 
 _log = logging.getLogger(__name__)
 
-TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None where the frame before stands in
+TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None if the previous frame replaces it
 
-# A packet of its own without a frame of its own is no loss: the second field of an interlaced picture (half a picture
-# later), or a hidden reference picture (next to another). A lost picture is a whole step from both its neighbours.
+# A packet without a frame is not necessarily a loss: it may be the second field of an interlaced frame (half a frame
+# later), or a hidden reference frame (close to another). A lost frame is a full step away from both its neighbours.
 _LOSS_DISTANCE = 0.6
 
 
 class Decoder:
-    """Decodes a stream from where its container stands, in order of presentation.
+    """Decodes a stream from its container's current position, in presentation order.
 
     Attributes:
-        lost: Numbers and times of the pictures that could not be decoded.
-        undecodable_start: How many came before the first that could be decoded.
-        damaged: How many were decoded from damaged data.
+        lost: The pts of the frames that could not be decoded.
+        undecodable_start: Number of frames before the first that could be decoded.
+        damaged: Number of frames decoded from damaged data.
         cut_off: Whether the file could not be read to its end.
-        clock: Carries the file's clock on; times are of this one.
+        clock: Makes the file's timestamps continuous; all timestamps refer to it.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, rate: Fraction) -> None:
         self._container, self._stream = container, stream
         self._step = 1 / rate / stream.time_base
-        self._sent: list[int] = []  # a heap of the times whose frames are still to come; as long as the codec's delay
+        self._sent: list[int] = []  # heap of the pts whose frames are still to come; as long as the codec's delay
         self._last: int | None = None
         self.clock = Clock(container)
         self.lost: list[int] = []
@@ -50,10 +50,10 @@ class Decoder:
         self.cut_off = False
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yields moments, pts increasing."""
+        """Yields pts and frames, pts increasing."""
         for frame in self._frames():
             if frame.pts in self.lost:
-                continue  # a damaged stream came out of order; the picture before stands in for this one already
+                continue  # damaged streams may be out of order; the previous frame already replaces this one
             pts = self._time(frame)
             yield from self._lost_before(pts)
             self.damaged += frame.is_corrupt
@@ -68,13 +68,13 @@ class Decoder:
             try:
                 yield from self._decoded(packet)
             except av.error.FFmpegError:
-                continue  # its time stays in the heap, and so becomes a loss
+                continue  # its pts stays in the heap, and so counts as lost
         yield from self._flushed()
 
     def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:
             return self._stream.decode(packet)
-        except av.error.BlockingIOError:  # VP9 without threads takes no more after damage, until it is cleared
+        except av.error.BlockingIOError:  # after damage, VP9 without threads accepts no data until it is flushed
             self._stream.codec_context.flush_buffers()
             return self._stream.decode(packet)
 
@@ -94,7 +94,7 @@ class Decoder:
                     yield packet
 
     def _flushed(self) -> Iterator[av.VideoFrame]:
-        """Yields what the decoder still holds; an error concerns one frame, and the next call gives those after it."""
+        """Flushes the decoder; an error concerns one frame, and the next call returns those after it."""
         while True:
             try:
                 yield from self._stream.decode(None)
@@ -104,7 +104,7 @@ class Decoder:
                 continue
 
     def _time(self, frame: av.VideoFrame) -> int:
-        """Returns a frame's pts, or its best replacement where the stream has none or goes backwards."""
+        """Returns a frame's pts, or the best substitute where it is missing or goes backwards."""
         pts = frame.pts if frame.pts is not None else frame.dts
         if self._last is None:
             return pts or 0
@@ -113,12 +113,12 @@ class Decoder:
         return max(pts, self._last + 1)
 
     def _lost_before(self, pts: int | None) -> Iterator[tuple[int, None]]:
-        """Yields the times before ``pts``, or to the end, for which a packet came and no frame."""
+        """Yields the pts before ``pts``, or up to the end, of packets that gave no frame."""
         while self._sent and (pts is None or self._sent[0] <= pts):
             time = heapq.heappop(self._sent)
             if time == pts:
                 continue
-            if self._last is None:  # leftovers of a cut, which no player shows
+            if self._last is None:  # left over from a cut; no player shows them
                 self.undecodable_start += 1
                 continue
             if time - self._last >= _LOSS_DISTANCE * self._step and (
@@ -131,12 +131,12 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Orientation:
-    """A transposition, then flips: together the eight ways to lay a picture on its sides.
+    """A transposition, then flips: together the eight axis-aligned orientations of a frame.
 
     Attributes:
         transposed: Whether rows become columns.
-        mirrored: Whether left and right are then exchanged.
-        flipped: Whether top and bottom are then exchanged.
+        mirrored: Whether left and right are then swapped.
+        flipped: Whether top and bottom are then swapped.
     """
 
     transposed: bool = False
@@ -145,9 +145,9 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: VideoFrame, where: str) -> Orientation:
-        """Returns how a decoded frame is to be turned.
+        """Returns how to rotate and flip a decoded frame.
 
-        The matrix maps a pixel (x, y) to (a x + c y, b x + d y). Other angles than quarter turns are left alone.
+        The matrix maps a pixel (x, y) to (a x + c y, b x + d y). Angles other than quarter turns are left alone.
         """
         data = frame.side_data.get('DISPLAYMATRIX')
         if data is None:
@@ -163,7 +163,7 @@ class Orientation:
         return cls()
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns pixels (h, w, 3) turned upright: (w, h, 3) where transposed."""
+        """Returns pixels (h, w, 3) turned upright: (w, h, 3) if transposed."""
         if self.transposed:
             pixels = pixels.swapaxes(0, 1)
         if self.mirrored:

@@ -1,4 +1,4 @@
-"""Re-encodes the sound of a video where the output's container cannot hold it as it is."""
+"""Re-encodes a video's sound if the output's container cannot hold it as it is."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from av.container import OutputContainer
 
 __all__ = ['EncodedSound', 'sound_encoder', 'usual_layout']
 
-# FFmpeg's name of the container -> encoder; what has the choice loses nothing
+# FFmpeg's name of the container -> encoder, lossless where the container allows it
 _ENCODERS = {'matroska': 'flac', 'webm': 'libopus'}
 _ELSEWHERE = 'aac'
-_RATE = 48000  # samples a second, where the encoder does not have the source's
-_BITS = 96000  # a second and channel, of encoders with loss: hardly to be told from the source
+_RATE = 48000  # samples per second, if the encoder does not support the source's rate
+_BITS = 96000  # per second and channel, for lossy encoders: hardly distinguishable from the source
 
-# FFmpeg's own names, by number of channels; libopus refuses 5.1(side), which AC-3 has
+# FFmpeg's names, by number of channels; libopus rejects 5.1(side), which AC-3 uses
 _LAYOUTS = {1: 'mono', 2: 'stereo', 3: '3.0', 4: '4.0', 5: '5.0', 6: '5.1', 7: '6.1', 8: '7.1'}
 
 
 def usual_layout(channels: int) -> str | None:
-    """Returns FFmpeg's name of where so many speakers usually stand; None where there is no usual place."""
+    """Returns FFmpeg's name of the usual speaker layout for a number of channels; None if there is none."""
     return _LAYOUTS.get(channels)
 
 
 def sound_encoder(stream: AudioStream, format_name: str) -> str | None:
-    """Returns the encoder of a container for the sound of a stream; None where FFmpeg cannot decode the stream."""
+    """Returns the encoder to use in a container for an audio stream; None if FFmpeg cannot decode the stream."""
     if stream.codec_context is None or stream.codec_context.channels not in _LAYOUTS:
         return None
     return _ENCODERS.get(format_name, _ELSEWHERE)
 
 
 class EncodedSound:
-    """Decodes packets of a stream, and encodes the sound for another container.
+    """Decodes a stream's packets and encodes the sound for another container.
 
-    Sound begins when its source does. What is missing in between, or cannot be decoded, becomes silence of the same
-    length, so that the rest stays in step.
+    Sound begins when the source's does. Gaps, and what cannot be decoded, become silence of the same length, so that
+    the rest stays in sync.
 
     Args:
         source: The stream.
-        target: Gets a stream for it.
+        target: The output, to which a stream is added.
         encoder: FFmpeg's name.
     """
 
@@ -57,11 +57,11 @@ class EncodedSound:
         bits = _BITS * context.channels if codec.lossy else 0
         self.stream = target.add_stream(encoder, self._rate, layout=self._layout, format=self._format, bit_rate=bits)
         self._resampler: av.AudioResampler | None = None
-        self._heard: tuple[str, str, int] | None = None  # format, layout and rate of what is being resampled
-        self._next = 0  # when the next frame begins, in samples of the source
+        self._heard: tuple[str, str, int] | None = None  # format, layout and rate of the current resampler's input
+        self._next = 0  # start of the next frame, in samples of the source
 
     def encode(self, packet: av.Packet | None) -> Iterator[av.Packet]:
-        """Yields the packets that become complete with one of the source, or with its end for None."""
+        """Yields the packets that a packet of the source completes; None flushes the encoder."""
         try:
             frames = self._decoder.decode(packet)
         except av.error.FFmpegError:  # damaged
@@ -75,8 +75,8 @@ class EncodedSound:
             yield from self.stream.encode(None)
 
     def _resampled(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """Yields what an encoder takes; broadcasts change their channels between programmes."""
-        if frame.pts is not None:  # as WMA's last has none
+        """Yields frames that the encoder accepts; broadcasts change their channels between programmes."""
+        if frame.pts is not None:  # WMA's last frame has none
             self._next = round(frame.pts * frame.time_base * frame.sample_rate)
         frame.pts, frame.time_base = self._next, Fraction(1, frame.sample_rate)
         self._next += frame.samples
@@ -92,6 +92,6 @@ class EncodedSound:
 
 
 def _sample_format(source: str, offered: list[str]) -> str:
-    """Returns the format of samples: integers of more than 16 bits stay so, and others become what comes first."""
+    """Returns the sample format: integers of more than 16 bits (s32) are kept, others become the first on offer."""
     deep = [name for name in offered if name.startswith('s32')]
     return deep[0] if deep and source.startswith('s32') else offered[0]

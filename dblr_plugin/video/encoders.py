@@ -28,10 +28,10 @@ _DEFAULT = {'.webm': 'libvpx-vp9'}
 _LOSSLESS = {'.webm': ('libvpx-vp9', 'libvpx-vp9'), '.mkv': ('libx264rgb', 'ffv1')}
 _LOSSLESS_ELSEWHERE = ('libx264rgb', 'libx265')  # for 8 bits, and for more
 
-# The option that sets constant quality, and its default: hardly to be told from the original.
+# The option that sets constant quality, and its default: hardly distinguishable from the original.
 _QUALITY = {'libvpx-vp9': ('crf', 24), 'libsvtav1': ('crf', 22), 'libaom-av1': ('crf', 22)}
 _QUALITY_OPTIONS = (('crf', 17), ('cq', 19))  # of x264 and x265; of NVENC
-_QUANTISER = 2  # of the encoders that have nothing finer
+_QUANTISER = 2  # for encoders with nothing finer
 _BY_QUANTISER = ('mpeg4', 'msmpeg4', 'mpeg1video', 'mpeg2video', 'mjpeg', 'flv', 'h263p', 'wmv2')
 
 _LOSSLESS_OPTIONS = {
@@ -42,7 +42,7 @@ _LOSSLESS_OPTIONS = {
 }
 _OPTIONS = {'libx265': {'x265-params': 'log-level=1'}, 'libvpx-vp9': {'row-mt': '1'}}
 
-# in the order of preference; RGB keeps pictures to the bit, and 4:4:4 to within the rounding of its codes
+# in order of preference; RGB is bit-exact, 4:4:4 exact to the rounding of its codes
 _LOSSLESS_DEEP_FORMATS = ('gbrp16le', 'gbrp12le', 'gbrp10le', 'yuv444p12le', 'yuv444p10le')
 _LOSSLESS_FORMATS = ('gbrp', 'bgr0', 'rgb24', 'bgr24', 'yuv444p')
 
@@ -54,10 +54,10 @@ class Encoding:
     Attributes:
         codec: FFmpeg's name of the encoder.
         pixel_format: FFmpeg's name.
-        options: The encoder's own.
-        time_base: The unit of its timestamps: the source's own, or the length of a picture where the encoder has
+        options: Options for the encoder.
+        time_base: The unit of its timestamps: the source's own, or the length of a frame if the encoder supports
             constant frame rates only.
-        constant: Whether it is the latter.
+        constant: Whether the encoder supports constant frame rates only.
     """
 
     codec: str
@@ -68,7 +68,7 @@ class Encoding:
 
     @property
     def siting(self) -> str:
-        """Where players take its chroma to lie."""
+        """Chroma siting that players assume for this codec."""
         return 'center' if self.codec in ('mjpeg', 'mpeg1video') else 'left'
 
 
@@ -76,8 +76,8 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
     """Returns the name of the encoder for an output.
 
     Raises:
-        DBLRError: There is no such encoder, the container cannot hold its streams, it is not lossless, or has no such
-            quality or presets.
+        DBLRError: The encoder does not exist, does not fit the container, is not lossless as requested, or does not
+            support the quality or preset.
     """
     name = settings.encoder
     if name is None:
@@ -86,7 +86,7 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
     _options(codec, settings)
     if settings.lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
         raise DBLRError(f'the encoder {name} is not lossless here; use libx264rgb, libx265 or ffv1')
-    with av.open(f'file:{path}', 'w', format=FORMATS[path.suffix.lower()]) as container:  # makes no file yet
+    with av.open(f'file:{path}', 'w', format=FORMATS[path.suffix.lower()]) as container:  # creates no file yet
         if name not in container.supported_codecs:
             raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; write .mkv, or use libx264')
     return name
@@ -100,7 +100,7 @@ def choose_encoding(
     high_bit_depth: bool,
     settings: EncoderSettings,
 ) -> Encoding:
-    """Returns the first way to encode pictures of this size (h, w) and depth that the encoder accepts.
+    """Returns the first encoding that the encoder accepts for frames of this size (h, w) and depth.
 
     Raises:
         DBLRError: It accepts none.
@@ -144,7 +144,7 @@ def _options(codec: Codec, settings: EncoderSettings) -> dict[str, str]:
     """Returns an encoder's options.
 
     Raises:
-        DBLRError: A quality or preset is wanted that the encoder cannot have.
+        DBLRError: The encoder does not support the quality or preset.
     """
     private = {option.name for option in codec.create('video').supported_options.private}
     if settings.preset is not None and 'preset' not in private:

@@ -29,23 +29,22 @@ _WRITING = {'.jpg': _JPEG, '.jpeg': _JPEG, '.webp': (cv2.IMWRITE_WEBP_QUALITY, 1
 
 
 class FolderSource:
-    """Image files in natural order of their names, as pictures of one size.
+    """Image files in natural order of their names, as frames of one size.
 
-    Grey becomes RGB of three equal channels, alpha is dropped, and photographs that are stored lying are turned
-    upright.
+    Grey becomes RGB with three equal channels, alpha is dropped, and photographs stored sideways are turned upright.
 
     Args:
-        path: What the user named.
+        path: The input as the user gave it.
         files: The images.
-        start: The first to take; 0 is the first of all.
-        end: The first that is not taken any more.
-        scale_down: The factor by which pictures shrink.
+        start: Index of the first image.
+        end: Index after the last image.
+        scale_down: The factor by which images are shrunk.
 
     Attributes:
-        described: The files that have a colour profile, Exif, or what else is not of pixels, by its name.
+        described: For each kind of metadata (colour profile, Exif or other), the files that have it.
 
     Raises:
-        DBLRError: No file is left, one is damaged or cut off, or has another size than the first.
+        DBLRError: No file is left, or one is damaged, truncated, or of another size than the first.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class FolderSource:
         self._skipped = pictures
 
     def __iter__(self) -> Iterator[Frame]:
-        faults: list[str] = []  # behind the first, files are only read
+        faults: list[str] = []  # after the first fault, files are only checked
         for file in self.files[self._skipped :]:
             try:
                 pixels = _read(file)
@@ -94,24 +93,24 @@ class FolderSource:
 
 
 class FolderSink:
-    """Writes pictures as image files, each of them whole or not at all; other files in the folder are left alone.
+    """Writes frames as image files, each completely or not at all; other files in the folder are left alone.
 
-    JPEG files get quality 98 without chroma subsampling, WebP files are lossless. A video's pictures become PNG files.
+    JPEG files get quality 98 without chroma subsampling, WebP files are lossless. A video's frames become PNG files.
 
     Args:
-        folder: Made where it is missing.
-        source: Where the pictures come from: its files are not written over.
-        suffix: Put behind each name, before the extension.
-        only: The output file's name, for a single picture.
-        existing: What to do about older files of these names.
-        settings: What must be the same for going on with an output, as JSON can hold it.
+        folder: The output folder; created if missing.
+        source: Where the frames come from; its files are not overwritten.
+        suffix: Appended to each name, before the extension.
+        only: The output file's name, for a single image.
+        existing: What to do about existing files of these names.
+        settings: What must match for an output to be resumed, serialisable as JSON.
 
     Attributes:
-        done: How many pictures an earlier run has left, one behind the other from the first.
+        done: Number of frames that an earlier run left, without a gap from the first.
 
     Raises:
-        DBLRError: A file would replace one of the source's, exists and may not be replaced, or cannot be written.
-        AlreadyComplete: All are there, and are to be resumed.
+        DBLRError: A file would overwrite one of the source's, exists and may not be replaced, or cannot be written.
+        AlreadyComplete: The output to resume is already complete.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class FolderSink:
     ) -> None:
         self.folder, self.suffix, self.only = folder, suffix, only
         names = [file.name for file in source.files] if isinstance(source, FolderSource) else None
-        self._sources: dict[str, Path] = {}  # files with metadata, by name of the picture
+        self._sources: dict[str, Path] = {}  # files with metadata, by frame name
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
             self._keep_metadata(source.described)
@@ -161,7 +160,7 @@ class FolderSink:
         self.written += 1
 
     def finish(self) -> None:
-        """See :class:`Sink`; every file is complete already."""
+        """See :class:`Sink`; every file is already complete."""
         if self._unfinished is not None:
             self._unfinished.remove()
 
@@ -178,18 +177,18 @@ class FolderSink:
         return self.written > 0
 
     def _older(self, names: Sequence[str] | None) -> Path | None:
-        """Returns an output that is there; of a video, whose pictures are still to be counted, the first."""
+        """Returns an existing output; for a video, whose frames are not yet counted, only the first is looked for."""
         targets = (self._target(name) for name in (['00000000'] if names is None else names))
         return next((path for path in targets if path.exists()), None)
 
     def _refuse_some(self, names: Sequence[str]) -> None:
-        """Refuses to go on with pictures that nobody knows how they were made."""
+        """Refuses to resume from some of the files, as nothing says how they were made."""
         there = [self._target(name) for name in names if self._target(name).exists()]
         if 0 < len(there) < len(names):
             raise DBLRError(f'{there[0]} exists, and others are missing; give another output, or --overwrite')
 
     def _in_a_row(self, names: Sequence[str] | None) -> int:
-        """Returns how many pictures are there from the first on, each whole."""
+        """Returns how many frames exist without a gap from the first, each complete."""
         done = 0
         for name in (f'{number:08d}' for number in count()) if names is None else names:
             try:
@@ -206,7 +205,7 @@ class FolderSink:
         return self.folder / (f'{stem}{self.suffix}.{extension}' if dot else f'{name}{self.suffix}.png')
 
     def _refuse_sources(self, files: Sequence[Path]) -> None:
-        """Looks at all names before the first picture is restored."""
+        """Refuses outputs that would overwrite inputs, before the first frame is restored."""
         taken = {file.resolve() for file in files}
         for file in files:
             target = self._target(file.name)
@@ -214,7 +213,7 @@ class FolderSink:
                 raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
 
     def _keep_metadata(self, described: Mapping[str, Sequence[Path]]) -> None:
-        """Notes which files' colour profile and Exif go into the output, and reports what is left out."""
+        """Records the files whose colour profile and Exif go into the output, and warns about what is left out."""
         left_out: dict[str, list[Path]] = {}
         for kind, files in described.items():
             for file in files:
@@ -226,11 +225,11 @@ class FolderSink:
 
 
 def _refuse_unequal(files: Sequence[Path]) -> None:
-    """Compares the sizes before anything is restored, so that the last of a thousand is not found out last."""
+    """Refuses images of unequal size before any is restored, rather than after a thousand."""
     first, faults = None, []
     for file in files:
         try:
-            size = sorted(inspected_size(file))  # a turned photograph has its sides exchanged
+            size = sorted(inspected_size(file))  # rotated photographs have their sides swapped
         except DBLRError as error:
             faults.append(str(error))
             continue
@@ -241,7 +240,7 @@ def _refuse_unequal(files: Sequence[Path]) -> None:
 
 
 def _read(file: Path) -> np.ndarray:
-    """Returns RGB (h, w, 3), uint8 or uint16; raises DBLRError for a file that is no image."""
+    """Returns RGB (h, w, 3), uint8 or uint16; raises DBLRError for a file that is not an image."""
     with opened(file) as stream:
         data = stream.read()
     image = imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
@@ -251,7 +250,7 @@ def _read(file: Path) -> np.ndarray:
 
 
 def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Returns what the files say beside their pixels, as files by kind; reports what is never restored of them."""
+    """Returns the files by kind of metadata; warns about further images and transparency, which are never restored."""
     kinds: dict[str, list[Path]] = {}
     several, transparent = [], []
     for file in files:
@@ -272,7 +271,7 @@ def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def warn_left_out(kinds: Mapping[str, Sequence[Path]], output: Path) -> None:
-    """Warns about what the files hold beside their pixels and an output does not get."""
+    """Warns about metadata that the files have and the output does not get."""
     if kinds:
         listed = ', '.join(f'{kind}{_count(files)}' for kind, files in kinds.items())
         first = next(iter(kinds.values()))[0]
@@ -284,7 +283,7 @@ def _count(files: Sequence[Path]) -> str:
 
 
 def _encoded(pixels: np.ndarray, extension: str) -> bytes:
-    """Returns an image file's content."""
+    """Returns the content of an image file."""
     if pixels.dtype == np.uint16 and extension not in _DEEP_FORMATS:
         pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
     _, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _WRITING.get(extension, ()))

@@ -18,13 +18,13 @@ __all__ = ['Extent', 'Frame', 'Sink', 'Source', 'scaled_size', 'shrink']
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video or a folder.
+    """One frame of a video, or one image of a folder.
 
     Attributes:
         pixels: RGB (h, w, 3), contiguous: uint8, or uint16 over its full range where the source has more than 8 bits.
-        name: In a folder the file's name; in a video the picture's number, ``00000000`` for the first that is read.
-        pts: In a video its place in time, in the source's time base; these increase from picture to picture.
-        duration: How long it is shown, in the same units; None where only the next picture tells.
+        name: The file's name in a folder; in a video the frame's number, ``00000000`` for the first that is read.
+        pts: In a video the timestamp, in the source's time base; strictly increasing.
+        duration: How long it is shown, in the same units; None if it lasts until the next frame.
     """
 
     pixels: np.ndarray
@@ -35,11 +35,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much there is of pictures and time.
+    """Number of frames and total duration.
 
     Attributes:
-        pictures: Their number.
-        seconds: From the first picture's begin to the last one's end; None for files of pictures.
+        pictures: Number of frames.
+        seconds: From the beginning of the first frame to the end of the last; None for image files.
     """
 
     pictures: int
@@ -51,13 +51,13 @@ class Extent:
 
 
 class Source(Protocol):
-    """Pictures to restore: iterated once, from the front; decoding happens in the iteration.
+    """Frames to restore: iterated once, from the beginning; decoding happens in the iteration.
 
     Attributes:
-        path: The video or folder; of a glob, the folder of the first match.
-        size: (h, w) of every picture, upright and shrunk.
-        high_bit_depth: Whether the pictures are uint16.
-        count: How many there will be; None where only decoding tells.
+        path: The video or folder; for a glob, the folder of the first match.
+        size: (h, w) of every frame, upright and shrunk.
+        high_bit_depth: Whether the frames are uint16.
+        count: Number of frames; None if only decoding can tell.
     """
 
     path: Path
@@ -66,15 +66,15 @@ class Source(Protocol):
     count: int | None
 
     def skip(self, pictures: int) -> None:
-        """Has so many pictures not be yielded, from the front; they are read as far as those behind them need it."""
+        """Leaves out the first ``pictures`` frames; they are still read as far as later frames need them."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the pictures; raises DBLRError, naming file and fix, where one cannot be had."""
+        """Yields the frames; raises DBLRError, naming file and fix, if one cannot be read."""
         ...
 
     def extent(self) -> Extent:
-        """Returns what the source says that it holds, or what was read where it does not; once all is read."""
+        """Returns the extent that the source declares, or else what was read; only valid after the iteration."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -83,45 +83,45 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where restored pictures go. Either ``finish`` or ``abandon`` is the last call.
+    """The output for restored frames. Either ``finish`` or ``abandon`` is the last call.
 
     Attributes:
-        done: How many pictures are there from an earlier run; the next one to write is behind them.
+        done: Number of frames from an earlier run; the next one to write comes after them.
     """
 
     done: int
 
     def write(self, picture: Frame) -> None:
-        """Takes the next picture; its size may differ from the source's, but is the same for all.
+        """Writes the next frame; its size may differ from the source's, but is the same for all.
 
         Raises:
-            DBLRError: The disk or the encoder refuses.
+            DBLRError: The disk or the encoder reports an error.
         """
         ...
 
     def finish(self) -> None:
-        """Completes the output and gives it its name; raises DBLRError where that fails."""
+        """Completes the output and gives it its final name; raises DBLRError on failure."""
         ...
 
     def extent(self) -> Extent:
-        """Returns what was written."""
+        """Returns the extent of what was written."""
         ...
 
     def abandon(self) -> bool:
         """Ends early, after an error or Ctrl-C.
 
         Returns:
-            Whether something was kept: the pictures so far, as a playable video under the output's name or as files.
-            Otherwise nothing is left behind.
+            Whether something was kept: the frames so far, as a playable video under the output's name or as files.
+            Otherwise nothing remains.
         """
         ...
 
 
 def scaled_size(size: tuple[int, int], scale_down: float) -> tuple[int, int]:
-    """Returns (h, w) after shrinking, rounded to even numbers, which every encoder takes.
+    """Returns (h, w) after shrinking, rounded to even numbers, which every encoder accepts.
 
     Raises:
-        DBLRError: Nothing is left of a side.
+        DBLRError: A side would become 0.
     """
     if scale_down == 1:
         return size
@@ -132,7 +132,7 @@ def scaled_size(size: tuple[int, int], scale_down: float) -> tuple[int, int]:
 
 
 def shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns pixels (h, w, 3) at ``size`` (h, w), each the mean of the area that it covers."""
+    """Returns pixels (h, w, 3) at ``size`` (h, w), each the mean of the area it covers."""
     if pixels.shape[:2] == size:
         return pixels
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)

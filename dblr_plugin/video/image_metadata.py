@@ -1,4 +1,4 @@
-"""What image files say of their pictures beside the pixels: read from one format, and written into another."""
+"""Metadata of image files, read from one format and written into another."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image, TiffImagePlugin
 __all__ = ['DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'with_metadata']
 
 PROFILE, EXIF = 'ICC profile', 'Exif'
-#: Suffixes of the formats that get colour profile and Exif.
+#: Suffixes of the formats into which colour profile and Exif are written.
 DESCRIBED = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff')
 
 _DIRECTORIES = (0x8769, 0x8825)  # Exif's own and GPS
 _PROFILE_TAG = 0x8773
 _STRIPS, _STRIP_BYTES = 0x111, 0x117
-# tags that tell of the picture; the others tell how it lies in its file, or on its side: description, maker, model,
-# resolution (3), software, date, artist, host, ratings (2), copyright, and Windows' five
+# tags that describe the picture rather than its storage or orientation: description, maker, model, resolution (3),
+# software, date, artist, host, ratings (2), copyright, and Windows' five
 _TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 _OF_THE_FILE = (0xA002, 0xA003, 0xA005)  # in the Exif directory: width, height, and a pointer
 _OTHER = {'xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
@@ -30,12 +30,12 @@ _JPEG_SEGMENT = 65533  # bytes
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """What one file says.
+    """Metadata of one file.
 
     Attributes:
-        profile: The ICC profile of RGB; empty for none.
-        exif: The Exif data that hold for the restored picture, which is upright; empty for none.
-        left_out: Names of what else there is.
+        profile: The ICC profile, if it is for RGB; empty for none.
+        exif: The Exif data that apply to the restored, upright image; None for none.
+        left_out: Names of any other metadata.
     """
 
     profile: bytes = b''
@@ -44,7 +44,7 @@ class ImageMetadata:
 
     @classmethod
     def of(cls, image: Image.Image) -> ImageMetadata:
-        """Returns what an opened image says."""
+        """Returns the metadata of an opened image."""
         left_out = {name for key, name in _OTHER.items() if image.info.get(key)}
         if image.format == 'PNG':
             left_out |= _read_png(image)
@@ -56,19 +56,19 @@ class ImageMetadata:
             with warnings.catch_warnings():
                 warnings.filterwarnings('error', module='PIL')
                 exif = _described(image.getexif())
-        except Exception:  # Pillow raises, or warns of, whatever its parser meets in damaged data
+        except Exception:  # Pillow's parser raises or warns of anything on damaged data
             exif = None
             left_out.add(f'damaged {EXIF}')
         return cls(profile, exif, tuple(sorted(left_out)))
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Names of all that there is."""
+        """Names of all the metadata."""
         return (*([PROFILE] if self.profile else []), *([EXIF] if self.exif is not None else []), *self.left_out)
 
 
 def _read_png(image: Image.Image) -> set[str]:
-    """Reads the Exif data, which may be behind the pixels, without decoding them; returns what else there is."""
+    """Reads the Exif data, which may follow the pixels, without decoding these; returns the names of other metadata."""
     others = set()
     image.info.setdefault('exif', b'')
     with open(image.filename, 'rb') as file:
@@ -99,15 +99,15 @@ def _described(source: Image.Exif) -> Image.Exif | None:
 
 
 def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], suffix: str) -> bytes:
-    """Returns an image file's content with colour profile and Exif; the pixels stay as they are encoded.
+    """Returns an image file's content with colour profile and Exif added; the encoded pixels are unchanged.
 
     Args:
-        data: As OpenCV writes it.
-        metadata: What to write.
-        size: (h, w) of the picture.
+        data: The file as OpenCV writes it.
+        metadata: What to add.
+        size: (h, w) of the image.
         suffix: One of :data:`DESCRIBED`.
     """
-    exif = b'' if metadata.exif is None else metadata.exif.tobytes()  # begins with b'Exif\0\0', which JPEG alone has
+    exif = b'' if metadata.exif is None else metadata.exif.tobytes()  # starts with b'Exif\0\0', which only JPEG has
     if suffix == '.png':
         return _in_png(data, metadata.profile, exif[6:])
     if suffix in ('.jpg', '.jpeg'):
@@ -118,7 +118,7 @@ def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], s
 
 
 def _in_png(data: bytes, profile: bytes, exif: bytes) -> bytes:
-    """Puts chunks behind the signature and the header."""
+    """Inserts chunks after the signature and the header."""
     parts = [b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)] if profile else []
     parts += [b'eXIf' + exif] if exif else []
     chunks = (struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part)) for part in parts)
@@ -126,7 +126,7 @@ def _in_png(data: bytes, profile: bytes, exif: bytes) -> bytes:
 
 
 def _in_jpeg(data: bytes, profile: bytes, exif: bytes) -> bytes:
-    """Puts segments behind the signature and JFIF's own."""
+    """Inserts segments after the signature and the JFIF segment."""
     parts = [b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif] if exif else []
     room = _JPEG_SEGMENT - 14
     pieces = [profile[at : at + room] for at in range(0, len(profile), room)]
@@ -139,7 +139,7 @@ def _in_jpeg(data: bytes, profile: bytes, exif: bytes) -> bytes:
 
 
 def _in_webp(data: bytes, profile: bytes, exif: bytes, size: tuple[int, int]) -> bytes:
-    """Makes of a file of one chunk one of the extended kind."""
+    """Turns a file of one chunk into the extended format."""
     flags = 0x20 * bool(profile) | 0x08 * bool(exif)
     height, width = ((side - 1).to_bytes(3, 'little') for side in size)
     first = [(b'VP8X', bytes((flags, 0, 0, 0)) + width + height), *([(b'ICCP', profile)] if profile else [])]
@@ -153,12 +153,12 @@ def _in_webp(data: bytes, profile: bytes, exif: bytes, size: tuple[int, int]) ->
 
 
 def _in_tiff(data: bytes, metadata: ImageMetadata) -> bytes:
-    """Writes a new directory, and the pixels behind it."""
+    """Writes a new directory, followed by the pixels."""
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
     file = io.BytesIO(data)
     file.seek(directory.next)
     directory.load(file)
-    values = dict(directory)  # Pillow writes what has been read from it
+    values = dict(directory)  # Pillow writes only the tags that have been read
     strips = [data[at : at + length] for at, length in zip(values[_STRIPS], values[_STRIP_BYTES], strict=True)]
     directory.tagtype[_STRIPS] = TiffImagePlugin.TiffTags.LONG
     directory[_STRIPS] = tuple(sum(map(len, strips[:number])) for number in range(len(strips)))  # Pillow adds the rest

@@ -1,4 +1,4 @@
-"""What FFmpeg does not handle in Matroska files: completeness, and the pixel aspect ratio."""
+"""What FFmpeg does not handle in Matroska files: truncation, and the pixel aspect ratio."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SUM, _DISPLAY_UNIT = 0xBF, 0x54B2
 _SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
 _TRACK, _VIDEO, _WIDTH, _HEIGHT, _DISPLAY_WIDTH, _DISPLAY_HEIGHT = 0xAE, 0xE0, 0xB0, 0xBA, 0x54B0, 0x54BA
 
-# Bytes at a file's beginning among which its headers are looked for; pictures attached may follow them.
+# Bytes at the start of a file in which its headers are looked for; attached images may follow them.
 _HEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class _Element:
-    """One element: where it starts, where its content lies, and its id; an unknown size has ``end`` None."""
+    """One element: its id, its start, and the start and end of its content; ``end`` is None for an unknown size."""
 
     id: int
     start: int
@@ -32,7 +32,7 @@ class _Element:
 
 
 def reaches_its_end(path: Path) -> bool:
-    """Whether a file is as long as its header says; False where it says nothing, or is no Matroska."""
+    """Returns whether a file is as long as its header says; False if it does not say, or is not Matroska."""
     with open(path, 'rb') as file:
         head = file.read(4096)
     ends = [element.end for element in _elements(head, 0, len(head)) if element.id == _SEGMENT]
@@ -40,17 +40,17 @@ def reaches_its_end(path: Path) -> bool:
 
 
 def write_display_size(file: BinaryIO, aspect: Fraction) -> bool:
-    """Writes the shape of pixels into a complete file of one video track.
+    """Writes the pixel aspect ratio into a complete file with one video track.
 
-    FFmpeg takes it from a field that PyAV cannot set. The room comes from the filling that FFmpeg leaves in front of
-    the headers, which are moved there; everything else stays in its place.
+    FFmpeg takes it from a field that PyAV cannot set. The space comes from the padding that FFmpeg leaves before the
+    headers, which are moved into it; everything else stays in place.
 
     Args:
         file: Open for reading and writing.
-        aspect: Width of a pixel by its height.
+        aspect: The pixel aspect ratio, width to height.
 
     Returns:
-        Whether it was written: the file has the layout that FFmpeg gives it.
+        Whether it was written, which requires the layout that FFmpeg writes.
     """
     data = file.read(_HEAD_BYTES)
     segment = _find(data, 0, len(data), _SEGMENT)
@@ -74,7 +74,7 @@ def write_display_size(file: BinaryIO, aspect: Fraction) -> bool:
 
 
 def _with_display_size(tracks: bytes, aspect: Fraction) -> bytes:
-    """Returns the element of tracks with the size at which the video is to be shown."""
+    """Returns the Tracks element with the display size of the video."""
     root = _find(tracks, 0, len(tracks), _TRACKS)
     for track in _elements(tracks, root.content, root.end):
         video = _find(tracks, track.content, track.end, _VIDEO) if track.id == _TRACK else None
@@ -96,12 +96,12 @@ def _with_display_size(tracks: bytes, aspect: Fraction) -> bytes:
 
 
 def _without_sum(content: bytes) -> bytes:
-    """Returns content without its checksum, which would be wrong."""
+    """Returns content without its checksum, which would no longer match."""
     return b''.join(content[e.start : e.end] for e in _elements(content, 0, len(content)) if e.id != _SUM)
 
 
 def _with_positions(index: bytes, moved: dict[int, int]) -> bytes:
-    """Returns the index of headers with new positions, in the room of the old ones."""
+    """Returns the SeekHead element with new positions, in fields of the same length."""
     changed = bytearray(index)
     root = _find(index, 0, len(index), _SEEK_HEAD)
     for seek in _elements(index, root.content, root.end):
@@ -118,7 +118,7 @@ def _with_positions(index: bytes, moved: dict[int, int]) -> bytes:
 
 
 def _elements(data: bytes, start: int, end: int) -> Iterator[_Element]:
-    """Yields the elements of a level that begin in ``data``; the last may end outside."""
+    """Yields the elements of one level that begin in ``data``; the last may end beyond it."""
     while start < end:
         identity = _variable(data, start, keep_marker=True)
         size = None if identity is None else _variable(data, identity[1], keep_marker=False)
@@ -138,7 +138,7 @@ def _find(data: bytes, start: int, end: int, identity: int) -> _Element | None:
 
 
 def _variable(data: bytes, at: int, keep_marker: bool) -> tuple[int, int] | None:
-    """Returns a number whose first byte says how long it is, and where it ends; None where there is none."""
+    """Returns a variable-length number and the position after it; None if there is none."""
     if at >= len(data) or not data[at]:
         return None
     length = 9 - data[at].bit_length()

@@ -1,4 +1,4 @@
-"""What users say of videos: which part to restore, how many frames a second, and how to encode."""
+"""The user's video settings: which part to restore, the frame rate, and how to encode."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dblr_plugin.errors import DBLRError, nearest
 
 __all__ = ['DEFAULT', 'EncoderSettings', 'parse_position', 'parse_rate', 'parse_time']
 
-# nine digits are years, and fit into what FFmpeg counts with
+# nine digits of seconds are years, and fit into FFmpeg's integers
 _TIME = re.compile(r'(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})')
 _RATE = re.compile(r'[\d./]{1,20}')
 
 
 def parse_time(text: str | float, option: str) -> Fraction:
-    """Returns seconds from ``90``, ``1:30``, ``0:01:30.5`` or a number.
+    """Returns seconds, parsed from ``90``, ``1:30``, ``0:01:30.5`` or a number.
 
     Raises:
-        DBLRError: It is none of these; ``option`` names it in the message.
+        DBLRError: The text is none of these; ``option`` names it in the message.
     """
     match = _TIME.fullmatch(str(text).strip())
     if match is None:
@@ -29,14 +29,14 @@ def parse_time(text: str | float, option: str) -> Fraction:
 
 
 def parse_position(text: str | float, option: str) -> int:
-    """Returns a picture's number in a folder, 0 for the first; raises DBLRError for anything else."""
+    """Returns the number of a frame in a folder, 0 for the first; raises DBLRError for anything else."""
     if not re.fullmatch(r'\d{1,9}', str(text).strip()):
         raise DBLRError(f"{option} '{text}' is not a frame number; the frames of a folder are numbered 0, 1, 2, ...")
     return int(text)
 
 
 def parse_rate(text: str | float | Fraction) -> Fraction:
-    """Returns pictures a second from ``25``, ``29.97`` or ``30000/1001``; raises DBLRError for anything else."""
+    """Returns frames per second, parsed from ``25``, ``29.97`` or ``30000/1001``; raises DBLRError otherwise."""
     text = str(text).strip()
     try:
         rate = Fraction(text if _RATE.fullmatch(text) else 0)
@@ -55,18 +55,18 @@ _PRESETS = (
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What is not said is chosen by container and source.
+    """How to encode a video; defaults depend on container and source.
 
     Attributes:
-        encoder: FFmpeg's name; by default H.264, VP9 for WebM.
-        quality: The encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1. By
+        encoder: FFmpeg's name; by default H.264, or VP9 for WebM.
+        quality: Quality on the encoder's own scale, lower is better: CRF for libx264, libx265, libvpx-vp9 and AV1. By
             default hardly distinguishable from the original.
-        lossless: Whether the encoder may lose nothing; to RGB where it has that, otherwise to 4:4:4.
-        preset: The encoder's own name for how long it may take to make files smaller; x264's and x265's are
-            ``ultrafast`` to ``placebo``, by default ``medium``.
+        lossless: Whether to encode losslessly; to RGB if the encoder supports it, otherwise to 4:4:4.
+        preset: The encoder's own trade-off between encoding time and file size; for x264 and x265 ``ultrafast`` to
+            ``placebo``, by default ``medium``.
 
     Raises:
-        DBLRError: They contradict each other, or cannot be.
+        DBLRError: The settings contradict each other or are invalid.
     """
 
     encoder: str | None = None
@@ -86,5 +86,5 @@ class EncoderSettings:
             )
 
 
-#: Nothing is said.
+#: The default settings.
 DEFAULT = EncoderSettings()

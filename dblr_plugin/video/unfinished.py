@@ -1,8 +1,8 @@
-"""The state of an unfinished output: its lock, its settings, and of a video its finished segments.
+"""The state of an unfinished output: its lock, its settings and, for a video, its finished segments.
 
-All of it is in a hidden folder beside the output, which is gone when the output is complete. A segment is encoded by
-itself, so that a video that goes on from a whole segment becomes the same as one that was never stopped. Packets are
-kept as the encoder gave them, with exact times, and a checksum.
+It is kept in a hidden folder beside the output, which is removed once the output is complete. Each segment is encoded
+independently, so that a video resumed after a complete segment is identical to one that was never interrupted. Packets
+are stored as the encoder returned them, with exact timestamps and a checksum.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ __all__ = ['PICTURES', 'AlreadyComplete', 'Existing', 'KeptPacket', 'Segments', 
 
 _log = logging.getLogger(__name__)
 
-#: What to do about an older output: replace it, refuse to, or go on where it ends if it is not complete.
+#: What to do about an existing output: replace it, refuse to, or resume it if it is incomplete.
 Existing = Literal['replace', 'refuse', 'resume']
 
 
 class AlreadyComplete(DBLRError):
-    """There is nothing left to do."""
+    """The output is complete; there is nothing left to do."""
 
 
 class Unfinished:
-    """Holds an output for this process alone, from when it is made until ``remove`` or ``release``.
+    """Locks an output for this process, from construction until ``remove`` or ``release``.
 
     Args:
-        folder: The hidden folder; made where it is missing.
-        output: Named in messages.
-        existing: What to do about an older output.
-        settings: What decides how the output looks, as JSON can hold it. An output is gone on with by the same only.
-        is_there: Whether there is an older output, or a part of it.
+        folder: The hidden folder; created if missing.
+        output: The output's path, for messages.
+        existing: What to do about an existing output.
+        settings: What determines the output, serialisable as JSON. An output is resumed only with the same settings.
+        is_there: Whether the output, or a part of it, exists.
 
     Raises:
-        AlreadyComplete: The older output is complete, and is not to be replaced but resumed.
-        DBLRError: Another process is at work on it, it exists, it was started with other settings, or it cannot be
+        AlreadyComplete: The existing output is complete, and is to be resumed rather than replaced.
+        DBLRError: Another process is writing the output, it exists, it was started with other settings, or it cannot be
             written.
     """
 
@@ -80,12 +80,12 @@ class Unfinished:
             raise
 
     def remove(self) -> None:
-        """Removes the folder, when the output is complete or nothing of it is worth keeping."""
+        """Removes the folder and the lock, once the output is complete or nothing is worth keeping."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
     def release(self) -> None:
-        """Lets others go on with it."""
+        """Releases the lock, so that other processes can resume the output."""
         self._lock.release()
 
     def _hold(self) -> None:
@@ -129,7 +129,7 @@ class Unfinished:
 
 
 def fingerprint(source: Source) -> str:
-    """What distinguishes a source from another or a changed one: names, sizes and times of its files."""
+    """Returns a hash of the names, sizes and modification times of a source's files, which detects changes."""
     digest = hashlib.sha256()
     for file in getattr(source, 'files', [source.path]):
         facts = os.stat(file)
@@ -137,18 +137,18 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
-#: Pictures of a segment: as much work as a kill costs at most, and few enough key frames.
+#: Frames per segment: few enough that a kill costs little work, and enough that key frames stay rare.
 PICTURES = 100
 
 _FORMAT = 1
-_RECORD = struct.Struct('<IqqqB')  # bytes that follow, pts, dts, duration, whether decoding can begin here
-_SEAL = 0xFFFFFFFF  # in place of the bytes: the end, with the number of pictures and the checksum behind it
+_RECORD = struct.Struct('<IqqqB')  # number of bytes that follow, pts, dts, duration, whether it is a key frame
+_SEAL = 0xFFFFFFFF  # instead of the number of bytes: the end, followed by the number of frames and the checksum
 _NO_TIME = -(1 << 63)
 
 
 @dataclass(frozen=True)
 class KeptPacket:
-    """What an encoder gave; times in its time base."""
+    """An encoded packet; times are in the encoder's time base."""
 
     data: bytes
     pts: int
@@ -160,18 +160,18 @@ class KeptPacket:
 class Segments:
     """The segments in a folder.
 
-    Those that follow a missing or damaged one are dropped, with a warning.
+    Segments after a missing or damaged one are dropped, with a warning.
 
     Args:
-        folder: Where they are.
+        folder: The folder that holds them.
 
     Attributes:
-        size: (h, w) of their pictures; None while there are none.
-        high_bit_depth: Whether their pictures are uint16.
-        pictures: How many the whole segments hold.
-        first: The first pts, and
-        last: the last pts, of all packets; None while there are none.
-        end: When the last picture's time is over, in the same unit.
+        size: (h, w) of their frames; None while there are none.
+        high_bit_depth: Whether their frames are uint16.
+        pictures: Number of frames in complete segments.
+        first: The first pts of all packets; None while there are none.
+        last: The last pts of all packets; None while there are none.
+        end: When the last frame ends, in the same unit.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -190,21 +190,21 @@ class Segments:
         self._drop_rest()
 
     def begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
-        """Begins a segment of pictures of this size (h, w)."""
+        """Begins a segment of frames of this size (h, w)."""
         self.size, self.high_bit_depth = size, high_bit_depth
-        self._file = open(self._open_path, 'wb')  # noqa: SIM115  (closed by seal, or close)
+        self._file = open(self._open_path, 'wb')  # noqa: SIM115  (closed by seal or close)
         self._crc = 0
         self._put(json.dumps({'format': _FORMAT, 'size': size, 'high_bit_depth': high_bit_depth}).encode() + b'\n')
 
     def add(self, packet: av.Packet) -> None:
-        """Keeps a packet, whose pts is known, in the segment that was begun."""
+        """Adds a packet, whose pts is set, to the open segment."""
         dts = _NO_TIME if packet.dts is None else packet.dts
         data, duration = bytes(packet), packet.duration or 0
         self._put(_RECORD.pack(len(data), packet.pts, dts, duration, packet.is_keyframe) + data)
         self._record(KeptPacket(data, packet.pts, packet.dts, duration, packet.is_keyframe))
 
     def seal(self, pictures: int) -> None:
-        """Ends the segment, of so many pictures: from now on it outlives kills and power cuts."""
+        """Ends the segment, which has ``pictures`` frames; from now on it survives kills and power cuts."""
         self._put(_RECORD.pack(_SEAL, pictures, self._crc, 0, 0))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -214,14 +214,14 @@ class Segments:
         self.pictures += pictures
 
     def close(self) -> None:
-        """Closes the file of a segment that was begun; of one that is not sealed nothing is kept."""
+        """Closes the open segment's file; nothing of an unsealed segment is kept."""
         if self._file is not None:
-            with suppress(OSError):  # the disk refuses what is still to be written; sealing has told it
+            with suppress(OSError):  # the disk refuses buffered data; seal has already reported it
                 self._file.close()
             self._file = None
 
     def packets(self) -> Iterator[KeptPacket]:
-        """Yields all packets, in the order of decoding, those of a segment that was begun too."""
+        """Yields all packets in decoding order, including those of an open segment."""
         if self._file is not None:
             self._file.flush()
         paths = [self._path(number) for number in range(self._whole)]
@@ -245,7 +245,7 @@ class Segments:
         self.end = max(self.end, packet.pts + packet.duration)
 
     def _take_whole(self) -> bool:
-        """Looks whether the next segment is there and undamaged, and takes note of its content."""
+        """Returns whether the next segment exists and is undamaged, and adds its packets to the totals."""
         try:
             with open(self._path(self._whole), 'rb') as file:
                 line = file.readline(1000)
@@ -268,7 +268,7 @@ class Segments:
         return True
 
     def _drop_rest(self) -> None:
-        """Removes what no whole segment leads to."""
+        """Removes the packet files that do not belong to the unbroken run of complete segments."""
         kept = {self._path(number) for number in range(self._whole)}
         rest = sorted(path for path in self.folder.glob('*.packets') if path not in kept)
         if any(path != self._open_path for path in rest):
@@ -282,7 +282,7 @@ class Segments:
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[tuple[int, ...], bytes]]:
-    """Yields the records of a file from where it stands to its end, or to where it was cut off."""
+    """Yields a file's records from its current position to its end, or to where it was truncated."""
     while len(head := file.read(_RECORD.size)) == _RECORD.size:
         record = _RECORD.unpack(head)
         size = 0 if record[0] == _SEAL else record[0]

@@ -1,4 +1,4 @@
-"""Writes videos in segments, which are joined at the end with the source's times, sound and subtitles."""
+"""Writes videos in segments, then joins these with the source's timestamps, sound and subtitles."""
 
 from __future__ import annotations
 
@@ -34,38 +34,39 @@ __all__ = ['VideoSink']
 
 _log = logging.getLogger(__name__)
 
-# How far a picture may lie from its place in a constant frame rate, in pictures: Matroska's times have milliseconds.
+# How far a frame may be off a constant frame rate, in frames: Matroska's timestamps are in milliseconds.
 _CONSTANT_TOLERANCE = Fraction(1, 4)
 
-# Pictures by which an encoder decodes a picture ahead of its time, at most.
+# Frames by which an encoder's dts may precede the pts, at most.
 _FURTHEST_REORDERING = 100
 
-# Units of a second in which MP4 says when a stream begins, at least: for sound, less than a sample.
+# Minimum timescale (units per second) in which MP4 stores when streams begin: finer than a sample of sound.
 _MOVIE_TIMESCALE = 90000
 
 
 class VideoSink:
-    """Encodes pictures into a video file.
+    """Encodes frames into a video file.
 
-    MP4 and MOV keep the source's times exactly, Matroska and WebM to the millisecond, their unit. MP4 alone
-    can begin before 0, as AAC sound does by 21 ms; in the others picture and sound are moved together by that.
+    MP4 and MOV keep the source's timestamps exactly, Matroska and WebM to the millisecond, their unit. Only MP4 can
+    begin before 0, as AAC sound does by 21 ms; in the others video and sound are shifted together by that amount.
 
-    Until the video is complete its segments are in a hidden folder beside it, from which an interrupted one goes on.
+    Until the video is complete, its segments are kept in a hidden folder beside it, from which it can be resumed.
 
     Args:
-        path: The output; its suffix decides the container.
+        path: The output; its suffix selects the container.
         info: What to keep of the source.
-        high_bit_depth: Whether the source has more than 8 bits, which decides the default encoder.
-        encoder: How it is encoded.
-        existing: What to do about an older output.
-        settings: What must be the same for going on with an output, as JSON can hold it.
+        high_bit_depth: Whether the source has more than 8 bits; affects the default encoder.
+        encoder: How to encode it.
+        existing: What to do about an existing output.
+        settings: What must match for an output to be resumed, serialisable as JSON.
 
     Attributes:
-        done: How many pictures an earlier run has left; :meth:`write` goes on behind them.
+        done: Number of frames that an earlier run left; :meth:`write` continues after them.
 
     Raises:
-        DBLRError: The output cannot be had: its folder, its encoder, or the two together.
-        AlreadyComplete: It is to be resumed, and is complete.
+        DBLRError: The output cannot be created: its folder or encoder is unusable, or the encoder does not fit the
+            container.
+        AlreadyComplete: The output to resume is already complete.
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class VideoSink:
         self._unfinished = Unfinished(partial_of(path), path, existing, settings, is_there)
         self._partial = self._unfinished.folder / f'film{path.suffix}'
         self._container: OutputContainer | None = None
-        self._context: CodecContext | None = None  # of the segment that is being encoded
+        self._context: CodecContext | None = None  # of the segment being encoded
         self._copied: CopiedStreams | None = None
         self._in_segment = self._written = 0
-        self._durations: dict[int, int] = {}  # by tick, of the pictures that the encoder holds
+        self._durations: dict[int, int] = {}  # by tick, of the frames that are still in the encoder
         self._failed = self._complete = False
         try:
             self._go_on()
@@ -122,9 +123,9 @@ class VideoSink:
         return Extent(self._written, (self._segments.end - first) * self._encoding.time_base)
 
     def abandon(self) -> bool:
-        """See :class:`Sink`; whole segments stay, to go on from."""
+        """See :class:`Sink`; complete segments are kept for resuming."""
         if self._container is not None and not self._failed and not self._complete:
-            with suppress(DBLRError), self._raising_failure():  # the failure that ends the job has been told already
+            with suppress(DBLRError), self._raising_failure():  # the failure that ended the job is already reported
                 if self._context is not None:
                     self._keep(self._context.encode(None))
                 self._join(whole=False)
@@ -141,7 +142,7 @@ class VideoSink:
         return self._complete
 
     def _go_on(self) -> None:
-        """Takes up what an earlier run has left."""
+        """Resumes from what an earlier run left."""
         self._segments = Segments(self._unfinished.folder)
         self.done = self._segments.pictures
         self._last_tick = self._segments.last
@@ -150,7 +151,7 @@ class VideoSink:
                 self._begin(self._segments.size, self._segments.high_bit_depth)
 
     def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
-        """Opens the video for pictures of this size (h, w), and writes its header, which shows what it cannot hold."""
+        """Opens the video for frames of this size (h, w) and writes its header, which shows what it cannot hold."""
         self._encoding = choose_encoding(self.path, self._encoder, self._info, size, high_bit_depth, self._settings)
         self._size, self._deep = size, high_bit_depth
         self._tags = self._info.colour.at_height(size[0])
@@ -175,7 +176,7 @@ class VideoSink:
             self._copied.write_covers()
 
     def _muxing(self, format_name: str) -> dict[str, str]:
-        """Returns options that keep MP4 from rounding when a stream begins to milliseconds, and from dropping tags."""
+        """Returns muxer options that keep MP4 from rounding stream starts to milliseconds, and from dropping tags."""
         if format_name not in ('mp4', 'mov'):
             return {}
         scale = self._encoding.time_base.denominator
@@ -184,9 +185,9 @@ class VideoSink:
         return flags | {'movie_timescale': str(scale * max(1, _MOVIE_TIMESCALE // scale))}
 
     def _new_context(self) -> CodecContext:
-        """Returns an encoder like the one that the video's header is of."""
+        """Returns an encoder with the parameters that are in the video's header."""
         context = Codec(self._encoding.codec, 'w').create('video')
-        context.bit_rate, context.bit_rate_tolerance = 0, 128000  # as PyAV's streams have them
+        context.bit_rate, context.bit_rate_tolerance = 0, 128000  # PyAV's defaults for streams
         context.time_base, context.framerate = self._encoding.time_base, self._info.rate
         context.options = self._options
         if self._container.format.flags & FormatFlags.global_header.value:
@@ -195,7 +196,7 @@ class VideoSink:
         return context
 
     def _describe(self, context: CodecContext) -> None:
-        """Tells an encoder what its pictures look like."""
+        """Sets an encoder's frame size, pixel format, pixel aspect ratio and colours."""
         context.height, context.width = self._size
         context.pix_fmt = self._encoding.pixel_format
         context.sample_aspect_ratio = self._info.aspect
@@ -232,16 +233,16 @@ class VideoSink:
         self._context, self._in_segment = None, 0
 
     def _ticks_shown(self, picture: Frame) -> int:
-        """Returns how long a picture is shown, in the output's units; only the last one's counts."""
+        """Returns how long a frame is shown, in units of the output; only the last frame's duration counts."""
         if self._encoding.constant or picture.duration is None:
             return max(1, round(1 / self._info.rate / self._encoding.time_base))
         return max(1, round(picture.duration * self._info.time_base / self._encoding.time_base))
 
     def _place(self, picture: Frame) -> int:
-        """Returns a picture's pts in the output.
+        """Returns a frame's pts in the output.
 
         Raises:
-            DBLRError: A constant frame rate is needed, and the picture lies off it.
+            DBLRError: A constant frame rate is required, and the frame does not fit it.
         """
         if picture.pts is None:
             return 0 if self._last_tick is None else self._last_tick + 1
@@ -257,22 +258,22 @@ class VideoSink:
         return tick
 
     def _join(self, whole: bool) -> None:
-        """Writes all packets into the video, with sound and subtitles up to the last picture, or to their end."""
+        """Muxes all packets, with sound and subtitles up to the last frame, or to their end if ``whole``."""
         furthest = _FURTHEST_REORDERING / self._info.rate / self._encoding.time_base
         first_dts = last_dts = latest = None
         for kept, following in pairwise(chain(self._segments.packets(), [None])):
-            # x265 gives random dts to the packets of a video of one or two pictures; segments meet in others
+            # x265 gives random dts to videos of one or two frames; in longer ones, dts collide where segments meet
             dts = kept.dts
             least = kept.pts - furthest if last_dts is None else last_dts + 1
             if dts is None or not least <= dts <= kept.pts:
                 dts = kept.pts if last_dts is None else min(kept.pts, last_dts + 1)
             last_dts, first_dts = dts, dts if first_dts is None else first_dts
             latest = kept.pts if latest is None else max(latest, kept.pts)
-            if self._copied is not None:  # sound first: the container puts both in order
+            if self._copied is not None:  # sound first: the muxer interleaves both
                 self._copied.copy_until(latest * self._encoding.time_base + self._info.origin)
             packet = self._packet(kept, dts)
             if following is None and self._container.format.name in ('mp4', 'mov'):
-                # the packet that is decoded last goes on until the video ends: MP4 adds up times of decoding
+                # the packet decoded last has to last until the video ends: MP4 adds up durations in decoding order
                 packet.duration = max(1, self._segments.end - self._segments.first - (dts - first_dts))
             self._container.mux(packet)
             self._written += 1
@@ -288,7 +289,7 @@ class VideoSink:
         return packet
 
     def _close(self) -> None:
-        """Completes the file and gives it its name."""
+        """Completes the file and moves it to its final name."""
         self._container.close()
         if self._copied is not None:
             self._copied.warn_lost_tags(self._partial, self.path)
@@ -298,7 +299,7 @@ class VideoSink:
         self._complete = True
 
     def _write_aspect(self) -> None:
-        """Writes the shape of pixels into Matroska, where PyAV does not; MP4 and streams of H.264 hold it anyway."""
+        """Writes the pixel aspect ratio into Matroska, where PyAV does not; MP4 and H.264 streams hold it anyway."""
         if self._info.aspect == 1 or self._container.format.name not in ('matroska', 'webm'):
             return
         with open(self._partial, 'r+b') as file:
@@ -307,7 +308,7 @@ class VideoSink:
                 _log.warning(text, self.path, self._info.aspect)
 
     def _give_up(self) -> None:
-        with suppress(av.error.FFmpegError):  # closing completes the file, which is what just failed
+        with suppress(av.error.FFmpegError):  # closing finalises the file, which is what just failed
             self._container.close()
         self._release()
         self._partial.unlink(missing_ok=True)
@@ -318,7 +319,7 @@ class VideoSink:
 
     @contextmanager
     def _raising_failure(self) -> Iterator[None]:
-        """Turns what the disk or FFmpeg refuses into a DBLRError."""
+        """Turns errors from the disk or FFmpeg into a DBLRError."""
         try:
             yield
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -330,7 +331,7 @@ class VideoSink:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is an older output; raises DBLRError for a name that cannot be."""
+    """Returns whether the output exists; raises DBLRError for an impossible name."""
     try:
         return path.exists()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads videos: every frame upright, as RGB, with its time."""
+"""Reads videos: every frame upright, as RGB, with its timestamp."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ __all__ = ['StreamInfo', 'VideoSource']
 
 _log = logging.getLogger(__name__)
 
-# Pictures between the end that a file announces and the last one read, from which on it is taken for cut off. AVI
-# counts its pictures; others say a time.
+# A file counts as truncated if its last frame read lies more than this many frames before the end that it declares.
+# For AVI, which declares a number of frames rather than a time, the limit is tighter.
 _CUT_OFF = 4
 
-# Seconds to which MP4 rounds when a track ends.
+# Seconds to which MP4 rounds the end of a track.
 _ROUNDING = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What an output has to know of the video that it is made from.
+    """What an output needs to know about its source video.
 
     Attributes:
-        time_base: Seconds of one unit of ``Frame.pts``.
-        rate: Pictures a second, on average.
-        origin: The time in seconds that becomes 0 in the output: where the source begins, or the first picture's time
-            where only a part is read. A source that begins before 0 keeps its times.
-        begin: The time in seconds where the source begins, from which people count.
-        start: The time in seconds where a part begins; None for the source's beginning, with sound before it.
+        time_base: The unit of ``Frame.pts``, in seconds.
+        rate: Frames per second, on average.
+        origin: The time in seconds that becomes 0 in the output: the source's beginning, or the first frame's time if
+            only a part is read. A source that begins before 0 keeps its timestamps.
+        begin: The time in seconds where the source begins; times shown to users count from here.
+        start: The time in seconds where a part begins; None for the source's beginning, including sound before it.
         end: The time in seconds where the part ends; None for the source's end.
-        aspect: Width of a pixel by its height, upright.
-        colour: The stream's tags.
+        aspect: The pixel aspect ratio, width to height, of upright frames.
+        colour: The stream's colour tags.
         chroma: ``420``, ``422`` or ``444``.
-        light: HDR10's data.
-        copied: The file whose sound and subtitles go into the output.
+        light: The HDR10 metadata.
+        copied: The file whose sound and subtitles are copied into the output.
     """
 
     time_base: Fraction
@@ -80,24 +80,24 @@ class StreamInfo:
 
     @classmethod
     def of_pictures(cls, rate: Fraction) -> StreamInfo:
-        """For pictures that were never a video: full RGB, so many a second."""
+        """Returns the description of a sequence of full-range RGB images, shown at ``rate`` frames per second."""
         return cls(1 / rate, rate, colour=ColourTags(matrix=RGB_MATRIX, range=LIMITED))
 
 
 class VideoSource:
-    """The pictures of a video file.
+    """The frames of a video file.
 
-    A picture that cannot be decoded is replaced by the one before it, so that none is missing and sound stays in step;
-    a warning names them when all are read. A file that was cut off is read as far as it goes, with a warning.
+    A frame that cannot be decoded is replaced by the one before it, so that none is missing and sound stays in sync; a
+    warning lists such frames once all have been read. A truncated file is read as far as possible, with a warning.
 
     Args:
         path: The file.
-        start: Seconds after the video's beginning; earlier pictures are skipped.
-        end: Seconds after the video's beginning; pictures from there on are not read.
-        scale_down: The factor by which pictures shrink.
+        start: Seconds after the video's beginning; earlier frames are skipped.
+        end: Seconds after the video's beginning; frames from there on are not read.
+        scale_down: The factor by which frames are shrunk.
 
     Raises:
-        DBLRError: The file is missing, no video, or has no picture from ``start`` to ``end``.
+        DBLRError: The file is missing, is not a video, or has no frame from ``start`` to ``end``.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class VideoSource:
     ) -> None:
         self.path = path
         self._complaints = Complaints()
-        weakref.finalize(self, self._complaints.close)  # where nobody closes the source
+        weakref.finalize(self, self._complaints.close)  # in case the source is never closed
         try:
             self._container = open_container(path)
         except BaseException:
@@ -121,7 +121,7 @@ class VideoSource:
         stream = require_main_stream(self._container, self.path)
         stream.thread_type = 'AUTO'
         self._codec = stream.codec_context.codec.name
-        context = stream.codec_context  # until the first picture is decoded it says what the container does
+        context = stream.codec_context  # holds the container's tags until the first frame is decoded
         said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         begin = self._begin = beginning_of(self._container)
@@ -186,7 +186,7 @@ class VideoSource:
 
     @property
     def damaged(self) -> int:
-        """How many pictures so far could not be decoded, or were decoded from damaged data."""
+        """Number of frames so far that could not be decoded, or were decoded from damaged data."""
         return len(self._decoder.lost) + self._decoder.damaged
 
     def extent(self) -> Extent:
@@ -208,13 +208,13 @@ class VideoSource:
     def _close(self) -> None:
         for stream in self._container.streams.video:
             if stream.codec_context is not None:
-                # a decoder's thread that is logging waits for Python, which would wait for it when the decoder is freed
+                # avoids a deadlock: a decoder thread that logs waits for the GIL, and freeing the decoder waits for it
                 stream.codec_context.flush_buffers()
         self._container.close()
         self._complaints.close()
 
     def _within(self, decoded: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-        """Yields what lies from start to end; a loss right at the start has nothing to stand in for it."""
+        """Yields the frames from start to end, without lost ones at the start, which no earlier frame can replace."""
         begun = False
         for pts, frame in decoded:
             time = pts * self._time_base
@@ -225,7 +225,7 @@ class VideoSource:
                 yield pts, frame
 
     def _look_at(self, stream: VideoStream, frame: av.VideoFrame, said: ColourTags, scale_down: float) -> None:
-        """Takes from the stream and its first frame what holds for all."""
+        """Reads from the stream and its first frame what applies to all frames."""
         self._coded_size = (frame.height, frame.width)
         self._orientation = Orientation.of(frame, str(self.path))
         self._colour = ColourTags.of(frame, said)
@@ -236,7 +236,7 @@ class VideoSource:
             _log.warning(
                 '%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combing artefacts remain', self.path
             )
-        # VP8 and VP9 have transparency in a stream of its own, which is not decoded
+        # VP8 and VP9 store transparency in a separate stream, which is not decoded
         hidden = stream.metadata.get('alpha_mode') == '1'
         if hidden or any(component.is_alpha for component in frame.format.components):
             _log.warning('%s has transparency, which is left out of the output', self.path)
@@ -247,7 +247,7 @@ class VideoSource:
         return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
 
     def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:
-        """Returns how long a picture is shown: until the next, and the last as long as it or the file says."""
+        """Returns how long a frame is shown: until the next one; the last, as long as it or the file says."""
         if following is not None:
             return following - pts
         own = frame.duration if frame is not None and frame.duration else round(self._step / self._time_base)
@@ -261,17 +261,17 @@ class VideoSource:
         return max(1, end - pts)
 
     def _within_track(self, end: int) -> int:
-        """Returns when MP4's last picture ends; its duration is of what is decoded last, not of what is shown last."""
+        """Returns when MP4's last frame ends; its duration is that of the frame decoded last, not shown last."""
         is_last = self.count is not None and self._read + 1 == self.count
         much = abs(self._track_end - end) > _ROUNDING / self._time_base
         return self._track_end if much and (is_last or self._track_end < end) else end
 
     def _place(self, pts: int) -> str:
-        """Returns a time as people count it, in seconds from the beginning."""
+        """Returns a timestamp as shown to users, in seconds from the beginning."""
         return f'{float(pts * self._time_base - self._begin):.2f}'
 
     def _warn_timing(self, gaps: Gaps) -> None:
-        """Warns where the clock was carried on, and where pictures are missing that the file once had."""
+        """Warns about restarts of the clock that were made continuous, and about gaps where frames were lost."""
         joints = self._decoder.clock.joints
         if joints:
             times = ', '.join(f'{float(joint - self._begin):.2f}' for joint in joints[:5])
@@ -303,7 +303,7 @@ class VideoSource:
         if decoder.cut_off or missing:
             of = '' if self.count is None else f' of {self.count}'
             _log.warning('%s is truncated; %d%s frames could be read', self.path, read, of)
-        # a decoder that begins in the middle of a sound file complains too
+        # a decoder that starts in the middle of an intact file logs errors too
         said = self._complaints.of(self._container.format.name, *([self._codec] if self._start is None else []))
         if said is not None:
             text = '%s: FFmpeg met an error in it and continued, so frames may be damaged or missing: %s'
@@ -316,7 +316,7 @@ def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
 
 
 def _chroma(video_format: av.VideoFormat) -> str:
-    """Returns the subsampling to keep. RGB, grey and rare ones become 4:2:0, which every player shows."""
+    """Returns the chroma subsampling to keep. RGB, grey and rare formats become 4:2:0, which every player supports."""
     across = video_format.chroma_width(16)
     down = video_format.chroma_height(16)
     if len(video_format.components) < 3 or video_format.is_rgb:
