@@ -40,7 +40,7 @@ def deblur() -> Iterator[Case]:
 
 def deblur_tolerated() -> Iterator[Case]:
     """What is restored as far as it goes, with a warning, or is merely unusual."""
-    yield Case('deblur-mkv-cut', _cut_matroska, ('video.mkv is cut off',))
+    yield Case('deblur-mkv-cut', _cut_matroska, ('video.mkv is truncated',))
     yield Case('deblur-video-bad_sector', _bad_sector, ('damaged',))
     yield Case('deblur-pixel', _one_pixel, ())
     yield Case('deblur-folder-named-like-a-video', _into_folder_of_videos_name, ())
