@@ -52,6 +52,7 @@ class Network:
         num_in_ch: 1 for Y, 3 for RGB.
         window: Whether it takes five frames, or the middle one alone.
         int8: Whether OpenVINO can run it in int8.
+        openvino: Whether OpenVINO can run it at all; BasicSR's SpyNet computes sizes that it would keep as constants.
         restored: How many of the five frames a run restores.
     """
 
@@ -59,6 +60,7 @@ class Network:
     num_in_ch: int = 3
     window: bool = True
     int8: bool = False
+    openvino: bool = True
     restored: int = 1
 
     def input(self, window: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ NETWORKS = {
             with_predeblur=True,
         )
     ),
-    'BasicVSR, on quarter-size frames, five at once': Network(QuarterBasicVSR, restored=5),
+    'BasicVSR, on quarter-size frames, five at once': Network(QuarterBasicVSR, openvino=False, restored=5),
     'NAFNet-32': Network(NAFNet, window=False),
     'DMPHN': Network(DMPHN, window=False),
 }
@@ -139,11 +141,12 @@ def _built(name: str) -> nn.Module:
 
 
 def _ways(name: str, net_input: Tensor, device: torch.device) -> dict[str, Variant]:
-    ours = NETWORKS[name].int8
+    network = NETWORKS[name]
     if device.type == 'cuda':
-        steps = [BASELINE, 'torch bf16', *['compile bf16'] * ours]
+        steps = [BASELINE, 'torch bf16', *['compile bf16'] * network.int8]
     else:
-        steps = [BASELINE, 'openvino fp32', *['openvino int8'] * (ours and nncf_installed())]
+        steps = [BASELINE, *['openvino fp32'] * network.openvino]
+        steps += ['openvino int8'] * (network.int8 and nncf_installed())
     net = _built(name)
     return {
         step: Variant(step, waited_for(partial(make_forward(net, step, device), net_input), device), BASELINE)
