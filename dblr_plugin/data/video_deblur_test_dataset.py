@@ -75,7 +75,7 @@ class VideoDeblurTestDataset(Dataset):
         for clip in self.clips:
             self._add(clip)
         self._positions = [(clip, i) for clip in self.clips for i in range(len(clip.frames))]
-        # flow needs whole images, and aligned frames differ from window to window, so they are not cached
+        # flow takes images, not planes; aligned frames differ from window to window, so unaligned ones are cached
         read = self.lq_store.read if self.flow else partial(_read_planes, self.lq_store)
         self._read_lq = FrameCache(read, self.num_frame)
 
