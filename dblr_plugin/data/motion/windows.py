@@ -54,7 +54,7 @@ _KINDS = (_STILL, _SHORT, _GENTLE, _STRONG)
 
 
 def picture_side(size: int) -> int:
-    """Returns the shorter side that an image needs for windows of ``size`` pixels, including scaling by up to 1/2."""
+    """Returns the minimum shorter side of an image for windows of ``size`` pixels; scaling down up to halves it."""
     return 4 * size
 
 
