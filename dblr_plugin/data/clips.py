@@ -102,7 +102,7 @@ def label(opt: Mapping[str, Any]) -> str:
 
 
 def required(opt: Mapping[str, Any], key: str) -> Any:
-    """Returns ``opt[key]``; raises DBLRError when it is missing or null."""
+    """Returns ``opt[key]``; raises DBLRError if it is missing or null."""
     if opt.get(key) is None:
         raise DBLRError(f'{label(opt)}: {key} is missing; add it to the options')
     return opt[key]
@@ -116,7 +116,7 @@ def positive_int(opt: Mapping[str, Any], key: str, value: Any) -> int:
 
 
 def num_frame_of(opt: Mapping[str, Any]) -> int:
-    """Returns the number of frames in a window, 5 by default; raises DBLRError if it is even: there is no centre."""
+    """Returns the number of frames in a window, 5 by default; raises DBLRError unless odd, as a centre is needed."""
     num_frame = positive_int(opt, 'num_frame', opt.get('num_frame', 5))
     if num_frame % 2 == 0:
         raise DBLRError(f'{label(opt)}: num_frame is {num_frame}; it must be odd, such as {num_frame + 1}')

@@ -84,7 +84,7 @@ def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         float32 ``(h, w, 2)``, pixels to the right and down.
     """
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return method.calc(first, second, None)  # type: ignore[call-overload]  # the stub has no None, OpenCV has
+    return method.calc(first, second, None)  # type: ignore[call-overload]  # the stub lacks None, which OpenCV accepts
 
 
 def warped(frame: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarray:

@@ -103,7 +103,7 @@ class LmdbStore:
         return self._sizes[clip][frame]
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) after checking that the value exists and is not truncated, without decoding it.
+        """Returns (height, width) after checking that the value exists and is complete, usually without decoding it.
 
         Raises:
             DBLRError: The key is missing, or its value is empty or truncated.
@@ -168,7 +168,7 @@ class LmdbStore:
             raise DBLRError(f"key '{key}' of {self.root} is unreadable ({error}); copy it again") from error
         if value is None:
             raise DBLRError(f"key '{key}' is not in {self.root}; write the database again")
-        assert isinstance(value, memoryview)  # every transaction here is begun with buffers=True
+        assert isinstance(value, memoryview)  # all transactions here use buffers=True
         return value
 
 

@@ -166,7 +166,7 @@ class Train(TypedDict, total=False):
     sync_bn: bool  # BatchNorm over all processes
     multi_scale: bool  # compute the pixel loss at all scales that network_g restores
     lr_mul: dict[str, NotNegative] | None  # substring of parameter names -> learning rate factor
-    train_only: dict[str, Count] | None  # substring of parameter names -> last iteration that trains only these
+    train_only: dict[str, Count] | None  # substring of parameter names -> first iteration that trains all
     amp: Literal['bf16', 'fp16'] | None
     accumulate: Count  # micro-batches per batch
     clip_grad_norm: Positive | None
