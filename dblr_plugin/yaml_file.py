@@ -250,6 +250,6 @@ def import_files(paths: Iterable[str]) -> None:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever the file does
+        except Exception as error:  # the file can raise anything
             del sys.modules[name]
             raise DBLRError(f'imports: {path} fails: {type(error).__name__}: {error}') from error

@@ -142,7 +142,7 @@ def _read_safetensors(path: Path) -> dict:
     _refuse_long_header(path)
     with safe_open(path, framework='pt') as file:
         metadata = file.metadata() or {}
-        params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     if metadata.pop(_DIGEST, None) not in (None, _digest(params)):
         raise ValueError('its tensors do not fit their checksum')
     for key, kind in _JSON.items():
