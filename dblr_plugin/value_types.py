@@ -1,4 +1,4 @@
-"""Checks whether a value from YAML fits a type annotation, and says what would."""
+"""Checks whether a value from YAML matches a type annotation, and describes what would."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Constraint:
-    """What more than its type is asked of a value: ``Annotated[int, Must('from 1', lambda v: v >= 1)]``.
+    """A requirement beyond a value's type: ``Annotated[int, Constraint('from 1', lambda v: v >= 1)]``.
 
     Attributes:
         text: Follows the name of the type in messages.
-        holds: Whether a value of the type will do.
+        holds: Returns whether a value of that type meets the requirement.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Constraint:
 
 
 def fault(value: object, annotation: object) -> str | None:
-    """What is wrong with a value, and the fix; None if nothing is.
+    """Returns what is wrong with a value, and the fix; None if the value is valid.
 
     >>> fault('1e-4', float)
     "is the text '1e-4', and must be a number; remove the quotes"
@@ -45,9 +45,9 @@ def fault(value: object, annotation: object) -> str | None:
 
 
 def fits(value: object, annotation: object) -> bool:
-    """Whether a value is of a type. Whole numbers are floats too, bools are not numbers, lists are tuples.
+    """Returns whether a value matches a type. Integers count as floats, bools not as numbers, lists as tuples.
 
-    An annotation that says nothing about YAML's types lets everything pass.
+    Annotations other than YAML's types accept any value.
     """
     kind, parts = get_origin(annotation) or annotation, get_args(annotation)
     if kind is Annotated:
@@ -63,7 +63,7 @@ def fits(value: object, annotation: object) -> bool:
     if kind is float:
         return type(value) is int or (type(value) is float and math.isfinite(value))
     if kind is Tensor:
-        return False  # torch.optim takes learning rates as tensors too, which YAML has not
+        return False  # torch.optim also accepts tensors as learning rates, which YAML does not have
     if kind is tuple and parts and parts[-1] is not ...:
         return isinstance(value, list) and len(value) == len(parts) and all(map(fits, value, parts))
     if kind in (list, tuple, Sequence, Iterable):
@@ -74,14 +74,14 @@ def fits(value: object, annotation: object) -> bool:
 
 
 def whole(value: object) -> object:
-    """The value with floats that are whole numbers as such: BasicSR's files write ``!!float 5e3`` for a count."""
+    """Converts whole-number floats, also in lists, to int: BasicSR's files write ``!!float 5e3`` for a count."""
     if isinstance(value, list):
         return [whole(entry) for entry in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def shown(value: object) -> str:
-    """A value as messages show it, in YAML's words."""
+    """Formats a value for messages, in YAML terms."""
     if isinstance(value, str):
         return f"the text '{value}'"
     if value is None or isinstance(value, bool):
@@ -90,7 +90,7 @@ def shown(value: object) -> str:
 
 
 def _wanted(annotation: object, plural: bool = False) -> str:
-    """A type in words, in the plural for entries of a list."""
+    """Describes a type in words; in the plural for entries of a list."""
     kind, parts = get_origin(annotation) or annotation, get_args(annotation)
     if kind is Annotated:
         return ' '.join([_wanted(parts[0], plural), *(m.text for m in parts[1:] if isinstance(m, Constraint))])
@@ -114,7 +114,7 @@ def _wanted(annotation: object, plural: bool = False) -> str:
 
 
 def _cure(value: object, annotation: object) -> str:
-    """How to write what was probably meant, or nothing."""
+    """Returns how to write what was probably meant, or an empty string."""
     if isinstance(value, str):
         if fits(_unquoted(value), annotation):
             return '; remove the quotes'
@@ -134,7 +134,7 @@ def _unquoted(text: str) -> object:
 
 
 def _words(annotation: object) -> Iterable[object]:
-    """The values that the Literals of an annotation list."""
+    """Returns the values listed in an annotation's Literals."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return [word for part in get_args(annotation) for word in _words(part)]
@@ -143,14 +143,14 @@ def _words(annotation: object) -> Iterable[object]:
 NATURAL = Annotated[int, Constraint('from 0', lambda v: v >= 0)]
 _NotNegative = Annotated[float, Constraint('from 0', lambda v: v >= 0)]
 
-#: Arguments of BasicSR's and torch's classes whose signatures say less than is true.
+#: Types for arguments of BasicSR's and torch's classes that have incomplete signatures.
 _KNOWN: dict[str, Any] = {
     'lr': _NotNegative,
     'milestones': list[NATURAL],
     'periods': list[Annotated[int, Constraint('from 1', lambda v: v >= 1)]],
     'restarts': list[NATURAL],
     'restart_weights': list[float],
-    'reduction': Literal['mean', 'sum'],  # a loss must be one number
+    'reduction': Literal['mean', 'sum'],  # a loss must be a scalar
     'criterion': Literal['l1', 'fro'],  # BasicSR's l2 is torch.nn.L2loss, which does not exist
     'gan_type': Literal['vanilla', 'lsgan', 'wgan', 'wgan_softplus', 'hinge'],
     'layer_weights': dict[str, float],
@@ -159,12 +159,12 @@ _KNOWN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What may stand beside a ``type``.
+    """The arguments allowed beside a ``type``.
 
     Attributes:
-        annotations: Argument -> type; ``Any`` where nothing is known.
-        required: Those that must be given.
-        others: Whether the class takes any others too.
+        annotations: Argument -> type; ``Any`` if unknown.
+        required: Required arguments.
+        others: Whether the class accepts arbitrary other arguments.
     """
 
     annotations: dict[str, Any]
@@ -174,14 +174,14 @@ class Arguments:
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that it can mark annotations
 class ComponentKind:
-    """One kind of class that option files name.
+    """A kind of class that option files name.
 
     Attributes:
-        classes: Returns name -> class or function, when asked: registries fill as modules are imported.
-        given: Arguments that the trainer gives, which are not for option files.
-        needed: Arguments that the trainer needs although they have a default.
-        extra: Keys that are for the trainer -> their types.
-        closed: Whether ``**kwargs`` mean nothing.
+        classes: Returns name -> class or function; a function, as registries fill while modules are imported.
+        given: Arguments supplied by the trainer, which option files cannot set.
+        needed: Arguments that the trainer requires although they have a default.
+        extra: Keys for the trainer -> their types.
+        closed: Whether to ignore ``**kwargs``, i.e. accept no other arguments.
     """
 
     classes: Callable[[], Mapping[str, Callable]]
@@ -191,7 +191,7 @@ class ComponentKind:
     closed: bool = False
 
     def arguments(self, cls: Callable) -> Arguments:
-        """The arguments of one of the classes."""
+        """Returns the arguments of one of the classes."""
         parameters = {
             name: parameter
             for name, parameter in inspect.signature(cls).parameters.items()
@@ -205,20 +205,20 @@ class ComponentKind:
 
 
 def registered(registry: Registry) -> dict[str, Callable]:
-    """The classes of one of BasicSR's registries, by name."""
+    """Returns the classes of one of BasicSR's registries, by name."""
     return dict(iter(registry))
 
 
 def _hints(cls: Callable) -> dict[str, Any]:
-    """The annotations of a class's constructor or of a function, as far as they can be understood."""
+    """Returns the annotations of a class's constructor or of a function; empty if they cannot be resolved."""
     try:
         return get_type_hints(cls.__init__ if inspect.isclass(cls) else cls, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
+    except (NameError, TypeError, AttributeError):  # names imported for type checkers only
         return {}
 
 
 def _annotation(cls: Callable, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
-    """The type of an argument: what is known of it, else its annotation, else what its default lets one think."""
+    """Returns the type of an argument: from the known types, else its annotation, else inferred from its default."""
     if parameter.name in _KNOWN and cls.__module__.startswith(('basicsr.', 'torch.')):
         return _KNOWN[parameter.name]
     if parameter.name in hints:

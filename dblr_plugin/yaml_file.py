@@ -1,7 +1,7 @@
-"""Option files whose values know their file and line, for error messages.
+"""Reads option files and keeps the file and line of each value, for error messages.
 
-YAML as BasicSR reads it, anchors and merge keys included, but numbers as in YAML 1.2: ``1e-4`` needs no ``!!float``.
-A file with ``base: other.yml`` says only in what it differs from that one.
+YAML is read as in BasicSR, including anchors and merge keys, but with numbers as in YAML 1.2: ``1e-4`` needs no
+``!!float``. A file with ``base: other.yml`` contains only its differences from that file.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _MERGE = 'tag:yaml.org,2002:merge'
 
 @dataclass
 class Located:
-    """A value and where it stands.
+    """A value and its location.
 
     Attributes:
-        value: Key -> :class:`Located` for a mapping, else the plain value; lists are plain throughout.
-        where: ``file:line``, or the command line's option.
+        value: Key -> :class:`Located` for a mapping, else the plain value; lists contain only plain values.
+        where: ``file:line``, or the command-line option.
     """
 
     value: Any
     where: str
 
     def entries(self, trail: str) -> dict[str, Located]:
-        """The keys and values of a mapping; nothing counts as an empty one. Raises DBLRError for anything else."""
+        """Returns the keys and values of a mapping; null counts as empty. Raises DBLRError for anything else."""
         if self.value is None:
             return {}
         if not isinstance(self.value, dict):
@@ -45,7 +45,7 @@ class Located:
         return self.value
 
     def at(self, trail: str) -> Located:
-        """What stands at ``a.b.c``, or the innermost section on the way there that exists."""
+        """Returns the value at ``a.b.c``, or the innermost existing section on that path."""
         here = self
         for key in trail.split('.'):
             if not isinstance(here.value, dict) or key not in here.value:
@@ -54,18 +54,18 @@ class Located:
         return here
 
     def plain(self) -> Any:
-        """The value without places, as BasicSR takes it; changing it changes nothing here."""
+        """Returns a copy without locations, as BasicSR expects."""
         if isinstance(self.value, dict):
             return {key: entry.plain() for key, entry in self.value.items()}
         return list(self.value) if isinstance(self.value, list) else self.value
 
     def fail(self, message: str) -> NoReturn:
-        """Raises DBLRError with the place in front of the message."""
+        """Raises DBLRError with the location before the message."""
         raise DBLRError(f'{self.where}: {message}')
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 but for numbers with an exponent, which needed a point before it and a sign in it."""
+    """YAML 1.1, except that numbers with an exponent need neither a decimal point nor a sign in the exponent."""
 
 
 _Loader.add_implicit_resolver(
@@ -80,11 +80,11 @@ def parse(text: str, name: str, lines: bool = True) -> Located:
 
     Args:
         text: One document.
-        name: What messages call it: a path, or an option of the command line.
-        lines: Whether messages name lines too.
+        name: Its name in messages: a path, or a command-line option.
+        lines: Whether messages include line numbers.
 
     Raises:
-        DBLRError: It is not YAML, or a key stands twice in a section.
+        DBLRError: The text is not YAML, or a section has a duplicate key.
     """
     try:
         loader = _Loader(text)
@@ -99,26 +99,26 @@ def parse(text: str, name: str, lines: bool = True) -> Located:
 
 
 def read_option_file(path: str | Path) -> Located:
-    """Reads an option file and what it is based on, without checking what they say.
+    """Reads an option file and its base files, without checking their contents.
 
     Raises:
-        DBLRError: One cannot be read, is not YAML, or is based on itself.
+        DBLRError: A file cannot be read, is not YAML, or is based on itself.
     """
     return with_base(parse(_text(Path(path)), str(path)), Path(path))
 
 
 def with_base(root: Located, path: Path, derived: tuple[Path, ...] = ()) -> Located:
-    """Puts a file's values over those of the file that its ``base`` names, section by section.
+    """Merges a file's values over those of its ``base``, section by section.
 
-    A section of another ``type`` replaces the base's as a whole.
+    A section with a different ``type`` replaces the base's section as a whole.
 
     Args:
         root: The file's values.
-        path: The file, in whose folder relative paths start.
+        path: The file; relative paths start in its folder.
         derived: The files that are based on this one.
 
     Raises:
-        DBLRError: The base cannot be read, is not YAML, or is based on this file in turn.
+        DBLRError: The base cannot be read, is not YAML, or is itself based on this file.
     """
     if not isinstance(root.value, dict) or 'base' not in root.value:
         return root
@@ -146,7 +146,7 @@ def _merged(below: Located, above: Located) -> Located:
 
 
 def model_type(path: str | Path) -> str | None:
-    """The ``model_type`` of an option file or of its base, whatever else is there; None if there is none."""
+    """Returns the ``model_type`` of an option file or its base, even if the rest is invalid; None if there is none."""
     seen: set[Path] = set()
     here = Path(path)
     while here.resolve() not in seen:
@@ -169,7 +169,7 @@ def _text(path: Path) -> str:
 
 
 def _words(text: str) -> dict[str, str]:
-    """Key -> word of a document's top level, whatever else is there; of a key that stands twice, the first."""
+    """Returns key -> scalar at a document's top level, ignoring everything else; for duplicate keys, the first."""
     try:
         root = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError):
@@ -180,24 +180,24 @@ def _words(text: str) -> dict[str, str]:
 
 
 class _Reader:
-    """Turns YAML's nodes into values with places."""
+    """Converts YAML nodes to values with locations."""
 
     def __init__(self, loader: _Loader, name: str, lines: bool) -> None:
         self.loader, self.name, self.lines = loader, name, lines
-        self.open: list[yaml.Node] = []  # the mappings around the present one
+        self.open: list[yaml.Node] = []  # the mappings that enclose the current one
 
     def located(self, node: yaml.Node, key: yaml.Node, trail: str) -> Located:
-        """A node's value; the place is that of its key."""
+        """Returns a node's value, with the location of its key."""
         where = self.where(key)
         if not isinstance(node, yaml.MappingNode):
             try:
                 return Located(self.loader.construct_object(node, deep=True), where)
-            except ValueError as error:  # a day or a number that cannot be, such as 2024-99-99
+            except ValueError as error:  # an invalid date or number, such as 2024-99-99
                 raise DBLRError(f'{where}: {trail} cannot be read ({error}); put it in quotes if it is text') from error
         if any(node is around for around in self.open):
             raise DBLRError(f'{where}: {trail} contains itself; write out what the alias should stand for')
         self.open.append(node)
-        # an aliased section becomes one of its own at each place, as BasicSR takes keys out of sections
+        # an aliased section is copied at each use, as BasicSR removes keys from sections
         value = {
             name: self.located(child, key, f'{trail}.{name}' if trail else str(name))
             for name, (key, child) in self.pairs(node, trail).items()
@@ -206,7 +206,7 @@ class _Reader:
         return Located(value, where)
 
     def pairs(self, node: yaml.Node, trail: str) -> dict[Any, tuple[yaml.Node, yaml.Node]]:
-        """Key -> nodes of key and value, those of merged sections included; the section's own come last and win."""
+        """Returns key -> key and value nodes, including merged sections; the section's own come last and win."""
         if not isinstance(node, yaml.MappingNode):
             raise DBLRError(f'{self.where(node)}: << takes a section, such as <<: *name')
         own: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
@@ -225,31 +225,31 @@ class _Reader:
         return merged | own
 
     def where(self, node: yaml.Node) -> str:
-        """The place of a node."""
+        """Returns the location of a node."""
         return f'{self.name}:{node.start_mark.line + 1}' if self.lines else self.name
 
 
 def import_files(paths: Iterable[str]) -> None:
-    """Runs each file once in this process, so that what it registers with BasicSR is there.
+    """Runs each file once in this process, so that it can register classes with BasicSR.
 
     Args:
-        paths: Python files, as seen from the working directory.
+        paths: Python files, relative to the working directory.
 
     Raises:
-        DBLRError: A file is missing, or fails.
+        DBLRError: A file is missing or fails.
     """
     for path in map(Path, paths):
-        # a name of its own: two files may be called alike, and classes must not be registered twice
+        # a unique module name: two files may have the same name, and classes must not be registered twice
         name = f'dblr_imports_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}'
         if name in sys.modules:
             continue
         if path.suffix != '.py' or not path.is_file():
             raise DBLRError(f'imports: {path} is not a Python file (looked up from {Path.cwd()})')
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None  # None is for suffixes that nothing loads
+        assert spec is not None and spec.loader is not None  # None only for suffixes without a loader
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever the file does
+        except Exception as error:  # the file can raise anything
             del sys.modules[name]
             raise DBLRError(f'imports: {path} fails: {type(error).__name__}: {error}') from error

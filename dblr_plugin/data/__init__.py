@@ -1,6 +1,6 @@
-"""Clips on disk or in LMDB, and the samples made of them.
+"""Clips on disk or in LMDB, and the samples made from them.
 
-What needs BasicSR to be imported is in modules of its own: ``windows.py``, and the data sets in ``*_dataset.py``.
+Code that imports BasicSR is in separate modules: ``windows.py``, and the datasets in ``*_dataset.py``.
 """
 
 from dblr_plugin.data.clips import ClipPair, index_pairs

@@ -1,6 +1,6 @@
-"""Finds the clips and frames of a data set, pairs them by name and checks them before any work starts.
+"""Finds a dataset's clips and frames, pairs them by name, and validates them before any work starts.
 
-The text formats are BasicSR's: the list of clips to use, and the ``meta_info.txt`` inside an LMDB database.
+Both text formats are BasicSR's: the list of clips to use, and the ``meta_info.txt`` inside an LMDB database.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = [
     'read_lmdb_meta', 'require_unit_scale', 'required',
 ]  # fmt: skip
 
-# names may contain spaces: both patterns are anchored at the figures that end a line
-_SIZE = r'\((?P<h>\d{1,9}), ?(?P<w>\d{1,9}), ?\d+\)'  # Python converts no text of thousands of digits
+# names may contain spaces, so both patterns are anchored at the numbers that end a line
+_SIZE = r'\((?P<h>\d{1,9}), ?(?P<w>\d{1,9}), ?\d+\)'  # int() rejects strings of thousands of digits
 _CLIP_LINE = re.compile(rf'(?P<clip>\S.*?) +(?P<count>\d{{1,9}}) +{_SIZE}')
 _FRAME_LINE = re.compile(rf'(?P<clip>\S.*)/(?P<frame>[^/]+)\.\w+ {_SIZE} \d+')
 
 
 @dataclass(frozen=True)
 class ListedClip:
-    """One line ``clip frames (h,w,c)`` of a list of clips; ``where`` is ``file:line``."""
+    """One line ``clip frames (h,w,c)`` of a clip list; ``where`` is ``file:line``."""
 
     name: str
     count: int
@@ -38,9 +38,9 @@ class ListedClip:
 
 
 def read_clip_list(path: str | Path, faults: list[str]) -> list[ListedClip]:
-    """Reads a ``meta_info_file``: one clip a line, ``000 100 (720,1280,3)``, blank lines ignored.
+    """Reads a ``meta_info_file``: one clip per line, ``000 100 (720,1280,3)``; blank lines are ignored.
 
-    Malformed and repeated lines are appended to ``faults``, each with its ``file:line``, and left out.
+    Malformed and duplicate lines are skipped and reported in ``faults``, each with its ``file:line``.
 
     Raises:
         DBLRError: The file cannot be read.
@@ -61,7 +61,7 @@ def read_clip_list(path: str | Path, faults: list[str]) -> list[ListedClip]:
 
 
 def read_lmdb_meta(path: str | Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """Reads a database's ``meta_info.txt``: one frame a line, ``000/00000000.png (720,1280,3) 1``.
+    """Reads a database's ``meta_info.txt``: one frame per line, ``000/00000000.png (720,1280,3) 1``.
 
     Returns:
         Clip name -> frame name -> (height, width); clips and frames in natural order.
@@ -87,7 +87,7 @@ def read_lmdb_meta(path: str | Path) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def _numbered_lines(path: str | Path) -> list[tuple[str, str]]:
-    """Returns (``file:line``, stripped text) of the lines that are not blank."""
+    """Returns (``file:line``, stripped text) for each non-blank line."""
     try:
         text = Path(path).read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
@@ -97,26 +97,26 @@ def _numbered_lines(path: str | Path) -> list[tuple[str, str]]:
 
 
 def label(opt: Mapping[str, Any]) -> str:
-    """Returns how messages call the data set of these options."""
+    """Returns the name that messages use for the dataset with these options."""
     return f"dataset '{opt.get('name', opt.get('type', 'unnamed'))}'"
 
 
 def required(opt: Mapping[str, Any], key: str) -> Any:
-    """Returns ``opt[key]``; raises DBLRError when it is missing or null."""
+    """Returns ``opt[key]``; raises DBLRError if it is missing or null."""
     if opt.get(key) is None:
         raise DBLRError(f'{label(opt)}: {key} is missing; add it to the options')
     return opt[key]
 
 
 def positive_int(opt: Mapping[str, Any], key: str, value: Any) -> int:
-    """Returns ``value``, given under ``key``; raises DBLRError unless it is a whole number from 1."""
+    """Returns ``value``, the option ``key``; raises DBLRError unless it is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise DBLRError(f'{label(opt)}: {key} is {value!r}; it must be a whole number from 1')
     return value
 
 
 def num_frame_of(opt: Mapping[str, Any]) -> int:
-    """Returns the frames of a window, 5 unless given; raises DBLRError unless odd, as a window needs a centre."""
+    """Returns the number of frames in a window, 5 by default; raises DBLRError unless odd, as a centre is needed."""
     num_frame = positive_int(opt, 'num_frame', opt.get('num_frame', 5))
     if num_frame % 2 == 0:
         raise DBLRError(f'{label(opt)}: num_frame is {num_frame}; it must be odd, such as {num_frame + 1}')
@@ -124,12 +124,12 @@ def num_frame_of(opt: Mapping[str, Any]) -> int:
 
 
 def require_unit_scale(opt: Mapping[str, Any]) -> None:
-    """Raises DBLRError when the options ask for super-resolution."""
+    """Raises DBLRError if the options ask for super-resolution."""
     if opt.get('scale', 1) != 1:
         raise DBLRError(f'{label(opt)}: scale is {opt["scale"]}; deblurring keeps the size, so it must be 1')
 
 
-# a header takes 0.1 ms from the page cache and 10 ms from a network disk: the threads are for the latter
+# reading a header takes 0.1 ms from the page cache and 10 ms from a network disk; the threads are for the latter
 THREADS = 16
 
 FrameSize = tuple[int, int]
@@ -137,7 +137,7 @@ Clips = dict[str, tuple[str, ...]]
 
 
 class IndexedFrames(Protocol):
-    """What pairing asks of frames; stores offer it, and so does what is read like one."""
+    """The interface that pairing needs; frame stores implement it, as does anything that is read like one."""
 
     root: Path
 
@@ -145,7 +145,7 @@ class IndexedFrames(Protocol):
         """Returns clip name -> frame names."""
 
     def where(self, clip: str, frame: str) -> str:
-        """Returns how messages name a frame."""
+        """Returns the name that messages use for a frame."""
 
     def inspect(self, clip: str, frame: str) -> FrameSize:
         """Returns (height, width); raises DBLRError for a damaged frame."""
@@ -153,7 +153,7 @@ class IndexedFrames(Protocol):
 
 @dataclass(frozen=True)
 class ClipPair:
-    """A clip that is the same on both sides: its frames' names in order, and their one (height, width)."""
+    """A clip with matching frames on both sides: the frame names in order, and their common (height, width)."""
 
     name: str
     frames: tuple[str, ...]
@@ -163,21 +163,21 @@ class ClipPair:
 def index_pairs(
     lq_store: IndexedFrames, gt_store: IndexedFrames | None = None, meta_info_file: str | Path | None = None
 ) -> list[ClipPair]:
-    """Pairs the clips and frames of two stores by name and checks every one of them.
+    """Pairs the clips and frames of two stores by name and validates each of them.
 
-    Names are paired without suffixes, so a JPEG may face a PNG. Each file's header and end are read, no pixels.
+    Suffixes are ignored, so a JPEG can pair with a PNG. Only the header and the end of each file are read, no pixels.
 
     Args:
-        lq_store: Where the degraded frames are.
-        gt_store: Where the sharp frames are, or None for clips without ground truth.
-        meta_info_file: Optional list of the clips to use, lines ``clip frames (h,w,c)``; all others are ignored.
+        lq_store: The degraded frames.
+        gt_store: The sharp frames, or None for clips without ground truth.
+        meta_info_file: Optional list of the clips to use, in lines ``clip frames (h,w,c)``; all others are ignored.
 
     Returns:
         The clips, in natural order of their names.
 
     Raises:
-        DBLRError: There are faults: missing, extra, empty, truncated or unreadable clips and frames, sizes that
-            differ, or a meta_info_file that does not fit. One message lists them all, up to ten in words.
+        DBLRError: There are faults: missing, extra, empty, truncated or unreadable clips and frames, mismatched sizes,
+            or a meta_info_file that does not match. One message covers them all, up to ten in full.
     """
     faults: list[str] = []
     stores = [lq_store] if gt_store is None else [lq_store, gt_store]
@@ -202,7 +202,7 @@ def index_pairs(
 
 
 def _chosen(store: IndexedFrames, listed: Mapping[str, ListedClip] | None, faults: list[str]) -> Clips:
-    """Returns the store's clips that are to be used; notes empty ones, and listed ones that do not fit."""
+    """Returns the store's clips to use; reports empty clips, and listed clips that do not match."""
     clips = store.clips()
     for name, line in (listed or {}).items():
         if name not in clips:
@@ -216,12 +216,12 @@ def _chosen(store: IndexedFrames, listed: Mapping[str, ListedClip] | None, fault
 
 
 def _compare_names(stores: list[IndexedFrames], clips: list[Clips], faults: list[str]) -> None:
-    """Notes the clips, and in clips of both sides the frames, that only one side has."""
+    """Reports clips that only one side has and, in clips that both have, frames that only one side has."""
     for (here, there), (ours, theirs) in (((0, 1), clips), ((1, 0), clips[::-1])):
         source, target = stores[here].root, stores[there].root
         for name, frames in ours.items():
             if name not in theirs:
-                # a clip that is there without images has been noted, a listed one that is not there too
+                # empty clips, and listed clips that do not exist, have been reported already
                 if name not in stores[there].clips():
                     hint = nearest(name, set(theirs) - set(ours))
                     faults.append(f"clip '{name}' of {source} is missing from {target}{hint or '; add or remove it'}")
@@ -235,7 +235,7 @@ def _compare_names(stores: list[IndexedFrames], clips: list[Clips], faults: list
 
 
 def _inspect(store: IndexedFrames, clips: Clips, faults: list[str]) -> dict[str, dict[str, FrameSize]]:
-    """Looks into every frame; returns the sizes of the good ones by clip and frame, and notes the others."""
+    """Inspects every frame; returns the sizes of intact ones by clip and frame, and reports the others."""
 
     def size_or_fault(key: tuple[str, str]) -> FrameSize | str:
         try:
@@ -261,7 +261,7 @@ def _agreed_size(
     listed: Mapping[str, ListedClip] | None,
     faults: list[str],
 ) -> FrameSize | None:
-    """Returns the size that all frames of a clip share, on both sides and in the list of clips; notes if none."""
+    """Returns the size shared by a clip's frames on both sides and the clip list; reports a fault if they differ."""
     expected, source = (listed[name].size, listed[name].where) if listed else (None, '')
     for store, side in zip(stores, sizes, strict=True):
         for frame, size in side[name].items():

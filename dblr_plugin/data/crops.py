@@ -1,8 +1,8 @@
-"""Reads crops of encoded images. PNG and JPEG files are decoded only down to the end of the crop.
+"""Reads crops of encoded images. PNG and JPEG files are decoded only down to the bottom of the crop.
 
-Both formats are decoded from the top, so an image whose header is told to end below the crop is done sooner: after
-three fifths of a frame of 1280x720 on average, for crops of 128x128. Pillow decodes it, as it says nothing about the
-bytes left over; its pixels are those of OpenCV.
+Both formats are decoded from the top, so reducing the height in the header stops decoding early: on average after
+three fifths of a 1280x720 frame, for 128x128 crops. Pillow does the decoding, as it ignores the remaining bytes; its
+pixels are identical to OpenCV's.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SEQUENTIAL = {0xC0, 0xC1}
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What the markers before a JPEG's first scan say.
+    """Contents of the markers before a JPEG's first scan.
 
     Attributes:
         height, width: In pixels.
-        unit_height, unit_width: The unit of compression (MCU), in pixels.
-        sequential: Whether it is coded once from top to bottom, with Huffman's method.
-        size_at: Where its height stands (uint16), and its width behind it.
-        scan_header_at, scan_at: Where the first scan's header and that scan begin.
+        unit_height, unit_width: Size of the minimum coded unit (MCU), in pixels.
+        sequential: Whether it is coded sequentially (one pass from top to bottom), with Huffman coding.
+        size_at: Offset of the height (uint16), which the width follows.
+        scan_header_at, scan_at: Offsets of the first scan's header and of the scan itself.
     """
 
     height: int
@@ -49,19 +49,19 @@ class JpegHeader:
 
 
 def is_jpeg(data: bytes | memoryview) -> bool:
-    """Whether encoded bytes start as a JPEG does."""
+    """Returns whether encoded bytes start like a JPEG."""
     return data[:3] == b'\xff\xd8\xff'
 
 
 def parse_jpeg(data: bytes | memoryview) -> JpegHeader:
-    """Reads the markers of a JPEG; raises ValueError when they are damaged, or it has not one or three components."""
+    """Reads the markers of a JPEG; raises ValueError if they are damaged or there are not 1 or 3 components."""
     position, frame, kind = 2, None, None
     try:
         while True:
             if data[position] != 0xFF:
                 raise ValueError('no JPEG')
             marker = data[position + 1]
-            if marker == 0xFF:  # filling
+            if marker == 0xFF:  # fill byte
                 position += 1
                 continue
             end = position + 2 + struct.unpack_from('>H', data, position + 2)[0]
@@ -76,19 +76,19 @@ def parse_jpeg(data: bytes | memoryview) -> JpegHeader:
 
 
 def _unit(data: bytes | memoryview, size_at: int) -> tuple[int, int]:
-    """Returns (height, width) of the unit of compression, from the sampling factors behind the size."""
+    """Returns (height, width) of the MCU, from the sampling factors that follow the size."""
     count = data[size_at + 4]
     if count not in (1, 3):
         raise ValueError(f'{count} components')
-    if count == 1:  # a single component is not interleaved: whatever its factor, its unit is one block
+    if count == 1:  # a single component is not interleaved: its MCU is one block, whatever its sampling factor
         return 8, 8
     factors = bytes(data[size_at + 6 : size_at + 5 + 3 * count : 3])
     return 8 * max(factor & 15 for factor in factors), 8 * max(factor >> 4 for factor in factors)
 
 
-MARGIN = 1  # rows: a JPEG's colour of half resolution is interpolated with that of the next row
+MARGIN = 1  # rows: a JPEG's half-resolution chroma is interpolated with the next row's
 PNG_START = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'
-PLAIN_PNG = bytes((8, 2, 0, 0, 0))  # 8 bits, RGB, the usual compression and filters, not interlaced
+PLAIN_PNG = bytes((8, 2, 0, 0, 0))  # 8 bits, RGB, standard compression and filters, not interlaced
 
 Size = tuple[int, int]
 
@@ -102,13 +102,13 @@ def decode_crop(
         data: The encoded image.
         where: Its name in messages.
         top, left, size: The square, in pixels, within the image.
-        y_only: Return brightness alone.
+        y_only: Return luma only.
 
     Returns:
-        The crop, as :func:`cut` has it, and the image's (height, width).
+        The crop, as from :func:`cut`, and the image's (height, width).
 
     Raises:
-        DBLRError: The bytes are empty or no image.
+        DBLRError: The bytes are empty or not an image.
     """
     shortened = _end_after(data, top + size + MARGIN)
     if shortened is not None:
@@ -126,7 +126,7 @@ def cut(image: np.ndarray, top: int, left: int, size: int, y_only: bool) -> np.n
     Args:
         image: uint8 (h, w, 3) BGR, or (h, w), a JPEG's Y channel.
         top, left, size: The square.
-        y_only: Return brightness alone.
+        y_only: Return luma only.
 
     Returns:
         uint8 (size, size, 3) BGR; with ``y_only`` float32 (size, size, 1), Y in [16/255, 235/255].
@@ -138,9 +138,9 @@ def cut(image: np.ndarray, top: int, left: int, size: int, y_only: bool) -> np.n
 
 
 def _end_after(data: bytes | memoryview, rows: int) -> tuple[bytes, Size] | None:
-    """Returns the image with a header of at most ``rows`` rows, and its true size; None for other kinds of image.
+    """Returns the image with its header's height limited to ``rows``, and its true size; None for other formats.
 
-    A progressive JPEG is coded several times from the top, so it stays whole.
+    A progressive JPEG is coded in several passes from the top, so it is not shortened.
     """
     if data[:16] == PNG_START and data[24:29] == PLAIN_PNG:
         width, height = struct.unpack_from('>II', data, 16)
@@ -157,7 +157,7 @@ def _end_after(data: bytes | memoryview, rows: int) -> tuple[bytes, Size] | None
 
 
 def _decode_box(data: bytes, box: tuple[int, int, int, int], grey: bool) -> np.ndarray | None:
-    """Decodes a box (left, top, right, bottom): uint8 (h, w, 3) BGR or (h, w) grey; None where Pillow cannot."""
+    """Decodes a box (left, top, right, bottom) to uint8 (h, w, 3) BGR or (h, w) grey; None if Pillow cannot."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if grey:
@@ -165,7 +165,7 @@ def _decode_box(data: bytes, box: tuple[int, int, int, int], grey: bool) -> np.n
             if image.mode not in ('L', 'RGB'):
                 return None
             part = np.asarray(image.crop(box))
-    except Exception:  # Pillow's plugins raise whatever they meet; decoding the whole image gives the message
+    except Exception:  # Pillow's plugins can raise anything; decoding the whole image then gives the message
         return None
     if grey and part.ndim == 2:
         return part

@@ -1,4 +1,4 @@
-"""Finds the cuts of a video: where a frame differs from the one before far more than those around it."""
+"""Detects cuts in a video: where consecutive frames differ far more than those around them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ['change_of', 'find_shots', 'is_cut', 'thumbnail']
 
 _THUMBNAIL = (32, 18)  # width, height: small enough to forgive motion, noise and compression
 
-# A cut changes the whole picture at once: several times more than what the neighbouring frames change, and by some grey
-# levels at least, as a still camera's neighbours change by nothing. Footage of the demo: 42 at its cut, 0.7 elsewhere.
+# A cut changes the whole frame at once: several times more than between neighbouring frames, and by at least a few grey
+# levels, as frames from a static camera hardly differ. In the demo footage: 42 at its cut, 0.7 elsewhere.
 _RATIO = 3.0
 _FLOOR = 6.0
 _NEIGHBOURS_OF_ALL = 12  # frames on either side
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
-    """One uint8 RGB frame (h, w, 3) as a small grey one, float32 (18, 32)."""
+    """Reduces a uint8 RGB frame (h, w, 3) to a small greyscale one, float32 (18, 32)."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     return cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
 
@@ -29,10 +29,10 @@ def find_shots(small: Sequence[np.ndarray]) -> list[range]:
     """Splits a video into shots.
 
     Args:
-        small: The :func:`thumbnail` of each of its frames.
+        small: The :func:`thumbnail` of each frame.
 
     Returns:
-        The frame numbers of each shot, in order; together they are all frames.
+        The frame numbers of each shot, in order; together they cover all frames.
     """
     change = [change_of(before, after) for before, after in itertools.pairwise(small)]
     starts = [0, *(number + 1 for number in range(len(change)) if _stands_out(change, number)), len(small)]
@@ -40,12 +40,12 @@ def find_shots(small: Sequence[np.ndarray]) -> list[range]:
 
 
 def change_of(before: np.ndarray, after: np.ndarray) -> float:
-    """How much two thumbnails differ, in grey levels."""
+    """Returns the mean absolute difference of two thumbnails, in grey levels."""
     return float(np.abs(after - before).mean())
 
 
 def is_cut(change: float, neighbours: Sequence[float]) -> bool:
-    """Whether a change from one frame to the next stands out among those around it."""
+    """Returns whether the difference between two consecutive frames stands out from its neighbours."""
     usual = float(np.median(neighbours)) if neighbours else 0.0
     return change > max(_FLOOR, _RATIO * usual)
 

@@ -1,4 +1,4 @@
-"""Optical flow between frames, and windows whose frames are aligned by it."""
+"""Optical flow between frames, and alignment of a window's frames by it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['MIN_SIDE', 'align', 'optical_flow', 'too_small_for_flow', 'warped']
 
-MIN_SIDE = 32  # pixels; on less, OpenCV's DIS flow gives NaN or crashes
+MIN_SIDE = 32  # pixels; below this, OpenCV's DIS flow returns NaN or crashes
 
 
 def align(frames: Sequence[np.ndarray], reference: int, consistent: bool = False) -> list[np.ndarray]:
     """Warps the frames of a window onto one of them.
 
-    Flow goes by brightness, the mean of the channels, so that RGB and BGR give the same. What left the picture is
-    repeated from its border, and what is hidden in a frame stays wrong: that is for the network to notice, unless
-    frames are to be ``consistent``. Then such pixels are the reference's, as in "Hand-held Video Deblurring via
-    Efficient Fourier Aggregation" (Delbracio and Sapiro, arXiv 1509.05251), with the values of its public
-    implementation (Anger and Meinhardt-Llopis, IPOL 2017).
+    Flow is computed from brightness, the mean of the channels, so that RGB and BGR give the same result. Pixels outside
+    the frame are replicated from its border, and occluded pixels stay wrong, which the network has to cope with. With
+    ``consistent``, such pixels are taken from the reference instead, as in "Hand-held Video Deblurring via Efficient
+    Fourier Aggregation" (Delbracio and Sapiro, arXiv 1509.05251), with the parameters of its public implementation
+    (Anger and Meinhardt-Llopis, IPOL 2017).
 
     Args:
         frames: ``(h, w, c)`` of one size and type: uint8, uint16, or float32 in [0, 1].
-        reference: Which of them the others are aligned to.
-        consistent: Whether pixels whose flow cannot be relied on are taken from the reference.
+        reference: Index of the frame that the others are aligned to.
+        consistent: Whether pixels with unreliable flow are taken from the reference.
 
     Returns:
-        Frames of the same type; the reference, also where it is repeated, is as it was.
+        Frames of the same type; the reference and any repetitions of it are unchanged.
 
     Raises:
         DBLRError: The frames are too small for optical flow.
@@ -48,7 +48,7 @@ def align(frames: Sequence[np.ndarray], reference: int, consistent: bool = False
 def _aligned(frame: np.ndarray, target: np.ndarray, grey: np.ndarray, consistent: bool) -> np.ndarray:
     other = _brightness(frame)
     there = optical_flow(grey, other)
-    # bilinear interpolation would blur, and neighbours are wanted for where they are sharp
+    # bilinear interpolation would blur, and neighbours help only where they are sharp
     moved = warped(frame, there, cv2.INTER_CUBIC)
     if not consistent:
         return moved
@@ -58,10 +58,10 @@ def _aligned(frame: np.ndarray, target: np.ndarray, grey: np.ndarray, consistent
 
 
 def _reliability(there: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """How far a flow can be relied on: where it leads into the other frame, and the flow back to within a pixel.
+    """Returns the reliability of a flow: it must end inside the other frame, and flow back to within a pixel.
 
     Returns:
-        float32 ``(h, w)`` in [0, 1]; unreliable places grow by 5 pixels and fade over some more.
+        float32 ``(h, w)`` in [0, 1]; unreliable areas are grown by 5 pixels and fade out beyond that.
     """
     height, width = there.shape[:2]
     closing = there + warped(back, there, cv2.INTER_LINEAR)
@@ -74,21 +74,21 @@ def _reliability(there: np.ndarray, back: np.ndarray) -> np.ndarray:
 
 
 def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where each pixel of a frame has gone in another one (DIS, Kroeger et al., ECCV 2016).
+    """Computes where each pixel of a frame has moved to in another one (DIS, Kroeger et al., ECCV 2016).
 
     Args:
-        first: uint8 grey frame ``(h, w)``, at least ``MIN_SIDE`` both ways.
-        second: Another one.
+        first: uint8 grey frame ``(h, w)``, at least ``MIN_SIDE`` in both dimensions.
+        second: The other frame, of the same size.
 
     Returns:
         float32 ``(h, w, 2)``, pixels to the right and down.
     """
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return method.calc(first, second, None)  # type: ignore[call-overload]  # the stub has no None, OpenCV has
+    return method.calc(first, second, None)  # type: ignore[call-overload]  # the stub lacks None, which OpenCV accepts
 
 
 def warped(frame: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarray:
-    """Takes each pixel ``(x, y)`` of a frame from where the flow ``(h, w, 2)`` points: ``(x, y) + flow``."""
+    """Warps a frame by a flow ``(h, w, 2)``: pixel ``(x, y)`` is sampled at ``(x, y) + flow``."""
     height, width = frame.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     taken = cv2.remap(
@@ -108,7 +108,7 @@ def too_small_for_flow(clips: Sequence[ClipPair]) -> list[str]:
 
 
 def _brightness(frame: np.ndarray) -> np.ndarray:
-    """uint8 ``(h, w)``."""
+    """Returns the mean of a frame's channels as uint8 ``(h, w)``."""
     to_eight_bits = {np.dtype(np.uint8): 1, np.dtype(np.uint16): 1 / 257, np.dtype(np.float32): 255}[frame.dtype]
     mean = cv2.transform(frame, np.full((1, frame.shape[2]), 1 / frame.shape[2]))
     return cv2.convertScaleAbs(mean, alpha=to_eight_bits)

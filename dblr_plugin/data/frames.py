@@ -1,4 +1,4 @@
-"""Flips decoded frames, converts them to tensors, and caches a bounded number of them."""
+"""Flips decoded frames, converts them to tensors, and caches a limited number of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dblr_plugin.errors import DBLRError, raise_faults
 
 __all__ = ['FrameCache', 'flip', 'read_each', 'to_planes', 'to_tensor', 'unit_range']
 
-# float32 quotients by 255, to the bit: looked up four times as fast as divided
+# n / 255 in float32, bit-exact: a lookup is four times as fast as a division
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 def read_each(reads: Iterable[Callable[[], np.ndarray]]) -> list[np.ndarray]:
-    """Reads all frames of a window, so that one message says what is wrong with any of them.
+    """Reads all frames of a window, and reports all faults in one message.
 
     Args:
-        reads: Each reads a frame, and raises DBLRError if it cannot.
+        reads: Functions that each read a frame, and raise DBLRError if they cannot.
 
     Raises:
-        DBLRError: For all frames that cannot be read.
+        DBLRError: Some frames cannot be read; the message lists them all.
     """
     frames, faults = [], []
     for read in reads:
@@ -33,7 +33,7 @@ def read_each(reads: Iterable[Callable[[], np.ndarray]]) -> list[np.ndarray]:
             frames.append(read())
         except DBLRError as error:
             faults.append(str(error))
-    raise_faults(list(dict.fromkeys(faults)), 'frames of a window')  # at a clip's ends frames are repeated
+    raise_faults(list(dict.fromkeys(faults)), 'frames of a window')  # frames repeat at a clip's ends
     return frames
 
 
@@ -47,10 +47,10 @@ def flip(stack: np.ndarray, horizontal: bool, vertical: bool, transpose: bool) -
 
 
 def to_tensor(stack: np.ndarray) -> torch.Tensor:
-    """Turns a stack of crops into a contiguous float32 tensor.
+    """Converts a stack of crops to a contiguous float32 tensor.
 
     Args:
-        stack: uint8 BGR (t, h, w, 3), or float32 Y (t, h, w, 1), whose values stay as they are.
+        stack: uint8 BGR (t, h, w, 3), or float32 Y (t, h, w, 1), which keeps its values.
 
     Returns:
         RGB (t, 3, h, w) in [0, 1], or Y (t, 1, h, w).
@@ -60,7 +60,7 @@ def to_tensor(stack: np.ndarray) -> torch.Tensor:
 
 
 def to_planes(frame: np.ndarray) -> np.ndarray:
-    """Turns a uint8 BGR frame (h, w, 3) into uint8 RGB planes (3, h, w)."""
+    """Converts a uint8 BGR frame (h, w, 3) to uint8 RGB planes (3, h, w)."""
     return np.stack(cv2.split(frame)[::-1])
 
 
@@ -74,11 +74,11 @@ def unit_range(planes: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 class FrameCache:
-    """Remembers the frames decoded last, so that overlapping windows read in order decode each frame once.
+    """Caches the most recently used frames, so that overlapping windows read in order decode each frame once.
 
     Args:
         read: Decodes ``(clip, frame)``, such as a store's ``read``.
-        capacity: How many frames are kept. A window's length is enough for windows read in order.
+        capacity: Maximum number of frames. A window's length is enough for windows read in order.
     """
 
     def __init__(self, read: Callable[[str, str], np.ndarray], capacity: int) -> None:
@@ -87,7 +87,7 @@ class FrameCache:
         self._frames: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
 
     def __call__(self, clip: str, frame: str) -> np.ndarray:
-        """Returns the decoded frame; it is shared with later calls and must not be written to."""
+        """Returns the decoded frame; it is shared between calls and must not be modified."""
         key = clip, frame
         if key not in self._frames:
             self._frames[key] = self._read(clip, frame)
@@ -100,5 +100,5 @@ class FrameCache:
         return len(self._frames)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy for another process starts empty: pixels are cheaper to decode than to send."""
+        """Returns the state without frames: they are cheaper to decode again than to send to another process."""
         return {**self.__dict__, '_frames': OrderedDict()}

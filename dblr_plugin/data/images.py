@@ -1,4 +1,4 @@
-"""Image files: names, headers, completeness and pixels."""
+"""Image files: names, headers, completeness checks and decoding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 TAIL_BYTES = 1024
-# TIFF's first bytes, and BigTIFF's; tags; and what kinds of samples are called
+# magic numbers of TIFF and BigTIFF; tags; names of sample formats
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _BIG = 43
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
@@ -32,17 +32,17 @@ _SAMPLE_FORMATS = {1: 'unsigned', 2: 'signed', 3: 'floating-point', 4: 'undefine
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Sort key that puts ``frame_10`` after ``frame_9``; names that differ only in zeros keep a fixed order."""
+    """Sort key that puts ``frame_10`` after ``frame_9``; names that differ only in leading zeros sort consistently."""
     return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)], name
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is a frame: a known suffix in any case, and not hidden."""
+    """Returns whether a file of this name is a frame: a known suffix, ignoring case, and not hidden."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
 
 
 def refuse_undecodable(folder: Path, names: Iterable[str]) -> None:
-    """Raises DBLRError for a name in ``folder`` that is no UTF-8: keys, lists and logs could not hold it."""
+    """Raises DBLRError if a name in ``folder`` is not UTF-8, as keys, lists and logs cannot contain it."""
     for name in names:
         try:
             name.encode()
@@ -51,7 +51,7 @@ def refuse_undecodable(folder: Path, names: Iterable[str]) -> None:
 
 
 def opened(path: Path) -> BinaryIO:
-    """Opens an image file for reading; raises DBLRError where that fails."""
+    """Opens an image file for reading; raises DBLRError if that fails."""
     try:
         return open(path, 'rb')
     except OSError as error:
@@ -61,13 +61,13 @@ def opened(path: Path) -> BinaryIO:
 def decode(data: bytes | memoryview, where: str) -> np.ndarray:
     """Decodes one encoded image; ``where`` names it in messages.
 
-    The pixels are taken as stored: an EXIF orientation is not applied, so that they agree with the header's size.
+    Pixels are returned as stored: EXIF orientation is not applied, so that the shape matches the header's size.
 
     Returns:
-        uint8 (h, w, 3), BGR, as cv2 has it. Grey is repeated, alpha dropped, 16 bits are reduced to 8.
+        uint8 (h, w, 3), BGR, as in cv2. Greyscale is repeated, alpha dropped, 16 bits are reduced to 8.
 
     Raises:
-        DBLRError: The bytes are empty or no image, or a TIFF's samples are of another kind than 8 or 16 bits.
+        DBLRError: The bytes are empty or not an image, or a TIFF has samples other than unsigned 8 or 16 bits.
     """
     if bytes(data[:4]) in _TIFF:
         _refuse_other_samples(io.BytesIO(data), where)
@@ -79,7 +79,7 @@ def decode(data: bytes | memoryview, where: str) -> np.ndarray:
 
 
 def imdecode(data: bytes | memoryview, flags: int) -> np.ndarray | None:
-    """OpenCV's ``imdecode``; None for what cannot be decoded."""
+    """Calls OpenCV's ``imdecode``; returns None for data that cannot be decoded."""
     tags = _tiff_tags(io.BytesIO(data)) if bytes(data[:4]) in _TIFF else {}
     try:
         if _SEPARATE_ALPHA in tags.get(_EXTRA_SAMPLES, ()) and tags.get(_BITS_PER_SAMPLE, (8,))[0] == 8:
@@ -91,11 +91,11 @@ def imdecode(data: bytes | memoryview, flags: int) -> np.ndarray | None:
 
 
 def _tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
-    """Returns the tags of a TIFF, also of one that Pillow cannot open; empty for damaged and other files."""
+    """Returns the tags of a TIFF, even if Pillow cannot open it; empty for damaged files and other formats."""
     head = file.read(8)
     tags: Mapping[int, Any] = {}
     if head[:4] in _TIFF:
-        with contextlib.suppress(Exception):  # whatever Pillow's parser meets in a damaged header
+        with contextlib.suppress(Exception):  # Pillow's parser can raise anything on a damaged header
             directory = TiffImagePlugin.ImageFileDirectory_v2(head + (file.read(8) if _BIG in head[2:4] else b''))
             file.seek(directory.next)
             directory.load(file)
@@ -105,7 +105,7 @@ def _tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
 
 
 def _refuse_other_samples(file: BinaryIO, where: str) -> None:
-    """Raises DBLRError for a TIFF of other samples than 8 or 16 bits without a sign; OpenCV misreads some of them."""
+    """Raises DBLRError for a TIFF with samples other than unsigned 8 or 16 bits, some of which OpenCV misreads."""
     tags = _tiff_tags(file)
     bits, kinds = max(tags.get(_BITS_PER_SAMPLE, (8,))), set(tags.get(_SAMPLE_FORMAT, (1,)))
     if bits > 16 or kinds != {1}:
@@ -114,27 +114,27 @@ def _refuse_other_samples(file: BinaryIO, where: str) -> None:
 
 
 def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
-    """Reads (height, width) from an image's header alone; raises DBLRError when there is no readable header."""
+    """Reads (height, width) from an image's header alone; raises DBLRError if the header is not readable."""
     _refuse_other_samples(file, where)
     try:
         with Image.open(file) as image:
             return image.height, image.width
-    except Exception as error:  # Pillow's plugins raise whatever their parsers meet in a damaged header
+    except Exception as error:  # Pillow's plugins can raise anything on a damaged header
         raise DBLRError(f'{where} has no readable image header; replace it with an intact copy') from error
 
 
 def looks_whole(head: bytes, tail: bytes, length: int) -> bool:
-    """Cheap test for truncation, from both ends of an encoded image.
+    """Tests cheaply for truncation, from both ends of an encoded image.
 
-    OpenCV fills the missing part of a truncated JPEG or PNG with grey and says nothing, so somebody has to look.
+    OpenCV silently fills the missing part of a truncated JPEG or PNG with grey, hence this check.
 
     Args:
         head: The first 12 bytes or more.
-        tail: The last ``TAIL_BYTES``; less when the image is shorter.
-        length: Bytes in all.
+        tail: The last ``TAIL_BYTES``; fewer if the image is shorter.
+        length: Total number of bytes.
 
     Returns:
-        True when the format's end is in place, or when the format has no end that could be looked for.
+        True if the format's end is in place, or if the format has no end to check for.
     """
     if head.startswith(b'\x89PNG'):
         return b'IEND' in tail
@@ -148,7 +148,7 @@ def looks_whole(head: bytes, tail: bytes, length: int) -> bool:
 
 
 def inspected_size(path: Path) -> tuple[int, int]:
-    """Returns (height, width) of an image file after checking that it is not cut short, as a rule without decoding it.
+    """Returns an image file's (height, width) after checking that it is not truncated, usually without decoding it.
 
     Raises:
         DBLRError: The file is missing, empty, truncated, or has no readable header.
@@ -161,17 +161,17 @@ def inspected_size(path: Path) -> tuple[int, int]:
         file.seek(0)
         head = file.read(12)
         file.seek(max(0, length - TAIL_BYTES))
-        # garbage behind an image's end is legal and pushes that end out of the tail: decoding decides
+        # trailing garbage is legal and pushes the image's end out of the tail; then decoding decides
         if not looks_whole(head, file.read(), length) and not is_whole(file):
             raise DBLRError(f'{path} is truncated; replace it with an intact copy')
         return size
 
 
 def is_whole(file: BinaryIO) -> bool:
-    """Slow and certain: whether Pillow, which refuses truncated data, decodes every pixel of the image."""
+    """Returns whether Pillow, which rejects truncated data, decodes every pixel; slow but certain."""
     try:
         with Image.open(file) as image:
             image.load()
-    except Exception:  # the same as in header_size: any exception means that it cannot be decoded
+    except Exception:  # as in header_size: any exception means that it cannot be decoded
         return False
     return True

@@ -1,4 +1,4 @@
-"""Reads frames from LMDB databases, in BasicSR's format and of tiles; each process opens a database at most once."""
+"""Reads frames from LMDB databases, in BasicSR's format or tiled; each process opens a database at most once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['LmdbStore', 'TileStore', 'shared_environment']
 
-# keyed by the data file's device and inode: two spellings of a path are one database
+# keyed by the data file's device and inode, so that two spellings of a path share one database
 _environments: dict[tuple[int, int], lmdb.Environment] = {}
 _lock = threading.Lock()
 
 
 def shared_environment(path: Path) -> lmdb.Environment:
-    """Returns this process's only environment on the database ``path``, opened read-only on first use.
+    """Returns this process's only environment for the database ``path``, opened read-only on first use.
 
-    lmdb >= 2.3 refuses to open a database twice in a process. All stores therefore share one environment.
+    lmdb >= 2.3 refuses to open a database twice in one process, so all stores share one environment.
 
     Raises:
-        DBLRError: The database is missing, damaged, or held open by other code in this process.
+        DBLRError: The database is missing, damaged, or opened by other code in this process.
     """
     try:
         stat = os.stat(path / 'data.mdb')
@@ -47,17 +47,17 @@ def shared_environment(path: Path) -> lmdb.Environment:
 def _open(path: Path, length: int) -> lmdb.Environment:
     environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
     needed = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
-    if length < needed:  # reading a page behind the file's end would kill the process (SIGBUS)
+    if length < needed:  # reading a page beyond the end of the file would kill the process (SIGBUS)
         environment.close()
         raise DBLRError(f'{path}/data.mdb is truncated: {length} of {needed} bytes; copy or write it again')
     return environment
 
 
 def _close_inherited() -> None:
-    """Closes what a forked child inherited.
+    """Closes the environments that a forked child inherited.
 
-    Its own opening would be refused while the inherited environments are alive, and LMDB forbids using those across
-    a fork. Closing them in the child leaves the parent's untouched.
+    LMDB forbids using an environment across a fork, and lmdb refuses to open a database again while the inherited one
+    is open. Closing them in the child does not affect the parent's.
     """
     global _lock
     _lock = threading.Lock()  # another thread of the parent may have held the old one
@@ -66,20 +66,20 @@ def _close_inherited() -> None:
     _environments.clear()
 
 
-if hasattr(os, 'register_at_fork'):  # not on Windows, which does not fork
+if hasattr(os, 'register_at_fork'):  # missing on Windows, which does not fork
     os.register_at_fork(after_in_child=_close_inherited)
 
 
 class LmdbStore:
     """Frames of clips in ``x.lmdb/{data.mdb, lock.mdb, meta_info.txt}``, under keys ``clip/frame``.
 
-    Holds no environment itself, so it can be pickled and forked at any time.
+    Holds no environment, so it can be pickled and forked at any time.
 
     Args:
         root: The ``.lmdb`` folder.
 
     Raises:
-        DBLRError: The folder or its ``meta_info.txt`` is missing, or a line of the latter is malformed.
+        DBLRError: The folder or its ``meta_info.txt`` is missing, or ``meta_info.txt`` has a malformed line.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -95,22 +95,22 @@ class LmdbStore:
         return {clip: tuple(sizes) for clip, sizes in self._sizes.items()}
 
     def where(self, clip: str, frame: str) -> str:
-        """Returns a path-like name of the frame; its last part is the frame's name."""
+        """Returns a path-like name for a frame; its last part is the frame's name."""
         return f'{self.root}/{clip}/{frame}'
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) as ``meta_info.txt`` has it."""
+        """Returns (height, width) as given in ``meta_info.txt``."""
         return self._sizes[clip][frame]
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) after checking that the value exists and is not cut short, without decoding it.
+        """Returns (height, width) after checking that the value exists and is complete, usually without decoding it.
 
         Raises:
             DBLRError: The key is missing, or its value is empty or truncated.
         """
         with shared_environment(self.root).begin(buffers=True) as transaction:
             value = self._value(transaction, f'{clip}/{frame}')
-            # slices of the memory map: only the pages at both ends are read
+            # slices of the memory map, so only the pages at both ends are read
             whole = looks_whole(bytes(value[:12]), bytes(value[-TAIL_BYTES:]), len(value))
             if not value or not (whole or is_whole(io.BytesIO(value))):
                 raise DBLRError(f"key '{clip}/{frame}' of {self.root} is empty or truncated; write the database again")
@@ -123,8 +123,7 @@ class LmdbStore:
             uint8 (h, w, 3), BGR.
 
         Raises:
-            DBLRError: The key is missing, or its value cannot be decoded or has another size than
-                ``meta_info.txt`` says.
+            DBLRError: The key is missing, its value cannot be decoded, or its size differs from ``meta_info.txt``.
         """
         with shared_environment(self.root).begin(buffers=True) as transaction:
             image = decode(self._value(transaction, f'{clip}/{frame}'), self._name(clip, frame))
@@ -135,13 +134,13 @@ class LmdbStore:
         """Decodes one square crop of a frame.
 
         Args:
-            clip, frame: Which frame.
+            clip, frame: The frame.
             top, left, size: The square, in pixels, within the frame.
-            y_only: Return brightness alone.
+            y_only: Return luma only.
 
         Returns:
-            uint8 (size, size, 3) BGR; with ``y_only`` float32 (size, size, 1), BasicSR's Y in [16/255, 235/255], which
-            comes from a JPEG's own Y channel (see :mod:`~dblr_plugin.colour`) and else from BGR, exactly.
+            uint8 (size, size, 3) BGR; with ``y_only`` float32 (size, size, 1), BasicSR's Y in [16/255, 235/255], taken
+            from a JPEG's own Y channel (see :mod:`~dblr_plugin.colour`), or computed exactly from BGR otherwise.
 
         Raises:
             DBLRError: As in :meth:`read`.
@@ -169,21 +168,21 @@ class LmdbStore:
             raise DBLRError(f"key '{key}' of {self.root} is unreadable ({error}); copy it again") from error
         if value is None:
             raise DBLRError(f"key '{key}' is not in {self.root}; write the database again")
-        assert isinstance(value, memoryview)  # as every transaction here is begun with buffers=True
+        assert isinstance(value, memoryview)  # all transactions here use buffers=True
         return value
 
 
 class TileStore(LmdbStore):
     """Frames of clips in a database written by :func:`~dblr_plugin.data.lmdb_writer.write_tiles`.
 
-    A crop reads and decodes little more than its own pixels, which are those of the source, to the bit. Can be pickled
-    and forked at any time, as an LmdbStore can.
+    Reading a crop decodes little more than its own pixels, which are bit-identical to the source's. Like an LmdbStore,
+    it can be pickled and forked at any time.
 
     Args:
         root: The ``.lmdb`` folder, with ``tiles.json`` inside.
 
     Raises:
-        DBLRError: As in LmdbStore; or the database has another version, or needs a package that is missing.
+        DBLRError: As in LmdbStore; or the database has an unsupported version, or needs a package that is missing.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -200,10 +199,10 @@ class TileStore(LmdbStore):
             load_fast('zstandard')
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) after checking the frame's head; the cells are checked when they are read.
+        """Returns (height, width) after checking the frame's header; the cells are checked when they are read.
 
         Raises:
-            DBLRError: The head is missing or damaged.
+            DBLRError: The header is missing or damaged.
         """
         with shared_environment(self.root).begin(buffers=True) as transaction:
             self._head(transaction, clip, frame)
@@ -221,13 +220,13 @@ class TileStore(LmdbStore):
         return self._read_rectangle(clip, frame, 0, 0, *self.size(clip, frame), grey=False)
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
-        """Decodes the cells around one square crop of a frame, as :meth:`LmdbStore.read_crop` does the whole frame."""
+        """Decodes one square crop of a frame from the cells that cover it; see :meth:`LmdbStore.read_crop`."""
         return cut(self._read_rectangle(clip, frame, top, left, size, size, y_only), 0, 0, size, y_only)
 
     def _read_rectangle(
         self, clip: str, frame: str, top: int, left: int, height: int, width: int, grey: bool
     ) -> np.ndarray:
-        """Returns uint8 (height, width, 3) BGR; with ``grey``, of a JPEG source (height, width), its Y channel."""
+        """Returns uint8 (height, width, 3) BGR; with ``grey`` and a JPEG source (height, width), its Y channel."""
         with shared_environment(self.root).begin(buffers=True) as transaction:
             head = self._head(transaction, clip, frame)
             is_jpeg = head.codec == JPEG

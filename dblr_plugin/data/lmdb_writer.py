@@ -1,6 +1,6 @@
-"""Writes a folder of clips into an LMDB database: in BasicSR's format, or one of tiles; completely, or not at all.
+"""Writes a folder of clips into an LMDB database, in BasicSR's format or tiled; completely or not at all.
 
-Crops are read from tiles many times as fast as from files.
+Reading crops from tiles is many times as fast as from files.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ __all__ = ['database_bytes', 'tiles_bytes', 'write_lmdb', 'write_tiles']
 
 BATCH = 64  # frames in one transaction
 PAGE = 4096
-# what LMDB adds to a value: a part of a leaf page for its key and node, and the rounding to pages
+# LMDB's overhead per value: part of a leaf page for its key and node, and rounding up to whole pages
 ENTRY_OVERHEAD = PAGE
 FIXED_OVERHEAD = 1 << 20
-TILE_BATCH = 16  # frames encoded ahead of what is written
-TILE_SPARE = 1.2  # for the estimate: measured were 1.1 times a JPEG's bytes and 0.8 to 1.03 times a PNG's
+TILE_BATCH = 16  # frames encoded ahead of writing
+TILE_SPARE = 1.2  # for the estimate: measured sizes are 1.1 times a JPEG's and 0.8 to 1.03 times a PNG's
 
 
 def write_lmdb(src: str | Path, dst: str | Path, progress: bool = True) -> int:
-    """Writes the clips in ``src`` into a new database ``dst``; the bytes of each file stay as they are.
+    """Writes the clips in ``src`` into a new database ``dst``; the bytes of each file are stored unchanged.
 
-    The keys are ``clip/frame``. The lines of ``meta_info.txt`` give 3 channels, as frames are read in colour.
+    The keys are ``clip/frame``. ``meta_info.txt`` always gives 3 channels, as frames are read in colour.
 
     Args:
-        src: Folder of clips; checked as a data set is.
+        src: Folder of clips; validated like a dataset.
         dst: The ``.lmdb`` folder to create. It appears once it is complete.
         progress: Show a progress bar.
 
@@ -53,7 +53,7 @@ def write_lmdb(src: str | Path, dst: str | Path, progress: bool = True) -> int:
         Number of frames written.
 
     Raises:
-        DBLRError: ``src`` has faults, ``dst`` exists or has another ending, or the disk is full.
+        DBLRError: ``src`` has faults, ``dst`` exists or has another suffix, or the disk is full.
     """
     store, clips, frames, lengths = _look_through(src, Path(dst))
     with (
@@ -69,13 +69,13 @@ def write_lmdb(src: str | Path, dst: str | Path, progress: bool = True) -> int:
 
 
 def write_tiles(src: str | Path, dst: str | Path, progress: bool = True) -> int:
-    """Writes the clips in ``src`` into a new tile database; pixels stay as they are, to the bit.
+    """Writes the clips in ``src`` into a new tile database; pixels are preserved bit for bit.
 
-    JPEG files are cut without decoding them, and each is read back and compared before it counts as written. JPEG
-    files that cannot be cut (such as CMYK) and all others are stored as pixels, compressed without loss.
+    JPEG files are cut without decoding, and each result is decoded and compared before it is accepted. JPEG files that
+    cannot be cut (such as CMYK) and all other formats are stored as losslessly compressed pixels.
 
     Args:
-        src: Folder of clips; checked as a data set is.
+        src: Folder of clips; validated like a dataset.
         dst: The ``.lmdb`` folder to create. It appears once it is complete.
         progress: Show a progress bar.
 
@@ -83,14 +83,13 @@ def write_tiles(src: str | Path, dst: str | Path, progress: bool = True) -> int:
         Number of frames written.
 
     Raises:
-        DBLRError: ``src`` has faults, ``dst`` exists or has another ending, the disk is full, or a package
-            is missing.
+        DBLRError: ``src`` has faults, ``dst`` exists or has another suffix, the disk is full, or a package is missing.
     """
     store, clips, frames, lengths = _look_through(src, Path(dst))
     codecs = set()
     with (
         _new_database(Path(dst), tiles_bytes(lengths)) as environment,
-        ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding and compressing leave the interpreter's lock alone
+        ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding and compressing release the GIL
         tqdm(total=len(frames), desc='tiles', unit='frame', disable=not progress) as bar,
     ):
         for start in range(0, len(frames), TILE_BATCH):
@@ -106,12 +105,12 @@ def write_tiles(src: str | Path, dst: str | Path, progress: bool = True) -> int:
 
 
 def tiles_bytes(lengths: list[int]) -> int:
-    """Returns an upper estimate of the bytes of a tile database, from those of the frames' files."""
+    """Returns an upper estimate of a tile database's size in bytes, from the sizes of the frames' files."""
     return int(TILE_SPARE * database_bytes(lengths))
 
 
 def _encode_file(frame: tuple[str, Path]) -> tuple[FrameHead, list[bytes]]:
-    """Returns a frame's head and its bundles."""
+    """Returns a frame's header and its bundles."""
     data = frame[1].read_bytes()
     image = decode(data, str(frame[1]))
     head, columns = (_cut_exactly(data, image) if is_jpeg(data) else None) or cut_pixels(image)
@@ -121,7 +120,7 @@ def _encode_file(frame: tuple[str, Path]) -> tuple[FrameHead, list[bytes]]:
 
 
 def _cut_exactly(data: bytes, image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]] | None:
-    """Cuts a JPEG into cells that decode to exactly ``image``; returns None if that cannot be."""
+    """Cuts a JPEG into cells that decode to exactly ``image``; returns None if that is not possible."""
     try:
         head, columns = cut_jpeg(data)
         decoded = decode_jpeg(head, columns, range(head.rows), range(head.columns), grey=False)
@@ -131,7 +130,7 @@ def _cut_exactly(data: bytes, image: np.ndarray) -> tuple[FrameHead, list[list[b
 
 
 def _look_through(src: str | Path, dst: Path) -> tuple[FolderStore, list[ClipPair], list[tuple[str, Path]], list[int]]:
-    """Returns the store at ``src``, its clips, key and file of each frame, and the files' bytes.
+    """Returns the store at ``src``, its clips, the key and file of each frame, and the files' sizes in bytes.
 
     Raises:
         DBLRError: ``src`` has faults, or ``dst`` cannot be created.
@@ -144,7 +143,7 @@ def _look_through(src: str | Path, dst: Path) -> tuple[FolderStore, list[ClipPai
 
 
 def _check_destination(dst: Path) -> None:
-    """Raises DBLRError unless a database of this name can be created."""
+    """Raises DBLRError unless a database with this name can be created."""
     if dst.suffix != '.lmdb':
         raise DBLRError(f'{dst} does not end in .lmdb; BasicSR knows a database by that ending')
     if os.path.lexists(dst):
@@ -154,13 +153,13 @@ def _check_destination(dst: Path) -> None:
 
 
 def database_bytes(lengths: list[int]) -> int:
-    """Returns an upper estimate of the bytes a database of values of these lengths takes."""
+    """Returns an upper estimate of the bytes that a database with values of these lengths takes."""
     return sum(-(-length // PAGE) * PAGE + ENTRY_OVERHEAD for length in lengths) + FIXED_OVERHEAD
 
 
 @contextmanager
 def _whole_folder(dst: Path) -> Iterator[Path]:
-    """Gives a new folder beside ``dst`` that takes its name when the block ends, and is removed when it fails."""
+    """Yields a new folder beside ``dst`` that is renamed to ``dst`` when the block ends, or removed if it fails."""
     partial = dst.with_name(f'.{dst.name}.partial-{os.getpid()}')
     try:
         partial.mkdir()
@@ -174,22 +173,22 @@ def _whole_folder(dst: Path) -> Iterator[Path]:
 
 @contextmanager
 def _new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
-    """Gives the environment of a new database that takes the name ``dst`` when the block ends.
+    """Yields the environment of a new database that is renamed to ``dst`` when the block ends.
 
     Args:
         dst: The ``.lmdb`` folder to create.
-        size: An upper estimate of its bytes; it may turn out larger.
+        size: Estimated upper limit of its size in bytes; it may turn out larger.
 
     Raises:
         DBLRError: The disk is full; nothing is left behind.
     """
     require_space(dst.parent, size, 'the database')
     try:
-        # one sync at the end: until then nobody sees the folder
+        # one sync at the end is enough: the folder is not visible before
         with _whole_folder(dst) as folder, lmdb.open(str(folder), map_size=size, sync=False) as environment:
             yield environment
             environment.sync(True)
-    except lmdb.DiskError as error:  # LMDB's own word for ENOSPC
+    except lmdb.DiskError as error:  # how lmdb reports ENOSPC
         raise write_fault(dst, OSError(errno.ENOSPC, str(error))) from error
     except lmdb.Error as error:
         raise DBLRError(f'{dst} could not be written ({error}); nothing was left behind') from error
@@ -198,7 +197,7 @@ def _new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
 
 
 def _put_values(environment: lmdb.Environment, values: list[tuple[str, bytes]]) -> None:
-    """Stores values under their keys in one transaction, with a larger map when the present one is full."""
+    """Stores values under their keys in one transaction, enlarging the map if it is full."""
     while True:
         try:
             with environment.begin(write=True) as transaction:
@@ -221,7 +220,7 @@ def _write_meta_info(folder: Path, store: FolderStore, clips: list[ClipPair]) ->
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` survive a power cut, where the system lets folders be opened (POSIX)."""
+    """Makes a rename in ``folder`` survive a power failure, on systems that can open folders (POSIX)."""
     if os.name == 'posix':
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Frames in a folder of clips or in an LMDB database, through the same six methods."""
+"""Access to frames in a folder of clips or an LMDB database, through the same six methods."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ['FolderStore', 'FrameStore', 'LmdbStore', 'open_store']
 
 
 class FolderStore:
-    """Frames of clips in files ``root/<clip>/<frame>.<suffix>``, under any names.
+    """Frames of clips in files ``root/<clip>/<frame>.<suffix>``, with any names.
 
-    A frame's name is its file's without the suffix. Hidden files and files that are no images are ignored.
+    A frame is named after its file, without the suffix. Hidden files and files that are not images are ignored.
 
     Args:
-        root: The folder that holds one folder for each clip.
+        root: The folder with one subfolder per clip.
 
     Raises:
-        DBLRError: The folder is missing, cannot be listed, holds no clips, two files of one frame, or a name that is
-            not UTF-8.
+        DBLRError: The folder is missing, cannot be listed, or contains no clips, two files for one frame, or a name
+            that is not UTF-8.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -43,25 +43,25 @@ class FolderStore:
             raise DBLRError(f'{self.root} has no clips; {self._layout_hint()}')
 
     def clips(self) -> dict[str, tuple[str, ...]]:
-        """Returns clip name -> frame names, both in natural order; a folder without images is a clip of no frames."""
+        """Returns clip name -> frame names, both in natural order; a folder without images is a clip with no frames."""
         return {clip: tuple(files) for clip, files in self._files.items()}
 
     def path(self, clip: str, frame: str) -> Path:
-        """Returns the file of a frame."""
+        """Returns the path of a frame's file."""
         return self.root / clip / self._files[clip][frame]
 
     def where(self, clip: str, frame: str) -> str:
-        """Returns the path of a frame's file."""
+        """Returns the path of a frame's file as text."""
         return str(self.path(clip, frame))
 
     def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width), from the file's header alone."""
+        """Returns (height, width), reading only the file's header."""
         path = self.path(clip, frame)
         with opened(path) as file:
             return header_size(file, str(path))
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) after checking that the file is not cut short, as a rule without decoding it.
+        """Returns (height, width) after checking that the file is not truncated, usually without decoding it.
 
         Raises:
             DBLRError: The file is missing, empty, truncated, or has no readable header.
@@ -75,20 +75,20 @@ class FolderStore:
             uint8 (h, w, 3), BGR.
 
         Raises:
-            DBLRError: The file is missing, empty or no image.
+            DBLRError: The file is missing, empty or not an image.
         """
         path = self.path(clip, frame)
         with opened(path) as file:
             return decode(file.read(), str(path))
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
-        """Decodes one square crop of a frame, as :meth:`LmdbStore.read_crop` does."""
+        """Decodes one square crop of a frame; see :meth:`LmdbStore.read_crop`."""
         path = self.path(clip, frame)
         with opened(path) as file:
             return decode_crop(file.read(), str(path), top, left, size, y_only)[0]
 
     def _layout_hint(self) -> str:
-        """What to do about a folder without a single clip."""
+        """Returns advice for a folder without a single clip."""
         if any(is_image(entry.name) for entry in os.scandir(self.root)):
             return f'the images lie directly in it: move them into a folder of their own, such as {self.root}/clip'
         for clip in self._files:
@@ -102,13 +102,13 @@ FrameStore = FolderStore | LmdbStore
 
 
 def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None) -> FrameStore:
-    """Opens the frames under ``root``: LMDB where the name ends in ``.lmdb``, otherwise a folder of clips.
+    """Opens the frames under ``root``: an LMDB database if the name ends in ``.lmdb``, otherwise a folder of clips.
 
-    An LMDB database that holds ``tiles.json`` is one of tiles.
+    An LMDB database that contains ``tiles.json`` is a tile database.
 
     Args:
         root: Folder of clips, or ``.lmdb`` folder.
-        io_backend: BasicSR's option ``{type: disk | lmdb}``. It may be left out; it may not contradict the path.
+        io_backend: BasicSR's option ``{type: disk | lmdb}``. Optional, but must not contradict the path.
 
     Raises:
         DBLRError: There is nothing usable at ``root``, or ``io_backend`` contradicts it.

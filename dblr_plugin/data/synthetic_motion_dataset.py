@@ -1,4 +1,4 @@
-"""Training samples made of sharp pictures: no blurry footage is needed."""
+"""Training samples synthesised from sharp images: no blurry footage is needed."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ['SyntheticMotionDataset']
 
 @DATASET_REGISTRY.register()
 class SyntheticMotionDataset(Dataset):
-    """Blurry windows of moving cameras and objects, each with its sharp frame; see :class:`MotionWindows`.
+    """Blurry windows with camera and object motion, each with its sharp frame; see :class:`MotionWindows`.
 
     Args:
-        opt: BasicSR's dataset options, only read:
-            dataroot_gt (str): A folder of sharp pictures, one sample of each an epoch, drawn again each time
-                (``dataset_enlarge_ratio`` makes epochs longer); or a store that ``dblr prepare motion`` made of one,
-                whose windows are read, cropped and flipped: far quicker.
+        opt: BasicSR's dataset options, not modified:
+            dataroot_gt (str): A folder of sharp images, with one newly drawn sample per image and epoch
+                (``dataset_enlarge_ratio`` makes epochs longer); or a store made by ``dblr prepare motion``, from which
+                windows are read, cropped and flipped, which is much faster.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): The last frame of a window is restored, not the middle one. Default: False.
-            gt_size (int): Side of the square crop, in pixels; at most that of the store's windows, or where windows are
-                made here a multiple of 8.
-            y_only (bool): Brightness alone, for a network of one channel. Default: False.
+            gt_size (int): Side of the square crop, in pixels: at most that of the store's windows or, if windows are
+                made on the fly, a multiple of 8.
+            y_only (bool): Luma only, for single-channel networks. Default: False.
             random_reverse, use_hflip, use_rot (bool): As in ``VideoDeblurDataset``. Default: False.
             scale (int, optional): Must be 1.
 
     Raises:
-        DBLRError: The options do not fit the data, or there are no pictures that are large enough.
+        DBLRError: The options do not match the data, or no image is large enough.
     """
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
@@ -66,13 +66,13 @@ class SyntheticMotionDataset(Dataset):
         return len(self.pictures) if self.store is None else len(self.store)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one sample: a new draw at each call with a plain index, always the same with a ``SampleIndex``.
+        """Returns one sample: with a plain index a new random draw each time, with a ``SampleIndex`` always the same.
 
         Returns:
             lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in
                 [16/255, 235/255], (num_frame, 1, gt_size, gt_size).
-            gt: The same for the frame to restore, without the first dimension.
-            key: The picture's name, or the window's number in its store.
+            gt: The sharp version of the frame to restore, likewise, without the first dimension.
+            key: The image's name, or the window's number in its store.
         """
         rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
         stack, key = self._made(index, rng) if self.store is None else self._stored(self.store, index, rng)
@@ -88,12 +88,12 @@ class SyntheticMotionDataset(Dataset):
         return {'lq': sample[:-1], 'gt': sample[-1], 'key': key}
 
     def _made(self, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
-        """A new window of a picture, truth last, uint8 (num_frame + 1, h, w, c)."""
+        """Returns a new window made from an image, ground truth last, uint8 (num_frame + 1, h, w, c), and its key."""
         blurry, sharp = self.windows.draw(1, rng.getrandbits(62), picture=int(index))
         return torch.cat([blurry[0], sharp]).permute(0, 2, 3, 1).numpy(), self.pictures.names[index]
 
     def _stored(self, store: WindowStore, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
-        """A crop of a window of the store, likewise."""
+        """Returns a crop of a stored window, likewise."""
         window = store[index]
         spare = window.shape[-1] - self.gt_size
         top, left = rng.randint(0, spare), rng.randint(0, spare)
@@ -101,9 +101,9 @@ class SyntheticMotionDataset(Dataset):
         return np.asarray(crop).transpose(0, 2, 3, 1), f'window {int(index)}'
 
     def _to_tensor(self, stack: np.ndarray) -> Tensor:
-        """uint8 (n, h, w, c), grey or RGB, to what the network takes, float32 (n, c, h, w)."""
+        """Converts uint8 (n, h, w, c), grey or RGB, to the network's input, float32 (n, c, h, w)."""
         if stack.shape[-1] == 1 and self.y_only:
-            values = luma_of_jpeg(stack[..., 0])  # a grey picture and a JPEG's Y mean the same brightness
+            values = luma_of_jpeg(stack[..., 0])  # a grey image and a JPEG's Y use the same scale
         elif self.y_only:
             values = np.stack([luma_of_bgr(frame[..., ::-1]) for frame in stack])
         else:

@@ -1,22 +1,22 @@
-"""Cells of frames: of a JPEG, pieces of its coefficients that join to the JPEG of any rectangle of cells; else pixels.
+"""Frame cells: pieces of a JPEG's coefficients, which join to a JPEG of any rectangle of cells, or lossless pixels.
 
-JPEG compresses units (MCUs) of 8x8 pixels, or 16x16 with colour at half resolution, and allows restart markers at
-regular intervals, behind which decoding starts afresh. Here each cell is what lies between two such markers: a strip
-of units, one unit high. Strips of any rectangle of cells, joined by such markers under the source's header with a new
-size, are a complete JPEG file. So cells, with their places and checksums, add 2 % to the source's bytes, and a crop of
-128x128 decodes less than twice its own pixels.
+JPEG compresses minimum coded units (MCUs) of 8x8 pixels, or 16x16 with half-resolution chroma, and allows restart
+markers at regular intervals, after which decoding starts over. Here, each cell is the data between two such markers: a
+strip of MCUs, one MCU high. The strips of any rectangle of cells, joined by restart markers under the source's header
+with a new size, form a complete JPEG file. Cells, with their offsets and checksums, add 2 % to the source's size, and
+a 128x128 crop decodes less than twice its own pixels.
 
-At the edge of such a file a decoder interpolates colour of half resolution as at the edge of a picture, and there,
-one pixel of colour deep, it differs from the source's decoding. A margin of one luma pixel around a crop makes sure
-that the cells with the neighbouring colour are read as well: the crop equals the source's to the bit.
+At the edge of such a file, a decoder interpolates half-resolution chroma as at the edge of an image; there, one chroma
+pixel deep, the result differs from decoding the source. A margin of one luma pixel around a crop ensures that the
+cells with the neighbouring chroma are read as well, so the crop is bit-identical to the source's.
 
-Coefficients are cut by libjpeg-turbo's own transform; nothing is decoded to pixels. The wheel ``turbojpeg`` brings
-libjpeg-turbo 3 along. Its Python function reads the whole file for one rectangle, which would take seconds for the 900
-cells of a frame; the C function below it, ``tj3Transform``, cuts all in one pass.
+Coefficients are cut by libjpeg-turbo's own transform, without decoding to pixels. The ``turbojpeg`` wheel includes
+libjpeg-turbo 3. Its Python function reads the whole file for each rectangle, which would take seconds for a frame's 900
+cells; the underlying C function, ``tj3Transform``, cuts all of them in one pass.
 
-Cells of pixels are without loss, in about a PNG's bytes, and decoded several times as fast. Green is subtracted from
-blue and red, and from each row the row above it; what is left is small and is compressed by Zstandard, a channel after
-the other. Undoing it takes one vectorised sum.
+Pixel cells are lossless, about the size of a PNG, and decode several times as fast. Green is subtracted from blue and
+red, then each row from the one below; the small residuals are compressed by Zstandard, channel by channel. Decoding
+takes one vectorised cumulative sum.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TJXOPT_COPYNONE = 1 << 6
 
 
 class _Transform(ctypes.Structure):
-    """``tjtransform``: a rectangle (x, y, w, h), what to do with it, and the pointers of a filter, unused."""
+    """``tjtransform``: a rectangle (x, y, w, h), the operation, and the unused pointers of a filter."""
 
     _fields_ = (
         ('region', ctypes.c_int * 4),
@@ -56,7 +56,7 @@ class _Transform(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL:
-    """Loads the TurboJPEG API, found through the extension module that is linked to it."""
+    """Loads the TurboJPEG API through the extension module that links to it."""
     try:
         library = ctypes.CDLL(load_fast('turbojpeg').__file__)
         functions = library.tj3Init, library.tj3Transform, library.tj3GetErrorStr, library.tj3Free, library.tj3Destroy
@@ -81,17 +81,17 @@ def _library() -> ctypes.CDLL:
 
 
 def crop_losslessly(data: bytes, regions: Sequence[tuple[int, int, int, int]]) -> list[bytes]:
-    """Cuts rectangles out of a JPEG; the lock of the interpreter is released meanwhile.
+    """Cuts rectangles out of a JPEG; releases the GIL meanwhile.
 
     Args:
         data: The JPEG file.
-        regions: (x, y, width, height) of each, x and y multiples of the JPEG's unit of compression.
+        regions: (x, y, width, height) of each; x and y are multiples of the JPEG's MCU size.
 
     Returns:
-        A JPEG file for each region, baseline, with the standard Huffman tables and without metadata.
+        A JPEG file for each region: baseline, with the standard Huffman tables and without metadata.
 
     Raises:
-        ValueError: The library refuses, as the file is damaged or of a kind that it does not know.
+        ValueError: The library rejects the file as damaged or unsupported.
         DBLRError: The package ``turbojpeg`` is missing.
     """
     library = _library()
@@ -111,7 +111,7 @@ def crop_losslessly(data: bytes, regions: Sequence[tuple[int, int, int, int]]) -
 
 
 MARGIN = 1  # luma pixels
-CELL_WIDTH = 64  # about this many pixels: of 32, 64 and 128 the fastest to read
+CELL_WIDTH = 64  # approximate, in pixels; the fastest to read of 32, 64 and 128
 
 _EOI, _DRI = b'\xff\xd9', b'\xff\xdd\0\4'
 _RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
@@ -121,14 +121,14 @@ def cut_jpeg(data: bytes) -> tuple[FrameHead, list[list[bytes]]]:
     """Cuts a JPEG file into cells without touching its coefficients.
 
     Args:
-        data: The file, baseline or progressive, with any metadata, which is left out.
+        data: The file, baseline or progressive; its metadata is dropped.
 
     Returns:
-        The head, its bundle still 1, and the columns of cells.
+        The header, with bundle still 1, and the columns of cells.
 
     Raises:
         ValueError: The file is damaged or of a kind that cannot be cut.
-        DBLRError: The package that cuts is missing.
+        DBLRError: The package ``turbojpeg`` is missing.
     """
     source = parse_jpeg(data)
     units = _units_in_a_cell(-(-source.width // source.unit_width), CELL_WIDTH // source.unit_width)
@@ -148,12 +148,12 @@ def cut_jpeg(data: bytes) -> tuple[FrameHead, list[list[bytes]]]:
 
 
 def _join(head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows: range, lefts: range) -> bytes:
-    """Joins a rectangle of cells to a JPEG file.
+    """Joins a rectangle of cells into a JPEG file.
 
     Args:
-        head: The frame's.
+        head: The frame's header.
         columns: The rectangle's columns of cells.
-        rows, lefts: Which rows and columns of the frame they are.
+        rows, lefts: The rectangle's rows and columns within the frame.
     """
     height = min(rows.stop * head.cell_height, head.height) - rows.start * head.cell_height
     width = min(lefts.stop * head.cell_width, head.width) - lefts.start * head.cell_width
@@ -167,11 +167,11 @@ def _join(head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows
 def decode_jpeg(
     head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows: range, lefts: range, grey: bool
 ) -> np.ndarray:
-    """Decodes a rectangle of cells; arguments as in :func:`_join`.
+    """Decodes a rectangle of cells; for the arguments, see :func:`_join`.
 
     Returns:
-        uint8 (h, w, 3) BGR, or with ``grey`` (h, w), the JPEG's Y channel. Along edges that are not the frame's, the
-        outermost ``MARGIN`` of BGR can differ from the frame's own.
+        uint8 (h, w, 3) BGR, or with ``grey`` (h, w), the JPEG's Y channel. Along edges inside the frame, the outermost
+        ``MARGIN`` of BGR can differ from the frame's pixels.
 
     Raises:
         ValueError: The cells are damaged.
@@ -184,12 +184,12 @@ def decode_jpeg(
 
 
 def _units_in_a_cell(units: int, wanted: int) -> int:
-    """Returns the divisor of ``units``, a row's, that is nearest to ``wanted``: restart intervals are all alike."""
+    """Returns the divisor of ``units``, the MCUs in a row, nearest to ``wanted``: restart intervals must be equal."""
     return min((n for n in range(1, 2 * wanted + 1) if units % n == 0), key=lambda n: abs(n - wanted))
 
 
-CELL = 64  # pixels: smaller ones cost calls, larger ones pixels that a crop does not need
-LEVEL = 1  # higher ones take longer and gain nothing here
+CELL = 64  # pixels; smaller cells cost more calls, larger ones decode pixels that a crop does not need
+LEVEL = 1  # higher levels take longer and gain nothing here
 
 
 def cut_pixels(image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]]:
@@ -199,7 +199,7 @@ def cut_pixels(image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]]:
         image: uint8 (h, w, 3), BGR.
 
     Returns:
-        The head, its bundle still 1, and the columns of cells.
+        The header, with bundle still 1, and the columns of cells.
 
     Raises:
         DBLRError: The package zstandard is missing.
@@ -219,10 +219,10 @@ def decode_pixels(columns: Sequence[Sequence[bytes | memoryview]]) -> np.ndarray
     """Decodes a rectangle of cells.
 
     Args:
-        columns: Its columns of cells, all of one length.
+        columns: Its columns of cells, all of equal length.
 
     Returns:
-        uint8 (h, w, 3), BGR; at the frame's edges with the padding of the last cells.
+        uint8 (h, w, 3), BGR; at the frame's edges including the padding of the last cells.
 
     Raises:
         ValueError: The cells are damaged.
@@ -234,7 +234,7 @@ def decode_pixels(columns: Sequence[Sequence[bytes | memoryview]]) -> np.ndarray
     except zstandard.ZstdError as error:
         raise ValueError('no compressed pixels') from error
     cells = np.frombuffer(data, np.uint8).reshape(len(columns), -1, 3, CELL, CELL)
-    # put side by side before summing up and before the channels are merged: numpy is fast along long rows
+    # lay cells side by side before summing and merging channels: numpy is fast along long rows
     planes = cells.transpose(2, 1, 3, 0, 4).reshape(3, -1, CELL, len(columns) * CELL)
     planes = np.add.accumulate(planes, axis=2, dtype=np.uint8)
     planes[::2] += planes[1]

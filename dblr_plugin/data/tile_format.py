@@ -1,12 +1,12 @@
 """The format of a frame in a tile database.
 
-A frame is cut into cells, small enough that a crop needs few pixels beside its own. Cells are stacked in columns, as
-in a column the cells that a crop needs lie together. One value holds a bundle of neighbouring columns, because a
-value takes whole pages, which narrow columns would leave half empty. Keys: ``clip/frame`` for the head, and
+A frame is cut into cells, small enough that reading a crop involves few other pixels. Cells are stored column by
+column, so that a crop's cells in a column are contiguous. One value holds a bundle of neighbouring columns: values
+occupy whole pages, which narrow columns would leave half empty. Keys: ``clip/frame`` for the header, and
 ``clip/frame/0``, ``clip/frame/1`` and so on for the bundles.
 
-Cells of JPEG sources are pieces of the source's own coefficients; those of all others are pixels, compressed without
-loss: see ``tile_cells``.
+Cells of JPEG sources are pieces of the source's own coefficients; all others are losslessly compressed pixels: see
+``tile_cells``.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ VERSION = 1
 JPEG, PIXELS = 'jpeg', 'pixels'
 CODECS = (JPEG, PIXELS)
 
-# of pages of 4096 bytes half of the last one is lost: a twelfth of this
+# half of the last 4096-byte page is wasted on average: a twelfth of this size
 BUNDLE_BYTES = 24 << 10
 _CHECKSUM = struct.Struct('<I')
 
 
 @dataclass(frozen=True)
 class FrameHead:
-    """What there is to know about a frame before its cells can be read.
+    """Frame header: what is needed to read a frame's cells.
 
     Attributes:
         codec: JPEG or PIXELS.
-        height, width: The frame's, in pixels.
-        cell_height, cell_width: Those of a cell; the last cells of a row and a column may be cut by the frame's edge.
+        height, width: Size of the frame, in pixels.
+        cell_height, cell_width: Size of a cell; the last cells of a row or column may be cut off by the frame's edge.
         bundle: Columns in one value.
         jpeg: The bytes of a JPEG file before and after the height and width in its header, up to its scan.
     """
@@ -60,22 +60,22 @@ class FrameHead:
 
     @property
     def rows(self) -> int:
-        """Cells in a column."""
+        """Number of cells in a column."""
         return -(-self.height // self.cell_height)
 
     @property
     def columns(self) -> int:
-        """Cells in a row."""
+        """Number of cells in a row."""
         return -(-self.width // self.cell_width)
 
     def pack(self) -> bytes:
-        """Returns the head as it is stored."""
+        """Returns the header in its stored form."""
         codec, *sizes, (before, after) = astuple(self)
         return self._FIXED.pack(CODECS.index(codec), *sizes, len(before)) + before + after
 
     @classmethod
     def unpack(cls, data: memoryview) -> FrameHead:
-        """Reads a stored head; raises ValueError when it is none."""
+        """Reads a stored header; raises ValueError if it is not valid."""
         try:
             codec, *sizes, split = cls._FIXED.unpack_from(data)
             height, width, cell_height, cell_width, bundle = sizes
@@ -89,7 +89,7 @@ class FrameHead:
         return head
 
     def cells_around(self, top: int, left: int, height: int, width: int, margin: int) -> tuple[range, range]:
-        """Returns the rows and the columns of the cells that cover a rectangle and a margin within the frame."""
+        """Returns the rows and columns of the cells that cover a rectangle plus a margin, within the frame."""
         bottom, right = min(top + height + margin, self.height), min(left + width + margin, self.width)
         top, left = max(top - margin, 0), max(left - margin, 0)
         return (
@@ -99,15 +99,15 @@ class FrameHead:
 
 
 def bundle_columns(columns: list[list[bytes]]) -> int:
-    """Returns how many columns to put into one value."""
+    """Returns how many columns to store in one value."""
     mean = sum(len(cell) for column in columns for cell in column) / len(columns)
     return min(max(1, round(BUNDLE_BYTES / mean)), len(columns))
 
 
 def pack_bundle(columns: list[list[bytes]]) -> bytes:
-    """Returns a value: where each cell begins and the last one ends (uint32, from the value's start), then the cells.
+    """Returns a value: the offsets of the cells and of the end (uint32, from the value's start), then the cells.
 
-    Each cell is followed by its CRC-32, as a JPEG decoder takes damage for a picture.
+    Each cell is followed by its CRC-32, as a JPEG decoder does not detect damage.
 
     Args:
         columns: Neighbouring columns of encoded cells, from left to right and from top to bottom.
@@ -118,7 +118,7 @@ def pack_bundle(columns: list[list[bytes]]) -> bytes:
 
 
 def unpack_cells(bundle: memoryview, first: int, count: int) -> list[memoryview]:
-    """Returns ``count`` consecutive cells of a bundle from the ``first`` on; raises ValueError if they are damaged."""
+    """Returns ``count`` consecutive cells of a bundle, starting at ``first``; raises ValueError if they are damaged."""
     cells = []
     try:
         offsets = struct.unpack_from(f'<{count + 1}I', bundle, 4 * first)
@@ -133,7 +133,7 @@ def unpack_cells(bundle: memoryview, first: int, count: int) -> list[memoryview]
 
 
 def load_fast(name: str) -> ModuleType:
-    """Imports a package of the extra ``fast``, which tile databases need.
+    """Imports a package from the extra ``fast``, which tile databases need.
 
     Raises:
         DBLRError: It is not installed, or does not load on this system.

@@ -1,4 +1,4 @@
-"""The order of training samples: resumable, and the same for any number of processes and workers."""
+"""Training sample order: resumable, and the same for any number of processes and workers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ['SampleIndex', 'TrainSampler']
 
 
 class SampleIndex(int):
-    """An index that carries the seed of its sample's augmentation; to other data sets it is a plain index."""
+    """Index that carries the seed for its sample's augmentation; other datasets see a plain index."""
 
     seed: int
 
     def __new__(cls, index: int, seed: int) -> SampleIndex:
-        """Makes one; pickling, which sends it to a loader's worker, keeps the seed."""
+        """Creates an index; pickling, which sends it to a loader's worker, keeps the seed."""
         self = super().__new__(cls, index)
         self.seed = seed
         return self
@@ -29,24 +29,24 @@ class SampleIndex(int):
 
 
 class TrainSampler(EnlargedSampler):
-    """Takes the place of BasicSR's ``EnlargedSampler`` in ``train_pipeline``.
+    """Replaces BasicSR's ``EnlargedSampler`` in ``train_pipeline``.
 
-    - An epoch holds whole batches. BasicSR counts a last, partial batch as an iteration, but its loader drops it, so
-      that with a small set training ends before ``total_iter``, or does nothing at all. The last epoch ends with
+    - An epoch consists of full batches. BasicSR counts a last, partial batch as an iteration, but its loader drops it,
+      so with a small dataset training ends before ``total_iter``, or does nothing at all. The last epoch ends at
       ``total_iter``.
-    - Order and augmentation follow from ``manual_seed``, epoch and place in the epoch. One process or several, any
-      number of workers: the global batches are the same.
-    - A resumed run continues after the last sample it was trained on, where BasicSR begins the epoch again.
+    - Order and augmentation depend only on ``manual_seed``, the epoch and the position in it. The global batches are
+      the same for any number of processes and workers.
+    - A resumed run continues after the last sample it was trained on; BasicSR restarts the epoch.
 
     Args:
         dataset: The training set.
         num_replicas: Number of processes.
-        rank: This process.
+        rank: Rank of this process.
         ratio: ``dataset_enlarge_ratio``.
-        batch_size: Samples in each process's batch.
+        batch_size: Samples per batch and process.
         seed: ``manual_seed``.
-        resume_iter: The iteration that the run was stopped after.
-        total_iter: The last one; by default there is none.
+        resume_iter: Last iteration before the run was stopped.
+        total_iter: Last iteration of the training; unlimited by default.
     """
 
     num_samples: int
@@ -74,8 +74,8 @@ class TrainSampler(EnlargedSampler):
         self.total_iter = total_iter
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        """This process's share of the epoch: from where a resumed run was stopped, to ``total_iter`` at most."""
-        # torch's generator looks at 32 bits of its seed
+        """Yields this process's share of the epoch, from where a resumed run stopped to ``total_iter`` at most."""
+        # torch's generator uses 32 bits of its seed
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**32)
         order = torch.randperm(self.total_size, generator=generator).tolist()
         seeds = torch.randint(2**62, (self.total_size,), generator=generator).tolist()

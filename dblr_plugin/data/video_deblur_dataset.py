@@ -32,36 +32,37 @@ from dblr_plugin.errors import DBLRError, raise_faults
 
 __all__ = ['VideoDeblurDataset']
 
-#: Pixels around a crop that optical flow sees too, as it sees whole frames in testing: motion crosses a crop's border.
+#: Margin around a crop, in pixels, for optical flow: motion crosses a crop's border, and in testing flow sees whole
+#: frames.
 FLOW_MARGIN = 32
 
 
 @DATASET_REGISTRY.register()
 class VideoDeblurDataset(Dataset):
-    """One sample for each frame that has a whole window around it within its clip.
+    """One sample for each frame whose whole window lies within its clip.
 
     Args:
-        opt: BasicSR's dataset options, only read:
+        opt: BasicSR's dataset options, not modified:
             dataroot_gt, dataroot_lq (str): Folders of clips, or ``.lmdb`` databases; paired by name.
-            meta_info_file (str, optional): List of the clips to use; without it, all.
-            io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
+            meta_info_file (str, optional): List of the clips to use; all by default.
+            io_backend (dict, optional): ``{type: disk | lmdb}``; inferred from the paths by default.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
-            flow (bool | str): The other frames of a window are aligned to the one to restore, by optical flow, before
-                they are flipped; ``'consistent'``: and their hidden pixels are that one's. Default: False.
+            flow (bool | str): Align the other frames of a window to the one to restore by optical flow, before
+                flipping; ``'consistent'`` also replaces their occluded pixels with that frame's. Default: False.
             gt_size (int): Side of the square crop, in pixels.
-            y_only (bool): Read brightness alone, for a network of one channel; faster with JPEG, whose own Y is read
-                then, 60 dB and more from the Y of its RGB, and exact with all others. Default: False.
-            interval_list (list[int]): Distances between a window's frames, drawn among those that fit the clip
-                around its centre. Default: [1].
-            random_reverse (bool): Turn half the windows backwards. Default: False.
+            y_only (bool): Read luma only, for single-channel networks. With JPEG this is faster and reads the file's
+                own Y, at 60 dB or more from the Y of its RGB; with other formats it is exact. Default: False.
+            interval_list (list[int]): Distances between a window's frames; drawn from those that fit the clip around
+                the window's centre. Default: [1].
+            random_reverse (bool): Reverse half the windows in time. Default: False.
             use_hflip (bool): Flip half the samples horizontally. Default: False.
             use_rot (bool): Flip half the samples vertically and transpose half of them. Default: False.
             scale (int, optional): Must be 1.
-            batch_size_per_gpu, dataset_enlarge_ratio: The loader's, checked against the number of samples.
+            batch_size_per_gpu, dataset_enlarge_ratio: Loader options, checked against the number of samples.
 
     Raises:
-        DBLRError: The options or the data cannot be trained on; everything is checked here, before training.
+        DBLRError: The options or data cannot be used for training; everything is checked here, before training.
     """
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
@@ -86,16 +87,16 @@ class VideoDeblurDataset(Dataset):
         return len(self.centres)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one sample: a new draw at each call with a plain index, always the same with a ``SampleIndex``.
+        """Returns one sample: with a plain index a new random draw each time, with a ``SampleIndex`` always the same.
 
         Returns:
             lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in
                 [16/255, 235/255], (num_frame, 1, gt_size, gt_size).
-            gt: The same for the frame to restore, without the first dimension.
+            gt: The sharp version of the frame to restore, likewise, without the first dimension.
             key: ``clip/frame`` of that frame.
         """
         clip, centre = self.centres[index]
-        # without our sampler torch's seed serves: BasicSR's worker_init_fn seeds `random` alike in every epoch
+        # without our sampler, seed from torch: BasicSR's worker_init_fn gives `random` the same seed in every epoch
         rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
         window = self._window(rng, clip, centre)
         height, width = clip.size
@@ -127,7 +128,7 @@ class VideoDeblurDataset(Dataset):
     def _crops(
         self, clip: ClipPair, names: list[str], top: int, left: int, size: int, read_gt: Callable[[], np.ndarray]
     ) -> list[np.ndarray]:
-        """The blurry crops and, last, the sharp one."""
+        """Returns the blurry crops, followed by the sharp one."""
         reads = [partial(self.lq_store.read_crop, clip.name, name, top, left, size, self.y_only) for name in names]
         return read_each([*reads, read_gt])
 
@@ -144,11 +145,11 @@ class VideoDeblurDataset(Dataset):
         return [*(frame[top - y : top - y + size, left - x : left - x + size] for frame in aligned), sharp]
 
     def _coin(self, rng: random.Random, key: str) -> bool:
-        """Tosses a coin for an augmentation; never true for one that is off."""
+        """Decides randomly whether to apply an augmentation; never if it is disabled."""
         return bool(self.opt.get(key, False)) and rng.random() < 0.5
 
     def _check_extent(self) -> None:
-        """Refuses clips that are shorter than a window or smaller than a crop."""
+        """Rejects clips that are shorter than a window or smaller than a crop."""
         needed = (self.num_frame - 1) * min(self.intervals) + 1
         faults = []
         for clip in self.clips:
@@ -166,7 +167,7 @@ class VideoDeblurDataset(Dataset):
 
 
 def _intervals(opt: Mapping[str, Any]) -> list[int]:
-    """Returns the distances between frames that may be drawn."""
+    """Returns the frame distances to draw from."""
     intervals = opt.get('interval_list', [1])
     if not isinstance(intervals, (list, tuple)) or not intervals:
         raise DBLRError(f'{label(opt)}: interval_list is {intervals!r}; it must be a list, such as [1, 2]')
@@ -174,7 +175,7 @@ def _intervals(opt: Mapping[str, Any]) -> list[int]:
 
 
 def _check_batch(opt: Mapping[str, Any], samples: int) -> None:
-    """Refuses an epoch without a single whole batch: BasicSR would train nothing and save that as a model."""
+    """Rejects an epoch without a single full batch: BasicSR would train nothing and still save a model."""
     batch, ratio = opt.get('batch_size_per_gpu', 1), opt.get('dataset_enlarge_ratio', 1)
     world_size = get_dist_info()[1]
     if math.ceil(samples * ratio / world_size) < batch:

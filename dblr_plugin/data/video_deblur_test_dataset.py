@@ -1,4 +1,4 @@
-"""Validation and test samples: whole frames, each with its padded window, in order."""
+"""Validation and test samples: whole frames in order, each with its padded window."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ PADDINGS = ('replicate', 'reflection', 'reflection_circle', 'circle')
 
 @DATASET_REGISTRY.register()
 class VideoDeblurTestDataset(Dataset):
-    """One sample for each frame of each clip, whole, with or without ground truth.
+    """One sample for each whole frame of each clip, with or without ground truth.
 
-    Read in order, each frame is decoded once, and no more than a window of them is remembered.
+    If samples are read in order, each frame is decoded once, and at most one window of frames is cached.
 
     Args:
-        opt: BasicSR's dataset options, only read:
+        opt: BasicSR's dataset options, not modified:
             dataroot_lq (str): Folder of clips, or ``.lmdb`` database.
             dataroot_gt (str, optional): The same for the sharp frames, paired by name.
-            meta_info_file (str, optional): List of the clips to use; without it, all.
-            io_backend (dict, optional): ``{type: disk | lmdb}``; without it, as the paths say.
+            meta_info_file (str, optional): List of the clips to use; all by default.
+            io_backend (dict, optional): ``{type: disk | lmdb}``; inferred from the paths by default.
             num_frame (int): Frames in a window, odd. Default: 5.
             causal (bool): A window ends with the frame to restore instead of surrounding it. Default: False.
-            flow (bool | str): The other frames of a window are aligned to the one to restore, by optical flow;
-                ``'consistent'``: and their hidden pixels are that one's. Default: False.
-            padding (str): What stands for the frames beyond a clip's ends: replicate (the default), reflection,
-                reflection_circle or circle.
+            flow (bool | str): Align the other frames of a window to the one to restore by optical flow;
+                ``'consistent'`` also replaces their occluded pixels with that frame's. Default: False.
+            padding (str): Padding beyond a clip's ends: replicate (the default), reflection, reflection_circle or
+                circle.
             scale (int, optional): Must be 1.
 
     Attributes:
@@ -75,7 +75,7 @@ class VideoDeblurTestDataset(Dataset):
         for clip in self.clips:
             self._add(clip)
         self._positions = [(clip, i) for clip in self.clips for i in range(len(clip.frames))]
-        # flow is found in pictures, and what it aligns differs from window to window
+        # flow takes images, not planes; aligned frames differ from window to window, so unaligned ones are cached
         read = self.lq_store.read if self.flow else partial(_read_planes, self.lq_store)
         self._read_lq = FrameCache(read, self.num_frame)
 
@@ -87,7 +87,7 @@ class VideoDeblurTestDataset(Dataset):
 
         Returns:
             lq: float32 RGB in [0, 1], (num_frame, 3, h, w).
-            gt: The same for the centre frame, (3, h, w); absent without ground truth.
+            gt: The sharp version of the frame to restore, likewise, (3, h, w); absent without ground truth.
             folder, idx, border, lq_path: The sample's entries of ``data_info``.
         """
         clip, centre = self._positions[index]
@@ -106,11 +106,11 @@ class VideoDeblurTestDataset(Dataset):
         return sample | {key: self.data_info[key][index] for key in ('folder', 'idx', 'border', 'lq_path')}
 
     def read_blurry(self, clip: ClipPair, number: int) -> np.ndarray:
-        """Returns a frame of a clip, uint8 RGB (h, w, 3); raises DBLRError when it cannot be read."""
+        """Returns a blurry frame, uint8 RGB (h, w, 3); raises DBLRError if it cannot be read."""
         return cv2.cvtColor(self.lq_store.read(clip.name, clip.frames[number]), cv2.COLOR_BGR2RGB)
 
     def read_truth(self, clip: ClipPair, number: int) -> np.ndarray | None:
-        """Returns its sharp frame, uint8 BGR (h, w, 3); None for clips without ground truth."""
+        """Returns the sharp frame, uint8 BGR (h, w, 3); None for clips without ground truth."""
         return None if self.gt_store is None else self.gt_store.read(clip.name, clip.frames[number])
 
     def _add(self, clip: ClipPair) -> None:
@@ -125,5 +125,5 @@ class VideoDeblurTestDataset(Dataset):
 
 
 def _read_planes(store: FrameStore, clip: str, frame: str) -> np.ndarray:
-    """Returns one frame as uint8 RGB (3, h, w): a quarter of the bytes of floats, and ready to become them."""
+    """Returns one frame as uint8 RGB (3, h, w): a quarter of the size of floats, and ready for conversion."""
     return to_planes(store.read(clip, frame))

@@ -1,4 +1,4 @@
-"""Chooses the neighbours of a frame: padded at the ends of clips, and within one shot of a video."""
+"""Selects the frames of each window: padded at the ends of a clip, and confined to one shot of a video."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = [
 
 Item = TypeVar('Item')
 
-# Changes on either side that a cut is compared with. Preparation, which has all frames, takes 12; each one here is a
-# frame that has to be there before the next can be restored.
+# Frame differences on either side that a candidate cut is compared with. Preparation, which has all frames, uses 12;
+# here, each one delays the output by a frame.
 NEIGHBOURS = 3
 
 
 def reach_of(num_frame: int, causal: bool) -> tuple[int, int]:
-    """Returns how many frames of a window stand before the one to restore, and how many after it."""
+    """Returns how many frames of a window come before the one to restore, and how many after it."""
     before = restored_index(num_frame, causal)
     return before, 0 if causal else before
 
 
 def window_indices(centre: int, length: int, num_frame: int, padding: str, causal: bool = False) -> list[int]:
-    """Returns the indices of the window around ``centre``, padded as BasicSR pads at a clip's ends.
+    """Returns the indices of the window around ``centre``, padded at a clip's ends as in BasicSR.
 
-    In clips shorter than the window, where BasicSR's indices leave the clip, they are clamped into it. A causal window
-    ends with ``centre``, and its first frame stands for those before it.
+    In clips shorter than the window, BasicSR's indices can fall outside the clip; they are clamped. A causal window
+    ends with ``centre``; before the clip's start, its first frame is repeated.
 
     >>> window_indices(0, 100, 5, 'reflection')
     [2, 1, 0, 1, 2]
@@ -48,23 +48,23 @@ def window_indices(centre: int, length: int, num_frame: int, padding: str, causa
 
 
 def first_uses(plan: Sequence[Sequence[int]]) -> list[int]:
-    """Returns the frames of some windows, each once, in the order in which they are needed."""
+    """Returns the frame indices used by the windows, each once, in order of first use."""
     return list(dict.fromkeys(chain.from_iterable(plan)))
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Returns so many items, at least 2, or all where there are fewer, evenly from the first to the last."""
+    """Returns ``count`` (at least 2) items evenly spaced from the first to the last, or all if there are fewer."""
     if len(items) <= count:
         return list(items)
     return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]
 
 
 def gather(plan: Sequence[Sequence[int]], items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Yields the items of each window; an item is held from its first window to its last.
+    """Yields the items of each window; each item is kept from its first use to its last.
 
     Args:
-        plan: The indices of each window's frames.
-        items: What stands for the frames :func:`first_uses` of the plan, in that order; taken as needed.
+        plan: The frame indices of each window.
+        items: One item per frame index in :func:`first_uses` of the plan, in that order; consumed as needed.
     """
     arriving = zip(first_uses(plan), items, strict=True)
     last_use = {index: number for number, window in enumerate(plan) for index in window}
@@ -79,11 +79,11 @@ def gather(plan: Sequence[Sequence[int]], items: Iterable[Item]) -> Iterator[lis
 
 @dataclass(frozen=True)
 class StreamFrame(Generic[Item]):
-    """What stands for a frame in windows.
+    """A frame of a stream that is split into windows.
 
     Attributes:
-        item: Whatever the windows are to be made of.
-        small: The frame's :func:`~dblr_plugin.data.cuts.thumbnail`, by which cuts are found.
+        item: What the windows consist of.
+        small: The frame's :func:`~dblr_plugin.data.cuts.thumbnail`, used to detect cuts.
     """
 
     item: Item
@@ -91,12 +91,12 @@ class StreamFrame(Generic[Item]):
 
 
 def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = False) -> Iterator[list[Item]]:
-    """Yields the window of each frame, in order; at the ends of a shot its outermost frame is repeated.
+    """Yields the window of each frame, in order; at the ends of a shot, its first or last frame is repeated.
 
-    Causal windows are yielded as soon as their last frame is there, and a cut is judged by what was before it alone.
+    Causal windows are yielded as soon as their last frame arrives; their cuts are detected from earlier frames alone.
 
     Args:
-        frames: Any number of frames; they are taken as needed.
+        frames: Any number of frames, consumed as needed.
         num_frame: Frames in a window.
         causal: Whether a window ends with its frame instead of surrounding it.
     """
@@ -112,7 +112,7 @@ def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = 
 
 
 def shots(frames: Iterable[StreamFrame[Item]], most: int) -> Iterator[list[Item]]:
-    """Yields the frames of each shot, in order, in parts of so many at most."""
+    """Yields the frames of each shot, in order, in chunks of at most ``most``."""
     stream = _Stream(frames, keep=NEIGHBOURS + 1, look_ahead=NEIGHBOURS)
     first = 0
     while stream.reach(first + most + NEIGHBOURS) > first:
@@ -123,18 +123,18 @@ def shots(frames: Iterable[StreamFrame[Item]], most: int) -> Iterator[list[Item]
 
 
 def lead_of(num_frame: int, causal: bool) -> int:
-    """How many frames before one decide, with it and those after it, what its window and all later ones are."""
+    """Returns how many frames before a given one are needed to compute its window and all later ones."""
     before, _ = reach_of(num_frame, causal)
     return before + NEIGHBOURS
 
 
 class _Stream(Generic[Item]):
-    """The frames around the present one, by number, and the changes between them.
+    """Buffer of the frames around the current one, by number, and the differences between consecutive ones.
 
     Args:
         frames: All frames.
-        keep: How many changes before a frame are kept for comparison.
-        look_ahead: How many changes after one are compared.
+        keep: How many earlier differences are kept for comparison.
+        look_ahead: How many later differences are compared.
     """
 
     def __init__(self, frames: Iterable[StreamFrame[Item]], keep: int, look_ahead: int) -> None:
@@ -150,7 +150,7 @@ class _Stream(Generic[Item]):
         return self.items[number]
 
     def reach(self, number: int) -> int:
-        """Takes frames until there is one of this number, or no more; returns how many there have been."""
+        """Reads frames up to this number, or to the end; returns how many have been read in total."""
         while self.count <= number:
             frame = next(self.frames, None)
             if frame is None:
@@ -163,7 +163,7 @@ class _Stream(Generic[Item]):
         return self.count
 
     def shot_around(self, number: int, before: int, after: int) -> tuple[int, int]:
-        """The first and last frame of a frame's shot, as far as its window reaches."""
+        """Returns the first and last frame of a frame's shot, limited to its window."""
         first = last = number
         while first > max(0, number - before) and not self._cut_after(first - 1):
             first -= 1
@@ -176,7 +176,7 @@ class _Stream(Generic[Item]):
         return is_cut(self.changes[number], [self.changes[n] for n in around if n != number and n in self.changes])
 
     def forget(self, number: int) -> None:
-        """Drops frames before this one, and changes that are compared with nothing any more."""
+        """Drops frames before this one, and differences that are no longer needed for comparison."""
         for old in [n for n in self.items if n < number]:
             del self.items[old]
         for old in [n for n in self.changes if n < number - self.keep]:

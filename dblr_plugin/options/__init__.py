@@ -1,1 +1,1 @@
-"""What option files may contain, settings from the command line, and checks before anything is built."""
+"""Option files: their schema, command-line settings, and checks before anything is built."""

@@ -1,4 +1,4 @@
-"""Options that do not go together, and options that this machine cannot run."""
+"""Checks for options that conflict with each other, and for options that this machine cannot run."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Conflict = tuple[str, str]
 
 
 def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
-    """Yields what contradicts something else, with the fix.
+    """Yields options that conflict with others, with the fix.
 
     Args:
-        opt: Options that fit the schema.
+        opt: Options that match the schema.
         is_train: Whether they are for training.
 
     Yields:
-        The key, as ``a.b.c``, and a message that follows it.
+        The key, as ``a.b.c``, and the message to print after it.
     """
     of_networks = list(_networks(opt))
     yield from of_networks
     if of_networks:
-        return  # all else is about networks that can be built
+        return  # the other checks need networks that can be built
     yield from _windows(opt)
     yield from _placement(opt)
     yield from _alignment(opt)
@@ -82,12 +82,12 @@ def _networks(opt: dict) -> Iterator[Conflict]:
 
 
 def _refusal(section: str, network: dict) -> Iterator[Conflict]:
-    """What one of our networks says to its arguments. Others may do more than build when they are built."""
+    """Builds one of our networks to check its arguments; constructors of other networks may have side effects."""
     arguments = dict(network)
     cls = ARCH_REGISTRY.get(arguments.pop('type'))
     if cls.__module__.startswith('dblr_plugin.'):
         try:
-            with torch.device('meta'):  # no weights
+            with torch.device('meta'):  # allocates no weights
                 cls(**arguments)
         except (ValueError, RuntimeError) as error:
             yield section, f'cannot be built: {error}'
@@ -95,7 +95,7 @@ def _refusal(section: str, network: dict) -> Iterator[Conflict]:
 
 def _windows(opt: dict) -> Iterator[Conflict]:
     frames = network_argument(opt['network_g'], 'num_frame', None)
-    if NetworkTraits.of(opt['network_g']).restores == 'all':  # it takes clips of any length
+    if NetworkTraits.of(opt['network_g']).restores == 'all':  # accepts clips of any length
         return
     for name, dataset in opt['datasets'].items():
         given = dataset.get('num_frame', 5)
@@ -107,7 +107,7 @@ def _windows(opt: dict) -> Iterator[Conflict]:
 
 
 def _placement(opt: dict) -> Iterator[Conflict]:
-    """Which frame of a window is restored: data sets and network must mean the same one."""
+    """Checks that datasets and network restore the same frame of a window."""
     network = opt['network_g']
     traits = NetworkTraits.of(network)
     last = traits.num_frame - 1
@@ -128,7 +128,7 @@ def _placement(opt: dict) -> Iterator[Conflict]:
 
 
 def _alignment(opt: dict) -> Iterator[Conflict]:
-    """Whether windows come aligned: the network says what it takes, data sets and video inference bring that."""
+    """Checks that datasets align windows if and only if the network expects it, as video inference does."""
     network = opt['network_g']
     flow = network_argument(network, 'flow', None)
     for name, dataset in opt['datasets'].items():
@@ -143,7 +143,7 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
 
 
 def _names(opt: dict) -> Iterator[Conflict]:
-    """Figures and pictures are filed under the names of data sets."""
+    """Checks that dataset names are unique, as scores and images are saved under them."""
     seen: dict[str, str] = {}
     for phase, dataset in opt['datasets'].items():
         name = dataset.get('name')
@@ -154,7 +154,7 @@ def _names(opt: dict) -> Iterator[Conflict]:
 
 
 def _scores(opt: dict) -> Iterator[Conflict]:
-    """What protocols and metrics say to being used here."""
+    """Checks protocols and metrics."""
     val = opt.get('val') or {}
     for key, check in (('protocol', choose_protocols), ('metrics', check_metrics)):
         if val.get(key) is not None:
@@ -179,7 +179,7 @@ def _losses(opt: dict) -> Iterator[Conflict]:
 
 
 def _sizes(opt: dict) -> Iterator[Conflict]:
-    """A loss at several sizes needs a network that restores them, and crops that they divide."""
+    """Checks that for a multi-scale loss, the network restores several scales and the crop size is divisible."""
     if not opt['train'].get('multi_scale'):
         return
     name, size = opt['network_g']['type'], opt['datasets']['train']['gt_size']
@@ -195,7 +195,7 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
 
 
 def _graphs(opt: dict) -> Iterator[Conflict]:
-    """CUDA graphs write what a network gives to one place at every run: tried with one network and a whole batch."""
+    """Checks CUDA graphs, which reuse output buffers: supported only with a single network and whole batches."""
     train = opt['train']
     if train.get('compile') == 'reduce-overhead':
         if issubclass(MODEL_REGISTRY.get(opt['model_type']), DBLRGANModel):
@@ -205,7 +205,7 @@ def _graphs(opt: dict) -> Iterator[Conflict]:
 
 
 def _optimisers(train: dict) -> Iterator[Conflict]:
-    """What optimisers say to their arguments."""
+    """Builds the optimisers to check their arguments."""
     for section in ('optim_g', 'optim_d'):
         if train.get(section):
             arguments = dict(train[section])
@@ -216,7 +216,7 @@ def _optimisers(train: dict) -> Iterator[Conflict]:
 
 
 def _parts(opt: dict) -> Iterator[Conflict]:
-    """What is to be trained in a way of its own must be there."""
+    """Checks that the names in ``lr_mul`` and ``train_only`` match parameters of the network."""
     given = [(key, part) for key in ('lr_mul', 'train_only') for part in opt['train'].get(key) or {}]
     if not given:
         return
@@ -286,18 +286,18 @@ def _wandb(logger: dict) -> Iterator[Conflict]:
 
 
 def is_ours(opt: dict) -> bool:
-    """Whether the options are for one of the plugin's models."""
+    """Returns whether the options are for one of the plugin's models."""
     return issubclass(MODEL_REGISTRY.get(opt['model_type']), VideoDeblurModel)
 
 
 def check_options(opt: dict) -> None:
-    """Refuses parsed options that this machine cannot run.
+    """Rejects parsed options that this machine cannot run.
 
-    BasicSR would find that out only after it has put an older experiment of the same name aside. With several GPUs
-    and a single process, where BasicSR would use ``DataParallel``, ``num_gpu`` becomes 1.
+    BasicSR would fail only after archiving an older experiment with the same name. With several GPUs and a single
+    process, where BasicSR would use ``DataParallel``, ``num_gpu`` becomes 1.
 
     Raises:
-        DBLRError: If more GPUs are asked for than there are, prefetching or compiling cannot work, or a path does not
+        DBLRError: More GPUs are requested than available, prefetching or compiling cannot work, or a path does not
             exist.
     """
     found = torch.cuda.device_count()

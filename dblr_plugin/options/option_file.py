@@ -1,4 +1,4 @@
-"""Checks an option file, with the command line's settings in it, against the schema and the classes it names."""
+"""Checks an option file, with command-line settings applied, against the schema and the classes it names."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ['check_option_file', 'check_section', 'check_values']
 
 
 def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
-    """Checks a YAML option file. Files whose model is not ours are left to BasicSR, once its class is known.
+    """Checks a YAML option file. If its model is a registered class that is not ours, it is left to BasicSR.
 
     Args:
         path: The file.
         is_train: Whether it is for training; testing needs other sections.
-        overrides: Settings from the command line, which win.
+        overrides: Settings from the command line, which take precedence.
 
     Returns:
-        The options as BasicSR is to take them; None if the model is not ours.
+        The options to pass to BasicSR; None if the model is not ours.
 
     Raises:
-        DBLRError: Naming file and line, or the setting, with the key and what to do.
+        DBLRError: The file has faults; the message gives file and line (or the setting), the key and the fix.
     """
     model = model_type(path)
     if model in MODEL_REGISTRY and not issubclass(MODEL_REGISTRY.get(model), VideoDeblurModel):
@@ -48,10 +48,10 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
 
 
 def check_values(root: Located, is_train: bool) -> dict:
-    """Checks an option file's values, once what it ``imports`` is there, and returns them as BasicSR is to take them.
+    """Imports the files in ``imports``, checks an option file's values, and returns the options to pass to BasicSR.
 
     Raises:
-        DBLRError: As :func:`check_option_file`.
+        DBLRError: As in :func:`check_option_file`.
     """
     own_files = root.entries('').get('imports', Located(None, root.where))
     if own_files.value is not None and not fault(own_files.plain(), list[str]):
@@ -78,7 +78,7 @@ def check_values(root: Located, is_train: bool) -> dict:
 
 
 def check_section(here: Located, schema: type, trail: str = '') -> None:
-    """Checks a section of any YAML file against a TypedDict, as option files are checked; raises DBLRError."""
+    """Checks a section of any YAML file against a TypedDict, as for option files; raises DBLRError."""
     checker = _Checker(is_train=True)
     with checker.recording():
         checker.section(here, schema, trail)
@@ -86,7 +86,7 @@ def check_section(here: Located, schema: type, trail: str = '') -> None:
 
 
 def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
-    """Refuses our own options with a model that would not heed them."""
+    """Rejects our own command-line options for a model that would ignore them."""
     for override in overrides:
         if override.option == '--protocol':
             raise DBLRError(f'--protocol: {what} scores by val.metrics alone; leave it out')
@@ -95,24 +95,24 @@ def _refuse_overrides(overrides: Sequence[Override], what: str) -> None:
 
 
 class _Checker:
-    """Walks an option file's values and records all faults: starting a run for each of them would take minutes."""
+    """Walks an option file's values and records all faults, as starting a run for each one would take minutes."""
 
     def __init__(self, is_train: bool) -> None:
         self.faults: list[str] = []
-        self.foreign: dict[str, str] = {}  # data set -> its class, of those whose keys nobody has written down
+        self.foreign: dict[str, str] = {}  # dataset -> its class, for datasets without a schema
         self.needs = {RequiredWhen.ALWAYS, RequiredWhen.TRAINING if is_train else RequiredWhen.TESTING}
         self.is_train = is_train
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Records what is wrong in its block, and goes on behind it."""
+        """Records a fault raised in the block, and continues after it."""
         try:
             yield
         except DBLRError as error:
             self.faults.append(str(error))
 
     def raise_all(self) -> None:
-        """Raises DBLRError for all faults so far."""
+        """Raises DBLRError for all faults recorded so far."""
         raise_faults(list(dict.fromkeys(self.faults)), 'options')
 
     def check(self, root: Located) -> None:
@@ -129,7 +129,7 @@ class _Checker:
             self.data_sets(data_sets)
 
     def section(self, here: Located, schema: type, trail: str) -> None:
-        """Checks a section against a TypedDict; an empty one is as good as ``{}``, which BasicSR needs."""
+        """Checks a section against a TypedDict; an empty one becomes ``{}``, which BasicSR needs."""
         here.value = here.entries(trail)
         annotations = get_type_hints(schema, include_extras=True)
         required = {
@@ -142,7 +142,7 @@ class _Checker:
     def fields(
         self, here: Located, annotations: Mapping[str, Any], required: Collection[str], trail: str, others: bool = False
     ) -> None:
-        """Checks keys and values; with ``others``, keys without an annotation may hold anything."""
+        """Checks keys and values; with ``others``, keys without an annotation may have any value."""
         entries = here.entries(trail)
         missing = set(required) - entries.keys()
         for key, entry in entries.items():
@@ -152,7 +152,7 @@ class _Checker:
                     self.value(entry, annotations[key], name)
             elif not others:
                 hint = nearest(key, annotations)
-                missing = {other for other in missing if hint != nearest(other, [other])}  # misspelt, and told here
+                missing = {other for other in missing if hint != nearest(other, [other])}  # misspelt, reported here
                 known = f'; known here: {", ".join(sorted(annotations))}'
                 with self.recording():
                     entry.fail(f"unknown key '{name}'{hint or known}")
@@ -162,7 +162,7 @@ class _Checker:
                 here.fail(f'{trail or "the file"} lacks {what}; add {"it" if len(missing) == 1 else "them"}')
 
     def value(self, here: Located, annotation: Any, trail: str) -> None:
-        """Checks a value: a section, a class with its arguments, several of them by name, or a leaf."""
+        """Checks a value: a section, a class with its arguments, a mapping of such values, or a leaf."""
         base, marks = _parts(annotation)
         kind = next((mark for mark in marks if isinstance(mark, ComponentKind)), None)
         if here.value is None and fits(None, annotation):
@@ -182,7 +182,7 @@ class _Checker:
                 here.fail(f'{trail} {found}')
 
     def component(self, here: Located, kind: ComponentKind, trail: str) -> None:
-        """Checks a ``type`` and the arguments beside it."""
+        """Checks a ``type`` and its arguments."""
         self.fields(here, {}, {'type'}, trail, others=True)
         if 'type' not in here.entries(trail):
             return
@@ -209,7 +209,7 @@ class _Checker:
                 here.fail('datasets lacks train; add it')
 
     def any_data_set(self, here: Located, phase: str, trail: str) -> None:
-        """Checks a data set; of one that is not ours only its type, as its keys are known when it reads them."""
+        """Checks a dataset; if it is not ours, only its type, as its keys are unknown until it reads them."""
         self.fields(here, {}, {'type'}, trail, others=True)
         if 'type' not in here.entries(trail):
             return
@@ -220,7 +220,7 @@ class _Checker:
             self.foreign[phase] = cls.__name__
 
     def data_set(self, here: Located, cls: str, is_train: bool, trail: str) -> None:
-        """Checks one of our data sets."""
+        """Checks one of our datasets."""
         fitting = TRAIN_SETS if is_train else TEST_SETS
         if cls not in fitting:
             here.value['type'].fail(f'{trail}.type is {cls}, which cannot be used here; write {" or ".join(fitting)}')
@@ -228,7 +228,7 @@ class _Checker:
 
 
 def _parts(annotation: Any) -> tuple[Any, list[Any]]:
-    """What an annotation comes down to without ``Annotated`` and ``| None``, and the marks found on the way."""
+    """Strips ``Annotated`` and ``| None`` from an annotation; returns the rest, and the marks found."""
     marks: list[Any] = []
     while True:
         members = [part for part in get_args(annotation) if part is not types.NoneType]
@@ -242,7 +242,7 @@ def _parts(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any:
-    """The class that a value names."""
+    """Returns the class that a value names."""
     name = here.plain()
     found = fault(name, str)
     if found:
@@ -256,11 +256,11 @@ def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any
 
 
 class _ForeignSection(dict):
-    """The options of another author's class; a key that it misses is reported like any other fault.
+    """Options of a third-party class; reading a missing key is reported like any other fault.
 
     Args:
         values: The keys and values.
-        where: Place and name of the section, for messages.
+        where: Location and name of the section, for messages.
         reader: The class that reads it.
     """
 
@@ -276,6 +276,6 @@ class _ForeignSection(dict):
 
 
 class _MissingKeyError(DBLRError, KeyError):
-    """Both what we show in one line and what code that asks forgiveness expects."""
+    """A DBLRError, shown in one line, that is also the KeyError that EAFP code expects."""
 
     __str__ = Exception.__str__

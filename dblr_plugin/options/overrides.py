@@ -1,6 +1,6 @@
 """Settings from the command line: ``--set KEY=VALUE``, BasicSR's ``--force_yml``, and ``--protocol NAME``.
 
-They are put into the option file's values before these are checked, and so are checked like them.
+They are applied to the option file's values before validation, so they are checked in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ['Override', 'apply', 'take_overrides']
 
 @dataclass(frozen=True)
 class Override:
-    """One setting, as typed.
+    """A setting, as typed.
 
     Attributes:
         option: ``--set``, ``--force_yml`` or ``--protocol``.
@@ -31,11 +31,11 @@ class Override:
 
     @property
     def origin(self) -> str:
-        """What messages call it."""
+        """The setting's name in messages."""
         return f'{self.option} {self.text}'
 
     def parsed(self) -> tuple[list[str], Located]:
-        """The key, section by section, and the value, which is YAML; Python's ``None`` counts as nothing too.
+        """Returns the key, split into sections, and the value, parsed as YAML; Python's ``None`` means null too.
 
         Raises:
             DBLRError: There is no ``=``, a part of the key is empty, or the value is not YAML.
@@ -43,7 +43,7 @@ class Override:
         key, equals, value = self.text.partition('=')
         if self.option == '--protocol':
             key, equals, value = 'val.protocol', '=', self.text
-        keys = re.split('[.:]', key.strip())  # BasicSR's --force_yml has colons
+        keys = re.split('[.:]', key.strip())  # BasicSR's --force_yml uses colons
         if not equals or not all(keys):
             raise DBLRError(
                 f'{self.origin}: write {self.option} KEY=VALUE, such as {self.option} train.total_iter=1000'
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Collect(argparse.Action):
-    """Appends what was given as overrides, so that those of all options stay in order."""
+    """Appends values to ``overrides``, so that the settings of all options stay in order."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         texts = values if isinstance(values, list) else [values]
@@ -67,19 +67,19 @@ class _Collect(argparse.Action):
 
 
 def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
-    """Takes our options out of a command line, wherever they stand, repeated or not.
+    """Extracts our options from a command line; they may be anywhere and repeated.
 
     Args:
         argv: Arguments, without the program.
 
     Returns:
-        The settings in order, that of ``--protocol`` first, and the arguments that are left for BasicSR.
+        The settings in order, ``--protocol`` first, and the remaining arguments, for BasicSR.
 
     Raises:
         DBLRError: An option has no value.
     """
     overrides: list[Override] = []
-    # --protocol goes first: what follows it may still belong to the --set or --force_yml before it
+    # --protocol goes first: arguments after it may still belong to a preceding --set or --force_yml
     for options, nargs in ((['--protocol'], None), (['--set', '--force_yml'], '+')):
         parser = _Parser(add_help=False)
         for option in options:
@@ -90,11 +90,11 @@ def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
 
 
 def apply(overrides: Sequence[Override], root: Located) -> None:
-    """Puts settings into an option file's values; sections that are missing are made.
+    """Applies settings to an option file's values, creating missing sections.
 
     Raises:
-        DBLRError: One is faulty, goes through something that is no section, or names a protocol where there is no
-            ``val`` section.
+        DBLRError: A setting is malformed, its path contains something that is not a section, or it names a protocol
+            but there is no ``val`` section.
     """
     for override in overrides:
         (*sections, key), setting = override.parsed()

@@ -1,6 +1,7 @@
-"""Every key of our option files, with its type and whether it is required.
+"""All keys of our option files, with their types and whether they are required.
 
-What a ``type`` names (networks, losses, optimisers, schedulers, metrics) is checked against the class itself.
+Arguments of the class that a ``type`` names (network, loss, optimiser, scheduler, metric) are checked against that
+class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ['TEST_SETS', 'TRAIN_SETS', 'Options', 'RequiredWhen']
 
 
 class RequiredWhen(enum.Enum):
-    """Which option files need a key. Those without a mark may be left out."""
+    """Which option files need a key. Keys without this mark are optional."""
 
     ALWAYS = enum.auto()
     TRAINING = enum.auto()
@@ -35,8 +36,8 @@ Count = Annotated[int, Constraint('from 1', lambda v: v >= 1)]
 Seed = Annotated[int, Constraint('from 0 to 2147483647', lambda v: 0 <= v < 2**31)]
 NotNegative = Annotated[float, Constraint('from 0', lambda v: v >= 0)]
 Positive = Annotated[float, Constraint('above 0', lambda v: v > 0)]
-# an empty name, or dots alone, would be the folder of all experiments, which BasicSR then puts aside; files get longer
-# names than that
+# an empty name, or only dots, would be the folder of all experiments, which BasicSR then archives; the length limit
+# leaves room for file names derived from it
 Name = Annotated[
     str, Constraint('that can name a folder', lambda v: v.strip('. ') and not set('/\\\0') & set(v) and len(v) <= 100)
 ]
@@ -44,14 +45,14 @@ Odd = Annotated[Count, Constraint('and odd, as a window has a middle', lambda v:
 
 
 def _optimisers() -> dict[str, type]:
-    # the base class; one that steps with a closure; one for sparse gradients; one for matrices alone
+    # in order: the base class; needs a closure; only for sparse gradients; only for matrices
     unfit = {'Optimizer', 'LBFGS', 'SparseAdam', 'Muon'}
     return {name: cls for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and name not in unfit}
 
 
 def _schedulers() -> dict[str, type]:
     basicsr = {name: cls for name, cls in vars(lr_scheduler).items() if name.endswith('LR') and name[0] != '_'}
-    # BasicSR's base model takes this as another name for its own
+    # BasicSR's base model accepts MultiStepLR as an alias of its own class
     return basicsr | {'MultiStepLR': lr_scheduler.MultiStepRestartLR, 'PlateauLR': PlateauLR}
 
 
@@ -60,7 +61,7 @@ OPTIMISER = ComponentKind(_optimisers, given=frozenset({'params'}), needed=froze
 SCHEDULER = ComponentKind(_schedulers, given=frozenset({'optimizer', 'last_epoch'}))
 METRIC = ComponentKind(
     all_metrics,
-    given=IMAGES | {'crop_border', 'test_y_channel'},  # a protocol has them, if the option file has not
+    given=IMAGES | {'crop_border', 'test_y_channel'},  # set by a protocol, if not by the option file
     extra={'better': Literal['higher', 'lower'], 'crop_border': NATURAL, 'test_y_channel': bool},
     closed=True,
 )
@@ -73,13 +74,13 @@ Metric = Annotated[dict, METRIC]
 
 
 class IoBackend(TypedDict, total=False):
-    """How frames are stored; needed nowhere, as paths say it."""
+    """How frames are stored; never needed, as it is inferred from the paths."""
 
     type: Annotated[Literal['disk', 'lmdb'], ALWAYS]
 
 
 class _DataSet(TypedDict, total=False):
-    """What all our data sets have."""
+    """Keys of all our datasets."""
 
     name: Annotated[Name, ALWAYS]
     type: Annotated[str, ALWAYS]
@@ -90,28 +91,28 @@ class _DataSet(TypedDict, total=False):
 
 
 class _ClipSet(_DataSet, total=False):
-    """What data sets of clips have."""
+    """Keys of datasets of clips."""
 
     dataroot_lq: Annotated[str, ALWAYS]  # folder of clips, or .lmdb
     meta_info_file: str | None
     io_backend: IoBackend | None
-    # the other frames are aligned to the one to restore; their hidden pixels can be that one's
+    # aligns the other frames to the one to restore; 'consistent' takes occluded pixels from that frame
     flow: bool | Literal['consistent']
 
 
 class _Training(TypedDict, total=False):
-    """What all training sets have."""
+    """Keys of all training sets."""
 
     dataroot_gt: Annotated[str, ALWAYS]
     gt_size: Annotated[Count, ALWAYS]  # side of the square crop
     random_reverse: bool
     use_hflip: bool
     use_rot: bool
-    y_only: bool  # read brightness alone
+    y_only: bool  # read luma only
     batch_size_per_gpu: Annotated[Count, ALWAYS]
     num_worker_per_gpu: Annotated[NATURAL, ALWAYS]
     persistent_workers: bool
-    timeout: Annotated[float, Constraint('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits for ever
+    timeout: Annotated[float, Constraint('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits forever
     dataset_enlarge_ratio: Positive
     prefetch_mode: Literal['cuda', 'cpu'] | None
     num_prefetch_queue: Count
@@ -124,24 +125,24 @@ class TrainSet(_ClipSet, _Training, total=False):
 
 
 class MotionTrainSet(_DataSet, _Training, total=False):
-    """``datasets.train`` made of sharp pictures."""
+    """``datasets.train`` synthesised from sharp images."""
 
 
 class TestSet(_ClipSet, total=False):
-    """``datasets.val``, ``datasets.test`` and more of them."""
+    """``datasets.val``, ``datasets.test``, ``datasets.val_2`` and so on."""
 
-    dataroot_gt: str | None  # without it frames are restored and not scored
+    dataroot_gt: str | None  # without it, frames are restored but not scored
     padding: Literal['replicate', 'reflection', 'reflection_circle', 'circle']
-    persistent_workers: Literal[False]  # BasicSR validates without workers, and torch refuses persistent ones then
+    persistent_workers: Literal[False]  # BasicSR validates without workers, and torch then rejects persistent ones
 
 
-#: Our data sets' classes -> their sections.
+#: Our dataset classes -> their sections.
 TRAIN_SETS = {'VideoDeblurDataset': TrainSet, 'SyntheticMotionDataset': MotionTrainSet}
 TEST_SETS = {'VideoDeblurTestDataset': TestSet}
 
 
 class Path(TypedDict, total=False):
-    """``path``: what to start from."""
+    """``path``: weights and state to start from, and output folders."""
 
     pretrain_network_g: str | None
     pretrain_network_d: str | None
@@ -159,15 +160,15 @@ class Train(TypedDict, total=False):
     """``train``."""
 
     total_iter: Annotated[Count, TRAINING]
-    warmup_iter: Annotated[int, Constraint('from -1', lambda v: v >= -1)]  # -1 is none
-    ema_decay: Annotated[float, Constraint('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 is none
+    warmup_iter: Annotated[int, Constraint('from -1', lambda v: v >= -1)]  # -1 disables it
+    ema_decay: Annotated[float, Constraint('from 0 and below 1', lambda v: 0 <= v < 1)]  # 0 disables it
     freeze_bn: bool
     sync_bn: bool  # BatchNorm over all processes
-    multi_scale: bool  # the pixel loss at all sizes that network_g restores
-    lr_mul: dict[str, NotNegative] | None  # part of a parameter's name -> factor
-    train_only: dict[str, Count] | None  # part of a parameter's name -> the iteration that ends its time alone
+    multi_scale: bool  # compute the pixel loss at all scales that network_g restores
+    lr_mul: dict[str, NotNegative] | None  # substring of parameter names -> learning rate factor
+    train_only: dict[str, Count] | None  # substring of parameter names -> first iteration that trains all
     amp: Literal['bf16', 'fp16'] | None
-    accumulate: Count  # parts into which a batch is cut
+    accumulate: Count  # micro-batches per batch
     clip_grad_norm: Positive | None
     compile: bool | Literal['reduce-overhead']
     channels_last: bool
@@ -191,7 +192,7 @@ class Val(TypedDict, total=False):
     save_img: Annotated[bool, ALWAYS]
     suffix: str | None
     pbar: bool
-    pad_multiple: Count  # frames are padded to multiples of it
+    pad_multiple: Count  # frames are padded to a multiple of it
     backend: Literal['torch', 'compile', 'openvino', 'auto']
     precision: Literal['fp32', 'bf16', 'fp16', 'int8', 'auto']
     metrics: dict[str, Metric] | None
@@ -220,11 +221,11 @@ class DistParams(TypedDict, total=False):
 
     backend: str
     port: Annotated[int, Constraint('from 1 to 65535', lambda v: 1 <= v <= 65535)]
-    timeout: Annotated[float, Constraint('of seconds above 0', lambda v: v > 0)]  # for what processes do together
+    timeout: Annotated[float, Constraint('of seconds above 0', lambda v: v > 0)]  # for collective operations
 
 
 class Options(TypedDict, total=False):
-    """A whole file."""
+    """A whole option file."""
 
     name: Annotated[Name, ALWAYS]
     model_type: Annotated[str, ALWAYS]
@@ -232,8 +233,8 @@ class Options(TypedDict, total=False):
     num_gpu: Annotated[Literal['auto'] | NATURAL, ALWAYS]
     manual_seed: Seed | None
     find_unused_parameters: bool
-    imports: list[str] | None  # Python files whose classes the file names
-    datasets: Annotated[dict, ALWAYS]  # train: TrainSet, all others: TestSet
+    imports: list[str] | None  # Python files to run first, which register further classes
+    datasets: Annotated[dict, ALWAYS]  # train: TrainSet or MotionTrainSet, all others: TestSet
     network_g: Annotated[Network, ALWAYS]
     network_d: Network | None
     path: Annotated[Path, ALWAYS]

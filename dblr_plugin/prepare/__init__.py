@@ -1,1 +1,1 @@
-"""Brings data sets into the one layout that training and testing read; checked first, and resumable."""
+"""Converts datasets to the layout used for training and testing; validates them first, and is resumable."""

@@ -1,4 +1,4 @@
-"""Settings for making blurry clips from a sharp video, and the division of its frames into clips."""
+"""Settings for making blurry clips from a sharp video, and the split of its frames into clips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['LEAST_FRAMES', 'BlurSettings', 'Span', 'check_average', 'split']
 
-#: Frames of a clip that can be trained on: a window.
+#: Minimum frames of a clip that can be trained on: one window.
 LEAST_FRAMES = 5
 
 
@@ -19,16 +19,16 @@ class BlurSettings:
     """How blurry clips are made.
 
     Args:
-        average: Source frames in one exposure, odd; each number gives clips of its own.
-        stride: Source frames from one exposure to the next; None is the exposure's length, as in a camera whose
-            shutter is always open, or less in shots that would else become clips too short to train on.
-        in_between: Frames made by optical flow between two source frames.
+        average: Source frames per exposure, odd; each number gives separate clips.
+        stride: Source frames from one exposure to the next; None means the exposure's length, as with an always open
+            shutter, or less in shots that would otherwise give clips too short to train on.
+        in_between: Frames interpolated by optical flow between two source frames.
         shake: Amplitude of a virtual hand-held camera, in pixels; 0 is a tripod.
-        test_share: Share of each shot, at its end, that is for testing; from 0 up to 1, exclusive.
-        seed: What the camera's path is drawn from.
+        test_share: Fraction of each shot, at its end, used for testing; from 0 up to 1, exclusive.
+        seed: Random seed of the camera's path.
 
     Raises:
-        DBLRError: One of them is out of range.
+        DBLRError: A setting is out of range.
     """
 
     average: tuple[int, ...] = (7,)
@@ -52,7 +52,7 @@ class BlurSettings:
 
     @property
     def least_shot(self) -> int:
-        """The source frames of the shortest shot that can be trained on."""
+        """Number of source frames in the shortest shot that can be trained on."""
         return max(self.average) + (LEAST_FRAMES - 1) * (self.stride or 1)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class BlurSettings:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive source frames that become one clip, and the numbers of those that stand in an exposure's middle."""
+    """Consecutive source frames that become one clip, and the numbers of the frames at the centre of an exposure."""
 
     part: str
     clip: str
@@ -76,17 +76,17 @@ class Span:
 
 
 def split(name: str, shots: Sequence[range], recipe: BlurSettings) -> tuple[list[Span], list[str]]:
-    """Divides the shots of a video into training and test spans, which share no source frame.
+    """Splits the shots of a video into training and test spans, which share no source frame.
 
-    A shot too short for both is for training. Training clips have :data:`LEAST_FRAMES` or more.
+    A shot too short for both is used for training. Training clips have at least :data:`LEAST_FRAMES` frames.
 
     Args:
-        name: The video's; clips are named after it, such as ``name_shot1_average7``.
+        name: The video's name; clips are named after it, such as ``name_shot1_average7``.
         shots: Frame numbers of each shot.
         recipe: How the clips are made.
 
     Returns:
-        The spans, and a line on each shot that is too short.
+        The spans, and a message for each shot that is too short.
     """
     spans, skipped = [], []
     for number, shot in enumerate(shots, start=1):
@@ -105,12 +105,12 @@ def split(name: str, shots: Sequence[range], recipe: BlurSettings) -> tuple[list
 
 
 def _stride(middles: int, average: int) -> int:
-    """Returns the exposure's length, or what gives a clip that can be trained on."""
+    """Returns the exposure's length, or less if the clip would otherwise be too short to train on."""
     return max(1, min(average, (middles - 1) // (LEAST_FRAMES - 1)))
 
 
 def _parts(shot: range, recipe: BlurSettings) -> dict[str, range]:
-    """Returns part -> frames: for training enough for a window, for testing enough for an exposure of every length."""
+    """Returns part -> frames: at least a window for training, and an exposure of every length for testing."""
     if len(shot) < recipe.least_shot:
         return {}
     test = max(round(len(shot) * recipe.test_share), max(recipe.average)) if recipe.test_share else 0
@@ -120,6 +120,6 @@ def _parts(shot: range, recipe: BlurSettings) -> dict[str, range]:
 
 
 def check_average(num_average: int) -> None:
-    """Raises DBLRError unless the number of averaged frames is odd and positive, so that one is in the middle."""
+    """Raises DBLRError unless the number of averaged frames is odd and positive, so that there is a middle one."""
     if num_average < 1 or num_average % 2 == 0:
         raise DBLRError(f'the number of averaged frames must be odd, so that one is in the middle; got {num_average}')

@@ -1,4 +1,4 @@
-"""Compares the files on disk with the plan, and reports every fault before anything is written."""
+"""Compares the files on disk with the plan, and reports all faults before anything is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Files = dict[str, dict[str, Path]]  # 'lq' or 'gt' -> frame -> source file
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, and with which clip; None when it is with none that could be used."""
+    """A fault and the clip that has it; None if it does not concern a particular clip."""
 
     clip: Clip | None
     text: str
@@ -31,7 +31,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class CheckedClip:
-    """A clip without faults: its source files by side and frame, and their one (height, width)."""
+    """A clip without faults: its source files by side and frame, and their common (height, width)."""
 
     clip: Clip
     files: Files
@@ -39,14 +39,14 @@ class CheckedClip:
 
 
 def check(plan: Plan) -> tuple[list[CheckedClip], list[Fault]]:
-    """Looks at every folder, every name, and every file's header and end.
+    """Checks every folder, every name, and the header and end of every file.
 
     Returns:
         The clips without faults, in the plan's order, and all faults.
     """
     faults = [Fault(None, f'{path} is not a clip of {plan.kind}; move it away') for path in plan.unknown]
     faults += _total_faults(plan)
-    images = functools.cache(_images)  # where clips share a folder, it is listed once
+    images = functools.cache(_images)  # lists a folder shared by several clips only once
     found = {clip: _listed(clip, images, faults) for clip in plan.clips}
     sizes = _inspected(found, faults)
     bad = {fault.clip for fault in faults}
@@ -64,12 +64,12 @@ def check(plan: Plan) -> tuple[list[CheckedClip], list[Fault]]:
 
 
 def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
-    """Raises one DBLRError that lists the first ten faults, counts the others, and says what to do; or returns.
+    """Raises a DBLRError that lists the first ten faults, counts the rest, and says what to do; does nothing if none.
 
     Args:
-        faults: What is wrong.
-        plan: What was looked for.
-        usable: How many clips are without faults.
+        faults: The faults found.
+        plan: The plan that the files were compared with.
+        usable: Number of clips without faults.
     """
     texts = list(faults)
     if not texts:
@@ -83,7 +83,7 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
 
 
 def _total_faults(plan: Plan) -> list[Fault]:
-    """Wrong numbers of clips, where their names are not published."""
+    """Returns faults for wrong numbers of clips in datasets whose clip names are not published."""
     counts = {part: sum(clip.part == part for clip in plan.clips) for part in plan.totals}
     return [
         Fault(None, f'{part} has {counts[part]} of {total} clips')
@@ -93,7 +93,7 @@ def _total_faults(plan: Plan) -> list[Fault]:
 
 
 def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]) -> Files:
-    """Returns the clip's files; notes missing folders, frames without a counterpart, and wrong counts."""
+    """Returns the clip's files; reports missing folders, frames without a counterpart, and wrong counts."""
     missing = [str(folder) for folder in clip.folders.values() if not folder.is_dir()]
     if missing:
         faults.append(Fault(clip, f'{_label(clip)} is missing: no folder {" and no ".join(missing)}'))
@@ -118,17 +118,17 @@ def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]
 
 
 def _images(folder: Path) -> list[str]:
-    """Returns the names of a folder's images, in natural order; raises DBLRError where one is not UTF-8."""
+    """Returns the names of a folder's images, in natural order; raises DBLRError if one is not UTF-8."""
     names = sorted(filter(is_image, os.listdir(folder)), key=natural)
     refuse_undecodable(folder, names)
     return names
 
 
 def _frame_files(folder: Path, images: list[str], stem: str) -> dict[str, Path]:
-    """Returns frame -> file, of the images that belong to a clip; raises DBLRError for two files of one frame."""
+    """Returns frame -> file for a clip's images; raises DBLRError if there are two files for one frame."""
     files: dict[str, Path] = {}
     pattern = re.compile(stem)
-    for name in images:  # in KITTI those of all clips, for each clip
+    for name in images:  # in KITTI, each clip's folder contains the images of all clips
         match = pattern.fullmatch(name.rpartition('.')[0])
         if match and match[1] in files:
             raise DBLRError(f'{folder} has two files of one frame: {files[match[1]].name} and {name}; remove one')
@@ -138,7 +138,7 @@ def _frame_files(folder: Path, images: list[str], stem: str) -> dict[str, Path]:
 
 
 def _gaps(frames: Iterable[str]) -> str:
-    """Returns a hint at the numbers that a numbered clip lacks in between."""
+    """Returns a hint listing gaps in the numbering of a clip's frames."""
     names = list(frames)
     if not all(name.isdecimal() for name in names) or not names:
         return ''
@@ -148,7 +148,7 @@ def _gaps(frames: Iterable[str]) -> str:
 
 
 def _inspected(found: dict[Clip, Files], faults: list[Fault]) -> dict[Clip, dict[Path, tuple[int, int]]]:
-    """Returns the size of every intact file; notes those that are empty, cut short or no images."""
+    """Returns the size of every intact file; reports files that are empty, truncated or not images."""
 
     def inspect(task: tuple[Clip, Path]) -> tuple[int, int] | str:
         try:

@@ -1,6 +1,6 @@
-"""The data sets as their authors lay them out: where each clip lies, and how many clips and frames there must be.
+"""The original layouts of the supported datasets: paths of the clips, and expected numbers of clips and frames.
 
-A ``plan_...`` function returns the :class:`Plan` of a data set. Importing this file needs no torch.
+Each ``plan_...`` function returns the :class:`Plan` of a dataset. Importing this file does not import torch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PARTS = ('train', 'test')
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of the tree, and the folders its frames come from.
+    """A clip of the tree, and the source folders of its frames.
 
     Args:
         part: ``train`` or ``test``.
         name: The clip's folder in the tree.
         lq: Folder of the blurry frames.
         gt: Folder of the sharp frames, or None without ground truth.
-        frames: How many frames there must be, or None where that is not published.
-        stem: Pattern of the file names, without suffix, that belong to the clip; its first group is the frame's name.
+        frames: Expected number of frames, or None if not published.
+        stem: Regular expression for the clip's file names without suffix; its first group is the frame's name.
     """
 
     part: str
@@ -44,22 +44,22 @@ class Clip:
 
     @property
     def folders(self) -> dict[str, Path]:
-        """``lq``, and ``gt`` where there is ground truth -> folder."""
+        """``lq`` (and ``gt`` if there is ground truth) -> folder."""
         return {'lq': self.lq} if self.gt is None else {'lq': self.lq, 'gt': self.gt}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A data set as its authors lay it out.
+    """A dataset in its original layout.
 
     Args:
-        kind: The data set, as the command calls it.
-        variant: What was chosen where the data set has several forms of a frame; ``''`` where it has one.
-        source: The folder that ``layout`` starts at.
-        layout: How the files lie below ``source``, for messages.
-        clips: All clips there must be; where their names are not published, those that were found.
-        totals: Part -> number of clips, where their names are not published.
-        unknown: Folders that lie where clips do and are none.
+        kind: The dataset's name on the command line.
+        variant: The chosen version, if the dataset has several versions of each frame; otherwise ``''``.
+        source: The root folder of the dataset.
+        layout: The layout of the files, for messages.
+        clips: All expected clips; if their names are not published, the clips found.
+        totals: Part -> expected number of clips, if their names are not published.
+        unknown: Folders among the clips that are not clips of the dataset.
     """
 
     kind: str
@@ -72,10 +72,10 @@ class Plan:
 
 
 def _existing(src: Path, folder: str) -> Path:
-    """Returns ``src/folder`` if it exists, otherwise ``src``: users give either.
+    """Returns ``src/folder`` if it exists, otherwise ``src``, so that users can give either.
 
     Raises:
-        DBLRError: ``src`` is no folder.
+        DBLRError: ``src`` is not a folder.
     """
     if not src.is_dir():
         reason = 'is not a folder; unpack it first' if src.exists() else 'does not exist; check the path'
@@ -84,12 +84,12 @@ def _existing(src: Path, folder: str) -> Path:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Returns the names of the folders in ``folder``, in natural order; none when it does not exist.
+    """Returns the names of the folders in ``folder``, in natural order; an empty list if it does not exist.
 
     Raises:
         DBLRError: The folder cannot be listed, or a name is not UTF-8.
     """
-    from dblr_plugin.data.images import natural, refuse_undecodable  # here, because its package imports torch
+    from dblr_plugin.data.images import natural, refuse_undecodable  # here, because the package imports torch
 
     if not folder.is_dir():
         return []
@@ -102,14 +102,14 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _unknown_folders(folder: Path, known: Mapping[str, object]) -> list[Path]:
-    """Returns the folders in ``folder`` whose names are not ``known``."""
+    """Returns the folders in ``folder`` with names that are not in ``known``."""
     return [folder / name for name in _subfolders(folder) if name not in known]
 
 
 # VideoDeblurring (DVD) by Su et al., CVPR 2017: 71 videos with ground truth, 22 scenes without.
 #
 # ``quantitative_datasets/<video>/{input,GT}/00000.jpg`` and ``qualitative_datasets/<scene>/input/``. The published
-# split is below. Numbers and sizes are read from the files, as videos differ: IMG_0009 is numbered from 00030, C0036
+# split is below. Frame numbers and sizes are read from the files, as they vary: IMG_0009 is numbered from 00030, C0036
 # and C0041 are 1080x1920 (h x w), IMG_0051 and IMG_0053 are portrait.
 
 # in the published order, 1 to 10
@@ -141,7 +141,7 @@ DVD_SCENES = 22
 
 
 def plan_dvd(src: Path) -> Plan:
-    """Plans the quantitative subset, 61 training and 10 test videos; ``src`` is its folder or the one above."""
+    """Plans the quantitative subset, 61 training and 10 test videos; ``src`` is its folder or the parent folder."""
     root = _existing(src, 'quantitative_datasets')
     clips = tuple(
         Clip(part, video, root / video / 'input', root / video / 'GT', frames)
@@ -153,7 +153,7 @@ def plan_dvd(src: Path) -> Plan:
 
 
 def plan_dvd_qualitative(src: Path) -> Plan:
-    """Plans the qualitative subset, 22 scenes to look at; ``src`` is its folder or the one above."""
+    """Plans the qualitative subset, 22 scenes without ground truth; ``src`` is its folder or the parent folder."""
     root = _existing(src, 'qualitative_datasets')
     clips = tuple(Clip('test', scene, root / scene / 'input', None) for scene in _subfolders(root))
     layout = 'qualitative_datasets/<scene>/input/00000.jpg'
@@ -167,7 +167,7 @@ GOPRO_BLURS = {
     'blur': 'averaged without regard to gamma',
 }
 
-# frames of each sequence; the sums, 2103 and 1111, are the published ones
+# frames per sequence; the sums match the published totals, 2103 and 1111
 GOPRO_TRAIN = {
     'GOPR0372_07_00': 100, 'GOPR0372_07_01': 75, 'GOPR0374_11_00': 150, 'GOPR0374_11_01': 80,
     'GOPR0374_11_02': 100, 'GOPR0374_11_03': 48, 'GOPR0378_13_00': 110, 'GOPR0379_11_00': 100,
@@ -184,7 +184,7 @@ GOPRO_TEST = {
 
 
 def plan_gopro(src: Path, blur: str) -> Plan:
-    """Plans 22 training and 11 test sequences with one of ``GOPRO_BLURS``; ``src``: GOPRO_Large or the folder above."""
+    """Plans 22 training and 11 test sequences with one of ``GOPRO_BLURS``; ``src``: GOPRO_Large or its parent."""
     root = _existing(src, 'GOPRO_Large')
     parts = {'train': GOPRO_TRAIN, 'test': GOPRO_TEST}
     clips = tuple(
@@ -199,7 +199,7 @@ def plan_gopro(src: Path, blur: str) -> Plan:
 
 # REDS by Nah et al., CVPRW 2019: ``train/train_{sharp,blur,blur_comp}/000/00000000.png`` and ``val/val_*``.
 #
-# Its validation clips are the public test set: the authors keep the ground truth of their own.
+# The validation clips serve as the test set, as the ground truth of the official test set is not public.
 
 REDS_BLURS = {'blur': 'motion blur', 'blur_comp': 'motion blur and video compression'}
 
@@ -208,7 +208,7 @@ _REDS_FRAMES = 100
 
 
 def plan_reds(src: Path, blur: str) -> Plan:
-    """Plans 240 training and 30 test clips with one of ``REDS_BLURS``; ``src`` is the folder of train/ and val/."""
+    """Plans 240 training and 30 test clips with one of ``REDS_BLURS``; ``src`` contains train/ and val/."""
     root = _existing(src, 'REDS')
     clips: list[Clip] = []
     unknown: list[Path] = []
@@ -224,7 +224,7 @@ def plan_reds(src: Path, blur: str) -> Plan:
 
 # BSD by Zhong et al., ECCV 2020: ``BSD_3ms24ms/{train,test}/<sequence>/{Blur,Sharp}/RGB/00000000.png``, 640x480.
 #
-# Two cameras looked through one beam splitter; the exposures name the sharp one's time and the blurry one's.
+# Recorded by two cameras through a beam splitter; the names give the exposure times of the sharp and the blurry camera.
 
 BSD_EXPOSURES = ('1ms8ms', '2ms16ms', '3ms24ms')
 
@@ -233,7 +233,7 @@ _BSD_FRAMES = {'train': 100, 'test': 150}
 
 
 def plan_bsd(src: Path, exposure: str) -> Plan:
-    """Plans 60 training and 20 test sequences of one of ``BSD_EXPOSURES``; ``src`` is its folder or the one above."""
+    """Plans 60 training and 20 test sequences of one of ``BSD_EXPOSURES``; ``src`` is its folder or the parent."""
     root = _existing(src, f'BSD_{exposure}')
     clips = tuple(
         Clip(part, name, root / part / name / 'Blur/RGB', root / part / name / 'Sharp/RGB', _BSD_FRAMES[part])
@@ -246,9 +246,9 @@ def plan_bsd(src: Path, exposure: str) -> Plan:
 
 # Blurred KITTI by Pan et al., CVPR 2017: 199 scenes of three frames from two cameras, for testing only.
 #
-# ``{blur,sharp}/{image_2,image_3}/000005_10.png``: the frames 09, 10 and 11 of scene 000005; image_2 is the left camera
-# and image_3 the right one. The blurry frames are the authors'; the sharp ones are those of KITTI's scene flow
-# benchmark (multi-view extension). Their sizes vary around 1242x375.
+# ``{blur,sharp}/{image_2,image_3}/000005_10.png``: frames 09, 10 and 11 of scene 000005; image_2 is the left camera,
+# image_3 the right one. The blurry frames are the authors' own; the sharp ones come from KITTI's scene flow benchmark
+# (multi-view extension). Sizes vary around 1242x375.
 
 KITTI_CAMERAS = {'left': 'image_2', 'right': 'image_3'}
 
@@ -257,7 +257,7 @@ _KITTI_FRAMES = 3
 
 
 def plan_kitti(src: Path) -> Plan:
-    """Plans a clip for each camera of each scene, such as 000005_left with the frames 09, 10, 11."""
+    """Plans a clip for each camera of each scene, such as 000005_left with frames 09, 10, 11."""
     root = _existing(src, 'KITTI')
     scenes = sorted({scene for camera in KITTI_CAMERAS.values() for scene in _kitti_scenes(root / 'blur' / camera)})
     clips = tuple(
@@ -267,7 +267,7 @@ def plan_kitti(src: Path) -> Plan:
             root / 'blur' / camera,
             root / 'sharp' / camera,
             _KITTI_FRAMES,
-            stem=rf'{re.escape(scene)}_(09|10|11)',  # the multi-view extension has more frames of each scene
+            stem=rf'{re.escape(scene)}_(09|10|11)',  # the multi-view extension has more frames per scene
         )
         for scene in scenes
         for side, camera in KITTI_CAMERAS.items()
@@ -277,8 +277,8 @@ def plan_kitti(src: Path) -> Plan:
 
 
 def _kitti_scenes(folder: Path) -> set[str]:
-    """Returns the scenes that a camera's folder has frames of; none when it does not exist."""
-    from dblr_plugin.data.images import is_image  # here, because its package imports torch
+    """Returns the scenes in a camera's folder; an empty set if it does not exist."""
+    from dblr_plugin.data.images import is_image  # here, because the package imports torch
 
     names = filter(is_image, os.listdir(folder)) if folder.is_dir() else ()
     return {name.split('_')[0] for name in names if '_' in name}

@@ -27,21 +27,21 @@ __all__ = [
     'moved', 'write_png',
 ]  # fmt: skip
 
-# Stored, not deflated: footage with noise hardly shrinks, and a training decodes every frame many times.
+# Uncompressed: noisy footage hardly shrinks, and training decodes every frame many times.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 0)
-PERFECT = 100.0  # dB, for frames without any blur, whose PSNR would be infinite
+PERFECT = 100.0  # dB, for frames without any blur, which would have infinite PSNR
 
 
 def in_betweens(first: np.ndarray, second: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """Yields ``count`` frames evenly spread between two frames, in linear light.
+    """Yields ``count`` frames evenly spaced between two frames, in linear light.
 
-    Each is a blend of both frames, warped towards its time along the flow in either direction, the nearer one weighing
-    more. The flow is taken at the target's pixels instead of the source's, which is exact where it is smooth.
+    Each blends both frames, warped to its time along the forward and backward flow, with a higher weight for the nearer
+    one. The flow is taken at the target's pixels instead of the source's, which is exact where it is smooth.
 
     Args:
         first: uint8 RGB frame (h, w, 3).
-        second: The next one, of the same size.
-        count: How many, 0 or more.
+        second: The next frame, of the same size.
+        count: Number of frames, 0 or more.
 
     Yields:
         float32 (h, w, 3) in [0, 1].
@@ -67,19 +67,19 @@ def _moved(light: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 WAVES = 4
-# cycles in one exposure: slow drift bends the path little, the fastest tremor turns round within it
+# cycles per exposure: slow drift hardly bends the path, the fastest tremor reverses within an exposure
 MIN_RATE, MAX_RATE = 0.1, 0.8
 
 
 class HandHeld:
-    """A smooth random path of the camera: two shifts and a small rotation, each a sum of slow sine waves.
+    """Smooth random camera path: two shifts and a small rotation, each a sum of slow sine waves.
 
     Args:
-        amplitude: Root mean square of either shift, in pixels; the rotation moves the middle of a frame's side by
-            half of that.
-        exposure: Source frames in one exposure, which sets the pace.
+        amplitude: Root mean square of each shift, in pixels; the rotation moves the middle of a frame's shorter sides
+            by half of that.
+        exposure: Source frames per exposure, which sets the speed.
         size: (height, width) of a frame.
-        seed: What the path is drawn from.
+        seed: Random seed of the path.
     """
 
     def __init__(self, amplitude: float, exposure: int, size: tuple[int, int], seed: int) -> None:
@@ -95,11 +95,11 @@ class HandHeld:
 
 
 def moved(light: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Returns a frame as the moved camera sees it; what lies beyond its border is mirrored.
+    """Returns a frame as seen by the moved camera, with reflected borders.
 
     Args:
         light: float32 (h, w, 3).
-        pose: (x, y, angle): shift in pixels, and rotation around the centre in radians. All zero changes nothing.
+        pose: (x, y, angle): shift in pixels, and rotation around the centre in radians; zeros change nothing.
     """
     height, width = light.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), math.degrees(pose[2]), 1.0)
@@ -109,7 +109,7 @@ def moved(light: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Exposure:
-    """The ``index``-th exposure of a clip: its source frames, uint8 RGB (h, w, 3), the sharp one in the middle."""
+    """The ``index``-th exposure of a clip: its source frames, uint8 RGB (h, w, 3), with the sharp one in the middle."""
 
     span: Span
     index: int
@@ -117,21 +117,21 @@ class Exposure:
 
     @property
     def sharp(self) -> np.ndarray:
-        """The ground truth: a source frame, untouched."""
+        """The ground truth: an unmodified source frame."""
         return self.frames[len(self.frames) // 2]
 
 
 def make_clips(
     dst: Path, frames: Iterable[np.ndarray], spans: Sequence[Span], recipe: BlurSettings, label: str
 ) -> list[float]:
-    """Writes the frames of all spans of one video into a tree; those that are there already are only measured.
+    """Writes the frames of all spans of a video into a tree; frames that already exist are only measured.
 
     Args:
         dst: The tree.
         frames: All frames of the video, uint8 RGB (h, w, 3).
-        spans: Its clips.
+        spans: The video's clips.
         recipe: How exposures are made.
-        label: What the progress bar says.
+        label: Label of the progress bar.
 
     Returns:
         The mean PSNR of each span's blurry frames, in dB.
@@ -149,7 +149,7 @@ def make_clips(
 
 
 def exposures(frames: Iterable[np.ndarray], spans: Sequence[Span]) -> Iterator[Exposure]:
-    """Yields the exposures of all spans, each as soon as its last frame has come."""
+    """Yields the exposures of all spans, each as soon as its last frame has arrived."""
     window: deque[np.ndarray] = deque(maxlen=max(span.average for span in spans))
     for number, frame in enumerate(frames):
         window.append(frame)
@@ -162,8 +162,8 @@ def exposures(frames: Iterable[np.ndarray], spans: Sequence[Span]) -> Iterator[E
 def blurry_frame(exposure: Exposure, recipe: BlurSettings) -> np.ndarray:
     """Returns the long exposure, uint8 RGB (h, w, 3).
 
-    A shaken camera is where the sharp frame shows it to be in the middle of the exposure, and moves around that: so
-    the sharp frame stays the source's own pixels.
+    Camera shake is relative to the pose in the middle of the exposure, so that the sharp frame keeps the source's
+    pixels.
     """
     lights = _lights(exposure.frames, recipe.in_between)
     if not recipe.shake:
@@ -177,15 +177,15 @@ def blurry_frame(exposure: Exposure, recipe: BlurSettings) -> np.ndarray:
 
 
 def frame_paths(dst: Path, span: Span, index: int) -> dict[str, Path]:
-    """Returns the files of one frame of a clip, by side."""
+    """Returns side -> file for one frame of a clip."""
     return {side: dst / clip_folder(span.part, side, span.clip) / f'{index:08d}.png' for side in ('lq', 'gt')}
 
 
 def average_exposure(lights: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the uint8 frame (h, w, 3) of a sensor that saw each of these frames of linear light equally long.
+    """Averages frames of linear light with equal weights and returns the encoded uint8 frame (h, w, 3).
 
     Args:
-        lights: One or more float32 frames (h, w, 3) in [0, 1]; consumed one by one, so they may be made on the way.
+        lights: One or more float32 frames (h, w, 3) in [0, 1]; consumed one by one, so a generator will do.
     """
     total: np.ndarray = np.zeros((), np.float32)
     count = 0
@@ -195,7 +195,7 @@ def average_exposure(lights: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _lights(frames: Sequence[np.ndarray], in_between: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields (distance from the middle in source frames, linear light) of all frames and those in between."""
+    """Yields (offset from the middle in source frames, linear light) for all frames and in-betweens."""
     first = -(len(frames) // 2)
     for number, frame in enumerate(frames):
         yield first + number, to_linear_light(frame)
@@ -205,7 +205,7 @@ def _lights(frames: Sequence[np.ndarray], in_between: int) -> Iterator[tuple[flo
 
 
 def _make(dst: Path, exposure: Exposure, recipe: BlurSettings) -> float:
-    """Writes one pair of frames, unless an earlier run did; returns the blurry one's PSNR in dB."""
+    """Writes one pair of frames, unless an earlier run did; returns the blurry frame's PSNR in dB."""
     paths = frame_paths(dst, exposure.span, exposure.index)
     if all(path.is_file() for path in paths.values()):
         blurry = decode(paths['lq'].read_bytes(), str(paths['lq']))[..., ::-1]
@@ -218,10 +218,10 @@ def _make(dst: Path, exposure: Exposure, recipe: BlurSettings) -> float:
 
 
 def write_png(path: Path, frame: np.ndarray) -> None:
-    """Writes a uint8 RGB frame (h, w, 3), creating the folder; the file appears when it is complete.
+    """Writes a uint8 RGB frame (h, w, 3), creating the folder; the file appears once it is complete.
 
     Raises:
-        DBLRError: The disk refuses.
+        DBLRError: The file cannot be written.
     """
     _, data = cv2.imencode('.png', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), _PNG_OPTIONS)
     make_folder(path.parent)

@@ -1,6 +1,6 @@
-"""Brings the clips of a data set into ``DST/{train,test}/{lq,gt}/<clip>/<frame>.<suffix>``, and databases beside it.
+"""Arranges a dataset's clips as ``DST/{train,test}/{lq,gt}/<clip>/<frame>.<suffix>``, with databases beside them.
 
-Files are linked or copied; they are checked first, and a run that was stopped is resumed.
+Files are checked first, then linked or copied; an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
     'prepare_layout', 'summary', 'targets', 'unplanned', 'write_databases',
 ]  # fmt: skip
 
-LINK_BYTES = 512  # a link's entry in its folder, and the inode that a symbolic one takes on some file systems
+LINK_BYTES = 512  # a link's directory entry, and the inode that a symbolic link takes on some file systems
 
 
 def clip_folder(part: str, side: str, clip: str) -> str:
-    """Returns a clip's folder within the tree."""
+    """Returns a clip's folder, relative to the tree."""
     return f'{part}/{side}/{clip}'
 
 
 def targets(clips: list[CheckedClip]) -> dict[str, Path]:
-    """Returns path within the tree -> source file, of all frames."""
+    """Returns path within the tree -> source file, for all frames."""
     return {
         f'{clip_folder(checked.clip.part, side, checked.clip.name)}/{frame}{source.suffix}': source
         for checked in clips
@@ -52,12 +52,12 @@ def unplanned(dst: Path, files: Collection[str]) -> list[str]:
 
 
 def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
-    """Links or copies files into the tree; those that are there already are left alone.
+    """Links or copies files into the tree, skipping those already there.
 
-    A link is a hard one, or a symbolic one where the disks differ. A copy takes its name when it is complete.
+    Links are hard links, or symbolic links across disks. A copy gets its final name once it is complete.
 
     Raises:
-        DBLRError: The disk has too little space for what is missing, or refuses.
+        DBLRError: The disk has too little space for the missing files, or a write fails.
     """
     missing = [task for task in files.items() if not _in_place(dst / task[0], task[1], copy)]
     require_space(dst, sum(source.stat().st_size if copy else LINK_BYTES for _, source in missing), 'the tree')
@@ -84,7 +84,7 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _in_place(path: Path, source: Path, copy: bool) -> bool:
-    """Whether the tree has the file: as a copy when one is wanted, otherwise as a link or a copy."""
+    """Returns whether the tree has the file: as a copy if ``copy`` is set, otherwise as a link or a copy."""
     try:
         if os.path.samefile(path, source):
             return not copy
@@ -95,12 +95,12 @@ def _in_place(path: Path, source: Path, copy: bool) -> bool:
 
 @dataclass(frozen=True)
 class DatabaseKind:
-    """One form of database.
+    """A database format.
 
     Args:
-        suffix: How its name ends, after ``train_lq`` and the like.
-        write: Writes a folder of clips into a new database, which appears when it is complete.
-        estimate: Returns an upper estimate of its bytes, from those of the frames' files.
+        suffix: Suffix of the database's name, after ``train_lq`` etc.
+        write: Writes a folder of clips into a new database, which appears once it is complete.
+        estimate: Returns an upper estimate of its size in bytes, from the sizes of the frames' files.
     """
 
     suffix: str
@@ -113,12 +113,12 @@ TILES = DatabaseKind('.tiles.lmdb', write_tiles, tiles_bytes)
 
 
 def bytes_needed(dst: Path, kinds: Sequence[DatabaseKind], files: dict[str, int]) -> int:
-    """Returns the bytes that the databases still to be written need.
+    """Returns the bytes needed for the databases still to be written.
 
     Args:
-        dst: The tree, whether or not it is there yet.
-        kinds: The forms of database wanted.
-        files: Path within the tree -> bytes, of all its frames.
+        dst: The tree, which need not exist yet.
+        kinds: The database formats wanted.
+        files: Path within the tree -> size in bytes, for all frames.
     """
     lengths: dict[str, list[int]] = {}
     for path, size in files.items():
@@ -133,22 +133,22 @@ def bytes_needed(dst: Path, kinds: Sequence[DatabaseKind], files: dict[str, int]
 
 
 def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
-    """Writes the databases of every folder of clips in a tree, such as ``train_lq.lmdb`` of ``train/lq``.
+    """Writes databases for every folder of clips in a tree, such as ``train_lq.lmdb`` for ``train/lq``.
 
-    Those that are there are kept.
+    Existing databases are kept.
 
     Returns:
-        All of them.
+        The paths of all databases.
 
     Raises:
-        DBLRError: One that is there holds other frames, or one cannot be written.
+        DBLRError: An existing database contains other frames, or one cannot be written.
     """
     written = []
     for kind in kinds:
         for root in roots(dst):
             database = dst / f'{root.parent.name}_{root.name}{kind.suffix}'
             if not database.exists():
-                for stale in dst.glob(f'.{database.name}.partial-*'):  # of a run that was killed
+                for stale in dst.glob(f'.{database.name}.partial-*'):  # left by a killed run
                     shutil.rmtree(stale)
                 kind.write(root, database)
             elif open_store(database).clips() != open_store(root).clips():
@@ -159,12 +159,12 @@ def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation left behind.
+    """Result of a preparation.
 
     Args:
         manifest: The content of ``dataset.json``.
-        databases: The databases asked for.
-        was_complete: Whether the tree was whole before, so that it was only verified.
+        databases: The requested databases.
+        was_complete: Whether the tree was already complete, so that it was only verified.
     """
 
     manifest: dict[str, Any]
@@ -179,17 +179,17 @@ def prepare_layout(
     allow_partial: bool = False,
     databases: Sequence[DatabaseKind] = (),
 ) -> Prepared:
-    """Brings a data set into the tree ``dst/{train,test}/{lq,gt}/<clip>/``; goes on where an earlier run stopped.
+    """Arranges a dataset in the tree ``dst/{train,test}/{lq,gt}/<clip>/``, resuming an earlier run.
 
     Args:
-        plan: The data set.
-        dst: The tree's folder. ``dataset.json`` appears there when everything is in place.
-        copy: Copy the files; otherwise they are linked.
-        allow_partial: Leave out the clips that have faults; otherwise any fault stops everything.
-        databases: What to make of each folder of clips.
+        plan: The dataset.
+        dst: The tree's folder. ``dataset.json`` appears there once everything is in place.
+        copy: Copy the files instead of linking them.
+        allow_partial: Skip clips with faults; otherwise any fault stops the preparation.
+        databases: Database formats to write for each folder of clips.
 
     Raises:
-        DBLRError: The sources have faults, ``dst`` holds something else, or the disk is full.
+        DBLRError: The sources have faults, ``dst`` contains something else, or the disk is full.
     """
     manifest.refuse_others(dst, plan.kind, plan.variant)
     held = manifest.complete(dst, plan.kind, plan.variant)
@@ -214,7 +214,7 @@ def prepare_layout(
 
 
 def finish_databases(dst: Path, databases: Sequence[DatabaseKind]) -> list[Path]:
-    """Writes the databases that a whole tree still lacks, and returns all that were asked for."""
+    """Writes the databases missing from a complete tree, and returns all requested ones."""
     require_space(dst, bytes_needed(dst, databases, files_below(dst)), 'the databases')
     return write_databases(dst, databases)
 
@@ -224,7 +224,7 @@ def _tree_clips(clips: list[CheckedClip]) -> list[manifest.TreeClip]:
 
 
 def _details(plan: Plan, copy: bool, faults: list[Fault]) -> dict[str, Any]:
-    """What ``dataset.json`` holds beyond counts; ``left_out`` is missing when nothing was."""
+    """Returns the entries of ``dataset.json`` other than counts; ``left_out`` is omitted if no clip was."""
     details = {'source': str(plan.source.resolve()), 'placed': 'copied' if copy else 'linked'}
     return details | ({'left_out': [fault.text for fault in faults]} if faults else {})
 
@@ -233,7 +233,7 @@ MAX_SHOWN = 10
 
 
 def summary(dst: Path, prepared: Prepared) -> str:
-    """Returns a few lines on what ``dst`` holds now: parts, clips, frames, sizes, databases, and what is missing."""
+    """Returns a short summary of ``dst``: parts, clips, frames, sizes, databases, and what was left out."""
     content = prepared.manifest
     name = ' '.join(filter(None, (content['kind'], content['variant'])))
     state = 'was complete already; verified' if prepared.was_complete else 'prepared'
@@ -249,7 +249,7 @@ def summary(dst: Path, prepared: Prepared) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Aligns columns: words to the left, figures to the right."""
+    """Formats rows as aligned columns: text to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     figures = [all(re.fullmatch('[0-9.,]+', cell) for cell in column) for column in zip(*rows[1:], strict=True)]
     lines = (
@@ -260,7 +260,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _psnr_lines(parts: dict[str, dict]) -> list[str]:
-    """One row for each clip whose blurry frames were made and measured."""
+    """Returns a table with a row for each clip with generated blurry frames and their measured PSNR."""
     rows = [
         (f'{part}/{clip}', f'{psnr:.2f}')
         for part, facts in parts.items()

@@ -1,7 +1,7 @@
-"""``dataset.json``, written last: it states that a prepared data set is complete, and what it contains.
+"""``dataset.json``, written last: it marks a prepared dataset as complete and describes its contents.
 
-While a preparation is under way, ``.unfinished.json`` says what it is of, so that the same one can be resumed and
-another one is refused.
+During preparation, ``.unfinished.json`` identifies the dataset, so that the same one can be resumed and others are
+rejected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIDES = ('lq', 'gt')
 
 @dataclass(frozen=True)
 class TreeClip:
-    """A clip as it stands in the tree: number of frames on each side, (height, width), and the blurry frames' PSNR."""
+    """A clip in the tree: number of frames on each side, (height, width), and PSNR of the blurry frames."""
 
     part: str
     name: str
@@ -40,7 +40,7 @@ class TreeClip:
 
 
 def refuse_others(dst: Path, kind: str, variant: str) -> None:
-    """Raises DBLRError if ``dst`` holds another data set, another variant of it, or something else."""
+    """Raises DBLRError if ``dst`` contains another dataset, another variant of it, or something else."""
     if not dst.exists():
         return
     held = _read(dst / MANIFEST) or _read(dst / UNFINISHED)
@@ -52,7 +52,7 @@ def refuse_others(dst: Path, kind: str, variant: str) -> None:
 
 
 def begin(dst: Path, kind: str, variant: str) -> None:
-    """Marks ``dst`` as being prepared, and no longer as whole; creates it where needed."""
+    """Marks ``dst`` as being prepared and no longer complete; creates it if needed."""
     write_whole(dst / UNFINISHED, json.dumps({'kind': kind, 'variant': variant}), sync=True)
     (dst / MANIFEST).unlink(missing_ok=True)
 
@@ -68,10 +68,10 @@ def finish(
 
     Args:
         dst: The tree.
-        kind: The data set.
+        kind: The dataset.
         variant: Its variant, or ``''``.
         clips: All its clips.
-        details: What else is worth knowing, under keys of its own.
+        details: Additional entries, at the top level.
 
     Returns:
         The content of ``dataset.json``.
@@ -98,7 +98,7 @@ def finish(
 
 
 def complete(dst: Path, kind: str, variant: str) -> dict[str, Any] | None:
-    """Returns the manifest if ``dst`` is this data set, nothing was left out, and every file has its size."""
+    """Returns the manifest if ``dst`` is this dataset, no clip was left out, and all file sizes match; else None."""
     held = _read(dst / MANIFEST)
     if held is None or (held.get('kind'), held.get('variant')) != (kind, variant) or held.get('left_out'):
         return None
@@ -111,19 +111,19 @@ def roots(dst: Path) -> list[Path]:
 
 
 def files_below(dst: Path) -> dict[str, int]:
-    """Returns path within ``dst`` -> bytes, of all frames of a tree."""
+    """Returns path within ``dst`` -> size in bytes, for all frames of a tree."""
     return {
         f'{root.parent.name}/{root.name}/{clip.name}/{entry.name}': entry.stat().st_size
         for root in roots(dst)
         for clip in os.scandir(root)
         if clip.is_dir()
         for entry in os.scandir(clip)
-        if is_image(entry.name) and entry.is_file()  # a link whose source is gone is no frame
+        if is_image(entry.name) and entry.is_file()  # a dangling link is not a frame
     }
 
 
 def _summary(clips: list[TreeClip], part: str, files: Mapping[str, int]) -> dict[str, Any]:
-    """Counts, sizes and bytes of one part."""
+    """Returns the counts, sizes and bytes of one part."""
     sizes = Counter(f'{clip.size[1]}x{clip.size[0]}' for clip in clips)
     summary = {
         'clips': len(clips),
@@ -137,7 +137,7 @@ def _summary(clips: list[TreeClip], part: str, files: Mapping[str, int]) -> dict
 
 
 def _checksum(files: Mapping[str, int]) -> str:
-    """Returns the SHA-256 of the sorted lines ``path bytes``: of what is there, not of its pixels."""
+    """Returns the SHA-256 of the sorted lines ``path bytes``; it covers names and sizes, not pixels."""
     lines = ''.join(f'{path} {size}\n' for path, size in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

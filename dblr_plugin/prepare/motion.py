@@ -1,4 +1,4 @@
-"""Windows of synthetic motion, made of sharp pictures once and stored, for training without blurry footage."""
+"""Generates and stores windows of synthetic motion from sharp images, for training without blurry footage."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from dblr_plugin.processes import fork_context
 __all__ = ['MotionSettings', 'prepare_motion']
 
 PART = 256  # windows in one file
-BATCH = 4  # windows made at once, which share a kind of motion; small enough for a processor's cache
+BATCH = 4  # windows generated together, sharing a kind of motion; small enough for a CPU's cache
 
 
 @dataclass(frozen=True)
 class MotionSettings:
-    """What to make.
+    """Settings for generating windows.
 
     Args:
-        windows: How many.
+        windows: Number of windows.
         size: Their side in pixels, a multiple of 8.
         num_frame: Blurry frames in each, odd.
-        y_only: Brightness alone.
-        causal: The truth is of the last frame, not of the middle one.
-        seed: What all is drawn from.
-        processes: That make windows at the same time; the result is the same.
+        y_only: Luma only.
+        causal: Whether the ground truth is for the last frame, not the middle one.
+        seed: Random seed.
+        processes: Number of parallel processes; does not affect the result.
 
     Raises:
-        DBLRError: One of them is out of range.
+        DBLRError: A setting is out of range.
     """
 
     windows: int = 50_000
@@ -61,19 +61,19 @@ class MotionSettings:
 
 
 def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
-    """Fills a store with windows; goes on where an earlier run with the same recipe and pictures stopped.
+    """Fills a store with windows, resuming an earlier run with the same recipe and images.
 
     Args:
-        src: A folder of sharp pictures.
+        src: A folder of sharp images.
         dst: The store's folder.
-        recipe: What to make.
+        recipe: How the windows are made.
 
     Raises:
-        DBLRError: PyAV is not installed, there are no usable pictures, ``dst`` holds something else, or the disk is too
-            small.
+        DBLRError: PyAV is not installed, there are no usable images, ``dst`` contains something else, or the disk is
+            too small.
     """
     require_h264()
-    pictures = _pictures(src, recipe)  # read here too, so that faults are reported before anything starts
+    pictures = _pictures(src, recipe)  # also read here, to report faults before anything starts
     bytes_ = sum(path.stat().st_size for path in src.rglob('*') if path.is_file())
     info = StoreInfo(
         recipe.windows, PART, recipe.size, recipe.num_frame, 1 if recipe.y_only else 3, recipe.causal, recipe.seed,
@@ -91,7 +91,7 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
 
 
 def _made(src: Path, recipe: MotionSettings, writer: WindowWriter, parts: list[int]) -> Iterator[int]:
-    """Makes parts of a store; yields the number of windows of each."""
+    """Generates parts of a store; yields the number of windows in each."""
     if recipe.processes == 1:
         threads = torch.get_num_threads()
         try:
@@ -113,7 +113,7 @@ _worker: tuple[MotionWindows, WindowWriter]
 
 
 def _start(src: Path, recipe: MotionSettings, writer: WindowWriter) -> None:
-    """In a process that makes windows."""
+    """Initialises a worker process."""
     global _worker
     torch.set_num_threads(1)
     _worker = MotionWindows(_pictures(src, recipe), recipe.size, recipe.num_frame, recipe.causal), writer
@@ -124,7 +124,7 @@ def _pictures(src: Path, recipe: MotionSettings) -> SharpPictures:
 
 
 def _make_part(part: int) -> int:
-    """Makes one file of a store; the number of its windows."""
+    """Generates one file of a store; returns the number of its windows."""
     windows, writer = _worker
     count = writer.info.part_size(part)
     held = np.empty((count, *writer.info.shape), np.uint8)

@@ -1,4 +1,4 @@
-"""Training and test clips from any sharp video: finds the shots, divides them, makes exposures, measures the blur."""
+"""Makes training and test clips from sharp video: finds shots, splits them, averages exposures, measures the blur."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Footage:
-    """One video: its name, its file or folder, and a function that yields its uint8 RGB frames (h, w, 3) in order."""
+    """A video: its name, its file or folder, and a function that yields its uint8 RGB frames (h, w, 3) in order."""
 
     name: str
     path: Path
@@ -46,10 +46,10 @@ class Footage:
 def find_footage(src: Path) -> list[Footage]:
     """Returns the videos at ``src``, in natural order of their names.
 
-    Images beside video files are taken for thumbnails, and left out with a warning.
+    Images beside video files are assumed to be thumbnails and ignored with a warning.
 
     Raises:
-        DBLRError: There is none, two share a name, or a name is not UTF-8.
+        DBLRError: There are no videos, two share a name, or a name is not UTF-8.
     """
     if src.is_file():
         return [_footage(src)]
@@ -82,13 +82,13 @@ def find_footage(src: Path) -> list[Footage]:
 
 
 def _footage(path: Path) -> Footage:
-    """A video file or a folder of frames, read as ``dblr deblur`` reads it, but for damage, which is refused."""
+    """Returns a video file or a folder of frames, read as by ``dblr deblur`` except that damage is an error."""
     refuse_undecodable(path.parent, [path.name])
 
     def frames() -> Iterator[np.ndarray]:
         with open_source(path) as source:
             for picture in source:
-                if getattr(source, 'damaged', 0):  # only videos count them
+                if getattr(source, 'damaged', 0):  # only videos count damaged frames
                     raise DBLRError(
                         f'{path}: a frame at {picture.name} is damaged; get an intact copy, or cut it out there'
                     )
@@ -99,12 +99,12 @@ def _footage(path: Path) -> Footage:
 
 
 KIND = 'video'
-PNG_OVERHEAD = 1.01  # stored pixels, a filter byte for each row, and chunk headers
+PNG_OVERHEAD = 1.01  # uncompressed pixels, a filter byte per row, and chunk headers
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A video that has been looked through: (height, width), shots, and the clips to make."""
+    """A scanned video: (height, width), shots, clips to make, and notes on skipped shots."""
 
     footage: Footage
     size: tuple[int, int]
@@ -114,16 +114,16 @@ class _Source:
 
 
 def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequence[DatabaseKind] = ()) -> Prepared:
-    """Makes blurry and sharp clips in the tree ``dst``; goes on where an earlier run with the same recipe stopped.
+    """Makes blurry and sharp clips in the tree ``dst``, resuming an earlier run with the same recipe.
 
     Args:
         src: A sharp video file, a folder of frames, or a folder of several of either.
-        dst: The tree's folder. ``dataset.json`` appears there when everything is in place.
+        dst: The tree's folder. ``dataset.json`` appears there once everything is in place.
         recipe: How the clips are made.
-        databases: What to make of each folder of clips.
+        databases: Database formats to write for each folder of clips.
 
     Raises:
-        DBLRError: There is no usable footage, ``dst`` holds something else, or the disk is full.
+        DBLRError: There is no usable footage, ``dst`` contains something else, or the disk is full.
     """
     videos = find_footage(src)
     variant = f'of {src.resolve().name} ({_bytes(videos)} bytes): {recipe}'
@@ -152,10 +152,10 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
 
 
 def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
-    """Decodes a video once to find its size and its shots.
+    """Decodes a video once to find its size and shots.
 
     Raises:
-        DBLRError: It has no frames, they differ in size, or one is damaged.
+        DBLRError: The video has no frames, they differ in size, or one is damaged.
     """
     sizes: list[tuple[int, int]] = []
 
@@ -169,7 +169,7 @@ def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
 
 
 def _planned(dst: Path, source: _Source) -> Iterator[tuple[Path, int]]:
-    """Yields each file that a video's clips will have, and about how many bytes it will take."""
+    """Yields each file of a video's clips, and its approximate size in bytes."""
     size = round(source.size[0] * source.size[1] * 3 * PNG_OVERHEAD) + 1024
     for span in source.spans:
         for index in range(len(span.centres)):
@@ -188,7 +188,7 @@ def _made(dst: Path, source: _Source, recipe: BlurSettings) -> list[manifest.Tre
 
 
 def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[str, Any]:
-    """What ``dataset.json`` holds beyond counts."""
+    """Returns the entries of ``dataset.json`` other than counts."""
     details = {
         'source': str(src.resolve()),
         'placed': 'made',
@@ -200,7 +200,7 @@ def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[st
 
 
 def _bytes(videos: list[Footage]) -> int:
-    """Returns the bytes of all source files, which distinguish an exchanged source from the one that was begun with."""
+    """Returns the total size of all source files in bytes, used to detect that a source was replaced."""
     files = (
         path
         for video in videos

@@ -1,1 +1,1 @@
-"""Reads and writes checkpoints, and provides the shipped weights."""
+"""Reads and writes checkpoints, and provides the bundled weights."""

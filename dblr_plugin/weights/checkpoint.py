@@ -1,8 +1,8 @@
 """Checkpoint files: written completely or not at all, and read only if undamaged.
 
-A checkpoint is a dict: weights under ``params`` (and ``params_ema``), and what they are of: ``network``, its options;
-``trained_on``, a text; ``pad_multiple``, of which frames' sides must be multiples; ``format_version``. A ``.pth`` file
-is that dict. A ``.safetensors`` file holds ``params``, and all else in its metadata, as JSON where it is not text.
+A checkpoint is a dict with weights under ``params`` (and ``params_ema``) and their description: ``network``, its
+options; ``trained_on``, a text; ``pad_multiple``, which frame sizes must be multiples of; ``format_version``. A
+``.pth`` file is that dict. A ``.safetensors`` file has ``params``, and all else in its metadata, as JSON if not text.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ from dblr_plugin.files import atomic_write
 
 __all__ = ['FORMAT_VERSION', 'NETWORK_KEY', 'read_checkpoint', 'save_atomically']
 
-#: What checkpoints of networks hold under ``format_version``; files without it are of version 1.
+#: Current ``format_version`` of network checkpoints; files without one are version 1.
 FORMAT_VERSION = 1
 
-_DIGEST = 'tensors_sha256'  # the format itself has no checksum
-# networks have hundreds of tensors, a training state a few times as many; a name and its place take 150 bytes
+_DIGEST = 'tensors_sha256'  # the safetensors format has no checksum
+# networks have hundreds of tensors, a training state a few times as many; a name and its offsets take 150 bytes
 _MOST_TENSORS = 100_000
 _LONGEST_HEADER = 4 << 20
 _JSON = {'network': dict, 'pad_multiple': int, 'format_version': int}
 
 
 def save_atomically(content: dict, path: str | Path) -> None:
-    """Saves to a file beside ``path`` and renames it, so that ``path`` is never half written.
+    """Saves to a temporary file beside ``path`` and renames it, so that ``path`` is never incomplete.
 
     Args:
         content: A checkpoint, with ``params`` as its only weights for a ``.safetensors`` file; or anything that
-            torch saves.
-        path: Its suffix says as what.
+            torch can save.
+        path: The file; its suffix determines the format.
 
     Raises:
-        DBLRError: If the file cannot be written.
+        DBLRError: The file cannot be written.
     """
     path = Path(path)
     with atomic_write(path, sync=True) as partial:
         try:
             _save_safetensors(content, partial) if _is_safetensors(path) else torch.save(content, partial)
-        except RuntimeError as error:  # how torch reports what the disk says
+        except RuntimeError as error:  # how torch reports disk errors
             raise _what_the_disk_says(partial, error) from error
 
 
 def _what_the_disk_says(path: Path, error: Exception) -> Exception:
-    """The system's own error behind one of torch, where the disk is the cause; else that error."""
+    """Returns the OSError behind an error from torch, if the disk is the cause; else that error."""
     if 'PytorchStreamWriter failed' in str(error) or 'unexpected pos' in str(error):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # torch does not pass on more than that
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # torch passes on no details
     return error
 
 
@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path) -> dict:
     """Reads a ``.pth``, ``.state`` or ``.safetensors`` file to the CPU.
 
     Raises:
-        DBLRError: If it does not exist, is damaged, holds anything but tensors and plain values, or is of a later
+        DBLRError: The file does not exist, is damaged, contains anything but tensors and plain values, or has a newer
             format.
     """
     path = Path(path)
@@ -107,12 +107,12 @@ def _read_torch(path: Path) -> object:
             if not _may_have_log(path):
                 raise
             return _read_without_log(path)
-    except pickle.UnpicklingError as error:  # torch's text recommends to run the code that a file may hold
+    except pickle.UnpicklingError as error:  # torch's message suggests running code contained in the file
         raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
 
 
 def _refuse_inflated(archive: zipfile.ZipFile, size: int) -> None:
-    """Looks at what the records say before one is read: torch does not compress, and a few MB could be a terabyte."""
+    """Checks the records' headers before reading any: torch never compresses, and a few MB could inflate to a TB."""
     records = archive.infolist()
     if len(records) > _MOST_TENSORS:
         raise ValueError(f'it has {len(records)} records')
@@ -123,7 +123,7 @@ def _refuse_inflated(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _refuse_long_header(path: Path) -> None:
-    """Looks at how long the list of tensors is before it is read."""
+    """Checks the length of the list of tensors before it is read."""
     with open(path, 'rb') as file:
         length = int.from_bytes(file.read(8), 'little')
     if length > min(_LONGEST_HEADER, path.stat().st_size):
@@ -134,7 +134,7 @@ def _save_safetensors(content: dict, path: Path) -> None:
     params = content['params']
     described = {key: value for key, value in content.items() if key != 'params'}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
-    # save_file would make a file that nobody else can read
+    # save_file would create a file that only its owner can read
     path.write_bytes(save(params, metadata | {_DIGEST: _digest(params)}))
 
 
@@ -142,7 +142,7 @@ def _read_safetensors(path: Path) -> dict:
     _refuse_long_header(path)
     with safe_open(path, framework='pt') as file:
         metadata = file.metadata() or {}
-        params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     if metadata.pop(_DIGEST, None) not in (None, _digest(params)):
         raise ValueError('its tensors do not fit their checksum')
     for key, kind in _JSON.items():
@@ -154,7 +154,7 @@ def _read_safetensors(path: Path) -> dict:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of all names, types, shapes and values."""
+    """Returns the SHA-256 of all names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)} '.encode())
@@ -162,11 +162,11 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# The Runner saves a model's weights under ``state_dict``, by EMAHook the averaged ones there and the trained ones under
-# ``ema_state_dict``; and its log, as objects of MMEngine and NumPy. The restoration network is ``generator`` there, in
-# MMagic's models and in ours, which also note of which network they are (``dblr_plugin.mmengine``).
+# MMEngine's Runner saves a model's weights under ``state_dict``; with EMAHook, the averaged ones there and the trained
+# ones under ``ema_state_dict``. It also saves its log, as MMEngine and NumPy objects. The restoration network is called
+# ``generator``, both in MMagic's models and in ours, which also record which network it is (``dblr_plugin.mmengine``).
 
-#: Where our models note, in the Runner's message hub, what their checkpoints are of: ``network`` and ``pad_multiple``.
+#: Key in the Runner's message hub under which our models describe their network: ``network`` and ``pad_multiple``.
 NETWORK_KEY = 'dblr_network'
 
 _LOG = 'mmengine.logging.history_buffer.HistoryBuffer'
@@ -175,7 +175,7 @@ _FILES = {'generator': 'params', 'discriminator': 'params_d'}
 
 
 class _Skipped:
-    """Takes the place of any object of the log: nothing that the file names is run."""
+    """Stands in for any object in the log, so that no code named in the file is run."""
 
     def __new__(cls, *args: object) -> _Skipped:
         return super().__new__(cls)
@@ -188,7 +188,7 @@ class _Skipped:
 
 
 def _may_have_log(path: Path) -> bool:
-    """Whether a file of torch that holds objects has those of a Runner's log, and no others."""
+    """Returns whether a torch file contains the objects of a Runner's log, and no others."""
     if not zipfile.is_zipfile(path):
         return False
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -196,20 +196,20 @@ def _may_have_log(path: Path) -> bool:
 
 
 def _read_without_log(path: Path) -> object:
-    """Reads such a file to the CPU, its log left out."""
+    """Reads such a file to the CPU, without its log."""
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
         return torch.load(path, map_location='cpu', weights_only=True)
 
 
 def _is_of_runner(content: Mapping[str, Any]) -> bool:
-    """Whether this is what the Runner saves of a model with a ``generator``."""
+    """Returns whether this is a Runner's checkpoint of a model with a ``generator``."""
     state = content.get('state_dict')
     return isinstance(state, dict) and any(str(name).startswith('generator.') for name in state)
 
 
 def _networks_of_runner(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The same checkpoint as the other trainer saves it: ``params``, ``params_ema``, ``params_d``, ``network``."""
+    """Converts a Runner's checkpoint to our format: ``params``, ``params_ema``, ``params_d``, ``network`` etc."""
     weights = _by_network(content['state_dict'])
     averaged = content.get('ema_state_dict')
     if isinstance(averaged, dict):

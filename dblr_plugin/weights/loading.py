@@ -1,4 +1,4 @@
-"""Loads weights into the network that they belong to, whatever trained it."""
+"""Loads weights from various trainers into the matching network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dblr_plugin.weights.checkpoint import read_checkpoint
 
 __all__ = ['load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'translated']
 
-#: Where trainers put weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They may lie in
-#: one another.
+#: Keys under which trainers store weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They
+#: may be nested.
 _GROUPS = (
     'params', 'params_ema', 'state_dict', 'model', 'model_state_dict', 'net', 'net_g', 'generator', 'ema', 'G',
 )  # fmt: skip
 _SIMDEBLUR_DBN = 'F1_1.0.weight'
-#: A name that only weights of others have -> what makes ours of them.
+#: A weight name that occurs only in other projects' checkpoints -> function that translates their names to ours.
 _TRANSLATIONS = {
     'L_in.0.weight': rename_simdeblur_keys,
     _SIMDEBLUR_DBN: rename_simdeblur_dbn_keys,
@@ -30,31 +30,31 @@ _TRANSLATIONS = {
 
 
 def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
-    """The weights in a checkpoint file, whatever wrote it.
+    """Returns the weights in a checkpoint file from any supported trainer.
 
     Args:
-        path: A file of BasicSR (weights under ``params`` and ``params_ema``), of SimDeblur (``model``), of DeepDeblur's
-            authors (``G``), of others (``state_dict``), or of bare weights; names may carry DataParallel's ``module.``
-            and torch.compile's ``_orig_mod.``. The names of SimDeblur's DBLRNet and DBN and of DeepDeblur's authors are
-            translated. :func:`load_weights` also finds a network within a larger module.
-        param_key: ``params``, ``params_ema`` (``params`` where it is missing), or None for bare weights.
+        path: A file from BasicSR (weights under ``params`` and ``params_ema``), SimDeblur (``model``), DeepDeblur's
+            authors (``G``) or others (``state_dict``), or with bare weights; names may have DataParallel's ``module.``
+            and torch.compile's ``_orig_mod.`` prefixes. Names from SimDeblur's DBLRNet and DBN and from DeepDeblur's
+            authors are translated. :func:`load_weights` also finds a network within a larger module.
+        param_key: ``params``, ``params_ema`` (falls back to ``params``), or None for bare weights.
 
     Raises:
-        DBLRError: If there are no weights under that key.
+        DBLRError: There are no weights under that key.
     """
     return translated(named_weights(read_checkpoint(path), path, param_key))
 
 
 def named_weights(content: dict, path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
-    """The weights in what a checkpoint file holds, under the names of the network that was saved.
+    """Returns the weights in a checkpoint's content, under the names of the network that was saved.
 
     Args:
-        content: As :func:`~dblr_plugin.weights.checkpoint.read_checkpoint` returns it.
+        content: As returned by :func:`~dblr_plugin.weights.checkpoint.read_checkpoint`.
         path: The file, for messages.
         param_key: See :func:`load_state_dict`.
 
     Raises:
-        DBLRError: If there are no weights under that key.
+        DBLRError: There are no weights under that key.
     """
     while not all(isinstance(v, Tensor) for v in content.values()):
         groups = [k for k, v in content.items() if isinstance(v, dict)]
@@ -70,7 +70,7 @@ def named_weights(content: dict, path: str | Path, param_key: str | None = 'para
 
 
 def _bare(name: str) -> str:
-    """A weight's name without what torch.compile and DataParallel put around networks, and parts of them."""
+    """Returns a weight's name without the prefixes of torch.compile and DataParallel, also around submodules."""
     name = name.replace('_orig_mod.', '')
     while name.startswith('module.'):
         name = name.removeprefix('module.')
@@ -78,20 +78,20 @@ def _bare(name: str) -> str:
 
 
 def translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names of our networks, where others have other names for them."""
+    """Returns the weights under our networks' names, translating other projects' names."""
     translate = next((t for name, t in _TRANSLATIONS.items() if name in state), None)
     return translate(state) if translate else state
 
 
 def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the network within a larger module, as Lightning (``model.``) and MMagic (``generator.``) save it.
+    """Extracts a network's weights from a larger module's, as from Lightning (``model.``) and MMagic (``generator.``).
 
     Args:
         state: Weights by name.
         own: The network's own weights by name.
 
     Returns:
-        Those below one name, if that is where all names of the network are; else all.
+        The weights under one prefix, if it has all names of the network; else all weights.
     """
     first = next(iter(own), '')
     prefixes = [name.removesuffix(first) for name in state if name.endswith(f'.{first}')]
@@ -105,13 +105,13 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
     Args:
         net: The bare network.
         path: See :func:`load_state_dict`.
-        strict: Whether every weight must match. Otherwise those that match in name and shape are loaded.
+        strict: Whether every weight must match. Otherwise, weights with matching name and shape are loaded.
         param_key: See :func:`load_state_dict`.
 
     Raises:
-        DBLRError: If weights are missing, unexpected or of another shape, without ``strict`` if less than half of
-            the network's weights match; if one is NaN or infinite; or if they fit and the network computes something
-            else with them.
+        DBLRError: Weights are missing, unexpected or of another shape (without ``strict``: less than half of the
+            network's weights match); one is NaN or infinite; or they match, but are for a network that computes
+            something else.
     """
     theirs = named_weights(read_checkpoint(path), path, param_key)
     if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
@@ -123,16 +123,16 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
 def matching_weights(
     net: nn.Module, state: dict[str, Tensor], path: str | Path, strict: bool = True
 ) -> dict[str, Tensor]:
-    """Those of a checkpoint's weights that belong to a network.
+    """Returns the weights of a checkpoint that belong to a network.
 
     Args:
         net: The bare network.
-        state: The weights, by the network's names for them.
+        state: The weights, under the network's names.
         path: The file, for messages.
         strict: See :func:`load_weights`.
 
     Raises:
-        DBLRError: As :func:`load_weights`.
+        DBLRError: As in :func:`load_weights`.
     """
     own = net.state_dict()
     matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}

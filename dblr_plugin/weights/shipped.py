@@ -1,4 +1,4 @@
-"""The weights that come with the package; finds them by name, and others by their file."""
+"""The weights bundled with the package; finds them by name, and others by path."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ['DEFAULT', 'SHIPPED', 'Shipped', 'find_weights']
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights of this package, with the figures of ``README.md`` beside them.
+    """Weights bundled with this package, with the figures from the ``README.md`` beside them.
 
     Attributes:
         file: Name of the file.
         purpose: What they are for.
-        kmacs: Thousand multiply-adds a pixel.
-        motion: dB gained on held-out films whose own motion was averaged, mean of 12 clips.
-        hand: dB gained on the same films, averaged while a virtual hand shakes.
-        sharp: dB of PSNR at which their sharp frames come back, mean of 12 clips.
+        kmacs: Thousand multiply-adds per pixel.
+        motion: PSNR gain in dB on held-out films blurred by averaging their own motion, mean of 12 clips.
+        hand: PSNR gain in dB on the same films, averaged with simulated camera shake.
+        sharp: PSNR in dB of the output for their sharp frames, mean of 12 clips.
     """
 
     file: str
@@ -32,7 +32,7 @@ class Shipped:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
         return Path(__file__).with_name(self.file)
 
 
@@ -63,18 +63,18 @@ SHIPPED = {
         sharp=51.8,
     ),
 }
-#: What is taken where nothing is named.
+#: Used if no weights are named.
 DEFAULT = 'balanced'
 
 
 def find_weights(given: str | Path | None) -> Path:
-    """The file of some weights.
+    """Returns the path of the weights.
 
     Args:
-        given: A name of ``SHIPPED``, or a file; None for the default.
+        given: A name in ``SHIPPED``, or a file; None for the default.
 
     Raises:
-        DBLRError: There is no such file, and no weights of that name; or this installation lacks them.
+        DBLRError: There is no such file and no weights with that name, or this installation lacks them.
     """
     name = DEFAULT if given is None else str(given)
     if name not in SHIPPED:

@@ -1,4 +1,4 @@
-"""Motion blur made from sharp pictures: a camera and objects that move, exposures, a sensor."""
+"""Motion blur synthesised from sharp images: camera and object motion, exposures, and a sensor model."""
 
 from dblr_plugin.data.motion.pictures import SharpPictures, read_pictures
 from dblr_plugin.data.motion.store import WindowStore, WindowWriter, is_window_store

@@ -1,4 +1,4 @@
-"""Sharp pictures of a folder, and crops of them that show some detail."""
+"""Sharp images of a folder, and crops of them that contain some detail."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['CELL', 'TRIES', 'SharpPictures', 'read_pictures']
 
-CELL = 32  # pixels of a cell's side, in which detail is measured
-TRIES = 4  # places looked at for each crop
-_LONGEST = 2560  # pixels of a picture's longer side; larger ones are scaled down
+CELL = 32  # side of the cells in which detail is measured, in pixels
+TRIES = 4  # candidate positions for each crop
+_LONGEST = 2560  # longer side in pixels; larger images are scaled down
 
 
 class SharpPictures:
-    """Pictures in memory.
+    """Images held in memory.
 
     Args:
-        names: What messages call them.
-        pictures: uint8 ``(h, w, 1)`` or ``(h, w, 3)`` RGB, all alike.
+        names: Their names in messages.
+        pictures: uint8 ``(h, w, 1)`` or ``(h, w, 3)`` RGB, all with the same number of channels.
     """
 
     def __init__(self, names: Sequence[str], pictures: Sequence[np.ndarray]) -> None:
@@ -38,16 +38,16 @@ class SharpPictures:
         return len(self.pictures)
 
     def crops(self, count: int, size: int, generator: Generator, picture: int | None = None) -> Tensor:
-        """Draws square crops; of a few places in a picture, that with most detail.
+        """Draws square crops, each at the most detailed of a few random positions in an image.
 
         Args:
-            count: How many.
-            size: Their side in pixels, at most the shortest side of any picture.
-            generator: What they are drawn from, on the CPU.
-            picture: Which picture all are of; by default each is of any.
+            count: Number of crops.
+            size: Their side in pixels, at most the shortest side of any image.
+            generator: Random generator, on the CPU.
+            picture: Index of the image to crop; by default, each crop is from a random one.
 
         Returns:
-            uint8 ``(count, c, size, size)``, c being 1 or 3 (RGB).
+            uint8 ``(count, c, size, size)``, where c is 1 or 3 (RGB).
         """
         crops = np.empty((count, size, size, self.pictures[0].shape[2]), np.uint8)
         for crop in crops:
@@ -58,7 +58,7 @@ class SharpPictures:
         return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
 
     def _place(self, number: int, size: int, generator: Generator) -> tuple[float, int, int]:
-        """A random place in a picture: the detail in the middle of the crop, top, left."""
+        """Draws a random position in an image: the detail in the middle of the crop, top, left."""
         height, width = self.pictures[number].shape[:2]
         top = int(torch.randint(height - size + 1, (), generator=generator))
         left = int(torch.randint(width - size + 1, (), generator=generator))
@@ -68,7 +68,7 @@ class SharpPictures:
 
 
 def _detail(picture: np.ndarray) -> np.ndarray:
-    """Mean change of brightness from pixel to pixel, at half size, in cells of 32 pixels of the picture."""
+    """Returns the mean brightness difference between neighbouring pixels at half size, in cells of 32 image pixels."""
     brightness = torch.from_numpy(picture).float().mean(-1)[None, None]
     half = F.avg_pool2d(brightness, 2)
     down, right = (half.diff(dim=axis).abs() for axis in (-2, -1))
@@ -77,15 +77,15 @@ def _detail(picture: np.ndarray) -> np.ndarray:
 
 
 def read_pictures(folder: str | Path, grey: bool, least: int) -> SharpPictures:
-    """Decodes the pictures of a folder and its subfolders, which stay in memory; those that are too small are left out.
+    """Decodes all images in a folder and its subfolders into memory; those that are too small are skipped.
 
     Args:
-        folder: Holds PNG, JPEG, WebP, TIFF or BMP files.
-        grey: Keep brightness alone.
-        least: Pixels that the shorter side needs.
+        folder: Folder of PNG, JPEG, WebP, TIFF or BMP files.
+        grey: Convert to greyscale.
+        least: Minimum length of the shorter side, in pixels.
 
     Raises:
-        DBLRError: There is no such folder, no picture of that size, or one is damaged.
+        DBLRError: There is no such folder, no image is large enough, or one is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -101,7 +101,7 @@ def read_pictures(folder: str | Path, grey: bool, least: int) -> SharpPictures:
 
 
 def _read(path: Path, grey: bool) -> np.ndarray:
-    """uint8 (h, w, 1) or (h, w, 3), RGB."""
+    """Reads an image as uint8 (h, w, 1), or (h, w, 3) RGB."""
     picture = decode(path.read_bytes(), str(path))
     factor = _LONGEST / max(picture.shape[:2])
     if factor < 1:

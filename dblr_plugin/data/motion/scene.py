@@ -1,4 +1,4 @@
-"""The scene that a moving camera records: a background with depth, and moving objects in front of it."""
+"""The scene recorded by a moving camera: a background with depth, and moving objects in front of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 __all__ = ['Layer', 'Path', 'pixel_line', 'random_depth', 'random_masks', 'random_path', 'render', 'uniform']
 
-_WAVES = 3  # sine waves that make up a hand's tremor
+_WAVES = 3  # sine waves that make up hand tremor
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -24,9 +24,9 @@ class Path:
     """Smooth motion of ``b`` cameras or objects; every pose is zero at time 0, the middle of the window.
 
     Attributes:
-        velocity: ``(b, 4)``: x and y in pixels a frame, rotation in radians a frame, log of the zoom a frame.
-        tremor: ``(b, waves, 4)``: amplitudes of sine waves in the same units.
-        rates: ``(b, waves, 4)``: their angular frequencies, in radians a frame.
+        velocity: ``(b, 4)``: x and y in pixels per frame, rotation in radians per frame, log of the zoom per frame.
+        tremor: ``(b, waves, 4)``: amplitudes of sine waves, in pixels, radians and log of the zoom.
+        rates: ``(b, waves, 4)``: their angular frequencies, in radians per frame.
         phases: ``(b, waves, 4)``: their phases, in radians.
     """
 
@@ -36,7 +36,7 @@ class Path:
     phases: Tensor
 
     def pose(self, times: Tensor) -> Tensor:
-        """Poses at some times.
+        """Returns the poses at given times.
 
         Args:
             times: ``(..., b)``, in frames from the middle of the window.
@@ -49,20 +49,20 @@ class Path:
         return self.velocity * times[..., None] + waves.sum(-2)
 
     def select(self, moves: Tensor) -> Path:
-        """The same paths, at rest where ``moves``, ``(b,)``, is 0."""
+        """Returns the same paths, but at rest where ``moves``, ``(b,)``, is 0."""
         return Path(self.velocity * moves[:, None], self.tremor * moves[:, None, None], self.rates, self.phases)
 
 
 def random_path(batch: int, speed: float, generator: Generator) -> Path:
-    """Draws the paths of cameras or objects that move up to ``speed`` pixels a frame.
+    """Draws random paths of cameras or objects that move up to ``speed`` pixels per frame.
 
-    A third of the paths are straight, a third a hand's tremor, and in a third both share the speed. A third turn, by up
-    to 1.5 degrees a frame, and a third zoom, by up to 2 percent a frame; both less where the speed is below 10 pixels.
+    A third of the paths are straight, a third are hand tremor, and a third mix both. A third rotate, by up to 1.5
+    degrees per frame, and a third zoom, by up to 2 percent per frame; both less if ``speed`` is below 10 pixels.
 
     Args:
-        batch: How many.
-        speed: The most that the constant part and the tremor together move, in pixels a frame.
-        generator: What they are drawn from; its device is that of the result.
+        batch: Number of paths.
+        speed: Maximum speed of the constant motion and tremor together, in pixels per frame.
+        generator: Random generator; the result is on its device.
     """
     share = uniform(-1, 2, (batch, 1), generator).clamp(0, 1)  # of the constant motion
     pace = speed * uniform(0.15, 1, (batch, 1), generator)
@@ -75,14 +75,14 @@ def random_path(batch: int, speed: float, generator: Generator) -> Path:
     )
     rates = 2 * math.pi * uniform(0.08, 0.7, (batch, _WAVES, 4), generator)
     phases = uniform(0, 2 * math.pi, (batch, _WAVES, 4), generator)
-    # a sine of amplitude a and rate r moves a * r a frame at most; several hardly ever do so at once
+    # a sine of amplitude a and rate r moves at most a * r per frame; several rarely peak at the same time
     tremor = (pace * (1 - share))[:, None] / rates / math.sqrt(_WAVES)
     tremor = tremor * uniform(0.5, 1.5, (batch, _WAVES, 4), generator)
-    in_plane = torch.tensor([1.0, 1.0, 0.002, 0.0], device=generator.device)  # tremor turns little and never zooms
+    in_plane = torch.tensor([1.0, 1.0, 0.002, 0.0], device=generator.device)  # tremor rotates little and never zooms
     return Path(torch.cat([shift, turn, zoom], 1), tremor * in_plane, rates, phases)
 
 
-_FEW_MOMENTS = 5  # of fewer each is interpolated
+_FEW_MOMENTS = 5  # with fewer moments, each is interpolated
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Layer:
     """A textured plane, one for each of ``b`` scenes.
 
     Attributes:
-        texture: ``(b, c, th, tw)``: linear light; of layers that are not opaque ``(b, c + 1, th, tw)``: linear light
+        texture: ``(b, c, th, tw)``: linear light; for layers that are not opaque ``(b, c + 1, th, tw)``: linear light
             times opacity, and opacity in [0, 1].
-        step: ``(b,)``: texels a pixel.
-        centre: ``(b, 2)``: where its middle is at time 0, x and y in pixels from the window's middle.
-        path: How it moves in front of the camera.
-        depth: ``(b, 1, h, w)``: what the path's shift is multiplied with at each pixel; None is 1 everywhere.
-        is_opaque: Whether it covers everything behind it, beyond the texture's border too.
+        step: ``(b,)``: texels per pixel.
+        centre: ``(b, 2)``: position of its centre at time 0, x and y in pixels from the window's centre.
+        path: Its motion relative to the camera.
+        depth: ``(b, 1, h, w)``: factor for the path's shift at each pixel; None means 1 everywhere.
+        is_opaque: Whether it covers everything behind it, even beyond the texture's border.
     """
 
     texture: Tensor
@@ -107,10 +107,10 @@ class Layer:
     is_opaque: bool = False
 
     def views(self, times: Tensor, line: Tensor) -> View:
-        """Where the camera looks at the layer at each of some times.
+        """Returns which part of the layer the camera sees at each of the given times.
 
         Args:
-            times: ``(n, b)``, in frames from the window's middle.
+            times: ``(n, b)``, in frames from the middle of the window.
             line: See :func:`pixel_line`.
         """
         pose = self.path.pose(times)
@@ -122,7 +122,7 @@ class Layer:
         start = -along * self.centre[:, :1] - across * self.centre[:, 1:]
         if self.depth is None:
             start = start + shift
-        # grid_sample counts from -1 to 1
+        # grid_sample's coordinates range from -1 to 1
         along, across, start, shift = (2 / texels * value for value in (along, across, start, shift))
         return View(
             rows=(along[..., None] * line)[..., None, :],
@@ -132,13 +132,13 @@ class Layer:
         )
 
     def seen(self, view: View, moment: int, dither: tuple[float, float] | None) -> Tensor:
-        """The layer as the camera sees it.
+        """Returns the layer as the camera sees it.
 
         Args:
-            view: Of :meth:`views`.
-            moment: Which of its times.
-            dither: Takes the texel nearest to each pixel, with everything shifted by so many texels in x and y; None
-                interpolates between texels. Over many moments both average the same, and nearest is much quicker.
+            view: From :meth:`views`.
+            moment: Index of one of its times.
+            dither: Offset in texels, x and y, at which each pixel samples the nearest texel; None interpolates between
+                texels. Over many moments, both have the same average, and nearest is much faster.
 
         Returns:
             ``(b, c, h, w)`` light of an opaque layer, else ``(b, c + 1, h, w)`` light times opacity, and opacity.
@@ -157,13 +157,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class View:
-    """Places on a layer's texture at ``n`` times, in the units of ``grid_sample``: rows plus columns plus shift.
+    """Texture coordinates of a layer at ``n`` times, in the units of ``grid_sample``: rows + columns + shift.
 
     Attributes:
-        rows: ``(n, b, 2, 1, w)``: x and y, growing along the pixels of a row.
-        columns: ``(n, b, 2, h, 1)``: the same down a column, with where the layer is.
-        shift: ``(n, b, 2, 1, 1)``: what a depth of 1 adds, for layers that have depths.
-        texel: ``(2,)``: the size of a texel.
+        rows: ``(n, b, 2, 1, w)``: x and y along the pixels of a row.
+        columns: ``(n, b, 2, h, 1)``: the same down a column, including the layer's position.
+        shift: ``(n, b, 2, 1, 1)``: offset at a depth of 1, for layers that have depths.
+        texel: ``(2,)``: size of a texel.
     """
 
     rows: Tensor
@@ -173,11 +173,11 @@ class View:
 
 
 def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:
-    """The mean light that falls on a sensor.
+    """Renders the mean light that falls on the sensor.
 
     Args:
         layers: From back to front; the first is opaque.
-        times: ``(n, b)``: the moments of each scene that are averaged.
+        times: ``(n, b)``: the moments to average for each scene.
         line: See :func:`pixel_line`.
 
     Returns:
@@ -196,24 +196,24 @@ def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:
 
 
 def _dither(number: int) -> tuple[float, float]:
-    """Points that fill a square of one texel evenly, however many are taken (the R2 sequence of Roberts, 2018)."""
+    """Returns a point of a sequence that evenly covers a square of one texel at any length (Roberts' R2, 2018)."""
     return (0.7548776662 * number) % 1 - 0.5, (0.5698402910 * number) % 1 - 0.5
 
 
 def pixel_line(size: int, device: torch.device) -> Tensor:
-    """``(size,)``: the place of each pixel's centre along either axis, in pixels from the middle of a window."""
+    """Returns the pixel centres along either axis, ``(size,)``, in pixels from the window's centre."""
     return torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
 
 
 def random_depth(batch: int, size: int, generator: Generator) -> Tensor:
-    """``(b, 1, size, size)``: smooth factors about 1: a shifting camera moves the near more than the far."""
+    """Draws smooth factors around 1, ``(b, 1, size, size)``: near objects shift more than far ones (parallax)."""
     coarse = torch.randn((batch, 1, 3, 3), generator=generator, device=generator.device)
     smooth = F.interpolate(coarse, size=(size, size), mode='bicubic', align_corners=True)
     return (1 + 0.3 * uniform(0, 1, (batch, 1, 1, 1), generator) * smooth).clamp(0.2, 2)
 
 
 def random_masks(batch: int, size: int, generator: Generator) -> Tensor:
-    """``(b, 1, size, size)`` opacity of random objects: blobs and bars, with edges a pixel or two wide."""
+    """Draws the opacity of random objects, ``(b, 1, size, size)``: blobs and bars, with edges 1 or 2 pixels wide."""
     line = torch.linspace(-1, 1, size, device=generator.device)
     y, x = line[:, None].expand(size, size), line.expand(size, size)
     angle = uniform(0, 2 * torch.pi, (batch, 1, 1), generator)
@@ -224,5 +224,5 @@ def random_masks(batch: int, size: int, generator: Generator) -> Tensor:
     noise = F.interpolate(coarse, size=(size, size), mode='bicubic', align_corners=True)[:, 0]
     blob = 0.5 + 0.35 * noise - (x**2 + y**2)
     inside = torch.where(uniform(0, 1, (batch, 1, 1), generator) < 0.4, bar * width, blob * 0.5)
-    border = (1 - torch.maximum(x.abs(), y.abs())) * 4  # nothing reaches the texture's border
+    border = (1 - torch.maximum(x.abs(), y.abs())) * 4  # keeps objects off the texture's border
     return (torch.minimum(inside, border) * size / 3).clamp(0, 1)[:, None]

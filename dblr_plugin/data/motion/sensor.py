@@ -1,4 +1,4 @@
-"""From light to the values in a file: flicker, noise, clipping, encoding, JPEG, H.264; in batches, on any device."""
+"""Converts light to the values in a file: flicker, noise, clipping, encoding, JPEG, H.264; batched, on any device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['compressed', 'encoded', 'flickering', 'h264', 'jpeg', 'noisy', 'require_h264', 'with_noise']
 
-# Table K.1 of ITU-T T.81, the quantisation of brightness that libjpeg scales by quality
+# Table K.1 of ITU-T T.81: the luminance quantisation table, which libjpeg scales by quality
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -29,18 +29,18 @@ _LUMINANCE = (
 
 
 def encoded(light: Tensor) -> Tensor:
-    """Linear light, clipped to [0, 1], as sRGB values in [0, 1] (IEC 61966-2-1); any shape."""
+    """Encodes linear light, clipped to [0, 1], as sRGB values in [0, 1] (IEC 61966-2-1); any shape."""
     light = light.clamp(0, 1)
     return torch.where(light <= 0.04045 / 12.92, light * 12.92, 1.055 * light.clamp_min(1e-4) ** (1 / 2.4) - 0.055)
 
 
 def flickering(light: Tensor, restored: int, generator: Generator) -> Tensor:
-    """Lets the brightness jump between the frames of a tenth of the windows, as a lamp's does, by up to 20 %.
+    """Varies the brightness between frames by up to 20 %, like lamp flicker, in a tenth of the windows.
 
     Args:
         light: ``(b, t, c, h, w)`` linear light.
-        restored: The frame that has a truth, which keeps its brightness.
-        generator: What the jumps are drawn from.
+        restored: Index of the frame to restore, which keeps its brightness.
+        generator: Random generator.
     """
     gain = uniform(0.8, 1.2, (*light.shape[:2], 1, 1, 1), generator)
     gain[:, restored] = 1
@@ -49,14 +49,14 @@ def flickering(light: Tensor, restored: int, generator: Generator) -> Tensor:
 
 
 def noisy(light: Tensor, generator: Generator) -> Tensor:
-    """Adds a sensor's noise to a third of the windows, each with an amount of its own.
+    """Adds sensor noise to a third of the windows, with a random strength for each.
 
-    The variance grows with the light (shot noise, 1e-5 to 5e-4 of it) from a floor (read noise, of a standard
-    deviation of 2e-4 to 2e-3).
+    The variance is proportional to the light (shot noise, 1e-5 to 5e-4 of it), plus a floor (read noise, with a
+    standard deviation of 2e-4 to 2e-3).
 
     Args:
         light: ``(b, t, c, h, w)`` linear light.
-        generator: What the noise is drawn from.
+        generator: Random generator.
     """
     shape = (len(light), 1, 1, 1, 1)
     shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.3), (-3.7, -2.7)))
@@ -65,26 +65,26 @@ def noisy(light: Tensor, generator: Generator) -> Tensor:
 
 
 def with_noise(light: Tensor, shot: Tensor | float, read: Tensor | float, generator: Generator) -> Tensor:
-    """Adds a sensor's noise of a known amount.
+    """Adds sensor noise of a given strength.
 
     Args:
         light: Linear light, any shape.
-        shot: The variance for each unit of light.
-        read: The standard deviation without light.
-        generator: What the noise is drawn from.
+        shot: Variance per unit of light.
+        read: Standard deviation without light.
+        generator: Random generator.
     """
     amount = (shot * light.clamp_min(0) + read**2).sqrt()
     return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
 
 
 def compressed(values: Tensor, generator: Generator) -> Tensor:
-    """uint8 frames as files hold them: a third of the windows as JPEG of quality 50 to 95, a sixth as H.264.
+    """Returns uint8 frames after compression: a third of the windows as JPEG of quality 50 to 95, a sixth as H.264.
 
-    On a GPU there is no H.264: encoding on the processor would take longer than everything else.
+    On a GPU there is no H.264: encoding on the CPU would take longer than everything else.
 
     Args:
         values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
-        generator: What is drawn from.
+        generator: Random generator.
     """
     quality = uniform(50, 95, (len(values),), generator).round()
     factor = uniform(20, 32, (len(values),), generator).tolist()
@@ -100,29 +100,29 @@ def compressed(values: Tensor, generator: Generator) -> Tensor:
 
 
 def require_h264() -> None:
-    """Raises DBLRError where PyAV, which encodes H.264, is not installed."""
+    """Raises DBLRError if PyAV, which encodes H.264, is not installed."""
     if importlib.util.find_spec('av') is None:
         raise DBLRError("windows of motion need PyAV, for H.264: pip install 'dblr_plugin[video]'")
 
 
 def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
-    """Consecutive frames as H.264 leaves them.
+    """Encodes consecutive frames with H.264 and decodes them.
 
     Args:
         frames: uint8 ``(t, h, w, c)``, grey or RGB; h and w are even.
-        rate_factor: x264's crf, from 0; 23 is its default, and more means fewer bits.
+        rate_factor: x264's crf, from 0; its default is 23, and higher means fewer bits.
     """
-    import av  # here, because training on other data needs no PyAV
+    import av  # here, because training on other data does not need PyAV
     from av.video.reformatter import ColorRange
 
     encoder, decoder = av.CodecContext.create('libx264', 'w'), av.CodecContext.create('h264', 'r')
     grey = frames.shape[-1] == 1
     array_format, encoder.pix_fmt = ('gray', 'gray') if grey else ('rgb24', 'yuv420p')
-    encoder.color_range = ColorRange.JPEG if grey else ColorRange.MPEG  # grey values are kept as they are
+    encoder.color_range = ColorRange.JPEG if grey else ColorRange.MPEG  # keeps grey values unscaled
     encoder.height, encoder.width = frames.shape[1:3]
     encoder.time_base = Fraction(1, 30)
     encoder.options = {'crf': f'{rate_factor:.1f}', 'preset': 'veryfast'}
-    encoder.thread_count = decoder.thread_count = 1  # quicker for small frames
+    encoder.thread_count = decoder.thread_count = 1  # faster for small frames
     packets: list[av.Packet | None] = []
     for index, frame in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.squeeze()), array_format)
@@ -135,11 +135,11 @@ def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
 
 
 def jpeg(values: Tensor, quality: Tensor) -> Tensor:
-    """Quantises values as JPEG does with brightness; every channel alike.
+    """Quantises every channel the way JPEG quantises luminance.
 
     Args:
         values: ``(b, t, c, h, w)`` in [0, 1]; h and w are multiples of 8.
-        quality: ``(b,)``, libjpeg's, 1 to 100.
+        quality: ``(b,)``, libjpeg's quality, 1 to 100.
     """
     b, h, w = len(values), *values.shape[-2:]
     quality = quality.view(-1, 1, 1, 1, 1, 1)
@@ -155,7 +155,7 @@ def jpeg(values: Tensor, quality: Tensor) -> Tensor:
 
 
 def _dct_matrix(device: torch.device) -> Tensor:
-    """``(8, 8)``: the orthonormal DCT-II, one frequency a row."""
+    """Returns the orthonormal DCT-II, ``(8, 8)``, one frequency per row."""
     index = torch.arange(8, device=device, dtype=torch.float32)
     matrix = 0.5 * torch.cos(math.pi / 8 * index[:, None] * (index + 0.5))
     matrix[0] /= math.sqrt(2)

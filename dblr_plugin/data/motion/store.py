@@ -1,4 +1,4 @@
-"""Stores generated windows as uint8 arrays in a few large files, which are read without decoding."""
+"""Stores generated windows as uint8 arrays in a few large files, which need no decoding."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dblr_plugin.files import atomic_write, write_whole
 __all__ = ['StoreInfo', 'WindowStore', 'WindowWriter', 'is_window_store']
 
 _INFO = 'motion.json'
-_HEADER = 128  # bytes in front of the values in NumPy's files
+_HEADER = 128  # bytes before the values in a NumPy file
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store holds.
+    """Description of a store's contents.
 
     Attributes:
-        windows: Their number when it is complete.
-        part: Windows in one file; the last may hold fewer.
+        windows: Number of windows when complete.
+        part: Windows per file; the last may hold fewer.
         size: Side of a window in pixels.
-        num_frame: Blurry frames in a window; the truth follows them.
+        num_frame: Blurry frames in a window; the ground truth follows them.
         channels: 1 (grey) or 3 (RGB).
-        causal: Whether the truth is of the last frame, not of the middle one.
-        seed: What the windows were drawn from.
-        source: The pictures, with their number and bytes.
+        causal: Whether the ground truth is for the last frame, not the middle one.
+        seed: Random seed of the windows.
+        source: The images' folder, number and size in bytes.
     """
 
     windows: int
@@ -44,27 +44,27 @@ class StoreInfo:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of one window, its truth included."""
+        """Shape of one window, including its ground truth."""
         return self.num_frame + 1, self.channels, self.size, self.size
 
     def part_size(self, part: int) -> int:
-        """The windows in one of the files."""
+        """Returns the number of windows in one of the files."""
         return min(self.part, self.windows - part * self.part)
 
     @property
     def parts(self) -> int:
-        """The number of files."""
+        """Number of files."""
         return -(-self.windows // self.part)
 
     def is_complete(self, folder: Path, part: int) -> bool:
-        """Whether a part's file is there and as long as it must be."""
+        """Returns whether a part's file exists and has the expected size."""
         path = _part_file(folder, part)
         expected = _HEADER + self.part_size(part) * math.prod(self.shape)
         return path.is_file() and path.stat().st_size == expected
 
 
 def is_window_store(path: str | Path) -> bool:
-    """Whether a folder is a store of windows, complete or not."""
+    """Returns whether a folder is a window store, complete or not."""
     return Path(path, _INFO).is_file()
 
 
@@ -73,15 +73,15 @@ def _part_file(folder: Path, part: int) -> Path:
 
 
 class WindowWriter:
-    """Fills a folder with windows, part by part; each part appears when it is complete.
+    """Fills a folder with windows, part by part; each part appears once it is complete.
 
     Args:
-        folder: Made where it is missing. An unfinished store of the same description is continued, and one of fewer
-            windows is enlarged.
-        info: What it is to hold.
+        folder: Created if missing. An unfinished store with the same description is resumed, and one with fewer
+            windows is extended.
+        info: What the store should contain.
 
     Raises:
-        DBLRError: The folder holds another store, or other files, or cannot be made.
+        DBLRError: The folder contains a different store or other files, or cannot be created.
     """
 
     def __init__(self, folder: str | Path, info: StoreInfo) -> None:
@@ -95,11 +95,11 @@ class WindowWriter:
         write_whole(self.folder / _INFO, json.dumps(asdict(info), indent=2) + '\n')
 
     def missing(self) -> list[int]:
-        """The parts that are still to be written: a store that is enlarged may end with one that is too small."""
+        """Returns the parts still to be written, including a last part that is too short after extending a store."""
         return [part for part in range(self.info.parts) if not self.info.is_complete(self.folder, part)]
 
     def write(self, part: int, windows: np.ndarray) -> None:
-        """Writes one part: uint8 ``(part_size, num_frame + 1, c, size, size)``, the truth last."""
+        """Writes one part: uint8 ``(part_size, num_frame + 1, c, size, size)``, ground truth last."""
         with atomic_write(_part_file(self.folder, part)) as partial, open(partial, 'wb') as file:
             np.save(file, windows)
 
@@ -111,7 +111,7 @@ class WindowStore:
         folder: The store.
 
     Raises:
-        DBLRError: It is incomplete or damaged.
+        DBLRError: The store is incomplete or damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -128,14 +128,14 @@ class WindowStore:
         return self.info.windows
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """uint8 ``(num_frame + 1, c, size, size)``, the truth last; a view of the file."""
+        """Returns one window, uint8 ``(num_frame + 1, c, size, size)``, ground truth last; a view of the file."""
         part, place = divmod(index, self.info.part)
         if part not in self._open:
             self._open[part] = np.load(_part_file(self.folder, part), mmap_mode='r')
         return self._open[part][place]
 
     def __getstate__(self) -> dict:
-        """Without open files, which each process opens for itself."""
+        """Returns the state without open files; each process opens its own."""
         return {**self.__dict__, '_open': {}}
 
 

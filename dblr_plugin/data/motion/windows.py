@@ -1,4 +1,4 @@
-"""Makes windows of blurry frames, each with its sharp middle frame, from pictures. Every window follows from a seed."""
+"""Generates windows of blurry frames with a sharp ground truth from images; a seed determines every window."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from dblr_plugin.data.motion.sensor import compressed, encoded, flickering, nois
 
 __all__ = ['MotionWindows', 'picture_side']
 
-_SPACING = 1.5  # pixels between the moments that are averaged for one exposure, at most;
-_MOST_MOMENTS = 20  # but where objects blur by more than 30 pixels, up to 2.5
+_SPACING = 1.5  # maximum distance in pixels between the moments averaged for one exposure;
+_MOST_MOMENTS = 20  # but up to 2.5 pixels if objects blur by more than 30 pixels
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of motion; speeds are the most, in pixels a frame, exposures parts of the time between two frames."""
+    """A kind of motion: maximum speeds in pixels per frame, and exposure times as fractions of the frame interval."""
 
     share: float
     camera: float
@@ -42,7 +42,7 @@ class _Kind:
 
     @property
     def blur(self) -> float:
-        """The longest blur in pixels."""
+        """Maximum length of the blur, in pixels."""
         return 1.0 if self.is_sharp else max(self.camera, self.objects)
 
 
@@ -54,30 +54,30 @@ _KINDS = (_STILL, _SHORT, _GENTLE, _STRONG)
 
 
 def picture_side(size: int) -> int:
-    """Pixels that a picture needs on its shorter side for windows of ``size`` pixels: half of them are scaled away."""
+    """Returns the minimum shorter side of an image for windows of ``size`` pixels; scaling down up to halves it."""
     return 4 * size
 
 
 class MotionWindows:
-    """Makes windows of consecutive exposures and their truth.
+    """Generates windows of consecutive exposures and their ground truth.
 
-    A camera moves over a picture, smoothly, by hand, turning or zooming, up to 20 pixels a frame, the near faster than
-    the far; in two windows of three one or two objects cut from other pictures move in front, up to 50 pixels a frame.
-    Pictures are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the time
-    between two frames and are averaged in linear light. A third of the windows gets noise, a third JPEG's
-    quantisation and, if made on a CPU, a sixth H.264's; in one of five highlights are brighter than white, in one of
-    ten brightness jumps from frame to frame. A fifth of the windows has no blur, or less than a pixel: there the truth
-    is the input.
+    A camera moves over an image at up to 20 pixels per frame: smoothly, hand-held, rotating or zooming, and with
+    parallax. In two thirds of the windows, one or two objects cut from other images move in front, at up to 50 pixels
+    per frame. Images are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the
+    frame interval and are averaged in linear light. A third of the windows get noise, a third JPEG quantisation and, if
+    made on a CPU, a sixth H.264 compression; in a fifth, highlights are brighter than white, and in a tenth, brightness
+    varies from frame to frame. A fifth of the windows have no blur, or less than a pixel; their ground truth is the
+    input.
 
     Args:
-        pictures: What is seen.
+        pictures: The images to use.
         size: Side of a window in pixels, a multiple of 8.
         num_frame: Frames in a window.
-        causal: The truth is of the last frame, not of the middle one.
-        device: Where windows are made.
+        causal: Whether the ground truth is for the last frame, not the middle one.
+        device: Where windows are generated.
 
     Raises:
-        DBLRError: They are to be made on a CPU, and PyAV, which encodes H.264, is not installed.
+        DBLRError: The device is a CPU, and PyAV, which encodes H.264, is not installed.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class MotionWindows:
 
     @torch.no_grad()
     def draw(self, count: int, seed: int, picture: int | None = None) -> tuple[Tensor, Tensor]:
-        """Makes windows that share a kind of motion and a number of objects.
+        """Generates windows that share a kind of motion and a number of objects.
 
         Args:
-            count: How many.
-            seed: All that is random follows from it.
-            picture: Which picture is the background; by default each window draws one.
+            count: Number of windows.
+            seed: Determines everything random.
+            picture: Index of the background image; by default, a random one for each window.
 
         Returns:
-            Blurry frames ``(count, num_frame, c, size, size)`` and truth ``(count, c, size, size)``, uint8, as stored
-            in a file: grey, or RGB.
+            Blurry frames ``(count, num_frame, c, size, size)`` and ground truth ``(count, c, size, size)``, uint8,
+            encoded as in a file: grey, or RGB.
         """
         places = Generator().manual_seed(seed)
         generator = places if self.device.type == 'cpu' else Generator(self.device).manual_seed(seed)
@@ -136,13 +136,13 @@ class MotionWindows:
         return frames, _bytes(encoded(render(layers, now, self._line)))
 
     def _brightness(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """For each window a gain of the light, and how much brighter than white its highlights are."""
+        """Draws, for each window, a gain for the light, and how far its highlights exceed white."""
         gain = uniform(0.7, 1.15, (count, 1, 1, 1), generator)
         boost = uniform(0, 20, (count, 1, 1, 1), generator) * (uniform(0, 1, (count, 1, 1, 1), generator) < 0.2)
         return gain, boost
 
     def _texture(self, crops: Tensor, brightness: tuple[Tensor, Tensor]) -> Tensor:
-        """Linear light of crops, averaged over two by two texels, as pixels of half the size see it."""
+        """Returns the linear light of crops, averaged over 2x2 texels, to match scaling down by about 2."""
         gain, boost = brightness
         light = self._light[crops.to(self.device).int()] * gain
         light = light + boost * (light - 0.75).clamp_min(0)
@@ -183,12 +183,12 @@ class MotionWindows:
 
 
 def _moving(path: Path, share: float, generator: Generator) -> Path:
-    """The path, with that share of the scenes moving and the others at rest."""
+    """Returns the path with a random ``share`` of the scenes moving and the others at rest."""
     return path.select((uniform(0, 1, (len(path.velocity),), generator) < share).float())
 
 
 def _together(camera: Path, own: Path) -> Path:
-    """What an object does before the camera: the motion of both."""
+    """Returns an object's motion relative to the camera: the sum of both motions."""
     return Path(
         camera.velocity + own.velocity,
         torch.cat([camera.tremor, own.tremor], 1),
@@ -198,12 +198,12 @@ def _together(camera: Path, own: Path) -> Path:
 
 
 def _fastest(paths: list[Path]) -> Tensor:
-    """``(b,)``: pixels a frame that anything in each scene moves around the middle of the window, at most."""
+    """Returns the maximum speed of anything in each scene, ``(b,)``, in pixels per frame, mid-window."""
     half = torch.full((len(paths[0].velocity),), 0.5, device=paths[0].velocity.device)
     speeds = [(path.pose(half) - path.pose(-half))[:, :2].norm(dim=1) for path in paths]
     return torch.stack(speeds).max(0).values
 
 
 def _bytes(values: Tensor) -> Tensor:
-    """Values in [0, 1] as uint8."""
+    """Converts values in [0, 1] to uint8."""
     return (values.clamp(0, 1) * 255).round().to(torch.uint8)
