@@ -13,7 +13,7 @@ __all__ = ['MinimaxGANLoss', 'PSNRLoss']
 
 @LOSS_REGISTRY.register()
 class MinimaxGANLoss(nn.Module):
-    """Minimax GAN loss on logits; called like BasicSR's ``GANLoss``.
+    """Minimax GAN loss on logits, with the interface of BasicSR's ``GANLoss``.
 
     Generator: ``mean(log(1 - sigmoid(z)))``, computed as ``-softplus(z)`` to stay finite. Discriminator: the usual
     binary cross-entropy.

@@ -83,7 +83,7 @@ class DBLRDiscriminator(nn.Module):
             Logits ``(b, 1)``, positive for real.
 
         Raises:
-            ValueError: If the patches are smaller.
+            ValueError: If the patches are smaller than 16x16.
         """
         if min(x.shape[-2:]) < self.min_size:
             raise ValueError(

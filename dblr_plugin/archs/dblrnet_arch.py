@@ -95,7 +95,7 @@ class DBLRNet(nn.Module):
             default initialisation.
 
     Raises:
-        ValueError: If the arguments contradict each other.
+        ValueError: If an argument is out of range or arguments contradict each other.
     """
 
     num_maps = 16

@@ -61,7 +61,7 @@ class MultiScaleDBLRNet(nn.Module):
         causal: Restores the last frame of a window instead of the middle one.
 
     Raises:
-        ValueError: If the arguments contradict each other.
+        ValueError: If an argument is out of range or arguments contradict each other.
     """
 
     num_maps = 16

@@ -23,7 +23,7 @@ class NetworkTraits:
 
     Attributes:
         channels: 1 for Y, 3 for RGB.
-        num_frame: Frames in a window; if all frames are restored, the most per forward pass.
+        num_frame: Frames in a window; if all frames are restored, the maximum per forward pass.
         restores: Index of the restored frame, or ``'all'``.
         flow: Whether the other frames are aligned to that one by optical flow; ``'consistent'`` if their occluded
             pixels are also taken from that frame.

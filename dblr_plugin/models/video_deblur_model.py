@@ -58,7 +58,7 @@ class VideoDeblurModel(VideoTestModel):
         multi_scale: The pixel loss is the sum over all sizes that the network restores (``DeepDeblur``), as published.
         freeze_bn: BatchNorm uses its running statistics without updating them, for fine-tuning with small batches.
         sync_bn: BatchNorm computes its statistics over the batches of all processes, on GPUs.
-        scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
+        scheduler: Also ``PlateauLR``. The optimiser can be any of ``torch.optim``.
     All randomness depends only on ``manual_seed`` and the iteration, so a resumed run equals an uninterrupted one.
     SIGINT and SIGTERM save and stop. Any number of data sets can be validated, with the work split between processes.
     """

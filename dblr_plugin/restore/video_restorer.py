@@ -80,7 +80,7 @@ class VideoRestorer:
         Args:
             weights: A ``.pth`` or ``.safetensors`` file, or a name from ``dblr weights``; None for the default weights.
             option_file: An option file with ``network_g``, for weights that do not name their network.
-            settings: As for the class.
+            settings: See the class.
 
         Raises:
             DBLRError: If the file cannot be read, belongs to another network, or does not name its network.
@@ -187,7 +187,7 @@ class VideoRestorer:
     def _aligned(self, part: list) -> list[BufferedFrame]:
         if not self.traits.flow:
             return part
-        assert self.traits.restores != 'all'  # NetworkTraits refuses it
+        assert self.traits.restores != 'all'  # rejected by NetworkTraits
         aligned = align(part, self.traits.restores, self.traits.flow == 'consistent')
         return [self._on_device(frame) for frame in aligned]
 

@@ -68,7 +68,7 @@ class Checkpoints:
             message = f'the checkpoint of iteration {iteration} could not be saved ({error})'
             if is_last:
                 raise DBLRError(message) from error
-            # training is worth more than one checkpoint
+            # a failed checkpoint must not end the training
             get_root_logger().error(f'{message}. It will be tried again at the next opportunity.')
 
     def _networks(self) -> dict[str, dict]:
