@@ -45,8 +45,8 @@ class VideoDeblurModel(VideoTestModel):
 
     Options under ``train`` that BasicSR's ``SRModel`` lacks:
         amp: ``bf16`` or ``fp16``: the networks' forward passes in mixed precision.
-        accumulate: Splits a batch into this many micro-batches, which divides the memory accordingly. Unless BatchNorm
-            is frozen or missing, each micro-batch has its own batch statistics and updates the running ones.
+        accumulate: Splits a batch into this many micro-batches, which saves memory accordingly. Unless BatchNorm is
+            frozen or missing, each micro-batch has its own batch statistics and updates the running ones.
         clip_grad_norm: Larger gradients are scaled down to this 2-norm, for each network separately.
         compile, channels_last: ``torch.compile`` (``reduce-overhead`` is its mode with CUDA graphs) and the faster
             memory layout for the trained networks.

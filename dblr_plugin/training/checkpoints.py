@@ -28,7 +28,7 @@ class Training(Protocol):
     record: Any  # dblr_plugin.evaluation's ValidationRecord
 
     def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
-        """Returns file, such as ``net_g`` -> key in it, such as ``params_ema`` -> network."""
+        """Returns the networks: file, such as ``net_g`` -> key in it, such as ``params_ema`` -> network."""
 
 
 class Checkpoints:

@@ -31,8 +31,8 @@ def ignore_in_worker() -> None:
 
     Ctrl-C, SLURM and systemd signal all processes of a run, but the last iteration still needs the workers. The
     training process also sends SIGTERM, to end workers that hang, so the sender matters, which only sigwaitinfo
-    reveals. Workers end with the training process, however it ends; torch watches only their parent, which is a
-    different process if another one forked them.
+    reveals. Workers end with the training process, however it ends; torch watches only their parent, which may be a
+    fork server instead.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = multiprocessing.parent_process()
