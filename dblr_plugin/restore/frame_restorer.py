@@ -23,8 +23,8 @@ INEXACT_RADIUS = 64
 SMALLEST_TILE = 32
 _LARGEST_RADIUS = 255  # with more, tiles would be as large as most frames
 
-# Running out of memory on a CPU kills the process instead of raising an error, so large frames are always tiled where a
-# narrow halo makes that cheap. The paper's network at 1280x720 then needs a fifth of plain PyTorch's memory
+# Running out of memory on a CPU kills the process instead of raising an error, so large frames are tiled from the start
+# where a narrow halo makes that cheap. The paper's network at 1280x720 then needs a fifth of plain PyTorch's memory
 # (scripts/speed/memory_720p.py) and a tenth more time.
 _LARGE_FRAME = 2**19  # pixels
 _LARGE_FRAMES_TILE = 640
