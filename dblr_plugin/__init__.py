@@ -1,6 +1,6 @@
 """Video deblurring for BasicSR: importing this package registers every network, loss, metric, data set and model.
 
-The ``dblr`` command registers later, when it has read its arguments: help and wrong arguments need no torch.
+The ``dblr`` command registers later, after parsing its arguments, so that help and usage errors need no torch.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def __getattr__(name: str) -> Any:
 
 
 def register() -> None:
-    """Makes BasicSR importable and registers every class with it; importing the package does so.
+    """Makes BasicSR importable and registers every class with it; importing the package calls this.
 
     Raises:
-        ImportError: BasicSR, or something that it or the plugin needs, cannot be imported.
+        ImportError: If BasicSR, or a dependency of BasicSR or the plugin, cannot be imported.
     """
     try:
         _register()
@@ -45,8 +45,8 @@ def register() -> None:
 
 
 def register_within_work() -> None:
-    """Registers in the middle of a command's work; Ctrl-C is raised afterwards, as imports may hide the exception."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    """Registers during a command's work; Ctrl-C is deferred until afterwards, as imports may swallow the exception."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         register()
         return
     received: list[int] = []
@@ -74,9 +74,9 @@ def _register() -> None:
 
 
 def _program() -> str | None:
-    """The module of this package that runs as a program, by its name, ``dblr_plugin`` for ``dblr``; None in others.
+    """Returns the name of this package's module that runs as the program, ``dblr_plugin`` for ``dblr``; None if none.
 
-    ``sys.argv`` would not do: it is not complete yet under ``-m``, and spawned loader workers inherit it.
+    ``sys.argv`` cannot be used: it is not complete yet under ``-m``, and spawned loader workers inherit it.
     """
     arguments = iter(sys.orig_argv[1:])
     for argument in arguments:
@@ -91,13 +91,13 @@ def _program() -> str | None:
 
 
 def end_on_ctrl_c() -> None:
-    """From now on Ctrl-C ends this program with one line, as libraries that are being imported hide the exception."""
+    """Makes Ctrl-C end this program with one line, as libraries may swallow the exception while they are imported."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
 def raise_on_ctrl_c() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt again, for work that has something to finish or to undo."""
+    """Makes Ctrl-C raise KeyboardInterrupt again, for work that must be finished or undone."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -112,7 +112,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 _PROGRAM = _program()
 if _PROGRAM is not None:
     end_on_ctrl_c()
-if _PROGRAM not in ('dblr_plugin', 'dblr_plugin.launch'):  # the launched program needs it, and the command later
+if _PROGRAM not in ('dblr_plugin', 'dblr_plugin.launch'):  # needed by the launched program, and later by dblr
     register()
     if _PROGRAM is not None:
         from dblr_plugin.console import show_errors_in_one_line

@@ -1,4 +1,4 @@
-"""Networks made faster: mixed precision, memory layout, compilation, folding for inference; BatchNorm in training."""
+"""Speeds up networks: mixed precision, memory layout, compilation, folding for inference; BatchNorm in training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     'share_batch_statistics',
 ]  # fmt: skip
 
-#: What ``train.amp`` may be.
+#: Values of ``train.amp``.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 _CONVS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d)
@@ -33,17 +33,17 @@ _DEFORMABLE = (DeformConv2d, DeformConvPack, ModulatedDeformConvPack)
 
 
 def autocast(device: torch.device, amp: str | None) -> AbstractContextManager:
-    """The context in which a network's forward pass runs; without ``amp`` it changes nothing."""
+    """Returns the autocast context for a network's forward pass; disabled without ``amp``."""
     return torch.autocast(device.type, dtype=None if amp is None else AMP_TYPES.get(amp), enabled=amp is not None)
 
 
 def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool | str = False) -> None:
-    """Makes a network fit for mixed precision and, as asked, for faster layouts and kernels; weights keep their names.
+    """Prepares a network for mixed precision and, if requested, faster layouts and kernels; weights keep their names.
 
     Args:
         net: A bare network, on its device.
-        channels_last: Whether convolution weights, and so what flows between the layers, get that layout.
-        compiled: Whether calls of the network go through ``torch.compile``, or in which of its modes.
+        channels_last: Whether convolution weights, and so the activations, use this memory layout.
+        compiled: Whether to run the network through ``torch.compile``, or the compile mode to use.
     """
     for module in net.modules():
         if isinstance(module, _DEFORMABLE):
@@ -55,14 +55,15 @@ def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool 
 
 
 def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> nn.Module:
-    """Makes BatchNorm see the batch of all processes (``train.sync_bn``); weights and statistics keep their names.
+    """Makes BatchNorm use the batches of all processes (``train.sync_bn``); weights and statistics keep their names.
 
-    torch does that on GPUs alone. Elsewhere, and where there is one process, the network stays and the log says why.
+    torch supports this only on GPUs. On other devices, or with one process, the network is unchanged and the log says
+    why.
 
     Args:
         net: A bare network, on its device, before it is wrapped, laid out or compiled.
         device_type: ``cuda`` or ``cpu``.
-        processes: How many train together.
+        processes: Number of processes in the training.
     """
     if processes > 1 and device_type == 'cuda':
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
@@ -74,14 +75,14 @@ def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> 
 
 
 def freeze_batch_statistics(net: nn.Module) -> None:
-    """Makes BatchNorm use its running statistics and leave them alone, until the network is put into training mode."""
+    """Makes BatchNorm use its running statistics without updating them, until the next call of ``net.train()``."""
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def _in_fp32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Deformable convolution has no bf16 kernel on CPUs, and its offsets, in pixels, need more than bf16's 8 bits."""
+    """Runs deformable convolution in fp32: CPUs lack a bf16 kernel, and pixel offsets need more than bf16's 8 bits."""
 
     def wrapped(*inputs: Tensor) -> Tensor:
         with torch.autocast(inputs[0].device.type, enabled=False):
@@ -91,12 +92,12 @@ def _in_fp32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _lay_out_channels_last(net: nn.Module) -> None:
-    # Module.to(memory_format=...) refuses the weights of 3D convolutions, which DBLRNet has
+    # Module.to(memory_format=...) rejects the weights of 3D convolutions, which DBLRNet has
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     for conv in convs:
         conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
     if convs and any(isinstance(m, nn.Linear) for m in net.modules()):
-        # BasicSR's VGG-style discriminators flatten what their last convolution gives with view(), which needs this
+        # BasicSR's VGG-style discriminators flatten their last convolution's output with view(), which needs this
         convs[-1].register_forward_hook(lambda module, inputs, output: output.contiguous())
 
 
@@ -104,10 +105,10 @@ def _lay_out_channels_last(net: nn.Module) -> None:
 
 
 def fold(net: nn.Module) -> nn.Module:
-    """A frozen copy in eval mode that computes the same, up to rounding, with fewer operations.
+    """Returns a frozen copy in eval mode that computes the same, up to rounding, with fewer operations.
 
-    BatchNorm becomes part of the convolution directly before it in a ``nn.Sequential``; elsewhere it stays. The 3D
-    layers of a :class:`DBLRNet` get their 2D weights once instead of at each call.
+    BatchNorm is folded into a convolution directly before it in an ``nn.Sequential``; elsewhere it stays. The 3D layers
+    of a :class:`DBLRNet` build their 2D weights once instead of at each call.
 
     Args:
         net: Any network; it is not changed.
@@ -123,13 +124,13 @@ def fold(net: nn.Module) -> nn.Module:
 
 
 class StackedConv(nn.Conv2d):
-    """A :class:`TimeStackedConv` for windows of a known length, as the plain 2D convolution that it amounts to.
+    """A :class:`TimeStackedConv` for a fixed window length, as the equivalent plain 2D convolution.
 
-    Its weights can be laid out channels_last, and then so is everything behind it.
+    Its weights can be laid out channels_last, and all activations after it then are too.
 
     Args:
         conv: The layer to replace.
-        time: Frames of its input.
+        time: Number of frames in its input.
     """
 
     def __init__(self, conv: TimeStackedConv, time: int) -> None:
@@ -145,7 +146,7 @@ class StackedConv(nn.Conv2d):
 
 
 def _fold_batch_norm(sequence: nn.Sequential) -> None:
-    """Replaces each convolution followed by BatchNorm; the BatchNorm's place keeps its number."""
+    """Folds BatchNorm into each convolution before it; an identity takes its place, so layer numbers stay the same."""
     for (name, conv), (norm_name, norm) in pairwise(list(sequence.named_children())):
         if isinstance(conv, _CONVS) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
             fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, _ConvTransposeNd))
@@ -153,15 +154,15 @@ def _fold_batch_norm(sequence: nn.Sequential) -> None:
             setattr(sequence, norm_name, nn.Identity())
 
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_ of malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep the memory of freed tensors for the next ones; does nothing where glibc is not in use.
+    """Lets this process reuse the memory of freed tensors; does nothing without glibc.
 
-    Otherwise each large tensor is new memory, which the system fills with zeros page by page, and gives back after use.
-    Restoring in plain PyTorch takes a quarter less processor time this way (32 features, 720x404, two cores), and up to
-    an eighth more memory. OpenVINO manages its own, and in training no gain was measurable.
+    Otherwise each large tensor gets new memory, which the system zeroes page by page and takes back after use.
+    Restoring in plain PyTorch takes a quarter less CPU time this way (32 features, 720x404, two cores), and up to an
+    eighth more memory. OpenVINO manages its own memory, and training showed no measurable gain.
     """
     if platform.libc_ver()[0] == 'glibc':
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,6 +1,6 @@
-"""``python -m dblr_plugin.launch``: torchrun with the same arguments, without its traceback at the end.
+"""``python -m dblr_plugin.launch``: torchrun with the same arguments, but without its traceback at the end.
 
-Where a process fails it has told why in one line, and torchrun adds some thirty of its own; so it does for a signal.
+A failing process has already reported the reason in one line; torchrun would add about thirty lines, also on a signal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ['main']
 
 
 def main() -> None:
-    """Starts processes as ``sys.argv`` says (torchrun's arguments); the exit code is that of the first that failed."""
+    """Starts processes from ``sys.argv`` (torchrun's arguments); exits with the code of the first one that failed."""
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
         run.main()

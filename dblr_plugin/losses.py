@@ -1,4 +1,4 @@
-"""Losses that BasicSR lacks: the paper's adversarial loss (its ``vanilla`` is the non-saturating one), and PSNR."""
+"""Losses that BasicSR lacks: the paper's adversarial loss (BasicSR's ``vanilla`` is non-saturating), and PSNR."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ['MinimaxGANLoss', 'PSNRLoss']
 
 @LOSS_REGISTRY.register()
 class MinimaxGANLoss(nn.Module):
-    """Minimax GAN loss on logits; called like BasicSR's ``GANLoss``.
+    """Minimax GAN loss on logits, with the interface of BasicSR's ``GANLoss``.
 
-    Generator: ``mean(log(1 - sigmoid(z)))``, computed as ``-softplus(z)`` so that it stays finite. Discriminator:
-    the usual binary cross-entropy.
+    Generator: ``mean(log(1 - sigmoid(z)))``, computed as ``-softplus(z)`` to stay finite. Discriminator: the usual
+    binary cross-entropy.
 
     Args:
         loss_weight: Weight of the generator's loss (alpha in the paper); the discriminator's is always 1.
@@ -27,7 +27,7 @@ class MinimaxGANLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, logits: Tensor, target_is_real: bool, is_disc: bool = False) -> Tensor:
-        """Scores what the discriminator says.
+        """Computes the loss for the discriminator's output.
 
         Args:
             logits: The discriminator's output, any shape; positive for real.
@@ -35,7 +35,7 @@ class MinimaxGANLoss(nn.Module):
             is_disc: Whether the loss is the discriminator's.
 
         Returns:
-            Scalar loss. The generator's is negative, and falls as the discriminator is deceived.
+            Scalar loss. The generator's is negative, and decreases the more the discriminator is fooled.
         """
         if is_disc:
             return F.softplus(-logits if target_is_real else logits).mean()
@@ -44,14 +44,14 @@ class MinimaxGANLoss(nn.Module):
 
 @LOSS_REGISTRY.register()
 class PSNRLoss(nn.Module):
-    """Minus the mean PSNR of a batch's samples, in dB; as used by Chen et al. (NAFNet, 2022).
+    """Negative mean PSNR over a batch's samples, in dB, as used by Chen et al. (NAFNet, 2022).
 
-    A mean squared error is ruled by the samples that are far from their truth. Here a gain of one decibel counts the
-    same for all, so that a network learns to leave alone what is sharp already.
+    A mean squared error is dominated by the samples with the largest errors. Here a gain of one decibel counts the same
+    for every sample, so a network learns to leave sharp frames unchanged.
 
     Args:
         loss_weight: Weight of this loss.
-        eps: Added to each sample's mean squared error: samples near -10 log10(eps) dB and better count less.
+        eps: Added to each sample's mean squared error: samples near -10 log10(eps) dB or better count less.
     """
 
     def __init__(self, loss_weight: float = 1.0, eps: float = 1e-8) -> None:
@@ -60,15 +60,15 @@ class PSNRLoss(nn.Module):
         self.eps = eps
 
     def forward(self, pred: Tensor, target: Tensor, **kwargs: Tensor) -> Tensor:
-        """Compares restored frames with the truth.
+        """Compares restored frames with the ground truth.
 
         Args:
             pred: Restored frames ``(b, c, h, w)``, peak 1.
-            target: The truth, of the same shape.
-            kwargs: What BasicSR's losses may be given (``weight``); not used.
+            target: The ground truth, of the same shape.
+            kwargs: Arguments that BasicSR's losses accept (``weight``); unused.
 
         Returns:
-            Scalar loss: negative where frames resemble each other.
+            Scalar loss, negative if the frames are similar.
         """
         error = (pred - target).square().flatten(1).mean(1)
         return self.loss_weight * (10 / math.log(10)) * (error + self.eps).log().mean()

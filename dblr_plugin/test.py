@@ -10,7 +10,7 @@ __all__ = ['main']
 
 
 def main() -> None:
-    """Tests as ``sys.argv`` says (BasicSR's arguments)."""
+    """Tests with the arguments in ``sys.argv`` (BasicSR's)."""
     test_pipeline(os.getcwd())
 
 

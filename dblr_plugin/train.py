@@ -10,7 +10,7 @@ __all__ = ['main']
 
 
 def main() -> None:
-    """Trains as ``sys.argv`` says (BasicSR's arguments)."""
+    """Trains with the arguments in ``sys.argv`` (BasicSR's)."""
     train_pipeline(os.getcwd())
 
 

@@ -1,4 +1,4 @@
-"""Returns the blurry input unchanged, as the baseline that every method is compared with."""
+"""Returns the blurry input unchanged: the baseline that every method is compared with."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ['BlurryInput', 'MiddleFrame']
 
 @ARCH_REGISTRY.register()
 class BlurryInput(nn.Module):
-    """Returns the frame that others restore unchanged: the blurry input, measured like any method.
+    """Returns the frame to restore, unchanged: the blurry input, evaluated like any method.
 
     Args:
         num_in_ch: Channels of one frame.
-        causal: Whether that is the last frame of a window, not the middle one.
+        causal: Returns the last frame of a window instead of the middle one.
     """
 
     receptive_radius = 0

@@ -1,9 +1,8 @@
 """The discriminator of DBLRGAN, which distinguishes sharp frames from restored ones.
 
-The paper calls it a binary classifier; widths and the fully connected layers are known from a public
-re-implementation, strides, pooling and input size are not. Ours: the last convolution of each of the four stages
-has stride 2, global average pooling makes any patch size work, and the output is one logit (equal to a two-way
-softmax).
+The paper calls it a binary classifier. A public re-implementation shows the widths and the fully connected layers, but
+not the strides, pooling or input size. Our choices: the last convolution of each of the four stages has stride 2,
+global average pooling allows any patch size, and the output is one logit (equivalent to a two-way softmax).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ['DBLRDiscriminator']
 
 
 def _stage(in_channels: int, out_channels: int, num_conv: int, negative_slope: float) -> list[nn.Module]:
-    """``num_conv`` layers of conv-BN-activation, the last with stride 2."""
+    """Builds ``num_conv`` conv-BN-activation layers, the last with stride 2."""
     layers: list[nn.Module] = []
     for index in range(num_conv):
         layers += [
@@ -33,11 +32,11 @@ class DBLRDiscriminator(nn.Module):
 
     Args:
         num_in_ch: Channels of a patch: 1 for Y, 3 for RGB.
-        num_feat: Width of the first stage; the stages have 1, 2, 4 and 8 times it, and 2, 3, 4 and 5 layers.
+        num_feat: Width of the first stage; the stages have 1, 2, 4 and 8 times this width, and 2, 3, 4 and 5 layers.
         num_fc: Width of the two hidden fully connected layers.
-        negative_slope: 0 is ReLU; 0.2 is the habit of GANs.
-        init_std: Standard deviation of normally distributed initial weights (0.01 is published);
-            without it PyTorch's default initialisation is used.
+        negative_slope: 0 is ReLU; 0.2 is common in GANs.
+        init_std: Standard deviation of normally distributed initial weights (0.01 is published); None for PyTorch's
+            default initialisation.
     """
 
     min_size = 16
@@ -78,13 +77,13 @@ class DBLRDiscriminator(nn.Module):
         """Scores patches.
 
         Args:
-            x: ``(b, num_in_ch, h, w)``, h and w at least 16 (four halvings).
+            x: ``(b, num_in_ch, h, w)``, h and w at least 16, as they are halved four times.
 
         Returns:
             Logits ``(b, 1)``, positive for real.
 
         Raises:
-            ValueError: If the patches are smaller.
+            ValueError: If the patches are smaller than 16x16.
         """
         if min(x.shape[-2:]) < self.min_size:
             raise ValueError(

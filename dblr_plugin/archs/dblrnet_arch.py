@@ -1,13 +1,13 @@
 """DBLRNet: spatio-temporal video deblurring with 3D convolutions.
 
-"Adversarial Spatio-Temporal Learning for Video Deblurring" (arXiv 1804.00533, IEEE TIP 2019). Five consecutive
-frames enter un-aligned; two 3D layers join them, 2D residual blocks at full resolution restore the middle frame.
-The authors published no code; where the paper is silent the choice is an option and named here:
+"Adversarial Spatio-Temporal Learning for Video Deblurring" (arXiv 1804.00533, IEEE TIP 2019). The input is five
+consecutive, unaligned frames. Two 3D layers merge them, and 2D residual blocks at full resolution restore the middle
+frame. The authors published no code. Where the paper leaves details open, we made these choices:
 
 - L1 and L2 are followed by ReLU, and every convolution has a bias.
 - L31-L32 (``tail_conv``) have no skip of their own; the long skip starts at L2's output.
-- ``groups`` of L2: the paper's "16 groups" also admits a grouped convolution.
-- ``input_skip`` is ours: the network predicts the difference to the middle frame and starts as the identity.
+- ``groups`` of L2 is an option: the paper's "16 groups" can also mean a grouped convolution.
+- ``input_skip`` is ours: the network predicts the difference from the middle frame and starts as the identity.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ['DBLRNet', 'TimeStackedConv', 'rename_simdeblur_keys']
 
 
 class TimeStackedConv(nn.Conv3d):
-    """3D convolution, unpadded in time and padded by 1 in space, computed as one 2D convolution.
+    """3D convolution, unpadded in time and padded by 1 in space, computed as a single 2D convolution.
 
-    Time is stacked into the channels and the 3D weight is laid out as a banded 2D one. Weights keep their 3D shape
-    ``(out, in / groups, kt, 3, 3)``, so checkpoints are those of ``nn.Conv3d``. The 2D form is faster, and bf16
-    gradients of ``Conv3d`` on CPUs with AMX are wrong in torch 2.15.
+    Time is stacked into the channels, and the 3D weight is laid out as a banded 2D weight. The parameters keep their 3D
+    shape ``(out, in / groups, kt, 3, 3)``, so checkpoints match those of ``nn.Conv3d``. The 2D form is faster, and in
+    torch 2.15, bf16 gradients of ``Conv3d`` are wrong on CPUs with AMX.
     """
 
     bias: nn.Parameter
@@ -43,10 +43,10 @@ class TimeStackedConv(nn.Conv3d):
         return out.view(b, self.out_channels, steps, h, w)
 
     def banded(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the 2D convolution, for so many output steps."""
-        # one copy of the kernel for each output step, shifted along the input's time axis, zero elsewhere
+        """Returns weight and bias of the 2D convolution for ``steps`` output time steps."""
+        # one copy of the kernel per output step, shifted along the input's time axis, zero elsewhere
         banded = torch.stack([F.pad(self.weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
-        if torch.compiler.is_dynamo_compiling():  # on CPUs, inductor of torch 2.11 takes no view as a bias
+        if torch.compiler.is_dynamo_compiling():  # on CPUs, torch 2.11's inductor accepts no view as a bias
             bias = self.bias[torch.arange(self.out_channels * steps, device=self.bias.device) // steps]
         else:
             bias = self.bias.repeat_interleave(steps)
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
 
 
 def conv_pair(num_feat: int) -> nn.Sequential:
-    """conv-BN-ReLU-conv-BN."""
+    """Builds conv-BN-ReLU-conv-BN."""
     return nn.Sequential(
         nn.Conv2d(num_feat, num_feat, 3, padding=1),
         nn.BatchNorm2d(num_feat),
@@ -83,19 +83,19 @@ class DBLRNet(nn.Module):
     Args:
         num_in_ch: Channels of one input frame: 1 for Y (the paper), 3 for RGB.
         num_out_ch: Channels of the restored frame.
-        num_frame: Frames in a window, at least 3. L1 looks at triples, L2 at all of L1's steps.
+        num_frame: Frames in a window, at least 3. L1 spans three frames, L2 all of L1's time steps.
         num_feat: Width of the residual blocks; the reconstruction layers are four times as wide.
         num_block: Residual blocks (14 in the paper).
         groups: Groups of L2's convolution; must divide 16 and ``num_feat``.
-        tail_conv: Whether L31-L32 stand between the last block and the long skip.
-        single: Repeats the restored frame instead of using its neighbours (the paper's "single" variant).
-        input_skip: Adds the blurry frame to the output and starts from the identity. Off is the paper.
+        tail_conv: Adds L31-L32 between the last block and the long skip.
+        single: Repeats the frame to restore instead of using its neighbours (the paper's "single" variant).
+        input_skip: Adds the blurry frame to the output and starts as the identity. Off in the paper.
         causal: Restores the last frame of a window, for live use, instead of the middle one (the paper).
-        init_std: Standard deviation of normally distributed initial weights (0.01 is published);
-            without it PyTorch's default initialisation is used.
+        init_std: Standard deviation of normally distributed initial weights (0.01 is published); None for PyTorch's
+            default initialisation.
 
     Raises:
-        ValueError: If the arguments contradict each other.
+        ValueError: If an argument is out of range or arguments contradict each other.
     """
 
     num_maps = 16
@@ -127,7 +127,7 @@ class DBLRNet(nn.Module):
         self.single = single
         self.input_skip = input_skip
         self.restored = restored_index(num_frame, causal)
-        self.receptive_radius = 5 + 2 * (num_block + tail_conv)  # a pixel for each 3x3 layer
+        self.receptive_radius = 5 + 2 * (num_block + tail_conv)  # one pixel per 3x3 layer
         self.conv_l1 = TimeStackedConv(num_in_ch, self.num_maps, 3)
         self.conv_l2 = TimeStackedConv(self.num_maps, num_feat, num_frame - 2, groups)
         blocks = [ResidualBlock(num_feat) for _ in range(num_block)]
@@ -162,7 +162,7 @@ class DBLRNet(nn.Module):
             ``(b, num_out_ch, h, w)``.
 
         Raises:
-            ValueError: If the windows have another number of frames.
+            ValueError: If the windows do not have ``num_frame`` frames.
         """
         if x.dim() != 5 or x.shape[1] != self.num_frame:
             raise ValueError(f'DBLRNet expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
@@ -178,7 +178,7 @@ class DBLRNet(nn.Module):
 def rename_simdeblur_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames the weights of SimDeblur's DBLRNet to ours.
 
-    They fit ``DBLRNet(num_in_ch=3, num_out_ch=3, num_block=15, tail_conv=False)``.
+    The result fits ``DBLRNet(num_in_ch=3, num_out_ch=3, num_block=15, tail_conv=False)``.
 
     Args:
         state: Weights whose keys start with ``L_in``, ``Ln`` and ``L_out``.

@@ -1,11 +1,11 @@
-"""DBN: an encoder and decoder over stacked frames, the baseline of the VideoDeblurring dataset.
+"""DBN: an encoder-decoder over stacked frames, the baseline of the VideoDeblurring dataset.
 
-"Deep Video Deblurring for Hand-held Cameras" (Su et al., CVPR 2017); layers and names F, D and U are those of its
-table. Its three variants are options: without alignment (the default), ``flow`` and ``single``. Ours: any frame size,
-by repeating the last row and column up to multiples of 8 (the authors add zeros), which, unlike reflection, one pixel
-suffices for; Y instead of RGB; other widths; ``causal``. ``simdeblur`` is a public re-implementation that has weights.
-``input_skip`` is ours too: published, the frame goes through a sigmoid, so that the network has to learn even to return
-its input, and other methods that start from that are ahead in short trainings.
+"Deep Video Deblurring for Hand-held Cameras" (Su et al., CVPR 2017); the layers and the names F, D and U follow its
+table. Its three variants are options: no alignment (the default), ``flow`` and ``single``. Our additions: any frame
+size, by repeating the last row and column up to multiples of 8 (the authors pad with zeros; reflection would need more
+than one pixel); Y instead of RGB; other widths; ``causal``. ``simdeblur`` is a public re-implementation with weights.
+``input_skip`` is ours too: as published, the frame goes through a sigmoid, so the network must learn even the identity,
+and methods that start from it are ahead in short trainings.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dblr_plugin.archs.traits import restored_index
 
 __all__ = ['DBN', 'rename_simdeblur_dbn_keys']
 
-_EPS = 1e-3  # of BatchNorm, as published
+_EPS = 1e-3  # BatchNorm's, as published
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """conv-BN-ReLU."""
+    """Builds conv-BN-ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2),
         nn.BatchNorm2d(out_channels, _EPS),
@@ -34,12 +34,12 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1)
 
 
 def _convs(*widths: int) -> nn.Sequential:
-    """conv-BN-ReLU from each width to the next."""
+    """Builds a chain of conv-BN-ReLU, from each width to the next."""
     return nn.Sequential(*(_conv(before, after) for before, after in itertools.pairwise(widths)))
 
 
 def _up(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Doubles height and width; the skip is added in front of its ReLU."""
+    """Builds a layer that doubles height and width; the skip is added before its ReLU."""
     return nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.BatchNorm2d(out_channels, _EPS))
 
 
@@ -49,23 +49,23 @@ class DBN(nn.Module):
 
     Args:
         num_in_ch: Channels of one input frame: 3 for RGB (the paper), 1 for Y.
-        num_out_ch: Channels of the restored frame; the same, as the blurry frame is added to it.
+        num_out_ch: Channels of the restored frame; must equal ``num_in_ch``, as the blurry frame is added.
         num_frame: Frames in a window.
-        num_feat: Width of the first layer; those of the scales are 2, 4 and 8 times it.
-        single: Repeats the restored frame instead of using its neighbours.
-        flow: The neighbours come aligned to the restored frame. Data sets and video inference do that, by optical
-            flow, where this says so; the network is the same.
+        num_feat: Width of the first layer; the scales have 2, 4 and 8 times this width.
+        single: Repeats the frame to restore instead of using its neighbours.
+        flow: Makes data sets and video inference align the neighbours to the frame to restore, by optical flow; the
+            network itself is the same.
         causal: Restores the last frame of a window instead of the middle one.
-        simdeblur: Computes what SimDeblur's DBN does, whose weights need it: one more ReLU before each skip is added,
-            and no sigmoid behind the sum with the blurry frame. The layers are the same.
-        input_skip: Starts as the identity, like DBLRNet's: no sigmoid behind the sum with the blurry frame, and the
-            last BatchNorm's scale starts at zero. The layers are the same, but weights trained with it need it.
+        simdeblur: Computes the same as SimDeblur's DBN, for its weights: one more ReLU before each skip is added, and
+            no sigmoid after the sum with the blurry frame. The layers are the same.
+        input_skip: Starts as the identity, like DBLRNet's option: no sigmoid after the sum with the blurry frame, and
+            the last BatchNorm's scale starts at zero. The layers are the same, but weights trained with it need it.
 
     Raises:
-        ValueError: If there is no width, or the frame cannot be added to the output.
+        ValueError: If ``num_feat`` is below 1, or ``num_in_ch`` and ``num_out_ch`` differ.
     """
 
-    size_multiple = 8  # what frames are padded to inside; tiles must begin at multiples of it
+    size_multiple = 8  # frames are padded to it internally; tiles must start at multiples of it
     receptive_radius = 81
 
     def __init__(
@@ -110,7 +110,7 @@ class DBN(nn.Module):
         norm = nn.BatchNorm2d(num_out_ch, _EPS)
         self.f15 = nn.Sequential(nn.Conv2d(stacked, num_out_ch, 3, padding=1), norm)
         if input_skip:
-            # not the convolution's weights: BatchNorm would divide their gradient by sqrt(eps)
+            # not the convolution's weights, as BatchNorm would divide their gradient by sqrt(eps)
             nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class DBN(nn.Module):
             ``(b, num_out_ch, h, w)``, in (0, 1) unless ``simdeblur`` or ``input_skip``.
 
         Raises:
-            ValueError: If the windows have another number of frames.
+            ValueError: If the windows do not have ``num_frame`` frames.
         """
         if x.dim() != 5 or x.shape[1] != self.num_frame:
             raise ValueError(f'DBN expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')
@@ -149,7 +149,7 @@ class DBN(nn.Module):
 def rename_simdeblur_dbn_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames the weights of SimDeblur's DBN (``backbone/dbn/dbn.py``) to ours.
 
-    They fit ``DBN(simdeblur=True)``.
+    The result fits ``DBN(simdeblur=True)``.
 
     Args:
         state: Weights whose keys start with ``F0`` to ``F6_2``, ``D1`` to ``D3`` and ``U1`` to ``U3``.

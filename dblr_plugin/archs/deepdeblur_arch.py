@@ -1,13 +1,13 @@
-"""DeepDeblur: a single frame restored from coarse to fine.
+"""DeepDeblur: restores a single frame from coarse to fine.
 
 "Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring" (Nah et al., CVPR 2017). Three networks of
-40 layers of 5x5 each restore a quarter of the size, half of it and all of it; each gets the blurry frame of its size
-and, enlarged, what the one before restored. Enlarging is done by sub-pixel convolution, as in the authors' later code,
-which also takes the mean of the range, 0.5, off the input and puts it back.
+40 layers of 5x5 each work at quarter, half and full size; each gets the blurry frame at its size and the upscaled
+output of the previous network. Upscaling is by sub-pixel convolution, as in the authors' later code, which also
+subtracts the mean of the range, 0.5, from the input and adds it back.
 
-The published loss is the sum of one for each size: ``forward(x, sizes=True)`` returns all three, and ``pyramid``
-makes the truths they are compared with (``train.multi_scale``). Ours: any frame size, by repeating the last row and
-column up to multiples of 4; without ``gaussian``, halving is the mean of 2x2 pixels.
+The published loss is the sum over the three sizes: ``forward(x, sizes=True)`` returns all of them, and ``pyramid``
+makes the ground truth at each size (``train.multi_scale``). Our additions: any frame size, by repeating the last row
+and column up to multiples of 4; without ``gaussian``, downscaling averages 2x2 pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KERNEL = 5
 _MEAN = 0.5
 
 _SIZES = 'fine', 'middle', 'coarse'
-_AUTHORS_PEAK = 255  # of the pictures that their public weights are for
+_AUTHORS_PEAK = 255  # peak value of frames for their public weights
 _AUTHORS_KEY = re.compile(
     r'(?P<kind>body|conv_end)_models\.(?P<size>[012])\.(?:body|uppath)\.(?P<layer>\d+)\.(?P<rest>.+)'
 )
@@ -36,7 +36,7 @@ def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """conv-ReLU-conv with an identity skip, and nothing behind it."""
+    """conv-ReLU-conv with an identity skip, and nothing after it."""
 
     def __init__(self, num_feat: int) -> None:
         super().__init__()
@@ -48,21 +48,21 @@ class ResidualBlock(nn.Module):
 
 
 def _scale(in_channels: int, out_channels: int, num_feat: int, num_block: int) -> nn.Sequential:
-    """The network of one size."""
+    """Builds the network for one size."""
     blocks = (ResidualBlock(num_feat) for _ in range(num_block))
     return nn.Sequential(_conv(in_channels, num_feat), *blocks, _conv(num_feat, out_channels))
 
 
 def _enlarge(channels: int) -> nn.Sequential:
-    """Doubles height and width."""
+    """Builds a layer that doubles height and width."""
     return nn.Sequential(_conv(channels, channels * 4), nn.PixelShuffle(2))
 
 
 class GaussianHalving(nn.Module):
-    """Halves height and width as the authors' later code does, with scikit-image's ``pyramid_gaussian``.
+    """Halves height and width like the authors' later code, which uses scikit-image's ``pyramid_gaussian``.
 
-    A Gaussian of standard deviation 2/3, cut off after 3 pixels, then the mean of 2x2 pixels: one convolution of 8x8
-    with stride 2. Frames are continued by repeating their borders (there they are mirrored).
+    A Gaussian of standard deviation 2/3, truncated at 3 pixels, then the mean of 2x2 pixels: a single 8x8 convolution
+    with stride 2. Frames are padded by repeating their borders (the authors mirror them).
     """
 
     kernel: Tensor
@@ -87,16 +87,16 @@ class DeepDeblur(nn.Module):
     Args:
         num_in_ch: Channels of a frame: 3 for RGB (the paper), 1 for Y.
         num_out_ch: Channels of the restored frame.
-        num_frame: Frames in a window, odd; 1 reads no frames in vain.
+        num_frame: Frames in a window, odd; 1 reads no unused frames.
         num_feat: Width of the layers.
-        num_block: Residual blocks for each size.
-        gaussian: Whether frames are smoothed before they are halved, as the authors do; their weights need it.
+        num_block: Residual blocks per size.
+        gaussian: Smooths frames before downscaling, as the authors do; their weights need it.
 
     Raises:
-        ValueError: If there is no width.
+        ValueError: If ``num_feat`` is below 1.
     """
 
-    size_multiple = 4  # what frames are padded to inside; tiles must begin at multiples of it
+    size_multiple = 4  # frames are padded to it internally; tiles must start at multiples of it
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class DeepDeblur(nn.Module):
         if num_feat < 1:
             raise ValueError(f'num_feat must be at least 1, and is {num_feat}')
         self.num_frame = num_frame
-        # 2 pixels for each 5x5 layer at its size: those of the three networks, then the enlarging and halving ones
+        # 2 pixels per 5x5 layer at its size: first the three networks, then the upscaling and downscaling layers
         self.receptive_radius = 2 * 7 * (2 + 2 * num_block) + 2 * (2 + 4) + 3 * (1 + 2) * gaussian
         self.halve = GaussianHalving() if gaussian else nn.AvgPool2d(2)
         self.coarse = _scale(num_in_ch, num_out_ch, num_feat, num_block)
@@ -121,7 +121,7 @@ class DeepDeblur(nn.Module):
         self.middle_up = _enlarge(num_out_ch)
 
     def pyramid(self, frames: Tensor) -> list[Tensor]:
-        """Frames in the three sizes that are restored, the full one first.
+        """Returns the frames at the three sizes, full size first.
 
         Args:
             frames: ``(b, c, h, w)``, h and w multiples of 4.
@@ -134,11 +134,11 @@ class DeepDeblur(nn.Module):
 
         Args:
             x: ``(b, t, num_in_ch, h, w)`` in [0, 1], any h and w.
-            sizes: Whether half and quarter size are returned too, for the loss in training.
+            sizes: Whether to also return half and quarter size, for the training loss.
 
         Returns:
-            ``(b, num_out_ch, h, w)``; with ``sizes`` a list of it and the two smaller ones, whose height and width
-            are 1/2 and 1/4 of the next multiples of 4.
+            ``(b, num_out_ch, h, w)``; with ``sizes``, a list of it and the two smaller sizes, at 1/2 and 1/4 of h and w
+            rounded up to multiples of 4.
         """
         h, w = x.shape[-2:]
         padding = 0, -w % self.size_multiple, 0, -h % self.size_multiple
@@ -151,11 +151,11 @@ class DeepDeblur(nn.Module):
 
 
 def rename_authors_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Makes ours of the weights of the authors' later code (SeungjunNah/DeepDeblur-PyTorch: GOPRO_L1, REDS_L1).
+    """Converts weights of the authors' later code (SeungjunNah/DeepDeblur-PyTorch: GOPRO_L1, REDS_L1) to ours.
 
-    They fit ``DeepDeblur(gaussian=True)``. Theirs are for frames in [0, 255], ours for [0, 1], so that the first
-    layer of each size has to be multiplied, and what adds to a frame (the last layers, the biases of enlarging)
-    divided by 255; everything between stays as it is.
+    The result fits ``DeepDeblur(gaussian=True)``. Theirs are for frames in [0, 255], ours for [0, 1]: the weight of
+    each size's first layer is multiplied by 255, the last layers and the upscaling biases, which add to a frame, are
+    divided by 255, and the layers in between are unchanged.
 
     Args:
         state: Weights whose keys start with ``body_models`` (0: full size) and ``conv_end_models``.

@@ -2,12 +2,12 @@
 
 "Burst Deblurring: Removing Camera Shake Through Fourier Burst Accumulation" (Delbracio and Sapiro, CVPR 2015), block by
 block as for video ("Hand-held Video Deblurring via Efficient Fourier Aggregation", arXiv 1509.05251). Camera shake
-blurs each frame differently and strengthens no frequency, so a mean weighted by the frames' spectra is sharper than
-each of them. There is nothing to train. Blocks, windows, noise floor and their values are those of fbaLib (O. Wang, an
-author of DBN); it merges frames that are aligned already. What is hidden in a frame is the middle frame's, as the
-second paper has it: data sets and video inference see to that (:func:`dblr_plugin.data.flow.align`). Ours: blocks no
-larger than the frame, and weights smoothed across the spectrum's ends, where it is periodic. The CVPR paper's final
-sharpening is left out: it is not part of the method, and any frame gains by it.
+blurs each frame differently and amplifies no frequency, so a mean weighted by the frames' spectra is sharper than any
+of them. There is nothing to train. Blocks, windows, noise floor and their values follow fbaLib (O. Wang, an author of
+DBN), which merges frames that are already aligned. As in the second paper, occluded pixels are taken from the middle
+frame, by data sets and video inference (:func:`dblr_plugin.data.flow.align`). Our changes: blocks are no larger than
+the frame, and weights are smoothed periodically, across the spectrum's ends. The CVPR paper's final sharpening is left
+out: it is not part of the method and would improve any frame.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ __all__ = ['FourierBurstAccumulation']
 class FourierBurstAccumulation(nn.Module):
     """Merges the frames of a window: ``u = F^-1(sum_i w_i F(v_i))``, ``w_i = |F(v_i)|^p / sum_j |F(v_j)|^p``.
 
-    It does so in square blocks that overlap by half and are joined with Hann windows; the frame is mirrored at its
-    bottom and right to hold whole blocks. The magnitudes are means over the channels, smoothed by a Gaussian of
-    ``block / kernel_size`` frequencies, and at least those of noise. It computes in float32 also where mixed precision
-    is on, which has too few digits for 11th powers.
+    Works in square blocks that overlap by half and are blended with Hann windows; the frame is mirrored at the bottom
+    and right to fill whole blocks. The magnitudes are averaged over the channels, smoothed by a Gaussian with a sigma
+    of ``block / kernel_size`` frequencies, and clamped to at least the noise level. Computes in at least float32 even
+    under mixed precision, which has too few digits for 11th powers.
 
     Args:
         num_in_ch: Channels of one frame.
         num_frame: Frames in a window.
-        p: 0 is the mean of the frames, infinity would take each frequency from one frame.
-        kernel_size: The largest blur that is expected, in pixels: a small one's spectrum is smooth.
-        block_size: Side of a block in pixels, even; in frames that are lower or narrower it is their shorter side.
-        noise: Standard deviation of the frames' noise, of [0, 1]. What is weaker is averaged.
-        flow: How the frames come aligned to the middle one: see :class:`NetworkTraits`. False is for tripods.
+        p: Exponent of the weights: 0 is the mean of the frames, infinity would take each frequency from one frame.
+        kernel_size: Largest expected blur, in pixels; the smaller the blur, the smoother its spectrum.
+        block_size: Side of a block in pixels, even; limited to the frame's shorter side.
+        noise: Standard deviation of the frames' noise, for pixels in [0, 1]. Weaker frequencies are averaged.
+        flow: How the frames are aligned to the middle one, see :class:`NetworkTraits`. False is for tripods.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FourierBurstAccumulation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(b, t, c, h, w)`` in [0, 1] to ``(b, c, h, w)``, any t, h and w."""
         frames = x.to(torch.promote_types(x.dtype, torch.float32))
-        height, width = (int(length) for length in x.shape[-2:])  # a tracer makes tensors of them
+        height, width = (int(length) for length in x.shape[-2:])  # tensors when traced
         shorter = min(height, width)
         block = min(self.block_size, shorter + shorter % 2)
         with torch.autocast(x.device.type, enabled=False):
@@ -77,23 +77,23 @@ class FourierBurstAccumulation(nn.Module):
         return restored.to(x.dtype)
 
     def _weights(self, spectra: Tensor, block: int) -> Tensor:
-        """``(b, t, c, ...)`` to ``(b, t, 1, ...)``, of sum 1 over t."""
+        """``(b, t, c, ...)`` to ``(b, t, 1, ...)``, summing to 1 over t."""
         magnitudes = _smoothed(spectra.abs().mean(dim=2, keepdim=True), block / self.kernel_size)
-        # the mean magnitude of white noise; not zero, so that black frames have weights
+        # mean magnitude of white noise; above zero, so that black frames have weights
         floor = max(self.noise * block * math.sqrt(math.pi) / 2, torch.finfo(magnitudes.dtype).tiny)
         magnitudes = magnitudes.clamp(min=floor)
-        # divided by the strongest, or 11th powers would leave float32
+        # normalised by the strongest, as 11th powers could overflow float32
         powers = (magnitudes / magnitudes.amax(dim=1, keepdim=True)) ** self.p
         return powers / powers.sum(dim=1, keepdim=True)
 
 
 def _count(length: int, block: int) -> int:
-    """How many blocks, each half a block after the one before, cover so many pixels."""
+    """Returns how many blocks, each offset by half a block, cover ``length`` pixels."""
     return max(math.ceil((length - block) / (block // 2)), 0) + 1
 
 
 def _mirrored(length: int, total: int, device: torch.device) -> Tensor:
-    """Indices of ``total`` pixels, of which those beyond ``length`` go back, and forth again."""
+    """Returns the indices of ``total`` pixels, mirrored back and forth beyond ``length``."""
     period = max(2 * (length - 1), 1)
     places = torch.arange(total, device=device) % period
     return torch.where(places < length, places, period - places)
@@ -109,7 +109,7 @@ def _blocks(frames: Tensor, block: int) -> Tensor:
 
 
 def _joined(blocks: Tensor, height: int, width: int) -> Tensor:
-    """``(b, c, rows, columns, block, block)`` to ``(b, c, height, width)``: the mean by Hann windows."""
+    """``(b, c, rows, columns, block, block)`` to ``(b, c, height, width)``, blended with Hann windows."""
     channels, rows, columns, block = (int(length) for length in blocks.shape[1:5])
     down, across = (_windows(count, block).to(blocks) for count in (rows, columns))
     weighted = blocks * down[:, None, :, None] * across[:, None, :]
@@ -119,9 +119,9 @@ def _joined(blocks: Tensor, height: int, width: int) -> Tensor:
 
 
 def _windows(count: int, block: int) -> Tensor:
-    """Hann windows of ``count`` blocks in a row, float64 ``(count, block)``; they sum to 1 at each pixel.
+    """Returns Hann windows for ``count`` blocks in a row, float64 ``(count, block)``; they sum to 1 at each pixel.
 
-    The first half of the first and the last half of the last, where no other block reaches, is 1.
+    The first half of the first and the last half of the last window, where no other block overlaps, are 1.
     """
     half = block // 2
     rising = torch.sin(math.pi * (torch.arange(half, dtype=torch.float64) + 0.5) / block).square()
@@ -134,8 +134,8 @@ def _windows(count: int, block: int) -> Tensor:
 def _smoothed(magnitudes: Tensor, sigma: float) -> Tensor:
     """Convolves the magnitudes ``(..., n, n / 2 + 1)`` of a real picture's spectrum with a Gaussian.
 
-    The Gaussian's ``sigma`` is in frequencies. The spectrum is periodic and even: its transform is real, and there the
-    Gaussian is a factor.
+    ``sigma`` is in frequencies. The spectrum is periodic and even, so its transform is real, and the convolution is a
+    multiplication there.
     """
     n = magnitudes.shape[-2]
     places = torch.fft.fftfreq(n, device=magnitudes.device, dtype=magnitudes.dtype)

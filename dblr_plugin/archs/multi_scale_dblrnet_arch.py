@@ -1,9 +1,9 @@
-"""MultiScaleDBLRNet: DBLRNet's idea at several scales, for a fraction of its operations.
+"""MultiScaleDBLRNet: DBLRNet's design at several scales, with a fraction of its operations.
 
-As in DBLRNet (dblrnet_arch.py) five un-aligned frames are joined by two 3D layers, residual blocks restore, and the
-network predicts the difference to the blurry frame. What differs: frames are rearranged from space to depth on entry,
-so that the first layers work at half the resolution, and most blocks work on scales below that, where a few layers
-see across a long blur. No BatchNorm: a window's result depends on that window alone.
+As in DBLRNet (dblrnet_arch.py), two 3D layers merge five unaligned frames, residual blocks restore, and the network
+predicts the difference from the blurry frame. The differences: a space-to-depth rearrangement of the input lets the
+first layers run at half the resolution, and most blocks run at coarser scales, where the receptive field of a few
+layers spans a long blur. There is no BatchNorm: a window's result depends on that window alone.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Block(nn.Module):
 
 
 def blocks(num_feat: int, count: int) -> nn.Sequential:
-    """Several residual blocks of one width."""
+    """Builds ``count`` residual blocks of one width."""
     return nn.Sequential(*(Block(num_feat) for _ in range(count)))
 
 
 def _receptive_radius(num_block: tuple[int, ...]) -> int:
-    """Pixels beyond a block aligned to the coarsest scale that its result depends on, followed from output to input."""
+    """Returns the halo, in pixels, of a block aligned to the coarsest scale, traced from output to input."""
     *above, lowest = enumerate(num_block)
     radius = 2  # the last layer, at half the resolution
     for scale, count in above:
@@ -50,18 +50,18 @@ def _receptive_radius(num_block: tuple[int, ...]) -> int:
 
 @ARCH_REGISTRY.register()
 class MultiScaleDBLRNet(nn.Module):
-    """Restores one frame of a window at scales of 1/2, 1/4, 1/8 and so on.
+    """Restores one frame of a window, working at scales of 1/2, 1/4, 1/8 and so on.
 
     Args:
         num_in_ch: Channels of one input frame: 1 for Y, 3 for RGB.
-        num_out_ch: Channels of the restored frame; the same, as the blurry frame is added to it.
+        num_out_ch: Channels of the restored frame; must equal ``num_in_ch``, as the blurry frame is added.
         num_frame: Frames in a window, at least 3.
         num_feat: Width at each scale, from half the resolution down.
-        num_block: Residual blocks at each scale on the way down, and as many on the way up; at the last scale in all.
+        num_block: Residual blocks per scale in the encoder, with as many in the decoder; at the last scale, in total.
         causal: Restores the last frame of a window instead of the middle one.
 
     Raises:
-        ValueError: If the arguments contradict each other.
+        ValueError: If an argument is out of range or arguments contradict each other.
     """
 
     num_maps = 16
@@ -83,7 +83,7 @@ class MultiScaleDBLRNet(nn.Module):
         if num_in_ch != num_out_ch:
             raise ValueError(f'num_in_ch ({num_in_ch}) must be equal to num_out_ch ({num_out_ch})')
         self.num_frame = num_frame
-        self.size_multiple = 2 ** len(num_feat)  # what frames are padded to inside; tiles must begin at multiples of it
+        self.size_multiple = 2 ** len(num_feat)  # frames are padded to it internally; tiles must start at multiples
         self.restored = restored_index(num_frame, causal)
         self.receptive_radius = _receptive_radius(num_block)
         *above, lowest = num_feat
@@ -108,7 +108,7 @@ class MultiScaleDBLRNet(nn.Module):
             ``(b, num_out_ch, h, w)``.
 
         Raises:
-            ValueError: If the windows have another number of frames.
+            ValueError: If the windows do not have ``num_frame`` frames.
         """
         if x.dim() != 5 or x.shape[1] != self.num_frame:
             raise ValueError(f'MultiScaleDBLRNet expects (b, {self.num_frame}, c, h, w), got {tuple(x.shape)}')

@@ -1,4 +1,4 @@
-"""What a network takes and returns, so that no other code has to inspect its constructor."""
+"""A network's inputs and outputs, so that no other code has to inspect its constructor."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ['NetworkTraits', 'network_argument', 'restored_index']
 
 @dataclass(frozen=True)
 class NetworkTraits:
-    """A network takes frames ``(b, num_frame, channels, h, w)`` and restores one of them, or all.
+    """Describes a network that takes frames ``(b, num_frame, channels, h, w)`` and restores one of them, or all.
 
-    A class says that it restores all frames, as recurrent networks do, by an attribute ``restores = 'all'``; it then
-    returns ``(b, num_frame, channels, h, w)`` and takes shorter clips too.
+    A network class that restores all frames, such as a recurrent one, sets the attribute ``restores = 'all'``; it
+    returns ``(b, num_frame, channels, h, w)`` and also accepts shorter clips.
 
     Attributes:
         channels: 1 for Y, 3 for RGB.
-        num_frame: Frames of a window; where all are restored, the most that are taken at once.
-        restores: The index of the frame that is restored, or ``'all'``.
-        flow: Whether the other frames are aligned to that one by optical flow; ``'consistent'`` if their hidden
-            pixels are also that frame's.
+        num_frame: Frames in a window; if all frames are restored, the maximum per forward pass.
+        restores: Index of the restored frame, or ``'all'``.
+        flow: Whether the other frames are aligned to that one by optical flow; ``'consistent'`` if their occluded
+            pixels are also taken from that frame.
     """
 
     channels: int
@@ -36,13 +36,13 @@ class NetworkTraits:
 
     @classmethod
     def of(cls, network: Mapping[str, Any]) -> NetworkTraits:
-        """Those of a network's options, ``network_g`` of an option file.
+        """Returns the traits of a network's options, ``network_g`` of an option file.
 
         Raises:
-            DBLRError: It restores all frames, and takes the others aligned to one.
+            DBLRError: If the network restores all frames but wants them aligned to one.
         """
         num_frame = network_argument(network, 'num_frame', 5)
-        last = network.get('center_frame_idx') == num_frame - 1  # as EDVR says it
+        last = network.get('center_frame_idx') == num_frame - 1  # how EDVR is made causal
         causal = bool(network_argument(network, 'causal', last))
         restores = getattr(ARCH_REGISTRY.get(network['type']), 'restores', None)
         flow = network_argument(network, 'flow', False)
@@ -60,22 +60,22 @@ class NetworkTraits:
 
     @property
     def causal(self) -> bool:
-        """Whether the last frame of a window is restored, so that no later frame is waited for."""
+        """Whether the last frame of a window is restored, so that no later frame is needed."""
         return self.num_frame > 1 and self.restores == restored_index(self.num_frame, causal=True)
 
 
 def restored_index(num_frame: int, causal: bool) -> int:
-    """The index of the frame that a window's network restores: the last of a causal window, else the middle one."""
+    """Returns the index of the frame to restore: the last of a causal window, otherwise the middle one."""
     return num_frame - 1 if causal else num_frame // 2
 
 
 def network_argument(network: Mapping[str, Any], name: str, missing: object) -> Any:
-    """An argument of a network's class: as its options give it, else the class's default.
+    """Returns an argument of a network's class: its value in the options, or else the class's default.
 
     Args:
         network: ``network_g`` or ``network_d`` of the options.
         name: The argument, such as ``num_in_ch``.
-        missing: Returned for a class that has no such argument.
+        missing: Returned if the class has no such argument.
     """
     if name in network:
         return network[name]

@@ -1,6 +1,6 @@
-"""Adapters for MMEngine's Runner; importing this package registers them, under the scope ``dblr``.
+"""Adapters for MMEngine's Runner; importing this package registers them under the scope ``dblr``.
 
-``custom_imports = dict(imports=['dblr_plugin.mmengine'])`` in a config is enough. Networks, losses, data sets and
+A config only needs ``custom_imports = dict(imports=['dblr_plugin.mmengine'])``. Networks, losses, data sets and
 protocols are those of the rest of the plugin; see ``docs/mmengine.md``.
 """
 

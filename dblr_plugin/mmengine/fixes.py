@@ -1,4 +1,4 @@
-"""What MMEngine 0.10.7 needs on today's torch, setuptools and lmdb, and without GPUs: one small function per defect."""
+"""Fixes for MMEngine 0.10.7 on current torch, setuptools and lmdb, and without GPUs: one small function per defect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dblr_plugin.data.lmdb_store import shared_environment
 __all__ = ['apply']
 
 
-@functools.cache  # once in a process
+@functools.cache  # once per process
 def apply() -> None:
     """Fixes all defects in this process."""
     _load_logs_in_checkpoints()
@@ -35,8 +35,8 @@ def apply() -> None:
 
 
 def _load_logs_in_checkpoints() -> None:
-    """The Runner cannot read its own checkpoints: they hold ``HistoryBuffer``, and torch >= 2.6 loads weights only."""
-    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # private, and what the pickles name
+    """The Runner cannot load its own checkpoints: they contain ``HistoryBuffer``; torch >= 2.6 loads only weights."""
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # private, but named in the pickles
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
@@ -52,7 +52,7 @@ def _load_logs_in_checkpoints() -> None:
 
 
 def _statistic(owner: object, name: str) -> Any:
-    """A method of ``HistoryBuffer``, which pickles its own; ``getattr`` itself would let a file take anything."""
+    """Returns a method of ``HistoryBuffer``, which pickles its own; plain ``getattr`` would let a file get anything."""
     if owner is not HistoryBuffer:
         raise ValueError(f'a checkpoint may not take {name} of {owner}')
     return getattr(owner, name)
@@ -73,13 +73,13 @@ def _installed_path(package: str) -> str:
 
 
 def _open_databases_once() -> None:
-    """Two ``LmdbBackend`` on one path fail, as lmdb >= 2.3 opens a database once in a process."""
+    """Two ``LmdbBackend`` on one path fail, as lmdb >= 2.3 opens a database only once per process."""
     LmdbBackend._get_client = lambda self: shared_environment(Path(self.db_path))
-    LmdbBackend.__del__ = lambda self: None  # the others still read
+    LmdbBackend.__del__ = lambda self: None  # others may still be reading
 
 
 def _start_processes_without_gpus() -> None:
-    """``launcher='pytorch'`` selects a GPU, and gives it to DistributedDataParallel, also where there is none."""
+    """``launcher='pytorch'`` selects a GPU and passes it to DistributedDataParallel even if there is none."""
     dist_utils._init_dist_pytorch = _init_process_group
     MMDistributedDataParallel.__init__ = _without_device_ids(MMDistributedDataParallel.__init__)
 
@@ -97,6 +97,6 @@ def _without_device_ids(init: Any) -> Any:
 
 
 def _mix_precision_without_gpus() -> None:
-    """``AmpOptimWrapper`` refuses CPUs, which have bf16; that needs no scaled loss, and MMEngine refuses fp16 there."""
+    """``AmpOptimWrapper`` rejects CPUs, but they have bf16. It needs no loss scaling; MMEngine rejects fp16 there."""
     amp_optimizer_wrapper.is_cuda_available = lambda: True
     amp_optimizer_wrapper.GradScaler = functools.partial(torch.amp.GradScaler, 'cpu', enabled=False)

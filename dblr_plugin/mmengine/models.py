@@ -1,4 +1,4 @@
-"""Models that MMEngine's Runner trains, validates and tests: networks, losses and steps are those of BasicSR's side."""
+"""Models for MMEngine's Runner to train, validate and test, with the networks, losses and steps of BasicSR's side."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ Config = Mapping[str, Any]
 
 @register(MODELS)
 class VideoDeblurModel(BaseModel):
-    """Restores one frame of RGB windows; works for DBLRNet, DBN, EDVR and their like.
+    """Trains a network that restores one frame of RGB windows, such as DBLRNet, DBN or EDVR.
 
     A network with ``num_in_ch: 1`` is trained on Y and keeps the blurry frame's colour, one with 3 on RGB. Checkpoints
-    say of which network they are. ``load_from`` takes those of BasicSR's trainer too, and refuses another network's.
+    name their network. ``load_from`` also accepts those of BasicSR's trainer, and rejects another network's.
 
     Args:
         generator: ``network_g`` of an option file.
         pixel_loss, perceptual_loss: ``pixel_opt`` and ``perceptual_opt``.
         multi_scale: The pixel loss is the sum over all sizes that the network restores.
-        pad_multiple: What frames are padded to a multiple of in validation, for networks that need it.
-        data_preprocessor, init_cfg: Those of MMEngine's ``BaseModel``.
+        pad_multiple: Frames are padded to a multiple of this in validation, for networks that need it.
+        data_preprocessor, init_cfg: As in MMEngine's ``BaseModel``.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class VideoDeblurModel(BaseModel):
         self.multi_scale = multi_scale
         self.pad_multiple = pad_multiple
         self._restorer: FrameRestorer | None = None
-        # the hub's notes go into each checkpoint
+        # the hub's contents are saved in each checkpoint
         about = {'network': self.network} | ({'pad_multiple': pad_multiple} if pad_multiple > 1 else {})
         MessageHub.get_current_instance().update_info(NETWORK_KEY, about)
         self.register_load_state_dict_pre_hook(_take_any_checkpoint)
@@ -78,14 +78,14 @@ class VideoDeblurModel(BaseModel):
     def forward(
         self, lq: Tensor | list[Tensor], gt: Tensor | list[Tensor] | None = None, mode: str = 'tensor', **sample: list
     ) -> Any:
-        """What MMEngine asks for.
+        """Computes what MMEngine requests by ``mode``.
 
         Args:
             lq: Windows ``(b, t, 3, h, w)``, RGB in [0, 1] (Y from a data set with ``y_only``), or a list of ``b``.
-            gt: Their truth ``(b, 3, h, w)``.
+            gt: The ground truth ``(b, 3, h, w)``, or a list of ``b``.
             mode: ``loss``: the losses by name. ``predict``: a list of samples, each with ``restored``
-                ``(3, h, w)``, RGB, not clipped, and ``blurry``, the frame that was restored. ``tensor``: what the
-                network makes of the windows.
+                ``(3, h, w)``, RGB, not clipped, and ``blurry``, the frame that was restored. ``tensor``: the
+                network's output for the windows.
             sample: The data set's other entries, each a list of ``b``.
         """
         lq = torch.stack(lq) if isinstance(lq, list) else lq
@@ -95,17 +95,17 @@ class VideoDeblurModel(BaseModel):
         lq = to_network_colour(lq, self.traits.channels)
         if mode == 'tensor':
             return self.generator(lq)
-        assert gt is not None  # there are no losses without the truth
+        assert gt is not None  # losses need the ground truth
         restored = restore_sizes(self.generator, lq, self.multi_scale)
         return self._content_losses(restored, to_network_colour(gt, self.traits.channels))
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Their sum, and what the log shows; MMEngine's own sums those alone that are called loss."""
+        """Returns the sum of all losses, and the log values; MMEngine only sums losses with ``loss`` in their name."""
         total: Any = sum(losses.values())
         return total, {'loss': total, **losses}
 
     def train(self, mode: bool = True) -> VideoDeblurModel:
-        """Changes the mode; the next prediction is by the weights of then."""
+        """Changes the mode; the next prediction will use the weights at that time."""
         self._restorer = None
         return super().train(mode)
 
@@ -132,20 +132,20 @@ class VideoDeblurModel(BaseModel):
 
 @register(MODELS)
 class DBLRGANModel(VideoDeblurModel):
-    """Content loss plus alpha times the adversarial loss, D and G updated in turn on the same batch.
+    """Trains on content loss plus alpha times the adversarial loss, updating D, then G, on the same batch.
 
-    The step is that of BasicSR's ``DBLRGANModel``: D first, sharp and restored patches in one batch, then G against D
-    in evaluation mode. ``load_from`` starts it from a trained DBLRNet. ``optim_wrapper`` has one entry for each network
-    (``MultiOptimWrapperConstructor``); several processes need
+    The step is the same as in the ``DBLRGANModel`` for BasicSR: first D, with sharp and restored patches in one batch,
+    then G against D in evaluation mode. ``load_from`` starts from a trained DBLRNet. ``optim_wrapper`` has one entry
+    per network (``MultiOptimWrapperConstructor``); several processes need
     ``model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel')``.
 
     Args:
         generator: ``network_g`` of an option file.
         discriminator: ``network_d``.
         gan_loss: ``gan_opt``; alpha is its ``loss_weight``.
-        disc_steps: ``net_d_iters``: D's steps for each of G's.
-        disc_init_steps: ``net_d_init_iters``: D is trained alone so long.
-        kwargs: Those of :class:`VideoDeblurModel`.
+        disc_steps: ``net_d_iters``: number of D steps per G step.
+        disc_init_steps: ``net_d_init_iters``: number of iterations in which D is trained alone at first.
+        kwargs: Further arguments of :class:`VideoDeblurModel`.
     """
 
     def __init__(
@@ -166,10 +166,10 @@ class DBLRGANModel(VideoDeblurModel):
         self.register_state_dict_post_hook(_name_weights_without_wrappers)
 
     def train_step(self, data: dict[str, Any], optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """One step of D and, unless it is D's turn alone, one of G.
+        """Runs one step of D and, unless only D is due, one of G.
 
         Returns:
-            What the log tells: losses, and D's mean logits and probabilities.
+            The log values: losses, and D's mean logits and probabilities.
         """
         data = self.data_preprocessor(data, True)
         lq, gt = (torch.stack(x) if isinstance(x, list) else x for x in (data['lq'], data['gt']))
@@ -182,7 +182,7 @@ class DBLRGANModel(VideoDeblurModel):
         return log | (self._step_of_g(restored, gt, optim_wrapper['generator']) if update_g else {})
 
     def _restored(self, lq: Tensor, wrapper: OptimWrapper, with_graph: bool) -> list[Tensor]:
-        """What G makes of a batch; G's BatchNorm statistics stay where it is for D alone."""
+        """Runs G on a batch; G's BatchNorm statistics stay unchanged if it runs for D only."""
         kept = [] if with_graph else [buffer.clone() for buffer in self.generator.buffers()]
         with torch.set_grad_enabled(with_graph), wrapper.optim_context(self.generator):
             restored = restore_sizes(self.generator, lq, self.multi_scale)
@@ -208,31 +208,31 @@ class DBLRGANModel(VideoDeblurModel):
 
 
 def _bare(net: Any) -> Any:
-    """A network without what MMEngine wraps it in."""
+    """Returns a network without MMEngine's wrapper."""
     return net.module if is_model_wrapper(net) else net
 
 
 def _name_weights_without_wrappers(
     model: nn.Module, state: dict[str, Tensor], prefix: str, local_metadata: dict
 ) -> None:
-    """The Runner saves ``generator.module.body...`` on several processes, which it could not resume on one."""
+    """Renames ``generator.module.body...``, which the Runner saves on several processes and could not resume on one."""
     wrappers = {
         f'{prefix}{name}.module.': f'{prefix}{name}.' for name, net in model.named_children() if _bare(net) is not net
     }
-    for name in list(state):  # all of them, which keeps their order
+    for name in list(state):  # all of them, to keep their order
         wrapper = next(filter(name.startswith, wrappers), '')
         state[wrappers.get(wrapper, '') + name.removeprefix(wrapper)] = state.pop(name)
 
 
 def _take_any_checkpoint(model: VideoDeblurModel, state: dict[str, Any], prefix: str, *told: object) -> None:
-    """Turns what ``load_from`` read into weights of the generator, and refuses those that do not fit.
+    """Converts the checkpoint read by ``load_from`` to weights of the generator, and rejects those that do not fit.
 
-    MMEngine itself loads what has the right name and goes on without the rest.
+    MMEngine itself loads weights with matching names and ignores the rest.
 
     Raises:
-        DBLRError: The weights belong to another network.
+        DBLRError: If the weights belong to another network.
     """
-    if prefix:  # a part of another model, such as EMAHook's
+    if prefix:  # part of another model, such as EMAHook's
         return
     if not any(name.startswith('generator.') for name in state):
         weights = translated(named_weights(dict(state), 'load_from', 'params_ema'))

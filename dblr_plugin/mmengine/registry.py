@@ -1,7 +1,7 @@
 """The scope ``dblr`` in MMEngine's registries.
 
-It holds all networks and losses that BasicSR knows, ours among them. What is ours can also be named without the scope
-in any config; BasicSR's names, such as ``MSELoss``, without it mean BasicSR's classes inside our models alone.
+It contains all networks and losses registered with BasicSR, including ours. Our classes can also be named without the
+scope in any config; BasicSR's names without it, such as ``MSELoss``, mean BasicSR's classes only inside our models.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _scoped(root.OPTIM_WRAPPER_CONSTRUCTORS)
 
 
 def register(registry: Registry, name: str | None = None) -> Callable[[Registered], Registered]:
-    """Registers a class or function in a registry of ours, and for configs without the scope in MMEngine's own."""
+    """Registers a class or function in our registry, and in MMEngine's, for configs without the scope."""
 
     def add(cls: Registered) -> Registered:
         for each in (registry, registry.parent):
@@ -50,7 +50,7 @@ def register(registry: Registry, name: str | None = None) -> Callable[[Registere
 
 
 def _take_over_basicsrs() -> None:
-    """Registers what BasicSR's registries hold by now: files that are imported later may add to them."""
+    """Registers the current contents of BasicSR's registries, to which files imported later may add."""
     for registry in (ARCH_REGISTRY, LOSS_REGISTRY):
         for name, cls in registry:
             if name not in MODELS.module_dict:
@@ -63,10 +63,10 @@ _take_over_basicsrs()
 
 
 def build_part(cfg: Mapping[str, Any] | None) -> Any:
-    """Builds a network or a loss of a model; names without a scope are looked up in ours first.
+    """Builds a network or a loss of a model; names without a scope are looked up in ``dblr`` first.
 
     Raises:
-        DBLRError: No such class is registered.
+        DBLRError: If no such class is registered.
     """
     if cfg is None:
         return None
@@ -75,7 +75,7 @@ def build_part(cfg: Mapping[str, Any] | None) -> Any:
     name = arguments.pop('type')
     try:
         cls = MODELS.get(name)
-    except RuntimeError:  # what MMEngine says of some names that it does not know, and of others it returns None
+    except RuntimeError:  # MMEngine raises this for some unknown names and returns None for others
         cls = None
     if cls is None:
         raise DBLRError(
@@ -86,7 +86,7 @@ def build_part(cfg: Mapping[str, Any] | None) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A config's content as dicts and lists: what BasicSR's classes expect, and what checkpoints may hold."""
+    """Converts a config's content to dicts and lists, which BasicSR's classes expect and checkpoints may contain."""
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Parts of a Runner: our data sets, their order and protocols, a loop that resumes, hooks, an optimiser a network."""
+"""Parts for a Runner: data sets, sampler, protocol scores, a resumable loop, hooks, and one optimiser per network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
     'StopAtInvalidLossHook', 'restored_frame',
 ]  # fmt: skip
 
-#: BasicSR's options of data sets that are the loader's -> where MMEngine has them.
+#: BasicSR's data set options that belong to the loader -> their place in MMEngine.
 _OF_LOADER = {
     'batch_size_per_gpu': 'batch_size',
     'num_worker_per_gpu': 'num_workers',
@@ -58,7 +58,7 @@ _OF_LOADER = {
 
 
 def _builder(name: str, section: type) -> Callable[..., Dataset]:
-    """What builds a data set of keyword arguments: those of its section in BasicSR's option files."""
+    """Returns a function that builds a data set from keyword arguments, the options of its section in option files."""
     annotations = get_type_hints(section, include_extras=True)
 
     def build(**arguments: Any) -> Dataset:
@@ -85,7 +85,7 @@ for _name, _section in {**TRAIN_SETS, **TEST_SETS}.items():
 
 
 def restored_frame(sample: dict[str, Any]) -> RestoredFrame:
-    """A sample of a ``VideoDeblurTestDataset``, with what our models add, as scores and comparison images take it."""
+    """Converts a ``VideoDeblurTestDataset`` sample with our models' output for scores and comparison images."""
     index, count = (int(number) for number in sample['idx'].split('/'))
     return RestoredFrame(
         clip=sample['folder'],
@@ -100,13 +100,13 @@ def restored_frame(sample: dict[str, Any]) -> RestoredFrame:
 
 @register(DATA_SAMPLERS)
 class ResumableSampler(Sampler):
-    """The order and augmentation of :class:`~dblr_plugin.data.train_sampler.TrainSampler`, without an end.
+    """An infinite sampler with the order and augmentation of :class:`~dblr_plugin.data.train_sampler.TrainSampler`.
 
     Args:
         dataset: The training set.
-        batch_size: Samples in each process's batch.
-        seed: The Runner's; without one it is drawn.
-        ratio: ``dataset_enlarge_ratio``: how often an epoch has each sample.
+        batch_size: Batch size per process.
+        seed: The Runner's seed; None for a random one.
+        ratio: ``dataset_enlarge_ratio``: how often an epoch contains each sample.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int | None = None, ratio: int = 1) -> None:
@@ -115,7 +115,7 @@ class ResumableSampler(Sampler):
         self._epochs = TrainSampler(dataset, processes, rank, ratio, batch_size=batch_size, seed=seed)
 
     def resume(self, iteration: int, seed: int) -> None:
-        """Begins behind the batch of an iteration, of a run with this seed."""
+        """Makes the sampler start after the batch of an iteration, in a run with this seed."""
         self._epochs.resume_iter, self._epochs.seed = iteration, seed
 
     def __iter__(self) -> Iterator[SampleIndex]:
@@ -124,24 +124,24 @@ class ResumableSampler(Sampler):
             yield from self._epochs
 
     def __len__(self) -> int:
-        """This process's samples of an epoch."""
+        """Returns this process's number of samples per epoch."""
         return len(self._epochs)
 
 
 @register(METRICS)
 class ProtocolScores(BaseMetric):
-    """PSNR and SSIM by a protocol of :mod:`dblr_plugin.evaluation.protocols`, ``<protocol>/psnr`` and ``/ssim``.
+    """PSNR and SSIM by a protocol of :mod:`dblr_plugin.evaluation.protocols`: ``<protocol>/psnr`` and ``/ssim``.
 
-    The log has those of each clip too. Several protocols are several metrics.
+    Scores of each clip are logged too. For several protocols, use several metrics.
 
     Args:
-        protocol: Its name.
-        prefix: Stands in the place of that name.
-        collect_device: See MMEngine's ``BaseMetric``; ``gpu`` collects between the processes, on CPUs too, and
-            ``cpu`` by files.
+        protocol: Name of the protocol.
+        prefix: Replaces the protocol's name in the metrics' names.
+        collect_device: See MMEngine's ``BaseMetric``; ``gpu`` collects results by communication between the processes,
+            on CPUs too, and ``cpu`` through files.
 
     Raises:
-        DBLRError: There is no such protocol.
+        DBLRError: If there is no such protocol.
     """
 
     def __init__(self, protocol: str = 'basicsr', prefix: str | None = None, collect_device: str = 'gpu') -> None:
@@ -149,12 +149,12 @@ class ProtocolScores(BaseMetric):
         super().__init__(collect_device, prefix or self.protocol.name)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Scores frames: a data set's samples, with what our models add, ``restored``."""
-        # an entry for each sample, as MMEngine counts them when it collects
+        """Scores frames: a data set's samples, to which our models have added ``restored``."""
+        # one entry per sample, as MMEngine counts them when collecting
         self.results += [list(frame_scores(restored_frame(sample), [self.protocol])) for sample in data_samples]
 
     def compute_metrics(self, results: list[list[Row]]) -> dict[str, float]:
-        """The protocol's figures for the data set; none without ground truth."""
+        """Returns the protocol's scores for the data set; none without ground truth."""
         means: dict[str, float] = {}
         for entry in summarise([row for rows in results for row in rows], [self.protocol]):
             print_log(f'{(self.dataset_meta or {}).get("name", "")}\n{format_table(entry)}', logger='current')
@@ -164,15 +164,15 @@ class ProtocolScores(BaseMetric):
 
 @register(LOOPS)
 class ResumableTrainLoop(IterBasedTrainLoop):
-    """MMEngine's loop over iterations, with our sampler.
+    """MMEngine's iteration-based loop, with our sampler.
 
-    MMEngine's own reads all batches again that a resumed run has been trained on. This one begins behind them, so that
-    the run is the one that was not stopped. Whatever is random in networks and losses follows from the iteration.
+    On resuming, MMEngine's own loop reads again all batches already trained on. This one starts after them, so that a
+    resumed run equals an uninterrupted one. All randomness in networks and losses depends on seed and iteration.
 
     Args:
         runner: The Runner.
         dataloader: ``train_dataloader``; it needs no sampler.
-        kwargs: Those of MMEngine's ``IterBasedTrainLoop``.
+        kwargs: Further arguments of MMEngine's ``IterBasedTrainLoop``.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | Mapping[str, Any], **kwargs: Any) -> None:
@@ -184,12 +184,12 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     def run(self) -> nn.Module:
         """Trains to the last iteration."""
         self.dataloader.sampler.resume(self._iter, self.runner.seed)
-        # MMEngine takes one batch for each iteration that has been; these cost nothing
+        # MMEngine takes one batch for each completed iteration; these cost nothing
         self.dataloader_iterator = itertools.chain(itertools.repeat(None, self._iter), iter(self.dataloader))
         return super().run()
 
     def run_iter(self, data_batch: Any) -> None:
-        """One iteration."""
+        """Runs one iteration."""
         seed_iteration(self.runner.seed, self._iter + 1, self.runner.rank, self.runner.world_size)
         super().run_iter(data_batch)
 
@@ -199,11 +199,11 @@ _TENSORBOARD = 'TensorboardVisBackend'
 
 @register(HOOKS)
 class ComparisonImagesHook(Hook):
-    """Input, output and truth side by side after each validation: in the run's folder, and in TensorBoard if it is on.
+    """Saves input, output and truth side by side after each validation, in the run's folder and TensorBoard, if on.
 
     Args:
-        clips: How many clips to show.
-        side: Largest side of the square that is cut from the middle of a frame, in pixels.
+        clips: Number of clips to show.
+        side: Maximum side of the square centre crop of a frame, in pixels.
     """
 
     def __init__(self, clips: int = 4, side: int = 256) -> None:
@@ -218,7 +218,7 @@ class ComparisonImagesHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[dict] | None = None
     ) -> None:
-        """Takes restored frames, if they are to be shown."""
+        """Collects the restored frames to show."""
         for sample in outputs or ():
             self.take(restored_frame(sample))
 
@@ -230,15 +230,15 @@ class ComparisonImagesHook(Hook):
 
 @register(HOOKS)
 class StopAtInvalidLossHook(Hook):
-    """Ends a run at the first loss that is not finite, before its weights are saved.
+    """Ends a run at the first non-finite loss, before its weights are saved.
 
-    BasicSR's trainer skips such a step; MMEngine's optimisers have taken it by then, unless they scale the loss (fp16).
+    Our BasicSR models skip such a step; MMEngine's optimisers have already taken it, unless they scale the loss (fp16).
     """
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
     ) -> None:
-        """Looks at the log of an iteration; raises DBLRError, with the batch's samples, for what is not finite."""
+        """Checks the log values of an iteration; raises DBLRError, naming the batch's samples, if any is not finite."""
         invalid = [name for name, value in (outputs or {}).items() if not torch.isfinite(torch.as_tensor(value)).all()]
         if invalid:
             raise DBLRError(
@@ -250,18 +250,18 @@ class StopAtInvalidLossHook(Hook):
 
 @register(OPTIM_WRAPPER_CONSTRUCTORS)
 class MultiOptimWrapperConstructor:
-    """Builds ``optim_wrapper`` of a model of several networks; MMagic has one of the same name and form.
+    """Builds ``optim_wrapper`` for a model with several networks; MMagic has a class of the same name and interface.
 
     Args:
         optim_wrapper_cfg: Name of the network in the model -> its ``optim_wrapper``.
-        paramwise_cfg: Not used: each network's ``optim_wrapper`` has its own.
+        paramwise_cfg: Unused: each network's ``optim_wrapper`` has its own.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: object = None) -> None:
         self.configs = optim_wrapper_cfg
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
-        """One wrapper for each network."""
+        """Builds one wrapper per network."""
         bare: Any = model.module if is_model_wrapper(model) else model
         return OptimWrapperDict(
             **{name: build_optim_wrapper(getattr(bare, name), config) for name, config in self.configs.items()}

@@ -1,4 +1,4 @@
-"""``python -m dblr_plugin.mmengine.test CONFIG CHECKPOINT``: as OpenMMLab's ``tools/test.py``."""
+"""``python -m dblr_plugin.mmengine.test CONFIG CHECKPOINT``, like OpenMMLab's ``tools/test.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ['main']
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Restores and scores the config's test set; ``arguments`` are the program's own by default."""
+    """Restores and scores the config's test set; ``arguments`` defaults to ``sys.argv[1:]``."""
     parser = parser_of('test', "Test a checkpoint of either trainer with MMEngine's Runner.")
     parser.add_argument('checkpoint', help='.pth file of the Runner, or of BasicSR')
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""``python -m dblr_plugin.mmengine.train CONFIG``: as OpenMMLab's ``tools/train.py``; from command lines to Runners."""
+"""``python -m dblr_plugin.mmengine.train CONFIG``, like OpenMMLab's ``tools/train.py``: from arguments to Runners."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ['build_runner', 'main', 'newest_checkpoint', 'parser_of']
 
 
 def parser_of(program: str, description: str) -> argparse.ArgumentParser:
-    """The arguments of both programs, this and ``test``, as OpenMMLab's tools have them."""
+    """Builds the parser for the arguments shared by this program and ``test``, like those of OpenMMLab's tools."""
     parser = argparse.ArgumentParser(prog=f'python -m dblr_plugin.mmengine.{program}', description=description)
     parser.add_argument('config', type=Path, help='config file of MMEngine, such as options/mmengine/demo_DBLRNet.py')
     parser.add_argument('--work-dir', help='folder of checkpoints and logs (default: work_dirs/<name of the config>)')
@@ -31,7 +31,7 @@ def parser_of(program: str, description: str) -> argparse.ArgumentParser:
         default='pytorch' if {'RANK', 'WORLD_SIZE', 'LOCAL_RANK'} <= os.environ.keys() else 'none',
         help='what launched the processes (default: torchrun, if it did)',
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # of older launchers
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # from older launchers
     return parser
 
 
@@ -39,12 +39,12 @@ def build_runner(args: argparse.Namespace, resume: bool = False, **settings: obj
     """Builds the Runner of a config.
 
     Args:
-        args: As :func:`parser_of` parses them.
-        resume: Go on with the newest checkpoint in the run's folder; without one, start.
-        settings: Further ones, which win.
+        args: Arguments parsed by :func:`parser_of`.
+        resume: Whether to resume from the newest checkpoint in the run's folder, if there is one.
+        settings: Further settings, which override the config.
 
     Raises:
-        DBLRError: There is no such config, or it is unknown where to go on.
+        DBLRError: If the config does not exist, or the checkpoint to resume from cannot be determined.
     """
     never_fail_to_print()
     hooks.show_errors_in_one_line()
@@ -57,17 +57,17 @@ def build_runner(args: argparse.Namespace, resume: bool = False, **settings: obj
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or f'work_dirs/{args.config.stem}'
     newest = newest_checkpoint(config.work_dir) if resume else None
-    if newest:  # in place of the config's load_from, from which MMEngine would resume: another run's checkpoint
+    if newest:  # replaces the config's load_from, another run's checkpoint, from which MMEngine would resume
         config.resume, config.load_from = True, newest
     config.update(settings)
     return Runner.from_cfg(config)
 
 
 def newest_checkpoint(work_dir: str) -> str | None:
-    """What ``last_checkpoint`` in a run's folder names, also after it was moved or copied; None without that file.
+    """Returns the checkpoint named by ``last_checkpoint`` in a run's folder, even if moved or copied; None without it.
 
     Raises:
-        DBLRError: It names none, as after a kill while it was written.
+        DBLRError: If it names no existing checkpoint, for example after a kill while it was written.
     """
     named = find_latest_checkpoint(work_dir)
     if named is None:
@@ -82,7 +82,7 @@ def newest_checkpoint(work_dir: str) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains; ``arguments`` are the program's own by default."""
+    """Trains; ``arguments`` defaults to ``sys.argv[1:]``."""
     parser = parser_of('train', "Train a config with MMEngine's Runner.")
     parser.add_argument('--resume', action='store_true', help='resume from the newest checkpoint, if there is one')
     args = parser.parse_args(arguments)

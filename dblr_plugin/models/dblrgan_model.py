@@ -23,39 +23,39 @@ __all__ = ['DBLRGANModel']
 
 @MODEL_REGISTRY.register()
 class DBLRGANModel(VideoDeblurModel, SRGANModel):
-    """Content loss plus alpha times the adversarial loss, D and G updated in turn on the same batch.
+    """Trains on content loss plus alpha times the adversarial loss, updating D, then G, on the same batch.
 
-    D sees what G restores: Y for a one-channel network. ``train.pixel_opt`` is the content loss, ``train.gan_opt``
-    the adversarial one with alpha as its ``loss_weight``, ``path.pretrain_network_g`` starts it from a trained
-    DBLRNet. ``train.net_d_init_iters`` trains D alone at first, ``train.net_d_iters`` is D's steps for each of G's.
+    D sees G's output: Y for a one-channel network. ``train.pixel_opt`` is the content loss, ``train.gan_opt`` the
+    adversarial one with alpha as its ``loss_weight``, ``path.pretrain_network_g`` starts from a trained DBLRNet.
+    ``train.net_d_init_iters`` trains D alone at first, ``train.net_d_iters`` is the number of D steps per G step.
 
-    Beyond BasicSR's ``SRGANModel``, whose networks, losses and optimisers it has: D scores sharp and restored patches
-    in one batch. In batches of their own, BatchNorm would give both the same statistics and so take away what tells
-    them apart, and with the few patches of video training D stays at chance. G meets D with its running statistics.
-    G's own statistics move with its steps alone, once for each part of a batch, not when it restores for D.
-    The log has D's mean probabilities (``p_d_real``, ``p_d_fake``) and warns when D has won or collapsed.
+    Differences from BasicSR's ``SRGANModel``, which provides networks, losses and optimisers: D scores sharp and
+    restored patches in one batch. In separate batches, BatchNorm would give both the same statistics and so remove what
+    distinguishes them, and with the few patches of video training D would stay at chance. In G's step, D uses its
+    running statistics. G's own running statistics change only in G's steps, once per micro-batch, not when G restores
+    for D. D's mean probabilities (``p_d_real``, ``p_d_fake``) are logged, with a warning when D has won or collapsed.
     """
 
     content_names = ('l_g_pix', 'l_g_percep', 'l_g_style')
 
     def init_training_settings(self) -> None:
-        """Also builds the monitor of D."""
+        """Also builds the discriminator monitor."""
         super().init_training_settings()
         self.step_d = self.steps[1]
         self.d_monitor = DiscriminatorMonitor()
         self.d_is_probability = output_is_probability(self.cri_gan)
 
     def train_step(self, current_iter: int) -> list[StepResult]:
-        """One step of D and, unless it is D's turn alone, one of G."""
+        """Runs one step of D and, unless only D is due, one of G."""
         update_g = current_iter % self.net_d_iters == 0 and current_iter > self.net_d_init_iters
         micro_batches = self.micro_batches()
-        # one forward pass of G serves both, but not of a batch in parts: the graphs of all would fill the memory
+        # one forward pass of G serves both, except with micro-batches, as keeping all their graphs would fill memory
         shared = self.forward_g(self.lq) if update_g and len(micro_batches) == 1 else None
 
         self.log_values = {}
         results = [self.step_d.run(micro_batches, lambda part: self._losses_of_d(part, shared))]
         self.log_values |= results[0].losses | {'grad_d': results[0].grad_norm}
-        if shared is None:  # G restored for D alone
+        if shared is None:  # G ran for D only
             self.step_g.restore_buffers()
         if update_g:
             results.append(self.step_g.run(micro_batches, lambda part: self._losses_of_g(part, shared)))
@@ -85,7 +85,7 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
             self.log_values[name] = self.log_values.get(name, 0) + value / self.accumulate
 
     def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
-        """G's and D's."""
+        """Returns G and D."""
         return super().trained_networks() | {'net_d': {'params': self.net_d}}
 
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:

@@ -39,53 +39,53 @@ __all__ = ['VideoDeblurModel']
 
 @MODEL_REGISTRY.register()
 class VideoDeblurModel(VideoTestModel):
-    """Restores one frame of RGB windows; works for DBLRNet, DBN, EDVR and their like.
+    """Trains a network that restores one frame of RGB windows, such as DBLRNet, DBN or EDVR.
 
     A network with ``num_in_ch: 1`` is trained on Y and keeps the blurry frame's colour, one with 3 on RGB.
 
-    Beyond BasicSR's ``SRModel``, under ``train``:
+    Options under ``train`` that BasicSR's ``SRModel`` lacks:
         amp: ``bf16`` or ``fp16``: the networks' forward passes in mixed precision.
-        accumulate: Computes a batch in so many parts, for as much less memory. Unless BatchNorm is frozen or missing,
-            each part has batch statistics of its own, and the running ones move once for each.
-        clip_grad_norm: Longer gradients are scaled down to this 2-norm, each network's by itself.
+        accumulate: Splits a batch into this many micro-batches, which saves memory accordingly. Unless BatchNorm is
+            frozen or missing, each micro-batch has its own batch statistics and updates the running ones.
+        clip_grad_norm: Larger gradients are scaled down to this 2-norm, for each network separately.
         compile, channels_last: ``torch.compile`` (``reduce-overhead`` is its mode with CUDA graphs) and the faster
             memory layout for the trained networks.
-        max_skipped_steps: A step whose loss or gradient is not finite is skipped and its samples named; so many in a
-            row (default 10) end the run.
-        lr_mul: Part of a parameter's name -> factor of its learning rate; BasicSR's ``dcn_lr_mul`` is ``{dcn: ...}``.
-        train_only: Part of a parameter's name -> the iteration before which such parameters are trained alone;
+        max_skipped_steps: A step with a non-finite loss or gradient is skipped and its samples are named; this many in
+            a row (default 10) end the run.
+        lr_mul: Part of a parameter's name -> factor for its learning rate; BasicSR's ``dcn_lr_mul`` is ``{dcn: ...}``.
+        train_only: Part of a parameter's name -> the iteration before which only such parameters are trained;
             BasicSR's ``tsa_iter`` is ``{fusion: ...}``.
         multi_scale: The pixel loss is the sum over all sizes that the network restores (``DeepDeblur``), as published.
-        freeze_bn: BatchNorm uses its running statistics and leaves them alone, for fine-tuning with small batches.
-        sync_bn: BatchNorm's statistics are those of all processes' batches, on GPUs.
-        scheduler: Also ``PlateauLR``. Any optimiser of ``torch.optim``.
-    All randomness follows from ``manual_seed`` and the iteration, so that a resumed run is the uninterrupted one.
-    SIGINT and SIGTERM save and stop. Any number of data sets is validated, the work shared by all processes.
+        freeze_bn: BatchNorm uses its running statistics without updating them, for fine-tuning with small batches.
+        sync_bn: BatchNorm computes its statistics over the batches of all processes, on GPUs.
+        scheduler: Also ``PlateauLR``. The optimiser can be any of ``torch.optim``.
+    All randomness depends only on ``manual_seed`` and the iteration, so a resumed run equals an uninterrupted one.
+    SIGINT and SIGTERM save and stop. Any number of data sets can be validated, with the work split between processes.
     """
 
-    #: The losses that ``PlateauLR`` goes by.
+    #: The losses monitored by ``PlateauLR``.
     content_names = ('l_pix', 'l_percep', 'l_style')
 
     def __init__(self, opt: dict) -> None:
-        self.validated: dict[str, int] = {}  # data set -> iteration of its newest figures
+        self.validated: dict[str, int] = {}  # data set -> iteration of its latest scores
         super().__init__(opt)
-        # BasicSR's trainer warns of what this class does support
+        # BasicSR's trainer warns about this, but this class supports it
         get_root_logger().addFilter(lambda record: 'Multiple validation datasets' not in str(record.msg))
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Moves a network to this process's device and prepares and wraps it as the options say."""
+        """Moves a network to this process's device, and prepares and wraps it according to the options."""
         net = net.to(self.device)
         if self.is_train:
             train = self.opt['train']
             if train.get('sync_bn'):
                 net = share_batch_statistics(net, self.device.type, self.opt['world_size'])
             prepare_network(net, train.get('channels_last', False), train.get('compile', False))
-        # parameters that are frozen for a time take no part in the backward pass
+        # temporarily frozen parameters take no part in the backward pass
         find_unused = self.opt.get('find_unused_parameters') or (self.is_train and self.opt['train'].get('train_only'))
         return share_gradients(net, bool(find_unused)) if self.opt['dist'] else net
 
     def init_training_settings(self) -> None:
-        """Builds EMA, losses, optimisers, schedulers, and what keeps and watches the run."""
+        """Builds EMA, losses, optimisers, schedulers, checkpoints and monitors."""
         super().init_training_settings()
         train = self.opt['train']
         self.accumulate = train.get('accumulate', 1)
@@ -102,16 +102,16 @@ class VideoDeblurModel(VideoTestModel):
         self.train_mode()
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-        """Makes any optimiser of ``torch.optim``."""
+        """Builds any optimiser of ``torch.optim``."""
         return build_optimizer(optim_type, params, lr=lr, **kwargs)
 
     def setup_optimizers(self) -> None:
-        """Makes BasicSR's optimisers, and rates of their own for the parts that ``train.lr_mul`` names."""
+        """Builds BasicSR's optimisers, and applies the learning rate factors of ``train.lr_mul``."""
         super().setup_optimizers()
         multiply_rates(self.optimizer_g, self.get_bare_model(self.net_g), self.opt['train'].get('lr_mul') or {})
 
     def setup_schedulers(self) -> None:
-        """Makes a scheduler for each optimiser: one of BasicSR's, or ``PlateauLR``."""
+        """Builds a scheduler for each optimiser: one of BasicSR's, or ``PlateauLR``."""
         arguments = dict(self.opt['train']['scheduler'])
         if arguments.pop('type') == 'PlateauLR':
             self.schedulers = [PlateauLR(optimizer, **arguments) for optimizer in self.optimizers]
@@ -119,21 +119,21 @@ class VideoDeblurModel(VideoTestModel):
             super().setup_schedulers()
 
     def train_mode(self) -> None:
-        """Puts the trained networks into training mode, BatchNorm as ``train.freeze_bn`` says."""
+        """Puts the trained networks into training mode, with BatchNorm frozen if ``train.freeze_bn`` is set."""
         for step in self.steps:
             step.net.train()
             if self.opt['train'].get('freeze_bn'):
                 freeze_batch_statistics(step.net)
 
     def feed_data(self, data: dict) -> None:
-        """Takes a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1]; ``key``, the samples' names."""
+        """Accepts a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1]; ``key``, the samples' names."""
         self.data_monitor.batch_arrived()
         self.keys = list(data.get('key', ()))
         self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.traits.channels)
         self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.traits.channels)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One iteration; ends the program, with a checkpoint, after a signal."""
+        """Runs one iteration; after a signal, saves a checkpoint and ends the program."""
         self.iteration = current_iter
         seed_iteration(self.opt['manual_seed'], current_iter, self.opt['rank'], self.opt['world_size'])
         if train_only := self.opt['train'].get('train_only'):
@@ -142,7 +142,7 @@ class VideoDeblurModel(VideoTestModel):
             step.begin()
         results = self.train_step(current_iter)
         if any(result.skipped for result in results):
-            for step in self.steps:  # G too, which restores where D alone is trained
+            for step in self.steps:  # including G, which runs even when only D is trained
                 step.restore_buffers()
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
@@ -150,7 +150,7 @@ class VideoDeblurModel(VideoTestModel):
         self.data_monitor.step_done()
 
     def train_step(self, current_iter: int) -> list[StepResult]:
-        """Updates the weights. ``log_dict`` may get figures of its own."""
+        """Updates the weights, and sets ``log_values`` for the log."""
         self.log_values: dict[str, Tensor] = {}
         pairs = self.micro_batches()
         result = self.step_g.run(pairs, lambda pair: self.content_losses(self.forward_g(pair[0]), pair[1]))
@@ -158,11 +158,11 @@ class VideoDeblurModel(VideoTestModel):
         return [result]
 
     def micro_batches(self) -> list[tuple[Tensor, Tensor]]:
-        """The batch, ``lq`` and ``gt``, in ``train.accumulate`` equal parts."""
+        """Returns the batch, ``lq`` and ``gt``, split into ``train.accumulate`` equal micro-batches."""
         return list(zip(self.lq.chunk(self.accumulate), self.gt.chunk(self.accumulate), strict=True))
 
     def forward_g(self, lq: Tensor) -> list[Tensor]:
-        """Restores, as ``train.amp`` says; float32 whatever it says.
+        """Restores a batch in the precision of ``train.amp``; the result is always float32.
 
         Returns:
             The restored batch and, with ``train.multi_scale``, its smaller sizes.
@@ -171,20 +171,20 @@ class VideoDeblurModel(VideoTestModel):
             return restore_sizes(self.net_g, lq, self.multi_scale)
 
     def autocast(self) -> AbstractContextManager:
-        """The context for forward passes in training."""
+        """Returns the autocast context for forward passes in training."""
         return autocast(self.device, self.opt['train'].get('amp'))
 
     def content_losses(self, restored: list[Tensor], gt: Tensor) -> dict[str, Tensor]:
-        """The losses that compare what :meth:`forward_g` restored with its truth."""
+        """Returns the losses that compare the output of :meth:`forward_g` with the ground truth."""
         pyramid = self.get_bare_model(self.net_g).pyramid if self.multi_scale else None
         return content_losses(restored, gt, self.cri_pix, self.cri_perceptual, pyramid)
 
     def model_ema(self, decay: float = 0.999) -> None:
-        """Moves the averaged network towards the trained one; buffers (BatchNorm's statistics) are copied."""
+        """Updates the EMA network from the trained one; buffers (BatchNorm's statistics) are copied."""
         move_average(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def _log_step(self, current_iter: int, results: list[StepResult]) -> None:
-        """Shares the figures of an iteration between the processes, and does what they and the signals ask for."""
+        """Averages an iteration's log values over the processes, and acts on skipped steps, plateaus and signals."""
         signalled = torch.full((), float(interrupts.received() is not None), device=self.device)
         values = {**self.log_values, 'interrupted': signalled}
         self.log_dict = mean_over_processes(values, self.device)
@@ -193,24 +193,24 @@ class VideoDeblurModel(VideoTestModel):
         self.skip_monitor.record(current_iter, skipped, suspects(self.keys, results) if skipped else [])
         content = [value for name, value in self.log_dict.items() if name in self.content_names]
         for scheduler in self.schedulers:
-            if content and isinstance(scheduler, PlateauLR):  # there is none while D is trained alone
+            if content and isinstance(scheduler, PlateauLR):  # no content loss while only D is trained
                 scheduler.record(sum(content))
         if interrupted:
             self.stop()
 
     def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
-        """What checkpoints hold: file -> key in it -> network."""
+        """Returns the networks in a checkpoint: file -> key in it -> network."""
         averaged = {'params_ema': self.net_g_ema} if hasattr(self, 'net_g_ema') else {}
         return {'net_g': {'params': self.net_g} | averaged}
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Saves networks and training state, as BasicSR's trainer asks: iteration -1 is the end of training."""
+        """Saves networks and training state; BasicSR's trainer passes iteration -1 at the end of training."""
         is_last = current_iter == -1
         self.checkpoints.save(self.iteration if is_last else current_iter, is_last)
         self.data_monitor.pause()
 
     def resume_training(self, resume_state: dict) -> None:
-        """Goes on from a checkpoint, and makes the scores that were due there if the run ended before they were."""
+        """Resumes from a checkpoint, and runs the validation due at its iteration if the run ended before it."""
         self.checkpoints.resume(resume_state)
         self.iteration = resume_state['iter']
         val = self.opt.get('val') or {}
@@ -222,7 +222,7 @@ class VideoDeblurModel(VideoTestModel):
                     self.nondist_validation(loader, self.iteration, None, val.get('save_img', False))
 
     def stop(self) -> None:
-        """Saves and ends the program, as a signal asked for; its exit code is the shell's for that signal."""
+        """Saves and ends the program after a signal; the exit code is the shell's for that signal."""
         if self.iteration:
             self.save(-1, -1)
             get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume continues there.')
@@ -231,10 +231,10 @@ class VideoDeblurModel(VideoTestModel):
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
-        """Restores and scores a data set, logs the figures and appends them to ``metrics.json``.
+        """Restores and scores a data set, logs the scores and appends them to ``metrics.json``.
 
-        BasicSR validates once more when training ends, with a counter that has run past the last iteration: the
-        figures belong to ``total_iter``, and are not made again if they were made there.
+        BasicSR validates once more when training ends, with a counter past the last iteration: those scores belong to
+        ``total_iter``, and are not computed again if that iteration was validated already.
         """
         if not self.is_train:
             super().nondist_validation(dataloader, current_iter, tb_logger, save_img)

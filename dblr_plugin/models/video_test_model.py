@@ -25,23 +25,23 @@ __all__ = ['VideoTestModel']
 
 
 class VideoTestModel(SRModel):
-    """Restores and scores data sets, on any device, the work shared by all processes.
+    """Restores and scores data sets on any device, with the work split between all processes.
 
-    Beyond BasicSR's ``SRModel``, under ``val``:
+    Options under ``val`` that BasicSR's ``SRModel`` lacks:
         protocol: Names of :mod:`dblr_plugin.evaluation.protocols`, in place of ``metrics``.
-        pad_multiple: What frames are padded to a multiple of, for networks that need it.
-        backend: ``torch`` (the default), ``compile``, ``openvino`` or ``auto``, the quickest.
-        precision: ``fp32`` (the default), ``bf16``, ``fp16``, ``int8`` or ``auto``, the quickest. The shorter ones
-            change figures a little; int8 is calibrated on windows from all over the set.
+        pad_multiple: Frames are padded to a multiple of this, for networks that need it.
+        backend: ``torch`` (the default), ``compile``, ``openvino`` or ``auto``, the fastest.
+        precision: ``fp32`` (the default), ``bf16``, ``fp16``, ``int8`` or ``auto``, the fastest. Lower precisions
+            change scores slightly; int8 is calibrated on windows from the whole set.
     """
 
     def __init__(self, opt: dict) -> None:
         self.traits = NetworkTraits.of(opt['network_g'])
         metrics = (opt.get('val') or {}).get('metrics')
-        # a test is for its figures; a training is worth more than they are
+        # failing to record scores ends a test, which exists for them, but not a training
         self.record = ValidationRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
-        self._inputs: dict[str, list[dict | None]] = {}  # data set -> figures of its blurry frames, which stay the same
-        super().__init__(copy.deepcopy(opt))  # BasicSR's models take keys out of what they are given
+        self._inputs: dict[str, list[dict | None]] = {}  # data set -> scores of its blurry frames, which never change
+        super().__init__(copy.deepcopy(opt))  # BasicSR's models remove keys from their options
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
         try:
@@ -52,16 +52,16 @@ class VideoTestModel(SRModel):
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
     ) -> None:
-        """Loads weights, whatever wrote them; raises DBLRError where they belong to another network."""
+        """Loads weights of any origin; raises DBLRError if they belong to another network."""
         net = self.get_bare_model(net)
         load_weights(net, load_path, strict, param_key)
         get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
 
     def restorer(self, frames: int = 1) -> VideoRestorer:
-        """The current network (EMA's where there is one), in evaluation mode.
+        """Returns a restorer for the current network (the EMA network if there is one), in evaluation mode.
 
         Args:
-            frames: How many it is to restore, roughly.
+            frames: Approximate number of frames to restore.
         """
         net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g))
         share_buffers(net)
@@ -73,7 +73,7 @@ class VideoTestModel(SRModel):
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
-        """Restores and scores a data set, logs the figures and appends them to ``metrics.json``."""
+        """Restores and scores a data set, logs the scores and appends them to ``metrics.json``."""
         dataset = cast(VideoDeblurTestDataset, dataloader.dataset)
         self.score(dataset, current_iter, tb_logger, save_img)
 
@@ -89,18 +89,18 @@ class VideoTestModel(SRModel):
         interrupted: Callable[[], bool] = lambda: False,
         finish: Callable[[], None] = lambda: None,
     ) -> None:
-        """Restores and scores a data set, and records the figures.
+        """Restores and scores a data set, and records the scores.
 
         Args:
             dataset, callbacks, interrupted: See :func:`score_dataset`.
-            current_iter: The iteration that the figures belong to, or the name of the test.
+            current_iter: The iteration that the scores belong to, or the name of the test.
             tb_logger: TensorBoard's writer; None without TensorBoard.
             save_img: Whether restored frames are written.
-            finish: Called when all is restored, before the scores are recorded: what is recorded is not made again
-                after a kill.
+            finish: Called after all frames are restored, before the scores are recorded: once scores are recorded,
+                resuming after a kill does not validate again.
 
         Raises:
-            Interrupted: If ``interrupted`` said so.
+            Interrupted: If ``interrupted`` returned True.
         """
         self._pictures_failed = False
         savers = [lambda frame: self._save_image(dataset, frame, current_iter)] if save_img else []
@@ -135,5 +135,5 @@ class VideoTestModel(SRModel):
 
     @property
     def best_metric_results(self) -> dict[str, dict[str, dict]]:
-        """Data set, metric -> the best figure so far and its iteration; BasicSR's name for it."""
+        """Data set -> metric -> best score so far and its iteration, under BasicSR's name."""
         return self.record.best

@@ -1,1 +1,1 @@
-"""Restoring videos: frames in, restored frames out."""
+"""Video restoration: frames in, restored frames out."""

@@ -1,7 +1,7 @@
-"""Runs a network as fast as this machine can: precision, memory layout, PyTorch, compilation or OpenVINO.
+"""Runs a network as fast as this machine allows: precision, memory layout, PyTorch, compilation or OpenVINO.
 
-Everything here computes the same as the network in float32, up to the rounding of the chosen precision; ``torch``
-with ``fp32`` is the plain way. What each step brings on a machine, ``scripts/speed/inference.py`` tells.
+Every backend computes the same as the network in float32, up to the rounding of the chosen precision; ``torch`` with
+``fp32`` is the reference. ``scripts/speed/inference.py`` measures the gain of each step on a machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Forward = Callable[[Tensor], Tensor]
 BACKENDS = ('auto', 'torch', 'compile', 'openvino')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
 
-#: Frames from which on torch.compile, or quantising, is worth its half a minute.
+#: Number of frames from which torch.compile or quantisation is worth its half a minute.
 FRAMES_WORTH_COMPILING = 100
 
 
@@ -51,20 +51,19 @@ def build_forward(
 
     Args:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
-        device: Where it is to run.
-        backend: ``torch``, ``compile`` (torch.compile), ``openvino`` (CPUs), or ``auto``: the fastest there is. One of
-            OpenVINO's other devices is named behind a colon: ``openvino:GPU``, ``openvino:NPU``.
-        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (OpenVINO's, see :class:`Int8Forward`), or ``auto``: a shorter
-            one where it is quicker on this device.
-        frames: How many are to be restored, for ``auto`` to judge whether compiling and quantising pay.
+        device: Where to run it.
+        backend: ``torch``, ``compile`` (torch.compile), ``openvino`` (CPUs), or ``auto``: the fastest available.
+            OpenVINO's other devices follow a colon: ``openvino:GPU``, ``openvino:NPU``.
+        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (OpenVINO, see :class:`Int8Forward`), or ``auto``: a lower
+            precision where it is faster on this device.
+        frames: Number of frames to restore, for ``auto`` to decide whether compiling and quantising pay off.
 
     Returns:
-        ``(1, t, c, h, w)`` float32 to ``(1, c, h, w)`` float32, on the device of what it is given. Its first call,
-        and the first of each further size, takes longer. Where the backend cannot run the network, it says so and
-        goes on with ``torch``.
+        ``(1, t, c, h, w)`` float32 to ``(1, c, h, w)`` float32, on the input's device. The first call for each size
+        takes longer. If the backend cannot run the network, it logs a warning and falls back to ``torch``.
 
     Raises:
-        DBLRError: An unknown name, or a backend that this machine does not have.
+        DBLRError: If a name is unknown, or this machine does not have the backend.
     """
     backend, _, target = backend.partition(':')
     if target and target != 'CPU':
@@ -85,7 +84,7 @@ def build_forward(
 
 
 def _on_openvino_device(net: nn.Module, target: str, precision: str) -> Forward:
-    """On one of Intel's GPUs or NPUs, in fp16 unless fp32 is asked for, as they have no bf16."""
+    """Prepares a network for an Intel GPU or NPU, in fp16 unless fp32 is requested, as they have no bf16."""
     if not openvino_installed():
         raise DBLRError(f'device openvino:{target} needs: pip install openvino')
     if target not in openvino_devices():
@@ -97,7 +96,7 @@ def _on_openvino_device(net: nn.Module, target: str, precision: str) -> Forward:
 
 
 def choose(device: torch.device, backend: str, precision: str, frames: int = 1) -> tuple[str, str]:
-    """Replaces ``auto`` by what is best on this device; as :func:`build_forward`."""
+    """Resolves ``auto`` to the fastest choice on this device; arguments and errors as for :func:`build_forward`."""
     for value, known, name in ((backend, BACKENDS, 'backend'), (precision, PRECISIONS, 'precision')):
         if value not in known:
             raise DBLRError(f"there is no {name} '{value}', only {', '.join(known)}{nearest(value, known)}")
@@ -118,7 +117,7 @@ def choose(device: torch.device, backend: str, precision: str, frames: int = 1) 
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. On CPUs PyTorch has no error of its own for it, nor has OpenVINO (std::bad_alloc)."""
+    """Whether memory ran out. PyTorch on CPUs and OpenVINO (std::bad_alloc) have no separate error type for it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return any(text in str(error) for text in ('DefaultCPUAllocator', 'bad_alloc', 'not enough memory'))
@@ -132,7 +131,7 @@ def _best_precision(device: torch.device) -> str:
 
 
 def _require_int8(device: torch.device, backend: str) -> None:
-    """Raises DBLRError where there is no int8."""
+    """Raises DBLRError if int8 is not available."""
     if device.type != 'cpu' or backend not in ('auto', 'openvino'):
         where = device if device.type != 'cpu' else f'backend {backend}'
         raise DBLRError(f'precision int8 is for OpenVINO on the CPU, not for {where}; use precision auto')
@@ -141,7 +140,7 @@ def _require_int8(device: torch.device, backend: str) -> None:
 
 
 def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None:
-    """Why ``auto`` does not try int8; None where it does."""
+    """Returns why ``auto`` does not try int8; None if it does."""
     if device.type != 'cpu' or backend not in ('auto', 'openvino') or not openvino_installed():
         return 'it is for OpenVINO on the CPU'
     if not nncf_installed():
@@ -156,7 +155,7 @@ def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None
 def _best_backend(device: torch.device, precision: str, frames: int) -> str:
     if device.type == 'cpu' and openvino_installed():
         return 'openvino'
-    # measured: on CPUs it brings nothing in fp32
+    # measured: no gain on CPUs in fp32
     pays = frames >= FRAMES_WORTH_COMPILING and (device.type == 'cuda' or precision != 'fp32')
     return 'compile' if pays and _has_compiler(device) else 'torch'
 
@@ -169,7 +168,7 @@ def _has_compiler(device: torch.device) -> bool:
 
 @functools.cache
 def _bf16_is_quick() -> bool:
-    """Times matrix products. Flags do not show it: with AMX bf16 is 16 times as quick, with AVX512-BF16 0.4 to 2."""
+    """Times matrix products. CPU flags are no guide: bf16 is 16 times as fast with AMX, 0.4 to 2 with AVX512-BF16."""
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in times}
     for _ in range(9):
@@ -181,7 +180,7 @@ def _bf16_is_quick() -> bool:
 
 
 class _TorchForward:
-    """Folded, channels_last, and with autocast, which leaves what a network adds to its input in float32."""
+    """The folded network, channels_last, under autocast, which keeps the sum with the blurry frame in float32."""
 
     def __init__(self, net: nn.Module, device: torch.device, precision: str) -> None:
         self.net = fold(net).to(device)
@@ -196,7 +195,7 @@ class _TorchForward:
 
 
 def _compiled(plain: _TorchForward) -> Forward:
-    """Weights become constants ("freezing"), so that their conversions and layouts are done once."""
+    """Compiles with weights as constants ("freezing"), so that they are converted and laid out only once."""
     compiled = torch.compile(plain.net, dynamic=False, options={'freezing': True})
 
     @torch.no_grad()
@@ -208,9 +207,9 @@ def _compiled(plain: _TorchForward) -> Forward:
 
 
 class _FallingBack:
-    """Uses a backend until it fails, and then, having said why, another one.
+    """Uses a backend until it fails, then logs the reason and switches to the fallback.
 
-    Running out of memory is no failure of the backend: smaller tiles are the answer to that.
+    Running out of memory does not count as a failure: it is handled by smaller tiles.
     """
 
     def __init__(self, forward: Forward, fallback: Forward, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Exports networks to ONNX, compared with PyTorch, and to other checkpoint formats."""
+"""Exports networks to ONNX, verified against PyTorch, and to other checkpoint formats."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from dblr_plugin.weights.checkpoint import FORMAT_VERSION, save_atomically
 __all__ = ['OPSET', 'SUFFIXES', 'TOLERANCE', 'Difference', 'check_output', 'export_checkpoint', 'export_onnx']
 
 SUFFIXES = ('.onnx', '.safetensors', '.pth')
-#: ONNX's version of operators; the first with deformable convolution is 19. onnxruntime runs it from 1.17 on.
+#: ONNX opset version; deformable convolution needs at least 19. onnxruntime supports it from 1.17 on.
 OPSET = 20
-#: How far ONNX's pixels in [0, 1] may be from PyTorch's: a fortieth of a step of 8 bits.
+#: Maximum difference between ONNX's and PyTorch's pixels in [0, 1]: a fortieth of an 8-bit step.
 TOLERANCE = 1e-4
 
 _NEEDED = ('onnx', 'onnxruntime', 'onnxscript')
@@ -44,11 +44,11 @@ _CHANNELS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """ONNX's result against PyTorch's, for one size of frames.
+    """The difference between ONNX's and PyTorch's results, for one frame size.
 
     Attributes:
-        height, width: The size, in pixels.
-        largest: The largest difference between two values of [0, 1].
+        height, width: The frame size, in pixels.
+        largest: The largest difference between two values in [0, 1].
         psnr: In dB.
     """
 
@@ -62,10 +62,10 @@ class Difference:
 
 
 def check_output(path: Path) -> None:
-    """Refuses what cannot be written, before anything is read.
+    """Checks that a file can be written, before anything is read.
 
     Raises:
-        DBLRError: No suffix of ``SUFFIXES``, no folder that can be written to, or packages missing.
+        DBLRError: If the suffix is not in ``SUFFIXES``, the folder is not writable, or packages are missing.
     """
     if path.suffix not in SUFFIXES:
         raise DBLRError(f"{path}: '{path.suffix}' cannot be written; give one of {' '.join(SUFFIXES)}")
@@ -78,7 +78,7 @@ def check_output(path: Path) -> None:
 
 
 def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
-    """Writes a ``.safetensors`` or ``.pth`` file that says of which network it is and what it was trained on."""
+    """Writes a ``.safetensors`` or ``.pth`` file that names its network and what it was trained on."""
     content: dict[str, Any] = {
         'params': loaded.net.state_dict(),
         'network': loaded.options,
@@ -92,24 +92,24 @@ def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
 
 
 def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor] = ()) -> list[Difference]:
-    """Writes an ONNX file that onnxruntime has been seen to restore with as PyTorch does.
+    """Writes an ONNX file, after verifying with onnxruntime that it restores like PyTorch.
 
-    It takes ``window``, float32 ``(1, num_frame, channels, height, width)`` of any height and width that the network
-    takes, and gives ``restored``, ``(1, channels, height, width)``, not clipped. Its metadata say what they mean.
+    The input is ``window``, float32 ``(1, num_frame, channels, height, width)``, any height and width that the network
+    accepts. The output is ``restored``, ``(1, channels, height, width)``, not clipped. The metadata describe both.
 
     Args:
         loaded: The network.
         path: The file.
-        calibration: Windows, ``(1, num_frame, channels, h, w)`` of one size, for which it is quantised to int8, but
-            for its first two convolutions, which compare the frames, its last, and the sum with the blurry frame. None
+        calibration: Windows, ``(1, num_frame, channels, h, w)`` of one size, to quantise to int8 with. The first two
+            convolutions, which compare the frames, the last one, and the sum with the blurry frame stay float32. Empty
             for float32.
 
     Returns:
-        What was compared: these windows, or two sizes other than that of the export, of odd sides if the network takes
-        them.
+        The comparisons: on these windows, or on two sizes other than that of the export, with odd sides if the network
+        accepts them.
 
     Raises:
-        DBLRError: ONNX has no such network, or it computes something else; no file is left.
+        DBLRError: If ONNX cannot represent the network, or computes something else; no file is left.
     """
     traits = NetworkTraits.of(loaded.options)
     shape = (1, traits.num_frame, traits.channels)
@@ -149,7 +149,7 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # the exporter lets through whatever happens in its depths
+    except Exception as error:  # the exporter may raise anything
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -158,12 +158,12 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
             f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({reason}); if its frames must be '
             'multiples of some size, give the option file that has val.pad_multiple'
         ) from cause
-    assert program is not None  # that is what the exporter before dynamo returned
+    assert program is not None  # None is for the exporter before dynamo
     return program
 
 
 def _without_checks(net: nn.Module) -> nn.Module:
-    """Replaces layers that look at values to warn of them, which no graph can hold."""
+    """Replaces layers that check values for warnings, which a graph cannot contain."""
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, DCNv2Pack):
@@ -179,7 +179,7 @@ class _DeformableConv(nn.Module):
         self.pack = pack
 
     def forward(self, x: Tensor, feat: Tensor) -> Tensor:
-        """``(b, c, h, w)``, and the features that offsets are found in, of the same shape; to ``(b, out, h, w)``."""
+        """``(b, c, h, w)``, and the features for the offsets, of the same shape, to ``(b, out, h, w)``."""
         pack = self.pack
         rows, columns, mask = pack.conv_offset(feat).chunk(3, dim=1)
         return deform_conv2d(
@@ -211,7 +211,7 @@ def _write(program: torch.onnx.ONNXProgram, metadata: dict[str, str], path: Path
     model = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField('metadata_props')  # the exporter's notes, and stack traces of this machine
+        part.ClearField('metadata_props')  # the exporter's notes, and stack traces from this machine
     model.producer_name, model.producer_version = 'dblr_plugin', __version__
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
@@ -220,7 +220,7 @@ def _write(program: torch.onnx.ONNXProgram, metadata: dict[str, str], path: Path
 
 @torch.no_grad()
 def _quantise(path: Path, windows: Sequence[Tensor], metadata: dict[str, str]) -> None:
-    """Rewrites a file with int8 convolutions, each between operations that quantise and dequantise (QDQ)."""
+    """Rewrites a file with int8 convolutions, each between quantise and dequantise operations (QDQ)."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

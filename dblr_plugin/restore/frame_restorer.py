@@ -1,4 +1,4 @@
-"""Restores the frames of a window with any network, as fast as a device can."""
+"""Restores the frames of a window with any network, as fast as the device allows."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from dblr_plugin.restore.openvino_forward import Int8Forward
 
 __all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'FrameRestorer', 'TiledForward', 'build_restorer', 'halo_of']
 
-#: Pixels of halo for networks that look farther, or at no fixed distance: tiles then come close to the whole frame.
+#: Halo in pixels for networks with a very large or unknown receptive field: tiles then approximate the whole frame.
 INEXACT_RADIUS = 64
 SMALLEST_TILE = 32
-_LARGEST_RADIUS = 255  # above it tiles would be as large as most frames
+_LARGEST_RADIUS = 255  # with more, tiles would be as large as most frames
 
-# On CPUs memory that runs out is no error but the end of the process, so large frames are tiled from the start where a
-# narrow halo makes that cheap. The paper's network at 1280x720 then takes a fifth of plain PyTorch's memory
-# (scripts/speed/memory_720p.py) for a tenth more time.
+# Running out of memory on a CPU kills the process instead of raising an error, so large frames are tiled from the start
+# where a narrow halo makes that cheap. The paper's network at 1280x720 then needs a fifth of plain PyTorch's memory
+# (scripts/speed/memory_720p.py) and a tenth more time.
 _LARGE_FRAME = 2**19  # pixels
 _LARGE_FRAMES_TILE = 640
 _NARROW_HALO = 40
 
 
 def halo_of(net: nn.Module) -> int:
-    """How many pixels around a tile a network has to see: its ``receptive_radius``, where it states one.
+    """Returns how many pixels of context a tile needs: the network's ``receptive_radius``, if it has one.
 
-    That is how far beyond a block of pixels, aligned to its ``size_multiple``, the block's result depends on the input.
+    This is how far beyond a block of pixels, aligned to its ``size_multiple``, the block's result depends on the input.
     """
     radius = getattr(net, 'receptive_radius', None)
     return INEXACT_RADIUS if radius is None or radius > _LARGEST_RADIUS else radius
 
 
 class TiledForward:
-    """Runs a network on overlapping tiles. All have the same size, so that compiled networks are compiled once.
+    """Runs a network on overlapping tiles, all of one size, so that networks are compiled only once.
 
-    No tile reaches beyond the frame, so the network's own padding acts at the frame's border and nowhere else.
+    No tile extends beyond the frame, so the network's own padding takes effect only at the frame's border.
 
     Args:
         forward: ``(1, t, c, h, w)`` to ``(1, c, h, w)``.
         halo: Pixels around a tile that its result depends on; see :func:`halo_of`.
-        tile: Pixels of a tile's side, without halo; 0 for whole frames, but for large ones on CPUs where tiles cost
-            little. Halved whenever memory runs out.
-        multiple: Frames, and so tiles and where they begin, are multiples of it.
+        tile: Side of a tile in pixels, without halo; 0 for whole frames, except large ones on CPUs where tiling is
+            cheap. Halved whenever memory runs out.
+        multiple: Frame sizes, and so tile sizes and offsets, are multiples of this.
     """
 
     def __init__(self, forward: Forward, halo: int, tile: int = 0, multiple: int = 1) -> None:
@@ -64,8 +64,8 @@ class TiledForward:
         """``(1, t, c, h, w)`` to ``(1, c, h, w)``.
 
         Raises:
-            ValueError: h or w is no multiple of ``multiple``.
-            RuntimeError, MemoryError: Memory does not suffice for the smallest tile either.
+            ValueError: If h or w is not a multiple of ``multiple``.
+            RuntimeError, MemoryError: If memory runs out even with the smallest tile, or the network fails otherwise.
         """
         if window.shape[-2] % self.multiple or window.shape[-1] % self.multiple:
             raise ValueError(f'{tuple(window.shape)}: height and width must be multiples of {self.multiple}')
@@ -75,19 +75,19 @@ class TiledForward:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not self._halve(window):
                     raise
-            # here, and not in the handler, the failed attempt's tensors are free
+            # outside the handler, where the failed attempt's tensors have been freed
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
     def _tile_of(self, window: Tensor) -> int:
-        """The side of a window's tiles; that of the window where it is taken as a whole."""
+        """Returns the tile side for a window; the window's longer side if it is not tiled."""
         h, w = window.shape[-2:]
         is_cheap = window.device.type == 'cpu' and self.halo <= _NARROW_HALO
         default = _LARGE_FRAMES_TILE if is_cheap and h * w > _LARGE_FRAME else max(h, w)
         return min(self.tile or default, max(h, w))
 
     def _halve(self, window: Tensor) -> bool:
-        """Makes tiles smaller; False where they are the smallest."""
+        """Halves the tile size; returns False if it is already the smallest."""
         before, longest = self._tile_of(window), max(window.shape[-2:])
         self.tile = _round_up(max(before // 2, SMALLEST_TILE), self.multiple)
         if self.tile < before and not self._warned:
@@ -110,7 +110,7 @@ class TiledForward:
                 if restored is None:
                     restored = piece.new_empty(*piece.shape[:-2], h, w)
                 restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
-        assert restored is not None  # there are several tiles
+        assert restored is not None  # as there are several tiles
         return restored
 
 
@@ -119,9 +119,9 @@ class _Span:
     """One tile along one axis.
 
     Attributes:
-        source: What the network sees of the frame.
-        target: What of the frame is taken from its result.
-        inner: The same within the result.
+        source: The part of the frame that the network sees.
+        target: The part of the frame taken from the network's result.
+        inner: The same part within the result.
     """
 
     source: slice
@@ -130,9 +130,9 @@ class _Span:
 
 
 def _spans(size: int, tile: int, halo: int, multiple: int) -> list[_Span]:
-    """As few tiles as cover ``size`` pixels, as small as so many can be: each sees equally much of the frame.
+    """Covers ``size`` pixels with the fewest tiles, each as small as possible, and all with inputs of equal size.
 
-    Those at the ends need a halo on one side only, and so give more pixels than those between them.
+    The first and last tile need a halo on one side only, and so contribute more pixels than the others.
     """
     between = size - 2 * halo
     if between <= tile:
@@ -164,20 +164,20 @@ def build_restorer(
     size_multiple: int = 1,
     frames: int = 1,
 ) -> FrameRestorer:
-    """A restorer that runs a copy of a network as fast as this device can.
+    """Builds a restorer that runs a copy of a network as fast as the device allows.
 
     Args:
         net: The network; it is not changed.
-        traits: What it takes and gives.
-        device: Where it is to run.
+        traits: Its inputs and outputs.
+        device: Where to run it.
         backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        tile: Side of the squares that a frame is cut into, in pixels, which changes the memory needed and, but for
-            networks like EDVR that look at no fixed distance, not the result; for 0 see :class:`TiledForward`.
-        size_multiple: What the frames' sides are padded to a multiple of, for networks that need it.
-        frames: How many there will be, roughly, by which ``auto`` judges whether compiling pays.
+        tile: Side of the square tiles that a frame is split into, in pixels. Affects memory use, but not the result,
+            except for networks without a fixed receptive field, such as EDVR; for 0 see :class:`TiledForward`.
+        size_multiple: Frames are padded to a multiple of this, for networks that need it.
+        frames: Approximate number of frames, for ``auto`` to decide whether compiling pays off.
     """
-    # networks of ours pad frames themselves, but tiles have to begin where a frame may
+    # our networks pad frames themselves, but tiles must start at multiples
     size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
     forward = build_forward(net, device, backend, precision, frames)
     tiled = TiledForward(forward, halo_of(net), tile, size_multiple)
@@ -185,15 +185,15 @@ def build_restorer(
 
 
 class FrameRestorer:
-    """Restores one frame of RGB windows, or all, as the network's traits say.
+    """Restores one frame of RGB windows, or all, according to the network's traits.
 
-    A one-channel network restores Y, and the blurry frame keeps its Cb and Cr (the paper).
+    A one-channel network restores Y; Cb and Cr are those of the blurry frame, as in the paper.
 
     Args:
-        net: ``(b, t, channels, h, w)`` to ``(b, channels, h, w)``, or to as many frames as it was given.
-        traits: What it takes and gives.
-        size_multiple: The network needs h and w to be multiples of this; frames are padded and cut back.
-        int8: The part of ``net`` that has to be calibrated.
+        net: ``(b, t, channels, h, w)`` to ``(b, channels, h, w)``, or to ``(b, t, channels, h, w)``.
+        traits: Its inputs and outputs.
+        size_multiple: The network needs h and w to be multiples of this; frames are padded and cropped back.
+        int8: The part of ``net`` that must be calibrated.
     """
 
     def __init__(
@@ -210,11 +210,11 @@ class FrameRestorer:
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether int8 waits for windows to be calibrated on; without them the first one to restore has to do."""
+        """Whether int8 is not calibrated yet; without :meth:`calibrate`, the first window restored is used."""
         return self.int8 is not None and not self.int8.calibrated
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
-        """Calibrates int8 on windows that have the network's colour, ``(1, t, channels, h, w)``."""
+        """Calibrates int8 on windows in the network's colour format, ``(1, t, channels, h, w)``."""
         if self.int8 is not None:
             self.int8.calibrate(map(self.padded, windows))
 
@@ -226,7 +226,7 @@ class FrameRestorer:
 
     @torch.no_grad()
     def restore(self, window: Tensor, blurry: Tensor) -> Tensor:
-        """Restores a window that has the network's colour already.
+        """Restores a window that is already in the network's colour format.
 
         Args:
             window: ``(b, t, channels, h, w)``.
@@ -240,7 +240,7 @@ class FrameRestorer:
         return replace_y(blurry, out) if self.traits.channels == 1 else out
 
     def padded(self, window: Tensor) -> Tensor:
-        """A window with sides that are multiples of ``size_multiple``."""
+        """Pads a window's height and width to multiples of ``size_multiple``."""
         h, w = window.shape[-2:]
         pad_h, pad_w = -h % self.size_multiple, -w % self.size_multiple
         if not (pad_h or pad_w):

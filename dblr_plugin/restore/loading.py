@@ -1,4 +1,4 @@
-"""Builds a network from a checkpoint, or as an option file describes it, and loads its weights."""
+"""Builds a network from a checkpoint or an option file, and loads its weights."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['LoadedNetwork', 'check_named_network', 'load_network']
 
-_LEAST_BOUND = 512  # of numbers, such as those of frames and groups, that the weights do not show
+_LEAST_BOUND = 512  # for numbers, such as frames or groups, that the weights do not reveal
 _MOST_FRAMES = 64
-_MODULES_OF_A_TENSOR = 8  # at most: an activation or a container beside each layer, and what holds those
-# what networks load or download when they are built
+_MODULES_OF_A_TENSOR = 8  # at most: an activation or container per layer, and their parents
+# arguments that make networks load or download files when they are built
 _LOADS = re.compile('path|file|pretrain|load|download|url', re.IGNORECASE)
 
 
 def check_named_network(options: Mapping[str, Any], weights: Mapping[str, Tensor], path: object) -> None:
-    """Refuses to build what would take more memory than its weights say, or read or fetch other files.
+    """Rejects a network that would need far more memory than its weights, or load or download other files.
 
-    A class must take windows (``num_in_ch``); its arguments must fit its signature.
+    The class must take windows (``num_in_ch``), and the arguments must fit its signature.
 
     Args:
         options: ``type`` and arguments.
-        weights: All weights of the file.
+        weights: All weights in the file.
         path: The file, for messages.
 
     Raises:
-        DBLRError: With the argument, and the way around it: an option file.
+        DBLRError: If it is rejected; names the argument and the workaround, an option file.
     """
     problem = next(_problems(options, weights), None)
     if problem is not None:
@@ -75,7 +75,7 @@ def _problems(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iter
 
 
 def _out_of_bounds(value: object, bound: int) -> str | None:
-    """What is wrong with a number or a text, or those in a list."""
+    """Returns what is wrong with a number or string, or with those in a list; None if nothing is."""
     if isinstance(value, list | tuple):
         return next(filter(None, (_out_of_bounds(entry, bound) for entry in value)), None)
     if isinstance(value, int | float) and not -bound <= value <= bound:
@@ -87,7 +87,7 @@ def _out_of_bounds(value: object, bound: int) -> str | None:
 
 @contextmanager
 def _few_modules(most: int) -> Iterator[None]:
-    """Ends the building of a network of more modules, which takes minutes even without memory for weights."""
+    """Aborts building a network with more than ``most`` modules, which takes minutes even without real weights."""
     count = 0
 
     def note(*_: object) -> None:
@@ -104,12 +104,12 @@ def _few_modules(most: int) -> Iterator[None]:
 
 
 def _too_large(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:
-    """Builds the network without memory for its weights, and compares."""
+    """Builds the network without allocating its weights, and compares its size with that of the file's weights."""
     arguments = dict(options)
     try:
         with torch.device('meta'), _few_modules(_MODULES_OF_A_TENSOR * len(weights) + _LEAST_BOUND):
             network = NETWORK.classes()[arguments.pop('type')](**arguments)
-    except Exception as error:  # whatever a class says to its arguments
+    except Exception as error:  # a class may raise anything for bad arguments
         yield f'cannot be built ({error})'
         return
     needed, given = (sum(t.numel() for t in state.values()) for state in (network.state_dict(), weights))
@@ -117,7 +117,7 @@ def _too_large(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Ite
         yield f'cannot be that of its weights: it has {needed} numbers, and they {given}'
 
 
-# what SimDeblur's weights are of, which say nothing of it
+# the network of SimDeblur's weights, which do not name it
 _SIMDEBLUR = {
     'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_block': 15, 'tail_conv': False,
 }  # fmt: skip
@@ -125,14 +125,14 @@ _SIMDEBLUR = {
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network and what is known of it.
+    """A network and its metadata.
 
     Attributes:
-        net: In evaluation mode, on the CPU.
-        options: Its options, as ``network_g`` of an option file.
-        weights: The file they are from.
-        trained_on: What they were trained on, where the file says it.
-        pad_multiple: What frames' sides must be multiples of.
+        net: The network, in evaluation mode, on the CPU.
+        options: Its options, as ``network_g`` in an option file.
+        weights: The file its weights come from.
+        trained_on: What the weights were trained on, if the file says so.
+        pad_multiple: Frame height and width must be multiples of this.
     """
 
     net: nn.Module
@@ -147,15 +147,16 @@ class LoadedNetwork:
 
 
 def load_network(weights: str | Path | None = None, option_file: str | Path | None = None) -> LoadedNetwork:
-    """Builds the network that a checkpoint belongs to; averaged weights are preferred.
+    """Builds the network that a checkpoint belongs to; EMA weights are preferred.
 
     Args:
-        weights: A ``.pth`` or ``.safetensors`` file; those of this package say of which network they are. Or the name
-            of weights that come with the package (``dblr weights``); None for the default ones.
-        option_file: Where ``network_g`` stands, for weights that do not say; ``val.pad_multiple`` counts too.
+        weights: A ``.pth`` or ``.safetensors`` file (those written by this package name their network), or the name of
+            weights that come with the package (``dblr weights``); None for the default weights.
+        option_file: An option file with ``network_g``, for weights that do not name their network; its
+            ``val.pad_multiple`` is used too.
 
     Raises:
-        DBLRError: If the file cannot be read, or is of another network, or does not say of which.
+        DBLRError: If the file cannot be read, belongs to another network, or does not name its network.
     """
     weights = find_weights(weights)
     content = read_checkpoint(weights)

@@ -1,8 +1,8 @@
-"""Networks run by OpenVINO, in float types as they are, and in int8 after NNCF has quantised weights and activations.
+"""Runs networks with OpenVINO, unchanged in float types, or in int8 with weights and activations quantised by NNCF.
 
-What makes the output of an int8 network stays float32: the last convolution and the sum with the blurry frame, so that
-a frame to which the network adds nothing comes back to the bit. So do the first two layers, which costs no time that
-could be measured and brings the result 4 to 12 dB nearer (docs/speed.md).
+In an int8 network, the last convolution and the sum with the blurry frame stay float32, so that a frame to which the
+network adds nothing is returned bit for bit. So do the first two layers, which takes no measurable time and brings the
+result 4 to 12 dB closer to float32 (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     'nncf_installed', 'openvino_devices', 'openvino_installed', 'quantise', 'to_openvino',
 ]  # fmt: skip
 
-# OpenVINO's copy is refused when it differs by more of the result's amplitude: bf16 makes 0.016 on random weights
+# largest accepted error of OpenVINO's model, relative to the result's amplitude: bf16 gives 0.016 on random weights
 _TOLERANCE = 0.05
 _PROBE_SIZES = ((64, 64), (64, 96))
 
@@ -44,21 +44,21 @@ def openvino_installed() -> bool:
 
 
 def openvino_devices() -> list[str]:
-    """What OpenVINO can run networks on here: ``CPU``, and Intel's ``GPU`` (``GPU.0``, ``GPU.1``) and ``NPU``."""
+    """Returns OpenVINO's devices on this machine: ``CPU``, and Intel's ``GPU`` (``GPU.0``, ``GPU.1``) and ``NPU``."""
     return list(_openvino_core().available_devices)
 
 
 class OpenVINOForward:
-    """The network as OpenVINO's compiled model, which is kept for the size of the last window alone.
+    """Runs a network as a compiled OpenVINO model, cached for the last window size only.
 
     Args:
         net: ``(1, t, c, h, w)``, or one frame ``(1, c, h, w)``, to ``(1, c, h, w)``; it is not changed.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        model: The converted network, where there is one already; it is not compared.
+        model: The converted network, if it exists already; it is not verified.
         device: One of :func:`openvino_devices`.
 
     Raises, at its first call:
-        RuntimeError: The converted network computes something else.
+        RuntimeError: If the converted network computes something else.
     """
 
     def __init__(self, net: nn.Module, precision: str, model: Any = None, device: str = 'CPU') -> None:
@@ -70,7 +70,7 @@ class OpenVINOForward:
         self.compiled: Any = None
 
     def __call__(self, window: Tensor) -> Tensor:
-        """As the network, on the CPU."""
+        """Runs the model on a window; the result is on the CPU."""
         if self.model is None:
             self._convert(window.shape[:-2])
         if window.shape != self.shape:
@@ -79,7 +79,7 @@ class OpenVINOForward:
 
     @torch.no_grad()
     def _convert(self, shape: tuple[int, ...]) -> None:
-        """Converts with one small window and compares with another one: sizes must not have become constants."""
+        """Converts with one small window and verifies with another size, which must not have become a constant."""
         first, second = (torch.linspace(0, 1, h * w).reshape(h, w).repeat(*shape, 1, 1) for h, w in _PROBE_SIZES)
         self.model = to_openvino(self.net, first)
         expected = self.net(second)
@@ -90,7 +90,7 @@ class OpenVINOForward:
             raise RuntimeError(f'its result differs by {share:.0%}')
 
     def _compile(self, shape: torch.Size) -> None:
-        self.compiled = self.shape = None  # its memory is free before the next one takes its own
+        self.compiled = self.shape = None  # frees its memory before the next model allocates
         self.model.reshape(list(shape))
         options = {
             'INFERENCE_PRECISION_HINT': self.hint,
@@ -102,51 +102,51 @@ class OpenVINOForward:
 
 
 def _import_openvino() -> ModuleType:
-    """Imports OpenVINO without its telemetry, which would report each use to its makers and write into the home."""
-    # None refuses the import; the stub knows modules alone
+    """Imports OpenVINO without its telemetry, which would report each use to Intel and write to the home folder."""
+    # None blocks the import; the type stub allows only modules
     sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     return importlib.import_module('openvino')
 
 
 @functools.cache
 def _openvino_core() -> Any:
-    """One for the whole process: freeing models whose cores have gone can crash it."""
+    """Returns one core for the whole process, as freeing a model after its core can crash."""
     return _import_openvino().Core()
 
 
 def to_openvino(net: nn.Module, example: Tensor) -> Any:
-    """Converts as ``openvino.convert_model`` does, in a fifth of the time: the trace is not checked, see the caller."""
+    """Converts like ``openvino.convert_model``, in a fifth of the time: the trace is left to the caller to check."""
     _import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings(action='ignore'):  # what tracing says of every assert
+    with warnings.catch_warnings(action='ignore'):  # tracing warns about every assert
         traced = torch.jit.trace(net, example, check_trace=False)
     frontend = FrontEndManager().load_by_framework('pytorch')
-    decoder = TorchScriptPythonDecoder(traced, example_input=example)  # a name keeps it alive
+    decoder = TorchScriptPythonDecoder(traced, example_input=example)  # named to keep it alive
     return frontend.convert(frontend.load(decoder))
 
 
 # ---------------------------------------------------------------------- int8
 
-#: Windows to calibrate on; ranges of activations change little from one to the next.
+#: Number of windows to calibrate on; activation ranges vary little between windows.
 WINDOWS = 6
-#: PSNR of int8's result against float32's, peak 1, from which on ``auto`` takes int8.
+#: Minimum PSNR of int8's result against float32's, peak 1, for ``auto`` to choose int8.
 LEAST_DECIBELS = 48.0
 
-_CROPS = 2  # of each window
+_CROPS = 2  # per window
 _SIDE = 128  # pixels; statistics of whole frames would take minutes
 _CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 _QUICK = re.compile(r'\b(avx512_vnni|avx_vnni|amx_int8)\b')
 
 
 def nncf_installed() -> bool:
-    """Whether NNCF, which quantises, can be imported."""
+    """Whether NNCF, needed for quantisation, can be imported."""
     return importlib.util.find_spec('nncf') is not None
 
 
 def int8_is_quick() -> bool:
-    """Whether the processor multiplies int8 faster than float32 by much: VNNI or AMX, as Linux names them."""
+    """Whether the processor is much faster in int8 than in float32: VNNI or AMX, according to Linux's CPU flags."""
     try:
         return _QUICK.search(Path('/proc/cpuinfo').read_text()) is not None
     except OSError:
@@ -154,15 +154,16 @@ def int8_is_quick() -> bool:
 
 
 class Int8Forward:
-    """Runs a network in int8 once it is calibrated; its first window calibrates it where nothing else did.
+    """Runs a network in int8 once it is calibrated, by default on its first window.
 
-    Where quantising fails, or the result is too far from float32's and int8 was not insisted on, another forward runs.
+    Falls back to another forward if quantisation fails, or if the result is too far from float32's and int8 was not
+    requested explicitly.
 
     Args:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
-        otherwise: What runs instead.
-        other_name: Its precision, for the log.
-        insists: Whether int8 was asked for by name, and is taken at any distance.
+        otherwise: The fallback.
+        other_name: The fallback's precision, for the log.
+        insists: Whether int8 was requested explicitly, and is used at any distance.
     """
 
     def __init__(self, net: nn.Module, otherwise: Callable[[Tensor], Tensor], other_name: str, insists: bool) -> None:
@@ -174,18 +175,18 @@ class Int8Forward:
 
     @property
     def calibrated(self) -> bool:
-        """Whether it is settled what runs."""
+        """Whether int8 or the fallback has been chosen."""
         return self.forward is not None
 
     def __call__(self, window: Tensor) -> Tensor:
-        """As the network, on the CPU."""
+        """Runs int8 or the fallback on a window; the result is on the CPU."""
         if self.forward is None:
             self.calibrate([window])
-        assert self.forward is not None  # which calibrating settles
+        assert self.forward is not None  # set by calibrate
         return self.forward(window)
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
-        """Quantises for these windows, ``(1, t, c, h, w)``, and says what will run and why."""
+        """Quantises with these windows, ``(1, t, c, h, w)``, chooses int8 or the fallback, and logs why."""
         log = get_root_logger()
         self.forward = self.otherwise
         try:
@@ -214,9 +215,9 @@ class Int8Forward:
 
 
 def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Cuts crops of one size out of windows ``(1, t, c, h, w)``, at places spread over the frames.
+    """Cuts crops of one size out of windows ``(1, t, c, h, w)``, at positions spread over the frames.
 
-    Smaller windows than the first are left out.
+    Windows too small for this size, which depends on the first one, are skipped.
     """
     side = None
     for number, window in enumerate(windows):
@@ -225,7 +226,7 @@ def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
         if h < side[0] or w < side[1]:
             continue
         for place in range(number * _CROPS, (number + 1) * _CROPS):
-            # multiples of the golden ratio and of its square fill a frame evenly
+            # multiples of the golden ratio and its square cover a frame evenly
             y, x = (
                 int(place * step % 1 * (length - s) // 32 * 32)
                 for step, length, s in zip((0.618, 0.382 * 2), (h, w), side, strict=True)
@@ -234,11 +235,11 @@ def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def quantise(model: Any, crops: list[Tensor]) -> object:
-    """A model of OpenVINO with int8 weights and activations, but for its first layers and what makes its output.
+    """Returns an OpenVINO model with int8 weights and activations, except in its first and output layers.
 
     Args:
-        model: It is changed.
-        crops: ``(1, t, c, h, w)``, all of one size, by which ranges of activations are found.
+        model: The OpenVINO model; it is changed.
+        crops: ``(1, t, c, h, w)``, all of one size, to estimate activation ranges from.
     """
     with quiet():
         import nncf
@@ -252,22 +253,22 @@ def quantise(model: Any, crops: list[Tensor]) -> object:
             subset_size=len(crops),
             ignored_scope=nncf.IgnoredScope(names=_names_of_first(model) + _names_of_output(model)),
             advanced_parameters=AdvancedQuantizationParameters(
-                # weights of 7 bits, without which sums overflow in processors that lack VNNI
+                # 7-bit weights, as sums of 8-bit ones overflow on processors without VNNI
                 overflow_fix=OverflowFix.ENABLE,
-                # means over the crops, NNCF's default, would clip what is strong in a few of them: where blur is
+                # averaging over the crops, NNCF's default, would clip strong activations in a few of them, at blur
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
         )
 
 
 def _names_of_first(model: Any) -> list[str]:
-    """The first two convolutions: our networks' 3D layers, which see blur in differences too small for 8 bits."""
+    """Returns the first two convolutions: our 3D layers, which detect blur from differences too small for 8 bits."""
     ordered = model.get_ordered_ops()
     return [node.get_friendly_name() for node in ordered if node.get_type_name() in _CONVOLUTIONS][:2]
 
 
 def _names_of_output(model: Any) -> list[str]:
-    """The operations from the output back to the last convolutions."""
+    """Returns the operations from the output back to the last convolutions."""
     names, waiting = [], [result.input_value(0).get_node() for result in model.get_results()]
     seen: set[str] = set()
     while waiting:

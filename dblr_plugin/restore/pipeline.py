@@ -1,4 +1,4 @@
-"""Decodes, restores and encodes at the same time, from a source to a sink; calibrates int8 for it; sides compared."""
+"""Decodes, restores and encodes concurrently, from a source to a sink; int8 calibration; comparison views."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _log = logging.getLogger(__name__)
 Layout = Literal['beside', 'stacked']
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_LINE_SHARE = 24  # a line of text is this part of a picture's height, and no smaller than can be read
+_LINE_SHARE = 24  # a line of text is 1/24 of a picture's height, but at least _LEAST_LINE to stay readable
 _LEAST_LINE = 10  # pixels
 _LABELS = ('input', 'restored')
 
 
 def compared(blurry: np.ndarray, restored: np.ndarray, layout: Layout) -> np.ndarray:
-    """Returns both pictures in one, each whole and with a label in its upper left corner.
+    """Returns both pictures in one, uncropped, each with a label in its upper left corner.
 
     Args:
         blurry: RGB ``(h, w, 3)``, uint8 or uint16.
-        restored: The same.
+        restored: The same shape and type.
         layout: ``beside`` gives ``(h, 2 w, 3)``, ``stacked`` gives ``(2 h, w, 3)``.
     """
     pictures = [_labelled(picture, text) for picture, text in zip((blurry, restored), _LABELS, strict=True)]
@@ -47,7 +47,7 @@ def compared(blurry: np.ndarray, restored: np.ndarray, layout: Layout) -> np.nda
 
 
 def _labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    """Writes white text on black into a corner; a picture that is too small for it stays as it is."""
+    """Writes white text on black into the corner; a picture too small for it is returned unchanged."""
     line = max(_LEAST_LINE, picture.shape[0] // _LINE_SHARE)
     scale = cv2.getFontScaleFromHeight(_FONT, line)
     thickness = max(1, line // 12)
@@ -70,15 +70,15 @@ def calibrate(
     end: str | None = None,
     scale_down: float = 1,
 ) -> None:
-    """Calibrates int8 for an input, whatever it was calibrated for before, where it may be used.
+    """Calibrates int8 for an input if int8 may be used, replacing any earlier calibration.
 
-    The frames follow from the input alone, so that a run that goes on with it quantises as the one that was stopped.
-    Of a pipe, which can be read once, :meth:`VideoRestorer.restore` takes the first frames.
+    The choice of frames depends on the input alone, so a resumed run quantises like the interrupted one. A pipe, which
+    can be read only once, is left to :meth:`VideoRestorer.restore`, which uses its first frames.
 
     Args:
         restorer: The network.
-        path: What the source was opened from, and so are ``start``, ``end`` and ``scale_down``.
-        source: Says how many frames there are; it is not read.
+        path: Path from which the source was opened, with the same ``start``, ``end`` and ``scale_down``.
+        source: Provides the number of frames; it is not read.
     """
     if not restorer.may_use_int8 or Path(path).is_fifo():
         return
@@ -92,21 +92,21 @@ def calibrate(
 def sample_windows(
     path: str | Path, source: Source, num_frame: int, scale_down: float = 1
 ) -> Iterator[list[np.ndarray]]:
-    """Yields some runs of neighbouring frames, found by seeking; the source itself is not read.
+    """Yields runs of consecutive frames spread over the input, by seeking; the source itself is not read.
 
-    Where only decoding tells how many frames there are, the first run alone.
+    If the number of frames is unknown before decoding, only the first run is used.
 
     Args:
-        path: What the source was opened from, the whole of it.
-        source: Says how many frames there are.
-        num_frame: Frames of a run.
-        scale_down: As the source was opened.
+        path: Path from which the source was opened, in full.
+        source: Provides the number of frames.
+        num_frame: Frames in a run.
+        scale_down: As for the source.
 
     Raises:
-        DBLRError: A frame cannot be read.
+        DBLRError: If a frame cannot be read.
     """
-    info = getattr(source, 'info', None)  # of videos, whose places are seconds
-    last = max((source.count or 0) - 2 * num_frame, 0)  # an announced end may come a little early
+    info = getattr(source, 'info', None)  # videos have one, and positions in seconds
+    last = max((source.count or 0) - 2 * num_frame, 0)  # videos may end slightly before their stated length
     for number in spread(range(last + 1), WINDOWS):
         start = number if info is None else float(number / info.rate)
         with open_source(path, start, scale_down=scale_down) as part:
@@ -122,19 +122,19 @@ def restore_media(
     progress: bool = True,
     done: int = 0,
 ) -> array[float]:
-    """Restores all pictures of a source.
+    """Restores all frames of a source.
 
     Args:
-        restorer: Restores them.
-        source: Where they come from.
-        sink: Where they go; it is finished, or after an error or Ctrl-C abandoned.
-        compare: Whether each picture shows the blurry and the restored one, and how.
-        progress: Whether to show a progress bar, with pictures a second and the time left.
-        done: How many pictures the sink has already; the result is that of restoring all of them in one go.
+        restorer: The network.
+        source: The input.
+        sink: The output; it is finished, or abandoned after an error or Ctrl-C.
+        compare: How to show the blurry next to the restored frame; None for the restored frame alone.
+        progress: Whether to show a progress bar, with frames per second and the time left.
+        done: Number of frames already in the sink; the result is the same as that of an uninterrupted run.
 
     Returns:
-        Of each, the seconds from when it was decoded and taken to when it was restored. A causal network's latency;
-        others wait for later pictures in between.
+        For each frame, the seconds from when it was decoded and taken until it was restored. For causal networks this
+        is the latency; others wait for later frames in between.
 
     Raises:
         DBLRError: If the source cannot be decoded or the sink cannot be written.
@@ -163,7 +163,7 @@ def _warn_of_kept(source: Source, sink: Sink) -> None:
 
 
 def _restored_from(restorer: VideoRestorer, source: Source, done: int) -> Iterator[tuple[Frame, np.ndarray, float]]:
-    """Yields what :func:`_restored` does, behind the pictures that are done."""
+    """Yields like :func:`_restored`, but skips the first ``done`` frames."""
     if not done:
         return _restored(restorer, source)
     lead = min(done, restorer.lead)
@@ -172,7 +172,7 @@ def _restored_from(restorer: VideoRestorer, source: Source, done: int) -> Iterat
 
 
 def _restored(restorer: VideoRestorer, source: Source) -> Iterator[tuple[Frame, np.ndarray, float]]:
-    """Each picture with its restored pixels and the seconds that they took."""
+    """Yields each frame with its restored pixels and latency in seconds."""
     waiting: deque[tuple[Frame, float]] = deque()
 
     def frames() -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Frames in, frames out: a network run on videos and clips, for deblurring, validation, test and benchmark alike."""
+"""Runs a network on videos and clips, frame by frame, for deblurring, validation, test and benchmark alike."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from dblr_plugin.threads import prefetch
 
 __all__ = ['VideoRestorer']
 
-# of a stream, which int8 is calibrated on where nothing better is given
+# of a stream, to calibrate int8 on by default
 FIRST_FRAMES = 24
 
 
 @dataclass(frozen=True)
 class BufferedFrame:
-    """A frame as it came, and on the device."""
+    """A frame as received, and on the device."""
 
     source: np.ndarray  # (h, w, 3), RGB
-    planes: Tensor  # (1, c, h, w), float32, as the network takes it
+    planes: Tensor  # (1, c, h, w), float32, the network's input
     pixels: Tensor  # (h, w, 3), RGB
 
 
 class VideoRestorer:
-    """Restores videos and clips, holding a few frames at a time; each is brought to the device once.
+    """Restores videos and clips, holding a few frames at a time; each frame is copied to the device once.
 
     >>> restorer = VideoRestorer.from_weights('experiments/DBLRNet/models/net_g_latest.pth')  # doctest: +SKIP
     >>> for sharp in restorer.restore(frames): ...  # doctest: +SKIP
 
     Args:
         net: The network.
-        network: Its options, as ``network_g`` of an option file.
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` (Apple's), or ``openvino:GPU``
-            and ``openvino:NPU`` (Intel's, where OpenVINO lists them).
+        network: Its options, as ``network_g`` in an option file.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` (Apple), or ``openvino:GPU``
+            and ``openvino:NPU`` (Intel, where OpenVINO lists them).
         settings: ``backend``, ``precision``, ``tile``, ``size_multiple`` and ``frames``, as for :func:`build_restorer`.
     """
 
@@ -68,7 +68,7 @@ class VideoRestorer:
 
     @property
     def lead(self) -> int:
-        """How many frames before one have to be given too, to restore it and all after it as in the whole film."""
+        """How many preceding frames are needed for a frame and all later ones to be restored as in the full video."""
         return lead_of(self.traits.num_frame, self.traits.causal)
 
     @classmethod
@@ -78,36 +78,36 @@ class VideoRestorer:
         """Builds the network that a checkpoint belongs to; see :func:`load_network`.
 
         Args:
-            weights: A ``.pth`` or ``.safetensors`` file, or a name of ``dblr weights``; None for the default ones.
-            option_file: Where ``network_g`` stands, for weights that do not say of which network they are.
-            settings: As for the class.
+            weights: A ``.pth`` or ``.safetensors`` file, or a name from ``dblr weights``; None for the default weights.
+            option_file: An option file with ``network_g``, for weights that do not name their network.
+            settings: See the class.
 
         Raises:
-            DBLRError: If the file cannot be read, or is of another network, or does not say of which.
+            DBLRError: If the file cannot be read, belongs to another network, or does not name its network.
         """
         loaded = load_network(weights, option_file)
         return cls(loaded.net, loaded.options, **{'size_multiple': loaded.pad_multiple, **settings})
 
     @property
     def may_use_int8(self) -> bool:
-        """Whether :meth:`calibrate` matters."""
+        """Whether int8 may be used, so that :meth:`calibrate` has an effect."""
         return self.restorer.int8 is not None
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether int8 may be used and has seen no frame."""
+        """Whether int8 may be used and is not calibrated yet."""
         return self.restorer.needs_calibration
 
     def calibrate(self, parts: Iterable[Sequence[np.ndarray]]) -> None:
-        """Quantises for the content at hand; without it, int8 takes the first frames for the rest.
+        """Calibrates int8 for the content to restore; without this call, it is calibrated on the first frames.
 
         Args:
-            parts: Runs of neighbouring frames from all over it, as many as the network takes, RGB ``(h, w, 3)``.
+            parts: Runs of consecutive frames from the whole content, each as long as a window, RGB ``(h, w, 3)``.
         """
         self.restorer.calibrate(map(self.window, parts))
 
     def calibrate_on_first(self, frames: Iterator[np.ndarray]) -> list[np.ndarray]:
-        """Calibrates on the first frames of a stream, and returns those that it took."""
+        """Calibrates on the first frames of a stream, and returns the frames it consumed."""
         first = list(islice(frames, FIRST_FRAMES))
         length, num_frame = len(first), self.traits.num_frame
         starts = range(max(length - num_frame, 0) + 1) if first else ()
@@ -117,17 +117,17 @@ class VideoRestorer:
         return first
 
     def window(self, part: Sequence[np.ndarray]) -> Tensor:
-        """What the network is given for a run of frames, ``(1, t, channels, h, w)``."""
+        """Returns the network's input for a run of frames, ``(1, t, channels, h, w)``."""
         return _stacked(self._aligned([self._buffered(frame) for frame in part]))
 
     def restore(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Restores the frames of a video, in order and as many as there are; no window reaches across a cut.
+        """Restores all frames of a video, in order; no window crosses a cut.
 
         Args:
             frames: RGB ``(h, w, 3)``, all of one size; uint8, or uint16 over its full range.
 
         Yields:
-            Each restored, of the same type.
+            Each restored frame, of the same type.
         """
         frames = iter(frames)
         if self.needs_calibration:
@@ -145,16 +145,17 @@ class VideoRestorer:
     def restore_clip(
         self, read: Callable[[int], np.ndarray], length: int, numbers: range, padding: str = 'replicate'
     ) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Restores some neighbouring frames of a clip, which is one shot, as validation scores them.
+        """Restores a range of frames from a clip, treated as one shot, for validation.
 
         Args:
-            read: Gives the frame of a number, RGB uint8 ``(h, w, 3)``; called in a thread of its own, once a frame.
-            length: The clip's frames.
-            numbers: Which are restored.
-            padding: What stands for frames beyond the clip's ends, as for :func:`window_indices`.
+            read: Returns the frame with a given number, RGB uint8 ``(h, w, 3)``; called once per frame, in a separate
+                thread.
+            length: Number of frames in the clip.
+            numbers: The frames to restore.
+            padding: How windows are padded at the clip's ends, see :func:`window_indices`.
 
         Yields:
-            Each restored frame, float32 RGB ``(3, h, w)``, not clipped or rounded, and the blurry one as it was read.
+            Each restored frame, float32 RGB ``(3, h, w)``, not clipped or rounded, and the blurry frame as read.
         """
         plan, numbers_of = self._plan(length, numbers, padding)
         if self.needs_calibration:
@@ -166,9 +167,9 @@ class VideoRestorer:
                     yield restored, blurry.source
 
     def _plan(self, length: int, numbers: range, padding: str) -> tuple[list[list[int]], Sequence[Sequence[int]]]:
-        """The indices that the network is given together, and of each such part those that it restores.
+        """Returns the frame indices of each forward pass, and the indices that each pass restores.
 
-        Parts of which all frames are restored begin at fixed places, so that they do not depend on who asks for what.
+        If all frames are restored, passes start at fixed indices, so results do not depend on the range requested.
         """
         traits = self.traits
         if traits.restores != 'all':
@@ -180,18 +181,18 @@ class VideoRestorer:
         return plan, plan
 
     def _buffered(self, frame: np.ndarray) -> BufferedFrame | np.ndarray:
-        """What a window holds of a frame: aligned frames differ from window to window, so flow needs the pixels."""
+        """Returns a frame as windows store it: pixels for flow, as aligned frames differ from window to window."""
         return frame if self.traits.flow else self._on_device(frame)
 
     def _aligned(self, part: list) -> list[BufferedFrame]:
         if not self.traits.flow:
             return part
-        assert self.traits.restores != 'all'  # NetworkTraits refuses it
+        assert self.traits.restores != 'all'  # rejected by NetworkTraits
         aligned = align(part, self.traits.restores, self.traits.flow == 'consistent')
         return [self._on_device(frame) for frame in aligned]
 
     def _restored(self, part: list) -> list[tuple[Tensor, BufferedFrame]]:
-        """Restores what a network is given together.
+        """Restores the frames of one forward pass.
 
         Returns:
             Each restored frame, float32 ``(3, h, w)``, and the blurry one.
@@ -206,14 +207,14 @@ class VideoRestorer:
         return [(self.restorer.restore(window, _planes(blurry.pixels).unsqueeze(0))[0], blurry)]
 
     def _on_device(self, frame: np.ndarray) -> BufferedFrame:
-        # torch has hardly any operations for uint16
+        # torch supports few operations on uint16
         wide = frame.astype(np.int32) if frame.dtype == np.uint16 else frame
         pixels = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device, non_blocking=True)
         return BufferedFrame(frame, to_network_colour(_planes(pixels).unsqueeze(0), self.traits.channels), pixels)
 
 
 def _device(name: str | torch.device) -> torch.device:
-    """The device of that name; raises DBLRError if it is not there."""
+    """Returns the named device; raises DBLRError if it is not available."""
     if name == 'auto':
         if torch.cuda.is_available():
             return torch.device('cuda')
@@ -228,7 +229,7 @@ def _device(name: str | torch.device) -> torch.device:
 
 
 def _stacked(part: list[BufferedFrame]) -> Tensor:
-    """What the network is given, ``(1, t, channels, h, w)``."""
+    """Returns the network's input, ``(1, t, channels, h, w)``."""
     return torch.stack([frame.planes for frame in part], dim=1)
 
 
@@ -237,7 +238,7 @@ def _eight_bits(frame: np.ndarray) -> np.ndarray:
 
 
 def _planes(pixels: Tensor) -> Tensor:
-    """RGB ``(h, w, 3)`` as float32 ``(3, h, w)`` in [0, 1], on its device."""
+    """Converts RGB ``(h, w, 3)`` to float32 ``(3, h, w)`` in [0, 1], on the same device."""
     planes = pixels.permute(2, 0, 1)
     if pixels.dtype == torch.uint8 and pixels.device.type == 'cpu':
         return unit_range([planes.contiguous().numpy()])[0]
@@ -245,7 +246,7 @@ def _planes(pixels: Tensor) -> Tensor:
 
 
 def _pixels(planes: Tensor, dtype: np.dtype) -> np.ndarray:
-    """The inverse of :func:`_planes`, rounded, on the CPU."""
+    """Inverts :func:`_planes`, with clipping and rounding, and copies to the CPU."""
     top = 255 if dtype == np.uint8 else 65535
     values = planes.clamp(0, 1).mul_(top).round_().permute(1, 2, 0)
     if dtype == np.uint8:

@@ -1,1 +1,1 @@
-"""What a training run needs beside its model: steps, checkpoints, resuming, signals, monitors."""
+"""Parts of a training run besides the model: steps, checkpoints, resuming, signals, monitors."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run on disk: networks and training state saved as a pair, and found again to resume from."""
+"""A run's checkpoints on disk: saves networks and training state as a pair, and finds them again to resume from."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ['CheckpointFolder', 'load_resume_state', 'size_of']
 
 
 class CheckpointFolder:
-    """``models/<net>_<iter>.pth`` and ``training_states/<iter>.state``.
+    """Manages ``models/<net>_<iter>.pth`` and ``training_states/<iter>.state``.
 
-    A state is written after its networks and holds their digests: where it can be read and they agree, the
-    checkpoint is complete, whenever the run was killed. ``<net>_latest.pth`` are the networks of the newest one.
+    A state is written after its networks and contains their digests: if it is readable and they match, the checkpoint
+    is complete, no matter when the run was killed. ``<net>_latest.pth`` are the networks of the newest checkpoint.
 
     Args:
         models: Folder of the networks.
@@ -39,27 +39,27 @@ class CheckpointFolder:
         self.keep = keep
 
     def state_path(self, iteration: int) -> Path:
-        """Where the training state of an iteration is."""
+        """Returns the path of an iteration's training state."""
         return self.states / f'{iteration}.state'
 
     def network_path(self, name: str, iteration: int | str) -> Path:
-        """Where a network, such as ``net_g``, of an iteration is."""
+        """Returns the path of an iteration's network, such as ``net_g``."""
         return self.models / f'{name}_{iteration}.pth'
 
     def iterations(self) -> list[int]:
-        """The iterations of which there is a state, oldest first."""
+        """Returns the iterations that have a state, oldest first."""
         return sorted(int(path.stem) for path in self.states.glob('*.state') if path.stem.isdigit())
 
     def save(self, iteration: int, networks: dict[str, dict], state: dict) -> None:
-        """Writes a checkpoint, makes it the latest, and removes those too many.
+        """Writes a checkpoint, makes it the latest, and removes old ones beyond ``keep``.
 
         Args:
             iteration: The iteration after which it is saved.
-            networks: Name, such as ``net_g``, to what its file is to hold.
+            networks: Name, such as ``net_g`` -> contents of its file.
             state: The training state; the networks' digests are added to it.
 
         Raises:
-            DBLRError: If it cannot be written; older checkpoints are as they were.
+            DBLRError: If it cannot be written; older checkpoints remain intact.
         """
         self.check_space(size_of(networks) + size_of(state))
         for name, content in networks.items():
@@ -70,10 +70,10 @@ class CheckpointFolder:
         self._prune()
 
     def read(self, iteration: int, networks: list[str]) -> dict:
-        """The training state of an iteration, once it is certain that its networks are the ones saved with it.
+        """Returns the training state of an iteration, after verifying that its networks were saved with it.
 
         Raises:
-            DBLRError: If a file is missing, damaged, or of another checkpoint.
+            DBLRError: If a file is missing, damaged, or from another checkpoint.
         """
         path = self.state_path(iteration)
         state = read_checkpoint(path)
@@ -94,33 +94,33 @@ class CheckpointFolder:
         return state
 
     def is_there(self, iteration: int, networks: Iterable[str]) -> bool:
-        """Whether there are a state and all networks of an iteration, whatever is in them."""
+        """Whether the state and all networks of an iteration exist, regardless of their contents."""
         files = [self.state_path(iteration), *(self.network_path(name, iteration) for name in networks)]
         return all(path.is_file() for path in files)
 
     def make_latest(self, iteration: int, networks: list[str] | dict[str, dict]) -> None:
-        """Gives the networks of a checkpoint the name ``latest`` as well, without a copy where the disk can."""
+        """Makes the networks of a checkpoint available as ``latest``, as hard links where the file system has them."""
         for name in networks:
             with atomic_write(self.network_path(name, 'latest')) as partial:
                 try:
                     os.link(self.network_path(name, iteration), partial)
-                except OSError:  # a file system without hard links
+                except OSError:  # no hard links
                     shutil.copyfile(self.network_path(name, iteration), partial)
 
     def remove_remains(self) -> None:
-        """Removes what a save left that was killed; no other run may be saving here."""
+        """Removes partial files left by a killed save; no other run may be saving here."""
         for folder in (self.models, self.states):
             for path in folder.glob('.*.partial'):
                 path.unlink()
 
     def check_space(self, needed: int) -> None:
-        """Refuses to write, or to begin, where not even one checkpoint fits.
+        """Checks, before a save or a run, that a checkpoint fits on the disk.
 
         Args:
-            needed: Bytes of one.
+            needed: Size of a checkpoint in bytes.
 
         Raises:
-            DBLRError: If the disk has less.
+            DBLRError: If the disk has less space.
         """
         require_space(self.models, needed, 'a checkpoint')
 
@@ -128,14 +128,14 @@ class CheckpointFolder:
         if self.keep is None:
             return
         for iteration in self.iterations()[: -self.keep]:
-            # the state last: as long as it is there, a run that was killed here comes back to the rest
+            # the state last: as long as it exists, a run killed here will later prune the rest
             for path in self.models.glob(f'net_*_{iteration}.pth'):
                 path.unlink(missing_ok=True)
             self.state_path(iteration).unlink(missing_ok=True)
 
 
 def size_of(content: object) -> int:
-    """Bytes of all tensors in nested containers."""
+    """Returns the size in bytes of all tensors in nested containers."""
     if isinstance(content, Tensor):
         return content.numel() * content.element_size()
     if isinstance(content, dict):
@@ -144,18 +144,18 @@ def size_of(content: object) -> int:
 
 
 def load_resume_state(opt: dict) -> dict | None:
-    """Takes the place of ``basicsr.train.load_resume_state``: any device, any root, no damaged file.
+    """Replaces ``basicsr.train.load_resume_state``: works on any device, from any root, and rejects damaged files.
 
-    With ``--auto_resume`` the newest complete checkpoint is taken; damaged ones are skipped with a warning.
-    ``path.resume_state`` names one, which may have been moved with its networks. Sets ``resume_iter`` (for the
-    sampler) and the ``pretrain_network_*`` paths in ``opt``.
+    With ``--auto_resume``, uses the newest complete checkpoint; damaged ones are skipped with a warning.
+    ``path.resume_state`` names one, which may have been moved with its networks. Sets ``resume_iter`` (for the sampler)
+    and the ``pretrain_network_*`` paths in ``opt``.
 
     Returns:
         The state, on the CPU, or None to start from the beginning.
 
     Raises:
-        DBLRError: If the state named by ``path.resume_state``, or a network that belongs to it, cannot be read, or if
-            the processes do not find the same one.
+        DBLRError: If the state named by ``path.resume_state``, or one of its networks, cannot be read, or if the
+            processes find different checkpoints.
     """
     if opt['auto_resume']:
         folder = CheckpointFolder(opt['path']['models'], opt['path']['training_states'])
@@ -177,7 +177,7 @@ def load_resume_state(opt: dict) -> dict | None:
 
 
 def _folder_of(state: Path, opt: dict) -> CheckpointFolder:
-    """Where the networks of a state are: in ``models`` beside its folder, beside itself, or with this experiment."""
+    """Finds a state's networks: in ``models`` next to its folder, next to the state, or in this experiment."""
     own = Path(opt['path']['models'])
     folders = [CheckpointFolder(models, state.parent) for models in (state.parent.parent / 'models', state.parent, own)]
     found = (folder for folder in folders if folder.is_there(int(state.stem), _networks(opt)))
@@ -186,13 +186,13 @@ def _folder_of(state: Path, opt: dict) -> CheckpointFolder:
 
 @master_only
 def _make_folders(opt: dict) -> None:
-    """Makes the experiment's folders, as BasicSR does only for runs that start from the beginning."""
+    """Creates the experiment's folders, which BasicSR does only for runs that start from the beginning."""
     for name in ('experiments_root', 'models', 'training_states', 'log', 'visualization'):
         make_folder(Path(opt['path'][name]))
 
 
 def _take_networks(opt: dict, models: Path, iteration: int) -> None:
-    """Has BasicSR set ``pretrain_network_*`` to networks in a folder that need not be this experiment's."""
+    """Lets BasicSR set ``pretrain_network_*`` to the networks in a folder, not necessarily this experiment's."""
     own = opt['path']['models']
     opt['path']['models'] = str(models)
     try:
@@ -202,7 +202,7 @@ def _take_networks(opt: dict, models: Path, iteration: int) -> None:
 
 
 def _agree(iteration: int | None, opt: dict) -> None:
-    """Refuses to train where only some of the nodes have the checkpoint, or an older one."""
+    """Refuses to train if some nodes lack the checkpoint or have an older one."""
     if not opt['dist']:
         return
     found: list[Any] = [None] * opt['world_size']
@@ -228,6 +228,6 @@ def _newest_state(folder: CheckpointFolder, opt: dict) -> dict | None:
 
 
 def _networks(opt: dict) -> list[str]:
-    """The networks that resuming reads, as their files are called."""
+    """Returns the networks to resume, named like their files: ``net_g``."""
     ignored = opt['path'].get('ignore_resume_networks') or []
     return [f'net_{k.removeprefix("network_")}' for k in opt if k.startswith('network_') and k not in ignored]

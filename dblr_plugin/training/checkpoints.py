@@ -1,4 +1,4 @@
-"""Saves a training and takes it up again: networks, optimisers, schedulers, loss scales and the best scores."""
+"""Saves and resumes a training: networks, optimisers, schedulers, loss scales and best scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ['Checkpoints', 'Training', 'overruled', 'refuse_damage', 'refuse_othe
 
 
 class Training(Protocol):
-    """What is saved of a model."""
+    """The parts of a model that checkpoints save."""
 
     optimizers: list[Optimizer]
     schedulers: list[Any]
@@ -28,18 +28,18 @@ class Training(Protocol):
     record: Any  # dblr_plugin.evaluation's ValidationRecord
 
     def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
-        """File, such as ``net_g`` -> key in it, such as ``params_ema`` -> network."""
+        """Returns the networks: file, such as ``net_g`` -> key in it, such as ``params_ema`` -> network."""
 
 
 class Checkpoints:
-    """The checkpoints of one run; only the first process writes.
+    """Saves and resumes the checkpoints of one run; only the first process writes.
 
     Args:
         opt: The run's options.
-        training: What is saved and taken up.
+        training: What to save and resume.
 
     Raises:
-        DBLRError: The disk has no room for a single checkpoint.
+        DBLRError: If the disk has no room for a single checkpoint.
     """
 
     def __init__(self, opt: dict, training: Training) -> None:
@@ -50,14 +50,14 @@ class Checkpoints:
         self.folder = CheckpointFolder(path['models'], path['training_states'], opt['logger'].get('max_keep_ckpts'))
         self.writes = opt['rank'] == 0  # other nodes need not have the folder
         if self.writes:
-            # an optimiser such as Adam keeps two numbers for each weight
+            # an optimiser such as Adam keeps two numbers per weight
             self.folder.check_space(3 * size_of(self._networks()))
 
     def save(self, iteration: int, is_last: bool) -> None:
-        """Saves an iteration, unless that is done. A save that fails is reported, and tried at the next occasion.
+        """Saves an iteration, unless it is saved already. A failure is logged, and the next save is tried as usual.
 
         Raises:
-            DBLRError: It fails, and there is no further occasion.
+            DBLRError: If the last save of the run fails.
         """
         if iteration == self.saved or not self.writes:
             return
@@ -68,12 +68,12 @@ class Checkpoints:
             message = f'the checkpoint of iteration {iteration} could not be saved ({error})'
             if is_last:
                 raise DBLRError(message) from error
-            # training is worth more than one checkpoint
+            # a failed checkpoint must not end the training
             get_root_logger().error(f'{message}. It will be tried again at the next opportunity.')
 
     def _networks(self) -> dict[str, dict]:
-        """What the networks' files hold."""
-        # with the network's options, whoever has the file needs no option file to use it
+        """Returns the contents of the networks' files."""
+        # with the network's options, the file can be used without an option file
         about = {'network': self.opt['network_g'], 'format_version': FORMAT_VERSION}
         pad_multiple = (self.opt.get('val') or {}).get('pad_multiple', 1)
         if pad_multiple > 1:
@@ -95,13 +95,13 @@ class Checkpoints:
         }
 
     def resume(self, state: dict) -> None:
-        """Takes up optimisers, schedulers, loss scales and the best scores; networks are loaded already.
+        """Restores optimisers, schedulers, loss scales and best scores; networks are loaded already.
 
         Args:
-            state: What ``load_resume_state`` returned; its epoch becomes that of this run's data.
+            state: The result of ``load_resume_state``; its epoch is recomputed for this run's data.
 
         Raises:
-            DBLRError: It is not a state of this training, or damaged.
+            DBLRError: If the state belongs to another training or is damaged.
         """
         try:
             self._take_up(state)
@@ -111,12 +111,12 @@ class Checkpoints:
                 'and schedulers must be those of the option file'
             ) from error
         iteration, names = state['iter'], self.training.trained_networks().keys()
-        # a state that was moved here, or named from elsewhere, is none of this run's checkpoints yet
+        # a state that was moved, or is from elsewhere, is not one of this run's checkpoints yet
         self.saved = iteration if self.folder.is_there(iteration, names) else None
         self.training.record.resume(state.get('best_metric_results', {}), iteration)
-        # BasicSR reads the epoch after this; with another batch size or number of processes epochs have another length
+        # BasicSR reads the epoch after this; the length of an epoch depends on batch size and number of processes
         state['epoch'] = iteration // self.opt['iters_per_epoch']
-        if self.writes:  # after a kill inside a save
+        if self.writes:  # clean up after a kill during a save
             self.folder.remove_remains()
             if self.saved is not None:
                 self.folder.make_latest(iteration, list(names))
@@ -132,7 +132,7 @@ class Checkpoints:
             step.scaler.load_state_dict(scaler)
 
     def _warn_of_overruled_settings(self, state: dict) -> None:
-        """Warns of settings that resuming takes from the state, and of an end that is reached already."""
+        """Warns if the state overrides settings of the option file, or if the last iteration is reached already."""
         path, network = self.opt['path'].get('resume_state'), self.opt['path'].get('pretrain_network_g')
         found = overruled(self.training.optimizers, self.training.schedulers, state)
         differences = '; '.join(dict.fromkeys(found))
@@ -156,12 +156,12 @@ def _weights(net: nn.Module) -> dict:
 
 
 def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> None:
-    """Refuses a training state of optimisers of other classes; torch takes it, and fails at the first step.
+    """Rejects a training state of other optimiser classes, which torch loads, only to fail at the first step.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If an optimiser's class differs.
     """
-    names = state.get('optimizer_types') or [None] * len(optimizers)  # older states and BasicSR's do not say
+    names = state.get('optimizer_types') or [None] * len(optimizers)  # missing in older states and BasicSR's
     for optimizer, saved, name in zip(optimizers, state['optimizers'], names, strict=True):
         own = type(optimizer).__name__
         unknown = next((key for key in ('betas', 'momentum', 'alpha', 'rho') if _has(optimizer, key, saved)), None)
@@ -171,10 +171,10 @@ def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> Non
 
 
 def refuse_damage(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> None:
-    """Refuses numbers and tensors that torch takes into optimisers and schedulers, and fails with at the next step.
+    """Rejects numbers and tensors that torch loads into optimisers and schedulers, only to fail at the next step.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If there is such a value.
     """
     for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
         for own, theirs in zip(optimizer.param_groups, saved['param_groups'], strict=False):
@@ -188,7 +188,7 @@ def refuse_damage(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], st
         _refuse_other_numbers(scheduler.state_dict(), saved)
 
 
-#: What optimisers keep in the shape of a parameter
+#: Optimiser state that has the shape of its parameter
 _OF_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg', 'acc_delta')
 
 
@@ -203,9 +203,9 @@ def _has(optimizer: Optimizer, key: str, saved: dict) -> bool:
 
 
 def overruled(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> Iterator[str]:
-    """Says in which settings a training state differs from freshly made optimisers and schedulers.
+    """Lists the settings in which a training state differs from newly built optimisers and schedulers.
 
-    BasicSR and torch go on with those of the state.
+    BasicSR and torch continue with those of the state.
 
     Yields:
         ``lr is 5e-05 in the option file and 0.001 in the state``.
@@ -226,6 +226,6 @@ def overruled(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state:
 def _difference(key: str, own: Any, saved: Any) -> Iterator[str]:
     own, saved = ([*value.elements()] if hasattr(value, 'elements') else value for value in (own, saved))
     plain = [list(value) if isinstance(value, tuple) else value for value in (own, saved)]
-    # newer versions of torch have settings that older ones did not save
+    # newer torch versions have settings that older ones did not save
     if plain[0] != plain[1] and saved is not None:
         yield f'{key} is {own} in the option file and {saved} in the state'

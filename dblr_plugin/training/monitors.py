@@ -1,4 +1,4 @@
-"""Warns once when data is too slow, steps are skipped or the discriminator fails."""
+"""Warns when data loading is too slow, steps are skipped or the discriminator fails."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ['DataMonitor', 'DiscriminatorMonitor', 'SkipMonitor']
 
 
 class DataMonitor:
-    """Warns when training waits for its data, and says what to do.
+    """Warns once if training waits too long for its data, and suggests fixes.
 
     Args:
         dataset: Options of the training set.
-        window: Iterations to judge by.
+        window: Number of iterations to measure.
         clock: Returns seconds.
     """
 
-    limit = 0.25  # of the time
+    limit = 0.25  # share of the time
 
     def __init__(self, dataset: dict, window: int = 200, clock: Callable[[], float] = time.perf_counter) -> None:
         self.dataset = dataset
@@ -38,17 +38,17 @@ class DataMonitor:
         self.count = 0
 
     def pause(self) -> None:
-        """Time until the next step is not waiting: the run validates or saves."""
+        """Excludes the time until the next step, in which the run validates or saves."""
         self._idle_since = None
 
     def batch_arrived(self) -> None:
-        """Marks that the next batch is there."""
+        """Marks the arrival of the next batch."""
         self._busy_since = self.clock()
         if self._idle_since is not None:
             self.waited += self._busy_since - self._idle_since
 
     def step_done(self) -> None:
-        """Marks that a step has ended; warns once, after a window in which waiting took too much of the time."""
+        """Marks the end of a step; warns once, after a window with too large a share of waiting."""
         self._idle_since = self.clock()
         self.worked += self._idle_since - self._busy_since
         self.count += 1
@@ -61,7 +61,7 @@ class DataMonitor:
         self._start()
 
     def fix(self) -> str:
-        """What makes reading faster, given what is done already."""
+        """Returns advice on faster loading, given the present options."""
         workers, cores = self.dataset['num_worker_per_gpu'], len(os.sched_getaffinity(0))
         fixes = []
         if workers < cores:
@@ -76,9 +76,9 @@ class DataMonitor:
 
 
 class DiscriminatorMonitor:
-    """Warns when D has won, so that G learns nothing from it, or distinguishes nothing.
+    """Warns when D has won, so that G learns nothing from it, or has collapsed to chance.
 
-    Judges by running means of D's probability of being real for sharp and for restored patches.
+    Uses running means of D's probability of being real for sharp and for restored patches.
     """
 
     memory = 200  # iterations
@@ -91,11 +91,11 @@ class DiscriminatorMonitor:
         self.state = ''
 
     def record(self, p_real: float, p_fake: float) -> None:
-        """Takes the mean probabilities of one iteration; warns when the state changes for the worse."""
+        """Records the mean probabilities of one iteration; warns when the state changes for the worse."""
         if not math.isfinite(p_real - p_fake):
             return
         self.count += 1
-        # an even mean at first, so that the beginning does not weigh more
+        # a plain mean at first, so that the first iterations do not weigh more
         self.difference += (p_real - p_fake - self.difference) / min(self.count, self.memory)
         if self.count < self.memory:
             return
@@ -118,10 +118,10 @@ _VERDICTS = {
 
 
 class SkipMonitor:
-    """Names what was in a batch whose step was skipped, and ends the run after so many in a row.
+    """Names the samples of a batch whose step was skipped, and ends the run after too many skips in a row.
 
     Args:
-        limit: Skipped steps in a row that end it.
+        limit: Number of skipped steps in a row that ends the run.
     """
 
     def __init__(self, limit: int) -> None:
@@ -129,15 +129,15 @@ class SkipMonitor:
         self.in_a_row = 0
 
     def record(self, current_iter: int, skipped: bool, keys: list[str]) -> None:
-        """Takes the result of an iteration.
+        """Records the result of an iteration.
 
         Args:
             current_iter: The iteration.
             skipped: Whether a step was skipped.
-            keys: ``clip/frame`` of the samples that may be to blame.
+            keys: ``clip/frame`` of the samples that may be the cause.
 
         Raises:
-            DBLRError: If it was the last one allowed.
+            DBLRError: If ``limit`` steps in a row were skipped.
         """
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         if not skipped:

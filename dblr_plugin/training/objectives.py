@@ -1,6 +1,6 @@
 """The losses of a training step, for restored frames and for a discriminator.
 
-Networks may be wrapped for distributed training, where it is not said otherwise. Both trainers use these functions.
+Networks may be wrapped for distributed training unless stated otherwise. Both trainers use these functions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def seed_iteration(seed: int, iteration: int, rank: int = 0, world_size: int = 1) -> None:
-    """Makes whatever is random in networks and losses follow from the iteration: nothing to save, nothing lost."""
+    """Seeds all randomness in networks and losses by the iteration, so that checkpoints need no random state."""
     seed = (seed * 1_000_003 + iteration) * world_size + rank
     torch.manual_seed(seed)
     random.seed(seed)
@@ -29,7 +29,7 @@ def seed_iteration(seed: int, iteration: int, rank: int = 0, world_size: int = 1
 
 
 def restore_sizes(net: nn.Module, lq: Tensor, multi_scale: bool = False) -> list[Tensor]:
-    """Restores windows ``(b, t, c, h, w)``, in mixed precision where that is on.
+    """Restores windows ``(b, t, c, h, w)``, in mixed precision if autocast is on.
 
     Returns:
         The restored batch ``(b, c, h, w)``, float32, and, with ``multi_scale``, its smaller sizes.
@@ -45,16 +45,16 @@ def content_losses(
     perceptual: nn.Module | None = None,
     pyramid: Callable[[Tensor], list[Tensor]] | None = None,
 ) -> dict[str, Tensor]:
-    """The losses that compare restored frames with their truth.
+    """Returns the losses that compare restored frames with the ground truth.
 
     Args:
-        restored: As :func:`restore_sizes` returns it.
-        gt: The truth ``(b, c, h, w)``.
-        pixel, perceptual: BasicSR's losses, or others that are called like them.
-        pyramid: Makes the smaller sizes of the truth, where several were restored.
+        restored: The result of :func:`restore_sizes`.
+        gt: The ground truth ``(b, c, h, w)``.
+        pixel, perceptual: BasicSR's losses, or others with the same interface.
+        pyramid: Returns the ground truth at all sizes, if several were restored.
 
     Returns:
-        ``l_pix``, ``l_percep`` and ``l_style``: those that there are.
+        ``l_pix``, ``l_percep`` and ``l_style``, as far as they are configured.
     """
     losses = {}
     if pixel:
@@ -68,24 +68,24 @@ def content_losses(
 def discriminator_logits(net_d: nn.Module, gt: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
     """Scores sharp and restored patches ``(b, c, h, w)`` in one batch.
 
-    In batches of their own, BatchNorm would give both the same statistics, and so take away what tells them apart.
+    In separate batches, BatchNorm would give both the same statistics, and so remove what distinguishes them.
 
     Returns:
-        Logits ``(b, 1)``, float32, of the sharp and of the restored ones.
+        Logits ``(b, 1)``, float32, of the sharp and of the restored patches.
     """
     return net_d(torch.cat([gt, restored.detach()])).float().chunk(2)
 
 
 def discriminator_losses(gan_loss: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """What D minimises, of its logits: ``l_d_real`` and ``l_d_fake``."""
+    """Returns D's losses for its logits: ``l_d_real`` and ``l_d_fake``."""
     return {'l_d_real': gan_loss(real, True, is_disc=True), 'l_d_fake': gan_loss(fake, False, is_disc=True)}
 
 
 def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
-    """D's logits of a restored batch, by its running statistics; D itself gets no gradients.
+    """Returns D's logits of a restored batch, with its running statistics; D itself gets no gradients.
 
     Args:
-        net_d: The bare network, as no gradients of it have to be shared; it is in evaluation mode afterwards.
+        net_d: The bare network, as it has no gradients to synchronise; left in evaluation mode.
         restored: ``(b, c, h, w)``.
     """
     net_d.eval().requires_grad_(False)
@@ -100,7 +100,7 @@ def output_is_probability(gan_loss: nn.Module) -> bool:
 
 
 def logs_of_logits(real: Tensor, fake: Tensor, is_probability: bool) -> dict[str, Tensor]:
-    """What the log shows of D: its mean outputs and, where they are logits of one, its mean probabilities."""
+    """Returns D's log values: its mean outputs and, if their sigmoid is a probability, its mean probabilities."""
     logs = {'out_d_real': real.mean(), 'out_d_fake': fake.mean()}
     if is_probability:
         logs |= {'p_d_real': real.sigmoid().mean(), 'p_d_fake': fake.sigmoid().mean()}

@@ -1,4 +1,4 @@
-"""One optimisation step of one network: scaling, clipping, and skipping of steps that are not finite."""
+"""One optimisation step of one network: loss scaling, clipping, and skipping of non-finite steps."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class StepResult:
     """The result of a step.
 
     Attributes:
-        losses: Each loss's mean over the micro-batches, detached scalars.
-        grad_norm: 2-norm of all gradients before clipping, a scalar; not finite where they overflowed.
-        skipped: Whether the weights were left as they were because a loss or gradient was not finite on any process.
-            Not set for the overflows with which fp16's loss scale finds its size.
+        losses: Mean of each loss over the micro-batches, detached scalars.
+        grad_norm: 2-norm of all gradients before clipping, a scalar; not finite if they overflowed.
+        skipped: Whether the weights were left unchanged because a loss or gradient was not finite on any process. Not
+            set for the overflows by which fp16's loss scale finds its value.
         loss_is_finite: Whether this process's own losses were finite.
     """
 
@@ -45,13 +45,13 @@ class StepResult:
 
 
 class Step:
-    """Backward pass, loss scaling, clipping and update; weights and BatchNorm statistics survive bad numbers.
+    """Backward pass, loss scaling, clipping and update; protects weights and BatchNorm statistics from bad numbers.
 
     Args:
         net: The network, bare or wrapped for distributed training.
         optimizer: Its optimiser.
-        loss_scaling: Whether losses are scaled, as fp16 gradients need it.
-        clip_grad_norm: Gradients longer than this are scaled down to it; None leaves them.
+        loss_scaling: Whether losses are scaled, as fp16 gradients require.
+        clip_grad_norm: Gradients with a larger norm are scaled down to it; None disables clipping.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Step:
         self.clip_grad_norm = clip_grad_norm
         self.parameters = [p for group in optimizer.param_groups for p in group['params']]
         self.device = self.parameters[0].device
-        self._buffers = [*net.buffers()]  # kept, as finding them walks through all modules
+        self._buffers = [*net.buffers()]  # cached, as listing them walks through all modules
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
         self._kept: list[Tensor] = []
 
     def begin(self) -> None:
-        """Drops old gradients and remembers BatchNorm's statistics; before the network's first forward pass."""
+        """Clears gradients and saves BatchNorm's statistics; call it before the network's first forward pass."""
         self.optimizer.zero_grad()
         if not self._kept:
             self._kept = [buffer.clone() for buffer in self._buffers]
@@ -79,11 +79,11 @@ class Step:
             copy_all(self._kept, self._buffers)
 
     def run(self, micro_batches: Sequence[Part], losses_of: Callable[[Part], dict[str, Tensor]]) -> StepResult:
-        """Adds up the gradients of a batch's parts and updates the weights.
+        """Accumulates the gradients of the micro-batches and updates the weights.
 
         Args:
             micro_batches: Equal parts of the batch.
-            losses_of: Runs the network on one and returns its scalar losses.
+            losses_of: Runs the network on one micro-batch and returns its scalar losses.
         """
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(micro_batches, 1):
@@ -95,7 +95,7 @@ class Step:
         return self._update(totals)
 
     def _synchronised(self, last: bool) -> AbstractContextManager:
-        """Gradients travel between processes once a batch, with its last part."""
+        """Synchronises gradients between processes once per batch, with its last micro-batch."""
         if last or not isinstance(self.net, DistributedDataParallel):
             return nullcontext()
         return self.net.no_sync()
@@ -114,27 +114,27 @@ class Step:
             skipped = True
             self.restore_buffers()
         self.scaler.update()
-        # where all losses are finite, asking for this process's own would make it wait for its GPU once more
+        # if all losses are finite, reading this process's own flag would only cost another GPU synchronisation
         return StepResult(losses, norm, skipped, losses_finite or bool(own_losses))
 
     def _scale_is_not_to_blame(self) -> bool:
-        """fp16 begins with a scale that is too large and halves it at each overflow; below 1 it cannot be the cause."""
+        """fp16 starts with a scale that is too large and halves it at each overflow; below 1 it cannot be the cause."""
         return not self.scaler.is_enabled() or self.scaler.get_scale() < 1
 
     def _everywhere(self, *flags: Tensor) -> list[bool]:
-        """Whether each flag is set on all processes; they must agree on what they do."""
+        """Returns whether each flag is set on all processes, which must act alike."""
         agreed = torch.stack(flags).to(torch.uint8)
         if dist.is_initialized():
             dist.all_reduce(agreed, dist.ReduceOp.MIN)
         return [bool(flag) for flag in agreed.tolist()]
 
     def restore_buffers(self) -> None:
-        """Puts BatchNorm's statistics back to what they were at :meth:`begin`."""
+        """Restores BatchNorm's statistics as of :meth:`begin`."""
         copy_all(self._buffers, self._kept)
 
 
 def share_gradients(net: nn.Module, find_unused_parameters: bool) -> nn.Module:
-    """Wraps a network on its device so that all processes train the same one; without parameters it stays bare."""
+    """Wraps a network, on its device, for distributed training; without trainable parameters it stays bare."""
     if not any(p.requires_grad for p in net.parameters()):
         return net
     device_ids = [torch.cuda.current_device()] if next(net.parameters()).is_cuda else None
@@ -142,7 +142,7 @@ def share_gradients(net: nn.Module, find_unused_parameters: bool) -> nn.Module:
 
 
 def mean_over_processes(values: dict[str, Tensor], device: torch.device) -> dict[str, float]:
-    """The means of scalars, the same on every process; BasicSR gives them to the first alone."""
+    """Averages scalars over all processes, and returns them on each; BasicSR returns them only on the first."""
     stacked = torch.stack([value.detach().to(device, torch.float32) for value in values.values()])
     if dist.is_initialized():
         dist.all_reduce(stacked)
@@ -151,7 +151,7 @@ def mean_over_processes(values: dict[str, Tensor], device: torch.device) -> dict
 
 
 def suspects(keys: list[str], results: Sequence[StepResult]) -> list[str]:
-    """The samples of the processes whose loss was not finite; of all, if it was only a gradient.
+    """Returns the samples of the processes with a non-finite loss; of all processes if only a gradient was non-finite.
 
     Args:
         keys: Names of this process's samples.
@@ -167,7 +167,7 @@ def suspects(keys: list[str], results: Sequence[StepResult]) -> list[str]:
 
 
 def of_first_process(value: Any) -> Any:
-    """The first process's value, on all."""
+    """Returns the first process's value on all processes."""
     values = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values, 0)
@@ -175,8 +175,8 @@ def of_first_process(value: Any) -> Any:
 
 
 def end_program() -> None:
-    """Ends the program as a signal asked for, on all processes; the exit code is the shell's for that signal."""
+    """Ends the program on all processes after a signal; the exit code is the shell's for that signal."""
     if dist.is_initialized():
-        dist.barrier()  # torchrun kills the others when one has ended, and the first may still be saving
+        dist.barrier()  # torchrun kills the others once one has ended, and the first may still be saving
         dist.destroy_process_group()
     raise SystemExit(128 + (interrupts.received() or 15))

@@ -1,8 +1,8 @@
-"""Replaces parts of BasicSR's programs: sampler, loader, resuming and signals of its trainer; the log of both.
+"""Replaces parts of BasicSR's programs: sampler, loader, resuming and signals in its trainer; logging in both.
 
-BasicSR logs the whole option tree and every layer of every network, hundreds of lines, in front of what matters, and
-its programs end when TensorBoard's file cannot be written. Here everything is in the file and a summary on the screen,
-and a failing file does not end the run.
+BasicSR logs the whole option tree and every layer of every network, hundreds of lines, before anything important, and
+its programs end if TensorBoard's file cannot be written. Here the file gets everything and the screen a summary, and a
+run survives files that cannot be written.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = ['ForgivingWriter', 'patch_log', 'patch_trainer']
 
 
 def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTestDataset], None]) -> None:
-    """Puts our parts in place of BasicSR's in a module that holds ``train_pipeline``, for a run with these options.
+    """Replaces BasicSR's parts with ours in the module that defines ``train_pipeline``, for a run with these options.
 
     Args:
         trainer: The module.
         opt: The options.
-        check: Called with each data set for validation, to refuse it before training.
+        check: Called with each validation set, to reject it before training.
     """
     vars(trainer).update(
         load_resume_state=load_resume_state,
-        # the trainer makes its sampler of four arguments; resuming needs the options too
+        # the trainer passes four arguments to its sampler; resuming also needs the options
         EnlargedSampler=functools.partial(_build_sampler, opt=opt),
         build_dataloader=functools.partial(_build_dataloader, check=check),
         build_model=_build_model,
@@ -59,21 +59,21 @@ def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *
         resume_iter=opt.get('resume_iter', 0),
         total_iter=int(opt['train']['total_iter']),
     )
-    opt['iters_per_epoch'] = sampler.iters_per_epoch  # for what knows iterations alone
+    opt['iters_per_epoch'] = sampler.iters_per_epoch  # for code that only knows iterations
     return sampler
 
 
 def _build_dataloader(
     dataset: Dataset, dataset_opt: dict, *, check: Callable[[VideoDeblurTestDataset], None], **kwargs: Any
 ) -> DataLoader:
-    """BasicSR's, with a time limit, and workers that outlive Ctrl-C."""
+    """Builds BasicSR's loader, with a timeout, and workers that survive Ctrl-C."""
     if isinstance(dataset, VideoDeblurTestDataset):
         check(dataset)
     loader = build_dataloader(dataset, dataset_opt, **kwargs)
     if loader.num_workers:
         loader.timeout = dataset_opt.get('timeout', 600)
         loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
-        if get_start_method() == 'spawn':  # BasicSR's choice where processes train together
+        if get_start_method() == 'spawn':  # set by BasicSR for distributed training
             loader.multiprocessing_context = fork_context()
     return loader
 
@@ -84,18 +84,18 @@ def _start_worker(worker_init_fn: Any, worker_id: int) -> None:
 
 
 def _build_model(opt: dict) -> Any:
-    """BasicSR's; what comes next is training, which can save before it stops."""
+    """Builds BasicSR's model, then watches for signals, as the training that follows can save before it stops."""
     model = build_model(opt)
     interrupts.watch()
     return model
 
 
-# functions of BasicSR whose texts of many lines are options, versions and layers
+# BasicSR functions that log options, versions and layers as multi-line messages
 _AT_LENGTH = ('train_pipeline', 'test_pipeline', 'print_network')
 
 
 def patch_log(program: ModuleType) -> None:
-    """Puts our logger, TensorBoard writer and estimate of time in place of BasicSR's in its trainer or tester."""
+    """Replaces BasicSR's logger, TensorBoard writer and time estimate with ours in its trainer or test program."""
     vars(program)['get_root_logger'] = _get_root_logger
     if hasattr(program, 'init_tb_logger'):
         vars(program).update(init_tb_logger=_init_tb_logger, MessageLogger=_MessageLogger)
@@ -105,11 +105,11 @@ def patch_log(program: ModuleType) -> None:
 
 
 def _get_root_logger(*args: Any, **kwargs: Any) -> logging.Logger:
-    """BasicSR's logger; what is only for the file is kept from the screen, and the file may fail."""
+    """Returns BasicSR's logger, which keeps long messages off the screen and tolerates a failing log file."""
     is_new = 'basicsr' not in basicsr_logger.initialized_logger
     logger = basicsr_logger.get_root_logger(*args, **kwargs)
     files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-    if not (is_new and files):  # other processes have none
+    if not (is_new and files):  # only the first process has a file
         return logger
     for handler in logger.handlers:
         if handler in files:
@@ -125,7 +125,7 @@ def _is_for_the_screen(record: logging.LogRecord) -> bool:
 
 
 def _report_once(logger: logging.Logger, handler: logging.FileHandler, record: logging.LogRecord) -> None:
-    """Takes the place of a handler's ``handleError``, which prints a traceback for each line."""
+    """Reports a failing log file once, unlike a handler's own ``handleError``, which prints a traceback per line."""
     error = sys.exc_info()[1]
     if not isinstance(error, OSError):
         logging.Handler.handleError(handler, record)
@@ -138,14 +138,14 @@ def _report_once(logger: logging.Logger, handler: logging.FileHandler, record: l
 
 
 class ForgivingWriter:
-    """TensorBoard's ``SummaryWriter`` until its file cannot be written; from then on its methods do nothing.
+    """A TensorBoard ``SummaryWriter`` whose methods do nothing once its file cannot be written.
 
     Args:
-        log_dir: The run's folder of TensorBoard files.
+        log_dir: The run's folder for TensorBoard files.
     """
 
     def __init__(self, log_dir: str) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds, and not every run needs it
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and not every run needs it
 
         self._log_dir = log_dir
         self._writer: Any = None
@@ -176,17 +176,17 @@ def _init_tb_logger(log_dir: str) -> ForgivingWriter:
 
 
 def _report_thread(otherwise: Callable[[Any], Any], failure: Any) -> None:
-    """Keeps silent of TensorBoard's thread, whose error the writer's next call raises and is reported then."""
+    """Ignores an OSError in TensorBoard's thread: the writer's next call raises it and it is reported then."""
     of_tensorboard = type(failure.thread).__module__.startswith('tensorboard.')
     if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
         otherwise(failure)
 
 
-# ---------------------------------------------------------------------- estimate of time
+# ---------------------------------------------------------------------- time estimate
 
 
 class _MessageLogger(basicsr_logger.MessageLogger):
-    """BasicSR's, whose remaining time is one iteration short and so negative at the end."""
+    """BasicSR's message logger, with its remaining time fixed: it is one iteration short and ends up negative."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
