@@ -24,7 +24,7 @@ _SIZE = re.compile(r'([1-9]\d*)x([1-9]\d*)')
 
 
 class TimingSection(TypedDict, total=False):
-    """``timing``."""
+    """The ``timing`` section."""
 
     size: Annotated[str, Constraint('such as 1280x720', _SIZE.fullmatch), ALWAYS]  # of the frames, width x height
     seconds: Annotated[float, Constraint('from 0', lambda v: v >= 0), ALWAYS]  # for all rounds in total
@@ -76,7 +76,7 @@ class Plan:
         return Path('benchmarks') / self.name
 
     def folder_of(self, method: Method) -> MethodFolder:
-        """The files of one method."""
+        """Returns the files of a method."""
         return MethodFolder(self.folder / method.slug)
 
     def wanted(self, names: Sequence[str]) -> list[Method]:

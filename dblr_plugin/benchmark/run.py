@@ -63,7 +63,7 @@ def run_benchmark(
 
     Args:
         plan: The benchmark.
-        only: Names of the methods to run; existing results of all others are still reported.
+        only: Names of the methods to run, all if empty; existing results of the others are still reported.
         processes: Number of training processes per method.
         tell: Called with progress messages.
 

@@ -33,8 +33,8 @@ _COMMANDS = {
     'doctor': 'Find out what is wrong with this installation, this machine or your data, and how to fix it.',
 }
 
-#: Commands that avoid BasicSR, whose import takes seconds: because it may not be importable, is imported in other
-#: processes, or is imported only once input and output have been checked.
+#: Commands that start without BasicSR, whose import takes seconds: it may not be importable, or is imported in other
+#: processes or only once input and output have been checked.
 _WITHOUT_BASICSR = ('deblur', 'demo-page', 'doctor', 'link', 'prepare', 'weights')
 
 

@@ -99,7 +99,7 @@ def _sampling(macs: int) -> _Handle:
 
 
 def _deformable(inputs: list[Any], outputs: list[Any]) -> int:
-    """Counts torchvision's deformable convolution: the convolution plus bilinear sampling of every value under it."""
+    """Counts torchvision's deformable convolution: the convolution plus bilinear sampling of all values it covers."""
     channels, *window = _sizes(inputs[0])[1:2] + _sizes(inputs[1])[2:]
     batch, _, *places = _sizes(outputs[0])
     samples = batch * channels * math.prod(window) * math.prod(places)
@@ -107,7 +107,7 @@ def _deformable(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _fourier(macs: float, real: str) -> _Handle:
-    """Counts ``macs`` times n log2(n) over the last two axes, with n values on the ``real`` side."""
+    """Counts ``macs`` times n log2(n) over the last two axes, for n values on the real side, or either if none is."""
 
     def count(inputs: list[Any], outputs: list[Any]) -> int:
         sizes = _sizes((inputs if real == 'input' else outputs)[0])
