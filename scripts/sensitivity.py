@@ -1,11 +1,10 @@
-"""How much it matters what the sources leave open: short trainings on the demo's footage, several seeds a choice.
+"""How much details matter that the sources leave open: short trainings on the demo's footage, several seeds per choice.
 
     python scripts/sensitivity.py [--seeds 3]
 
-DBLRNet's choices are trained from the start, DBLRGAN's from one DBLRNet (the first row, seed 0). Each choice differs
-from the first row of its table in what its name says, and in nothing else. Everything is written below
-benchmarks/sensitivity and experiments/sensitivity_*; run again, the command does only what is missing. It prints the
-tables of docs/sensitivity.md.
+DBLRNet's choices are trained from scratch, DBLRGAN's from one DBLRNet (the first row, seed 0). Each choice differs from
+the first row of its table only in what its name says. Everything is written below benchmarks/sensitivity and
+experiments/sensitivity_*; a rerun does only what is missing. Prints the tables of docs/sensitivity.md.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ FOLDER = Path('benchmarks/sensitivity')
 CLIPS = Path('datasets/sensitivity')
 WINDOW = np.s_[213:405, 240:496]  # a sixth of the frames, with buildings in both shots
 
-# What all trainings change in the demo's option files.
+# Changes to the demo's option files, common to all trainings.
 COMMON = {
     'imports': [NETWORKS],
     **{
@@ -49,13 +48,13 @@ COMMON = {
     'datasets.train.num_worker_per_gpu': 0,
     'datasets.train.persistent_workers': False,
     'network_g.num_block': 3,
-    'val.val_freq': 1_000_000,  # at the end alone
+    'val.val_freq': 1_000_000,  # only at the end
     'logger.print_freq': 50,
     'logger.save_checkpoint_freq': 1_000_000,
     'logger.use_tb_logger': False,
 }
 
-# Name -> what differs from the first.
+# Name -> differences from the first.
 DBLRNET = {
     'input_skip, default initialisation, groups 1, Y of 16 to 235': {},
     'groups 16': {'network_g.groups': 16},
@@ -73,7 +72,7 @@ DBLRGAN = {
     'flattened instead of the mean over places': {'network_d.type': 'FlattenDiscriminator'},
     'D from N(0, 0.01)': {'network_d.init_std': 0.01},
 }
-# Model -> option file, what all its trainings change, and its choices.
+# Model -> option file, changes common to all its trainings, and its choices.
 MODELS = {
     'DBLRNet': ('options/demo_DBLRNet.yml', {'train.total_iter': 150, 'train.scheduler.periods': [150]}, DBLRNET),
     'DBLRGAN': (
@@ -107,7 +106,7 @@ def main() -> None:
 
 
 def _cut_clips(demo: Path) -> None:
-    """Writes the same window of all frames of the demo's clips to ``CLIPS``, unless it is there."""
+    """Writes the same crop of all frames of the demo's clips to ``CLIPS``, unless it exists."""
     if CLIPS.exists():
         return
     make_clips(find_footage(), demo)
@@ -120,7 +119,7 @@ def _cut_clips(demo: Path) -> None:
 
 
 def _results(model: str, seeds: int, bar: tqdm) -> Iterator[tuple[str, list[dict]]]:
-    """Each choice's name, and what its seeds gave."""
+    """Yields each choice's name and the results of its seeds."""
     option_file, settings, choices = MODELS[model]
     for number, (title, choice) in enumerate(choices.items()):
         row = []
@@ -132,18 +131,18 @@ def _results(model: str, seeds: int, bar: tqdm) -> Iterator[tuple[str, list[dict
 
 
 def _result(name: str, option_file: str, settings: dict) -> dict:
-    """``psnr``, ``ssim`` and ``cpu_seconds`` of a training: those that are kept, if they are of these settings."""
+    """Returns ``psnr``, ``ssim`` and ``cpu_seconds`` of a training, stored ones if they belong to these settings."""
     start = settings.get('path.pretrain_network_g')
     files = [sha256(Path(file)) for file in (option_file, NETWORKS, start) if file]
     path, fingerprint = FOLDER / f'{name}.json', fingerprint_of([settings, files, __version__])
     if (found := kept(path, fingerprint)) is not None:
         return found
-    shutil.rmtree(Path('experiments', name), ignore_errors=True)  # of a training that was stopped
+    shutil.rmtree(Path('experiments', name), ignore_errors=True)  # left by an interrupted training
     arguments = [f'{key}={json.dumps(value)}' for key, value in settings.items()]
     log = FOLDER / f'{name}.log'
     log.parent.mkdir(parents=True, exist_ok=True)
     started = os.times()
-    # forked, so that torch is imported once, and each training finds the process as it was
+    # forked, so that torch is imported once and each training starts from the same process state
     process = multiprocessing.get_context('fork').Process(
         target=_train, args=(log, ['-opt', option_file, '--set', *arguments]), daemon=True
     )
@@ -158,7 +157,7 @@ def _result(name: str, option_file: str, settings: dict) -> dict:
 
 
 def _train(log: Path, arguments: list[str]) -> None:
-    """``dblr train``, with its output in a file."""
+    """Runs ``dblr train`` with its output in a file."""
     with open(log, 'w', encoding='utf-8') as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -167,7 +166,7 @@ def _train(log: Path, arguments: list[str]) -> None:
 
 
 def _table(rows: list[tuple[str, list[dict]]]) -> str:
-    """Mean and standard deviation over the seeds, and what is gained over the first row, with its standard error."""
+    """Tabulates mean and standard deviation over the seeds, and the gain over the first row with its standard error."""
     first = rows[0][1]
     lines = []
     for title, results in rows:
@@ -182,7 +181,7 @@ def _spread(results: list[dict], metric: str, digits: int) -> str:
 
 
 def _gain(first: list[dict], results: list[dict]) -> str:
-    # seed by seed: the seeds give the same batches in the same order to each choice
+    # paired by seed: each choice gets the same batches in the same order for a seed
     gains = [float(result['psnr']) - float(base['psnr']) for base, result in zip(first, results, strict=True)]
     return f'{fmean(gains):+.3f} ± {stdev(gains) / math.sqrt(len(gains)):.3f}'
 

@@ -1,4 +1,4 @@
-"""DBLRNet and its discriminator as the sources can be read too; for scripts/sensitivity.py, by ``imports``."""
+"""DBLRNet and its discriminator in alternative readings of the sources; ``imports`` for scripts/sensitivity.py."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ['FlattenDiscriminator', 'FullRangeDBLRNet', 'MaxPoolDiscriminator']
 
 @ARCH_REGISTRY.register()
 class FullRangeDBLRNet(DBLRNet):
-    """Its layers work on Y from 0 to 1, as JPEG and OpenCV have it, instead of BasicSR's 16/255 to 235/255.
+    """DBLRNet with layers working on Y from 0 to 1, as in JPEG and OpenCV, instead of BasicSR's 16/255 to 235/255.
 
-    One is an affine function of the other, so the data and the loss stay those of all other networks.
+    One is an affine function of the other, so data and loss stay the same as for all other networks.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, t, 1, h, w)`` to ``(b, 1, h, w)``, both Y of BasicSR's range."""
+        """Maps ``(b, t, 1, h, w)`` to ``(b, 1, h, w)``, both Y in BasicSR's range."""
         return super().forward((x * 255 - 16) / 219) * (219 / 255) + 16 / 255
 
 
 @ARCH_REGISTRY.register()
 class MaxPoolDiscriminator(DBLRDiscriminator):
-    """Each stage ends in max pooling, as VGG's do, instead of a convolution of stride 2."""
+    """Discriminator whose stages end in max pooling, as in VGG, instead of a convolution with stride 2."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -40,7 +40,7 @@ class MaxPoolDiscriminator(DBLRDiscriminator):
 
 @ARCH_REGISTRY.register()
 class FlattenDiscriminator(DBLRDiscriminator):
-    """All places of the last stage enter the fully connected layers, not their mean; for patches of 33 to 48 pixels."""
+    """Discriminator that flattens the last stage instead of averaging positions; for patches of 33 to 48 pixels."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

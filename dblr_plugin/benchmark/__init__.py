@@ -1,1 +1,1 @@
-"""Compares methods on the same data under the same protocols, and reports quality, cost and provenance."""
+"""Compares methods on the same data under the same protocols and reports quality, cost and provenance."""

@@ -1,8 +1,9 @@
-"""Chooses the crops that a report shows side by side, by a rule that favours no method, and draws them.
+"""Chooses the crops shown side by side in a report, by a rule that favours no method, and draws them.
 
-Frames are covered by windows of one size, overlapping by half. In each clip that window of all scored frames is shown
-in which the methods' mean squared errors have the largest standard deviation: where they differ most. Windows that show
-nothing, flat, black or white, do not count. Of more than four clips, the four with the largest ones are shown.
+Frames are covered by windows of one size that overlap by half. For each clip, the crop is the window of all scored
+frames with the largest standard deviation of the methods' mean squared errors: where they differ most. Windows without
+content (flat, black or white) are excluded. If there are more than four clips, the four with the largest standard
+deviations are shown.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ['MAX_CROPS', 'RULE', 'Crop', 'choose_crops', 'draw_crops', 'window_errors', 'window_of']
 
 MAX_CROPS = 4
-WINDOW = (120, 160)  # height and width in pixels; less in small frames
-# of a window's grey values: less contrast is flat, a mean outside black or white
+WINDOW = (120, 160)  # height and width in pixels; smaller in small frames
+# limits for a window's grey values: lower contrast counts as flat, a mean out of range as black or white
 _LEAST_CONTRAST, _LEAST_GREY, _MOST_GREY = 16, 40, 215
-# crops beside each other: more would be too small on a page; and the whole frame's width in crops
+# crops per line (more would be too small on a page), and the width of the whole frame in crops
 _CROPS_ACROSS = 6
 _WHOLE_FRAME = 1.6
 RULE = (
@@ -41,12 +42,12 @@ RULE = (
 
 @dataclass(frozen=True)
 class Crop:
-    """Where the methods differ most in a clip.
+    """The window of a clip where the methods differ most.
 
     Attributes:
         clip: Name of the clip.
         frame: Index of the frame in the clip.
-        top, left: The window's first row and column.
+        top, left: First row and column of the window.
         deviation: Standard deviation of the methods' mean squared errors there, in squared grey values.
     """
 
@@ -58,21 +59,21 @@ class Crop:
 
 
 def window_of(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the windows in frames of a size: even, and at most half of the frame."""
+    """Height and width of the windows for a frame size: even, and at most half the frame."""
     limits = zip(WINDOW, (height, width), strict=True)
     rows, columns = (max(2, min(limit, side // 2) // 2 * 2) for limit, side in limits)
     return rows, columns
 
 
 def window_errors(restored: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The mean squared errors in all windows of a frame.
+    """Computes the mean squared error of each window of a frame.
 
     Args:
         restored, truth: ``(h, w, 3)`` in [0, 255].
 
     Returns:
-        float32 ``(rows, columns)``; the window of row i and column j begins at i and j times half a window. 0 for
-        windows whose truth is flat, black or white, so that methods do not differ there.
+        float32 ``(rows, columns)``; the window in row i and column j starts at i and j times half a window. 0 where the
+        ground truth is flat, black or white, so that methods do not differ there.
     """
     errors = _window_means(np.square(restored.astype(np.float32) - truth.astype(np.float32)).mean(axis=2))
     grey = truth.mean(axis=2, dtype=np.float32)
@@ -94,15 +95,15 @@ def choose_crops(
     frames: Mapping[str, list[int]],
     sizes: Mapping[str, tuple[int, int]],
 ) -> list[Crop]:
-    """Chooses by the rule.
+    """Chooses crops by the rule.
 
     Args:
         errors: Method -> clip -> :func:`window_errors` of the scored frames, ``(n, rows, columns)``.
-        frames: Clip -> the indices of its scored frames.
+        frames: Clip -> indices of its scored frames.
         sizes: Clip -> height and width of its frames.
 
     Returns:
-        One :class:`Crop` for each of up to four clips, in the clips' order.
+        One :class:`Crop` for each of up to four clips, in clip order.
     """
     crops = []
     for clip, indices in frames.items():
@@ -121,14 +122,14 @@ def draw_crops(
     frames: Sequence[str],
     folder: Path,
 ) -> None:
-    """Draws the page of crops: for each the whole frame and where it is at the left, then every method.
+    """Draws the page of crops: for each, the whole frame with the crop marked at the left, then every method.
 
     Args:
-        crops: What to show.
-        pictures: For each crop the whole frames, name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
-        numbers: The methods' places in the report.
-        frames: For each crop the frame's name.
-        folder: Is made where it is missing.
+        crops: The crops to show.
+        pictures: For each crop, the whole frames: name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
+        numbers: Positions of the methods in the report.
+        frames: For each crop, the name of the frame.
+        folder: Output folder; created if missing.
     """
     names = list(pictures[0])
     h, w = window_of(*pictures[0][names[0]].shape[:2])
@@ -140,7 +141,7 @@ def draw_crops(
 
 
 def _crop_grid(number: int) -> tuple[int, int]:
-    """Lines and columns for so many crops, filled evenly."""
+    """Lines and columns for a number of crops, filled evenly."""
     lines = -(-number // _CROPS_ACROSS)
     return lines, -(-number // lines)
 
@@ -182,7 +183,7 @@ def _show(ax: Axes, picture: np.ndarray) -> None:
 
 
 def _outline(ax: Axes, crop: Crop, window: tuple[int, int]) -> None:
-    """A box that shows on bright and on dark pictures."""
+    """Outlines a crop so that it is visible on bright and dark images."""
     from matplotlib.patches import Rectangle
 
     for colour, width in (('black', 3), ('white', 1.4)):

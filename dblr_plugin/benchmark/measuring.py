@@ -35,25 +35,25 @@ from dblr_plugin.yaml_file import import_files, read_option_file
 
 __all__ = ['build_restorer', 'count_operations', 'measure_quality']
 
-# what every benchmark measures, beside the metrics of its protocols
+# measured by every benchmark in addition to the metrics of its protocols
 _OWN = ('lpips', 'warping_error', 'warping_error_truth')
 
 
 def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | None, folder: MethodFolder) -> dict:
-    """Restores and scores the data set; writes the frames and what crops are chosen by.
+    """Restores and scores the data set; writes the frames and the window errors for choosing crops.
 
     Args:
-        method: With its weights in place.
-        protocols: By which it is scored; the first one's frames are those that crops are chosen from.
-        backbone: The weights by which LPIPS is measured; None to leave it out.
+        method: The method, with its weights in place.
+        protocols: Protocols to score by; crops are chosen from the frames scored by the first.
+        backbone: AlexNet weights for LPIPS; None to skip it.
         folder: The method's folder.
 
     Returns:
         ``figures``, entries of :func:`~dblr_plugin.evaluation.scores.summarise`; ``clips``, clip -> ``frames`` (indices
-        of the first protocol's), ``names`` (of all), ``size`` (h, w), ``lpips``, ``warping_error`` and
-        ``warping_error_truth`` (None where not measured); ``mean``, the means of the last three over the clips.
+        of those scored by the first protocol), ``names`` (of all frames), ``size`` (h, w), ``lpips``, ``warping_error``
+        and ``warping_error_truth`` (None if not measured); ``mean``, the means of the last three over the clips.
     """
-    torch.backends.cudnn.benchmark = True  # as BasicSR's test has it: figures must be the same
+    torch.backends.cudnn.benchmark = True  # as in BasicSR's test: figures must be the same
     dataset = build_dataset(method.test_set)
     model = _build_model(method.test, folder.root)
     observer = _Observer(folder.frames, protocols[0], backbone)
@@ -67,9 +67,9 @@ def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | 
 
 
 def count_operations(method: Method, size: tuple[int, int]) -> dict:
-    """``parameters`` and ``macs`` of the network for a frame of this width and height.
+    """Returns ``parameters`` and ``macs`` of the network for a frame of this width and height.
 
-    Where operations cannot be counted, ``macs`` is None and ``uncounted`` says why.
+    If operations cannot be counted, ``macs`` is None and ``uncounted`` gives the reason.
     """
     network = method.test['network_g']
     with _quiet():
@@ -85,9 +85,9 @@ def count_operations(method: Method, size: tuple[int, int]) -> dict:
 
 
 def build_restorer(option_file: str) -> VideoRestorer:
-    """The network of a test's option file as ``dblr deblur`` runs it with ``--backend torch --precision fp32``.
+    """Builds the network of a test's option file as in ``dblr deblur --backend torch --precision fp32``.
 
-    Its weights are random, which changes no time.
+    Its weights are random, which does not affect timing.
     """
     options = read_option_file(option_file).plain()
     import_files(options.get('imports') or ())
@@ -98,7 +98,7 @@ def build_restorer(option_file: str) -> VideoRestorer:
 
 
 def _build_model(options: dict, folder: Path) -> VideoTestModel:
-    """What BasicSR's test builds of these options."""
+    """Builds the model that BasicSR's test would build from these options."""
     state = {'is_train': False, 'dist': False, 'rank': 0, 'world_size': 1, 'num_gpu': torch.cuda.device_count()}
     with _quiet():
         return build_model({**options, **state, 'path': {**options['path'], 'log': str(folder)}})
@@ -106,7 +106,7 @@ def _build_model(options: dict, folder: Path) -> VideoTestModel:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """BasicSR describes whole networks."""
+    """Silences BasicSR's logger, which prints whole networks."""
     logger = get_root_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -117,7 +117,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Clip:
-    """What is seen of one clip's frames."""
+    """Measurements of one clip's frames."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -132,7 +132,7 @@ class _Clip:
 
 
 class _Observer:
-    """Takes each restored frame, in order: writes it, and measures what validation does not."""
+    """Receives restored frames in order, writes them, and measures what validation does not."""
 
     def __init__(self, folder: Path, protocol: Protocol, backbone: Path | None) -> None:
         self.folder, self.protocol, self.backbone = folder, protocol, backbone
@@ -141,7 +141,7 @@ class _Observer:
 
     def __call__(self, frame: RestoredFrame) -> None:
         restored, truth = frame.picture, frame.truth
-        assert truth is not None  # settle_methods refuses data sets without ground truth
+        assert truth is not None  # settle_methods rejects data sets without ground truth
         clip = self.clips.setdefault(frame.clip, _Clip())
         clip.names.append(frame.name)
         clip.size = truth.shape[:2]
@@ -158,16 +158,16 @@ class _Observer:
 
 
 def _add_warping_errors(clip: _Clip, before: RestoredFrame, frame: RestoredFrame) -> None:
-    """Adds the metric ``warping_error`` and that of the ground truth, by the same optical flow."""
+    """Adds the warping errors of the restored frame and of the ground truth, from the same optical flow."""
     assert before.truth is not None and frame.truth is not None
     flow, visible = flow_and_visible(before.truth, frame.truth)
-    if visible.any():  # nothing is after a cut
+    if visible.any():  # false after a cut
         own = warped_difference(before.picture, frame.picture, flow, visible)
         clip.scores['warping_error'].append(own)
         clip.scores['warping_error_truth'].append(warped_difference(before.truth, frame.truth, flow, visible))
 
 
 def _means(clips: dict[str, dict]) -> dict[str, float | None]:
-    """Over the clips that have a figure."""
+    """Means over the clips that have a figure."""
     found = {name: [clip[name] for clip in clips.values() if clip[name] is not None] for name in _OWN}
     return {name: fmean(values) if values else None for name, values in found.items()}

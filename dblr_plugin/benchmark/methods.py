@@ -1,6 +1,6 @@
-"""The methods of a benchmark file, with the options of each training and test, checked before anything starts.
+"""The methods of a benchmark file, with the options of each training and test, checked before anything runs.
 
-Methods are ordinary option files with settings, and nothing depends on their names. All faults are told at once.
+Methods are ordinary option files with settings, and nothing depends on their names. All faults are reported at once.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ _DATA = ('dataroot_lq', 'dataroot_gt', 'meta_info_file')
 
 
 class MethodSection(TypedDict, total=False):
-    """One of ``methods``."""
+    """An entry of ``methods``."""
 
     options: str  # an option file; or
     network_g: dict  # a network that needs no training
-    set: dict  # settings, as dblr train --set takes them: train.total_iter: 1000
-    weights: str  # a checkpoint: nothing is trained
+    set: dict  # settings, as for dblr train --set: train.total_iter: 1000
+    weights: str  # a checkpoint, used without training
     pretrained_from: str  # the method whose weights training starts from
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method, its options settled.
+    """A method with its final options.
 
     Attributes:
-        name: What reports call it.
-        slug: Its name as that of a folder.
-        train: The options of its training; None if nothing is trained.
-        test: The options of its test; ``path.pretrain_network_g`` names the weights that training will leave.
-        start: The method whose weights its training starts from.
-        files: What its options are from.
-        changes: ``BATCH`` and ``RATE``, where the benchmark file changes them: what its option file says.
+        name: Name in reports.
+        slug: Name as a folder name.
+        train: Training options; None if nothing is trained.
+        test: Test options; ``path.pretrain_network_g`` names the weights that training will write.
+        start: The method whose weights training starts from.
+        files: Source files of the options.
+        changes: The option file's values of ``BATCH`` and ``RATE``, if the benchmark file changes them.
     """
 
     name: str
@@ -61,41 +61,41 @@ class Method:
 
     @property
     def training(self) -> dict:
-        """The options of its training, of a method that has one."""
+        """Training options of a method that is trained."""
         assert self.train is not None
         return self.train
 
     @property
     def train_set(self) -> dict | None:
-        """The data set's options that it is trained on."""
+        """Options of the training set."""
         return None if self.train is None else self.train['datasets']['train']
 
     @property
     def test_set(self) -> dict:
-        """Those of the one it is tested on."""
+        """Options of the test set."""
         return next(iter(self.test['datasets'].values()))
 
     @property
     def weights(self) -> Path | None:
-        """The checkpoint that is tested."""
+        """The checkpoint to test."""
         path = self.test['path']['pretrain_network_g']
         return None if path is None else Path(path)
 
 
 def settle_methods(root: Located, name: str, protocols: list[Protocol], prepare: str | None) -> dict[str, Method]:
-    """The methods of a benchmark file.
+    """Builds and checks the methods of a benchmark file.
 
     Args:
-        root: The file, its own keys checked.
+        root: The file, with its own keys already checked.
         name: Name of the benchmark.
-        protocols: By which frames are scored.
-        prepare: The command that makes the data, for those who lack them.
+        protocols: The protocols to score by.
+        prepare: Command that creates the data, quoted in messages about missing data.
 
     Returns:
         Name -> method, each after the one it starts from.
 
     Raises:
-        DBLRError: One message that lists the first fault of each method, each with file and line.
+        DBLRError: One message lists the first fault of each method, with file and line.
     """
     return _Methods(root, name, protocols, prepare).settled()
 
@@ -111,7 +111,7 @@ class _Setting(Override):
         return self.value.where
 
     def parsed(self) -> tuple[list[str], Located]:
-        # a value of its own for each method: settings may change each other
+        # each method gets its own copy: settings may modify each other
         return self.text.split('.'), copy.deepcopy(self.value)
 
 
@@ -120,7 +120,7 @@ def _settings(entries: dict[str, Located]) -> list[_Setting]:
 
 
 class _Methods:
-    """The methods of a benchmark file on the way to be settled."""
+    """Builds the methods of a benchmark file."""
 
     def __init__(self, root: Located, name: str, protocols: list[Protocol], prepare: str | None) -> None:
         self.entries = root.value['methods'].value
@@ -129,7 +129,7 @@ class _Methods:
         self.faults: list[str] = []
 
     def settled(self) -> dict[str, Method]:
-        """All methods, each after the one it starts from; raises DBLRError for the faults."""
+        """Returns all methods, each after the one it starts from; raises DBLRError for faults."""
         for check in (self._section, self._start):
             for name in self.entries:
                 self._collect(check, name)
@@ -145,7 +145,7 @@ class _Methods:
         try:
             return check(name, self.entries[name])
         except DBLRError as error:
-            # methods can share a fault
+            # methods may share a fault
             self.faults += [str(error)] if str(error) not in self.faults else []
             return None
 
@@ -205,7 +205,7 @@ class _Methods:
     def _method(self, name: str, here: Located) -> Method:
         start = self._start_of(name)
         own = _settings(here.value.get('set', Located(None, here.where)).entries(f'methods.{name}.set'))
-        # trainings are validated alike, unless the file's own settings say otherwise
+        # training runs are validated alike unless the file's own settings say otherwise
         alike = _setting('val.protocol', self.protocols[0].name, here)
         named = [_setting('name', self._run_name(name), here)]
         if start is not None:
@@ -240,7 +240,7 @@ class _Methods:
         return Path('experiments', self._run_name(name), 'models/net_g_latest.pth') if self._is_trained(name) else None
 
     def _tested(self, name: str, root: Located) -> Located:
-        """A test's options: what a training's have for it, or what those of a test have."""
+        """Builds test options from the relevant parts of training or test options."""
         here, sets = self.entries[name], root.at('datasets').entries('datasets')
         scored = {phase: entry for phase, entry in sets.items() if str(phase).split('_')[0] in ('val', 'test')}
         if len(scored) != 1:
@@ -278,7 +278,7 @@ class _Methods:
             root.at(trail).fail(f'{trail}.dataroot_gt is missing: scores need the ground truth')
 
     def _compare(self, methods: Iterable[Method]) -> None:
-        """Adds a fault for each method on other data, whose figures would not compare."""
+        """Adds a fault for each method with different data, as its figures would not be comparable."""
         seen: dict[str, tuple[str, list]] = {}
         for method in methods:
             for section, data_set in (('datasets.train', method.train_set), ('datasets.val', method.test_set)):
@@ -298,7 +298,7 @@ def _paths(data: Iterable[str | None]) -> str:
 
 
 def _values(root: Located, trails: Iterable[str]) -> dict[str, object]:
-    """What stands at these places, of those that hold a single value."""
+    """Returns the values at these places, except sections."""
     found = {trail: root.at(trail).value for trail in trails}
     return {trail: value for trail, value in found.items() if not isinstance(value, dict)}
 
@@ -318,7 +318,7 @@ def _setting(key: str, value: str, here: Located) -> _Setting:
 
 
 def _without_training(here: Located) -> Located:
-    """Options around a network that needs no training."""
+    """Wraps a network that needs no training in options."""
     data_set = {'name': 'test', 'type': 'VideoDeblurTestDataset'}
     frame = {'model_type': 'VideoDeblurModel', 'scale': 1, 'num_gpu': 'auto', 'manual_seed': 0}
     root = _located({**frame, 'datasets': {'val': data_set}, 'path': {}, 'val': {}}, here.where)
@@ -327,7 +327,7 @@ def _without_training(here: Located) -> Located:
 
 
 def _fit_to_network(root: Located) -> None:
-    """Gives the data set the windows that the network takes, as an option file would."""
+    """Sets the windows that the network needs in the data set, as an option file would."""
     import_files(root.value['imports'].value if 'imports' in root.value else ())
     network, data_set = root.value['network_g'].plain(), root.at('datasets.val')
     if network.get('type') in ARCH_REGISTRY and isinstance(data_set.value, dict):
@@ -338,7 +338,7 @@ def _fit_to_network(root: Located) -> None:
 
 
 def _check_starts(root: Located, train: dict, start: str | None) -> None:
-    """Refuses a training whose networks to start from are missing, but for those that come of another method."""
+    """Rejects a training with missing pretrained networks, except those another method will train."""
     for key, path in train['path'].items():
         is_made = key == 'pretrain_network_g' and start is not None
         if key.startswith('pretrain_network_') and path is not None and not is_made and not Path(path).is_file():

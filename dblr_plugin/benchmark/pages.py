@@ -1,4 +1,4 @@
-"""Writes a report as Markdown and as CSV; both hold what ``report.json`` holds."""
+"""Writes a report as Markdown and CSV, both from the contents of ``report.json``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = [
     'markdown_table',
 ]  # fmt: skip
 
-#: The status of a method whose figures are in the report.
+#: Status of a method with figures in the report.
 MEASURED = 'measured'
 
 
 def columns_of(report: Mapping) -> list[Column]:
-    """The columns of the main table, without those that nothing was measured for."""
+    """The columns of the main table that have any figures."""
     several = len(report['protocols']) > 1
     columns = [
         _column_of(metric, f'{metric}_{protocol}', f', {protocol}' if several else '')
@@ -55,7 +55,7 @@ def _three_digits(value: float) -> str:
 
 
 def csv_page(report: dict) -> str:
-    """One row a method: figures with full precision, then PSNR and SSIM of every clip."""
+    """CSV with one row per method: figures with full precision, then PSNR and SSIM of every clip."""
     keys = ['method', 'status', 'reason', *(column.key for column in columns_of(report))]
     rows = []
     for entry in report['methods']:
@@ -72,7 +72,7 @@ def csv_page(report: dict) -> str:
 
 
 def markdown_page(report: dict) -> str:
-    """The report as a page to read, with its plots."""
+    """The report as a Markdown page with its plots."""
     test = report['data_set']['test']
     meanings = [f'Protocol {name}: {meaning}.' for name, meaning in report['protocols'].items()]
     parts = [f'# {report["name"]}', f'Tested on {test["name"]} (`{test["dataroot_lq"]}`). ' + ' '.join(meanings)]
@@ -115,7 +115,7 @@ def _failures(report: dict) -> str:
 
 
 def _clips_table(report: dict) -> str:
-    """PSNR / SSIM by the first protocol, a column a clip."""
+    """PSNR / SSIM under the first protocol, one column per clip."""
     protocol = next(iter(report['protocols']))
     scored = {e['name']: e['clips'][protocol] for e in report['methods'] if e['status'] == MEASURED}
     if not scored:
@@ -171,7 +171,7 @@ def _provenance_parts(report: dict) -> list[str]:
 
 
 def _picture(report: dict, name: str) -> str:
-    """GitHub takes the picture of the reader's scheme."""
+    """Embeds a plot in both themes; GitHub shows the one matching the reader's colour scheme."""
     path, text = f'plots/{name}', report['plots'][name]
     return (
         f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{path}_dark.png">\n'
@@ -184,10 +184,10 @@ class Column:
     """A column of figures.
 
     Attributes:
-        key: Of the figures in rows, and of the column in CSV.
-        title: In Markdown.
-        shown: A figure as Markdown shows it.
-        better: Which figures are, if any.
+        key: Key of the figures in rows and of the CSV column.
+        title: Title in Markdown.
+        shown: Formats a figure for Markdown.
+        better: Whether higher or lower figures are better, if either.
     """
 
     key: str
@@ -197,7 +197,7 @@ class Column:
 
 
 def best_of(column: Column, values: Iterable[float | str | None]) -> float | None:
-    """The best of a column's figures; None if there are not two to compare."""
+    """The best of a column's figures; None if there are fewer than two."""
     numbers = [float(value) for value in values if value is not None]
     if column.better is None or len(numbers) < 2:
         return None
@@ -205,7 +205,7 @@ def best_of(column: Column, values: Iterable[float | str | None]) -> float | Non
 
 
 def cell(column: Column, value: float | str | None, best: float | None) -> str:
-    """A figure in Markdown: bold if it is shown like the best one, a dash if there is none."""
+    """Formats a figure in Markdown: bold if it reads the same as the best one, a dash if there is none."""
     if value is None:
         return '–'
     number = float(value)  # JSON has infinity as a string
@@ -214,18 +214,18 @@ def cell(column: Column, value: float | str | None, best: float | None) -> str:
 
 
 def markdown_row(cells: Sequence[str]) -> str:
-    """One line of a table; a bar in a cell does not end it."""
+    """One row of a table; bars in cells are escaped."""
     return '| ' + ' | '.join(text.replace('|', '\\|') for text in cells) + ' |'
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text, and all others are right-aligned."""
+    """A table with a left-aligned first column and all others right-aligned."""
     lines = [markdown_row(head), '|:--|' + '--:|' * (len(head) - 1)]
     return '\n'.join([*lines, *map(markdown_row, rows)])
 
 
 def csv_table(keys: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """The rows with full precision; empty where there is no figure."""
+    """A CSV table with full precision; missing figures are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, keys, extrasaction='ignore', lineterminator='\n')
     writer.writeheader()

@@ -19,45 +19,45 @@ from dblr_plugin.yaml_file import Located, read_option_file
 
 __all__ = ['UNSTATED', 'Plan', 'read_plan', 'read_quotes']
 
-SIZE = (1280, 720)  # for which operations are counted where nothing is timed
+SIZE = (1280, 720)  # frame size for counting operations if nothing is timed
 _SIZE = re.compile(r'([1-9]\d*)x([1-9]\d*)')
 
 
 class TimingSection(TypedDict, total=False):
-    """``timing``."""
+    """The ``timing`` section."""
 
     size: Annotated[str, Constraint('such as 1280x720', _SIZE.fullmatch), ALWAYS]  # of the frames, width x height
-    seconds: Annotated[float, Constraint('from 0', lambda v: v >= 0), ALWAYS]  # for all rounds together
+    seconds: Annotated[float, Constraint('from 0', lambda v: v >= 0), ALWAYS]  # for all rounds in total
 
 
 class BenchmarkFile(TypedDict, total=False):
-    """A whole file."""
+    """A benchmark file."""
 
     name: Annotated[Name, ALWAYS]
-    prepare: str | None  # the command that makes the data, for the report, and for those who lack them
+    prepare: str | None  # command that creates the data, shown in the report and if the data is missing
     set: dict | None  # settings for all methods
     protocols: str | list[str] | None
-    metrics: str | list[str] | None  # beside the protocols' own
-    timing: TimingSection | None  # without it nothing is timed
-    lpips: str | None  # AlexNet's weights; without it those in torch's cache, if they are there
-    quoted: str | None  # published figures, to stand beside the measured ones
+    metrics: str | list[str] | None  # in addition to the protocols' own
+    timing: TimingSection | None  # without it, nothing is timed
+    lpips: str | None  # AlexNet's weights; by default those in torch's cache, if any
+    quoted: str | None  # published figures, shown next to the measured ones
     methods: Annotated[dict, Constraint('with at least one method', bool), ALWAYS]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark file asks for.
+    """The contents of a benchmark file.
 
     Attributes:
         path: The file.
         name: Name of the benchmark.
-        prepare: How its data are made, if the file says it.
-        protocols: By which frames are scored, with the metrics of the file; the first one also validates trainings.
-        size: Width and height for which operations are counted, and which is timed.
-        seconds: For timing; None to leave it out.
-        lpips: AlexNet's weights, if they are named.
-        quoted: Published figures, as :func:`read_quotes` returns them.
-        methods: By name, each after the one it starts from.
+        prepare: Command that creates the data, if the file has one.
+        protocols: Protocols to score by, with the metrics of the file; the first is also used to validate training.
+        size: Width and height of the frames for counting operations and timing.
+        seconds: Time for timing; None to skip it.
+        lpips: AlexNet's weights, if the file names them.
+        quoted: Published figures, as returned by :func:`read_quotes`.
+        methods: Methods by name, each after the one it starts from.
     """
 
     path: Path
@@ -72,15 +72,15 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where everything but the trainings is written."""
+        """The output folder for everything except training runs."""
         return Path('benchmarks') / self.name
 
     def folder_of(self, method: Method) -> MethodFolder:
-        """The files of one method."""
+        """Returns the files of a method."""
         return MethodFolder(self.folder / method.slug)
 
     def wanted(self, names: Sequence[str]) -> list[Method]:
-        """The methods of these names, or all, and those they start from.
+        """Returns the methods of these names, or all, together with those they start from.
 
         Raises:
             DBLRError: There is no such method.
@@ -100,10 +100,10 @@ def _known(plan: Plan) -> str:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """Reads and checks a benchmark file, and every option file with the settings it gets.
+    """Reads and checks a benchmark file, and every option file with its settings applied.
 
     Raises:
-        DBLRError: One message that lists the first fault of each method, each with file and line.
+        DBLRError: One message lists the first fault of each method, with file and line.
     """
     root = read_option_file(path)
     check_section(root, BenchmarkFile)
@@ -133,17 +133,17 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def _told(root: Located, key: str, read: Callable[[], Any]) -> Any:
-    """What is read; a fault is reported with the place of the key."""
+    """Returns what ``read`` returns; reports its faults with the location of the key."""
     try:
         return read()
     except DBLRError as error:
         root.at(key).fail(f'{key}: {error}')
 
 
-# They stand beside measured ones and are never mixed with them: the same weights move by up to 0.7 dB between
-# protocols.
+# Quoted figures are shown next to measured ones but never mixed with them: scores of the same weights vary by up to
+# 0.7 dB between protocols.
 
-#: What stands for the protocol where a source does not say it.
+#: Stands for the protocol if a source does not state it.
 UNSTATED = 'unstated'
 
 _Text = Annotated[str, Constraint('that is not empty', lambda v: bool(v.strip()))]
@@ -155,7 +155,7 @@ _Protocol = Annotated[
 
 
 class FigureSection(TypedDict, total=False):
-    """What was published of one method."""
+    """Published figures of one method."""
 
     psnr: Annotated[_PSNR, ALWAYS]  # for the data set
     ssim: _SSIM  # for the data set
@@ -166,13 +166,13 @@ class TableSection(TypedDict, total=False):
     """Figures from one source."""
 
     source: Annotated[_Text, ALWAYS]  # where they were published
-    protocol: Annotated[_Protocol, ALWAYS]  # those that are unstated compare with none of ours
-    note: _Text  # what else a reader must know
+    protocol: Annotated[_Protocol, ALWAYS]  # unstated ones are comparable with none of ours
+    note: _Text  # anything else the reader must know
     figures: Annotated[dict[str, FigureSection], ALWAYS]  # by method
 
 
 class QuotedFile(TypedDict, total=False):
-    """A whole file."""
+    """A file of quoted figures."""
 
     dataset: Annotated[_Text, ALWAYS]
     tables: Annotated[dict[str, TableSection], ALWAYS]
@@ -182,15 +182,15 @@ def read_quotes(path: str | Path) -> dict[str, Any]:
     """Reads a file of quoted figures.
 
     Args:
-        path: YAML; ``options/quoted_DVD.yml`` shows its form.
+        path: YAML file in the format of ``options/quoted_DVD.yml``.
 
     Returns:
-        As the report has it: ``data_set``, its name, and ``tables``, in order: ``name``, ``source``, ``protocol``,
+        As used in the report: ``data_set``, its name, and ``tables``, in order: ``name``, ``source``, ``protocol``,
         ``note`` (None if there is none) and ``figures``, each with ``method``, ``psnr`` in dB, ``ssim`` (None if it
         was not published) and ``clips``, PSNR by clip.
 
     Raises:
-        DBLRError: Naming file and line: it cannot be read, a key is unknown or missing, or a value does not fit.
+        DBLRError: The file cannot be read, a key is unknown or missing, or a value is invalid; with file and line.
     """
     root = read_option_file(path)
     check_section(root, QuotedFile)

@@ -25,20 +25,20 @@ __all__ = [
     'require_matplotlib', 'validations', 'wrapped',
 ]  # fmt: skip
 
-# GitHub shows a page in the reader's scheme, so each picture is drawn twice, on the page's own background.
+# GitHub pages follow the reader's colour scheme, so each plot is drawn twice, with a matching background.
 
 DPI = 120
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours on a background.
+    """A background and its colours.
 
     Attributes:
-        name: Part of the pictures' names.
+        name: Part of the file names.
         background, text, grid: Hex colours.
-        methods: Those of methods in order, each with a contrast of at least 3 to the background, and chosen so that
-            neighbours stay apart for the colour-blind (after Okabe and Ito).
+        methods: Colours of methods in order, each with a contrast of at least 3 to the background, and chosen so that
+            colour-blind readers can tell neighbours apart (after Okabe and Ito).
     """
 
     name: str
@@ -57,29 +57,29 @@ DARK = Theme(
     ('#56b4e9', '#ff8f4d', '#2fc79a', '#f0a3cc', '#e8c14a', '#9ad8ff', '#b9a6ff', '#b7bec7'),
 )  # fmt: skip
 THEMES = (LIGHT, DARK)
-# nine and eight share no factor, so that 72 methods differ
+# nine markers and eight colours have no common factor, so 72 methods look different
 _MARKERS = 'os^DvPX*p'
 
 
 @dataclass(frozen=True)
 class MarkerStyle:
-    """How a method is drawn, by its number in the report."""
+    """Colour and marker of a method."""
 
     colour: str
     marker: str
 
     @classmethod
     def of(cls, number: int, theme: Theme) -> MarkerStyle:
-        """Returns that of a method, by its number in the report."""
+        """Returns the style of a method by its number in the report."""
         return cls(theme.methods[number % len(theme.methods)], _MARKERS[number % len(_MARKERS)])
 
 
 def draw(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Figure, Theme], None]) -> None:
-    """Draws a picture in both themes, to ``<name>_light.png`` and ``<name>_dark.png``.
+    """Draws a plot in both themes, to ``<name>_light.png`` and ``<name>_dark.png``.
 
     Args:
-        folder: Is made where it is missing.
-        name: Name of the picture.
+        folder: Output folder; created if missing.
+        name: Name of the plot.
         size: Width and height in inches.
         paint: Draws onto an empty figure.
     """
@@ -88,12 +88,12 @@ def draw(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Fi
         with _figure(size, theme) as figure:
             paint(figure, theme)
             with atomic_write(folder / f'{name}_{theme.name}.png') as partial:
-                # without metadata, so that the same figures give the same file
+                # no metadata, so that the same figures give the same file
                 figure.savefig(partial, format='png', metadata={'Software': None})
 
 
 def require_matplotlib() -> None:
-    """Raises DBLRError if it is not installed."""
+    """Raises DBLRError if matplotlib is not installed."""
     if importlib.util.find_spec('matplotlib') is None:
         raise DBLRError("plots need matplotlib: pip install 'dblr_plugin[benchmark]'")
 
@@ -130,31 +130,31 @@ def _settings(theme: Theme) -> dict:
 
 
 def wrapped(name: str, width: int = 20) -> str:
-    """A method's name in lines of at most so many letters."""
+    """Wraps a method's name into lines of at most ``width`` characters."""
     return '\n'.join(textwrap.wrap(name, width)) or name
 
 
 def legend(ax: Axes) -> None:
-    """Names what has a label, in a column at the right of the axes."""
+    """Adds a one-column legend to the right of the axes."""
     ax.legend(loc='upper left', bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=9)
 
 
-#: A method as pictures need it: ``number`` (its place in the report), ``name``, ``psnr`` (dB), ``clips`` (clip ->
-#: PSNR), ``macs``, ``ms`` (for a frame, None if not timed), ``curve`` (iterations and PSNR, for those trained).
+#: A method as needed for plots: ``number`` (its position in the report), ``name``, ``psnr`` (dB), ``clips`` (clip ->
+#: PSNR), ``macs``, ``ms`` (per frame, None if not timed), ``curve`` (iterations and PSNR, for trained ones).
 Pictured = Mapping
 
 
 def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: Path) -> dict[str, str]:
-    """Draws all pictures that there are figures for.
+    """Draws all plots that have figures.
 
     Args:
-        methods: Those measured; one without operations is a reference, drawn as a line.
-        protocol: By which PSNR was measured.
-        size: Of the frames for which cost was measured.
-        folder: Is made where it is missing.
+        methods: The measured methods; one without operations is a reference, drawn as a line.
+        protocol: The protocol PSNR was measured by.
+        size: Frame size for which cost was measured.
+        folder: Output folder; created if missing.
 
     Returns:
-        The names of the pictures -> what they show.
+        Plot name -> what it shows.
     """
     psnr = f'PSNR, {protocol} (dB)'
     made = {}
@@ -178,7 +178,7 @@ def draw_figures(methods: Sequence[Pictured], protocol: str, size: str, folder: 
 
 
 def _finite(methods: Sequence[Pictured]) -> list[Pictured]:
-    """Those with a PSNR that an axis can show: that of equal frames is infinite."""
+    """Drops methods with infinite PSNR (equal frames), which an axis cannot show."""
     return [method for method in methods if math.isfinite(method['psnr'])]
 
 
@@ -211,7 +211,7 @@ def _draw_levels(ax: Axes, references: Sequence[Pictured], theme: Theme) -> None
 
 
 def _plain_ticks(ax: Axes) -> None:
-    """Numbers as 20 and 300, not as powers, also where an axis spans less than ten times."""
+    """Labels ticks as 20 or 300, not as powers, even if the axis spans less than a decade."""
     from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
     class Plain(LogFormatter):
@@ -237,7 +237,7 @@ def _grid(panels: int) -> tuple[int, int]:
 
 
 def _paint_clips(methods: Sequence[Pictured], psnr: str, figure: Figure, theme: Theme) -> None:
-    """One panel a clip, one bar a method; bars begin at the reference, if there is one, as 0 dB says nothing."""
+    """Draws one panel per clip and one bar per method; bars start at the reference, if any, as 0 dB means nothing."""
     clips = list(methods[0]['clips'])
     rows, columns = _grid(len(clips))
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
@@ -280,7 +280,7 @@ def _paint_curves(
 
 
 def validations(metrics_file: Path, protocol: str) -> tuple[list[int], list[float]] | None:
-    """The iterations of a training's validations by a protocol, and their PSNR; None if there are none."""
+    """Iterations and PSNR of a training's validations under a protocol; None if there are none."""
     try:
         entries = json.loads(metrics_file.read_text(encoding='utf-8'))
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Results on disk, each with a fingerprint of everything that it depends on.
+"""Results on disk, each with a fingerprint of everything it depends on.
 
-A result is used again as long as its fingerprint is what it would be now.
+A result is reused as long as its fingerprint matches the current one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class MethodFolder:
     """The files of one method below ``benchmarks/<benchmark>/<method>``.
 
     Args:
-        root: That folder; it need not exist.
+        root: This folder; it need not exist.
     """
 
     def __init__(self, root: Path) -> None:
@@ -39,12 +39,12 @@ class MethodFolder:
 
 
 def fingerprint_of(content: object) -> str:
-    """SHA-256 of anything JSON can hold."""
+    """SHA-256 of JSON-serialisable content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def keep(path: Path, fingerprint: str, content: dict) -> dict:
-    """Writes a result whole, and returns it as :func:`kept` will: numbers that JSON lacks as strings."""
+    """Writes a result atomically and returns it as :func:`kept` will: infinities and NaN as strings."""
     make_folder(path.parent)
     write_json(path, {'fingerprint': fingerprint, **content})
     written = kept(path, fingerprint)
@@ -53,7 +53,7 @@ def keep(path: Path, fingerprint: str, content: dict) -> dict:
 
 
 def kept(path: Path, fingerprint: str | None = None) -> dict | None:
-    """A result; None if there is none, it is damaged, or has another fingerprint than this."""
+    """Reads a result; None if it is missing, damaged or has a different fingerprint."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         return content if fingerprint in (None, content['fingerprint']) else None
@@ -62,19 +62,19 @@ def kept(path: Path, fingerprint: str | None = None) -> dict | None:
 
 
 def data_checksums(data_set: dict) -> list[str | None]:
-    """Those of all files that the options of a data set name."""
+    """Checksums of all files named in a data set's options."""
     roots = [data_set.get(key) for key in ('dataroot_lq', 'dataroot_gt')]
     listed = data_set.get('meta_info_file')
     return [_checksum(root) for root in roots if root] + ([sha256(Path(listed))] if listed else [])
 
 
 def code_checksums(options: dict) -> list[str | None]:
-    """Those of the Python files that options import."""
+    """Checksums of the Python files that options import."""
     return [sha256(Path(path)) for path in options.get('imports') or ()]
 
 
 def sha256(path: Path | None) -> str | None:
-    """Of a file; None where there is none."""
+    """SHA-256 of a file; None if it does not exist."""
     return sha256_of(path) if path is not None and path.is_file() else None
 
 

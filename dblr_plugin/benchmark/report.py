@@ -1,6 +1,6 @@
 """Writes the report: ``report.json`` holds everything; ``report.md``, ``report.csv`` and the plots are made from it.
 
-It says nothing of when it was made, so that the same results give the same report.
+It contains no dates, so that the same results give the same report.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def write_report(plan: Plan, results: Results) -> Path:
     """Writes ``report.{json,md,csv}`` and ``plots/`` into the benchmark's folder.
 
     Args:
-        plan: What was asked for.
+        plan: The benchmark.
         results: The results so far.
 
     Returns:
-        The path of ``report.md``. Nothing is written if it tells of these results already.
+        The path of ``report.md``. Nothing is written if it already shows these results.
     """
     report = _report(plan, results)
     page, data = plan.folder / 'report.md', plan.folder / 'report.json'
     if page.is_file() and _tells_of(data, report):
         return page
-    page.unlink(missing_ok=True)  # written last, it says that all is there
+    page.unlink(missing_ok=True)  # written last: its existence means the report is complete
     make_folder(plan.folder)
     report['plots'] = _draw(plan, report)
     write_json(data, report)
@@ -58,7 +58,7 @@ def write_report(plan: Plan, results: Results) -> Path:
 
 
 def _tells_of(data: Path, report: dict) -> bool:
-    """Whether a ``report.json`` is this one, but for its pictures, which follow from it."""
+    """Whether a ``report.json`` equals this report, apart from its plots, which follow from it."""
     try:
         held = json.loads(data.read_text(encoding='utf-8'))
         return held.pop('plots') is not None and held == json.loads(json.dumps(report))
@@ -91,7 +91,7 @@ def _report(plan: Plan, results: Results) -> dict:
 
 
 def _entry(plan: Plan, method: Method, results: Results) -> dict:
-    """A method's entry in the report."""
+    """Builds a method's entry in the report."""
     folder = plan.folder_of(method)
     training = training_budget(method, results.training.get(method.name))
     entry = {
@@ -133,7 +133,7 @@ def _curve(plan: Plan, method: Method) -> list | None:
 
 
 def _data_set(plan: Plan) -> dict:
-    """The data sets; all methods have the same."""
+    """Describes the data sets, which all methods share."""
     methods = list(plan.methods.values())
     train = next((method.train_set for method in methods if method.train), None)
     shown = ('name', 'dataroot_lq', 'dataroot_gt', 'meta_info_file')
@@ -145,7 +145,7 @@ def _data_set(plan: Plan) -> dict:
 
 
 def _notes(plan: Plan, results: Results) -> list[str]:
-    """What readers must know of the figures, beyond the protocols."""
+    """Lists what readers must know about the figures beyond the protocols."""
     width, height = plan.size
     notes = [
         'All methods were trained and tested on the same data, by the same trainer and validation, from the option '
@@ -202,7 +202,7 @@ def _provenance(plan: Plan) -> dict:
 
 
 def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
-    """Which crops are shown, and by which rule; None with fewer than two methods, which cannot differ."""
+    """Chooses the crops to show and states the rule; None with fewer than two methods to compare."""
     if len(measured) < 2:
         return None
     clips = results.quality[measured[0]]['clips']
@@ -218,7 +218,7 @@ def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
 
 
 def _draw(plan: Plan, report: dict) -> dict[str, str]:
-    """Draws all pictures; returns their names and what they show."""
+    """Draws all plots; returns their names and what they show."""
     folder, protocol = plan.folder / 'plots', plan.protocols[0].name
     pictured = [
         {
@@ -247,7 +247,7 @@ def _draw(plan: Plan, report: dict) -> dict[str, str]:
 
 
 def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.ndarray]:
-    """Method -> its frame, and the ground truth last; uint8 BGR."""
+    """Returns method -> its restored frame, with the ground truth last; uint8 BGR."""
     frames = {}
     for name in names:
         folder = plan.folder_of(plan.methods[name])
@@ -258,15 +258,15 @@ def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.
 
 
 def training_budget(method: Method, record: Mapping | None) -> dict | None:
-    """What a finished training was given.
+    """Returns the budget of a finished training.
 
     Args:
-        method: Its options are those that were run: a record is of no others.
-        record: That of the training, as :func:`~dblr_plugin.benchmark.training.trained` returns it.
+        method: The method; its options are those that were run, as records are kept only for them.
+        record: The training record, as returned by :func:`~dblr_plugin.benchmark.training.trained`.
 
     Returns:
-        ``iterations`` of its own, ``batch`` of all processes together (None if it went on with more or fewer of them),
-        ``lr`` as it starts, ``crop``, ``starts_from`` and ``seconds``; None where nothing was trained here.
+        Its own ``iterations``, the total ``batch`` of all processes (None if their number changed on resuming), the
+        initial ``lr``, ``crop``, ``starts_from`` and ``seconds``; None if nothing was trained here.
     """
     if method.train is None or not record:
         return None
@@ -283,7 +283,7 @@ def training_budget(method: Method, record: Mapping | None) -> dict | None:
 
 
 def total_iterations(method: Method, methods: Mapping[str, Method]) -> int | None:
-    """Iterations behind a method's weights, those it starts from included; None if not all are known."""
+    """Iterations behind a method's weights, including those it starts from; None if not all are known."""
     if method.train is None:
         return None
     own = method.train['train']['total_iter']
@@ -294,7 +294,7 @@ def total_iterations(method: Method, methods: Mapping[str, Method]) -> int | Non
 
 
 def kept_rates(methods: list[Method]) -> str | None:
-    """One line on those whose batch size the benchmark file changes, and not the learning rate; None without any."""
+    """One line on methods with a batch size changed by the benchmark file but not the learning rate; None if none."""
     kept = [method for method in methods if BATCH in method.changes and RATE not in method.changes]
     if not kept:
         return None

@@ -1,4 +1,4 @@
-"""Runs a benchmark: trains, tests and times what is missing, then writes the report."""
+"""Runs a benchmark: trains, tests and times whatever is missing."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ['Results', 'run_benchmark']
 
 @dataclass
 class Results:
-    """Results of a benchmark so far, by method.
+    """Benchmark results so far, by method.
 
     Attributes:
-        quality: What :func:`measure_quality` returned.
-        complexity: What :func:`count_operations` returned.
-        training: The trainings' records.
-        failures: Why methods failed; methods that are in none of these were not run.
-        timing: What :func:`timing.measure` returned; None where nothing is timed.
-        timing_failure: Why it failed.
+        quality: Results of :func:`measure_quality`.
+        complexity: Results of :func:`count_operations`.
+        training: Training records.
+        failures: Why methods failed; methods in none of these were not run.
+        timing: Result of :func:`timing.measure`; None if nothing is timed.
+        timing_failure: Why timing failed.
         no_lpips: Why LPIPS was not measured.
     """
 
@@ -59,17 +59,17 @@ class Results:
 def run_benchmark(
     plan: Plan, only: Sequence[str] = (), processes: int = 1, tell: Callable[[str], None] = lambda text: None
 ) -> Results:
-    """Does what is missing, method by method. One that fails is noted, and tried again by the next run.
+    """Does whatever is missing, method by method. A failed method is recorded, and retried by the next run.
 
     Args:
-        plan: What to do.
-        only: Names of methods; of all others, results that exist are reported.
-        processes: How many train together.
-        tell: Called with what happens.
+        plan: The benchmark.
+        only: Names of the methods to run, all if empty; existing results of the others are still reported.
+        processes: Number of training processes per method.
+        tell: Called with progress messages.
 
     Raises:
-        DBLRError: ``only`` names no method.
-        SystemExit: A signal came in a training, which has been saved.
+        DBLRError: A name in ``only`` is no method.
+        SystemExit: A signal arrived during training, whose state has been saved.
     """
     run = _Run(plan, processes, tell)
     wanted = plan.wanted(only)
@@ -88,13 +88,13 @@ class _Run:
         self.results.no_lpips = missing_for_lpips(self.lpips_weights)
 
     def make(self, method: Method) -> None:
-        """Trains and tests a method, where that is missing."""
+        """Trains and tests a method, as far as that is missing."""
         folder = self.plan.folder_of(method)
         try:
             self._make(method, folder)
             folder.failure.unlink(missing_ok=True)
             folder.traceback.unlink(missing_ok=True)
-        except Exception as error:  # whatever happens to one method, the others go on
+        except Exception as error:  # a failed method must not stop the others
             is_known = isinstance(error, DBLRError)
             reason = first_line(error) if is_known else f'{type(error).__name__}: {first_line(error)}'
             self.tell(f'{method.name}: failed: {reason}')
@@ -114,7 +114,7 @@ class _Run:
         fingerprint = self._quality_fingerprint(method)
         if kept(folder.figures, fingerprint) is None:
             self.tell(f'{method.name}: testing')
-            folder.figures.unlink(missing_ok=True)  # its frames go first
+            folder.figures.unlink(missing_ok=True)  # before its frames are replaced
             backbone = None if self.results.no_lpips else self.lpips_weights
             keep(folder.figures, fingerprint, measure_quality(method, self.plan.protocols, backbone, folder))
 
@@ -125,7 +125,7 @@ class _Run:
                 raise DBLRError(f'{start.name}, from whose weights it starts, was not trained')
 
     def collect(self, method: Method) -> None:
-        """Takes up the results of a method that exist and belong to these options."""
+        """Loads a method's existing results that belong to these options."""
         folder, results = self.plan.folder_of(method), self.results
         failure = kept(folder.failure, _asked(method))
         training = trained(method, folder) if method.train is not None else {}
@@ -139,7 +139,7 @@ class _Run:
             results.training[method.name] = training
 
     def time(self) -> None:
-        """Times all methods that have figures in one run, where that is missing."""
+        """Times all methods that have figures in one run, unless already done."""
         plan, results = self.plan, self.results
         if plan.seconds is None or not results.quality:
             return
@@ -178,7 +178,7 @@ class _Run:
 
 
 def test_command(folder: MethodFolder) -> str:
-    """What a user types to test a method again."""
+    """Returns the command for repeating a test."""
     return f'dblr test -opt {shlex.quote(str(folder.test_options))}'
 
 
@@ -187,5 +187,5 @@ def _asked(method: Method) -> str:
 
 
 def _built(method: Method) -> list:
-    """All that a network's operations follow from."""
+    """Returns everything that determines a network's operations."""
     return [method.test['network_g'], method.test['val'].get('pad_multiple', 1), code_checksums(method.test)]

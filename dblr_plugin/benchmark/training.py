@@ -1,4 +1,4 @@
-"""Runs each training in its own process, so that a crash fails one method only and a stopped training resumes."""
+"""Runs each training in its own process, so that a crash fails only one method and a stopped training can resume."""
 
 from __future__ import annotations
 
@@ -36,31 +36,30 @@ from dblr_plugin.version import __version__
 __all__ = ['train', 'train_command', 'trained', 'write_options']
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_PR_SET_PDEATHSIG = 1  # for Linux's prctl
 
 
 def trained(method: Method, folder: MethodFolder) -> dict | None:
-    """The record of a finished training, if it is the one that the options ask for, and its weights are there."""
+    """Returns the record of a finished training if it matches the options and its weights exist."""
     record = kept(folder.training, _fingerprint(method))
     is_done = record is not None and record['sha256'] is not None and record['sha256'] == sha256(method.weights)
     return record if is_done else None
 
 
 def train(method: Method, folder: MethodFolder, processes: int) -> dict:
-    """Trains, or goes on with a training of the same options.
+    """Trains a method, or resumes a training with the same options.
 
     Args:
-        method: One with a training.
+        method: A method that is trained.
         folder: Where its option file and log are written.
-        processes: How many train together, by torchrun.
+        processes: Number of training processes, started by torchrun.
 
     Returns:
-        The record: ``sha256`` of the weights, ``seconds``, ``processes`` (None if not as many all the time),
-        ``version``.
+        The record: ``sha256`` of the weights, ``seconds``, ``processes`` (None if their number changed), ``version``.
 
     Raises:
-        DBLRError: It failed; the message is what the training said last.
-        SystemExit: This process got a signal, and the training has been saved and stopped.
+        DBLRError: Training failed; the message is its last output.
+        SystemExit: This process received a signal, and the training was saved and stopped.
     """
     write_options(folder.train_options, method.training, train_command(folder.train_options))
     fingerprint = _fingerprint(method)
@@ -80,12 +79,12 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
 
 
 def train_command(option_file: Path) -> str:
-    """What a user types for the same training."""
+    """Returns the command for the same training."""
     return f'dblr train -opt {shlex.quote(str(option_file))}'
 
 
 def write_options(path: Path, options: dict, command: str) -> None:
-    """Writes an option file with the command that it is for."""
+    """Writes an option file, headed by the command that uses it."""
     write_whole(path, f'# {command}\n' + yaml.safe_dump(options, sort_keys=False))
 
 
@@ -109,7 +108,7 @@ def _program(processes: int) -> list[str]:
 
 
 def _run(command: list[str], method: Method, log_path: Path, append: bool) -> None:
-    """Runs a training to its end, its output in a log, its iterations as a progress bar."""
+    """Runs a training to its end, logging its output and showing iterations as a progress bar."""
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     output: dict[str, Any] = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True, 'errors': 'replace'}
     lines: list[str] = []
@@ -122,7 +121,7 @@ def _run(command: list[str], method: Method, log_path: Path, append: bool) -> No
     ):
         assert process.stdout is not None  # it is a pipe
         for line in process.stdout:
-            with contextlib.suppress(OSError):  # a training is worth more than its log
+            with contextlib.suppress(OSError):  # a failing log must not stop the training
                 log.write(line.encode())
             lines = [*lines[-200:], line.rstrip()]
             reached = re.search(r'\biter:\s*([\d,]+)', line)
@@ -136,16 +135,16 @@ def _run(command: list[str], method: Method, log_path: Path, append: bool) -> No
 
 
 def _end_with_parent() -> Callable[[], object] | None:
-    """What a child runs first to get SIGTERM once this process is gone, even by ``kill -9``; None but on Linux."""
+    """Returns a preexec_fn: the child gets SIGTERM if this process dies, even by ``kill -9``; None outside Linux."""
     if sys.platform != 'linux':
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, after which little is allowed
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, as little is safe after it
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
 def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Hands signals on to the training, which saves and stops; gives the numbers of those that came."""
+    """Forwards signals to the training, which saves and stops; yields the list of received signal numbers."""
     received: list[int] = []
 
     def hand_on(number: int, frame: object) -> None:
@@ -161,11 +160,11 @@ def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
 
 
 def _last_words(lines: list[str], code: int) -> str:
-    """Why a training ended: our own error, else the last line of a traceback, else whatever stood last."""
+    """Extracts why a training ended: our own error, else the last line of a traceback, else the last line of output."""
     lines = [re.sub(r'^\[rank\d+\]: ', '', line) for line in lines]  # torchrun's
     own = [line.removeprefix('dblr: error: ') for line in lines if line.startswith('dblr: error: ')]
     if own:
-        return own[0]  # what other processes say follows from it
+        return own[0]  # errors of other processes follow from it
     raised = [line for line in lines if re.match(r'(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b', line)]
     if raised:
         return raised[-1]

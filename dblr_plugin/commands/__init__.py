@@ -33,35 +33,35 @@ _COMMANDS = {
     'doctor': 'Find out what is wrong with this installation, this machine or your data, and how to fix it.',
 }
 
-#: What does without BasicSR, whose import takes seconds: where it cannot be imported, in other processes, or until its
-#: input and output are known to be right.
+#: Commands that start without BasicSR, whose import takes seconds: it may not be importable, or is imported in other
+#: processes or only once input and output have been checked.
 _WITHOUT_BASICSR = ('deblur', 'demo-page', 'doctor', 'link', 'prepare', 'weights')
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs ``dblr`` with the given arguments, or the program's own."""
+    """Runs ``dblr`` with the given arguments, by default those of the command line."""
     never_fail_to_print()
     argv = sys.argv[1:] if argv is None else argv
     args, unknown = _build_parser(argv).parse_known_args(argv)
     if unknown:
         args.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
-    del args.parser  # which cannot be sent to another process
+    del args.parser  # cannot be sent to another process
     args.arguments = argv[1:]
     show_errors_in_one_line()
     if args.command not in _WITHOUT_BASICSR:
         dblr_plugin.register()
     dblr_plugin.raise_on_ctrl_c()
     args.run(args)
-    sys.stdout.flush()  # here, where errors are told in one line
+    sys.stdout.flush()  # here, where errors are still reported in one line
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names the option that was probably meant, when one is misspelt."""
+    """Suggests the intended option if one is misspelt."""
 
     argv: tuple[str, ...] = ()
 
     def error(self, message: str) -> NoReturn:
-        """Prints usage and message, and ends the program."""
+        """Prints usage and message, and exits."""
         known = list(_options_of(self))
         typed = [word.partition('=')[0] for word in self.argv if word.startswith('-') and len(word) > 2]
         misspelt = [word for word in typed if not any(option.startswith(word) for option in known)]
@@ -69,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """The options of a parser and of the parsers below it."""
+    """Yields the options of a parser and its subparsers."""
     for action in parser._actions:
         yield from action.option_strings
         if isinstance(action, argparse._SubParsersAction):
@@ -78,7 +78,7 @@ def _options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _build_parser(argv: list[str]) -> argparse.ArgumentParser:
-    """The parser of these arguments; the other commands have no arguments in it."""
+    """Builds the parser for these arguments; other subcommands get no arguments in it."""
     _Parser.argv = tuple(argv)
     parser = _Parser(prog='dblr', description='Video deblurring for BasicSR.')
     parser.add_argument('--version', action='version', version=f'dblr {dblr_plugin.__version__}')

@@ -21,7 +21,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """-opt, --only and --nproc."""
+    """Adds -opt, --only and --nproc."""
     parser.add_argument('-opt', type=Path, required=True, metavar='FILE', help='the benchmark file')
     parser.add_argument('--only', nargs='+', default=[], metavar='METHOD', help='run these, and what they start from')
     parser.add_argument('--nproc', type=int, default=1, metavar='N', help='processes that train together (default: 1)')

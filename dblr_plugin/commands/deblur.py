@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
 
-#: Where nobody knows how many frames there are: enough for whatever takes long to prepare.
+#: Assumed if the number of frames is unknown: enough to justify slow preparation.
 MANY_FRAMES = 1000
-# what decides how an output looks, beside the weights; the device changes no more than the last bit
+# arguments that determine the output, besides the weights; the device changes no more than the last bit
 _SETTINGS = ('start', 'end', 'scale_down', 'compare', 'precision', 'encoder', 'quality', 'preset',
              'lossless', 'fps', 'suffix')  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments; names as in BasicSR's inference scripts."""
+    """Adds the arguments, named as in BasicSR's inference scripts."""
     parser.add_argument('-i', '--input', required=True, help='video, folder of videos or of frames, glob, or image')
     parser.add_argument('-o', '--output', required=True, help='video file, or folder for frames or several videos')
     add_network_arguments(parser)
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what :func:`build_restorer` needs."""
+    """Adds the arguments of :func:`build_restorer`."""
     add_weights_arguments(parser)
     tile_help = 'side of tiles, to need less memory (default: 640 for large frames on CPUs)'
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
@@ -87,7 +87,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what names the weights of a network."""
+    """Adds the arguments that select a network's weights."""
     weights_help = (
         'a name that `dblr weights` lists, or a file, .pth or .safetensors (default: balanced; '
         'on a CPU light is three times as quick)'
@@ -97,7 +97,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
-    """Builds the network that was asked for, for so many frames; raises DBLRError where that fails."""
+    """Builds the requested network for a number of frames; raises DBLRError if that fails."""
     dblr_plugin.register_within_work()
     from dblr_plugin.restore.frame_restorer import SMALLEST_TILE
     from dblr_plugin.restore.loading import load_network
@@ -120,17 +120,17 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Restores; raises DBLRError for what cannot be read, restored or written."""
+    """Restores the input; raises DBLRError for what cannot be read, restored or written."""
     from dblr_plugin.video import find_batch
 
     for name in ('input', 'output'):
-        if not getattr(args, name):  # an empty variable of a script, which as a path is the current folder
+        if not getattr(args, name):  # an empty shell variable, which would mean the current folder
             raise DBLRError(f'--{name} is empty; name a file or a folder')
     if args.causal and args.weights is None:
         args.weights = 'light-causal'
     _end_like_ctrl_c()
     batch = find_batch(args.input, args.output, args.suffix)
-    # not by the first video: what a batch that was stopped goes on with must run as before
+    # not the first video's count: a resumed batch must run with the same settings as before
     job = _Job(args, None if batch is None else MANY_FRAMES)
     if batch is None:
         job.restore(args.input, args.output, args.suffix, 'resume' if args.resume else 'refuse')
@@ -139,11 +139,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 class _Job:
-    """What the arguments ask for, with one network for however many inputs there are.
+    """Restores any number of inputs with one network.
 
     Args:
         args: The arguments.
-        frames: How many there are to restore, roughly; None for as many as the first input has.
+        frames: Approximate number of frames to restore; None for that of the first input.
     """
 
     def __init__(self, args: argparse.Namespace, frames: int | None = None) -> None:
@@ -152,14 +152,14 @@ class _Job:
         self.restorer: VideoRestorer | None = None
 
     def restore(self, path: str | Path, output: str | Path, suffix: str, existing: Literal['refuse', 'resume']) -> None:
-        """Restores an input, unless its output is complete; what exists is replaced if the arguments say so."""
+        """Restores an input unless its output is complete; replaces existing output if the arguments say so."""
         import numpy as np
 
         from dblr_plugin.video import AlreadyComplete, EncoderSettings, open_sink, open_source
 
         args = self.args
         with open_source(path, args.start, args.end, args.scale_down) as source:
-            # before BasicSR is imported and the network built, so that what cannot be written is told at once
+            # before BasicSR is imported and the network built, so that an unwritable output fails at once
             try:
                 sink = open_sink(
                     output,
@@ -209,7 +209,7 @@ class _Job:
         return self.restorer
 
     def _settings(self, source: Source) -> dict[str, Any]:
-        """What must be the same for going on with an output."""
+        """Settings that must be unchanged to resume an output."""
         from dblr_plugin.video import fingerprint
         from dblr_plugin.weights.shipped import find_weights
 
@@ -219,10 +219,10 @@ class _Job:
 
 
 def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
-    """Restores videos one after the other, whatever happens to one of them.
+    """Restores videos one after the other, continuing if one fails.
 
     Raises:
-        DBLRError: Some could not be restored, with a line for each.
+        DBLRError: Some could not be restored; the message has a line for each.
     """
     from dblr_plugin.console import explain
 
@@ -241,13 +241,13 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
 
 
 def _checksum(path: Path | None) -> str | None:
-    if path is None or not path.is_file():  # none, or one whose fault is reported where it is read
+    if path is None or not path.is_file():  # none, or missing, which is reported when it is read
         return None
     return sha256_of(path)
 
 
 def _end_like_ctrl_c() -> None:
-    """Has what ends a job of a queue or a closed terminal leave a playable file too."""
+    """Treats SIGTERM and SIGHUP (job queue, closed terminal) like Ctrl-C, so that the output stays playable."""
     if threading.current_thread() is threading.main_thread():
         for name in ('SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP; nohup's stays ignored
             number = getattr(signal, name, None)

@@ -22,14 +22,14 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments; those of the network are ``dblr deblur``'s."""
+    """Adds the arguments; those of the network are as for ``dblr deblur``."""
     add_network_arguments(parser)
     parser.add_argument('--port', type=int, default=8000, help='0 takes any that is free (default: 8000)')
     parser.add_argument('--max-size', type=float, default=500, metavar='MB', help='of a clip (default: 500)')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Serves until Ctrl-C; raises DBLRError for a port or a network that cannot be had."""
+    """Serves until Ctrl-C; raises DBLRError if the port or the network is not available."""
     from dblr_plugin.page.process import Task, temporary_folder
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    """Takes a port of this computer, any free one for 0; raises DBLRError where it is not to be had."""
+    """Opens a local port, any free one for 0; raises DBLRError if it is not available."""
     try:
         return socket.create_server(('127.0.0.1', port))
     except (OSError, OverflowError) as error:

@@ -18,12 +18,12 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """-opt."""
+    """Adds -opt."""
     parser.add_argument('-opt', metavar='FILE', help='option file of a training or a test')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints what is found, as it is found, and how many faults and notes; raises SystemExit for a fault."""
+    """Prints findings as they come, then the number of faults and notes; raises SystemExit if there are faults."""
     counts: Counter[str] = Counter()
     printed = None
     for heading, finding in examine(args.opt):

@@ -23,7 +23,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RESULTS, GT, --protocol, --metric, --imports and --json; the help says what each protocol means."""
+    """Adds RESULTS, GT, --protocol, --metric, --imports and --json; the help explains each protocol."""
     parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png, or a video')
     parser.add_argument(
         'truth', metavar='GT', nargs='?', help='sharp frames, in the same layout; without them only niqe and its like'
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table for each protocol; raises DBLRError when the frames do not pair, or a metric is not known."""
+    """Prints a table for each protocol; raises DBLRError if frames do not pair or a metric is unknown."""
     from dblr_plugin.evaluation.evaluate import evaluate
     from dblr_plugin.evaluation.metrics import check_metrics, find_metric
     from dblr_plugin.evaluation.scores import format_table, write_json
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _record(args: argparse.Namespace, entries: list[dict]) -> dict:
-    """The figures with what is needed to repeat them."""
+    """Returns the figures with what is needed to reproduce them."""
     import basicsr
     import cv2
     import numpy as np

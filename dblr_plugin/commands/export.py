@@ -28,7 +28,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--weights, -o, -opt and --trained-on."""
+    """Adds --weights, -opt, -o, --precision, --calibrate and --trained-on."""
     add_weights_arguments(parser)
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='.onnx, .safetensors or .pth')
     parser.add_argument('--precision', default='fp32', choices=('fp32', 'int8'), help='of ONNX files (default: fp32)')
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes, and says what; raises DBLRError for what cannot be read or written."""
+    """Writes the file and prints what it contains; raises DBLRError for what cannot be read or written."""
     from dblr_plugin.restore.export import OPSET, check_output, export_checkpoint, export_onnx
     from dblr_plugin.restore.loading import load_network
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _calibration(loaded: LoadedNetwork, path: str) -> list[Tensor]:
-    """Crops from all over a video or a folder, as the network takes them."""
+    """Returns network inputs cropped from all over a video or folder."""
     from dblr_plugin.restore.openvino_forward import cut_crops
     from dblr_plugin.restore.pipeline import sample_windows
     from dblr_plugin.restore.video_restorer import VideoRestorer

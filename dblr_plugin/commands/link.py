@@ -12,13 +12,13 @@ from dblr_plugin import link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """CHECKOUT and --unlink."""
+    """Adds CHECKOUT and --unlink."""
     parser.add_argument('checkout', metavar='CHECKOUT', help='folder that holds basicsr/ and VERSION')
     parser.add_argument('--unlink', action='store_true', help='remove exactly what was written')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Links or unlinks, and says which files it wrote or removed."""
+    """Links or unlinks, and lists the files written, removed or kept."""
     if not args.unlink:
         for path in link.link(args.checkout):
             print(f'wrote   {path}')

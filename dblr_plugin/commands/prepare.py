@@ -45,7 +45,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one subcommand for each kind of preparation, each with its own ``prepare`` function."""
+    """Adds a subcommand for each kind of preparation, with its own ``prepare`` function."""
     kinds = parser.add_subparsers(title='kinds', metavar='KIND', required=True)
     _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', lambda a: plan_dvd(a.src))
     _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', lambda a: plan_dvd_qualitative(a.src))
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the chosen preparation; raises DBLRError when the data or the paths do not allow it."""
+    """Runs the chosen preparation; raises DBLRError if the data or the paths do not allow it."""
     try:
         args.prepare(args)
     except KeyboardInterrupt:
@@ -81,7 +81,7 @@ def _add_layout(
     plan: Callable[[argparse.Namespace], Plan],
     afterwards: Callable[[], None] | None = None,
 ) -> argparse.ArgumentParser:
-    """Adds a data set: ``plan`` makes its plan of the arguments, ``afterwards`` prints what else is worth knowing."""
+    """Adds a data set: ``plan`` makes its plan from the arguments, ``afterwards`` prints further advice."""
     parser = kinds.add_parser(name, help=text, description=text)
     parser.add_argument('src', type=Path, metavar='SRC', help='the unpacked download')
     parser.add_argument('--copy', action='store_true', help='copy the files instead of linking them')
@@ -150,7 +150,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         ('--lmdb', 'databases (DST/train_lq.lmdb)'),
         ('--tiles', 'tiles for fast training (DST/train_lq.tiles.lmdb)'),
     ):
-        # False, because prepare video leaves out what is not given
+        # explicit, as prepare video suppresses defaults
         parser.add_argument(option, action='store_true', default=False, help=f'write {text} as well')
 
 
@@ -173,7 +173,7 @@ def _plan_bsd(args: argparse.Namespace) -> Plan:
 
 
 def _chosen(option: str, value: str | None, choices: dict[str, str]) -> str:
-    """Returns ``value``; raises DBLRError that explains the choices when none was made: scores depend on it."""
+    """Returns ``value``; if it is None, raises a DBLRError that explains the choices, as scores depend on it."""
     if value is None:
         raise DBLRError(f'{option} is missing, and scores depend on it. Give one of: {_choices(choices)}')
     return value
@@ -210,7 +210,7 @@ def _prepare_motion(args: argparse.Namespace) -> None:
 
 
 def _given(args: argparse.Namespace, settings: type) -> dict[str, Any]:
-    """Those of the settings that were given; lists as tuples. The others keep the defaults that the class has."""
+    """Returns the given settings, lists as tuples; the others keep the defaults of the class."""
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(settings) if field.name in args}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 

@@ -22,7 +22,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def run(args: argparse.Namespace) -> None:
-    """Tests, and prints a table of the figures of each data set under each protocol."""
+    """Tests, and prints a table of figures for each data set under each protocol."""
     from dblr_plugin import hooks
     from dblr_plugin.test import main
 

@@ -20,7 +20,7 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """BasicSR's arguments and ours; they are told and checked here, and read by ``parse_options``."""
+    """Adds BasicSR's arguments and ours, for help and checking; ``parse_options`` reads them."""
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file')
     setting: dict[str, Any] = {'nargs': '+', 'action': 'append', 'metavar': 'KEY=VALUE'}
     parser.add_argument('--set', help='change options for this run', **setting)
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains."""
+    """Runs the training."""
     from dblr_plugin.train import main
 
     sys.argv = ['dblr train', *args.arguments]

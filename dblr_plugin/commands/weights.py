@@ -13,11 +13,11 @@ __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Adds nothing: the command has no arguments."""
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table; raises DBLRError where a file is missing or damaged."""
+    """Prints a table; raises DBLRError if a file is missing or damaged."""
     from dblr_plugin.weights.shipped import SHIPPED, find_weights
 
     print(f'{"--weights":<14}{"motion":>8}{"hand":>8}{"sharp":>8}{"kMAC/px":>9}{"MB":>6}')

@@ -1,1 +1,1 @@
-"""Metrics by name, named protocols that score frames with them, and the scores of validations."""
+"""Metrics by name, named protocols that score frames with them, and validation scores."""

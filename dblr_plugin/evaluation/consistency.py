@@ -1,17 +1,17 @@
 """Temporal consistency: do consecutive restored frames differ by more than motion?
 
-The warping error of Lai et al., Learning Blind Video Temporal Consistency (ECCV 2018). Of two consecutive frames the
-second is warped to the first along the optical flow; the error is the squared difference, with values in [0, 1], in
-the mean over all pixels that both frames show and over their channels. A video's figure is the mean over its pairs of
-frames: 0 for perfect consistency, 1 at most. Independent noise of variance v in each frame adds 2 v where motion is by
-whole pixels, down to 1.25 v where warping interpolates. A blurry video is consistent: read it beside PSNR.
+The warping error of Lai et al., Learning Blind Video Temporal Consistency (ECCV 2018). The second of two consecutive
+frames is warped to the first along the optical flow; the error is the mean squared difference, with values in [0, 1],
+over all pixels visible in both frames and their channels. A video's figure is the mean over its frame pairs: 0 for
+perfect consistency, 1 at most. Independent noise of variance v in each frame adds 2 v for whole-pixel motion, and down
+to 1.25 v where warping interpolates. A blurry video is consistent too: read the figure together with PSNR.
 
-Flow and occlusions come from the ground truth, so that all methods are judged by the same pixels and none by the flow
-of its own faults. As in the authors' code, a pixel is left out where the flow there and back does not close, and at
-edges of motion (Ruder et al., GCPR 2016); here also where the flow leads out of the frame. What differs is the flow:
-OpenCV's DIS (Kroeger et al., ECCV 2016) for a trained network's. So figures compare with each other, and with the
-ground truth's own, which is what flow, interpolation and the footage's noise leave; they do not compare with published
-ones.
+Flow and occlusions come from the ground truth, so that all methods are scored on the same pixels and none by the flow
+of its own artefacts. As in the authors' code, pixels are excluded where forward and backward flow are inconsistent, and
+at motion boundaries (Ruder et al., GCPR 2016); here also where the flow leaves the frame. The flow itself differs:
+OpenCV's DIS (Kroeger et al., ECCV 2016) instead of a trained network's. Figures are therefore comparable with each
+other and with the ground truth's own (the residue of flow, interpolation and noise in the footage), but not with
+published ones.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ['flow_and_visible', 'warped_difference', 'warping_error']
 def warping_error(
     img: np.ndarray, img2: np.ndarray, img_before: np.ndarray, img2_before: np.ndarray, crop_border: int = 0
 ) -> float | None:
-    """The warping error of a restored frame and the one before it.
+    """Computes the warping error between a restored frame and the previous one.
 
     Args:
         img: ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], float or uint8.
-        img2: Its ground truth: the same shape, whole numbers.
-        img_before, img2_before: The same of the frame before.
-        crop_border: Pixels left out at each edge.
+        img2: Its ground truth, of the same shape; integers.
+        img_before, img2_before: The same for the previous frame.
+        crop_border: Pixels ignored at each edge.
 
     Returns:
-        From 0 to 1; None where no pixel is visible in both frames, as after a cut.
+        From 0 to 1; None if no pixel is visible in both frames, as after a cut.
 
     Raises:
-        DBLRError: The frames are too small for optical flow, or of several sizes.
+        DBLRError: The frames are too small for optical flow or differ in size.
     """
     images = [img, img2, img_before, img2_before]
     if len({image.shape for image in images}) > 1:
@@ -54,13 +54,13 @@ def warping_error(
 
 
 def flow_and_visible(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Optical flow, and at which of the first frame's pixels it can be relied on.
+    """Computes optical flow and a mask of the first frame's pixels where it is reliable.
 
     Args:
-        first, second: BGR ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], whole numbers.
+        first, second: BGR ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], integers.
 
     Returns:
-        The flow from the first to the second, float32 ``(h, w, 2)`` in pixels, x first; and bool ``(h, w)``.
+        The flow from the first to the second, float32 ``(h, w, 2)`` in pixels, x first; and the mask, bool ``(h, w)``.
 
     Raises:
         DBLRError: The frames are too small.
@@ -81,11 +81,11 @@ def flow_and_visible(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray,
 
 
 def warped_difference(first: np.ndarray, second: np.ndarray, flow: np.ndarray, visible: np.ndarray) -> float:
-    """The mean squared difference of a frame and the next one warped to it.
+    """Computes the mean squared difference between a frame and the next one warped to it.
 
     Args:
         first, second: ``(h, w, c)`` or ``(h, w)`` in [0, 255].
-        flow, visible: As :func:`flow_and_visible` returns them; at least one pixel is visible.
+        flow, visible: As returned by :func:`flow_and_visible`; at least one pixel must be visible.
 
     Returns:
         From 0 to 1.

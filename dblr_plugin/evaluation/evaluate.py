@@ -1,4 +1,4 @@
-"""Scores frames that are already restored, in folders, LMDB databases or videos, under named protocols."""
+"""Scores already restored frames in folders, LMDB databases or videos under named protocols."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dblr_plugin.video import open_source
 
 __all__ = ['NamedFrames', 'evaluate', 'open_frames', 'pair_frames']
 
-#: clip -> frame as the ground truth calls it -> frame as the store calls it
+#: clip -> frame name in the ground truth -> frame name in the store
 Names = Mapping[str, Mapping[str, str]]
 
 
 class _OneClip(FolderStore):
-    """A folder of one clip's frames, ``folder/<frame>.<suffix>``."""
+    """A folder with the frames of one clip, ``folder/<frame>.<suffix>``."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
@@ -39,7 +39,7 @@ class _OneClip(FolderStore):
 
 
 class NamedFrames:
-    """Some frames of a store, under the names by which they are paired; read like a store."""
+    """Selected frames of a store under their pairing names; reads like a store."""
 
     def __init__(self, store: FrameStore, names: Names, clip_names: Mapping[str, str]) -> None:
         self.root = store.root
@@ -68,7 +68,7 @@ class NamedFrames:
 
 
 def open_frames(root: str | Path) -> FrameStore:
-    """Opens a folder of clips, an LMDB database, or a folder that holds nothing but one clip's frames.
+    """Opens a folder of clips, an LMDB database, or a folder with only one clip's frames.
 
     Raises:
         DBLRError: There is nothing usable at ``root``.
@@ -86,9 +86,9 @@ def pair_frames(
 ) -> tuple[NamedFrames, NamedFrames]:
     """Pairs restored frames with the ground truth by name and checks every one of them.
 
-    Restored frames may carry a suffix, as validation gives it (``00000000_net``), the same in all of a clip. Two
-    folders of one clip each are paired whatever they are called. The ground truth may have more frames where no
-    protocol scores them.
+    Restored frames may carry a suffix as added by validation (``00000000_net``), the same throughout a clip. Two
+    folders of one clip each are paired whatever their names. The ground truth may have extra frames if no protocol
+    scores them.
 
     Returns:
         Both sides, with the same clips and frames.
@@ -113,7 +113,7 @@ def pair_frames(
 
 
 def _without_suffix(frames: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """The names without a suffix ``_...`` that all of them have and no known name has -> the names."""
+    """Maps names without their common suffix ``_...``, if no known name has it, to the full names."""
     names = {frame: frame for frame in frames}
     if not frames or names.keys() & set(known):
         return names
@@ -128,7 +128,7 @@ def _without_suffix(frames: Sequence[str], known: Sequence[str]) -> dict[str, st
 
 @dataclass(frozen=True)
 class _Task:
-    """A frame to score, and how to read it and the one before, where that is needed."""
+    """A frame to score, with a function that reads it and, if needed, the previous frame."""
 
     clip: str
     frame: str
@@ -136,7 +136,7 @@ class _Task:
     images: Callable[[], tuple[FramePair, FramePair | None]]
 
     def score(self, faults: list[str]) -> list[Row]:
-        """Scores it; a frame that cannot be read is noted, and after the first the others are only read."""
+        """Scores the frame; read errors are collected in ``faults``, after which further frames are only read."""
         try:
             images = self.images()
         except DBLRError as error:
@@ -149,22 +149,22 @@ class _Task:
 def evaluate(
     results: str | Path, truth: str | Path | None, protocols: Sequence[Protocol], progress: bool = True
 ) -> list[dict]:
-    """Scores restored frames, on all cores.
+    """Scores restored frames on all cores.
 
     Args:
-        results: Folder of clips, LMDB database, folder of one clip's frames, or a video. Frames may be named as
-            validation names them, with a suffix such as ``00000000_net``.
-        truth: The same for the sharp frames. Those that no protocol scores need no restored frame. Without it, metrics
-            are scored that need none.
-        protocols: What to score them by.
+        results: Folder of clips, LMDB database, folder of one clip's frames, or video. Frame names may have a suffix as
+            added by validation, such as ``00000000_net``.
+        truth: The same for the sharp frames. Those that no protocol scores need no restored frame. Without ground
+            truth, only metrics that need none are scored.
+        protocols: The protocols to score by.
         progress: Show a progress bar.
 
     Returns:
         The entries of :func:`dblr_plugin.evaluation.scores.summarise`, in the order of the protocols.
 
     Raises:
-        DBLRError: Clips or frames do not pair, or cannot be read, or no metric can be scored without the ground truth.
-            Faults of pairing are listed all at once.
+        DBLRError: Clips or frames do not pair or cannot be read, or every metric needs the missing ground truth. All
+            pairing faults are listed at once.
     """
     if truth is None:
         protocols = _without_truth(protocols)
@@ -178,7 +178,7 @@ def evaluate(
 
 
 def _without_truth(protocols: Sequence[Protocol]) -> list[Protocol]:
-    """The protocols with those metrics alone that need no ground truth."""
+    """Reduces protocols to the metrics that need no ground truth."""
     left = [
         replace(
             protocol,
@@ -196,7 +196,7 @@ def _without_truth(protocols: Sequence[Protocol]) -> list[Protocol]:
 
 
 def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
-    """The frames of folders and databases, each read where it is scored; and their number."""
+    """Tasks for the frames of folders or databases, which each task reads itself, and their number."""
     stores = [open_frames(path) for path in paths]
     clips = stores[-1].clips()
     sides: Sequence[FrameStore | NamedFrames] = stores
@@ -223,7 +223,7 @@ def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
 
 
 def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
-    """The frames of one video, or of two that show the same; read one after the other."""
+    """Tasks for the frames of one video, or two of the same content, decoded in order, and their number."""
     with open_source(paths[0]) as source:
         _check_sizes(protocols, {paths[0].stem: source.size})
     counts = [sum(1 for _ in _decoded(path)) for path in paths]
@@ -255,7 +255,7 @@ def _as_they_are(pair: FramePair, before: FramePair | None) -> tuple[FramePair, 
 
 
 def _decoded(path: Path) -> Iterator[np.ndarray]:
-    """A video's frames: BGR ``(h, w, 3)`` in [0, 255], rounded to 8 bits."""
+    """Yields a video's frames: BGR ``(h, w, 3)`` in [0, 255], rounded to 8 bits."""
     with open_source(path) as source:
         for frame in source:
             pixels = frame.pixels if frame.pixels.dtype == np.uint8 else (frame.pixels / 257).round().astype(np.uint8)

@@ -1,9 +1,10 @@
 """Metrics by name: the functions of BasicSR's METRIC_REGISTRY, and what each needs to score a frame.
 
-``psnr`` is ``calculate_psnr``, and so on; both names will do. The arguments of a function say what it needs: ``img`` is
-the restored frame and ``img2`` its ground truth, ``img_before`` and ``img2_before`` are those of the frame before, all
-BGR ``(h, w, 3)`` in [0, 255]. A metric is scored where all of these are there, so one without ``img2`` scores footage
-without ground truth. Its other arguments, such as ``crop_border`` and ``test_y_channel``, are settings.
+``psnr`` stands for ``calculate_psnr``, and so on; both names work. A function's arguments determine what it needs:
+``img`` is the restored frame and ``img2`` its ground truth, ``img_before`` and ``img2_before`` are those of the
+previous frame, all BGR ``(h, w, 3)`` in [0, 255]. A metric is scored where all its images are available, so one without
+``img2`` scores footage without ground truth. Other arguments, such as ``crop_border`` and ``test_y_channel``, are
+settings.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dblr_plugin.evaluation.psnr_ssim import MS_SSIM_SIZE, SSIM_WINDOW, ms_ssim,
 
 __all__ = ['IMAGES', 'Metric', 'all_metrics', 'better_of', 'check_metrics', 'find_metric']
 
-#: The arguments that are images.
+#: Arguments that are images.
 IMAGES = frozenset(('img', 'img2', 'img_before', 'img2_before'))
 
 _PREFIX = 'calculate_'
@@ -38,14 +39,15 @@ class Metric:
     """A metric, and how tables print it.
 
     Attributes:
-        name: Without ``calculate_``.
-        function: What measures; returns None for frames that it has no score for.
-        better: Which scores are.
-        title: In tables.
-        unit: Of the scores as they are printed, ``scale`` times the measured ones.
-        digits: After the point.
-        least: Pixels of the shorter and of the longer side that it needs.
-        missing: Says of the settings why it cannot be measured on this machine, with the fix; None if it can.
+        name: Name without ``calculate_``.
+        function: Computes the score; returns None for frames it cannot score.
+        better: Whether higher or lower scores are better.
+        title: Name in tables.
+        unit: Unit of the printed scores, which are ``scale`` times the measured ones.
+        digits: Digits after the decimal point.
+        least: Minimum shorter and longer side, in pixels.
+        missing: Given the settings, returns why the metric cannot be measured on this machine, with the fix; None if
+            it can.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Metric:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The images that it is computed of."""
+        """The images it is computed from."""
         return IMAGES & inspect.signature(self.function).parameters.keys()
 
     @property
@@ -70,11 +72,11 @@ class Metric:
 
     @property
     def needs_before(self) -> bool:
-        """Whether it takes the frame before too."""
+        """Whether it also uses the previous frame."""
         return not self.needs <= {'img', 'img2'}
 
     def too_small(self, height: int, width: int) -> str | None:
-        """Says why it cannot score frames of a size, of which their borders have been cropped; None if it can."""
+        """Explains why it cannot score frames of a size, given after border cropping; None if it can."""
         if height >= 1 <= width and all(s >= n for s, n in zip(sorted((height, width)), self.least, strict=True)):
             return None
         sides = ' and '.join(dict.fromkeys(map(str, self.least)))
@@ -85,11 +87,11 @@ class Metric:
         """Scores a frame.
 
         Args:
-            images: Of :data:`IMAGES`, those that there are.
-            settings: Arguments of the function; what it does not take is left out.
+            images: The available ones of :data:`IMAGES`.
+            settings: Arguments of the function; those it does not accept are dropped.
 
         Returns:
-            None if an image that it needs is missing, or the function has no score.
+            The score; None if a required image is missing or the function returns none.
 
         Raises:
             DBLRError: The function fails.
@@ -108,7 +110,7 @@ class Metric:
             value = self.function(**{name: images[name] for name in self.needs}, **taken)
         except DBLRError:
             raise
-        except Exception as error:  # whatever a function of others does
+        except Exception as error:  # third-party functions may raise anything
             height, width = images['img'].shape[:2]
             raise DBLRError(
                 f'metric {self.name} fails on frames of {width}x{height} (w x h): {type(error).__name__}: {error}'
@@ -118,16 +120,16 @@ class Metric:
 
 
 def all_metrics() -> dict[str, Callable]:
-    """Every name, long or short -> its function."""
+    """Maps every name, long or short, to its function."""
     registered = dict(iter(METRIC_REGISTRY))
     return {name.removeprefix(_PREFIX): function for name, function in registered.items()} | registered
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of a name, with or without ``calculate_``.
+    """Finds a metric by name, with or without ``calculate_``.
 
     Raises:
-        DBLRError: There is none.
+        DBLRError: There is no such metric.
     """
     metrics, short = all_metrics(), name.removeprefix(_PREFIX)
     if name not in metrics:
@@ -143,22 +145,22 @@ def find_metric(name: str) -> Metric:
 
 
 def better_of(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> Literal['higher', 'lower']:
-    """Which scores are better: what ``val.metrics`` says of a name in it, or else the metric."""
+    """Whether higher or lower scores are better, from ``val.metrics`` if it says so, otherwise from the metric."""
     settings = metrics.get(name, {})
     try:
         return settings.get('better') or find_metric(settings.get('type', name)).better
-    except DBLRError:  # of an older record
+    except DBLRError:  # an unknown metric in an older record
         return 'higher'
 
 
 def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses metrics that cannot be measured here.
+    """Rejects metrics that cannot be measured here.
 
     Args:
         metrics: Name in tables -> ``type`` and settings, as in ``val.metrics``.
 
     Raises:
-        DBLRError: One is not known, or lacks something.
+        DBLRError: A metric is unknown or lacks something it needs.
     """
     for name, settings in metrics.items():
         reason = find_metric(settings['type']).missing(settings)
@@ -166,7 +168,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
             raise DBLRError(f'{name} cannot be measured: {reason}')
 
 
-# what gives the scores of BasicSR's functions in less time
+# faster functions with the same scores as BasicSR's
 _QUICKER: dict[str, Callable] = {'psnr': psnr, 'ssim': ssim}
 
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -194,7 +196,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
 
 
 def _register(name: str, function: Callable) -> None:
-    """Registers a metric for BasicSR's trainer, which passes all keys of ``val.metrics``, also ``better``."""
+    """Registers a metric for BasicSR's trainer, which passes all keys of ``val.metrics``, including ``better``."""
     parameters = inspect.signature(function).parameters
 
     @functools.wraps(function)

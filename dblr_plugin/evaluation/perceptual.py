@@ -1,8 +1,8 @@
-"""LPIPS with weights that are on disk already; nothing is downloaded.
+"""LPIPS with weights already on disk; nothing is downloaded.
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (CVPR 2018), version 0.1 with
-AlexNet, which its authors recommend for measuring. Its own weights come with the ``lpips`` package; those of AlexNet
-are torchvision's, which the user must have: in torch's cache, where torchvision puts them, or anywhere else.
+AlexNet, which its authors recommend for evaluation. Its own weights come with the ``lpips`` package; those of AlexNet
+are torchvision's, which the user must provide: in torch's cache, where torchvision puts them, or in any other file.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from dblr_plugin.weights.loading import load_state_dict
 
 __all__ = ['MIN_SIDE', 'cached_backbone', 'lpips', 'missing_for_lpips']
 
-MIN_SIDE = 31  # pixels; AlexNet's second pooling has nothing to pool below
+MIN_SIDE = 31  # pixels; less leaves nothing for AlexNet's second pooling
 
 
 def cached_backbone() -> Path:
-    """Where torchvision keeps AlexNet's weights, whether they are there or not."""
+    """Returns where torchvision caches AlexNet's weights, whether or not the file exists."""
     from torchvision.models import AlexNet_Weights
 
     return Path(torch.hub.get_dir(), 'checkpoints', Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
 
 
 def missing_for_lpips(backbone: str | Path | None = None) -> str | None:
-    """Why LPIPS cannot be measured here, with the fix; None if it can.
+    """Returns why LPIPS cannot be measured here, with the fix; None if it can.
 
     Args:
-        backbone: The file of AlexNet's weights; without it, the one in torch's cache.
+        backbone: File of AlexNet's weights; the one in torch's cache by default.
     """
     if importlib.util.find_spec('lpips') is None:
         return "the package lpips is not installed: pip install 'dblr_plugin[benchmark]'"
@@ -47,21 +47,21 @@ def missing_for_lpips(backbone: str | Path | None = None) -> str | None:
 
 @torch.no_grad()
 def lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, backbone: str | None = None) -> float:
-    """LPIPS of a frame: 0 for equal ones, and the more the less they look alike. The network sees RGB in [-1, 1].
+    """LPIPS of a frame: 0 for equal frames, larger the less similar they look. The network's input is RGB in [-1, 1].
 
     Args:
         img: BGR ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], float or uint8, at least 31 pixels high and wide after
             the crop.
         img2: The same shape and range.
-        crop_border: Pixels left out at each edge.
-        backbone: The file of AlexNet's weights as torchvision saves them; without it, the one in torch's cache.
+        crop_border: Pixels ignored at each edge.
+        backbone: File of AlexNet's weights as saved by torchvision; the one in torch's cache by default.
 
     Raises:
-        DBLRError: :func:`missing_for_lpips` says what is missing, or the file is damaged, or not AlexNet's; or the
+        DBLRError: Something is missing (see :func:`missing_for_lpips`), the file is damaged or not AlexNet's, or the
             frames are too small.
     """
     pair = compared(img, img2, crop_border, False, 'LPIPS', MIN_SIDE)
-    with _loading:  # frames are scored in many threads, and one network serves them all
+    with _loading:  # frames are scored in many threads, which share one network
         net, device = _network(str(backbone or cached_backbone()))
     return net(*(_planes(frame).to(device) for frame in pair)).item()
 
@@ -87,9 +87,9 @@ def _lpips(backbone: Path) -> nn.Module:
     import lpips
 
     weights = load_state_dict(backbone)
-    with warnings.catch_warnings(action='ignore'):  # it calls torchvision in a way that is deprecated
+    with warnings.catch_warnings(action='ignore'):  # it uses a deprecated torchvision call
         metric = lpips.LPIPS(net='alex', pnet_rand=True, verbose=False)
-    # lpips cuts AlexNet into slices, in which layers keep the numbers they have in torchvision's `features`
+    # lpips splits AlexNet into slices whose layers keep their numbers from torchvision's `features`
     names = {name: f'features.{name.split(".", 1)[1]}' for name in metric.net.state_dict()}
     try:
         metric.net.load_state_dict({name: weights[theirs] for name, theirs in names.items()})

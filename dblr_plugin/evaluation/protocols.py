@@ -1,6 +1,6 @@
-"""Named evaluation protocols: frames, colour, crop, alignment, rounding and mean behind a score.
+"""Named evaluation protocols: the frames, colour space, crop, alignment, rounding and mean behind a score.
 
-The same weights move by up to about 0.7 dB between them, so every figure names its protocol.
+Scores of the same weights vary by up to about 0.7 dB between protocols, so every figure names its protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ['ALL', 'PROTOCOLS', 'Protocol', 'choose_protocols', 'with_metrics']
 
-#: stands for every protocol, in option files and on command lines
+#: selects every protocol, in option files and on command lines
 ALL = 'all'
 
 
@@ -30,12 +30,12 @@ def _all_frames(count: int) -> Sequence[int]:
 
 
 def _full_windows(count: int) -> Sequence[int]:
-    """The frames with two neighbours on both sides; all frames of a clip too short to have any."""
+    """Frames with two neighbours on both sides; all frames if the clip is too short for any."""
     return range(2, count - 2) if count >= 5 else range(count)
 
 
 def _thirty_frames(count: int) -> Sequence[int]:
-    """Thirty frames spread over those of full windows, ``floor(linspace(2, 97, 30))`` of 100; fewer in short clips."""
+    """Thirty evenly spaced frames with full windows: ``floor(linspace(2, 97, 30))`` of 100; fewer in short clips."""
     inner = _full_windows(count)
     if len(inner) <= 30:
         return inner
@@ -45,18 +45,18 @@ def _thirty_frames(count: int) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How figures are made of restored frames and their ground truth.
+    """How restored frames are scored against their ground truth.
 
     Attributes:
-        name: What figures call it.
-        meaning: The same in one line, for people.
-        frames: Indices of the frames of a clip of the given length that are scored, in order.
-        colour: ``rgb``; ``y`` (BT.601 as BasicSR has it, 16 to 235); or ``luminance`` (BT.601, 0 to 255).
-        size_multiple: Height and width are cut at the bottom and right to multiples of it.
+        name: Identifies the protocol wherever its figures appear.
+        meaning: One-line description for users.
+        frames: Maps a clip's length to the indices of its scored frames, in order.
+        colour: ``rgb``; ``y`` (BT.601 as in BasicSR, 16 to 235); or ``luminance`` (BT.601, 0 to 255).
+        size_multiple: Height and width are cut at the bottom and right to multiples of this.
         crop: Pixels removed at each edge after that.
-        registered: Whether the restored frame is aligned by gain and shift first.
+        registered: Whether the restored frame is first aligned by gain and shift.
         metrics: As ``val.metrics``: name in tables -> ``type``, a name of :mod:`dblr_plugin.evaluation.metrics`, and
-            settings, which win over ``colour`` and ``crop``.
+            settings, which override ``colour`` and ``crop``.
         mean: Which mean is the protocol's figure for a data set: over clip means or over all frames.
     """
 
@@ -72,20 +72,20 @@ class Protocol:
 
     @property
     def needs_before(self) -> bool:
-        """Whether a metric takes the frame before too."""
+        """Whether any metric also uses the previous frame."""
         from dblr_plugin.evaluation.metrics import find_metric
 
         return any(find_metric(settings['type']).needs_before for settings in self.metrics.values())
 
     def check_sizes(self, sizes: Mapping[str, tuple[int, int]], with_truth: bool = True) -> None:
-        """Refuses clips whose frames are too small for a metric.
+        """Rejects clips with frames too small for a metric.
 
         Args:
             sizes: Clip -> (height, width) of its frames.
             with_truth: Whether there is ground truth to compare with.
 
         Raises:
-            DBLRError: Some are; it names them all.
+            DBLRError: Some clips have too small frames; the message names them all.
         """
         from dblr_plugin.evaluation.metrics import find_metric
 
@@ -107,20 +107,20 @@ class Protocol:
         truth: np.ndarray | None = None,
         before: tuple[np.ndarray, np.ndarray | None] | None = None,
     ) -> dict[str, float]:
-        """Scores one frame, after rounding it to whole grey values.
+        """Scores one frame after rounding it to integers.
 
         Args:
             restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
-            truth: BGR ``(h, w, 3)`` in [0, 255], whole numbers; None for footage without ground truth.
-            before: Both of the frame before, where there is one; used if :attr:`needs_before` says so.
+            truth: BGR ``(h, w, 3)`` in [0, 255], integers; None for footage without ground truth.
+            before: The same pair for the previous frame, if there is one; used only if :attr:`needs_before`.
 
         Returns:
-            Metric -> score, of those that can be computed of these frames. PSNR is infinite for equal frames.
+            Metric -> score, for the metrics these frames allow. PSNR is infinite for equal frames.
 
         Raises:
-            DBLRError: A metric cannot score such frames, such as those smaller than SSIM's window.
+            DBLRError: A metric cannot score these frames, for example because they are smaller than SSIM's window.
         """
-        from dblr_plugin.evaluation.metrics import find_metric  # so that the help, which lists protocols, needs none
+        from dblr_plugin.evaluation.metrics import find_metric  # deferred: the help only lists protocols
 
         images = self._prepared(restored, truth, '')
         if before is not None and self.needs_before:
@@ -133,7 +133,7 @@ class Protocol:
         return {name: score for name, score in scores.items() if score is not None}
 
     def _prepared(self, restored: np.ndarray, truth: np.ndarray | None, suffix: str) -> dict[str, np.ndarray]:
-        """What metrics see of a frame: rounded, cut, aligned and in the protocol's colours."""
+        """Prepares a frame for the metrics: rounded, cut, aligned and in the protocol's colours."""
         import numpy as np
 
         from dblr_plugin.evaluation.psnr_ssim import LUMINANCE
@@ -153,8 +153,8 @@ PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol('basicsr', 'RGB, uint8, all frames, no crop, mean of clip means'),
-        # Su et al. (DVD) published the frames' indices, and the evaluation code of Koehler et al. as their PSNR. That
-        # code turns aligned frames to luminance. Their second figure is multi-scale SSIM: `--metric ms_ssim`.
+        # Su et al. (DVD) published the frame indices, and the evaluation code of Koehler et al. as their PSNR. That
+        # code converts aligned frames to luminance. Their second figure is multi-scale SSIM: `--metric ms_ssim`.
         Protocol(
             'dvd-official',
             'luminance after gain and shift registration, uint8, 30 frames of each clip, no crop, mean of clip means',
@@ -162,8 +162,8 @@ PROTOCOLS: dict[str, Protocol] = {
             colour='luminance',
             registered=True,
         ),
-        # VRT's README names evaluate_video_deblurring.m of KAIR for final figures: MATLAB's psnr and ssim of written
-        # frames. What its test and KAIR's training print is protocol basicsr.
+        # VRT's README points to KAIR's evaluate_video_deblurring.m for final figures: MATLAB's psnr and ssim of saved
+        # frames. The figures printed by its test and by KAIR's training follow protocol basicsr.
         Protocol(
             'vrt-matlab',
             "RGB, uint8, all frames, no crop, MATLAB's SSIM over pixels and channels, mean over all frames",
@@ -185,13 +185,13 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def choose_protocols(names: str | Iterable[str]) -> list[Protocol]:
-    """The protocols of these names, each once, in order.
+    """Looks up protocols by name, without duplicates, in order.
 
     Args:
         names: A name, ``all``, or several names.
 
     Raises:
-        DBLRError: There is no such protocol, or no name at all.
+        DBLRError: A protocol does not exist, or no name is given.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
@@ -205,5 +205,5 @@ def choose_protocols(names: str | Iterable[str]) -> list[Protocol]:
 
 
 def with_metrics(protocols: Iterable[Protocol], metrics: Mapping[str, Mapping[str, Any]]) -> list[Protocol]:
-    """The same protocols with further metrics, as in ``val.metrics``; those of their own stay as they are."""
+    """Adds metrics, as in ``val.metrics``, to protocols; the metrics they already have stay unchanged."""
     return [replace(protocol, metrics={**protocol.metrics, **metrics, **protocol.metrics}) for protocol in protocols]

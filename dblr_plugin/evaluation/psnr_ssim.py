@@ -1,8 +1,8 @@
-"""BasicSR's PSNR and SSIM, several times as fast; the SSIM of MATLAB; and multi-scale SSIM.
+"""BasicSR's PSNR and SSIM, several times as fast; MATLAB's SSIM; and multi-scale SSIM.
 
-The figures are those of ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets
-white; tests hold them to it. ``scripts/speed/metrics.py`` measures the gain. MATLAB's ``psnr`` of uint8 pictures is the
-same PSNR; its ``ssim`` differs for colour pictures, see :func:`ssim_3d`.
+Scores agree with ``basicsr/metrics/psnr_ssim.py``: PSNR to rounding, SSIM to 1e-7, or 3e-6 where black meets white, as
+tests verify. ``scripts/speed/metrics.py`` measures the speed-up. MATLAB's ``psnr`` of uint8 images gives the same PSNR;
+its ``ssim`` differs for colour images, see :func:`ssim_3d`.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ SSIM_WINDOW = 11  # pixels
 _PEAK = 255.0
 _C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
 _GAUSSIAN = cv2.getGaussianKernel(SSIM_WINDOW, 1.5, cv2.CV_32F)
-# the same for the three channels of a picture as a volume, whose first and last are repeated beyond its ends
+# the same window across the three channels of an image treated as a volume, with the first and last channel repeated
 _TAPS = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
 _ACROSS_CHANNELS = np.array(
     [[_GAUSSIAN[np.clip(to + _TAPS, 0, 2) == channel].sum() for channel in range(3)] for to in range(3)], np.float32
 )
-# rows of a strip's result: its intermediate pictures, in float32, stay in a core's cache
+# output rows per strip: small enough for its float32 intermediate images to stay in a core's cache
 _STRIP = 32
-# Y (BT.601, 16 to 235) of BGR in [0, 255], as basicsr/utils/matlab_functions.py has it
+# Y (BT.601, 16 to 235) of BGR in [0, 255], as in basicsr/utils/matlab_functions.py
 _Y = np.array([[24.966 / 255, 128.553 / 255, 65.481 / 255, 16]], dtype=np.float32)
 #: ITU-R BT.601 luminance of BGR without offset, in the full range [0, 255]
 LUMINANCE = np.array([0.114, 0.587, 0.299])
 
 
 def psnr(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
-    """Peak signal-to-noise ratio, as ``calculate_psnr`` of BasicSR.
+    """Peak signal-to-noise ratio, as BasicSR's ``calculate_psnr``.
 
     Args:
         img: BGR ``(h, w, 3)`` or grey ``(h, w)`` in [0, 255], any type.
         img2: The same shape.
-        crop_border: Pixels left out at each edge.
+        crop_border: Pixels ignored at each edge.
         test_y_channel: Whether to compare Y (BT.601, 16 to 235) instead.
 
     Returns:
@@ -50,48 +50,48 @@ def psnr(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel
         DBLRError: Nothing is left after the crop.
     """
     img, img2 = compared(img, img2, crop_border, test_y_channel, 'PSNR', 1)
-    if img.dtype != img2.dtype:  # OpenCV takes one type
+    if img.dtype != img2.dtype:  # OpenCV requires equal types
         img, img2 = img.astype(np.float64), img2.astype(np.float64)
     error = cv2.norm(img, img2, cv2.NORM_L2SQR) / img.size
     return 10 * math.log10(_PEAK**2 / error) if error else math.inf
 
 
 def ssim(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
-    """Structural similarity, as ``calculate_ssim`` of BasicSR: mean over channels and all whole windows.
+    """Structural similarity, as BasicSR's ``calculate_ssim``: the mean over channels and all whole windows.
 
     Args:
         img: As for :func:`psnr`, at least 11 pixels high and wide after the crop.
         img2: The same shape.
-        crop_border: Pixels left out at each edge.
+        crop_border: Pixels ignored at each edge.
         test_y_channel: Whether to compare Y (BT.601, 16 to 235) instead.
 
     Returns:
         From -1 to 1.
 
     Raises:
-        DBLRError: The images are smaller.
+        DBLRError: The images are too small.
     """
     return _mean_similarity(*compared(img, img2, crop_border, test_y_channel, 'SSIM', SSIM_WINDOW), _blurred)
 
 
 def ssim_3d(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
-    """Structural similarity as MATLAB's ``ssim`` computes it, whose figures some papers give.
+    """Structural similarity as computed by MATLAB's ``ssim``, which some papers report.
 
-    A colour picture counts as a volume (``ssim.m``: "RGB images will also be processed as 3D volumetric images"): the
-    Gaussian of 11 values and sigma 1.5 goes along height, width and channels. Pixels beyond the borders, and channels
+    A colour image is treated as a volume (``ssim.m``: "RGB images will also be processed as 3D volumetric images"): the
+    Gaussian with 11 taps and sigma 1.5 runs along height, width and channels. Pixels beyond the borders, and channels
     beyond the first and last, repeat the nearest; the mean is over all pixels and channels.
 
     Args:
-        img: As for :func:`ssim`; a grey image has two dimensions there too.
+        img: As for :func:`ssim`; a grey image is two-dimensional in MATLAB too.
         img2: The same shape.
-        crop_border: Pixels left out at each edge.
+        crop_border: Pixels ignored at each edge.
         test_y_channel: Whether to compare Y (BT.601, 16 to 235) instead.
 
     Returns:
         From -1 to 1.
 
     Raises:
-        DBLRError: The images are smaller.
+        DBLRError: The images are too small.
     """
     img, img2 = compared(img, img2, crop_border, test_y_channel, 'SSIM', SSIM_WINDOW)
     half = SSIM_WINDOW // 2
@@ -102,10 +102,10 @@ def ssim_3d(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_chan
 def compared(
     img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool, metric: str, min_side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What of two images is compared: without borders, and Y of colour images if so wished.
+    """Prepares two images for comparison: crops borders and, if requested, converts colour to Y.
 
     Raises:
-        DBLRError: Height or width is below ``min_side``, pixels that ``metric`` needs.
+        DBLRError: Height or width is below ``min_side``, the pixels ``metric`` needs.
     """
     if img.shape != img2.shape:
         raise ValueError(f'images of different shapes: {img.shape}, {img2.shape}')
@@ -123,7 +123,7 @@ def compared(
 
 
 def _mean_similarity(img: np.ndarray, img2: np.ndarray, blurred: Callable[[np.ndarray], np.ndarray]) -> float:
-    """The mean of SSIM over all whole windows, strip by strip."""
+    """Computes the mean SSIM over all whole windows, strip by strip."""
     margin = SSIM_WINDOW - 1
     total, count = 0.0, 0
     for top in range(0, img.shape[0] - margin, _STRIP):
@@ -135,11 +135,11 @@ def _mean_similarity(img: np.ndarray, img2: np.ndarray, blurred: Callable[[np.nd
 
 
 def _similarity(x: np.ndarray, y: np.ndarray, blurred: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """SSIM at each whole window of float32 images, whose memory is used for other things.
+    """Computes SSIM for each whole window of float32 images, whose memory is overwritten.
 
-    It is written in terms of s = x + y and d = x - y, whose windows' means and variances give both numerator and
-    denominator: four blurs instead of five, and the small differences that matter do not vanish beside large squares.
-    The mean grey is taken out for the same reason; without both float32 would be wrong by 1e-4.
+    It is expressed in s = x + y and d = x - y, whose windowed means and variances give both numerator and denominator:
+    this takes four blurs instead of five, and the small differences that matter do not vanish next to large squares.
+    The mean grey value is subtracted for the same reason; without both, float32 would be off by 1e-4.
     """
     grey = 2 * y.mean()
     s, d = x + y, np.subtract(x, y, out=x)
@@ -159,26 +159,26 @@ def _similarity(x: np.ndarray, y: np.ndarray, blurred: Callable[[np.ndarray], np
 
 
 def _blurred(image: np.ndarray, window: np.ndarray = _GAUSSIAN) -> np.ndarray:
-    """The Gaussian window's mean, at each whole window."""
+    """Computes the Gaussian-weighted mean of each whole window."""
     half = SSIM_WINDOW // 2
     return cv2.sepFilter2D(image, -1, window, window)[half:-half, half:-half]
 
 
 def _blurred_3d(image: np.ndarray) -> np.ndarray:
-    """The same of a volume ``(h, w, 3)``, which repeats its first and last channel."""
+    """Does the same for a volume ``(h, w, 3)``, with its first and last channel repeated."""
     return cv2.transform(_blurred(image), _ACROSS_CHANNELS)
 
 
-# Su et al. give PSNR and multi-scale SSIM ("PSNR/MSSIM", their repository's issue 2) by the code of Koehler et al.,
-# whose MSSIM is that of the MeTriX MuX toolbox. It differs from other implementations: a biorthogonal 9/7 filter before
-# each halving, not a mean of 2x2 pixels, and contrast and structure averaged each by itself.
+# Su et al. report PSNR and multi-scale SSIM ("PSNR/MSSIM", issue 2 of their repository) from the code of Koehler et
+# al., whose MSSIM is that of the MeTriX MuX toolbox. It differs from other implementations: a biorthogonal 9/7 filter
+# before each halving instead of a mean of 2x2 pixels, and separate averages of contrast and structure.
 
-# the weights of the scales, finest first (Wang et al.); luminance has that of the coarsest
+# scale weights, finest first (Wang et al.); luminance has that of the coarsest
 _WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
-#: Least height and width, pixels: the coarsest scale holds one window
+#: Minimum height and width in pixels: the coarsest scale holds one window
 MS_SSIM_SIZE = (SSIM_WINDOW - 1) * 2 ** (len(_WEIGHTS) - 1) + 1
 _GAUSSIAN_64 = cv2.getGaussianKernel(SSIM_WINDOW, 1.5, cv2.CV_64F)
-# one half of the analysis low-pass filter of the biorthogonal 9/7 wavelet (Cohen, Daubechies and Feauveau), and all
+# the analysis low-pass filter of the biorthogonal 9/7 wavelet (Cohen, Daubechies and Feauveau): first half, then whole
 _HALF = [0.037828455507260, -0.023849465019560, -0.110624404418440, 0.377402855612830, 0.852698679008890]
 _LOW_PASS = np.array([*_HALF, *_HALF[-2::-1]])
 _LOW_PASS /= _LOW_PASS.sum()
@@ -187,21 +187,21 @@ _LOW_PASS /= _LOW_PASS.sum()
 def ms_ssim(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_channel: bool = False) -> float:
     """Multi-scale structural similarity of the luminance, over five scales.
 
-    It is ``L_5^0.1333 * prod_j (C_j * S_j)^w_j`` with w = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333, where L, C and S are
-    the means over all whole windows of luminance, contrast and structure.
+    The score is ``L_5^0.1333 * prod_j (C_j * S_j)^w_j`` with w = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333, where L, C and
+    S are the means of luminance, contrast and structure over all whole windows.
 
     Args:
-        img: BGR ``(h, w, 3)``, of which BT.601 luminance (0 to 255) is taken, or grey ``(h, w)``; in [0, 255], any
-            type, at least 161 pixels high and wide after the crop.
+        img: BGR ``(h, w, 3)``, converted to BT.601 luminance (0 to 255), or grey ``(h, w)``; in [0, 255], any type, at
+            least 161 pixels high and wide after the crop.
         img2: The same shape.
-        crop_border: Pixels left out at each edge.
-        test_y_channel: Whether to take Y (BT.601, 16 to 235) instead.
+        crop_border: Pixels ignored at each edge.
+        test_y_channel: Whether to use Y (BT.601, 16 to 235) instead.
 
     Returns:
-        From 0 to 1; 0 where a mean is negative, which a power of these weights does not take.
+        From 0 to 1; 0 if a mean is negative, as these powers are undefined for it.
 
     Raises:
-        DBLRError: The images are smaller.
+        DBLRError: The images are too small.
     """
     pair = compared(img, img2, crop_border, test_y_channel, 'multi-scale SSIM', MS_SSIM_SIZE)
     img, img2 = map(_grey, pair)
@@ -214,19 +214,19 @@ def ms_ssim(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, test_y_chan
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    """Luminance as float64 ``(h, w)``."""
+    """Converts an image to float64 luminance ``(h, w)``."""
     return image @ LUMINANCE if image.ndim == 3 else image.astype(np.float64)
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    """Every second pixel from the first, after the low-pass filter; the picture is mirrored beyond its borders."""
+    """Low-pass filters an image, mirrored beyond its borders, and keeps every second pixel from the first."""
     return cv2.sepFilter2D(image, -1, _LOW_PASS, _LOW_PASS, borderType=cv2.BORDER_REFLECT)[::2, ::2]
 
 
 def _components(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Means over all whole windows of luminance, contrast and structure."""
+    """Means of luminance, contrast and structure over all whole windows."""
     mean_x, mean_y = _blurred(x, _GAUSSIAN_64), _blurred(y, _GAUSSIAN_64)
-    # rounding may take the variance of a flat window below 0
+    # rounding may push the variance of a flat window below 0
     variance_x, variance_y = (
         np.maximum(_blurred(i * i, _GAUSSIAN_64) - m * m, 0) for i, m in ((x, mean_x), (y, mean_y))
     )

@@ -1,9 +1,8 @@
 """Alignment of a restored frame with the ground truth: one gain, then one whole-pixel shift.
 
-The procedure of the evaluation code of Koehler et al., Recording and Playback of Camera Shake (ECCV 2012;
-``eval_image.m``), which Su et al. used for their figures on DVD. As there, the gain is that of the frames as they lie,
-before the shift, so that it comes out too low where there is one; and pixels that the shift uncovers are black in both
-frames and count as equal.
+Follows the evaluation code of Koehler et al., Recording and Playback of Camera Shake (ECCV 2012; ``eval_image.m``),
+which Su et al. used for their figures on DVD. As there, the gain is estimated from the frames before the shift, so it
+comes out too low if they are shifted; and pixels uncovered by the shift are black in both frames and count as equal.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ __all__ = ['estimate_gain', 'estimate_shift', 'register', 'shifted']
 
 
 def register(restored: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Brings a restored frame into the brightness and the place of the ground truth.
+    """Aligns a restored frame in brightness and position with the ground truth.
 
     Args:
         restored: ``(h, w, c)``, any range.
         truth: The same shape and range.
 
     Returns:
-        The restored frame scaled and shifted, and the ground truth, float64 ``(h, w, c)``; both are 0 where the
-        shifted frame does not reach.
+        The scaled and shifted restored frame, and the ground truth, float64 ``(h, w, c)``; both are 0 outside the
+        shifted frame.
     """
     restored, truth = restored.astype(np.float64), truth.astype(np.float64)
     scaled = restored * estimate_gain(restored, truth)
@@ -31,17 +30,17 @@ def register(restored: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def estimate_gain(restored: np.ndarray, truth: np.ndarray) -> float:
-    """The factor g that minimises the sum of ``(truth - g * restored)^2`` over all pixels and channels; 1 for black."""
+    """Factor g that minimises the sum of ``(truth - g * restored)^2`` over all pixels and channels; 1 for black."""
     restored, truth = (frame.astype(np.float64).ravel() for frame in (restored, truth))
     energy = restored @ restored
     return float(truth @ restored / energy) if energy > 0 else 1.0
 
 
 def estimate_shift(restored: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """The shift that takes a restored frame to the ground truth.
+    """Finds the shift from a restored frame to the ground truth.
 
     It is the peak of the cyclic cross-correlation of the frames' channel means (``dftregistration`` of
-    Guizar-Sicairos et al., Optics Letters 2008, at whole pixels). Three FFTs search all shifts.
+    Guizar-Sicairos et al., Optics Letters 2008, with whole-pixel accuracy). Three FFTs search all shifts.
 
     Args:
         restored: ``(h, w, c)``.
@@ -52,7 +51,7 @@ def estimate_shift(restored: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     """
     moving, fixed = (np.fft.rfft2(frame.mean(axis=2)) for frame in (restored, truth))
     correlation = np.fft.irfft2(fixed * moving.conj(), s=truth.shape[:2])
-    # flat frames correlate alike at every shift, and rounding would choose one
+    # flat frames correlate equally at every shift, and rounding would pick one
     if correlation[0, 0] >= correlation.max() * (1 - 1e-12):
         return 0, 0
     height, width = correlation.shape
@@ -61,7 +60,7 @@ def estimate_shift(restored: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
 
 
 def shifted(frame: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-    """A frame ``(h, w, c)`` moved ``shift`` (rows down, columns right) within its bounds, 0 where nothing arrives."""
+    """Shifts a frame ``(h, w, c)`` by ``shift`` (rows down, columns right) within its bounds, filling with 0."""
     moved = np.zeros_like(frame)
     (to_rows, from_rows), (to_columns, from_columns) = (_overlap(by) for by in shift)
     moved[to_rows, to_columns] = frame[from_rows, from_columns]
@@ -69,7 +68,7 @@ def shifted(frame: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
 
 
 def _overlap(by: int) -> tuple[slice, slice]:
-    """Where the moved part lies after and before a move along one axis."""
+    """Slices of the shifted part along one axis, after and before the shift."""
     if by == 0:
         return slice(None), slice(None)
     return (slice(by, None), slice(None, -by)) if by > 0 else (slice(None, by), slice(-by, None))

@@ -1,4 +1,4 @@
-"""Averages the scores of single frames, and writes the means as JSON and tables."""
+"""Averages frame scores and writes the means as JSON and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ['FramePair', 'Row', 'ValidationRecord', 'format_table', 'score_frame', 'summarise', 'write_json']
 
-#: A restored frame, BGR ``(h, w, 3)`` in [0, 255]; and its ground truth, or None
+#: A restored frame, BGR ``(h, w, 3)`` in [0, 255], and its ground truth or None
 FramePair = tuple[np.ndarray, np.ndarray | None]
 #: One frame's score: protocol, clip, metric, value
 Row = tuple[str, str, str, float]
@@ -31,10 +31,10 @@ Row = tuple[str, str, str, float]
 def score_frame(
     protocols: Iterable[Protocol], clip: str, frame: str, images: FramePair, before: FramePair | None = None
 ) -> Iterator[Row]:
-    """Scores one frame by several protocols; images and before as for :meth:`Protocol.score`.
+    """Scores one frame by several protocols; ``images`` and ``before`` as for :meth:`Protocol.score`.
 
     Raises:
-        DBLRError: A metric cannot score it.
+        DBLRError: A metric cannot score the frame.
     """
     for protocol in protocols:
         try:
@@ -46,16 +46,16 @@ def score_frame(
 
 
 def summarise(rows: Iterable[Row], protocols: Iterable[Protocol]) -> list[dict]:
-    """Turns the scores of a data set's frames into figures, one entry for each protocol that has any.
+    """Averages the frame scores of a data set, with one entry per protocol that has any.
 
     Args:
-        rows: The scores, the frames of each clip in order.
-        protocols: The protocols that the rows name.
+        rows: The scores, with the frames of each clip in order.
+        protocols: The protocols named in the rows.
 
     Returns:
-        Entries of ``protocol``, its name; ``mean``, its figures for the data set, metric -> value; ``clip_mean``, the
-        mean of clip means, and ``frame_mean``, the mean over all frames, one of which is ``mean``; ``clips``, the means
-        of each clip; ``frames``, how many frames of each clip were scored.
+        Entries with ``protocol``, its name; ``mean``, its figures for the data set, metric -> value; ``clip_mean``, the
+        mean of clip means, and ``frame_mean``, the mean over all frames, one of which equals ``mean``; ``clips``, the
+        means of each clip; ``frames``, the number of scored frames of each clip.
     """
     scores: dict[str, dict[str, dict[str, list[float]]]] = {}
     for protocol, clip, metric, value in rows:
@@ -80,13 +80,13 @@ def _entry(protocol: Protocol, clips: dict[str, dict[str, list[float]]]) -> dict
 
 
 def format_table(entry: dict) -> str:
-    """Formats an entry of :func:`summarise`, also one read from JSON.
+    """Formats an entry of :func:`summarise`, fresh or read from JSON, as a table.
 
-    There is a row for each clip, each mean and, where it was scored, the blurry input. The mean that is the protocol's
-    own is marked with ``*``.
+    There is a row for each clip, each mean and, if it was scored, the blurry input. ``*`` marks the protocol's own
+    mean.
     """
     metrics = list(entry['mean'])
-    protocol = PROTOCOLS.get(entry['protocol'])  # none for settings of val.metrics that have no name
+    protocol = PROTOCOLS.get(entry['protocol'])  # None for unnamed settings of val.metrics
     figure = 'frame mean' if protocol and protocol.mean == 'frames' else 'clip mean'
     width = max(len(name) for name in (*entry['clips'], 'blurry input')) + 2
     rows = [(clip, entry['frames'][clip], values) for clip, values in entry['clips'].items()]
@@ -114,17 +114,17 @@ def _cell(value: float | str | None, width: int) -> str:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes JSON beside ``path`` and renames it, so that ``path`` is never half written.
+    """Writes JSON to a temporary file and renames it, so that ``path`` is never half written.
 
-    JSON has no infinity, which is the PSNR of equal frames, and no NaN: they are written as the strings ``"inf"`` and
-    ``"nan"``, which ``float()`` reads.
+    JSON has neither infinity (the PSNR of equal frames) nor NaN: they are written as the strings ``"inf"`` and
+    ``"nan"``, which ``float()`` parses.
     """
     with atomic_write(path, sync=True) as partial:
         partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + '\n')
 
 
 def _finite(content: object) -> object:
-    """The same content with the numbers that JSON lacks as strings."""
+    """Returns the content with infinities and NaN as strings."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -135,12 +135,12 @@ def _finite(content: object) -> object:
 
 
 class ValidationRecord:
-    """Takes each validation's figures.
+    """Records the figures of each validation.
 
     Args:
-        path: ``metrics.json`` of the run; an older one is continued.
-        metrics: ``val.metrics`` of the options; says of its metrics which scores are better.
-        lenient: Whether figures that cannot be written to the file are reported in the log, and no error.
+        path: The run's ``metrics.json``; an existing one is extended.
+        metrics: ``val.metrics`` of the options; determines which scores of its metrics are better.
+        lenient: Whether a failure to read or write the file is logged instead of raised.
     """
 
     def __init__(self, path: Path, metrics: dict[str, dict] | None, lenient: bool = False) -> None:
@@ -151,16 +151,16 @@ class ValidationRecord:
         self.best: dict[str, dict[str, dict]] = {}
 
     def add(self, name: str, figures: list[dict], iteration: int | str, tb_logger: SummaryWriter | None) -> None:
-        """Logs and keeps the figures of one data set.
+        """Logs and stores the figures of one data set.
 
         Args:
-            name: The data set's.
-            figures: Entries of :func:`dblr_plugin.evaluation.scores.summarise`, one a protocol.
-            iteration: The iteration or test that they belong to.
+            name: Name of the data set.
+            figures: Entries of :func:`dblr_plugin.evaluation.scores.summarise`, one per protocol.
+            iteration: The iteration or test they belong to.
             tb_logger: TensorBoard's writer; None without TensorBoard.
 
         Raises:
-            DBLRError: If ``metrics.json`` is damaged or cannot be written, unless lenient.
+            DBLRError: ``metrics.json`` is damaged or cannot be written, unless lenient.
         """
         self._record_best(name, figures, iteration)
         for label, entry in _labelled(figures):
@@ -168,11 +168,11 @@ class ValidationRecord:
         self._append([{'dataset': name, 'iter': iteration, **entry} for entry in figures])
 
     def resume(self, best: dict[str, dict[str, dict]], iteration: int) -> None:
-        """Goes on with what was best at an iteration.
+        """Restores the best scores up to an iteration.
 
         Args:
-            best: What the training state of that iteration held; it was saved before that iteration was validated.
-            iteration: Resumed from.
+            best: The best scores in that iteration's training state, which was saved before its validation.
+            iteration: The iteration to resume from.
         """
         is_sound = _are_best_figures(best)
         self.best = best if is_sound else {}
@@ -183,7 +183,7 @@ class ValidationRecord:
                 self._record_best(name, figures, at)
 
     def has(self, name: str, iteration: int) -> bool:
-        """Whether a data set's figures of an iteration are in ``metrics.json``."""
+        """Whether ``metrics.json`` has a data set's figures for an iteration."""
         return any((dataset, at) == (name, iteration) for dataset, at, _ in self._earlier())
 
     def _record_best(self, name: str, figures: list[dict], iteration: int | str) -> None:
@@ -191,13 +191,13 @@ class ValidationRecord:
         for label, entry in _labelled(figures):
             for metric, value in entry['mean'].items():
                 better = better_of(metric, self.metrics)
-                value = float(value)  # JSON has no infinity, and metrics.json a text in its place
+                value = float(value)  # metrics.json has infinity as a string
                 best = record.get(label + metric)
                 if best is None or (value >= best['val'] if better == 'higher' else value <= best['val']):
                     record[label + metric] = {'better': better, 'val': value, 'iter': iteration}
 
     def _earlier(self) -> list[tuple[str, int | str, list[dict]]]:
-        """What ``metrics.json`` holds: data set, iteration, figures."""
+        """Returns the contents of ``metrics.json``: data set, iteration, figures."""
         validations: dict[tuple[str, int | str], list[dict]] = {}
         try:
             entries = self._entries()
@@ -241,7 +241,7 @@ class ValidationRecord:
 
     @master_only
     def _append(self, entries: list[dict]) -> None:
-        # a resumed run validates again at iterations that it had passed before it was stopped
+        # a resumed run repeats validations that it had already done before it was stopped
         again = {(entry['dataset'], entry['iter']) for entry in entries}
         try:
             earlier = [e for e in self._entries() if (e['dataset'], e['iter']) not in again]
@@ -253,7 +253,7 @@ class ValidationRecord:
 
 
 def _is_entry(entry: object) -> bool:
-    """Whether this is what :meth:`ValidationRecord.add` writes, as far as it is read again."""
+    """Whether this has what is read back from entries written by :meth:`ValidationRecord.add`."""
     if not isinstance(entry, dict) or not {'dataset', 'iter', 'protocol', 'mean'} <= entry.keys():
         return False
     return isinstance(entry['mean'], dict) and all(
@@ -262,7 +262,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def _are_best_figures(best: object) -> bool:
-    """Whether this is data set -> metric -> better, val, iter."""
+    """Whether this maps data set -> metric -> better, val, iter."""
     if not isinstance(best, dict) or not all(isinstance(metrics, dict) for metrics in best.values()):
         return False
     figures = [figure for metrics in best.values() for figure in metrics.values()]
@@ -275,5 +275,5 @@ def _are_best_figures(best: object) -> bool:
 
 
 def _labelled(figures: list[dict]) -> list[tuple[str, dict]]:
-    """The first protocol's metrics are called as those of ``val.metrics`` are, so that runs can be compared."""
+    """Pairs entries with metric prefixes: none for the first protocol, as in ``val.metrics``, so that runs compare."""
     return [(f'{entry["protocol"]}/' if number else '', entry) for number, entry in enumerate(figures)]

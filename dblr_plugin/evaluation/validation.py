@@ -1,4 +1,4 @@
-"""Validation: every frame of every clip, restored once and scored, the work shared by all processes; its pictures."""
+"""Validation: restores every frame of every clip once, scores it on all processes, and writes comparison images."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-# restored frames that wait to be scored
+# maximum number of restored frames waiting to be scored
 WAITING = 2
-# scores of restored frames, of blurry frames, and whether the process was asked to stop
+# scores of restored frames, scores of blurry frames, whether the process was asked to stop
 _Share = tuple[list[Row], list[Row], bool]
 
 
 class Interrupted(Exception):
-    """A validation was given up on all processes because one of them was asked to stop."""
+    """Validation was aborted on all processes because one of them was asked to stop."""
 
 
 def protocols_of(val: dict) -> list[Protocol]:
-    """What the ``val`` section scores by.
+    """Returns the protocols of the ``val`` section.
 
-    It is ``val.protocol``, with those of ``val.metrics`` that it lacks; without it, ``val.metrics`` on all frames,
-    uint8, without alignment, as the mean of clip means; else nothing.
+    With ``val.protocol``, it is used together with any further ``val.metrics``. Otherwise ``val.metrics`` are scored on
+    all frames, uint8, without alignment, as the mean of clip means; without either there is no protocol.
 
     Raises:
         DBLRError: There is no protocol of that name.
@@ -62,7 +62,7 @@ def protocols_of(val: dict) -> list[Protocol]:
 
 
 def _name_of(metrics: dict[str, dict]) -> str:
-    """``basicsr``: RGB without crop; ``luma``: Y (BT.601) without crop; otherwise colour and crop are spelled out."""
+    """``basicsr`` for RGB without crop, ``luma`` for Y (BT.601) without crop, otherwise colour and crop spelled out."""
     settings = {(bool(m.get('test_y_channel')), m.get('crop_border', 0)) for m in metrics.values()}
     if settings == {(False, 0)}:
         return 'basicsr'
@@ -73,16 +73,16 @@ def _name_of(metrics: dict[str, dict]) -> str:
 
 @dataclass(frozen=True)
 class RestoredFrame:
-    """A frame of a data set beside what was made of it.
+    """A blurry frame of a data set with its restoration.
 
     Attributes:
-        clip: The name of its clip.
-        name: Its own name, as its file has it.
-        index: Its place in the clip, from 0.
-        count: The clip's frames.
-        blurry: As it was read, uint8 BGR ``(h, w, 3)``.
-        restored: BGR ``(h, w, 3)`` in [0, 255], float32 and not rounded.
-        truth: The sharp frame, uint8 BGR ``(h, w, 3)``; None where there is none.
+        clip: Name of its clip.
+        name: Name of the frame, as in its file name.
+        index: Index in the clip, from 0.
+        count: Number of frames in the clip.
+        blurry: The frame as read, uint8 BGR ``(h, w, 3)``.
+        restored: BGR ``(h, w, 3)`` in [0, 255], unrounded float32.
+        truth: The sharp frame, uint8 BGR ``(h, w, 3)``; None if there is none.
     """
 
     clip: str
@@ -95,11 +95,11 @@ class RestoredFrame:
 
     @property
     def picture(self) -> np.ndarray:
-        """The restored frame as it is written, uint8 BGR ``(h, w, 3)``."""
+        """The restored frame as written to disk, uint8 BGR ``(h, w, 3)``."""
         return self.restored.round().astype(np.uint8)
 
     def images(self, of_input: bool = False) -> FramePair:
-        """What is scored: the restored frame, or the blurry one, and the truth."""
+        """The images to score: the restored or the blurry frame, and the ground truth."""
         return self.blurry if of_input else self.restored, self.truth
 
 
@@ -114,29 +114,29 @@ def score_dataset(
 ) -> list[dict]:
     """Restores this process's share of a data set's frames and scores them; all processes get all scores.
 
-    Frames are read, restored and scored at the same time.
+    Reading, restoring and scoring run concurrently.
 
     Args:
         dataset: The clips.
         restorer: The network.
-        protocols: What to score by.
-        callbacks: Called with each restored frame, in a thread of their own.
+        protocols: The protocols to score by.
+        callbacks: Called with each restored frame, in a separate thread.
         progress: Whether to show a progress bar on the first process.
-        interrupted: Asked before each frame whether to give up.
-        score_input: Whether the blurry frames are scored as well.
+        interrupted: Called before each frame; returns whether to stop.
+        score_input: Whether to score the blurry frames too.
 
     Returns:
-        The entries of :func:`~dblr_plugin.evaluation.scores.summarise`; without ground truth, those of metrics that
-        need none. With ``score_input`` each has ``input``, the ``mean`` and the ``clips`` of the blurry frames.
+        The entries of :func:`~dblr_plugin.evaluation.scores.summarise`; without ground truth, only for metrics that
+        need none. With ``score_input``, each also has ``input``: the ``mean`` and ``clips`` of the blurry frames.
 
     Raises:
-        Interrupted: On all processes, if ``interrupted`` said so on one.
+        Interrupted: On all processes, if ``interrupted`` returned true on one.
     """
     check_sizes(dataset, protocols)
     rank, world_size = get_dist_info()
-    # neighbouring frames share a window, so each process takes one run of frames
+    # adjacent frames share windows, so each process takes a contiguous range
     first, last = (len(dataset) * r // world_size for r in (rank, rank + 1))
-    # where metrics take the frame before too, the share begins with it, for them alone
+    # metrics that use the previous frame need one more, unscored, at the start of the range
     begin = max(first - any(protocol.needs_before for protocol in protocols), 0)
     if restorer.needs_calibration:
         restorer.calibrate(_calibration_windows(dataset))
@@ -155,7 +155,7 @@ def score_dataset(
 
 
 class _Scores:
-    """The scores of this process's frames; arguments as those of :func:`score_dataset`."""
+    """Collects the scores of this process's frames; arguments as for :func:`score_dataset`."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Scores:
         self.before: RestoredFrame | None = None
 
     def add(self, is_scored: bool, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
-        """Scores the next frame, unless it is only the one before the first of this share."""
+        """Scores the next frame, unless it only precedes this process's share."""
         frame = _restored_frame(self.dataset, clip, number, restored, blurry)
         if is_scored:
             for callback in self.callbacks:
@@ -182,7 +182,7 @@ class _Scores:
 
 
 def _entries(shares: list[_Share], protocols: Sequence[Protocol]) -> list[dict]:
-    """What all processes scored, with the blurry frames' scores where there are any."""
+    """Summarises the scores of all processes, including those of the blurry frames if there are any."""
     entries = summarise([row for rows, _, _ in shares for row in rows], protocols)
     inputs = summarise([row for _, rows, _ in shares for row in rows], protocols)
     for entry, blurry in zip(entries, inputs, strict=False):
@@ -191,13 +191,13 @@ def _entries(shares: list[_Share], protocols: Sequence[Protocol]) -> list[dict]:
 
 
 def check_sizes(dataset: VideoDeblurTestDataset, protocols: Sequence[Protocol]) -> None:
-    """Raises DBLRError for clips whose frames are too small to be scored by these protocols."""
+    """Raises DBLRError for clips with frames too small for these protocols."""
     for protocol in protocols:
         protocol.check_sizes({clip.name: clip.size for clip in dataset.clips}, dataset.gt_store is not None)
 
 
 def _calibration_windows(dataset: VideoDeblurTestDataset) -> Iterator[list[np.ndarray]]:
-    """The same windows from all over the data set on all processes."""
+    """Yields windows spread over the data set, the same on all processes."""
     frames = [(clip, number) for clip in dataset.clips for number in range(len(clip.frames))]
     for clip, centre in spread(frames, WINDOWS):
         window = window_indices(centre, len(clip.frames), dataset.num_frame, dataset.padding, dataset.causal)
@@ -207,7 +207,7 @@ def _calibration_windows(dataset: VideoDeblurTestDataset) -> Iterator[list[np.nd
 def _restored(
     dataset: VideoDeblurTestDataset, restorer: VideoRestorer, samples: range
 ) -> Iterator[tuple[ClipPair, int, Tensor, np.ndarray]]:
-    """Clip, number, restored and blurry frame of each of some neighbouring samples."""
+    """Yields clip, frame number, restored and blurry frame for each sample of a range."""
     start = 0
     for clip in dataset.clips:
         count = len(clip.frames)
@@ -234,12 +234,12 @@ def _restored_frame(
 
 
 def to_image(restored: Tensor) -> np.ndarray:
-    """A restored frame, RGB ``(3, h, w)`` in [0, 1], as protocols take it: BGR ``(h, w, 3)`` in [0, 255], float32."""
+    """Converts a restored frame, RGB ``(3, h, w)`` in [0, 1], for protocols: float32 BGR ``(h, w, 3)`` in [0, 255]."""
     return restored.float().clamp(0, 1).flip(0).permute(1, 2, 0).mul(255).contiguous().cpu().numpy()
 
 
 def share_buffers(net: nn.Module) -> None:
-    """Gives all processes the first one's BatchNorm statistics, so that scores do not depend on who measured."""
+    """Broadcasts the first process's BatchNorm statistics, so that scores do not depend on which process measured."""
     if dist.is_initialized():
         for buffer in net.buffers():
             dist.broadcast(buffer, 0)
@@ -248,13 +248,13 @@ def share_buffers(net: nn.Module) -> None:
 def frame_scores(
     frame: RestoredFrame, protocols: Sequence[Protocol], before: RestoredFrame | None = None, of_input: bool = False
 ) -> Iterator[Row]:
-    """Scores a frame by those protocols that score it.
+    """Scores a frame by the protocols that include it.
 
     Args:
         frame: The frame.
-        protocols: What to score by.
-        before: The one that was restored before it, of this clip or another.
-        of_input: Whether the blurry frame is scored in its place.
+        protocols: The protocols to score by.
+        before: The frame restored before it, from this clip or another.
+        of_input: Whether to score the blurry frame instead.
     """
     by = [protocol for protocol in protocols if frame.index in protocol.frames(frame.count)]
     if before is not None and (before.clip, before.index) != (frame.clip, frame.index - 1):
@@ -264,7 +264,7 @@ def frame_scores(
 
 
 def _gathered(share: _Share, world_size: int) -> list[_Share]:
-    """The rows of all processes, in the order of the frames, and whether each was asked to stop."""
+    """Gathers the shares of all processes, in frame order."""
     shares: list[Any] = [share]
     if world_size > 1:
         shares = [None] * world_size
@@ -276,10 +276,10 @@ def _gathered(share: _Share, world_size: int) -> list[_Share]:
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 BGR ``(h, w, 3)`` as the PNG file ``path``, whole or not at all; makes its folder.
+    """Writes uint8 BGR ``(h, w, 3)`` atomically as the PNG file ``path``; creates its folder.
 
     Raises:
-        DBLRError: If it cannot be written.
+        DBLRError: The file cannot be written.
     """
     make_folder(path.parent)
     with atomic_write(path) as partial:
@@ -287,12 +287,12 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 
 
 class ComparisonImages:
-    """Strips of the middle frames of a data set's first clips, as files and in TensorBoard.
+    """Comparison strips of the middle frames of a data set's first clips, as files and in TensorBoard.
 
     Args:
-        folder: ``visualization`` of the run; strips are ``strips/<data set>/<clip>_<frame>_<iter>.png``.
-        clips: How many clips to show.
-        side: Largest side of the square that is cut from the middle of a frame, in pixels.
+        folder: The run's ``visualization`` folder; strips are ``strips/<data set>/<clip>_<frame>_<iter>.png``.
+        clips: Number of clips to show.
+        side: Maximum side of the square centre crop, in pixels.
     """
 
     def __init__(self, folder: Path, clips: int = 4, side: int = 256) -> None:
@@ -301,7 +301,7 @@ class ComparisonImages:
         self.side = side
 
     def begin(self, dataset: VideoDeblurTestDataset) -> Callable[[RestoredFrame], None]:
-        """Starts a validation; the returned function takes each restored frame."""
+        """Starts a validation; returns the callback for restored frames."""
         self.name = dataset.opt['name']
         self.strips: dict[str, np.ndarray] = {}
         return self._take
@@ -316,7 +316,7 @@ class ComparisonImages:
         return frame[top : top + self.side, left : left + self.side]
 
     def finish(self, iteration: int, tb_logger: SummaryWriter | None) -> None:
-        """Writes what was taken on all processes; to be called on all."""
+        """Writes the strips collected on all processes; must be called on all."""
         rank, world_size = get_dist_info()
         shares: list[Any] = [self.strips]
         if world_size > 1:

@@ -1,1 +1,1 @@
-"""What measurements share: timing in rounds, memory, operations, where a report is from."""
+"""Shared measurement tools: timing in rounds, memory, operations, provenance of reports."""

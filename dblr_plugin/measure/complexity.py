@@ -1,20 +1,20 @@
-"""Parameters and multiply-adds of networks, counted in one way for all methods.
+"""Parameters and multiply-adds of networks, counted in the same way for all methods.
 
 mmengine's analysis traces the network and counts; what it calls flops are multiply-adds (MACs), each of them two
-floating-point operations. Counted are
+floating-point operations. It counts
 
-- convolutions, transposed and deformable ones too, and matrix products: one for each weight wherever it is applied,
-  on padding as on pixels; biases are not counted;
-- bilinear sampling (deformable convolution, grid_sample, interpolate): four for each sampled value, bicubic sixteen;
-- two-dimensional Fourier transforms: half of the 5 n log2(n) operations that FFTW counts for n complex values; for
-  rfft2 and irfft2 half of that again.
+- convolutions, including transposed and deformable ones, and matrix products: one for each weight at each position, on
+  padding as well as pixels; biases are not counted;
+- bilinear sampling (deformable convolution, grid_sample, interpolate): four per sampled value, bicubic sixteen;
+- two-dimensional Fourier transforms: half of the 5 n log2(n) operations that FFTW counts for n complex values, and half
+  of that for rfft2 and irfft2.
 
-Elementwise arithmetic, activations, pooling and normalisation are not, as in published tables: inference folds
-BatchNorm into the convolutions, and the others are a few operations for each value. An operation about which nothing
-is known is an error, so that no work is left out unseen.
+Elementwise arithmetic, activations, pooling and normalisation are not counted, as in published tables: inference folds
+BatchNorm into the convolutions, and the others take a few operations per value. An unknown operation is an error, so
+that no work is silently omitted.
 
-A :class:`TimeStackedConv` counts as the ``nn.Conv3d`` that it computes. The zeros in its 2D weights are this
-implementation's, not the method's.
+A :class:`TimeStackedConv` counts as the ``nn.Conv3d`` it computes: the zeros in its 2D weights belong to this
+implementation, not to the method.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = ['Complexity', 'complexity']
 
-# what mmengine calls for an operation: its inputs and outputs in the trace, of type torch._C.Value
+# what mmengine calls for an operation, with its traced inputs and outputs (torch._C.Value)
 _Handle = Callable[[list[Any], list[Any]], int]
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
-        parameters: All of them, trained or not.
+        parameters: Number of all parameters, trainable or not.
         macs: Multiply-adds for one window.
-        operators: The same by operator: ``conv``, ``deform_conv2d``, ``matmul`` and so on.
+        operators: Multiply-adds by operator: ``conv``, ``deform_conv2d``, ``matmul`` and so on.
     """
 
     parameters: int
@@ -53,16 +53,16 @@ class Complexity:
 
 
 def complexity(net: nn.Module, window_shape: tuple[int, ...]) -> Complexity:
-    """Counts by running a copy of the network once, on its device: it takes the time and memory of one frame.
+    """Counts by running a copy of the network once on its device, which takes the time and memory of one frame.
 
-    Frames whose sides are multiples of all strides have the same count for each pixel, unless it transforms them.
+    If the frame's sides are multiples of all strides, the count per pixel is constant, except for Fourier transforms.
 
     Args:
-        net: As it was trained, not folded; it is not changed.
-        window_shape: What it takes, ``(1, t, c, h, w)``.
+        net: The network as trained, not folded; it is not modified.
+        window_shape: Shape of its input, ``(1, t, c, h, w)``.
 
     Raises:
-        DBLRError: mmengine is not installed, or the network has an operation that no rule counts.
+        DBLRError: mmengine is not installed, or no rule counts an operation of the network.
     """
     try:
         from mmengine.analysis import FlopAnalyzer
@@ -71,7 +71,7 @@ def complexity(net: nn.Module, window_shape: tuple[int, ...]) -> Complexity:
     counted = copy.deepcopy(net).eval()
     for module in counted.modules():
         if isinstance(module, TimeStackedConv):
-            module.__class__ = nn.Conv3d  # type: ignore[assignment]  # its base, of the same layout
+            module.__class__ = nn.Conv3d  # type: ignore[assignment]  # its base class, with the same layout
     window = torch.zeros(window_shape, device=next((p.device for p in net.parameters()), None))
     analysis = FlopAnalyzer(counted, window).set_op_handle(**_RULES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
@@ -94,12 +94,12 @@ def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _sampling(macs: int) -> _Handle:
-    """So many for each value that is sampled."""
+    """Counts ``macs`` per sampled value."""
     return lambda inputs, outputs: macs * math.prod(_sizes(outputs[0]))
 
 
 def _deformable(inputs: list[Any], outputs: list[Any]) -> int:
-    """torchvision's: the convolution, and every value under its kernel sampled bilinearly."""
+    """Counts torchvision's deformable convolution: the convolution plus bilinear sampling of all values it covers."""
     channels, *window = _sizes(inputs[0])[1:2] + _sizes(inputs[1])[2:]
     batch, _, *places = _sizes(outputs[0])
     samples = batch * channels * math.prod(window) * math.prod(places)
@@ -107,7 +107,7 @@ def _deformable(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _fourier(macs: float, real: str) -> _Handle:
-    """Over the last two axes: so many times n log2(n), of the values on the side that is real, or on either."""
+    """Counts ``macs`` times n log2(n) over the last two axes, for n values on the real side, or either if none is."""
 
     def count(inputs: list[Any], outputs: list[Any]) -> int:
         sizes = _sizes((inputs if real == 'input' else outputs)[0])
@@ -116,7 +116,7 @@ def _fourier(macs: float, real: str) -> _Handle:
     return count
 
 
-# each also in place, with _ behind its name
+# each also in its in-place variant, with a trailing _
 _ELEMENTWISE = (
     'abs', 'add', 'angle', 'complex', 'conj', 'cos', 'div', 'elu', 'exp', 'gelu', 'hardtanh', 'leaky_relu', 'log',
     'maximum', 'minimum', 'mul', 'neg', 'pow', 'prelu', 'reciprocal', 'rsqrt', 'rsub', 'sigmoid', 'silu', 'sin',
@@ -125,7 +125,7 @@ _ELEMENTWISE = (
     'adaptive_avg_pool2d', 'adaptive_max_pool2d', 'amax', 'amin', 'avg_pool2d', 'max_pool2d', 'mean', 'min', 'sum',
     # normalisation
     'batch_norm', 'group_norm', 'instance_norm', 'layer_norm',
-    # moving values, and comparing them
+    # moving and comparing values
     'clone', 'col2im', 'expand_as', 'fft_fftfreq', 'fft_fftshift', 'fft_ifftshift', 'fft_rfftfreq', 'im2col', 'imag',
     'index_select', 'le', 'linspace', 'lt', 'ne', 'ones_like', 'pad', 'pixel_shuffle', 'pixel_unshuffle', 'real',
     'reflection_pad2d', 'repeat', 'repeat_interleave', 'replication_pad2d', 'unfold', 'upsample_nearest2d', 'view_as',

@@ -34,16 +34,16 @@ def describe_run(
     device: torch.device,
     commands: Iterable[str],
 ) -> dict[str, Any]:
-    """What a report needs besides its figures, ready for JSON.
+    """Returns a report's provenance, ready for JSON.
 
     Args:
         files: Option files and weights.
         data: Name -> the folder or database that was read.
         device: Where the methods ran.
-        commands: Command lines that make the figures again.
+        commands: Commands that reproduce the figures.
 
     Raises:
-        DBLRError: A file or folder is not there.
+        DBLRError: A file or folder is missing.
     """
     return {
         'commands': list(commands),
@@ -65,19 +65,18 @@ def describe_file(path: Path) -> dict[str, str]:
 
 
 def describe_data(root: Path) -> dict[str, Any]:
-    """A data set's checksum, and where it is from.
+    """Returns a data set's checksum and what it covers.
 
     Args:
         root: A folder of clips, or a database.
 
     Returns:
-        ``path``, ``sha256`` and ``of``: what it is the checksum of. For a folder of a tree of ``dblr prepare`` that
-        still has all its files, it is the one in ``dataset.json``, of the whole tree, beside its ``kind``,
-        ``variant`` and ``version``. Otherwise it is that of the sorted lines ``path bytes`` of all files: of what is
-        there, not of its pixels.
+        ``path``, ``sha256`` and ``of``, what the checksum covers. For a folder in a complete tree of ``dblr prepare``,
+        it is the checksum of the whole tree from ``dataset.json``, together with its ``kind``, ``variant`` and
+        ``version``. Otherwise it covers the sorted lines ``path bytes`` of all files: names and sizes, not pixels.
 
     Raises:
-        DBLRError: There is nothing.
+        DBLRError: There are no files.
     """
     root = root.absolute()
     for tree in (root, *root.parents[:2]):
@@ -101,7 +100,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """That of a prepared tree which is whole; None for other folders."""
+    """Reads the manifest of a complete prepared tree; None for other folders."""
     try:
         held = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
         return complete(folder, held['kind'], held['variant'])
@@ -110,7 +109,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Returns the processor, its cores in use, the memory in bytes, and the system."""
+    """Returns the processor, the number of cores, the memory in bytes, and the system."""
     return {
         'processor': _processor(),
         'cores': os.cpu_count() or 1,
@@ -120,7 +119,7 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def describe_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Returns the versions of Python and of those of the packages that are installed."""
+    """Returns the versions of Python and the installed packages among ``packages``."""
     found = {'python': platform.python_version()}
     for package in packages:
         try:
@@ -131,7 +130,7 @@ def describe_versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def describe_commit() -> str | None:
-    """Returns this checkout's commit, with ``+`` behind it when files differ from it; None outside git."""
+    """Returns this checkout's commit, with ``+`` appended if files differ from it; None outside git."""
     folder = Path(__file__).parent
     try:
         command = ['git', 'describe', '--always', '--abbrev=40', '--dirty=+', '--exclude=*']
@@ -141,7 +140,7 @@ def describe_commit() -> str | None:
 
 
 def _processor() -> str:
-    """Returns the processor's name; where the system has no list of processors, what Python knows of it."""
+    """Returns the processor's name from ``/proc/cpuinfo``, or else from Python."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""Time and memory of several variants of the same work, which take turns in rounds.
+"""Time and memory of several variants of the same work, measured in interleaved rounds.
 
-All variants take turns in every round, so that whatever else the machine does strikes all of them. The first round
-warms up (and compiles) and is not counted. The figure of a variant is the median over rounds. Devices are waited for
-before a clock is read.
+Every round runs all variants, so that other load on the machine affects them equally. The first round is for warm-up
+(and compilation) and is not counted. A variant's figure is the median over rounds. Devices are synchronised before the
+clock is read.
 
-Methods are timed from a frame of 8 bits to a restored one: conversions, tiles and copies from and to the device
-included.
+Methods are timed from an 8-bit frame to a restored one, including conversions, tiling and copies from and to the
+device.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ MIN_ROUNDS = 3
 
 @dataclass
 class Variant:
-    """One way to do something.
+    """One way to do the work.
 
     Attributes:
-        text: What it is, for people.
-        run: Does it once, and waits for its device.
-        baseline: The name of the way whose time is divided by this one's; None where there is none.
-        result: What the last run of the first round returned.
+        text: Description for users.
+        run: Does the work once, and waits for its device.
+        baseline: Name of the variant whose time is divided by this one's; None if there is none.
+        result: Result of the last run of the first round.
         first: Milliseconds of the first round.
-        rounds: Those of each further round.
+        rounds: Milliseconds of each further round.
     """
 
     text: str
@@ -57,12 +57,12 @@ class Variant:
 
 
 def run_rounds(ways: Sequence[Variant], seconds: float, turn: float = 0) -> None:
-    """Lets all ways take turns until the time is over, and at least three rounds after the first.
+    """Runs all variants in rounds until the time is up, with at least three rounds after the first.
 
     Args:
-        ways: Those to measure; their ``result``, ``first`` and ``rounds`` are filled in.
+        ways: The variants; their ``result``, ``first`` and ``rounds`` are filled in.
         seconds: Time to measure for.
-        turn: Seconds that a way goes on for in a round, whose figure is the mean; once for 0.
+        turn: Seconds to repeat a variant for in each round, which counts as the mean; 0 runs it once.
     """
     start = time.perf_counter()
     for number in itertools.count():
@@ -77,7 +77,7 @@ def run_rounds(ways: Sequence[Variant], seconds: float, turn: float = 0) -> None
 
 
 def _turn(run: Callable[[], Any], seconds: float) -> tuple[Any, float]:
-    """What the last run returned, and the mean of their milliseconds."""
+    """Returns the result of the last run, and the mean milliseconds per run."""
     start, count = time.perf_counter(), 0
     while True:
         result = run()
@@ -88,7 +88,7 @@ def _turn(run: Callable[[], Any], seconds: float) -> tuple[Any, float]:
 
 
 def waited_for(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
-    """The same, but it returns only when the device has done it."""
+    """Wraps a function so that it returns only when the device has finished."""
 
     def waiting() -> Any:
         result = run()
@@ -100,7 +100,7 @@ def waited_for(run: Callable[[], Any], device: torch.device) -> Callable[[], Any
 
 
 def spread(way: Variant) -> dict[str, Any]:
-    """A way's ``median_ms``, ``quartiles_ms`` (two), ``min_ms``, ``max_ms``, ``rounds_ms`` and ``first_ms``."""
+    """Returns ``median_ms``, ``quartiles_ms`` (two), ``min_ms``, ``max_ms``, ``rounds_ms`` and ``first_ms``."""
     least, lower, median, upper, most = np.percentile(way.rounds, (0, 25, 50, 75, 100)).tolist()
     return {
         'median_ms': median,
@@ -113,7 +113,7 @@ def spread(way: Variant) -> dict[str, Any]:
 
 
 def figures(ways: dict[str, Variant]) -> dict[str, dict[str, Any]]:
-    """Each way's ``text``, ``baseline``, ``ratio`` (its baseline's median to its own), and :func:`spread`."""
+    """Returns each variant's ``text``, ``baseline``, ``ratio`` (baseline median to its own), and :func:`spread`."""
     found = {name: {'text': way.text, 'baseline': way.baseline} | spread(way) for name, way in ways.items()}
     for way in found.values():
         way['ratio'] = found[way['baseline']]['median_ms'] / way['median_ms']
@@ -127,14 +127,14 @@ MEMORY = (
 
 
 def peak_memory(make: Callable[[], Callable[[], object]], device: torch.device) -> int | None:
-    """The most memory that it takes to make something and to run it twice; on CPUs in a fresh process.
+    """Measures the peak memory of building something and running it twice; on CPUs in a fresh process.
 
     Args:
-        make: Returns what is run; it must be picklable.
-        device: Where that runs.
+        make: Returns the function to run; must be picklable.
+        device: Where it runs.
 
     Returns:
-        Bytes; None where the system does not tell, or killed the process.
+        Bytes; None if the system does not report them or killed the process.
     """
     if device.type == 'cuda':
         held = torch.cuda.memory_allocated(device)
@@ -163,7 +163,7 @@ def _growth(make: Callable[[], Callable[[], object]], threads: int) -> int | Non
 
 
 def _high_water() -> int | None:
-    """The most bytes that this process has held; getrusage would count those of the process it was forked from."""
+    """Returns this process's peak resident bytes; getrusage would include those of the process it was forked from."""
     try:
         lines = Path('/proc/self/status').read_text().splitlines()
     except OSError:
@@ -187,16 +187,15 @@ def measure(
     """Measures all methods.
 
     Args:
-        methods: Those to compare, by name: what builds them. It is called in another process too, and must be
-            picklable: ``partial(VideoRestorer.from_weights, path)``, or a function of a module.
+        methods: Name -> function that builds the method. It is also called in another process, so it must be picklable:
+            ``partial(VideoRestorer.from_weights, path)``, or a module-level function.
         device: Where they run.
         size: Width and height of the frames, in pixels.
-        seconds: Time for the rounds; at least three are made, whatever they take.
+        seconds: Time for the rounds; at least three are run, however long they take.
 
     Returns:
-        ``size`` (h, w), ``device``, ``threads``, and ``methods``, which maps a name to what
-        :func:`spread` gives, and ``peak_bytes`` (None where the system does not tell, or
-        killed the process).
+        ``size`` (h, w), ``device``, ``threads``, and ``methods``, which maps a name to the figures of :func:`spread`
+        and ``peak_bytes`` (None if the system does not report them or killed the process).
     """
     makers = {name: partial(_frame_maker, method, size) for name, method in methods.items()}
     peaks = {name: peak_memory(make, device) for name, make in tqdm(makers.items(), 'memory', disable=None)}
@@ -211,8 +210,8 @@ def measure(
 
 
 def _frame_maker(make: Callable[[], VideoRestorer], size: tuple[int, int]) -> Callable[[], object]:
-    """Builds a method, and returns what restores its next frame."""
+    """Builds a method and returns a function that restores its next frame."""
     frame = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
-    # alignment leaves frames alone that are one and the same
+    # shifted copies, as alignment skips identical frames
     frames = [np.roll(frame, 2 * shift, axis=1) for shift in range(8)]
     return partial(next, make().restore(itertools.cycle(frames)))

@@ -1,7 +1,7 @@
-"""What the speed programs share: arguments, models to measure, the report that they write, and how they print it.
+"""Shared code of the speed programs: arguments, models to measure, the report they write, and how they print it.
 
-Each lets all ways take turns in one run: stock BasicSR's or eager fp32, and ours. It prints medians, from where to
-where they spread, how many times as fast each is, and which share of the machine's measured limits it reaches.
+Each program measures all variants in interleaved rounds of one run: stock BasicSR or eager fp32, and ours. It prints
+medians, their range, speed-ups, and the share of the machine's measured limits that each variant reaches.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PACKAGES = (
 
 
 def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
-    """A program's parser, with ``--json`` and ``--seconds``."""
+    """Creates a program's parser with ``--json`` and ``--seconds``."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures there')
     text = f'time to measure for (default: {seconds:g})'
@@ -45,13 +45,13 @@ def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
 
 
 def run(kind: str, args: argparse.Namespace, method: dict, report: Callable[[argparse.Namespace], dict]) -> None:
-    """Measures, prints, and writes the report with the machine, versions, commit and method in front.
+    """Measures, prints, and writes the report, headed by the machine, versions, commit and method.
 
     Raises:
         DBLRError: The data or the paths do not allow it.
     """
     show_errors_in_one_line()
-    # what would fail only after the measurement
+    # checked first, as it would otherwise fail only after the measurement
     if args.json is not None and (args.json.is_dir() or not args.json.parent.is_dir()):
         raise DBLRError(f'{args.json} cannot be written; name a file in a folder that exists')
     if not 0 <= args.seconds < math.inf:
@@ -95,9 +95,9 @@ def build_bench_model(kind: str, folder: Path, **sections: Any) -> BaseModel:
     """Builds a model, on the first GPU if there is one.
 
     Args:
-        kind: Its class.
-        folder: Where it writes.
-        sections: What its options have beside names, paths and devices: ``network_g`` and so on.
+        kind: Model class.
+        folder: Output folder.
+        sections: Options besides names, paths and devices: ``network_g`` and so on.
     """
     from basicsr.models import build_model
 
@@ -116,7 +116,7 @@ Column = Callable[[dict], str]
 
 
 def print_ways(ways: dict[str, dict], unit: str, columns: dict[str, Column], parts: int = 1) -> None:
-    """A line for each way: median and extremes over so many parts, how many times as fast, and further columns."""
+    """Prints a line per variant: median and extremes divided by ``parts``, speed-up, and further columns."""
     print(f'{unit:>12} {"from":>9} {"to":>9} {"times":>7}' + ''.join(f' {title:>10}' for title in columns))
     for way in ways.values():
         median, least, most = (way[key] / parts for key in ('median_ms', 'min_ms', 'max_ms'))
@@ -125,23 +125,23 @@ def print_ways(ways: dict[str, dict], unit: str, columns: dict[str, Column], par
 
 
 def print_limits(limits: dict[str, dict]) -> None:
-    """A line of all limits, each with its speed and unit."""
+    """Prints a line with all limits, each with its speed and unit."""
     print('limits: ' + ', '.join(f'{name} {limit["speed"]:.0f} {limit["unit"]}' for name, limit in limits.items()))
 
 
 def place(figures: dict) -> str:
-    """Device and threads of a report."""
+    """Formats device and threads of a report."""
     return f'{figures["device"]}, {figures["threads"]} threads'
 
 
 def shown(size: list[int]) -> str:
-    """A size (h, w) as ``1280x720``."""
+    """Formats a size (h, w) as ``1280x720``."""
     height, width = size
     return f'{width}x{height}'
 
 
 def share(way: dict) -> str:
-    """The share of the limit that a way reaches, in percent."""
+    """Formats the share of the limit that a variant reaches, in percent."""
     return f'{way["share"]:.0%}'
 
 
@@ -149,20 +149,20 @@ SPEED: dict[str, Column] = {'GFLOPS': lambda way: f'{way["gflops"]:.0f}', 'share
 
 
 def size_ratio(way: dict) -> str:
-    """A way's bytes to the source's; a dash where it has no files."""
+    """Formats a variant's bytes relative to the source's; a dash if it has no files."""
     return '-' if way['bytes_ratio'] is None else f'{way["bytes_ratio"]:.2f}x'
 
 
 def decibels(way: dict) -> str:
-    """PSNR against eager fp32; ``equal`` where there is no difference."""
+    """Formats PSNR against eager fp32; ``equal`` if there is no difference."""
     return 'equal' if way['decibels'] is None else f'{way["decibels"]:.0f}'
 
 
 def megabytes(way: dict) -> str:
-    """Peak memory in MB; a dash where the system does not tell."""
+    """Formats peak memory in MB; a dash if the system does not report it."""
     return '-' if way['peak_bytes'] is None else f'{way["peak_bytes"] / 1e6:.0f}'
 
 
 def difference(metric: str) -> Column:
-    """A column: how far a metric is from BasicSR's."""
+    """Returns a column with a metric's difference from BasicSR's."""
     return lambda way: f'{way[f"{metric}_difference"]:+.0e}'

@@ -1,10 +1,10 @@
 """Are bf16 weight gradients of Conv3d right on this CPU? Run it: ``python scripts/speed/conv3d_bf16.py``
 
-With torch 2.15 on a CPU with AMX they were not: depending on the shape, the backward pass hung, crashed, or returned
-garbage without a word (oneDNN's kernels). The same layer as Conv2d over time-stacked channels was right, and so that is
-what ``DBLRNet`` computes. Each case runs in a process of its own, under a time limit, and is compared with float32.
+With torch 2.15 on a CPU with AMX they were not: depending on the shape, the backward pass hung, crashed, or silently
+returned garbage (oneDNN's kernels). The same layer as Conv2d over time-stacked channels was right, so that is what
+``DBLRNet`` computes. Each case runs in its own process, under a time limit, and is compared with float32.
 
-On CPUs without AMX nothing was found wrong; there, this proves only that the comparison works.
+On CPUs without AMX no errors were found; there, this only proves that the comparison works.
 """
 
 import subprocess
@@ -20,12 +20,12 @@ CASES = [((4, 1, 5, 128, 128), 16), ((4, 16, 3, 128, 128), 64), ((2, 64, 5, 64, 
 
 
 def as_conv3d(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The layer as torch has it."""
+    """Computes the layer with torch's Conv3d."""
     return F.conv3d(x, weight, padding=(0, 1, 1))
 
 
 def as_conv2d(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The same as a 2D convolution over time-stacked channels."""
+    """Computes the same as a 2D convolution over time-stacked channels."""
     steps = x.shape[2] - 2
     banded = torch.stack([F.pad(weight, (0, 0, 0, 0, s, steps - 1 - s)) for s in range(steps)], dim=1)
     out = F.conv2d(x.flatten(1, 2), banded.reshape(len(weight) * steps, -1, 3, 3), padding=1)
@@ -33,7 +33,7 @@ def as_conv2d(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def compare(name: str, case: int) -> None:
-    """Prints the cosine between the weight's gradients in bf16 and in float32, Conv3d's."""
+    """Prints the cosine between the weight gradient in bf16 and that of Conv3d in float32."""
     shape, features = CASES[case]
     torch.manual_seed(0)
     x, weight = torch.randn(shape), torch.randn(features, shape[1], 3, 3, 3)
@@ -46,7 +46,7 @@ def compare(name: str, case: int) -> None:
 
 
 def outcome(name: str, case: int) -> str:
-    """What a process of its own came to."""
+    """Runs a case in its own process and describes the outcome."""
     command = [sys.executable, __file__, name, str(case)]
     try:
         done = subprocess.run(command, timeout=SECONDS, capture_output=True, text=True)

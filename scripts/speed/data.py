@@ -1,10 +1,10 @@
-"""How fast training and validation samples are read: BasicSR's ways and ours, on the same frames, in one run.
+"""How fast training and validation samples are read: BasicSR's variants and ours, on the same frames, in one run.
 
-All ways take turns, as :mod:`dblr_plugin.measure.timing` has it; a round's figure is the mean time for a sample.
-Everything runs in one thread of one process and from the page cache: what is measured is work, not disks.
+All variants run in every round, see :mod:`dblr_plugin.measure.timing`; a round's figure is the mean time for a sample.
+Everything runs in one thread of one process and from the page cache: this measures processing, not disks.
 
-The machine's limit is the speed at which memory is copied: a sample's bytes have to be written, at least. What decoding
-leaves of that is measured as a way of its own, the ceiling.
+The machine's limit is the speed of copying memory, as a sample's bytes must at least be written. The time that remains
+if decoding is free is measured as a separate variant, the ceiling.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from dblr_plugin.measure.timing import Variant, figures, run_rounds
 __all__ = ['METHOD', 'basicsr_test_set', 'measure_generated', 'measure_own', 'own_test_set']
 
 CROP, WINDOW = 128, 5
-TURN = 0.2  # seconds that a way reads for in a round
+TURN = 0.2  # seconds that a variant reads for in a round
 METHOD = {
     'crop': CROP,
     'window': WINDOW,
@@ -70,12 +70,12 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
 
     Args:
         root_lq, root_gt: Folders of clips.
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
 
     Returns:
-        One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``: those of
-        :func:`dblr_plugin.measure.timing.figures`, with ``share``, ``bytes`` and ``bytes_ratio`` (to the source's; None
-        where a way has no files), and ``limits`` of memory.
+        One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``, the figures of
+        :func:`dblr_plugin.measure.timing.figures` with ``share``, ``bytes`` and ``bytes_ratio`` (relative to the
+        source; None if a variant has no files), and ``limits`` of memory.
 
     Raises:
         DBLRError: The clips cannot be used, or the disk is full.
@@ -85,7 +85,7 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
 
 
 def measure_generated(seconds: float) -> list[dict]:
-    """Measures on generated frames, once as JPEG and once as PNG; otherwise as :func:`measure_own`."""
+    """Measures on generated frames, once as JPEG and once as PNG, but otherwise like :func:`measure_own`."""
     figures = []
     for suffix in ('.jpg', '.png'):
         with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
@@ -117,7 +117,7 @@ def _measure(sample: Sample, folder: Path, seconds: float) -> dict:
 
 
 def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Variant], dict[str, int | None]]:
-    """Writes all forms of the sample into ``folder``; returns the ways to read them, and their files' bytes."""
+    """Writes all forms of the sample into ``folder``; returns the variants that read them, and their file sizes."""
     png = write_png(sample, folder / 'png')
     stores = {form: (folder / f'{form}_lq.lmdb', folder / f'{form}_gt.lmdb') for form in ('png', 'source', 'tiles')}
     for form, source, write in (
@@ -145,7 +145,7 @@ def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Variant], dict[str, i
         'whole_png': ('whole frames: ours, the same files', own_test_set((png.lq, png.gt)), png.bytes()),
         'whole_tiles': ('whole frames: ours, tiles', own_test_set(stores['tiles']), size['tiles']),
     }
-    # BasicSR's dataset draws another centre, from clips of 100 frames, unless the window fits around the one asked for
+    # BasicSR's dataset picks another centre, assuming clips of 100 frames, if the window does not fit around this one
     centres = range(WINDOW // 2, sample.frames - WINDOW // 2)
     indices = {TRAINING_BASELINE: centres, 'basicsr_folder_png': centres}
     ways = {
@@ -156,13 +156,13 @@ def _ways(sample: Sample, folder: Path) -> tuple[dict[str, Variant], dict[str, i
 
 
 def _shuffled(data: Dataset, indices: range) -> Callable[[], object]:
-    """Returns a function that reads samples of random indices, the same ones in every measurement."""
+    """Returns a function that reads samples at random indices, the same in every measurement."""
     rng = random.Random(0)
     return lambda: data[rng.choice(indices)]
 
 
 def _in_order(data: Dataset) -> Callable[[], object]:
-    """Returns a function that reads one sample after the other, again and again."""
+    """Returns a function that reads one sample after the other, endlessly."""
 
     def endless() -> Iterator[object]:
         while True:
@@ -183,7 +183,7 @@ def _ours(roots: tuple[Path, Path], y_only: bool = False) -> VideoDeblurDataset:
 
 
 def _basicsr(sample: Sample, databases: tuple[Path, Path] | None) -> REDSDataset:
-    """BasicSR's training set on PNG files, or on databases of them."""
+    """Builds BasicSR's training set on PNG files, or on databases of them."""
     height, width = sample.size
     meta_info = sample.lq.parent / 'meta_info.txt'
     meta_info.write_text(f'000 {sample.frames} ({height},{width},3)\n')
@@ -205,20 +205,20 @@ def _basicsr(sample: Sample, databases: tuple[Path, Path] | None) -> REDSDataset
 
 
 def own_test_set(roots: tuple[Path, Path]) -> VideoDeblurTestDataset:
-    """Ours on two folders of clips, or databases."""
+    """Builds our test set on two folders of clips, or databases."""
     return VideoDeblurTestDataset({**_roots(roots), 'name': 'bench', 'num_frame': WINDOW, 'padding': 'replicate'})
 
 
 def basicsr_test_set(sample: Sample) -> VideoTestDataset:
-    """BasicSR's on PNG files."""
+    """Builds BasicSR's test set on PNG files."""
     backend = {'type': 'disk'}
-    # it knows data sets by their names alone, and this is one of a plain folder
+    # it recognises data sets only by name, and this name means a plain folder
     options = {'name': 'vid4', 'cache_data': False, 'io_backend': backend, 'num_frame': WINDOW, 'padding': 'replicate'}
     return VideoTestDataset({**_roots((sample.lq, sample.gt)), **options})
 
 
 class _DecodedStore:
-    """All frames of a store, decoded in memory: what reading would cost if decoding were free."""
+    """All frames of a store decoded in memory, to measure reading as if decoding were free."""
 
     def __init__(self, store: FrameStore) -> None:
         keys = [(clip, frame) for clip, frames in store.clips().items() for frame in frames]
@@ -241,7 +241,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=60)
     parser.add_argument('roots', nargs='*', type=Path, metavar='ROOT', help='ROOT_LQ ROOT_GT, folders of clips')
     run('data', parser.parse_args(argv), METHOD, _report)

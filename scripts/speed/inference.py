@@ -1,8 +1,8 @@
 """How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
 
-All steps of all networks take turns, as :mod:`dblr_plugin.measure.timing` has it, and so does what the machine can do
-at most. Weights are random, which changes no time; so that precisions differ as much as in a trained network, the last
-layer of DBLRNet is fitted to the frame.
+All steps of all networks and the machine's limits are measured in every round, see :mod:`dblr_plugin.measure.timing`.
+Weights are random, which does not affect timing; the last layer of DBLRNet is fitted to the frame, so that precisions
+differ as much as in a trained network.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]  # fmt: skip
 
 WINDOW = 5
-MULTIPLE = 16  # EDVR's
+MULTIPLE = 16  # required by EDVR
 RIDGE = 0.1  # of the mean diagonal
 PAPER, EDVR_M, DBN = 'DBLRNet (the paper)', 'EDVR-M', 'DBN'
 BASELINE = 'eager fp32'
@@ -64,7 +64,7 @@ METHOD = {
 
 
 def own_window(folder: Path, size: tuple[int, int]) -> tuple[str, Tensor]:
-    """The middle five frames of a folder, as :func:`generated_window`.
+    """Returns the middle five frames of a folder, in the form of :func:`generated_window`.
 
     Raises:
         DBLRError: There are fewer, or they cannot be used.
@@ -78,16 +78,16 @@ def own_window(folder: Path, size: tuple[int, int]) -> tuple[str, Tensor]:
 
 
 def generated_window(size: tuple[int, int]) -> tuple[str, Tensor]:
-    """Where the frames come from, and five of them.
+    """Generates five frames.
 
     Args:
-        size: Width and height, in pixels; the middle is cut out, to multiples of 16.
+        size: Width and height of the centre crop in pixels, rounded down to multiples of 16.
 
     Returns:
-        RGB ``(1, 5, 3, h, w)`` in [0, 1].
+        The origin of the frames, and RGB ``(1, 5, 3, h, w)`` in [0, 1].
 
     Raises:
-        DBLRError: They are smaller than 16x16.
+        DBLRError: The frames are smaller than 16x16.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', WINDOW)
@@ -110,21 +110,21 @@ def _window(paths: list[Path], size: tuple[int, int]) -> Tensor:
 
 
 def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
-    """Measures all networks and steps that this machine has.
+    """Measures all networks and steps available on this machine.
 
     Args:
         window: RGB ``(1, 5, 3, h, w)`` in [0, 1].
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
-        full: Also compiles EDVR, and fp32, which takes minutes and brings nothing on the machines it was measured on.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
+        full: Also compiles EDVR and fp32, which takes minutes and gained nothing on the machines measured so far.
 
     Returns:
         ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
-        a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ways are those of
-        :func:`dblr_plugin.measure.timing.figures` with ``gflops`` and ``share``; those of the networks also have
-        ``decibels`` (None for equality) and ``peak_bytes`` (None where the system does not tell).
+        a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ``ways`` are the
+        figures of :func:`dblr_plugin.measure.timing.figures` with ``gflops`` and ``share``; those of networks also have
+        ``decibels`` (None for equality) and ``peak_bytes`` (None if the system does not report it).
     """
     device = best_device()
-    video = measure_video(_paper, window, seconds / 2, device)  # first, while nothing else has threads and memory
+    video = measure_video(_paper, window, seconds / 2, device)  # first, before anything else holds threads and memory
     inputs = {name: to_network_colour(window, channels).contiguous() for name, channels in _CHANNELS.items()}
     ways = {name: _ways(name, window, inputs[name].to(device), full) for name in inputs}
     limiting = limit_ways(device)
@@ -166,7 +166,7 @@ def _paper(causal: bool = False) -> DBLRNet:
 
 
 def _edvr() -> EDVR:
-    """BasicSR's, as published for deblurring, with features as narrow as DBLRNet's."""
+    """Builds BasicSR's EDVR as published for deblurring, but as narrow as DBLRNet."""
     return EDVR(num_feat=64, num_extract_block=5, num_reconstruct_block=10, hr_in=True, with_predeblur=True)
 
 
@@ -176,10 +176,10 @@ def _dbn() -> nn.Module:
 
 @torch.no_grad()
 def _fitted(net: DBLRNet, window: Tensor) -> DBLRNet:
-    """Fits the last layer of a DBLRNet without skip, by ridge regression, so that it gives the middle frame.
+    """Fits the last layer of a DBLRNet without skip by ridge regression, so that it returns the middle frame.
 
-    In bf16 that differs from fp32 by 56 dB, a network trained for a short time by 60 dB, random weights scaled to the
-    contrast of a frame by 35 to 49 dB: they magnify what no trained network does.
+    Its bf16 output differs from fp32 by 56 dB, that of a briefly trained network by 60 dB, and that of random weights
+    scaled to the contrast of a frame by 35 to 49 dB: they amplify differences more than any trained network.
     """
     window = to_network_colour(window, 1)[..., :96, :96]
     last, caught = net.reconstruction[-1], []
@@ -199,7 +199,7 @@ def _fitted(net: DBLRNet, window: Tensor) -> DBLRNet:
 
 
 def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str, Variant]:
-    """All steps of a network on its input, which is made of the window."""
+    """Returns all steps of a network on its input, which is made from the window."""
     net = _build(name)
     if name == PAPER:
         _fitted(net, window)
@@ -211,7 +211,7 @@ def _ways(name: str, window: Tensor, net_input: Tensor, full: bool) -> dict[str,
 
 
 def _step_names(device: torch.device, compiles: bool, full: bool) -> list[str]:
-    """All steps that this machine has, the plain one first."""
+    """Returns all steps available on this machine, the plain one first."""
     names = [BASELINE, 'folded fp32', 'torch fp32', 'torch bf16']
     names += ['compile fp32'] * full + ['compile bf16'] * compiles
     if device.type == 'cuda':
@@ -220,7 +220,7 @@ def _step_names(device: torch.device, compiles: bool, full: bool) -> list[str]:
 
 
 def make_forward(net: nn.Module, step: str, device: torch.device) -> Forward:
-    """What runs a copy of a network in a way such as ``openvino bf16``."""
+    """Returns a function that runs a copy of a network in a step such as ``openvino bf16``."""
     backend, precision = step.split()
     if backend in ('eager', 'folded'):
         return torch.no_grad()((fold(net) if backend == 'folded' else copy.deepcopy(net)).to(device))
@@ -228,7 +228,7 @@ def make_forward(net: nn.Module, step: str, device: torch.device) -> Forward:
 
 
 def operations(net: nn.Module, window: Tensor) -> int:
-    """Floating point operations for an input of ``(..., h, w)``, counted on a small piece: all pixels cost the same."""
+    """Floating-point operations for an input ``(..., h, w)``, scaled up from a small crop: all pixels cost the same."""
     piece = window[..., :64, :64]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(piece)
@@ -236,13 +236,13 @@ def operations(net: nn.Module, window: Tensor) -> int:
 
 
 def psnr_between(output: Tensor, baseline: Tensor) -> float | None:
-    """PSNR, peak 1; None for equality."""
+    """PSNR with peak 1; None for equality."""
     error = (output - baseline).double().square().mean()
     return -10 * torch.log10(error).item() if error else None
 
 
 def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.device) -> partial[Tensor]:
-    """Builds what restores a frame of noise."""
+    """Returns a function that restores a frame of noise."""
     return partial(make_forward(_build(network), step, device), torch.rand(shape, device=device))
 
 
@@ -264,7 +264,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Width and height of a text such as ``1280x720``; argparse reports what is none."""
+    """Parses width and height from a text such as ``1280x720``; argparse reports errors."""
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 1280x720")
@@ -272,7 +272,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=60)
     parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
     size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"

@@ -1,9 +1,9 @@
-"""The most that a machine can do, so that times can be given as a share of it.
+"""The limits of a machine, so that times can be given as a share of them.
 
-Matrix products and convolutions bound the operations of networks in each precision, copying bounds what passes through
-memory. They take turns with what is measured: a machine's speed changes with its temperature and its other users. A
-network's share is that of the faster of both, whose operations it is made of. What a network moves through memory
-depends on how its layers are put together; for that, only the speed is given.
+Matrix products and convolutions bound the operations of networks in each precision, copying bounds memory traffic. They
+are measured in the same rounds as everything else, as a machine's speed changes with temperature and other load. A
+network's share is relative to the faster of matrix product and convolution, the operations it consists of. Its memory
+traffic depends on how its layers are combined, so for memory only the speed is given.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 SIDE = {'cpu': 2048, 'cuda': 4096}
 FEATURES = 64
-MATRICES = 16  # that are copied: more than caches hold
+MATRICES = 16  # copied matrices: more than fits into caches
 METHOD = {
     'matrix': f'product of two square matrices, {SIDE["cpu"]} a side ({SIDE["cuda"]} on GPUs)',
     'convolution': f'{FEATURES} to {FEATURES} features, 3x3, channels_last, a quarter of that side',
@@ -40,10 +40,10 @@ METHOD = {
 
 @dataclass
 class Limit(Variant):
-    """A way to reach a limit.
+    """A variant that reaches a limit.
 
     Attributes:
-        work: Operations, a multiply-add being two, or bytes.
+        work: Operations, with two per multiply-add, or bytes.
         unit: ``GFLOPS`` or ``GB/s``.
     """
 
@@ -52,7 +52,7 @@ class Limit(Variant):
 
 
 def limit_ways(device: torch.device) -> dict[str, Limit]:
-    """``matrix`` and ``convolution``, each with its precision, and ``memory``, to be measured with other ways."""
+    """Returns ``matrix`` and ``convolution`` for each precision and ``memory``, to measure with other variants."""
     dtypes = {'fp32': torch.float32, 'bf16': torch.bfloat16}
     if device.type == 'cuda':
         dtypes['fp16'] = torch.float16
@@ -72,14 +72,14 @@ def limit_ways(device: torch.device) -> dict[str, Limit]:
 
 
 def memory_limit(device: torch.device) -> Limit:
-    """Copying, to be measured with other ways."""
+    """Returns the copying limit, to measure with other variants."""
     source = torch.ones(MATRICES, SIDE[device.type], SIDE[device.type], device=device)
     copy = partial(torch.empty_like(source).copy_, source)
     return Limit('memory', waited_for(copy, device), work=2 * source.nbytes, unit='GB/s')
 
 
 def limit_figures(limits: dict[str, Limit]) -> dict[str, dict[str, Any]]:
-    """Each limit's ``speed``, its ``unit``, and :func:`spread`."""
+    """Returns each limit's ``speed``, its ``unit``, and :func:`spread`."""
     measured = {name: spread(way) for name, way in limits.items()}
     return {
         name: {'speed': way.work / measured[name]['median_ms'] / 1e6, 'unit': way.unit} | measured[name]
@@ -88,9 +88,9 @@ def limit_figures(limits: dict[str, Limit]) -> dict[str, dict[str, Any]]:
 
 
 def share_of(gflop: float, milliseconds: float, limits: dict[str, dict[str, Any]], precision: str) -> dict[str, float]:
-    """The speed of so many operations in so long a time, ``gflops``, and which ``share`` of the limit it is.
+    """Returns the speed of ``gflop`` operations in ``milliseconds``, ``gflops``, and its ``share`` of the limit.
 
-    There is no measured limit of int8; its share is that of fp32's.
+    No limit is measured for int8; its share is relative to that of fp32.
     """
     gflops = gflop / milliseconds * 1000
     precision = 'fp32' if precision == 'int8' else precision
@@ -99,5 +99,5 @@ def share_of(gflop: float, milliseconds: float, limits: dict[str, dict[str, Any]
 
 
 def best_device() -> torch.device:
-    """The first GPU if there is one, else the CPU: where networks are measured."""
+    """Returns the device to measure networks on: the first GPU if there is one, else the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

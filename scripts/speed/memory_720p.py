@@ -1,8 +1,8 @@
-"""The memory that a 720p frame takes: in plain PyTorch, and as ``dblr deblur`` restores it.
+"""The memory needed for a 720p frame: in plain PyTorch, and as ``dblr deblur`` restores it.
 
     python scripts/speed/memory_720p.py
 
-The paper's network with random weights; each way in a process of its own, as :mod:`dblr_plugin.measure.timing` has it.
+The paper's network with random weights; each variant in its own process, as in :mod:`dblr_plugin.measure.timing`.
 """
 
 from functools import partial
@@ -18,12 +18,12 @@ SHAPE = 1, 5, 1, 720, 1280
 
 
 def plain() -> partial:
-    """Restores a window in plain PyTorch."""
+    """Returns a function that restores a window in plain PyTorch."""
     return torch.no_grad()(partial(DBLRNet().eval(), torch.rand(SHAPE)))
 
 
 def deblur() -> partial:
-    """Restores it as ``dblr deblur`` does."""
+    """Returns a function that restores it as ``dblr deblur`` does."""
     restorer = build_restorer(DBLRNet(), NetworkTraits.of({'type': 'DBLRNet'}), torch.device('cpu'))
     return partial(restorer.restore, torch.rand(SHAPE), torch.rand(1, 3, 720, 1280))
 

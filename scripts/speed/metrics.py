@@ -32,13 +32,13 @@ METHOD = {
 
 
 def measure(seconds: float) -> dict:
-    """Measures all ways.
+    """Measures all variants.
 
     Args:
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
 
     Returns:
-        ``origin`` of the frames, their ``size`` (h, w), and ``ways``: those of
+        ``origin`` of the frames, their ``size`` (h, w), and ``ways``: the figures of
         :func:`dblr_plugin.measure.timing.figures`, with ``value``, the metric, and its ``difference``.
     """
     origin, images = _frames()
@@ -59,7 +59,7 @@ def measure(seconds: float) -> dict:
 
 
 def _frames() -> tuple[str, tuple[np.ndarray, np.ndarray]]:
-    """Where the frames come from, and a blurry and a sharp one, BGR."""
+    """Returns the origin of the frames, and a blurry and a sharp one, BGR."""
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', count=1)
         blurry, sharp = (cv2.imread(str(min(root.glob('*/*')))) for root in (sample.lq, sample.gt))
@@ -74,7 +74,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=20)
     run('metrics', parser.parse_args(argv), METHOD, _report)
 

@@ -1,4 +1,4 @@
-"""Networks that a user could run instead, built from their published shapes, to be timed: they have no weights here."""
+"""Networks that a user could run instead, built from their published architectures for timing only: without weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ['DMPHN', 'NAFNet', 'QuarterBasicVSR']
 
 
 class QuarterBasicVSR(BasicVSR):
-    """A clip of RGB frames ``(b, t, 3, h, w)``, of multiples of 4 pixels, to the same (Chan et al., CVPR 2021).
+    """Maps a clip of RGB frames ``(b, t, 3, h, w)``, with sides multiples of 4, to the same (Chan et al., CVPR 2021).
 
-    BasicVSR enlarges four times. Here it gets frames shrunk by four, as its successor does for deblurring (arXiv
-    2204.05308), and what it makes of them is added to the frames themselves. 6.3 million parameters with 30 blocks.
+    BasicVSR upscales by four. Here it gets frames downscaled by four, as its successor does for deblurring (arXiv
+    2204.05308), and its output is added to the frames as a residual. 6.3 million parameters with 30 blocks.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class QuarterBasicVSR(BasicVSR):
 
 
 class _LayerNorm(nn.Module):
-    """Over the channels of each pixel."""
+    """Layer normalisation over the channels of each pixel."""
 
     def __init__(self, num_feat: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _LayerNorm(nn.Module):
 
 
 class _Gate(nn.Module):
-    """Half of the channels times the other half."""
+    """Multiplies one half of the channels by the other."""
 
     def forward(self, x: Tensor) -> Tensor:
         one, other = x.chunk(2, dim=1)
@@ -46,7 +46,7 @@ class _Gate(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Scales each channel by a linear function of all channels' means."""
+    """Scales each channel by a linear function of all channel means."""
 
     def __init__(self, num_feat: int) -> None:
         super().__init__()
@@ -82,10 +82,10 @@ def _naf_blocks(num_feat: int, count: int) -> nn.Sequential:
 
 
 class NAFNet(nn.Module):
-    """One RGB frame ``(b, 3, h, w)``, of multiples of 16 pixels, to the same (Chen et al., ECCV 2022).
+    """Maps an RGB frame ``(b, 3, h, w)``, with sides multiples of 16, to the same (Chen et al., ECCV 2022).
 
-    The shape for GoPro: 1, 1, 1 and 28 blocks on the way down, one in the middle, one at each scale on the way up; 17.1
-    million parameters and 16 thousand million multiply-adds for 256x256 with ``num_feat`` 32 (its table 6).
+    The GoPro configuration: 1, 1, 1 and 28 encoder blocks, one in the middle, one decoder block at each scale; 17.1
+    million parameters and 16 billion multiply-adds for 256x256 with ``num_feat`` 32 (its table 6).
     """
 
     def __init__(self, num_feat: int = 32) -> None:
@@ -124,10 +124,10 @@ class _ResBlock(nn.Module):
 
 
 class DMPHN(nn.Module):
-    """One RGB frame ``(b, 3, h, w)``, of multiples of 16 pixels, to the same (Zhang et al., CVPR 2019), DMPHN(1-2-4-8).
+    """Maps an RGB frame ``(b, 3, h, w)``, with sides multiples of 16, to the same: DMPHN(1-2-4-8).
 
-    Four levels work on the whole frame, its halves, quarters and eighths, each with an encoder and a decoder of 32, 64
-    and 128 features, two residual blocks at each of the three scales.
+    Zhang et al., CVPR 2019. Four levels process the whole frame, its halves, quarters and eighths, each with an encoder
+    and a decoder of 32, 64 and 128 features, with two residual blocks at each of the three scales.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """What a frame costs on this machine with the networks of this package, and with those that could be run instead.
 
-Each network in the quickest ways that there are for it, all in turns (:mod:`dblr_plugin.measure.timing`). Frames a
-second are given for 1280x720, whatever the size that was measured: all of these networks do the same for every pixel.
-Only the shipped weights are trained; of the others, int8's distance from fp32 says nothing about footage.
+Each network runs in the fastest ways available for it, all in every round (:mod:`dblr_plugin.measure.timing`). Frames
+per second are given for 1280x720, whatever size was measured: all of these networks do the same for every pixel. Only
+the shipped weights are trained; for the others, the distance of int8 from fp32 says nothing about footage.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ METHOD = {
 
 @dataclass(frozen=True)
 class Network:
-    """A network to be timed.
+    """A network to time.
 
     Attributes:
-        build: Makes it.
+        build: Builds the network.
         num_in_ch: 1 for Y, 3 for RGB.
-        window: Whether it takes five frames, or the middle one alone.
+        window: Whether it takes five frames or only the middle one.
         int8: Whether OpenVINO can run it in int8.
         openvino: Whether OpenVINO can run it at all; BasicSR's SpyNet computes sizes that it would keep as constants.
-        restored: How many of the five frames a run restores.
+        restored: Number of the five frames that a run restores.
     """
 
     build: Callable[[], nn.Module]
@@ -64,7 +64,7 @@ class Network:
     restored: int = 1
 
     def input(self, window: Tensor) -> Tensor:
-        """Its input, of RGB ``(1, 5, 3, h, w)``."""
+        """Returns its input, made from RGB ``(1, 5, 3, h, w)``."""
         frames = to_network_colour(window, self.num_in_ch).contiguous()
         return frames if self.window else frames[:, frames.shape[1] // 2]
 
@@ -104,13 +104,13 @@ def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
 
     Args:
         window: RGB ``(1, 5, 3, h, w)`` in [0, 1].
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
         names: Keys of ``NETWORKS``.
 
     Returns:
-        ``size``, ``device``, ``threads``, and ``networks``, which maps a name to ``kmacs`` (thousand multiply-adds a
-        pixel) and ``ways``, those of :func:`dblr_plugin.measure.timing.figures` with ``decibels``, ``peak_bytes`` and
-        ``frames_720p`` (a second).
+        ``size``, ``device``, ``threads``, and ``networks``, which maps a name to ``kmacs`` (thousand multiply-adds per
+        pixel) and ``ways``, the figures of :func:`dblr_plugin.measure.timing.figures` with ``decibels``, ``peak_bytes``
+        and ``frames_720p`` (per second).
     """
     device = best_device()
     pixels = window.shape[-2] * window.shape[-1]
@@ -170,7 +170,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=60)
     parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
     parser.add_argument(

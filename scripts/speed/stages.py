@@ -2,8 +2,8 @@
 
     python scripts/speed/stages.py shaky.mp4 --frames 16 --size 1280x720
 
-Stages run one after the other on the same frames, where ``dblr deblur`` runs them in threads, so that each is measured
-alone; processor time of all threads is counted, which other programs on the machine do not change much.
+Stages run one after the other on the same frames, not in threads as in ``dblr deblur``, so that each is measured alone;
+processor time of all threads is counted, which other programs on the machine do not change much.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dblr_plugin.restore import video_restorer
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_sink, open_source
 
-WARM_UP = 6  # frames, in which networks are converted and compiled
+WARM_UP = 6  # frames during which networks are converted and compiled
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('video', type=Path)
     parser.add_argument('--frames', type=int, default=16)
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(video: Path, count: int, size: tuple[int, int], backend: str, precision: str) -> dict[str, float]:
-    """Milliseconds a frame of each stage, by name."""
+    """Measures milliseconds per frame of each stage, by name."""
     spent: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         scaled = _scaled(video, Path(folder) / 'scaled.mp4', WARM_UP + count, size)
@@ -94,7 +94,7 @@ def _timed(spent: Counter[str], name: str, run: Callable) -> Callable:
 
 
 def _without(spent: Counter[str], name: str, part: str, run: Callable) -> Callable:
-    """Timed, less what one of its parts took."""
+    """Times a function, excluding one of its parts."""
 
     def timed(*args: Any) -> Any:
         start, before = time.process_time(), spent[part]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parents[2] / 'docs/speed/results'
 
-# key of a way -> title and form of its column; null is a dash
+# key of a variant -> title and format of its column; null is shown as a dash
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     'ratio': ('times', '{:.2f}x'.format),
     'median_ms': ('median, ms', '{:.1f}'.format),
@@ -37,7 +37,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def page(report: dict) -> Iterator[str]:
-    """The lines of a report: machine and versions, then a table for each set of ways, with its limits."""
+    """Yields the lines of a report: machine and versions, then a table for each set of variants, with its limits."""
     machine, versions = report['machine'], report['versions']
     versions = ', '.join(f'{name} {versions[name]}' for name in ('torch', 'basicsr', 'python'))
     threads = f'{report["threads"]} threads, ' if 'threads' in report else ''
@@ -52,7 +52,7 @@ def page(report: dict) -> Iterator[str]:
 
 
 def _parts(report: dict) -> Iterator[tuple[str, dict]]:
-    """What has ways or limits, with its name."""
+    """Yields the parts of a report that have variants or limits, with their titles."""
     yield report.get('origin', ''), report
     for part in report.get('sets', []):
         yield part['origin'], part
@@ -75,7 +75,7 @@ _WAYS = ('eager fp32', 'openvino fp32', 'openvino int8')
 
 
 def draw_peers(networks: dict[str, dict], folder: Path) -> None:
-    """Draws frames of 720p a second for each network and way, as ``peers_light.png`` and ``peers_dark.png``."""
+    """Plots 720p frames per second for each network and variant as ``peers_light.png`` and ``peers_dark.png``."""
     draw(folder, 'peers', (8, 0.7 * len(networks) + 1), partial(_paint, networks))
 
 

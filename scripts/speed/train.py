@@ -1,7 +1,7 @@
 """How long a training step takes: BasicSR's models in plain float32 and ours, on the same networks, in one run.
 
 The plain networks are those of the paper with ``nn.Conv3d``; steps are whole calls of ``optimize_parameters``. All
-models take turns, and what the machine can do at most.
+models and the machine's limits are measured in every round.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ METHOD = {
 }
 
 _MODELS = (('DBLRNet', 'SRModel', 'VideoDeblurModel'), ('DBLRGAN', 'SRGANModel', 'DBLRGANModel'))
-# what `train` of our option files is given, for each way
+# settings of `train` in our option files, for each variant
 _OURS: dict[str, dict[str, Any]] = {
     'fp32': {},
     'bf16': {'amp': 'bf16'},
@@ -58,19 +58,19 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
     """Measures steps of DBLRNet and of DBLRGAN.
 
     Args:
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
-        batch: Windows in a batch.
-        crop: Their height and width.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
+        batch: Windows per batch.
+        crop: Height and width of windows.
         num_feat: Width of both networks.
-        full: Also compiles, which takes minutes at first.
+        full: Also measures compiled variants, which take minutes at first.
 
     Returns:
-        ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (of a
-        step) and ``ways``: those of :func:`dblr_plugin.measure.timing.figures`, with ``gflops`` and ``share``.
+        ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (per
+        step) and ``ways``: the figures of :func:`dblr_plugin.measure.timing.figures` with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
     device = best_device()
-    # windows of Y for all: BasicSR's models have no colour
+    # Y windows for all: BasicSR's models do not handle colour
     data = {'lq': torch.rand(batch, WINDOW, 1, crop, crop), 'gt': torch.rand(batch, 1, crop, crop)}
     limiting, models = limit_ways(device), {}
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
@@ -153,7 +153,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=120)
     parser.add_argument('--batch', type=int, default=4, help='windows in a batch; 4 as published')
     parser.add_argument('--full', action='store_true', help='also compiled: takes long')

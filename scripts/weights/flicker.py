@@ -1,10 +1,10 @@
-"""Measures flicker on the held-out clips: the warping error of what methods make of them, and that of the input.
+"""Measures flicker on the held-out clips: the warping error of each method's output, and that of the input.
 
     python scripts/weights/flicker.py datasets/weights unsharp light balanced
 
 The warping error (dblr_plugin/evaluation/consistency.py) is the mean squared difference of each frame and the next,
-warped to it along the flow of the sharp clip; here in thousandths, mean of each clip. The sharp clip's own is what
-flow, interpolation and noise leave. Methods: see heldout.py.
+warped to it along the flow of the sharp clip; here in thousandths, as the mean of each clip. The sharp clip's own error
+comes from flow, interpolation and noise. Methods: see heldout.py.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ def main() -> None:
 
 
 def bgr(frame: np.ndarray) -> np.ndarray:
-    """As OpenCV has it, from RGB."""
+    """Converts RGB to OpenCV's BGR."""
     return np.ascontiguousarray(frame[..., ::-1])
 
 
 def warping_error(frames: Iterable[np.ndarray], flows: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """In thousandths, mean of the pairs of neighbours that have pixels in common."""
+    """Mean over the pairs of consecutive frames with common pixels, in thousandths."""
     pairs = zip(pairwise(frames), flows, strict=True)
     return 1000 * float(np.mean([warped_difference(*pair, *flow) for pair, flow in pairs if flow[1].any()]))
 
 
 def show(name: str, values: Iterable[float]) -> None:
-    """Prints a line of the table."""
+    """Prints a row of the table."""
     print(f'| {name} | {" | ".join(f"{value:.2f}" for value in values)} |')
     sys.stdout.flush()
 

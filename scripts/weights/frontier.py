@@ -1,9 +1,9 @@
-"""Trains networks of several shapes alike for a while and tells what each gains for its operations.
+"""Trains networks of several architectures alike for a short time and prints what each gains for its operations.
 
     python scripts/weights/frontier.py TRAIN_STORE TEST_STORE --cpu-seconds 120 light 'num_feat=[16,32] num_block=[1,4]'
 
-Stores are those of ``dblr prepare motion --y-only``. Every network sees the same samples in the same order, until its
-processor time is up; one thread. Gains are means over the test windows, in dB of Y.
+Stores are those of ``dblr prepare motion --y-only``. Every network sees the same samples in the same order until its
+processor time is up, in one thread. Gains are means over the test windows, in dB of Y.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def run(text: str, args: argparse.Namespace) -> None:
-    """Trains one variant and prints its line."""
+    """Trains one variant and prints its row."""
     settings = settings_of(text)
     lr, batch = settings.pop('lr', 0.001), settings.pop('batch', 4)
     crop, loss = settings.pop('crop', 96), settings.pop('loss', 'charbonnier')
@@ -88,7 +88,7 @@ def run(text: str, args: argparse.Namespace) -> None:
 
 
 def settings_of(text: str) -> dict[str, Any]:
-    """The settings that an argument names."""
+    """Parses the settings of a variant argument."""
     settings: dict[str, Any] = {}
     for word in text.split():
         key, _, value = word.partition('=')
@@ -97,7 +97,7 @@ def settings_of(text: str) -> dict[str, Any]:
 
 
 def objective(output: Tensor, gt: Tensor, loss: str) -> Tensor:
-    """The loss of a batch: ``charbonnier0.03`` (squares below that error), ``psnr`` of the batch, or ``mse``."""
+    """Loss of a batch: ``charbonnier0.03`` (quadratic below that error), ``psnr`` of the batch, or ``mse``."""
     error = (output - gt).square()
     if loss.startswith('charbonnier'):
         return (error + float(loss.removeprefix('charbonnier') or 0.03) ** 2).sqrt().mean()
@@ -107,7 +107,7 @@ def objective(output: Tensor, gt: Tensor, loss: str) -> Tensor:
 
 
 def scored(net: nn.Module, store: str, count: int) -> str:
-    """The cells of ``FIGURES`` for the first test windows; the worst tenth is of those that were blurred."""
+    """Formats the cells of ``FIGURES`` for the first test windows; the worst tenth is of the blurred ones."""
     gains, sharp = score(net, store, count)
     blurred = gains[sharp.isnan()]
     worst = blurred.sort().values[: len(blurred) // 10].mean()
@@ -117,7 +117,7 @@ def scored(net: nn.Module, store: str, count: int) -> str:
 
 @torch.no_grad()
 def score(net: nn.Module, store: str, count: int) -> tuple[Tensor, Tensor]:
-    """Gains in dB of the first test windows, and of those that were sharp (else NaN) the PSNR of the output."""
+    """Gains in dB on the first test windows, and the output's PSNR on those that were sharp (else NaN)."""
     data = SyntheticMotionDataset({'dataroot_gt': store, 'gt_size': WindowStore(store).info.size, 'y_only': True})
     gains, sharp = [], []
     for number in range(min(count, len(data))):
@@ -129,12 +129,12 @@ def score(net: nn.Module, store: str, count: int) -> tuple[Tensor, Tensor]:
 
 
 def psnr(output: Tensor, gt: Tensor) -> float:
-    """dB, capped at 100."""
+    """PSNR in dB, capped at 100."""
     return -10 * math.log10((output - gt).square().mean().item() + 1e-10)
 
 
 def operations(net: nn.Module) -> float:
-    """Multiply-adds a pixel."""
+    """Multiply-adds per pixel."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, 5, 1, 128, 128))
     return counter.get_total_flops() / 2 / 128**2

@@ -1,12 +1,12 @@
-"""Trains networks on a GPU that is lent for minutes: windows are made there, from pictures, in large batches.
+"""Trains networks on a GPU borrowed for minutes: windows are made there, from pictures, in large batches.
 
     python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures                  # here: 31 MB
     python scripts/weights/gpu.py train packed_pictures OUT light --minutes 9                           # there
     python scripts/weights/gpu.py train packed_pictures OUT dblrnet-narrow dbn-narrow --samples 128000  # one by one
     python scripts/weights/gpu.py score datasets/weights/motion_test OUT/*.pth                          # here again
 
-Several may run side by side. OUT gets ``<network>.pth``, whose ``params_ema`` the option files take up as
-``path.pretrain_network_g``, and ``<network>.log``. While a process is stopped (SIGSTOP) its minutes do not run.
+Several may run side by side. OUT gets ``<network>.pth``, whose ``params_ema`` option files can use as
+``path.pretrain_network_g``, and ``<network>.log``. While a process is stopped (SIGSTOP), its minutes do not count.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ NETWORKS = {
     'light-causal': multi_scale([24, 48, 96], [1, 2, 3], causal=True),
     'balanced': multi_scale([48, 96, 192], [1, 2, 4]),
     'dblrnet': {'type': 'DBLRNet', **GREY, 'input_skip': True},  # the paper's, with a skip from input to output
-    # others of about as many multiply-adds as light, and EDVR as narrow as it can be made
+    # others with about as many multiply-adds as light, and EDVR as narrow as possible
     'dblrnet-narrow': {'type': 'DBLRNet', **GREY, 'num_feat': 10, 'num_block': 3, 'input_skip': True},
     'dbn-narrow': {'type': 'DBN', **GREY, 'num_feat': 14, 'input_skip': True},
     'deepdeblur-narrow': {'type': 'DeepDeblur', **GREY, 'num_frame': 5, 'num_feat': 8, 'num_block': 6},
-    'edvr-narrow': {  # of RGB, as its first layers can be no other
+    'edvr-narrow': {  # RGB, the only input its first layers allow
         'type': 'EDVR', 'num_feat': 12, 'num_extract_block': 1, 'num_reconstruct_block': 4, 'deformable_groups': 4,
         'hr_in': True, 'with_predeblur': True,
     },
 }  # fmt: skip
-# of the loss: differences below 8 levels count as squares, so that edges outweigh noise
+# epsilon of the loss: differences below 8 levels count squared, so that edges outweigh noise
 CHARBONNIER = 9e-4
 
 
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Writes the pictures as grey JPEG files of moderate size."""
+    """Writes pictures as grey JPEG files of moderate size."""
     import cv2
 
     args.dst.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
-    """Trains one network; its rate rises for 200 steps and falls with the cosine of what is done."""
+    """Trains one network; its learning rate warms up for 200 steps and follows a cosine of the progress."""
     torch.manual_seed(0)
     net = build_network(dict(NETWORKS[name])).to(pool.device)
     given_brightness = OfBrightness(net)
@@ -159,7 +159,7 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
 
 
 def print_scores(args: argparse.Namespace) -> None:
-    """A line for each network: what it gains on held-out windows, in dB of Y."""
+    """Prints each network's gain on held-out windows, in dB of Y."""
     from frontier import FIGURES, operations, scored
 
     torch.set_num_threads(1)
@@ -174,7 +174,7 @@ def print_scores(args: argparse.Namespace) -> None:
 
 
 class OfBrightness(nn.Module):
-    """A network that is given and gives Y; one of RGB gets three channels alike, and their mean is taken."""
+    """Wraps a network to map Y to Y; an RGB network gets three equal channels, and its output is averaged."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -182,37 +182,37 @@ class OfBrightness(nn.Module):
         self.is_rgb = type(net).__name__ == 'EDVR'
 
     def forward(self, lq: Tensor) -> Tensor:
-        """``(b, t, 1, h, w)`` to ``(b, 1, h, w)``."""
+        """Maps ``(b, t, 1, h, w)`` to ``(b, 1, h, w)``."""
         if self.is_rgb:
             return self.net(lq.expand(-1, -1, 3, -1, -1)).mean(1, keepdim=True)
         return self.net(lq)
 
 
 class Clock:
-    """Minutes of work; a step longer than a second, which compiled or was stopped, counts as one."""
+    """Counts minutes of work; a step longer than a second (compiling or stopped) counts as one second."""
 
     def __init__(self) -> None:
         self.minutes, self._last = 0.0, time.monotonic()
 
     def tick(self) -> None:
-        """A step has ended."""
+        """Counts a finished step."""
         now = time.monotonic()
         self.minutes += min(1.0, now - self._last) / 60
         self._last = now
 
 
 def loss_of(net: nn.Module, lq: Tensor, gt: Tensor) -> Tensor:
-    """Charbonnier loss of windows of Y."""
+    """Charbonnier loss of Y windows."""
     with torch.autocast(lq.device.type, torch.bfloat16, enabled=lq.device.type == 'cuda'):
         output = net(lq)
     return ((output.float() - gt).square() + CHARBONNIER).sqrt().mean()
 
 
 class DevicePictures(SharpPictures):
-    """Pictures in a device's memory; crops of them are drawn all at once.
+    """Pictures in device memory, with batched random crops.
 
     Args:
-        names: What messages call them.
+        names: Names for messages.
         pictures: uint8 ``(h, w, 1)``.
         device: Where they are kept.
     """
@@ -224,14 +224,14 @@ class DevicePictures(SharpPictures):
         self._starts = np.cumsum([0, *sizes[:-1]])
         self._heights, self._widths = (np.array([picture.shape[axis] for picture in pictures]) for axis in (0, 1))
         cells = np.array([detail.shape for detail in self._detail]).max(0)
-        # sums[n, y, x]: detail of picture n above and left of a cell
+        # sums[n, y, x]: summed detail of picture n above and left of cell (y, x)
         self._sums = np.zeros((len(pictures), *(cells + 1)))
         for sums, detail in zip(self._sums, self._detail, strict=True):
             h, w = detail.shape
             sums[1 : h + 1, 1 : w + 1] = detail.cumsum(0).cumsum(1)
 
     def crops(self, count: int, size: int, generator: torch.Generator, picture: int | None = None) -> Tensor:
-        """As the base class, on the device."""
+        """Like the base class, but on the device."""
         number = torch.randint(len(self), (count, 1), generator=generator).numpy()
         draws = torch.rand((2, count, TRIES), generator=generator, dtype=torch.float64).numpy()
         top = (draws[0] * (self._heights[number] - size + 1)).astype(int)
@@ -247,7 +247,7 @@ class DevicePictures(SharpPictures):
         return torch.cat([self._pixels[part[:, :, None] + line] for part in rows.split(64)])[:, None]
 
     def _detail_within(self, number: np.ndarray, top: np.ndarray, left: np.ndarray, size: int) -> np.ndarray:
-        """The detail in the middle of crops, of any one size."""
+        """Mean detail in the centre of crops of one size."""
         (y, y_end), (x, x_end) = (((at + size // 4) // CELL, (at + 3 * size // 4) // CELL + 1) for at in (top, left))
         sums = self._sums
         total = sums[number, y_end, x_end] - sums[number, y, x_end] - sums[number, y_end, x] + sums[number, y, x]
@@ -255,12 +255,12 @@ class DevicePictures(SharpPictures):
 
 
 class WindowPool:
-    """Windows in a device's memory; each is used about four times, mirrored, turned and reversed, then replaced.
+    """Windows in device memory; each is used about four times, flipped, rotated and reversed, then replaced.
 
     Args:
-        windows: What makes them.
-        size: How many are kept.
-        draw: How many are made at a time, which share a kind of motion.
+        windows: Generator of the windows.
+        size: Number of windows kept.
+        draw: Number of windows generated at a time, which share a kind of motion.
     """
 
     reuse = 4
@@ -282,13 +282,13 @@ class WindowPool:
         self.made += self._draw
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """Windows ``(count, t, 1, h, w)`` and truth ``(count, 1, h, w)``: BasicSR's Y, in [16/255, 235/255]."""
+        """Windows ``(count, t, 1, h, w)`` and ground truth ``(count, 1, h, w)``: BasicSR's Y in [16/255, 235/255]."""
         self._owed += count
         while self._owed >= self.reuse * self._draw:
             self._owed -= self.reuse * self._draw
             self._replace()
         chosen = torch.randint(len(self._lq), (count,), device=self.device)
-        # all windows of a batch are turned alike, which is quick and over many batches comes to the same
+        # all windows of a batch get the same augmentation, which is fast and equivalent over many batches
         turn, mirrored, reversed_ = (int(value) for value in torch.randint(4, (3,)))
         lq, gt = (torch.rot90(part[chosen], turn, (-2, -1)) for part in (self._lq, self._gt))
         if mirrored % 2:
@@ -299,7 +299,7 @@ class WindowPool:
 
 
 def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:
-    """Names and pixels, uint8 (h, w, 1), of the packed pictures that are large enough."""
+    """Reads names and pixels, uint8 (h, w, 1), of the packed pictures that are large enough."""
     from torchvision.io import ImageReadMode, read_image
 
     names, pictures = [], []
@@ -312,7 +312,7 @@ def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:
 
 
 def save(path: Path, name: str, net: nn.Module, averaged: nn.Module, seen: int) -> None:
-    """Writes both sets of weights, whole or not at all."""
+    """Writes both sets of weights atomically."""
     nets = {'params': net, 'params_ema': averaged}
     weights = {key: {k: v.cpu().contiguous() for k, v in net.state_dict().items()} for key, net in nets.items()}
     save_atomically({**weights, 'network': NETWORKS[name], 'samples': seen}, path)

@@ -1,10 +1,10 @@
-"""Scores weights on clips that no training saw: what each gains, blurred in two ways, and loses where it was sharp.
+"""Scores weights on held-out clips: what each gains on two kinds of blur, and loses on sharp footage.
 
     python scripts/weights/heldout.py datasets/weights unsharp fourier light experiments/light/models/net_g_latest.pth
 
 Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
 A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), a name of
-``dblr weights``, or a file of weights; with ``@int8`` behind them (``light@int8``) weights are run in int8.
+``dblr weights``, or a file of weights; with ``@int8`` appended (``light@int8``), weights are run in int8.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dblr_plugin.restore.video_restorer import VideoRestorer
 
 Restore = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 Middle = Callable[[np.ndarray], np.ndarray]
-WINDOW, MIDDLE = 5, 2  # frames, and the one of them that is restored
+WINDOW, MIDDLE = 5, 2  # number of frames, and the index of the restored one
 BLURRED = ('motion', 'hand')
-PERFECT = 100.0  # dB, for frames that come back to the bit
+PERFECT = 100.0  # dB, for frames returned bit for bit
 
 
 def main() -> None:
@@ -42,14 +42,14 @@ def main() -> None:
 
 
 def method_of(name: str) -> Restore:
-    """What restores a clip."""
+    """Returns a function that restores a clip."""
     if name == 'unsharp':
         return lambda frames: (cv2.addWeighted(f, 1.3, cv2.GaussianBlur(f, (0, 0), 1), -0.3, 0) for f in frames)
     return restorer_of(name).restore
 
 
 def restorer_of(name: str) -> VideoRestorer:
-    """That of a method other than ``unsharp``."""
+    """Returns the restorer of a method other than ``unsharp``."""
     if name == 'fourier':
         return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'})
     weights, _, precision = name.partition('@')
@@ -57,7 +57,7 @@ def restorer_of(name: str) -> VideoRestorer:
 
 
 def middle_of(name: str) -> Middle:
-    """A method as a function of five frames ``(5, h, w, 3)``, RGB, uint8, that gives the middle one."""
+    """Returns a method as a function of five frames ``(5, h, w, 3)``, RGB, uint8, that restores the middle one."""
     if name == 'unsharp':
         restore = method_of(name)
         return lambda frames: next(restore(frames[MIDDLE:]))
@@ -71,7 +71,7 @@ def middle_of(name: str) -> Middle:
 
 
 def print_gains(root: Path, kind: str, methods: dict[str, Restore]) -> None:
-    """A line for each clip: what it has, and what each method adds."""
+    """Prints a row for each clip: its PSNR, and what each method adds."""
     heading(kind, ['blurry', *methods])
     lines = []
     for clip in sorted((root / 'lq').iterdir()):
@@ -84,7 +84,7 @@ def print_gains(root: Path, kind: str, methods: dict[str, Restore]) -> None:
 
 
 def print_sharp(root: Path, methods: dict[str, Restore]) -> None:
-    """A line for each sharp clip: the PSNR of what comes back."""
+    """Prints a row for each sharp clip: the PSNR of each method's output."""
     heading('sharp', ['', *methods])
     lines = []
     for clip in sorted(root.iterdir()):
@@ -96,12 +96,12 @@ def print_sharp(root: Path, methods: dict[str, Restore]) -> None:
 
 
 def read(folder: Path) -> list[np.ndarray]:
-    """The frames of a clip, RGB."""
+    """Reads the frames of a clip, RGB."""
     return [cv2.imread(str(path))[..., ::-1].copy() for path in sorted(folder.glob('*.png'))]
 
 
 def mean_psnr(frames: Iterable[np.ndarray], sharp: list[np.ndarray]) -> float:
-    """dB, mean of frames."""
+    """Mean PSNR over frames, in dB."""
     return float(np.mean([min(psnr(frame, truth), PERFECT) for frame, truth in zip(frames, sharp, strict=True)]))
 
 
@@ -112,12 +112,12 @@ def heading(title: str, columns: list[str]) -> None:
 
 
 def label(method: str) -> str:
-    """A method as tables and plots name it: files by their names alone."""
+    """A method's name in tables and plots; for files, the file name without its suffix."""
     return Path(method).name.replace('.pth', '').replace('.safetensors', '')
 
 
 def show(name: str, values: Iterable[float]) -> None:
-    """Prints a line of a table: dB, signed behind the first column of a table of gains."""
+    """Prints a row of a table in dB; in tables of gains, all columns but the first are signed."""
     first, *others = values
     if np.isnan(first):
         cells = ['', *(f'{value:.1f}' for value in others)]

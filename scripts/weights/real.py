@@ -1,9 +1,9 @@
-"""Draws what weights make of films that their own cameras blurred: the crops of real.tsv, as they are and restored.
+"""Shows how weights restore films with real camera blur: the crops of real.tsv, original and restored.
 
     python scripts/weights/real.py datasets/weights light balanced
 
-Fetches the films where they are missing (as corpus.py) and writes docs/weights_real.jpg: a row for each crop, twice as
-large as in the film, a column for the input and for each method. Methods: see heldout.py.
+Fetches missing films (like corpus.py) and writes docs/weights_real.jpg: a row for each crop, enlarged twofold, a column
+for the input and for each method. Methods: see heldout.py.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def crops_of(row: dict[str, str], root: Path, methods: list[Middle]) -> list[np.ndarray]:
-    """A crop of the listed frame, and of what each method makes of it; RGB, enlarged."""
+    """Crops the listed frame and each method's restoration of it; RGB, enlarged."""
     first = int(row['frame']) - MIDDLE
     frames = np.stack(list(islice(frames_of(place_of(root, row)), first, first + WINDOW)))[..., ::-1].copy()
     top, left = int(row['top']), int(row['left'])
@@ -51,14 +51,14 @@ def crops_of(row: dict[str, str], root: Path, methods: list[Middle]) -> list[np.
 
 
 def enlarged(images: list[np.ndarray], left: int, top: int) -> list[np.ndarray]:
-    """The same crop of all images, as large as it is drawn."""
+    """Cuts the same crop from all images and enlarges it for drawing."""
     size = ENLARGED * WIDTH, ENLARGED * HEIGHT
     crops = (image[top : top + HEIGHT, left : left + WIDTH] for image in images)
     return [cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC) for crop in crops]
 
 
 def picture_of(titles: list[str], crops: list[list[np.ndarray]]) -> Image.Image:
-    """Crops in rows, under the titles of their columns."""
+    """Arranges crops in rows under column titles."""
     across, down = ENLARGED * WIDTH + GAP, ENLARGED * HEIGHT + GAP
     picture = Image.new('RGB', (across * len(titles) - GAP, TITLE + down * len(crops) - GAP), 'white')
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(18)

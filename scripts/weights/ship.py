@@ -1,11 +1,10 @@
-"""Puts a checkpoint among the weights that come with the package, as float16.
+"""Adds a checkpoint to the weights that come with the package, as float16.
 
     python scripts/weights/ship.py light experiments/light_annealed/models/net_g_latest.pth --share 0.85
 
-``--share`` is how much is taken of what the network adds to the blurry frame: footage is less sharp than photographs
-that were scaled down, so a little less is as good where there is blur, and better where there is none
-(docs/weights.md).
-Checksum and figures belong into ``dblr_plugin/weights/shipped.py`` and the ``README.md`` beside it.
+``--share`` scales what the network adds to the blurry frame: footage is less sharp than downscaled photographs, so
+slightly less is as good where there is blur, and better where there is none (docs/weights.md).
+Checksum and figures belong in ``dblr_plugin/weights/shipped.py`` and the ``README.md`` beside it.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python scripts/weights/strength.py datasets/weights unsharp light balanced
 
-Held-out photographs move at a constant speed in random directions, so that the length of blur is known; an exposure
-lasts half of the time between two frames. Each row changes one thing of: blur of 2 to 4 pixels, noise of one level, no
+Held-out photographs move at constant speed in random directions, so that the length of the blur is known; an exposure
+lasts half the time between two frames. Each row changes one of: blur of 2 to 4 pixels, noise of one level, no
 compression. Noise is a sensor's shot noise, given as its standard deviation at middle grey in levels of 255. The middle
-one of five frames is compared with the sharp photograph: PSNR in dB of RGB, uint8, mean of 30 windows, which are the
-same scenes in each row. A tenth at each border is left out. Methods: see heldout.py.
+one of five frames is compared with the sharp photograph: PSNR in dB of RGB, uint8, mean of 30 windows, which show the
+same scenes in each row. A tenth is cropped at each border. Methods: see heldout.py.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parents[2] / 'docs'
-LOWEST = -2  # dB, of the plots
+LOWEST = -2  # dB, lower limit of the plots
 EXPOSURE = 0.5  # of the time between two frames
-TEXELS = 1.7  # of a photograph, to a pixel
-GREY = 0.2159  # linear light of middle grey, sRGB 0.502, where one unit more adds 1.075 to sRGB
+TEXELS = 1.7  # of a photograph, per pixel
+GREY = 0.2159  # linear light of middle grey, sRGB 0.502, where sRGB has a slope of 1.075
 SLOPE = 1.075
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a row is about: pixels of blur (least and most), noise in levels at middle grey, x264's rate factor."""
+    """Condition of a row: pixels of blur (minimum and maximum), noise in levels at middle grey, x264's rate factor."""
 
     blur: tuple[float, float] = (2, 4)
     noise: float = 1
@@ -80,7 +80,7 @@ def main() -> None:
     scenes = Scenes(args.root / 'pictures' / 'test', count, size)
     methods = {name: middle_of(name) for name in args.methods}
     heading('', ['blurry', *methods])
-    measured: dict[Condition, np.ndarray] = {}  # the condition that all three have is measured once
+    measured: dict[Condition, np.ndarray] = {}  # the condition common to all three is measured once
     for kind, rows in ROWS.items():
         for name, condition in rows.items():
             if condition not in measured:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 class Scenes:
-    """Held-out photographs, each with a direction to move in."""
+    """Held-out photographs, each with a direction of motion."""
 
     def __init__(self, folder: Path, count: int, size: int) -> None:
         generator = Generator().manual_seed(0)
@@ -98,13 +98,13 @@ class Scenes:
         pictures = read_pictures(folder, grey=False, least=side)
         crops = [pictures.crops(1, side, generator, number % len(pictures)) for number in range(count)]
         light = torch.from_numpy(to_linear_light(torch.cat(crops).numpy()))
-        self.light = F.avg_pool2d(light, 2, stride=1)  # as pixels of twice a texel see it
+        self.light = F.avg_pool2d(light, 2, stride=1)  # as seen by pixels twice the size of a texel
         self.direction = uniform(0, 2 * math.pi, (count,), generator)
-        self.share = uniform(0, 1, (count,), generator)  # where between the least and the most blur
+        self.share = uniform(0, 1, (count,), generator)  # position between minimum and maximum blur
         self.size = size
 
     def windows(self, condition: Condition) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Blurry frames ``(5, h, w, 3)`` and the sharp middle one ``(h, w, 3)``, RGB, uint8."""
+        """Yields blurry frames ``(5, h, w, 3)`` and the sharp middle one ``(h, w, 3)``, RGB, uint8."""
         low, high = condition.blur
         layer = self._moving((low + self.share * (high - low)) / EXPOSURE)
         moments = math.ceil(high) + 1
@@ -119,7 +119,7 @@ class Scenes:
             yield frames if condition.rate_factor is None else h264(frames, condition.rate_factor), truth
 
     def _moving(self, speed: Tensor) -> Layer:
-        """The photographs as layers that move by so many pixels a frame."""
+        """Returns the photographs as layers that move by ``speed`` pixels per frame."""
         count = len(speed)
         velocity = torch.zeros(count, 4)
         velocity[:, :2] = speed[:, None] * torch.stack([self.direction.cos(), self.direction.sin()], 1)
@@ -129,12 +129,12 @@ class Scenes:
 
 
 def as_bytes(light: Tensor) -> np.ndarray:
-    """Linear light ``(..., c, h, w)`` as uint8 ``(..., h, w, c)``."""
+    """Encodes linear light ``(..., c, h, w)`` as uint8 ``(..., h, w, c)``."""
     return (encoded(light) * 255).round().to(torch.uint8).movedim(-3, -1).contiguous().numpy()
 
 
 def gains(scenes: Scenes, condition: Condition, methods: list[Middle]) -> np.ndarray:
-    """The PSNR of the blurry middle frames, and what each method adds to it: means."""
+    """Mean PSNR of the blurry middle frames, and each method's mean gain."""
     lines = []
     for frames, truth in scenes.windows(condition):
         middles = [frames[MIDDLE], *(restore(frames) for restore in methods)]
@@ -144,7 +144,7 @@ def gains(scenes: Scenes, condition: Condition, methods: list[Middle]) -> np.nda
 
 
 def paint(measured: dict[Condition, np.ndarray], methods: list[str], figure: Figure, theme: Theme) -> None:
-    """Gain against blur, noise and compression, side by side."""
+    """Plots gain against blur, noise and compression, side by side."""
     panels = figure.subplots(1, len(ROWS), sharey=True)
     for ax, (kind, rows) in zip(panels, ROWS.items(), strict=True):
         for number, method in enumerate(methods):
