@@ -115,7 +115,7 @@ def read_plan(path: str | Path) -> Plan:
     lpips = Path(value('lpips')) if value('lpips') else None
     if lpips is not None and not lpips.is_file():
         root.value['lpips'].fail(
-            f"lpips: {lpips} is not a file; give the path of torchvision's AlexNet weights, or ~ to leave LPIPS out"
+            f"lpips: {lpips} is not a file; give torchvision's AlexNet weights, or ~ for those in torch's cache"
         )
     timing = value('timing')
     match = _SIZE.fullmatch(timing['size']) if timing else None

@@ -1,7 +1,7 @@
 """The ``dblr`` command: one module per subcommand, arguments and messages only.
 
-The module of the command asked for is the only one imported, and what it imports at its top is quickly there. BasicSR
-and torch are imported when the arguments are right.
+Only the module of the command that is run is imported, and its own imports at the top are quick. torch and BasicSR are
+imported once the arguments are known to be right.
 """
 
 from __future__ import annotations

@@ -27,5 +27,5 @@ def run(args: argparse.Namespace) -> None:
         print(f'{name:<14}{figures}  {weights.purpose}')
     print()
     print('motion, hand: dB of PSNR gained on 12 held-out films, blurred by their own motion and by a shaking hand')
-    print('sharp: dB at which their sharp frames come back; kMAC/px: thousand multiply-adds a pixel')
+    print('sharp: dB at which their sharp frames come back; kMAC/px: thousand multiply-adds per pixel')
     print('how they were trained and measured: docs/weights.md')

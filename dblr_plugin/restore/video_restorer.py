@@ -40,7 +40,7 @@ class BufferedFrame:
 
 
 class VideoRestorer:
-    """Restores videos and clips, holding a few frames at a time; each frame is copied to the device once.
+    """Restores videos and clips, holding a few frames at a time; without flow, each frame is copied to the device once.
 
     >>> restorer = VideoRestorer.from_weights('experiments/DBLRNet/models/net_g_latest.pth')  # doctest: +SKIP
     >>> for sharp in restorer.restore(frames): ...  # doctest: +SKIP

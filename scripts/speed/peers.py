@@ -164,7 +164,7 @@ def _report(args: argparse.Namespace) -> dict:
     print(f'\n{origin}: {shown(found["size"])}, {place(found)}')
     columns = {'dB': decibels, 'MB': megabytes, '720p/s': lambda way: f'{way["frames_720p"]:.2f}'}
     for name, network in found['networks'].items():
-        print(f'\n{name}, {network["kmacs"]:.1f} thousand multiply-adds a pixel')
+        print(f'\n{name}, {network["kmacs"]:.1f} thousand multiply-adds per pixel')
         print_ways(network['ways'], 'ms a run', columns)
     return {'origin': origin, **found}
 

@@ -28,7 +28,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     'share': ('share of limit', '{:.0%}'.format),
     'bytes_ratio': ('bytes', '{:.2f}x'.format),
     'decibels': ('dB to eager', '{:.0f}'.format),
-    'frames_720p': ('frames of 720p a second', '{:.2f}'.format),
+    'frames_720p': ('frames of 720p per second', '{:.2f}'.format),
     'peak_bytes': ('MB', lambda value: f'{value / 1e6:.0f}'),
     'difference': ('difference', '{:+.0e}'.format),
     'psnr_difference': ('PSNR difference', '{:+.0e}'.format),
@@ -57,7 +57,7 @@ def _parts(report: dict) -> Iterator[tuple[str, dict]]:
     for part in report.get('sets', []):
         yield part['origin'], part
     for name, part in (report.get('networks') or report.get('models') or {}).items():
-        yield f'{name}, {part["kmacs"]:.1f} thousand multiply-adds a pixel' if 'kmacs' in part else name, part
+        yield f'{name}, {part["kmacs"]:.1f} thousand multiply-adds per pixel' if 'kmacs' in part else name, part
     if 'video' in report:
         yield f'video of {report["video"]["frames"]} frames, file to file', report['video']
 
@@ -90,7 +90,7 @@ def _paint(networks: dict[str, dict], figure: Figure, theme: Theme) -> None:
     ax.invert_yaxis()
     ax.set_xscale('log')
     ax.grid(axis='y', visible=False)
-    ax.set_xlabel('frames of 1280x720 a second')
+    ax.set_xlabel('frames of 1280x720 per second')
     ax.legend(loc='lower right', frameon=False)
 
 

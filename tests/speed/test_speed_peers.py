@@ -54,7 +54,7 @@ def test_a_tiny_run(bench, capsys, monkeypatch):
     assert light['kmacs'] == pytest.approx(28.6, abs=1)  # with the zeros of the banded first layer
     assert light['ways']['openvino fp32']['decibels'] > 90
     assert all(way['frames_720p'] > 0 for way in light['ways'].values())
-    assert 'thousand multiply-adds a pixel' in capsys.readouterr().out
+    assert 'thousand multiply-adds per pixel' in capsys.readouterr().out
 
 
 def test_every_way_of_every_network_is_drawn():
