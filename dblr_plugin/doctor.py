@@ -64,7 +64,11 @@ def examine(opt: str | None = None) -> Iterator[tuple[str, Finding]]:
         if failed:
             yield heading, Finding(NOTE, f'not checked, as there is a fault in {failed}')
             continue
+        told = set()
         for finding in (finding for look in looks for finding in _guarded(look)):
+            if finding in told:  # each check of an option file reads it, and finds the same fault
+                continue
+            told.add(finding)
             yield heading, finding
             failed = heading if finding.level == FAULT else failed
 

@@ -1,13 +1,13 @@
 """Restore videos, folders of frames, or an image.
 
-dblr deblur -i shaky.mp4 -o sharp.mp4                               # with the weights that come with it
-dblr deblur -i shaky.mp4 -o sharp.mp4 --resume                      # goes on where it was stopped or killed
+dblr deblur -i shaky.mp4 -o sharp.mp4                               # with the default weights
+dblr deblur -i shaky.mp4 -o sharp.mp4 --resume                      # continues where it was stopped or killed
 dblr deblur -i films/ -o restored/                                  # all videos below; or -i 'films/*.mkv'
-dblr deblur -i shaky.mp4 -o sharp.mp4 --weights light               # quicker on a CPU, half the gain: `dblr weights`
+dblr deblur -i shaky.mp4 -o sharp.mp4 --weights light               # faster on a CPU, half the gain: `dblr weights`
 dblr deblur -i frames/ -o restored/ --weights net_g_latest.pth      # or -i 'frames/*.png'
 
-Every frame in is a frame out; sound, subtitles, frame times, colour and depth stay as they are. No window reaches
-across a cut. Weights trained with dblr_plugin say of which network they are; for others give their option file, -opt.
+Every input frame becomes one output frame; sound, subtitles, frame times, colour and bit depth are kept. No window
+spans a cut. Weights trained with dblr_plugin record their network; for others give their option file, -opt.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'smaller files (default: medium)',
     )
     parser.add_argument('--fps', help='frames a second, for a video made of a folder (default: 25)')
-    parser.add_argument('--lossless', action='store_true', help='encode without loss')
+    parser.add_argument('--lossless', action='store_true', help='lossless encoding')
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:

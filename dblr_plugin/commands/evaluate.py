@@ -2,7 +2,7 @@
 
 dblr evaluate RESULTS [GT] [--protocol all] [--metric ms_ssim --metric lpips] [--json figures.json]
 compares two folders of clips, two LMDB databases or two folders of one clip each, frame by frame, paired by name; or
-two videos. The names that tests give, such as 00000000_DBLRNet.png, are paired with 00000000.
+two videos. Names as tests write them, such as 00000000_DBLRNet.png, are paired with 00000000.
 dblr evaluate RESULTS --metric niqe
 scores a folder, a database or a video without ground truth.
 """
@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds RESULTS, GT, --protocol, --metric, --imports and --json; the help explains each protocol."""
     parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png, or a video')
     parser.add_argument(
-        'truth', metavar='GT', nargs='?', help='sharp frames, in the same layout; without them only niqe and its like'
+        'truth',
+        metavar='GT',
+        nargs='?',
+        help='sharp frames, in the same layout; without them, only metrics such as niqe',
     )
     parser.add_argument(
         '--protocol', action='append', metavar='NAME', help='a name below, or all; may be repeated (default: basicsr)'

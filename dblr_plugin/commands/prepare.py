@@ -1,15 +1,15 @@
 """Convert data into the layout that training reads.
 
 dblr prepare dvd|dvd-qualitative|gopro|reds|bsd|kitti SRC DST
-    checks a data set as its authors lay it out, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
+    checks a data set in its authors' layout, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
 dblr prepare video SRC DST
-    makes blurry and sharp clips of sharp footage
+    makes blurry and sharp clips from sharp footage
 dblr prepare motion SRC DST
-    makes windows of moving cameras and objects of sharp pictures, to train on (SyntheticMotionDataset)
+    makes training windows with moving cameras and objects from sharp images (SyntheticMotionDataset)
 dblr prepare lmdb SRC DST
     writes a folder of clips into an LMDB database in BasicSR's format, or one of tiles
 
-Stopped, each goes on where it was when the same command is run again.
+If one is stopped, run the same command again to continue.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _add_layout(
 
 
 def _add_video(kinds: argparse._SubParsersAction) -> None:
-    text = 'blurry and sharp clips made of sharp footage'
+    text = 'blurry and sharp clips made from sharp footage'
     parser = kinds.add_parser('video', help=text, argument_default=argparse.SUPPRESS)
     parser.add_argument('src', type=Path, metavar='SRC', help='a video, a folder of frames, or a folder of either')
     parser.add_argument(
@@ -130,9 +130,9 @@ def _add_video(kinds: argparse._SubParsersAction) -> None:
 
 
 def _add_motion(kinds: argparse._SubParsersAction) -> None:
-    text = 'windows of synthetic motion made of sharp pictures'
+    text = 'windows of synthetic motion made from sharp images'
     parser = kinds.add_parser('motion', help=text, argument_default=argparse.SUPPRESS)
-    parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp pictures')
+    parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp images')
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/motion')
     parser.add_argument('--windows', type=int, help='how many (default: 50000)')
     parser.add_argument('--size', type=int, help='side of the windows in pixels (default: 128)')

@@ -1,6 +1,6 @@
 """List the weights that come with the package.
 
-For each: how much it restores, how large it is, what it is for. A name is given to other commands as a file is:
+For each: how much it restores, how large it is, what it is for. Other commands accept these names in place of a file:
 
 dblr deblur -i shaky.mp4 -o sharp.mp4 --weights light
 """

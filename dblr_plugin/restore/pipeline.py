@@ -159,7 +159,7 @@ def restore_media(
 
 
 def _warn_of_kept(source: Source, sink: Sink) -> None:
-    _log.warning('ended early; in: %s; kept: %s; --resume continues from there', source.extent(), sink.extent())
+    _log.warning('ended early; in: %s; kept: %s; --resume completes it', source.extent(), sink.extent())
 
 
 def _restored_from(restorer: VideoRestorer, source: Source, done: int) -> Iterator[tuple[Frame, np.ndarray, float]]:

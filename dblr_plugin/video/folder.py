@@ -170,10 +170,8 @@ class FolderSink:
 
     def abandon(self) -> bool:
         """See :class:`Sink`."""
-        if self._unfinished is not None and self.written:
-            self._unfinished.release()
-        elif self._unfinished is not None:
-            self._unfinished.remove()
+        if self._unfinished is not None:
+            self._unfinished.abandon(keep=self.written > 0)
         return self.written > 0
 
     def _older(self, names: Sequence[str] | None) -> Path | None:

@@ -63,6 +63,7 @@ class Unfinished:
         self.folder, self.output = folder, output
         self._settings_file = folder / 'settings.json'
         begun = self._settings_file.exists()
+        self._is_incomplete = is_there and begun  # without the folder the output would pass for complete
         if is_there and not begun and existing == 'resume':
             raise AlreadyComplete(f'{output} is complete; --overwrite restores it again')
         if is_there and not begun and existing == 'refuse':
@@ -78,6 +79,13 @@ class Unfinished:
         except BaseException:
             self.release()
             raise
+
+    def abandon(self, keep: bool) -> None:
+        """Ends the job: keeps the folder if wanted, or if an earlier run has left an incomplete output."""
+        if keep or self._is_incomplete:
+            self.release()
+        else:
+            self.remove()
 
     def remove(self) -> None:
         """Removes the folder and the lock, once the output is complete or nothing is worth keeping."""

@@ -108,7 +108,7 @@ class VideoSink:
     def finish(self) -> None:
         """See :class:`Sink`."""
         if self._container is None:
-            self._unfinished.remove()
+            self._unfinished.abandon(keep=False)
             raise DBLRError(f'{self.path}: there was no frame to write')
         with self._raising_failure():
             if self._context is not None:
@@ -135,10 +135,7 @@ class VideoSink:
         self._segments.close()
         if self._segments.pictures and not self._complete:
             _log.warning('%s: %d frames are kept for --resume', self.path, self._segments.pictures)
-        if self._complete or self._segments.pictures:
-            self._unfinished.release()
-        else:
-            self._unfinished.remove()
+        self._unfinished.abandon(keep=self._complete or self._segments.pictures > 0)
         return self._complete
 
     def _go_on(self) -> None:

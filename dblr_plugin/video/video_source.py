@@ -140,7 +140,7 @@ class VideoSource:
         first = next(self._decoded, None)
         if first is None:
             whole = start is None and end is None
-            fix = '; give an intact copy' if whole else ' in the part that is wanted; fix start and end'
+            fix = '; give an intact copy' if whole else ' between start and end; change them'
             raise DBLRError(f'{self.path} has no frame that can be decoded{fix}')
         self._first_pts, self._first = first
         self._read, self._skipped, self._longest = 0, 0, 0

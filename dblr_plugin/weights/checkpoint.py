@@ -107,7 +107,8 @@ def _read_torch(path: Path) -> object:
             if not _may_have_log(path):
                 raise
             return _read_without_log(path)
-    except pickle.UnpicklingError as error:  # torch's message suggests running code contained in the file
+    except (pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
+        # torch's message suggests running code from the file; for a text file it raises whatever its bytes lead to
         raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
 
 

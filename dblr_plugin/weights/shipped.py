@@ -56,7 +56,7 @@ SHIPPED = {
     ),
     'light-causal': Shipped(
         'light-causal.safetensors',
-        'for live video: needs no frames to come',
+        'for live video: uses no later frames',
         kmacs=29.4,
         motion=0.60,
         hand=0.54,

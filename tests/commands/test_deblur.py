@@ -121,7 +121,9 @@ def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     assert sorted(p.name for p in tmp_path.iterdir()) == ['.out.mp4.partial', 'long.mp4', 'net.pth', 'out.mp4']
     kept = len(decoded(tmp_path / 'out.mp4'))
     assert 100 <= kept < 400
-    assert f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume continues' in errors
+    assert (
+        f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume completes it' in errors
+    )
 
 
 @pytest.mark.slow

@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-import dblr_plugin  # noqa: F401  makes basicsr importable, before any test module needs it
-
 MakeTree = Callable[..., Path]
 
 

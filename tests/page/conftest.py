@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from basicsr.archs import build_network
+
+from dblr_plugin.archs import DBLRNet
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 4, 'num_block': 1, 'input_skip': True}
 _BIAS = 0.3
@@ -41,7 +42,7 @@ class Page:
     """
 
     def __init__(self, folder: Path, temporary: Path) -> None:
-        net = build_network(NETWORK)
+        net = DBLRNet(**{key: value for key, value in NETWORK.items() if key != 'type'})
         last = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)][-1]
         last.bias.data.fill_(_BIAS)
         torch.save({'params': net.state_dict(), 'network': NETWORK}, folder / 'net.pth')

@@ -2,8 +2,6 @@
 
 from hypothesis import HealthCheck, settings
 
-import dblr_plugin  # noqa: F401  makes basicsr importable, before any test module needs it
-
 settings.register_profile(
     'dblr',
     deadline=None,

@@ -178,7 +178,7 @@ def test_inputs_that_cannot_be(tmp_path):
         with pytest.raises(DBLRError, match=message) as raised:
             open_source(tmp_path / name)
         assert str(tmp_path) in str(raised.value)
-    with pytest.raises(DBLRError, match='fix start and end'):
+    with pytest.raises(DBLRError, match='between start and end'):
         open_source(whole, start=100)
     for start in ('soon', '1:2:3:4', -3):
         with pytest.raises(DBLRError, match='is not a time'):

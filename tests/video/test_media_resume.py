@@ -57,6 +57,18 @@ def held(path: Path) -> tuple:
 UNEVEN = [0, 33, 67, 100, 133, 200, 233, 267, 300, 500, 533, 567, 600, 633, 667, 700, 733, 900, 933, 967, 1000, 1033]
 
 
+@pytest.mark.parametrize('existing', ['resume', 'replace'])
+def test_an_incomplete_film_never_passes_for_a_complete_one(tmp_path, existing):
+    """Stopped before a segment was whole, and then before its first frame, by either way to take it up."""
+    source = make(tmp_path / 'shaky.mp4', Made(frames=25))
+    output = tmp_path / 'out.mp4'
+    assert wrote(source, output, 5) == 0 and len(decoded(output)) == 5
+    assert wrote(source, output, 0, existing=existing) == 0 and len(decoded(output)) == 5
+    assert wrote(source, output, existing='resume') == 0 and len(decoded(output)) == 25
+    with pytest.raises(AlreadyComplete):
+        wrote(source, output, existing='resume')
+
+
 @pytest.mark.parametrize(
     ('suffix', 'options', 'end'),
     [

@@ -139,6 +139,14 @@ def test_damaged_safetensors(tmp_path, damage):
     refused(path)
 
 
+@pytest.mark.parametrize('text', ['hi\n', 'hello world', 'params', '404: Not Found', '\x80'])
+def test_a_text_for_a_checkpoint(tmp_path, text):
+    """torch's unpickler takes its bytes for commands, and fails in whatever way these lead to."""
+    path = tmp_path / 'net.pth'
+    path.write_text(text, encoding='latin-1')
+    refused(path)
+
+
 def refused(path: Path) -> None:
     with pytest.raises(DBLRError, match=f'{path.name}: damaged, or not a checkpoint') as caught:
         read_checkpoint(path)

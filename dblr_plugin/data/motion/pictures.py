@@ -95,7 +95,7 @@ def read_pictures(folder: str | Path, grey: bool, least: int) -> SharpPictures:
     large = {name: picture for name, picture in pictures.items() if min(picture.shape[:2]) >= least}
     if not large:
         raise DBLRError(
-            f'{folder}: none of its {len(files)} pictures has {least} pixels on its shorter side; add larger ones'
+            f'{folder}: none of its {len(files)} images has {least} pixels or more on its shorter side; add larger ones'
         )
     return SharpPictures(list(large), list(large.values()))
 

@@ -32,7 +32,7 @@ def dataset(root, **options):
 def test_pictures_are_found_and_small_ones_left_out(pictures):
     found = read_pictures(pictures, grey=False, least=64)
     assert found.names == ['a.png', 'b.jpg', 'more/c.png']
-    with pytest.raises(DBLRError, match='none of its 4 pictures has 900 pixels'):
+    with pytest.raises(DBLRError, match='none of its 4 images has 900 pixels'):
         read_pictures(pictures, grey=False, least=900)
     with pytest.raises(DBLRError, match='no such folder'):
         read_pictures(pictures / 'nowhere', grey=False, least=64)
