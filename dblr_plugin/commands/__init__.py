@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -51,7 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.command not in _WITHOUT_BASICSR:
         dblr_plugin.register()
     dblr_plugin.raise_on_ctrl_c()
-    args.run(args)
+    try:
+        args.run(args)
+    except KeyboardInterrupt as stop:
+        sys.excepthook(KeyboardInterrupt, stop, stop.__traceback__)  # prints one line
+        sys.exit(128 + signal.SIGINT)  # as shells do
     sys.stdout.flush()  # here, where errors are still reported in one line
 
 
