@@ -64,6 +64,7 @@ for arguments in {lines}:
 
 
 def test_what_needs_no_network_waits_for_neither_torch_nor_basicsr(footage, tmp_path):
+    (tmp_path / 'own.pth').touch()
     lines = {
         'weights': '',
         f'prepare lmdb {footage}/val/lq {tmp_path}/val.lmdb --tiles': '',
@@ -71,6 +72,13 @@ def test_what_needs_no_network_waits_for_neither_torch_nor_basicsr(footage, tmp_
         'prepare dvd nowhere own': 'nowhere does not exist',
         'deblur -i nowhere.mp4 -o y.mp4': 'nowhere.mp4 does not exist',
         f'deblur -i {footage}/val/lq/v -o y --weights lihgt': "did you mean 'light'?",
+        f'deblur -i {footage}/val/lq/v -o y --weights no.pth': 'no.pth: no such checkpoint',
+        f'deblur -i {footage}/val/lq/v -o y -opt no.yml': 'no.yml',
+        'demo-page --weights no.pth': 'no.pth: no such checkpoint',
+        'export --weights no.pth -o y.onnx': 'no.pth: no such checkpoint',
+        'export -o y.tar': "'.tar' cannot be written",
+        'export -o y.onnx --precision int8': 'needs --calibrate',
+        f'export -o {tmp_path}/own.pth': '.pth exists; give another output, or --overwrite',
         f'deblur -i {footage}/val/lq/v -o {footage}/val/lq/v': 'is an input',
     }
     code = f"""

@@ -36,7 +36,7 @@ _COMMANDS = {
 
 #: Commands that start without BasicSR, whose import takes seconds: it may not be importable, or is imported in other
 #: processes or only once input and output have been checked.
-_WITHOUT_BASICSR = ('deblur', 'demo-page', 'doctor', 'link', 'prepare', 'weights')
+_WITHOUT_BASICSR = ('deblur', 'demo-page', 'doctor', 'export', 'link', 'prepare', 'weights')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dblr_plugin.restore.video_restorer import VideoRestorer
     from dblr_plugin.video import Source
 
-__all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'run']
+__all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'check_network_arguments', 'run']
 
 #: Assumed if the number of frames is unknown: enough to justify slow preparation.
 MANY_FRAMES = 1000
@@ -96,6 +96,16 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')
 
 
+def check_network_arguments(args: argparse.Namespace) -> None:
+    """Refuses missing weights and option files before torch is imported; raises DBLRError."""
+    from dblr_plugin.weights.shipped import find_weights
+    from dblr_plugin.yaml_file import read_option_file
+
+    find_weights(args.weights)
+    if args.opt is not None:
+        read_option_file(args.opt)
+
+
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the requested network for a number of frames; raises DBLRError if that fails."""
     dblr_plugin.register_within_work()
@@ -128,6 +138,7 @@ def run(args: argparse.Namespace) -> None:
             raise DBLRError(f'--{name} is empty; name a file or a folder')
     if args.causal and args.weights is None:
         args.weights = 'light-causal'
+    check_network_arguments(args)
     _end_like_ctrl_c()
     batch = find_batch(args.input, args.output, args.suffix)
     # not the first video's count: a resumed batch must run with the same settings as before
@@ -241,9 +252,7 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
 
 
 def _checksum(path: Path | None) -> str | None:
-    if path is None or not path.is_file():  # none, or missing, which is reported when it is read
-        return None
-    return sha256_of(path)
+    return None if path is None else sha256_of(path)
 
 
 def _end_like_ctrl_c() -> None:

@@ -15,7 +15,7 @@ import functools
 import signal
 import socket
 
-from dblr_plugin.commands.deblur import add_network_arguments, build_restorer
+from dblr_plugin.commands.deblur import add_network_arguments, build_restorer, check_network_arguments
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['add_arguments', 'run']
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
     """Serves until Ctrl-C; raises DBLRError if the port or the network is not available."""
     from dblr_plugin.page.process import Task, temporary_folder
 
+    check_network_arguments(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     build = functools.partial(build_restorer, args)
     with _listen(args.port) as listener:

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dblr_plugin.commands.deblur import add_weights_arguments
+import dblr_plugin
+from dblr_plugin.commands.deblur import add_weights_arguments, check_network_arguments
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import check_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ['add_arguments', 'run']
 
+_SUFFIXES = ('.onnx', '.safetensors', '.pth')
+_ONNX_PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --weights, -opt, -o, --precision, --calibrate and --trained-on."""
+    """Adds --weights, -opt, -o, --overwrite, --precision, --calibrate and --trained-on."""
     add_weights_arguments(parser)
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='.onnx, .safetensors or .pth')
+    parser.add_argument('--overwrite', action='store_true', help='replace an older file')
     parser.add_argument('--precision', default='fp32', choices=('fp32', 'int8'), help='of ONNX files (default: fp32)')
     calibrate_help = 'video or folder of frames like those to restore, by which int8 is quantised'
     parser.add_argument('--calibrate', metavar='FILE', help=calibrate_help)
@@ -39,12 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the file and prints what it contains; raises DBLRError for what cannot be read or written."""
-    from dblr_plugin.restore.export import OPSET, check_output, export_checkpoint, export_onnx
+    check_network_arguments(args)
+    _check_output(args)
+    dblr_plugin.register_within_work()
+    from dblr_plugin.restore.export import OPSET, export_checkpoint, export_onnx
     from dblr_plugin.restore.loading import load_network
 
-    check_output(args.output)
-    if args.precision == 'int8' and (args.output.suffix != '.onnx' or not args.calibrate):
-        raise DBLRError('--precision int8 is for .onnx files, and needs --calibrate with a video or a folder of frames')
     loaded = load_network(args.weights, args.opt)
     if args.output.resolve() == loaded.weights.resolve():
         raise DBLRError(f'{args.output}: is the file of the weights; name another one')
@@ -58,6 +65,23 @@ def run(args: argparse.Namespace) -> None:
     else:
         export_checkpoint(loaded, args.output)
         print(f'{args.output}: {loaded}')
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuses, before torch is imported, a file that cannot be written or would be replaced; raises DBLRError."""
+    path: Path = args.output
+    if path.suffix not in _SUFFIXES:
+        raise DBLRError(f"{path}: '{path.suffix}' cannot be written; give one of {' '.join(_SUFFIXES)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise DBLRError(f'{path}: is a folder, or its folder does not exist; name a file in an existing one')
+    if path.exists() and not args.overwrite:
+        raise DBLRError(f'{path} exists; give another output, or --overwrite')
+    if args.precision == 'int8' and (path.suffix != '.onnx' or not args.calibrate):
+        raise DBLRError('--precision int8 is for .onnx files, and needs --calibrate with a video or a folder of frames')
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if path.suffix == '.onnx' and missing:
+        raise DBLRError(f"{path}: ONNX needs {', '.join(missing)}: pip install 'dblr_plugin[export]'")
+    check_writable(path)
 
 
 def _calibration(loaded: LoadedNetwork, path: str) -> list[Tensor]:

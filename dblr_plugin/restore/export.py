@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Sequence
@@ -20,21 +19,19 @@ from dblr_plugin.acceleration import fold
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.console import quiet
 from dblr_plugin.errors import DBLRError, first_line
-from dblr_plugin.files import atomic_write, check_writable
+from dblr_plugin.files import atomic_write
 from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.restore.openvino_forward import LEAST_DECIBELS
 from dblr_plugin.version import __version__
 from dblr_plugin.weights.checkpoint import FORMAT_VERSION, save_atomically
 
-__all__ = ['OPSET', 'SUFFIXES', 'TOLERANCE', 'Difference', 'check_output', 'export_checkpoint', 'export_onnx']
+__all__ = ['OPSET', 'TOLERANCE', 'Difference', 'export_checkpoint', 'export_onnx']
 
-SUFFIXES = ('.onnx', '.safetensors', '.pth')
 #: ONNX opset version; deformable convolution needs at least 19. onnxruntime supports it from 1.17 on.
 OPSET = 20
 #: Maximum difference between ONNX's and PyTorch's pixels in [0, 1]: a fortieth of an 8-bit step.
 TOLERANCE = 1e-4
 
-_NEEDED = ('onnx', 'onnxruntime', 'onnxscript')
 _CHANNELS = {
     1: 'Y of BT.601: (65.481 R + 128.553 G + 24.966 B + 16) / 255 of R, G, B in [0, 1]; '
     'restored RGB is RGB + (restored Y - Y) * 255 / 219',
@@ -59,22 +56,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f'{self.height} x {self.width} pixels: at most {self.largest:.1e} from PyTorch, {self.psnr:.1f} dB'
-
-
-def check_output(path: Path) -> None:
-    """Checks that a file can be written, before anything is read.
-
-    Raises:
-        DBLRError: If the suffix is not in ``SUFFIXES``, the folder is not writable, or packages are missing.
-    """
-    if path.suffix not in SUFFIXES:
-        raise DBLRError(f"{path}: '{path.suffix}' cannot be written; give one of {' '.join(SUFFIXES)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise DBLRError(f'{path}: is a folder, or its folder does not exist; name a file in an existing one')
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if path.suffix == '.onnx' and missing:
-        raise DBLRError(f"{path}: ONNX needs {', '.join(missing)}: pip install 'dblr_plugin[export]'")
-    check_writable(path)
 
 
 def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:

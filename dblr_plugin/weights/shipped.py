@@ -81,6 +81,8 @@ def find_weights(given: str | Path | None) -> Path:
         path = Path(name)
         if not name or (not path.suffix and not path.exists()):
             raise DBLRError(f"weights '{name}': no file, and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
+        if not path.is_file():
+            raise DBLRError(f'{path}: no such checkpoint; check its path')
         return path
     path = SHIPPED[name].path
     if not path.is_file():
