@@ -61,6 +61,7 @@ class TestClips:
         assert demo_clips.make_clips(footage, tmp_path / 'demo') == recipe
         assert frame.stat().st_mtime_ns == written
 
+    @pytest.mark.slow
     def test_incomplete_clips_and_another_window_are_made_anew(self, footage: Path, tmp_path: Path) -> None:
         demo_clips.make_clips(footage, tmp_path / 'demo')
         frame = tmp_path / 'demo/val/lq/shot1_0/00000000.png'

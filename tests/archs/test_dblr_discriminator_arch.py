@@ -39,6 +39,7 @@ def test_gradients_reach_all_parameters_and_the_patch():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.slow
 def test_learns_to_tell_sharp_from_blurry():
     net = small(negative_slope=0.2)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)

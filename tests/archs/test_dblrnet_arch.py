@@ -156,6 +156,7 @@ class TestForward:
             DBLRNet(**options)
 
 
+@pytest.mark.slow
 def test_bfloat16_agrees_with_float32():
     """bf16 gradients of nn.Conv3d are garbage on CPUs with AMX in torch 2.15; ours must not be."""
     net = small(num_feat=32)

@@ -80,6 +80,7 @@ def test_input_skip_starts_as_the_identity_with_the_same_layers(paper):
     assert not torch.allclose(paper(x), x[:, 2], atol=0.1)
 
 
+@pytest.mark.slow
 def test_input_skip_learns_from_there():
     torch.manual_seed(0)
     net = DBN(num_feat=4, input_skip=True)

@@ -82,6 +82,7 @@ def test_iterations_behind_a_bare_checkpoint_are_unknown(footage: Path) -> None:
     assert training_budget(methods['From theirs'], {'processes': 1, 'seconds': 1.0})['batch'] == 2
 
 
+@pytest.mark.slow
 def test_who_keeps_the_rate_of_another_batch_is_named(footage: Path) -> None:
     rate, batch = 'train.optim_g.lr', 'datasets.train.batch_size_per_gpu'
     methods = settled(footage, {

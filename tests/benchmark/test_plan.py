@@ -88,6 +88,7 @@ def test_a_network_without_option_file_gets_the_windows_it_takes(content: dict) 
 
 
 @pytest.mark.parametrize('name', ['benchmark.yml', 'benchmark_demo.yml'])
+@pytest.mark.slow
 def test_files_we_ship_pass(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'options').symlink_to(options_folder())

@@ -79,6 +79,7 @@ def assert_readable(figure: Figure) -> None:
         assert (overlap <= 1).any(), (one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('count', 'seed', 'spread'), [(9, 0, 2.0), (9, 1, 0.02), (3, 2, 1.0), (2, 3, 1.0)])
 def test_names_are_whole_and_apart(figures: list[Figure], tmp_path: Path, count: int, seed: int, spread: float) -> None:
     made = plots.draw_figures(methods(count, seed, spread), 'basicsr', '1280x720', tmp_path)
@@ -91,6 +92,7 @@ def test_names_are_whole_and_apart(figures: list[Figure], tmp_path: Path, count:
             assert name in shown or figure is figures[3]  # the training's has those that were trained
 
 
+@pytest.mark.slow
 def test_points_lie_where_the_figures_are(figures: list[Figure], tmp_path: Path) -> None:
     made = methods(4, 0, 1.0)
     plots.draw_figures(made, 'basicsr', '1280x720', tmp_path)
@@ -120,6 +122,7 @@ def test_crops_are_those_of_the_frames(tmp_path: Path) -> None:
             assert (right - left + 1) / (low - top + 1) == pytest.approx(80 / 60, rel=0.03)
 
 
+@pytest.mark.slow
 def test_crops_page_is_readable(figures: list[Figure], tmp_path: Path) -> None:
     frame = np.zeros((120, 160, 3), np.uint8)
     frames = {name: frame for name in [*NAMES, 'Ground truth']}

@@ -20,6 +20,7 @@ def stream(*shots: int, noise: float = 0.5) -> list[StreamFrame[int]]:
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.integers(3, 12), min_size=1, max_size=4), st.sampled_from([3, 5, 7]))
+@pytest.mark.slow
 def test_windows_are_those_of_each_shot_alone(shots, num_frame):
     """As validation's, which sees each shot as a clip."""
     found = list(windows(stream(*shots), num_frame))

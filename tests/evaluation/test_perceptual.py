@@ -39,6 +39,7 @@ def frames():
     return (truth + rng.normal(0, 20, truth.shape)).clip(0, 255), truth
 
 
+@pytest.mark.slow
 def test_equals_the_package(frames, backbone):
     from lpips import LPIPS
 

@@ -87,6 +87,7 @@ def test_deepdeblur_like_torch():
     assert complexity(net, shape).macs == flops_of_torch(net, shape) // 2
 
 
+@pytest.mark.slow
 def test_edvr():
     feat, h, w = 16, 64, 80
     net = EDVR(num_feat=feat, num_extract_block=1, num_reconstruct_block=1, hr_in=True, with_predeblur=True)

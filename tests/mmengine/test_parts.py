@@ -83,6 +83,7 @@ def runner(options: dict, folder: Path, **changes) -> Runner:
 
 
 class TestCheckpoints:
+    @pytest.mark.slow
     def test_averaged_weights(self, train_options, tmp_path):
         """EMAHook's, in the Runner's file and behind our reader."""
         train_options['train']['total_iter'] = 2

@@ -32,6 +32,7 @@ def moved(one, two) -> float:
 AT_ONCE = {'amp': 'bf16', 'channels_last': True, 'accumulate': 4, 'clip_grad_norm': 1.0, 'ema_decay': 0.9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'how'), [
     ('net', AT_ONCE), ('gan', AT_ONCE), ('gan', {'accumulate': 2, 'freeze_bn': True}),
 ])  # fmt: skip
@@ -49,6 +50,7 @@ def test_trains_as_without(request, tmp_path, kind, how):
     assert all(v.is_contiguous() for v in weights.values())  # as other tools expect them
 
 
+@pytest.mark.slow
 def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
     """Weights of both networks and the log, BatchNorm frozen: its statistics are a piece's own."""
     gan_options['train'] |= {'freeze_bn': True}
@@ -74,6 +76,7 @@ def test_statistics_of_g_move_with_its_own_steps(gan_options, tmp_path, how, mov
     assert bool(norm.running_mean.any()) == bool(moves)
 
 
+@pytest.mark.slow
 def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
     """The step after resuming is that of the run that was not stopped, to the last bit."""
     gan_options['network_g']['num_feat'] = 8
@@ -265,6 +268,7 @@ class TestDiscriminatorsHealth:
             model.optimize_parameters(i)
         assert caplog.text.count('The discriminator has won') == 1
 
+    @pytest.mark.slow
     def test_warns_when_it_tells_nothing_apart(self, gan_options, tmp_path, caplog):
         gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 1e-9}}
         model = build_model(parsed(gan_options, tmp_path))

@@ -171,10 +171,10 @@ class TestValidation:
         ('backend', 'precision', 'tolerance'),
         [
             ('torch', 'fp32', 2e-3),
-            ('torch', 'bf16', 0.2),
-            ('openvino', 'fp32', 2e-3),
+            pytest.param('torch', 'bf16', 0.2, marks=pytest.mark.slow),
+            pytest.param('openvino', 'fp32', 2e-3, marks=pytest.mark.slow),
             pytest.param('openvino', 'int8', 0.2, marks=pytest.mark.slow),
-            ('auto', 'auto', 0.2),
+            pytest.param('auto', 'auto', 0.2, marks=pytest.mark.slow),
         ],
     )
     def test_quicker_ways_give_the_plain_networks_figures(self, train_options, tmp_path, backend, precision, tolerance):
@@ -205,6 +205,7 @@ class TestValidation:
         with pytest.raises(DBLRError, match='val: backend openvino needs: pip install openvino'):
             build_model(parsed(train_options, tmp_path))
 
+    @pytest.mark.slow
     def test_sets_with_the_same_clips_stay_apart(self, train_options, tmp_path):
         second = {**train_options['datasets']['val'], 'name': 'W', 'padding': 'circle'}
         train_options['datasets']['val_2'] = second
@@ -268,6 +269,7 @@ class TestProtocols:
         model.nondist_validation(val_loader(options), 3, writer, False)
         return model, json.loads((root / 'net/metrics.json').read_text())
 
+    @pytest.mark.slow
     def test_basicsr_is_what_the_shipped_metrics_are(self, train_options, tmp_path):
         named, configured = (
             self.validate(train_options, tmp_path / folder, protocol)[1]
@@ -275,6 +277,7 @@ class TestProtocols:
         )
         assert named == configured and named[0]['protocol'] == 'basicsr'
 
+    @pytest.mark.slow
     def test_all_in_one_pass(self, train_options, tmp_path):
         with SummaryWriter(tmp_path / 'tb') as writer:
             model, entries = self.validate(train_options, tmp_path, 'all', writer)
@@ -292,12 +295,14 @@ class TestProtocols:
                 tag = f'metrics/V/{label}{metric}/v'
                 assert events.Scalars(tag)[0].value == pytest.approx(entry['clips']['v'][metric], rel=1e-6)
 
+    @pytest.mark.slow
     def test_a_list_keeps_its_order_and_its_figures(self, train_options, tmp_path):
         several = self.validate(train_options, tmp_path / 'list', ['vrt-matlab', 'cdvd-tsp'])[1]
         alone = self.validate(train_options, tmp_path / 'alone', 'cdvd-tsp')[1]
         assert [e['protocol'] for e in several] == ['vrt-matlab', 'cdvd-tsp'] and several[1:] == alone
         assert alone[0]['frames'] == {'v': 2, 'w': 2}
 
+    @pytest.mark.slow
     def test_best_figures_are_kept(self, train_options, tmp_path):
         """Each metric of each protocol has its own best; the metrics' ``better`` is heeded."""
         train_options['val']['metrics']['psnr']['better'] = 'lower'

@@ -63,6 +63,7 @@ def test_bases_that_cannot_be(tmp_path, text, message):
         check_option_file(tmp_path / 'own.yml', is_train=True)
 
 
+@pytest.mark.slow
 def test_the_copy_beside_the_results_is_whole(child, train_options, tmp_path):
     """It can be used where its base is not."""
     child.write_text(child.read_text() + 'train: {total_iter: 1}\n')

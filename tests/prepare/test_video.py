@@ -83,6 +83,7 @@ class TestCuts:
         for frames in (noisy, fading):
             assert find_shots(list(map(thumbnail, frames))) == [range(20)]
 
+    @pytest.mark.slow
     def test_the_demo_footage_has_one_cut(self) -> None:
         shots = find_shots(list(map(thumbnail, read_video(find_demo_footage()))))
         assert shots == [range(0, 116), range(116, 190)]
@@ -211,6 +212,7 @@ class TestPrepareVideo:
         with pytest.raises(DBLRError, match="holds 'video of walk.mkv .*average 3 5.*not .*average 3,"):
             prepare_video(video, tree, BlurSettings(average=(3,)))
 
+    @pytest.mark.slow
     def test_killed_and_run_again(self, video: Path, tmp_path: Path) -> None:
         options = ['--average', '3', '--stride', '1', '--in-between', '3', '--shake', '2']
         run = Run('prepare', 'video', video, tmp_path / 'stopped', *options, cwd=tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,7 @@ def numbers(picture: Tensor) -> np.ndarray:
     seed=st.integers(0, 2**62),
     data=st.data(),
 )
+@pytest.mark.slow
 def test_a_sample_is_one_place_of_all_frames(size, hflip, rotate, seed, data):
     """The crop lies in the frame, is the same in all six, and is turned as one of the eight ways a square can be."""
     side = data.draw(st.integers(1, min(size)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
@@ -47,6 +48,7 @@ def run(rank: int, processes: int, batch: int, length: int, ratio: int, total: i
     seed=st.integers(0, 2**32),
     data=st.data(),
 )
+@pytest.mark.slow
 def test_order_of_training(length, batch, processes, ratio, total, seed, data):
     alone, iters_per_epoch = run(0, 1, batch * processes, length, ratio, total, seed)
     assert len(alone) == total

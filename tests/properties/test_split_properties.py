@@ -37,6 +37,7 @@ def consecutive(lengths: list[int]) -> list[range]:
 
 @settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), recipe=recipes)
+@pytest.mark.slow
 def test_spans_of_shots(lengths, recipe):
     shots, needed = consecutive(lengths), recipe.least_shot
     spans, skipped = split('video', shots, recipe)

@@ -53,6 +53,7 @@ def options(root: Path, chosen: list[int], folder: str, **changes: object) -> di
     reverse=st.booleans(),
     seed=st.integers(0, 2**32),
 )
+@pytest.mark.slow
 def test_training_windows(clips, chosen, num_frame, intervals, reverse, seed):
     half = num_frame // 2
     fitting = {
@@ -82,6 +83,7 @@ def test_training_windows(clips, chosen, num_frame, intervals, reverse, seed):
 
 @settings(max_examples=40)
 @given(length=st.integers(1, LONGEST), num_frame=odd, padding=st.sampled_from(PADDINGS))
+@pytest.mark.slow
 def test_windows_that_the_test_set_reads(clips, length, num_frame, padding):
     with tempfile.TemporaryDirectory() as folder:
         dataset = VideoDeblurTestDataset(options(clips, [length], folder, num_frame=num_frame, padding=padding))

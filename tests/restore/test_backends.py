@@ -106,6 +106,7 @@ def test_torch(name, precision):
     compare(*NETWORKS[name], 'torch', precision)
 
 
+@pytest.mark.slow
 @needs_openvino
 @each
 def test_openvino(name, precision, no_fallback):
@@ -259,6 +260,7 @@ def test_auto_on_gpus(machine):
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_openvino_devices():
     """No test knows a machine with one of the others; what is not there is refused before anything is built."""
     net, options = DBLRNet(num_feat=16, num_block=1), {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}

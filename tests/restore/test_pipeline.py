@@ -95,6 +95,7 @@ class Bin:
 
 
 @pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(causal):
     """Four times the frames, and no more of them held than a window, its look-ahead and both queues take."""
     # a queue's frames, the one that its thread works on, and the one between it and the network
@@ -116,6 +117,7 @@ def test_a_sink_that_refuses_ends_everything():
     assert sink.end == 'abandoned' and len(sink.names) == 7 and source.taken < 40
 
 
+@pytest.mark.slow
 def test_latency_is_that_of_the_network_alone():
     """Not the time that a frame waited before it was taken, nor the time that the sink takes."""
     net = restorer(causal=True)
@@ -162,6 +164,7 @@ class Album(Bin):
 
 
 @pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.slow
 def test_going_on_gives_the_same_pictures(causal):
     """Also right behind a cut, and a few pictures behind one, which frames before them decide."""
     net, whole = restorer(causal=causal), Album()

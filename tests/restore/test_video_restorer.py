@@ -173,6 +173,7 @@ class TestWeights:
         for one, other in zip(loaded.restore(frames(3)), plain(net, options).restore(frames(3)), strict=True):
             assert np.array_equal(one, other)
 
+    @pytest.mark.slow
     def test_of_others_need_an_option_file(self, tmp_path):
         torch.save({'params': network(num_feat=8)[0].state_dict()}, tmp_path / 'net.pth')
         with pytest.raises(DBLRError, match='net.pth: does not say which network.*-opt'):

@@ -15,6 +15,7 @@ from torch import nn
 from dblr_plugin.benchmark.plots import LIGHT
 
 
+@pytest.mark.slow
 def test_nafnet_has_the_published_size():
     """17.1 million parameters, 16 thousand million multiply-adds for 256x256 (NAFNet, table 6 and its repository)."""
     net = NAFNet().eval()
@@ -30,6 +31,7 @@ def test_dmphn_has_the_published_size():
         assert net(torch.rand(1, 3, 64, 48)).shape == (1, 3, 64, 48)
 
 
+@pytest.mark.slow
 def test_basicvsr_has_the_published_size_and_restores_what_its_last_layer_leaves_alone():
     """6.3 million parameters (BasicVSR, table 2)."""
     net = QuarterBasicVSR().eval()

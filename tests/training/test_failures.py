@@ -92,6 +92,7 @@ def join(rank: int, port: int, seconds: float = 1) -> None:
     dist.init_process_group('gloo', where, datetime.timedelta(seconds=seconds), rank=rank, world_size=2)
 
 
+@pytest.mark.slow
 def test_rendezvous():
     with socket.create_server(('127.0.0.1', 0)) as server:
         assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is taken')

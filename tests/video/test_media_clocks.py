@@ -72,6 +72,7 @@ def test_the_last_picture_stays_as_long_as_it_should(tmp_path, caplog, suffix):
     assert 'cut off' not in caplog.text and 'missing' not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_hole_in_matroska_is_told(tmp_path, caplog):
     source = make(tmp_path / 'long.mkv', Made(frames=500, audio=1, options={'g': '12', 'preset': 'ultrafast'}))
     data = bytearray(source.read_bytes())

@@ -62,6 +62,7 @@ def test_older_output_stays_until_the_new_one_is_complete(tmp_path, video):
     assert len(decoded(output)) == 1
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing_broken(tmp_path):
     noise = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8) for i in range(60)]
     source = make(tmp_path / 'noise.mp4', Made(frames=noise, audio=1))

@@ -248,6 +248,7 @@ def test_pictures_of_a_folder_make_a_video(tmp_path):
     assert visible(tmp_path / 'again') == [f'{i:08d}.png' for i in range(5)]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path):
     """What is read and not yet written stays within a few pictures: sound is read beside, not before."""
     source = make(tmp_path / 'long.mp4', Made(frames=300, audio=1))

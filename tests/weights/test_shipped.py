@@ -121,6 +121,7 @@ def test_they_deblur(sharp, name):
 
 
 @pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.slow
 def test_they_leave_sharp_frames_alone(sharp, name):
     restored = _restored(sharp, name)
     assert np.mean([psnr(one, other) for one, other in zip(restored, sharp, strict=True)]) > 42

@@ -69,6 +69,7 @@ def test_a_fifth_of_the_windows_comes_with_its_input_as_truth(makers):
     assert 0.12 < np.mean([torch.equal(frames[0, 2], sharp[0]) for frames, sharp in drawn]) < 0.28
 
 
+@pytest.mark.slow
 def test_truth_is_sharper_than_the_blurry_frame(makers):
     def detail(image):
         return (image.float().diff(dim=-1).abs().mean() + image.float().diff(dim=-2).abs().mean()).item()
