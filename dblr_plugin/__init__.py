@@ -63,6 +63,8 @@ def _register() -> None:
     from dblr_plugin import compat
 
     compat.prepare_import()
+    with compat.deferred('scipy.stats', 'multivariate_normal'):
+        import basicsr  # noqa: F401
 
     from dblr_plugin import archs, hooks, losses, models  # noqa: F401
     from dblr_plugin.data import synthetic_motion_dataset, video_deblur_dataset, video_deblur_test_dataset  # noqa: F401

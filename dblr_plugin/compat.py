@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import datetime
 import functools
+import importlib
 import importlib.util
 import os
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['prepare_import', 'repair_archiving', 'repair_distributed']
+__all__ = ['deferred', 'prepare_import', 'repair_archiving', 'repair_distributed']
 
 
 def prepare_import() -> None:
@@ -23,9 +26,62 @@ def prepare_import() -> None:
     _alias_distutils()
 
 
+@contextmanager
+def deferred(module: str, name: str) -> Iterator[None]:
+    """Within it, ``from module import name`` gives a stand-in; the module, whose import takes seconds, is not imported.
+
+    It is imported when the stand-in is called or asked for an attribute, or when anything else is imported from it.
+
+    Args:
+        module: A submodule of a package that can be imported.
+        name: A function or an object in it, which the importing modules only call or take attributes of.
+    """
+    if module in sys.modules:
+        yield
+        return
+
+    def real() -> Any:
+        return getattr(importlib.import_module(module), name)
+
+    class StandIn:
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return real()(*args, **kwargs)
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(real(), attribute)
+
+    class Module(types.ModuleType):
+        def __getattr__(self, attribute: str) -> Any:
+            if attribute.startswith('__'):  # asked for by the import system
+                raise AttributeError(attribute)
+            remove()
+            return getattr(importlib.import_module(self.__name__), attribute)
+
+    parts = module.split('.')
+    paths = ['.'.join(parts[:length]) for length in range(2, len(parts) + 1)]
+    modules = {path: Module(path) for path in paths}
+    setattr(modules[module], name, StandIn())
+
+    def remove() -> None:
+        for path, stand_in in modules.items():
+            if sys.modules.get(path) is stand_in:
+                del sys.modules[path]
+
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        remove()
+
+
 def _alias_functional_tensor() -> None:
     """Provides ``torchvision.transforms.functional_tensor``, removed in torchvision 0.17, for BasicSR <= 1.4.2."""
     name = 'torchvision.transforms.functional_tensor'
+    import torch  # noqa: F401
+
+    # torchvision imports torch's compiler for this function, which would be a third of the start
+    with deferred('torch._dynamo.utils', 'is_compile_supported'):
+        import torchvision  # noqa: F401
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
     from torchvision.transforms import functional

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from dblr_plugin.compat import deferred
+
 pytestmark = pytest.mark.slow
 
 
@@ -13,7 +15,8 @@ def run(code: str) -> subprocess.CompletedProcess:
 def test_import_registers_everything_is_silent_and_leaves_mmengine_alone():
     result = run(
         'import sys, dblr_plugin, dblr_plugin.commands.train\n'
-        'assert "mmengine" not in sys.modules\n'
+        'late = {"mmengine", "torch._dynamo", "scipy.stats"} & sys.modules.keys()\n'
+        'assert not late, late\n'
         'from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY\n'
         'assert {"DBLRNet", "DBLRDiscriminator", "BlurryInput", "EDVR"} <= ARCH_REGISTRY.keys()\n'
         'assert {"VideoDeblurDataset", "VideoDeblurTestDataset"} <= DATASET_REGISTRY.keys()\n'
@@ -21,6 +24,46 @@ def test_import_registers_everything_is_silent_and_leaves_mmengine_alone():
         'assert {"VideoDeblurModel", "DBLRGANModel"} <= MODEL_REGISTRY.keys()\n'
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
+
+
+def test_what_is_deferred_is_imported_when_it_is_used():
+    result = run(
+        'import sys, dblr_plugin\n'
+        'from basicsr.data import degradations\n'
+        'from torchvision.ops import boxes\n'
+        'asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")\n'
+        'import scipy.stats, torch._dynamo.utils\n'
+        'assert asked == torch._dynamo.utils.is_compile_supported("cpu")\n'
+        'expected = scipy.stats.multivariate_normal([0, 0], [[1, 0], [0, 1]]).cdf([0.5, 1])\n'
+        'assert degradations.cdf2([[1, 0], [0, 1]], [0.5, 1]) == expected\n'
+        'assert degradations.multivariate_normal.pdf(0.5) == scipy.stats.multivariate_normal.pdf(0.5)\n'
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize('wanted', ['one', 'other', 'whole'])
+def test_anything_else_of_a_deferred_module_is_the_real_one(wanted, tmp_path, monkeypatch):
+    (tmp_path / 'package').mkdir()
+    (tmp_path / 'package/__init__.py').write_text('')
+    (tmp_path / 'package/inner.py').write_text('def one(x):\n    return x + 1\nother = 5\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with deferred('package.inner', 'one'):
+        if wanted == 'one':
+            from package.inner import one
+        elif wanted == 'other':
+            from package.inner import other
+        else:
+            import package.inner as inner
+    assert ('package.inner' in sys.modules) == (wanted == 'other')
+    if wanted == 'one':
+        assert one(2) == 3 and one.__name__ == 'one'
+    elif wanted == 'other':
+        assert other == 5
+    else:
+        assert inner.one(2) == 3 and inner.other == 5
+    assert sys.modules['package.inner'].other == 5
+    for name in ('package', 'package.inner'):
+        del sys.modules[name]
 
 
 def test_stock_basicsr_is_what_it_cures():
