@@ -30,7 +30,8 @@ import yaml
 
 import dblr_plugin
 
-_LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard')
+# the last one is imported by torch's optimisers
+_LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard', 'torch._dynamo')
 
 
 def write_options(path: Path, options: dict) -> Path:
