@@ -30,13 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serves until Ctrl-C; raises DBLRError if the port or the network is not available."""
-    from dblr_plugin.page.process import Task, temporary_folder
+    from dblr_plugin.page.process import Task, prepare_tasks, temporary_folder
 
     check_network_arguments(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     build = functools.partial(build_restorer, args)
     with _listen(args.port) as listener:
         folder = temporary_folder()
+        prepare_tasks()  # imports torch while this process imports gradio
         try:
             from dblr_plugin.page.server import build_server
         except ImportError as error:

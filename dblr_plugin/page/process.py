@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.processes import fork_context
 
-__all__ = ['Cancelled', 'Task', 'temporary_folder']
+__all__ = ['Cancelled', 'Task', 'prepare_tasks', 'temporary_folder']
 
 _MODULE = 'dblr_plugin.page.preview'
 
@@ -43,6 +43,11 @@ def temporary_folder() -> Path:
     # after multiprocessing's own folder, which is inside and has priority -100
     Finalize(None, lambda _: shutil.rmtree(folder, ignore_errors=True), args=[held], exitpriority=-200)
     return Path(folder)
+
+
+def prepare_tasks() -> None:
+    """Starts the process that tasks are forked from, which imports what they need."""
+    fork_context(_MODULE)
 
 
 class Cancelled(Exception):
