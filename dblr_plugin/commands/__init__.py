@@ -1,7 +1,7 @@
 """The ``dblr`` command: one module per subcommand, arguments and messages only.
 
-Only the module of the command that is run is imported, and its own imports at the top are quick. torch and BasicSR are
-imported once the arguments are known to be right.
+Only the module of the command that is run is imported, and its own imports at the top take little time. torch and
+BasicSR are imported once the arguments are known to be right.
 """
 
 from __future__ import annotations

@@ -76,9 +76,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         '--device', default='auto', help='auto, cpu, cuda, cuda:1, mps, openvino:GPU, openvino:NPU (default: auto)'
     )
     parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino'))
-    precision_help = (
-        'int8 is quickest on processors with VNNI or AMX (default: auto, the quickest that is close to fp32)'
-    )
+    precision_help = 'int8 is fastest on processors with VNNI or AMX (default: auto, the fastest that is close to fp32)'
     precisions = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
     parser.add_argument('--precision', default='auto', choices=precisions, help=precision_help)
     parser.add_argument(
@@ -90,7 +88,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that select a network's weights."""
     weights_help = (
         'a name that `dblr weights` lists, or a file, .pth or .safetensors (default: balanced; '
-        'on a CPU light is three times as quick)'
+        'on a CPU light is three times as fast)'
     )
     parser.add_argument('--weights', metavar='NAME', help=weights_help)
     parser.add_argument('-opt', type=Path, metavar='FILE', help='option file that the weights were trained with')

@@ -20,12 +20,13 @@ def run(args: argparse.Namespace) -> None:
     """Prints a table; raises DBLRError if a file is missing or damaged."""
     from dblr_plugin.weights.shipped import SHIPPED, find_weights
 
-    print(f'{"--weights":<14}{"motion":>8}{"hand":>8}{"sharp":>8}{"kMAC/px":>9}{"MB":>6}')
+    print(f'{"--weights":<14}{"averaged":>10}{"hand-held":>11}{"sharp":>8}{"kMAC/px":>9}{"MB":>6}')
     for name, weights in SHIPPED.items():
         size = find_weights(name).stat().st_size / 1e6
-        figures = f'{weights.motion:+8.2f}{weights.hand:+8.2f}{weights.sharp:8.1f}{weights.kmacs:9.1f}{size:6.1f}'
+        figures = f'{weights.motion:+10.2f}{weights.hand:+11.2f}{weights.sharp:8.1f}{weights.kmacs:9.1f}{size:6.1f}'
         print(f'{name:<14}{figures}  {weights.purpose}')
     print()
-    print('motion, hand: dB of PSNR gained on 12 held-out films, blurred by their own motion and by a shaking hand')
-    print('sharp: dB at which their sharp frames come back; kMAC/px: thousand multiply-adds per pixel')
+    print('averaged, hand-held: gain in PSNR, dB, on 12 videos not used for training, blurred by averaging frames')
+    print('                     and by a simulated hand-held camera')
+    print('sharp: PSNR of their sharp frames after restoration, dB; kMAC/px: thousand multiply-adds per pixel')
     print('how they were trained and measured: docs/weights.md')

@@ -23,7 +23,7 @@ from dblr_plugin.errors import DBLRError, first_line, nearest
 from dblr_plugin.restore.openvino_forward import (
     Int8Forward,
     OpenVINOForward,
-    int8_is_quick,
+    int8_is_fast,
     nncf_installed,
     openvino_devices,
     openvino_installed,
@@ -127,7 +127,7 @@ def _best_precision(device: torch.device) -> str:
     if device.type == 'cuda':
         capability = torch.cuda.get_device_capability(device)
         return 'bf16' if capability >= (8, 0) else 'fp16' if capability >= (7, 0) else 'fp32'
-    return 'bf16' if device.type == 'cpu' and _bf16_is_quick() else 'fp32'
+    return 'bf16' if device.type == 'cpu' and _bf16_is_fast() else 'fp32'
 
 
 def _require_int8(device: torch.device, backend: str) -> None:
@@ -145,7 +145,7 @@ def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None
         return 'it is for OpenVINO on the CPU'
     if not nncf_installed():
         return "it needs pip install 'dblr_plugin[int8]'"
-    if not int8_is_quick():
+    if not int8_is_fast():
         return 'the processor has neither VNNI nor AMX-int8'
     if frames < FRAMES_WORTH_COMPILING:
         return 'calibrating takes longer than so few frames'
@@ -167,7 +167,7 @@ def _has_compiler(device: torch.device) -> bool:
 
 
 @functools.cache
-def _bf16_is_quick() -> bool:
+def _bf16_is_fast() -> bool:
     """Times matrix products. CPU flags are no guide: bf16 is 16 times as fast with AMX, 0.4 to 2 with AVX512-BF16."""
     times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in times}

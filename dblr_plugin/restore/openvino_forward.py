@@ -29,7 +29,7 @@ from dblr_plugin.console import quiet
 from dblr_plugin.errors import first_line
 
 __all__ = [
-    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'cut_crops', 'int8_is_quick',
+    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'cut_crops', 'int8_is_fast',
     'nncf_installed', 'openvino_devices', 'openvino_installed', 'quantise', 'to_openvino',
 ]  # fmt: skip
 
@@ -145,7 +145,7 @@ def nncf_installed() -> bool:
     return importlib.util.find_spec('nncf') is not None
 
 
-def int8_is_quick() -> bool:
+def int8_is_fast() -> bool:
     """Whether the processor is much faster in int8 than in float32: VNNI or AMX, according to Linux's CPU flags."""
     try:
         return _QUICK.search(Path('/proc/cpuinfo').read_text()) is not None

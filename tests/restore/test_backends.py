@@ -229,7 +229,7 @@ def machine(monkeypatch):
 
     def setting(openvino: bool = False, bf16: bool = False, compiler: bool = True, capability=(8, 0)) -> None:
         monkeypatch.setattr(backends, 'openvino_installed', lambda: openvino)
-        monkeypatch.setattr(backends, '_bf16_is_quick', lambda: bf16)
+        monkeypatch.setattr(backends, '_bf16_is_fast', lambda: bf16)
         monkeypatch.setattr(backends, '_has_compiler', lambda device: compiler)
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
 

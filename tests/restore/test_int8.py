@@ -85,7 +85,7 @@ def test_the_layers_that_compare_frames_and_the_last_one_stay_float():
 @pytest.mark.slow
 @needs_int8
 def test_auto_takes_int8_only_close_to_float32(monkeypatch):
-    monkeypatch.setattr(backends, 'int8_is_quick', lambda: True)
+    monkeypatch.setattr(backends, 'int8_is_fast', lambda: True)
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('openvino', 'int8')
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING - 1)[1] != 'int8'
     window = torch.rand(1, 5, 1, 64, 64)
