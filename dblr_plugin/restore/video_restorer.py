@@ -128,8 +128,11 @@ class VideoRestorer:
 
         Yields:
             Each restored frame, of the same type.
+
+        Raises:
+            DBLRError: A frame is something else; names its number.
         """
-        frames = iter(frames)
+        frames = _checked(frames)
         if self.needs_calibration:
             frames = chain(self.calibrate_on_first(frames), frames)
         stream = (StreamFrame(self._buffered(frame), thumbnail(_eight_bits(frame))) for frame in frames)
@@ -211,6 +214,28 @@ class VideoRestorer:
         wide = frame.astype(np.int32) if frame.dtype == np.uint16 else frame
         pixels = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device, non_blocking=True)
         return BufferedFrame(frame, to_network_colour(_planes(pixels).unsqueeze(0), self.traits.channels), pixels)
+
+
+def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields frames; raises DBLRError for one that is no RGB frame of the first one's size and type."""
+    first = None
+    for number, frame in enumerate(frames):
+        is_rgb = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3
+        if not is_rgb or frame.dtype not in (np.uint8, np.uint16):
+            raise DBLRError(
+                f'frame {number} is {_described(frame)}; give RGB arrays (height, width, 3) of uint8, or of uint16 '
+                'over its full range'
+            )
+        first = frame if first is None else first
+        if (frame.shape, frame.dtype) != (first.shape, first.dtype):
+            raise DBLRError(f'frame {number} is {_described(frame)}, unlike frame 0, {_described(first)}')
+        yield frame
+
+
+def _described(frame: object) -> str:
+    if isinstance(frame, np.ndarray):
+        return f'an array {frame.shape} of {frame.dtype}'
+    return f'a {type(frame).__name__}'
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -69,6 +69,21 @@ def test_as_many_frames_come_out_as_go_in(count):
     assert len(list(plain(*network()).restore(frames(count)))) == count
 
 
+@pytest.mark.parametrize(('spoil', 'found'), [
+    (lambda frame: frame / np.float32(255), r'frame 2 is an array \(40, 33, 3\) of float32; give RGB arrays'),
+    (lambda frame: frame[..., 0], r'frame 2 is an array \(40, 33\) of uint8'),
+    (lambda frame: frame.transpose(2, 0, 1), r'frame 2 is an array \(3, 40, 33\) of uint8'),
+    (torch.from_numpy, 'frame 2 is a Tensor'),
+    (lambda frame: frame[1:], r'frame 2 is an array \(39, 33, 3\) of uint8, unlike frame 0'),
+    (lambda frame: frame.astype(np.uint16), r'of uint16, unlike frame 0, an array \(40, 33, 3\) of uint8'),
+])  # fmt: skip
+def test_a_frame_of_another_kind_is_named(spoil, found):
+    clip = frames(4)
+    clip[2] = spoil(clip[2])
+    with pytest.raises(DBLRError, match=found):
+        list(plain(*network()).restore(clip))
+
+
 def test_frames_of_another_scene_make_no_difference():
     restorer = plain(*network())
     first, second = frames(5), [255 - frame for frame in frames(5)]
