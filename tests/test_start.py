@@ -65,11 +65,17 @@ for arguments in {lines}:
 
 def test_what_needs_no_network_waits_for_neither_torch_nor_basicsr(footage, tmp_path):
     (tmp_path / 'own.pth').touch()
+    (tmp_path / 'damaged.yml').write_text('name: [x\n')
+    (tmp_path / 'based.yml').write_text('base: none.yml\n')
     lines = {
         'weights': '',
         f'prepare lmdb {footage}/val/lq {tmp_path}/val.lmdb --tiles': '',
         f'prepare video {footage}/train/gt {tmp_path}/own --average 3 --stride 1 --test-share 0': '',
         'prepare dvd nowhere own': 'nowhere does not exist',
+        'train -opt none.yml': 'none.yml: no such option file',
+        'test -opt own': 'own: cannot be read as text',
+        'benchmark -opt damaged.yml': "damaged.yml:2: not valid YAML: expected ',' or ']'",
+        'train -opt based.yml --auto_resume': 'based.yml:1: base: there is no file none.yml',
         'deblur -i nowhere.mp4 -o y.mp4': 'nowhere.mp4 does not exist',
         f'deblur -i {footage}/val/lq/v -o y --weights lihgt': "did you mean 'light'?",
         f'deblur -i {footage}/val/lq/v -o y --weights no.pth': 'no.pth: no such checkpoint',

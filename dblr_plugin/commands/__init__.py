@@ -16,6 +16,7 @@ from typing import NoReturn
 import dblr_plugin
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line
 from dblr_plugin.errors import nearest
+from dblr_plugin.yaml_file import read_option_file
 
 __all__ = ['main']
 
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     args.arguments = argv[1:]
     show_errors_in_one_line()
     if args.command not in _WITHOUT_BASICSR:
+        if getattr(args, 'opt', None):
+            read_option_file(args.opt)  # one that cannot be read is reported at once
         dblr_plugin.register()
     dblr_plugin.raise_on_ctrl_c()
     try:

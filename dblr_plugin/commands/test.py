@@ -16,9 +16,16 @@ import json
 import sys
 from pathlib import Path
 
-from dblr_plugin.commands.train import add_arguments
+from dblr_plugin.commands.train import add_shared_arguments
 
 __all__ = ['add_arguments', 'run']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds BasicSR's arguments and ours, for help and checking; ``parse_options`` reads them."""
+    add_shared_arguments(parser)
+    parser.add_argument('--auto_resume', action='store_true', help=argparse.SUPPRESS)  # BasicSR ignores it in tests
+    parser.add_argument('--debug', action='store_true', help='the test is called debug_NAME')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,18 +16,23 @@ import argparse
 import sys
 from typing import Any
 
-__all__ = ['add_arguments', 'run']
+__all__ = ['add_arguments', 'add_shared_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds BasicSR's arguments and ours, for help and checking; ``parse_options`` reads them."""
+    add_shared_arguments(parser)
+    parser.add_argument('--auto_resume', action='store_true', help='resume from the newest checkpoint, if there is one')
+    parser.add_argument('--debug', action='store_true', help='the run is called debug_NAME and validates often')
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that training and testing share."""
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file')
     setting: dict[str, Any] = {'nargs': '+', 'action': 'append', 'metavar': 'KEY=VALUE'}
     parser.add_argument('--set', help='change options for this run', **setting)
     parser.add_argument('--force_yml', help="the same in BasicSR's form, KEY:KEY=VALUE", **setting)
     parser.add_argument('--protocol', action='append', metavar='NAME', help='score by this protocol, or all of them')
-    parser.add_argument('--auto_resume', action='store_true', help='resume from the newest checkpoint, if there is one')
-    parser.add_argument('--debug', action='store_true', help='the run is named debug, and validates and logs often')
     launcher_help = 'what launched the processes (default: none; torchrun is detected)'
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help=launcher_help)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
