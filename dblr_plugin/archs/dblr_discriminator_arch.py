@@ -37,6 +37,9 @@ class DBLRDiscriminator(nn.Module):
         negative_slope: 0 is ReLU; 0.2 is common in GANs.
         init_std: Standard deviation of normally distributed initial weights (0.01 is published); None for PyTorch's
             default initialisation.
+
+    Raises:
+        ValueError: If a width is below 1.
     """
 
     min_size = 16
@@ -50,6 +53,8 @@ class DBLRDiscriminator(nn.Module):
         init_std: float | None = None,
     ) -> None:
         super().__init__()
+        if num_feat < 1 or num_fc < 1:
+            raise ValueError(f'num_feat and num_fc must be at least 1, and are {num_feat} and {num_fc}')
         widths = [num_in_ch, num_feat, num_feat * 2, num_feat * 4, num_feat * 8]
         layers: list[nn.Module] = []
         for stage, num_conv in enumerate((2, 3, 4, 5)):

@@ -117,8 +117,8 @@ class DBLRNet(nn.Module):
         super().__init__()
         if num_frame < 3:
             raise ValueError(f'DBLRNet needs windows of at least 3 frames, num_frame is {num_frame}')
-        if num_feat < 1:
-            raise ValueError(f'num_feat must be at least 1, and is {num_feat}')
+        if num_feat < 1 or num_block < 0:
+            raise ValueError(f'num_feat must be at least 1, num_block at least 0; they are {num_feat} and {num_block}')
         if groups < 1 or self.num_maps % groups or num_feat % groups:
             raise ValueError(f'groups must divide {self.num_maps} and num_feat ({num_feat}), groups is {groups}')
         if input_skip and num_in_ch != num_out_ch:

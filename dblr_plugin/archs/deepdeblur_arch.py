@@ -93,7 +93,7 @@ class DeepDeblur(nn.Module):
         gaussian: Smooths frames before downscaling, as the authors do; their weights need it.
 
     Raises:
-        ValueError: If ``num_feat`` is below 1.
+        ValueError: If ``num_feat`` is below 1 or ``num_block`` below 0.
     """
 
     size_multiple = 4  # frames are padded to it internally; tiles must start at multiples of it
@@ -108,8 +108,8 @@ class DeepDeblur(nn.Module):
         gaussian: bool = False,
     ) -> None:
         super().__init__()
-        if num_feat < 1:
-            raise ValueError(f'num_feat must be at least 1, and is {num_feat}')
+        if num_feat < 1 or num_block < 0:
+            raise ValueError(f'num_feat must be at least 1, num_block at least 0; they are {num_feat} and {num_block}')
         self.num_frame = num_frame
         # 2 pixels per 5x5 layer at its size: first the three networks, then the upscaling and downscaling layers
         self.receptive_radius = 2 * 7 * (2 + 2 * num_block) + 2 * (2 + 4) + 3 * (1 + 2) * gaussian

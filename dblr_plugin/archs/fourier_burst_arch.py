@@ -40,6 +40,9 @@ class FourierBurstAccumulation(nn.Module):
         block_size: Side of a block in pixels, even; limited to the frame's shorter side.
         noise: Standard deviation of the frames' noise, for pixels in [0, 1]. Weaker frequencies are averaged.
         flow: How the frames are aligned to the middle one, see :class:`NetworkTraits`. False is for tripods.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -55,6 +58,10 @@ class FourierBurstAccumulation(nn.Module):
         super().__init__()
         if block_size < 2 or block_size % 2:
             raise ValueError(f'block_size is {block_size}, and must be even and at least 2')
+        if kernel_size <= 0 or p < 0 or noise < 0:
+            raise ValueError(
+                f'kernel_size must be above 0, p and noise at least 0; they are {kernel_size}, {p} and {noise}'
+            )
         self.num_in_ch = num_in_ch
         self.num_frame = num_frame
         self.p = p

@@ -80,6 +80,8 @@ class MultiScaleDBLRNet(nn.Module):
             raise ValueError(f'MultiScaleDBLRNet needs windows of at least 3 frames, num_frame is {num_frame}')
         if len(num_feat) != len(num_block) or not num_feat or min(num_feat) < 1:
             raise ValueError(f'num_feat and num_block must name the same scales, and are {num_feat} and {num_block}')
+        if min(num_block) < 0:
+            raise ValueError(f'num_block must be at least 0 at each scale, and is {num_block}')
         if num_in_ch != num_out_ch:
             raise ValueError(f'num_in_ch ({num_in_ch}) must be equal to num_out_ch ({num_out_ch})')
         self.num_frame = num_frame

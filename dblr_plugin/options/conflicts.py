@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
 from dblr_plugin.archs.traits import NetworkTraits, network_argument
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
@@ -52,10 +52,13 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
         yield from _sizes(opt)
         yield from _graphs(opt)
         yield from _optimisers(opt['train'])
+        yield from _weights(opt['network_g'])
         yield from _parts(opt)
         yield from _training_set(opt)
         yield from _schedule(opt['train'])
         yield from _wandb(opt['logger'])
+    elif opt['val'] is None:
+        yield 'val', 'is empty, and a test needs it; write val: {save_img: true}'
 
 
 def _networks(opt: dict) -> Iterator[Conflict]:
@@ -66,8 +69,9 @@ def _networks(opt: dict) -> Iterator[Conflict]:
         yield 'network_g.num_in_ch', f'is {channels}, and frames have 1 (Y) or 3 (RGB); set one of these'
     if out != channels:
         yield 'network_g.num_out_ch', f'is {out}, and num_in_ch is {channels}; set both to the same value'
-    if network_argument(network, 'hr_in', True) is False:
-        yield 'network_g.hr_in', 'is false, and the network would enlarge frames fourfold; set hr_in: true'
+    for needed in ('hr_in', 'with_predeblur') if network_argument(network, 'hr_in', None) is not None else ():  # EDVR
+        if network_argument(network, needed, True) is False:
+            yield f'network_g.{needed}', f'is false, and the network would enlarge frames fourfold; set {needed}: true'
     discriminator = opt.get('network_d')
     if discriminator:
         judged = network_argument(discriminator, 'num_in_ch', out)
@@ -83,14 +87,23 @@ def _networks(opt: dict) -> Iterator[Conflict]:
 
 def _refusal(section: str, network: dict) -> Iterator[Conflict]:
     """Builds one of our networks to check its arguments; constructors of other networks may have side effects."""
-    arguments = dict(network)
-    cls = ARCH_REGISTRY.get(arguments.pop('type'))
-    if cls.__module__.startswith('dblr_plugin.'):
+    if _is_our_network(network):
         try:
-            with torch.device('meta'):  # allocates no weights
-                cls(**arguments)
+            _without_weights(network)
         except (ValueError, RuntimeError) as error:
             yield section, f'cannot be built: {error}'
+
+
+def _is_our_network(network: dict) -> bool:
+    return ARCH_REGISTRY.get(network['type']).__module__.startswith('dblr_plugin.')
+
+
+def _without_weights(network: dict) -> torch.nn.Module:
+    """Builds a network without allocating its weights."""
+    arguments = dict(network)
+    cls = ARCH_REGISTRY.get(arguments.pop('type'))
+    with torch.device('meta'):
+        return cls(**arguments)
 
 
 def _windows(opt: dict) -> Iterator[Conflict]:
@@ -165,17 +178,30 @@ def _scores(opt: dict) -> Iterator[Conflict]:
 
 
 def _gan(opt: dict) -> Iterator[Conflict]:
-    if issubclass(MODEL_REGISTRY.get(opt['model_type']), DBLRGANModel):
-        given: Callable[[str], Any] = {**opt, **opt['train']}.get
-        for trail in ('network_d', 'train.optim_d', 'train.gan_opt'):
-            if not given(trail.split('.')[-1]):
-                yield trail, f'is missing, and {opt["model_type"]} needs it; add it, or use VideoDeblurModel'
+    """Checks that a discriminator is configured if and only if the model trains one."""
+    model, name = MODEL_REGISTRY.get(opt['model_type']), opt['model_type']
+    for trail in ('network_d', 'train.optim_d', 'train.gan_opt'):
+        is_given = bool({**opt, **opt['train']}.get(trail.split('.')[-1]))
+        if issubclass(model, DBLRGANModel) and not is_given:
+            yield trail, f'is missing, and {name} needs it; add it, or use VideoDeblurModel'
+        elif model is VideoDeblurModel and is_given:  # other models may train a discriminator too
+            yield trail, f'is given, and {name} trains no discriminator; remove it, or use DBLRGANModel'
+
+
+#: Loss -> the argument by which the trainer's call can be recognised
+_LOSSES = {'pixel_opt': 'target', 'perceptual_opt': 'gt', 'gan_opt': 'is_disc'}
 
 
 def _losses(opt: dict) -> Iterator[Conflict]:
     train = opt['train']
     if not train.get('pixel_opt') and not train.get('perceptual_opt'):
         yield 'train', 'has neither pixel_opt nor perceptual_opt; add one, such as pixel_opt: {type: MSELoss}'
+    known = {name: cls for name, cls in LOSS_REGISTRY if cls.__module__.startswith(('basicsr.', 'dblr_plugin.'))}
+    for key, argument in _LOSSES.items():
+        fitting = [name for name, cls in known.items() if argument in inspect.signature(cls.forward).parameters]
+        name = (train.get(key) or {}).get('type')
+        if name in known and name not in fitting:
+            yield f'train.{key}.type', f'is {name}, which cannot be used here; write {" or ".join(fitting)}'
 
 
 def _sizes(opt: dict) -> Iterator[Conflict]:
@@ -220,14 +246,16 @@ def _parts(opt: dict) -> Iterator[Conflict]:
     given = [(key, part) for key in ('lr_mul', 'train_only') for part in opt['train'].get(key) or {}]
     if not given:
         return
-    arguments = dict(opt['network_g'])
-    network = arguments.pop('type')
-    with torch.device('meta'):
-        names = [name for name, _ in ARCH_REGISTRY.get(network)(**arguments).named_parameters()]
+    names = [name for name, _ in _without_weights(opt['network_g']).named_parameters()]
     for key, part in given:
         if not (isinstance(part, str) and any(part in name for name in names)):
             parts = ', '.join(sorted({name.split('.')[0] for name in names}))
-            yield f'train.{key}.{part}', f'fits no parameter of {network}, whose parts are {parts}'
+            yield f'train.{key}.{part}', f'fits no parameter of {opt["network_g"]["type"]}, whose parts are {parts}'
+
+
+def _weights(network: dict) -> Iterator[Conflict]:
+    if _is_our_network(network) and not any(True for _ in _without_weights(network).parameters()):
+        yield 'network_g.type', f'is {network["type"]}, which has no weights to train; dblr test scores it'
 
 
 def _training_set(opt: dict) -> Iterator[Conflict]:

@@ -67,6 +67,8 @@ def check_values(root: Located, is_train: bool) -> dict:
         with checker.recording():
             root.at(trail).fail(f'{trail} {message}')
     checker.raise_all()
+    if options.get('val') is None:
+        options.pop('val', None)  # BasicSR's --debug expects a section
     path = options.get('path') or {}
     for key in path.keys() & {'pretrain_network_g', 'pretrain_network_d'}:
         if path[key] in SHIPPED:

@@ -14,6 +14,8 @@ _CAUSAL = {
     f'{section}.causal': True for section in ('network_g', *(f'datasets.{d}' for d in ('train', 'val', 'val_2')))
 }
 
+_ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': None, 'train.gan_opt': None}
+
 
 @pytest.mark.parametrize(('changes', 'at', 'message'), [
     ({'datasets.train.y_only': True, 'network_g.num_in_ch': 3, 'network_g.num_out_ch': 3, 'network_d.num_in_ch': 3},
@@ -22,8 +24,14 @@ _CAUSAL = {
     ({'network_g.num_in_ch': 3}, 'network_g', 'num_out_ch is 1, and num_in_ch is 3; set both to the same value'),
     ({'network_d.num_in_ch': 3}, 'network_d.num_in_ch', 'network_g restores 1 channels; set network_d to the same'),
     ({'network_g': {'type': 'EDVR'}, 'network_d.num_in_ch': 3}, 'network_g', 'set hr_in: true'),
-    ({'network_g': {'type': 'EDVR', 'hr_in': True, 'center_frame_idx': 1}, 'network_d.num_in_ch': 3},
+    ({'network_g': {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'center_frame_idx': 1},
+      'network_d.num_in_ch': 3},
      'network_g.center_frame_idx', 'must be 2 (the middle frame of a window) or 4'),
+    ({'network_g': {'type': 'EDVR', 'hr_in': True}, 'network_d.num_in_ch': 3}, 'network_g',
+     'network_g.with_predeblur is false, and the network would enlarge frames fourfold; set with_predeblur: true'),
+    ({'network_g': {'type': 'BlurryInput'}, 'network_d.num_in_ch': 3}, 'network_g.type', 'has no weights to train'),
+    ({'network_g.num_block': -1}, 'network_g', 'cannot be built: num_feat must be at least 1, num_block at least 0'),
+    ({'network_d.num_fc': 0}, 'network_d', 'cannot be built: num_feat and num_fc must be at least 1'),
     ({'network_g.groups': 3}, 'network_g', 'cannot be built: groups must divide 16'),
     ({'network_g.num_frame': 3}, 'datasets.train', 'num_frame is 5, but network_g takes windows of 3 frames'),
     ({'datasets.val.num_frame': 7}, 'datasets.val.num_frame', 'is 7, but network_g takes windows of 5'),
@@ -51,6 +59,11 @@ _CAUSAL = {
     ({'network_d': ...}, None, 'network_d is missing, and DBLRGANModel needs it; add it, or use VideoDeblurModel'),
     ({'train.optim_d': ...}, 'train', 'train.optim_d is missing'),
     ({'train.gan_opt': None}, 'train.gan_opt', 'is missing'),
+    ({'model_type': 'VideoDeblurModel'}, 'network_d', 'is given, and VideoDeblurModel trains no discriminator; remove'),
+    ({**_ALONE, 'train.optim_d': {'type': 'Adam', 'lr': 1e-4}}, 'train.optim_d', 'is given, and VideoDeblurModel'),
+    ({'train.gan_opt': {'type': 'MSELoss'}}, 'train.gan_opt.type', 'is MSELoss, which cannot be used here; write GANL'),
+    ({'train.pixel_opt': {'type': 'GANLoss', 'gan_type': 'hinge'}}, 'train.pixel_opt.type', 'write L1Loss or MSELoss'),
+    ({'train.perceptual_opt': {'type': 'L1Loss'}}, 'train.perceptual_opt.type', 'write PerceptualLoss'),
     ({'train.pixel_opt': ...}, 'train', 'has neither pixel_opt nor perceptual_opt; add one'),
     ({'datasets.train.prefetch_mode': 'cpu'}, 'datasets.train.prefetch_mode', 'hangs when a frame cannot be read'),
     ({'datasets.train.prefetch_mode': 'cuda'}, 'datasets.train.prefetch_mode', 'add pin_memory: true beside it'),
@@ -65,7 +78,7 @@ _CAUSAL = {
     ({'train.scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4]}}, 'train.scheduler.periods',
      'add up to 4 iterations, less than total_iter, 10; lengthen the last'),
     ({'train.compile': 'reduce-overhead'}, 'train.compile', 'which DBLRGANModel does not offer; write true'),
-    ({'train.compile': 'reduce-overhead', 'model_type': 'VideoDeblurModel', 'train.accumulate': 2}, 'train.compile',
+    ({'train.compile': 'reduce-overhead', **_ALONE, 'train.accumulate': 2}, 'train.compile',
      'takes a batch whole; write true, or remove accumulate'),
     ({'train.multi_scale': True}, 'train.multi_scale', 'is true, and DBLRNet restores one size alone; remove it'),
     ({'train.multi_scale': True, 'network_g': {'type': 'DeepDeblur', 'num_frame': 5}, 'network_d.num_in_ch': 3,
@@ -93,9 +106,10 @@ def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message
     {'train.optim_g': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
     {'train.optim_g': {'type': 'AdamW', 'lr': 1, 'betas': [0, 0.9]}},
     {'datasets.train.name': 'V'},
-    {'network_g': {'type': 'EDVR', 'hr_in': True}, 'network_d.num_in_ch': 3, 'val.pad_multiple': 16},
-    {'network_g': {'type': 'EDVR', 'hr_in': True}, 'network_d.num_in_ch': 3, 'val.pad_multiple': 16,
-     'train.lr_mul': {'dcn': 0.1}, 'train.train_only': {'fusion': 5}},
+    {'network_g': {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True}, 'network_d.num_in_ch': 3,
+     'val.pad_multiple': 16},
+    {'network_g': {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True}, 'network_d.num_in_ch': 3,
+     'val.pad_multiple': 16, 'train.lr_mul': {'dcn': 0.1}, 'train.train_only': {'fusion': 5}},
     {'network_g': {'type': 'DBN', 'flow': True}, 'network_d.num_in_ch': 3, 'datasets.train.flow': True,
      'datasets.val.flow': True},
     {'train.multi_scale': True, 'network_g': {'type': 'DeepDeblur', 'num_frame': 5}, 'network_d.num_in_ch': 3},

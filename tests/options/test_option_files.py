@@ -110,6 +110,11 @@ def test_missing_key(gan_options, tmp_path, trail, section):
     assert re.fullmatch(rf'\d+: {section} lacks {trail.split(".")[-1]}; add it', message)
 
 
+def test_testing_needs_the_section_of_validation(test_options, tmp_path):
+    with pytest.raises(DBLRError, match=r'val is empty, and a test needs it; write val: \{save_img: true\}'):
+        check_option_file(write_options(tmp_path / 'test.yml', test_options | {'val': None}), is_train=False)
+
+
 def test_testing_needs_no_training(test_options, tmp_path):
     del test_options['val']['val_freq']
     check_option_file(write_options(tmp_path / 'test.yml', test_options), is_train=False)
@@ -277,5 +282,6 @@ def test_other_models_are_left_to_basicsr(tmp_path):
 def test_sections_that_may_be_empty(train_options, tmp_path, empty):
     options = changed(train_options, empty, None)
     found = check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
-    # BasicSR looks into path without asking
-    assert found == (options if empty != 'path' else options | {'path': {}})
+    # BasicSR looks into path without asking, and with --debug into val
+    expected = {'path': options | {'path': {}}, 'val': {k: v for k, v in options.items() if k != 'val'}}
+    assert found == expected.get(empty, options)
