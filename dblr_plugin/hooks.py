@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 from basicsr.utils import options as basicsr_options
+from basicsr.utils import set_random_seed
+from basicsr.utils.dist_util import master_only
 
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line, writes_into
@@ -56,11 +58,18 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     overrides, arguments = take_overrides(sys.argv[1:])
     path = _option_file(arguments)
     options = None if path is None else check_option_file(path, is_train, overrides)
+    seed, roots = None, {}
     if options is not None:
         # BasicSR would pass the limit to a function that does not accept it
         repair_distributed(options.get('dist_params', {}).pop('timeout', None))
+        seed = options.get('manual_seed')
+        roots = {key: options['path'].pop(key, None) for key in ('experiments_root', 'results_root')}
     with _basicsr_reading(options):  # BasicSR handles --force_yml for its own models
         opt, args = _run_basicsr_parser(sys.argv[1:] if options is None else arguments, root_path, is_train)
+    if options is not None:
+        _place_results(opt, roots['experiments_root' if is_train else 'results_root'])
+        if seed is None:
+            _share_seed(opt)
     parsed_options.clear()
     parsed_options.update(opt)
     writes_into(opt['path'].get('experiments_root') or opt['path'].get('results_root') or '')
@@ -70,6 +79,27 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     return opt, args
 
 
+def _place_results(opt: dict, root: str | None) -> None:
+    """Moves the folders of a run or a test below ``path.experiments_root`` or ``results_root``, if set.
+
+    BasicSR 1.4.2 ignores both, and fails if the one that a program does not use is empty.
+    """
+    folder = opt['path'].get('experiments_root') or opt['path']['results_root']
+    own = folder if root is None else os.path.join(os.path.abspath(os.path.expanduser(root)), opt['name'])
+    for key in ('experiments_root', 'results_root', 'models', 'training_states', 'log', 'visualization'):
+        if key in opt['path']:
+            opt['path'][key] = own + opt['path'][key].removeprefix(folder)
+
+
+def _share_seed(opt: dict) -> None:
+    """Makes all processes use the seed that the first one drew: the sample order, which they divide, depends on it."""
+    from dblr_plugin.training.step import of_first_process
+
+    opt['manual_seed'] = of_first_process(opt['manual_seed'])
+    set_random_seed(opt['manual_seed'] + opt['rank'])
+
+
+@master_only
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Runs BasicSR's ``copy_opt_file``, and writes out an option file's ``base``, as the copy is in another folder."""
     from dblr_plugin.yaml_file import parse, read_option_file

@@ -2,17 +2,22 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from processes import Run, dblr, free_port, run_python, start_ranks, torchrun, write_options
+import torch.distributed as dist
+from processes import Run, dblr, free_port, run_python, start_ranks, torchrun, warm, write_options
+
+from dblr_plugin import hooks
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +209,29 @@ def test_a_loader_that_hangs_ends_the_run(options, footage, tmp_path):
     assert run.wait() == 1
     (error,) = errors_in(run.stderr)
     assert 'no batch came for 2 s' in error
+
+
+def _draw_a_seed(rank: int, path: str, port: int) -> None:
+    os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2'}
+    os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    sys.argv = ['train', '-opt', path]
+    random.seed(rank)  # forks of one process would draw the same
+    opt, _ = hooks.parse_options(str(Path(path).parent))
+    seeds = [None, None]
+    dist.all_gather_object(seeds, (opt['manual_seed'], torch.initial_seed() - rank))
+    assert seeds[0] == seeds[1] == (opt['manual_seed'], opt['manual_seed']), seeds
+    dist.destroy_process_group()
+
+
+def test_processes_share_the_seed_that_one_of_them_draws(options, tmp_path):
+    """Without ``manual_seed``; the order of samples, which they divide, depends on it."""
+    path, port = write_options(tmp_path / 'gan.yml', options | {'manual_seed': None}), free_port()
+    processes = [warm().Process(target=_draw_a_seed, args=(rank, str(path), port)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
 
 
 def test_one_error_of_all_is_told_once(tmp_path):

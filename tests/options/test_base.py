@@ -6,6 +6,7 @@ import pytest
 import yaml
 from processes import dblr, write_options
 
+from dblr_plugin import hooks
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.options.option_file import check_option_file
 from dblr_plugin.yaml_file import read_option_file
@@ -74,3 +75,10 @@ def test_the_copy_beside_the_results_is_whole(child, train_options, tmp_path):
     train_options['train']['total_iter'] = 1
     assert yaml.safe_load(text) == train_options | {'name': 'third', 'manual_seed': 7}
     assert text.startswith('# GENERATE TIME')
+
+
+def test_only_the_first_process_writes_the_copy(child, tmp_path, monkeypatch):
+    """The folder need not exist yet, and on other machines never does."""
+    monkeypatch.setattr('basicsr.utils.dist_util.get_dist_info', lambda: (1, 2))
+    hooks.copy_opt_file(str(child), str(tmp_path / 'experiments/third'))
+    assert not (tmp_path / 'experiments').exists()

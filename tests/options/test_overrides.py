@@ -143,6 +143,20 @@ def test_basicsr_takes_what_was_checked(train_options, tmp_path, monkeypatch):
     assert yaml.safe_load((tmp_path / 'options.yml').read_text()) == train_options
 
 
+def test_a_run_is_where_its_file_says(train_options, tmp_path, monkeypatch):
+    """BasicSR 1.4.2 ignores ``experiments_root``, and cannot create a folder for an empty ``results_root``."""
+    train_options['path'] |= {'experiments_root': str(tmp_path / 'disk'), 'results_root': None}
+    path = parsed(monkeypatch, tmp_path, train_options, SET, 'path.pretrain_network_g=light')['path']
+    assert {path[key] for key in ('experiments_root', 'log')} == {str(tmp_path / 'disk/net')}
+    assert path['training_states'] == str(tmp_path / 'disk/net/training_states')
+    assert 'results_root' not in path and path['pretrain_network_g'].endswith('light.safetensors')
+
+
+def test_debug_needs_no_validation(train_options, tmp_path, monkeypatch):
+    opt = parsed(monkeypatch, tmp_path, train_options, SET, 'val=null', 'name=debug')
+    assert 'val' not in opt and opt['logger']['save_checkpoint_freq'] == 8
+
+
 def test_basicsr_handles_its_own_models_itself(train_options, tmp_path, monkeypatch):
     """Its colons, its types, its faults."""
     options = train_options | {'model_type': 'SRModel', 'anything': {'at': 'all'}}
