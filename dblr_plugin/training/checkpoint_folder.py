@@ -230,4 +230,5 @@ def _newest_state(folder: CheckpointFolder, opt: dict) -> dict | None:
 def _networks(opt: dict) -> list[str]:
     """Returns the networks to resume, named like their files: ``net_g``."""
     ignored = opt['path'].get('ignore_resume_networks') or []
-    return [f'net_{k.removeprefix("network_")}' for k in opt if k.startswith('network_') and k not in ignored]
+    networks = [key for key, network in opt.items() if key.startswith('network_') and network is not None]
+    return [f'net_{key.removeprefix("network_")}' for key in networks if key not in ignored]

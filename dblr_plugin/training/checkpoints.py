@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -130,6 +131,20 @@ class Checkpoints:
             part.load_state_dict(saved)
         for step, scaler in zip(self.training.steps, state.get('scalers', []), strict=False):
             step.scaler.load_state_dict(scaler)
+        self._refuse_end_of_schedule()
+
+    def _refuse_end_of_schedule(self) -> None:
+        """Rejects a cosine schedule, now the state's, that ends before the training; BasicSR's fails there."""
+        total = int(self.opt['train']['total_iter'])
+        for scheduler in self.training.schedulers:
+            end = sum(getattr(scheduler, 'periods', [total]))
+            if end < total - 1:
+                raise DBLRError(
+                    f'{self.opt["path"]["resume_state"]}: its train.scheduler.periods, with which a resumed run '
+                    f'continues, add up to {end} iterations, and train.total_iter is {total}; lower it, or start a new '
+                    f'run from its weights: another name, path.pretrain_network_g: '
+                    f'{self.opt["path"].get("pretrain_network_g")}, neither --auto_resume nor path.resume_state'
+                )
 
     def _warn_of_overruled_settings(self, state: dict) -> None:
         """Warns if the state overrides settings of the option file, or if the last iteration is reached already."""
@@ -211,16 +226,22 @@ def overruled(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state:
         ``lr is 5e-05 in the option file and 0.001 in the state``.
     """
     for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
-        for key in optimizer.defaults:
+        groups = zip(optimizer.param_groups, saved['param_groups'], strict=False)  # several with train.lr_mul
+        for (own, theirs), key in itertools.product(groups, optimizer.defaults):
             name = 'initial_lr' if key == 'lr' else key
-            own, theirs = ([group.get(name) for group in groups] for groups in (
-                optimizer.param_groups, saved['param_groups']
-            ))  # fmt: skip
-            yield from _difference(key, own[0], theirs[0]) if own != theirs else ()
+            if key not in _OF_KERNELS:
+                yield from _difference(key, own.get(name), theirs.get(name))
     for scheduler, saved in zip(schedulers, state['schedulers'], strict=True):
+        own, theirs = vars(scheduler), saved
+        if 'arguments' in own:  # PlateauLR's, which torch keeps under other names and values
+            own, theirs = own['arguments'], saved.get('arguments', {})
         for key in inspect.signature(type(scheduler)).parameters:
-            if key != 'last_epoch' and key in saved and key in scheduler.__dict__:
-                yield from _difference(key, scheduler.__dict__[key], saved[key])
+            if key != 'last_epoch' and key in theirs and key in own:
+                yield from _difference(key, own[key], theirs[key])
+
+
+#: Settings that differ between CPU and GPU, and do not change what is computed
+_OF_KERNELS = ('foreach', 'fused')
 
 
 def _difference(key: str, own: Any, saved: Any) -> Iterator[str]:

@@ -117,6 +117,10 @@ class PlateauLR(ReduceLROnPlateau):
         # torch drops the rate after patience + 1 bad means
         super().__init__(optimizer, factor=factor, patience=patience - 1, threshold=threshold, min_lr=min_lr)
         self.window = window
+        #: As in the option file, for comparison with a resumed state's
+        self.arguments = {
+            'factor': factor, 'window': window, 'patience': patience, 'threshold': threshold, 'min_lr': min_lr,
+        }  # fmt: skip
         self.total = 0.0
         self.count = 0
 

@@ -115,6 +115,12 @@ def experiment(root: Path) -> CheckpointFolder:
     return folder
 
 
+def test_a_network_that_is_switched_off_is_not_looked_for(tmp_path):
+    """``network_d: ~`` over a ``base`` that has one."""
+    state = experiment(tmp_path).state_path(5)
+    assert load_resume_state(options(tmp_path, state) | {'network_d': None})['iter'] == 5
+
+
 class TestMoved:
     def test_experiment(self, tmp_path):
         experiment(tmp_path / 'old')

@@ -5,6 +5,7 @@ import torch
 from basicsr.models.lr_scheduler import MultiStepRestartLR
 
 from dblr_plugin.training.checkpoints import overruled, refuse_damage, refuse_other_optimizers
+from dblr_plugin.training.optimizers import PlateauLR, multiply_rates
 
 
 def weights() -> list[torch.nn.Parameter]:
@@ -69,6 +70,37 @@ class TestOverruled:
         assert told == ['milestones is [4, 9] in the option file and [4, 8] in the state']
         assert 'betas is (0.5, 0.9)' in self.differences(betas=(0.5, 0.9))[0]
         assert len(self.differences(lr=1e-4, weight_decay=0.1)) == 2
+
+    def test_rates_of_parts_are_named(self):
+        """``train.lr_mul``: a group of parameters for each."""
+
+        def of(factor: float) -> torch.optim.Optimizer:
+            net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+            optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+            multiply_rates(optimizer, net, {'1.': factor})
+            MultiStepRestartLR(optimizer, (4,))
+            return optimizer
+
+        state = {'optimizers': [of(0.25).state_dict()], 'schedulers': []}
+        assert list(overruled([of(0.25)], [], state)) == []
+        assert list(overruled([of(0.5)], [], state)) == ['lr is 0.0005 in the option file and 0.00025 in the state']
+
+    def test_plateaus_are_named_as_in_the_option_file(self):
+        def of(**settings) -> PlateauLR:
+            return PlateauLR(torch.optim.Adam(weights(), lr=1e-3), **settings)
+
+        state = {'optimizers': [], 'schedulers': [of(patience=3, min_lr=1e-6).state_dict()]}
+        assert list(overruled([], [of(patience=3, min_lr=1e-6)], state)) == []
+        assert list(overruled([], [of(patience=5, min_lr=1e-5)], state)) == [
+            'patience is 5 in the option file and 3 in the state',
+            'min_lr is 1e-05 in the option file and 1e-06 in the state',
+        ]
+
+    def test_kernels_of_a_gpu_are_no_setting(self):
+        state = {'optimizers': [torch.optim.Adam(weights(), lr=1e-3, fused=True).state_dict()], 'schedulers': []}
+        state['optimizers'][0]['param_groups'][0]['initial_lr'] = 1e-3
+        own = torch.optim.Adam([{'params': weights(), 'initial_lr': 1e-3}], lr=1e-3)
+        assert list(overruled([own], [], state)) == []
 
 
 class TestDamage:
