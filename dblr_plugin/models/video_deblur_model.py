@@ -101,6 +101,14 @@ class VideoDeblurModel(VideoTestModel):
         self.checkpoints = Checkpoints(self.opt, self)
         self.train_mode()
 
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = 'params'
+    ) -> None:
+        """Loads weights of any origin; raises DBLRError if they belong to another network."""
+        if net is getattr(self, 'net_g_ema', None):
+            self.model_ema(0)  # what the file lacks (strict_load_g: false) starts as in net_g, on all processes
+        super().load_network(net, load_path, strict, param_key)
+
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Builds any optimiser of ``torch.optim``."""
         return build_optimizer(optim_type, params, lr=lr, **kwargs)
@@ -117,6 +125,16 @@ class VideoDeblurModel(VideoTestModel):
             self.schedulers = [PlateauLR(optimizer, **arguments) for optimizer in self.optimizers]
         else:
             super().setup_schedulers()
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Sets an iteration's learning rates; a warm-up ends at the scheduled rate.
+
+        BasicSR's warm-up overwrites the rate from which ``MultiStepLR`` and ``PlateauLR`` continue, so a warm-up of two
+        iterations would halve it for the whole training.
+        """
+        if current_iter <= warmup_iter:
+            self._set_lr([scheduler.get_last_lr() for scheduler in self.schedulers])
+        super().update_learning_rate(current_iter, warmup_iter)
 
     def train_mode(self) -> None:
         """Puts the trained networks into training mode, with BatchNorm frozen if ``train.freeze_bn`` is set."""
@@ -177,7 +195,10 @@ class VideoDeblurModel(VideoTestModel):
     def content_losses(self, restored: list[Tensor], gt: Tensor) -> dict[str, Tensor]:
         """Returns the losses that compare the output of :meth:`forward_g` with the ground truth."""
         pyramid = self.get_bare_model(self.net_g).pyramid if self.multi_scale else None
-        return content_losses(restored, gt, self.cri_pix, self.cri_perceptual, pyramid)
+        losses = content_losses(restored, gt, self.cri_pix, self.cri_perceptual, pyramid)
+        if getattr(self.cri_pix, 'reduction', None) == 'sum':
+            losses['l_pix'] = losses['l_pix'] * self.accumulate  # Step averages over the micro-batches
+        return losses
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Updates the EMA network from the trained one; buffers (BatchNorm's statistics) are copied."""

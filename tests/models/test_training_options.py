@@ -20,7 +20,7 @@ def trained(options: dict, root, steps: int = 3, **train_options) -> tuple[torch
     torch.manual_seed(0)
     model = build_model(parsed(options, root))
     train(model, steps)
-    return model, model.get_current_log()
+    return model, model.get_current_log() if steps else {}
 
 
 def moved(one, two) -> float:
@@ -62,6 +62,52 @@ def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
     for net in ('net_g', 'net_d'):
         for a, b in zip(getattr(whole, net).parameters(), getattr(micro_batches, net).parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_accumulation_of_a_loss_that_is_a_sum_equals_the_whole_batch(train_options, tmp_path):
+    train_options['train'] |= {'pixel_opt': {'type': 'CharbonnierLoss', 'reduction': 'sum'}, 'freeze_bn': True}
+    _, expected = trained(train_options, tmp_path / 'whole', 1)
+    _, log = trained(train_options, tmp_path / 'micro_batches', 1, accumulate=4)
+    assert log == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(('scheduler', 'factor'), [
+    ({'type': 'MultiStepLR', 'milestones': [100]}, 1.0), ({'type': 'PlateauLR'}, 1.0),
+    ({'type': 'MultiStepLR', 'milestones': [2], 'gamma': 0.5}, 0.5),
+    ({'type': 'CosineAnnealingRestartLR', 'periods': [1000000]}, 1.0),
+], ids=str)  # fmt: skip
+def test_warm_up_ends_at_the_scheduled_rate(gan_options, tmp_path, scheduler, factor):
+    gan_options['train']['scheduler'] = scheduler
+    model = build_model(parsed(gan_options, tmp_path))
+    rates = []
+    for iteration in range(1, 7):
+        model.update_learning_rate(iteration, warmup_iter=4)
+        rates.append([optimizer.param_groups[0]['lr'] for optimizer in model.optimizers])
+    expected = [0.25, 0.5, 0.75, factor, factor, factor]
+    assert rates == [pytest.approx([1e-3 * share, 1e-4 * share]) for share in expected]
+
+
+def test_averaged_weights_start_as_the_network(train_options, tmp_path):
+    """Those too that a file loaded without ``strict_load_g`` lacks."""
+    model, _ = trained(train_options, tmp_path, 1)
+    weights = {k: v for k, v in snapshot(model.net_g).items() if not k.startswith('reconstruction.2')}
+    torch.save({'params': weights}, tmp_path / 'part.pth')
+    train_options['path'] |= {'pretrain_network_g': str(tmp_path / 'part.pth'), 'strict_load_g': False}
+    model, _ = trained(train_options, tmp_path, 0, ema_decay=0.999)
+    trained_weights, averaged = snapshot(model.net_g), snapshot(model.net_g_ema)
+    assert all(torch.equal(value, averaged[name]) for name, value in trained_weights.items())
+    assert torch.equal(averaged['conv_l1.weight'], weights['conv_l1.weight'])
+
+
+def test_a_schedule_that_ends_before_the_training_is_refused(train_options, tmp_path):
+    """A resumed run continues with its state's, and BasicSR's cosine fails where its periods end."""
+    cosine = {'type': 'CosineAnnealingRestartLR', 'periods': [3]}
+    model, _ = trained(train_options, tmp_path, 2, scheduler=cosine, total_iter=3)
+    model.save(0, 2)
+    again, _ = trained(train_options, tmp_path, 0, scheduler={**cosine, 'periods': [10]}, total_iter=10)
+    again.opt['path']['resume_state'] = '2.state'
+    with pytest.raises(DBLRError, match=r'2.state: its train.scheduler.periods, .* add up to 3 .*total_iter is 10;'):
+        again.resume_training(torch.load(tmp_path / 'net/states/2.state'))
 
 
 @pytest.mark.parametrize(('how', 'moves'), [
