@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import platform
-from collections.abc import Callable
+import types
 from contextlib import AbstractContextManager
 from itertools import pairwise
 
@@ -47,7 +47,7 @@ def prepare_network(net: nn.Module, channels_last: bool = False, compiled: bool 
     """
     for module in net.modules():
         if isinstance(module, _DEFORMABLE):
-            module.forward = _in_fp32(module.forward)
+            module.forward = types.MethodType(_forward_in_fp32, module)  # a method, so that copies call their own
     if channels_last:
         _lay_out_channels_last(net)
     if compiled:
@@ -81,14 +81,10 @@ def freeze_batch_statistics(net: nn.Module) -> None:
             module.eval()
 
 
-def _in_fp32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _forward_in_fp32(module: nn.Module, *inputs: Tensor) -> Tensor:
     """Runs deformable convolution in fp32: CPUs lack a bf16 kernel, and pixel offsets need more than bf16's 8 bits."""
-
-    def wrapped(*inputs: Tensor) -> Tensor:
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            return forward(*(x.float() for x in inputs))
-
-    return wrapped
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        return type(module).forward(module, *(x.float() for x in inputs))
 
 
 def _lay_out_channels_last(net: nn.Module) -> None:

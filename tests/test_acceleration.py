@@ -104,6 +104,18 @@ def test_deformable_convolution_stays_in_fp32():
     assert seen and set(seen) == {torch.float32}
 
 
+def test_copies_of_deformable_convolution_call_their_own():
+    """A restorer keeps its weights while training goes on."""
+    net = build('EDVR')
+    prepare_network(net)
+    copied, window = fold(net), torch.rand(NETWORKS['EDVR'][1])
+    with torch.no_grad():
+        expected = copied(window)
+        for parameter in net.parameters():
+            parameter.zero_()
+        assert torch.equal(copied(window), expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'options', 'backend'), [
     ('DBLRNet', {'num_feat': 8, 'num_block': 0, 'tail_conv': False, 'groups': 8}, 'inductor'),

@@ -57,11 +57,12 @@ def content_losses(
         ``l_pix``, ``l_percep`` and ``l_style``, as far as they are configured.
     """
     losses = {}
-    if pixel:
-        losses['l_pix'] = sum(map(pixel, restored, [gt] if pyramid is None else pyramid(gt)))
-    if perceptual:
-        percep, style = perceptual(restored[0], gt)
-        losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
+    with torch.autocast(gt.device.type, enabled=False):  # MMEngine computes losses within its autocast
+        if pixel:
+            losses['l_pix'] = sum(map(pixel, restored, [gt] if pyramid is None else pyramid(gt)))
+        if perceptual:
+            percep, style = perceptual(restored[0], gt)
+            losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
     return losses
 
 
@@ -96,7 +97,7 @@ def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
 
 def output_is_probability(gan_loss: nn.Module) -> bool:
     """Whether the sigmoid of D's output is a probability."""
-    return isinstance(gan_loss, MinimaxGANLoss) or gan_loss.gan_type == 'vanilla'
+    return isinstance(gan_loss, MinimaxGANLoss) or getattr(gan_loss, 'gan_type', None) == 'vanilla'
 
 
 def logs_of_logits(real: Tensor, fake: Tensor, is_probability: bool) -> dict[str, Tensor]:

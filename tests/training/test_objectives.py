@@ -1,0 +1,16 @@
+import torch
+from basicsr.losses import build_loss
+
+from dblr_plugin.archs import DeepDeblur
+from dblr_plugin.training.objectives import content_losses
+
+
+def test_losses_are_computed_in_full_precision():
+    """Within the autocast that MMEngine computes losses in too: bf16 would round the ground truth's smaller sizes."""
+    net = DeepDeblur(num_feat=8, num_block=1, gaussian=True)
+    gt = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    restored = net.pyramid(gt)
+    pixel = build_loss({'type': 'MSELoss'})
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = content_losses(restored, gt, pixel, pyramid=net.pyramid)
+    assert losses['l_pix'] == 0
