@@ -101,6 +101,10 @@ _MEANINGS = {
         'batches in parts (train.accumulate: 2)'
     ),
     # other processes
+    r'Expected to have finished reduction in the prior iteration': (
+        'some weights take no part in the loss, and several processes have to expect that: set '
+        'find_unused_parameters: true in the option file'
+    ),
     r'Timed out waiting \d+ms for|Application timeout|before timing out|collective operation timeout': (
         'the processes of this run waited in vain for one of them: it hangs, or is much slower (its data?); find out '
         'why, or raise dist_params.timeout'

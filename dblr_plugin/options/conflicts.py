@@ -52,11 +52,12 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
         yield from _sizes(opt)
         yield from _graphs(opt)
         yield from _optimisers(opt['train'])
-        yield from _weights(opt['network_g'])
+        yield from _trainable(opt['network_g'])
         yield from _parts(opt)
         yield from _training_set(opt)
         yield from _schedule(opt['train'])
         yield from _wandb(opt['logger'])
+        yield from _ignored_networks(opt)
     elif opt['val'] is None:
         yield 'val', 'is empty, and a test needs it; write val: {save_img: true}'
 
@@ -253,9 +254,12 @@ def _parts(opt: dict) -> Iterator[Conflict]:
             yield f'train.{key}.{part}', f'fits no parameter of {opt["network_g"]["type"]}, whose parts are {parts}'
 
 
-def _weights(network: dict) -> Iterator[Conflict]:
-    if _is_our_network(network) and not any(True for _ in _without_weights(network).parameters()):
-        yield 'network_g.type', f'is {network["type"]}, which has no weights to train; dblr test scores it'
+def _trainable(network: dict) -> Iterator[Conflict]:
+    name = network['type']
+    if NetworkTraits.of(network).restores == 'all':
+        yield 'network_g.type', f'is {name}, which restores all frames, and training sets have one sharp frame a window'
+    elif _is_our_network(network) and not any(True for _ in _without_weights(network).parameters()):
+        yield 'network_g.type', f'is {name}, which has no weights to train; dblr test scores it'
 
 
 def _training_set(opt: dict) -> Iterator[Conflict]:
@@ -311,6 +315,13 @@ def _schedule(train: dict) -> Iterator[Conflict]:
 def _wandb(logger: dict) -> Iterator[Conflict]:
     if (logger.get('wandb') or {}).get('project') and not logger['use_tb_logger']:
         yield 'logger.wandb.project', 'needs use_tb_logger: true; BasicSR sends what TensorBoard is given'
+
+
+def _ignored_networks(opt: dict) -> Iterator[Conflict]:
+    known = [key for key in opt if key.startswith('network_')]
+    for name in opt['path'].get('ignore_resume_networks') or []:
+        if name not in known:
+            yield 'path.ignore_resume_networks', f"names '{name}'; the networks are {' and '.join(known)}"
 
 
 def is_ours(opt: dict) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.losses import MinimaxGANLoss
 
 __all__ = [
@@ -55,7 +56,15 @@ def content_losses(
 
     Returns:
         ``l_pix``, ``l_percep`` and ``l_style``, as far as they are configured.
+
+    Raises:
+        DBLRError: If the network returns another shape, which losses would broadcast or reject.
     """
+    if restored[0].shape != gt.shape:
+        raise DBLRError(
+            f'the network returns {tuple(restored[0].shape)}, and the ground truth is {tuple(gt.shape)}; a network '
+            'that is trained must return (b, c, h, w), as large as the frames'
+        )
     losses = {}
     with torch.autocast(gt.device.type, enabled=False):  # MMEngine computes losses within its autocast
         if pixel:

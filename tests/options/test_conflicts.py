@@ -83,6 +83,8 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'train.multi_scale': True}, 'train.multi_scale', 'is true, and DBLRNet restores one size alone; remove it'),
     ({'train.multi_scale': True, 'network_g': {'type': 'DeepDeblur', 'num_frame': 5}, 'network_d.num_in_ch': 3,
       'datasets.train.gt_size': 30}, 'datasets.train.gt_size', 'needs a multiple of 4; write 32'),
+    ({'path.ignore_resume_networks': ['net_d']}, 'path.ignore_resume_networks',
+     "names 'net_d'; the networks are network_g and network_d"),
     ({'logger.wandb': {'project': 'p'}, 'logger.use_tb_logger': False}, 'logger.wandb.project', 'use_tb_logger: true'),
 ])  # fmt: skip
 def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message):

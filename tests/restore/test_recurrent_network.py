@@ -16,6 +16,7 @@ from basicsr.archs import build_network
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.options.option_file import check_option_file
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.yaml_file import import_files
 
@@ -168,3 +169,11 @@ def test_deblur_test_and_benchmark(source, checkpoint, tmp_path, monkeypatch):
 def test_aligning_to_one_frame_is_refused_where_all_are_restored(source):
     with pytest.raises(DBLRError, match='TinyRecurrent restores all frames, .*; set network_g.flow to false'):
         NetworkTraits.of({**NETWORK, 'flow': True})
+
+
+def test_training_is_refused(source, train_options, tmp_path):
+    """Training sets have the sharp version of one frame, to which a loss would compare all of them."""
+    train_options |= {'imports': [str(source)], 'network_g': NETWORK}
+    (tmp_path / 'train.yml').write_text(yaml.safe_dump(train_options))
+    with pytest.raises(DBLRError, match='network_g.type is TinyRecurrent, which restores all frames, and'):
+        check_option_file(tmp_path / 'train.yml', is_train=True)

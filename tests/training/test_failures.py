@@ -99,6 +99,21 @@ def test_rendezvous():
     assert_meaning(error_of(join, 0, free_port()), 'the processes of this run could not connect to each other')
 
 
+@pytest.fixture
+def one_process(tmp_path):
+    dist.init_process_group('gloo', f'file://{tmp_path}/meeting', rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_weights_without_a_gradient(one_process):
+    net = torch.nn.Linear(1, 1)
+    net.unused = torch.nn.Parameter(torch.ones(1))
+    wrapped = torch.nn.parallel.DistributedDataParallel(net)
+    wrapped(torch.ones(1, 1)).sum().backward()
+    assert_meaning(error_of(wrapped, torch.ones(1, 1)), 'some weights .*: set find_unused_parameters: true')
+
+
 def reduce_with(port: int, rank: int, fault, answers) -> None:
     """One of two processes; the second has a fault before the second operation, for which the other waits for 2 s."""
     join(rank, port, seconds=60)

@@ -1,7 +1,9 @@
+import pytest
 import torch
 from basicsr.losses import build_loss
 
 from dblr_plugin.archs import DeepDeblur
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.objectives import content_losses
 
 
@@ -14,3 +16,10 @@ def test_losses_are_computed_in_full_precision():
     with torch.autocast('cpu', torch.bfloat16):
         losses = content_losses(restored, gt, pixel, pyramid=net.pyramid)
     assert losses['l_pix'] == 0
+
+
+@pytest.mark.parametrize('shape', [(1, 5, 3, 16, 16), (1, 1, 16, 16), (1, 3, 64, 64)], ids=str)
+def test_another_shape_is_refused(shape):
+    """Of all frames, or without colour, the mean squared error would be broadcast."""
+    with pytest.raises(DBLRError, match=r'the network returns .*, and the ground truth is \(1, 3, 16, 16\)'):
+        content_losses([torch.rand(shape)], torch.rand(1, 3, 16, 16), build_loss({'type': 'MSELoss'}))
