@@ -293,6 +293,9 @@ def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
         least = getattr(ARCH_REGISTRY.get(name), 'min_size', 1)
         if size < least:
             yield trail, f'is {size}, and {name} needs crops of at least {least}; raise it'
+        only = network_argument(opt['network_d'], 'input_size', size)  # BasicSR's VGGStyleDiscriminator
+        if size != only:
+            yield trail, f'is {size}, and {name} takes crops of input_size, {only}; set both to the same value'
 
 
 def _schedule(train: dict) -> Iterator[Conflict]:

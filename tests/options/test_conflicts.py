@@ -70,6 +70,8 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'train.accumulate': 3}, 'train.accumulate', 'does not divide batch_size_per_gpu, 4'),
     ({'val.pad_multiple': 12}, 'datasets.train.gt_size', 'not a multiple of val.pad_multiple, 12; write 36'),
     ({'datasets.train.gt_size': 8}, 'datasets.train.gt_size', 'DBLRDiscriminator needs crops of at least 16'),
+    ({'network_d': {'type': 'VGGStyleDiscriminator', 'num_in_ch': 1, 'num_feat': 8}}, 'datasets.train.gt_size',
+     'is 32, and VGGStyleDiscriminator takes crops of input_size, 128; set both to the same value'),
     ({'train.scheduler.milestones': [2, 1]}, 'train.scheduler.milestones', 'must increase'),
     ({'train.scheduler.milestones': [2, 2]}, 'train.scheduler.milestones', 'write each once'),
     ({'train.scheduler.restarts': [0, 5]}, 'train.scheduler', 'restart_weights are 1, and restarts are 2'),
