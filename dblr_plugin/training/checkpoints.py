@@ -17,7 +17,9 @@ from dblr_plugin.training.checkpoint_folder import CheckpointFolder, size_of
 from dblr_plugin.training.step import Step
 from dblr_plugin.weights.checkpoint import FORMAT_VERSION
 
-__all__ = ['Checkpoints', 'Training', 'overruled', 'refuse_damage', 'refuse_other_optimizers']
+__all__ = [
+    'Checkpoints', 'Training', 'overruled', 'refuse_damage', 'refuse_other_optimizers', 'refuse_other_schedulers',
+]  # fmt: skip
 
 
 class Training(Protocol):
@@ -125,12 +127,14 @@ class Checkpoints:
     def _take_up(self, state: dict) -> None:
         optimizers, schedulers = self.training.optimizers, self.training.schedulers
         refuse_other_optimizers(optimizers, state)
+        refuse_other_schedulers(schedulers, state)
         refuse_damage(optimizers, schedulers, state)
         self._warn_of_overruled_settings(state)
         for part, saved in zip([*optimizers, *schedulers], state['optimizers'] + state['schedulers'], strict=True):
             part.load_state_dict(saved)
         for step, scaler in zip(self.training.steps, state.get('scalers', []), strict=False):
-            step.scaler.load_state_dict(scaler)
+            if scaler:  # empty unless train.amp was fp16
+                step.scaler.load_state_dict(scaler)
         self._refuse_end_of_schedule()
 
     def _refuse_end_of_schedule(self) -> None:
@@ -174,8 +178,10 @@ def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> Non
     """Rejects a training state of other optimiser classes, which torch loads, only to fail at the first step.
 
     Raises:
-        ValueError: If an optimiser's class differs.
+        ValueError: If an optimiser's class, or the number of optimisers or of parameter groups, differs.
     """
+    if len(optimizers) != len(state['optimizers']):
+        raise ValueError(f'it has {len(state["optimizers"])} optimisers, and this training has {len(optimizers)}')
     names = state.get('optimizer_types') or [None] * len(optimizers)  # missing in older states and BasicSR's
     for optimizer, saved, name in zip(optimizers, state['optimizers'], names, strict=True):
         own = type(optimizer).__name__
@@ -183,6 +189,22 @@ def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> Non
         if (name is not None and name != own) or (name is None and unknown is not None):
             what = name or f'another one, without {unknown}'
             raise ValueError(f'its optimiser is {what}, and that of the option file is {own}')
+        groups, own_groups = len(saved['param_groups']), len(optimizer.param_groups)
+        if groups != own_groups:
+            raise ValueError(f'its train.lr_mul makes {groups} groups of parameters, and this one {own_groups}')
+
+
+def refuse_other_schedulers(schedulers: Sequence[Any], state: dict) -> None:
+    """Rejects a training state of other scheduler classes, which torch loads, to continue at wrong rates.
+
+    Raises:
+        ValueError: If a scheduler's class differs.
+    """
+    for scheduler, saved in zip(schedulers, state['schedulers'], strict=True):
+        own = inspect.signature(type(scheduler)).parameters.keys() & scheduler.state_dict().keys()
+        if lacking := own - saved.keys():
+            what = f'another one, without {min(lacking)}'
+            raise ValueError(f'its scheduler is {what}; that of the option file is {type(scheduler).__name__}')
 
 
 def refuse_damage(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> None:

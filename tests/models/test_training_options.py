@@ -142,6 +142,15 @@ def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
         assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+def test_a_state_without_loss_scales_can_be_resumed_in_fp16(train_options, tmp_path):
+    model, _ = trained(train_options, tmp_path, 1)
+    model.save(0, 1)
+    again, _ = trained(train_options, tmp_path, 0, amp='fp16')
+    again.opt['path']['resume_state'] = '1.state'
+    again.resume_training(torch.load(tmp_path / 'net/states/1.state'))
+    assert again.step_g.scaler.get_scale() == 2**16
+
+
 def test_sync_bn_says_where_it_changes_nothing(gan_options, tmp_path, caplog):
     model, _ = trained(gan_options, tmp_path, 1, sync_bn=True)
     assert caplog.text.count('train.sync_bn changes nothing: one process trains') == 2  # G and D

@@ -2,9 +2,14 @@
 
 import pytest
 import torch
-from basicsr.models.lr_scheduler import MultiStepRestartLR
+from basicsr.models.lr_scheduler import CosineAnnealingRestartLR, MultiStepRestartLR
 
-from dblr_plugin.training.checkpoints import overruled, refuse_damage, refuse_other_optimizers
+from dblr_plugin.training.checkpoints import (
+    overruled,
+    refuse_damage,
+    refuse_other_optimizers,
+    refuse_other_schedulers,
+)
 from dblr_plugin.training.optimizers import PlateauLR, multiply_rates
 
 
@@ -44,6 +49,35 @@ def test_a_state_that_does_not_say_of_which_optimiser_it_is(ours, theirs):
     with pytest.raises(ValueError, match='its optimiser is another one, without'):
         refuse_other_optimizers([OPTIMIZERS[ours](weights())], state)
     refuse_other_optimizers([OPTIMIZERS[theirs](weights())], state)
+
+
+def test_a_state_of_other_optimisers_in_number():
+    """With and without a discriminator, with and without ``train.lr_mul``."""
+    one, two = (torch.optim.Adam(weights()) for _ in range(2))
+    with pytest.raises(ValueError, match='it has 2 optimisers, and this training has 1'):
+        refuse_other_optimizers([one], {'optimizers': [one.state_dict(), two.state_dict()]})
+    parts = torch.optim.Adam([{'params': weights()}, {'params': weights()}])
+    with pytest.raises(ValueError, match=r'its train.lr_mul makes 1 groups of parameters, and this one 2'):
+        refuse_other_optimizers([parts], {'optimizers': [one.state_dict()]})
+
+
+SCHEDULERS = {
+    'MultiStepRestartLR': lambda o: MultiStepRestartLR(o, [4]), 'PlateauLR': PlateauLR,
+    'CosineAnnealingRestartLR': lambda o: CosineAnnealingRestartLR(o, [9]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('theirs', SCHEDULERS)
+@pytest.mark.parametrize('ours', SCHEDULERS)
+def test_a_state_of_another_scheduler(ours, theirs):
+    """Torch loads it, and a cosine would continue where a count of plateaus stands."""
+    own, saved = (SCHEDULERS[name](torch.optim.Adam(weights())) for name in (ours, theirs))
+    state = {'schedulers': [saved.state_dict()]}
+    if ours == theirs:
+        refuse_other_schedulers([own], state)
+        return
+    with pytest.raises(ValueError, match=f'its scheduler is another one, .*; that of the option file is {ours}'):
+        refuse_other_schedulers([own], state)
 
 
 def trained(lr: float = 1e-3, milestones: tuple[int, ...] = (4, 8), **settings) -> tuple[list, list]:
