@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dblr_plugin
+from dblr_plugin.console import plural
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.prepare.data_sets import (
@@ -206,7 +207,8 @@ def _prepare_motion(args: argparse.Namespace) -> None:
 
     info = prepare_motion(args.src, args.dst, MotionSettings(**_given(args, MotionSettings)))
     size = info.windows * math.prod(info.shape)
-    print(f'{args.dst}: {info.windows} windows of {info.num_frame} frames, {size:,} bytes, of {info.source}')
+    windows, frames = plural(info.windows, 'window'), plural(info.num_frame, 'frame')
+    print(f'{args.dst}: {windows} of {frames}, {size:,} bytes, of {info.source}')
 
 
 def _given(args: argparse.Namespace, settings: type) -> dict[str, Any]:
@@ -221,4 +223,4 @@ def _prepare_lmdb(args: argparse.Namespace) -> None:
     frames = (write_tiles if args.tiles else write_lmdb)(args.src, args.dst)
     clips = len(open_store(args.dst).clips())
     size = (args.dst / 'data.mdb').stat().st_size
-    print(f'{args.dst}: {clips} clips, {frames} frames, {size:,} bytes')
+    print(f'{args.dst}: {plural(clips, "clip")}, {plural(frames, "frame")}, {size:,} bytes')

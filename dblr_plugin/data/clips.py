@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dblr_plugin.console import plural
 from dblr_plugin.data.images import natural
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.files import name_fault
@@ -209,7 +210,8 @@ def _chosen(store: IndexedFrames, listed: Mapping[str, ListedClip] | None, fault
             faults.append(f"{line.where}: clip '{name}' is not in {store.root}{nearest(name, clips)}")
         elif line.count != len(clips[name]):
             found = len(clips[name])
-            faults.append(f"{line.where}: clip '{name}' should have {line.count} frames; {store.root} has {found}")
+            wanted = plural(line.count, 'frame')
+            faults.append(f"{line.where}: clip '{name}' should have {wanted}; {store.root} has {found}")
     chosen = {name: frames for name, frames in clips.items() if listed is None or name in listed}
     faults.extend(f"clip '{n}' in {store.root} has no images; remove it" for n, frames in chosen.items() if not frames)
     return {name: frames for name, frames in chosen.items() if frames}

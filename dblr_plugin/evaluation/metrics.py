@@ -81,7 +81,8 @@ class Metric:
             return None
         sides = ' and '.join(dict.fromkeys(map(str, self.least)))
         compared = f'{width}x{height} (w x h)' if height >= 1 <= width else 'nothing'
-        return f'{self.title} needs sides of {sides} pixels or more, and compares {compared}'
+        unit = 'pixel' if sides == '1' else 'pixels'
+        return f'{self.title} needs sides of {sides} {unit} or more, and compares {compared}'
 
     def score(self, images: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> float | None:
         """Scores a frame.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from dblr_plugin.console import plural
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['LUMINANCE', 'MS_SSIM_SIZE', 'SSIM_WINDOW', 'compared', 'ms_ssim', 'psnr', 'ssim', 'ssim_3d']
@@ -112,10 +113,10 @@ def compared(
     if crop_border:
         img, img2 = (i[crop_border:-crop_border, crop_border:-crop_border] for i in (img, img2))
     if min(img.shape[:2]) < min_side:
-        cropped = f' without the {crop_border} pixels at each edge (crop_border)' if crop_border else ''
+        cropped = f' without {plural(crop_border, "pixel")} at each edge (crop_border)' if crop_border else ''
         raise DBLRError(
-            f'{metric} needs {min_side} pixels of height and width, and {img.shape[1]}x{img.shape[0]} (w x h) are '
-            f'compared{cropped}; leave it out for such frames'
+            f'{metric} needs {plural(min_side, "pixel")} of height and width, and {img.shape[1]}x{img.shape[0]} '
+            f'(w x h) are compared{cropped}; leave it out for such frames'
         )
     if test_y_channel and img.ndim == 3:
         img, img2 = (cv2.transform(i.astype(np.float32), _Y) for i in (img, img2))

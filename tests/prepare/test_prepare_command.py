@@ -46,6 +46,12 @@ def test_dvd_as_a_user(dvd_run: tuple[Path, subprocess.CompletedProcess]) -> Non
     assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'meta_info_train.txt', 'test', 'train']
 
 
+def test_a_single_frame_is_no_frames(tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture) -> None:
+    link_frames(picture(), tmp_path / 'clips/a', numbered(1))
+    run('lmdb', tmp_path / 'clips', tmp_path / 'clips.lmdb')
+    assert 'clips.lmdb: 1 clip, 1 frame, ' in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_video_as_a_user(tmp_path: Path) -> None:
     with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:

@@ -113,7 +113,7 @@ def test_foreign_folders_are_refused_and_untouched(plan: Plan, source: Path, tmp
 def test_strange_frames_in_the_tree(plan: Plan, source: Path, tmp_path: Path) -> None:
     prepare_layout(plan, tmp_path / 'tree')
     shutil.copytree(tmp_path / 'tree/test/lq/scene1', tmp_path / 'tree/test/lq/strange')
-    with pytest.raises(DBLRError, match='9 frames that do not belong to dvd-qualitative, such as test/lq/strange/'):
+    with pytest.raises(DBLRError, match='9 frames besides those of dvd-qualitative, such as test/lq/strange/'):
         prepare_layout(plan, tmp_path / 'tree')
 
 

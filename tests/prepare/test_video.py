@@ -254,7 +254,7 @@ class TestPrepareVideo:
         cv2.imwrite(str(folder / 'thumbnail.jpg'), np.zeros((9, 16, 3), np.uint8))
         (footage,) = find_footage(folder)
         assert [frame.shape for frame in footage.frames()] == [(128, 96, 3)] * 12
-        assert '1 images beside 1 videos are left out' in caplog.text
+        assert 'left out 1 image beside 1 video' in caplog.text
         deep = write_video(tmp_path / 'deep.mkv', panning(3), 'ffv1', 'yuv444p10le')
         assert all(frame.dtype == np.uint8 for frame in find_footage(deep)[0].frames())
         data = bytearray((folder / 'at 12:30.mp4').read_bytes())

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from dblr_plugin.console import plural
 from dblr_plugin.data.images import decode, is_image, natural
 from dblr_plugin.errors import DBLRError
 
@@ -95,7 +96,8 @@ def read_pictures(folder: str | Path, grey: bool, least: int) -> SharpPictures:
     large = {name: picture for name, picture in pictures.items() if min(picture.shape[:2]) >= least}
     if not large:
         raise DBLRError(
-            f'{folder}: none of its {len(files)} images has {least} pixels or more on its shorter side; add larger ones'
+            f'{folder}: none of its {plural(len(files), "image")} has {least} pixels or more on its shorter side; add '
+            'larger ones'
         )
     return SharpPictures(list(large), list(large.values()))
 
