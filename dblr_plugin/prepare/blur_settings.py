@@ -41,6 +41,8 @@ class BlurSettings:
     def __post_init__(self) -> None:
         for number in self.average:
             check_average(number)
+        if len(set(self.average)) < len(self.average):
+            raise DBLRError(f'the numbers of averaged frames must differ, got {" ".join(map(str, self.average))}')
         if self.stride is not None and self.stride < 1:
             raise DBLRError(f'the stride must be at least 1, got {self.stride}')
         if self.in_between < 0 or self.seed < 0:

@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 
+from dblr_plugin.console import plural
 from dblr_plugin.data.images import inspected_size, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import Clip, Plan
@@ -77,9 +79,9 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
     more = [f'and {len(texts) - MAX_SHOWN} more'] if len(texts) > MAX_SHOWN else []
     fix = f'download again what is missing or damaged (the layout is {plan.layout})'
     if usable:
-        fix += f', or continue with the {usable} complete clips: --allow-partial'
-    count = f'{len(texts)} faults' if len(texts) > 1 else '1 fault'
-    raise DBLRError('\n  '.join([f'{count} in {plan.source}:', *texts[:MAX_SHOWN], *more]) + f'\n{fix}')
+        fix += f', or continue with the {plural(usable, "complete clip")}: --allow-partial'
+    head = f'{plural(len(texts), "fault")} in {plan.source}:'
+    raise DBLRError('\n  '.join([head, *texts[:MAX_SHOWN], *more]) + f'\n{fix}')
 
 
 def _total_faults(plan: Plan) -> list[Fault]:
@@ -111,9 +113,9 @@ def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]
         ]
     for side, folder in clip.folders.items():
         if not files[side] or clip.frames not in (None, len(files[side])):
-            wanted = f' of {clip.frames}' if clip.frames else ''
-            hint = _gaps(files[side])
-            faults.append(Fault(clip, f'{_label(clip)}: {folder} has {len(files[side])}{wanted} frames{hint}'))
+            count = len(files[side])
+            found = f'{count} of {plural(clip.frames, "frame")}' if clip.frames else plural(count, 'frame')
+            faults.append(Fault(clip, f'{_label(clip)}: {folder} has {found}{_gaps(files[side])}'))
     return files
 
 
@@ -142,8 +144,9 @@ def _gaps(frames: Iterable[str]) -> str:
     names = list(frames)
     if not all(name.isdecimal() for name in names) or not names:
         return ''
-    numbers = {int(name) for name in names}
-    missing = [f'{n:0{len(names[0])}d}' for n in range(min(numbers), max(numbers)) if n not in numbers]
+    numbers = sorted(map(int, names))
+    gaps = (number for before, after in pairwise(numbers) for number in range(before + 1, after))
+    missing = [f'{number:0{len(names[0])}d}' for number in islice(gaps, 4)]  # a gap can be millions of frames wide
     return f': {", ".join(missing[:3])}{" ..." if len(missing) > 3 else ""} missing' if missing else ''
 
 

@@ -95,6 +95,14 @@ def test_reported_or_left_out(pairs: Path, tmp_path: Path, harm, message: str) -
     assert sorted(os.listdir(tmp_path / 'tree/train/lq')) == ['a', 'c']
 
 
+def test_a_frame_numbered_by_the_clock(pairs: Path, tmp_path: Path) -> None:
+    """It leaves a gap of 1.7 million million frames, too many to list."""
+    for side in ('blur', 'sharp'):
+        os.link(pairs / f'b/{side}/00000003.png', pairs / f'b/{side}/1700000000000.png')
+    with pytest.raises(DBLRError, match=r'b/blur has 9 of 8 frames: 00000008, 00000009, 00000010 \.\.\. missing'):
+        prepare_layout(plan_of(pairs), tmp_path / 'tree')
+
+
 def test_sizes_that_differ(pairs: Path, tmp_path: Path, picture: Picture) -> None:
     path = pairs / 'b/sharp/00000005.png'
     path.unlink()

@@ -100,7 +100,15 @@ class TestSplit:
 
     @pytest.mark.parametrize(
         'options',
-        [{'average': (4,)}, {'stride': 0}, {'in_between': -1}, {'shake': -1.0}, {'test_share': 1.0}, {'seed': -1}],
+        [
+            {'average': (4,)},
+            {'average': (7, 7)},
+            {'stride': 0},
+            {'in_between': -1},
+            {'shake': -1.0},
+            {'test_share': 1.0},
+            {'seed': -1},
+        ],
     )
     def test_recipes_out_of_range(self, options: dict) -> None:
         with pytest.raises(DBLRError):
