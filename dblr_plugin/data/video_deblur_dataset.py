@@ -14,6 +14,7 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
+from dblr_plugin.console import plural
 from dblr_plugin.data.clips import (
     ClipPair,
     index_pairs,
@@ -136,9 +137,8 @@ class VideoDeblurDataset(Dataset):
         self, clip: ClipPair, names: list[str], top: int, left: int, size: int, read_gt: Callable[[], np.ndarray]
     ) -> list[np.ndarray]:
         seen = min(size + 2 * FLOW_MARGIN, *clip.size)
-        y, x = (
-            min(max(start - FLOW_MARGIN, 0), side - seen) for start, side in zip((top, left), clip.size, strict=True)
-        )
+        margin = (seen - size) // 2  # less than FLOW_MARGIN in small frames
+        y, x = (min(max(start - margin, 0), side - seen) for start, side in zip((top, left), clip.size, strict=True))
         reference, _ = reach_of(self.num_frame, self.causal)
         *blurry, sharp = self._crops(clip, names, y, x, seen, read_gt)
         aligned = align(blurry, reference, self.flow == 'consistent')
@@ -179,8 +179,8 @@ def _check_batch(opt: Mapping[str, Any], samples: int) -> None:
     batch, ratio = opt.get('batch_size_per_gpu', 1), opt.get('dataset_enlarge_ratio', 1)
     world_size = get_dist_info()[1]
     if math.ceil(samples * ratio / world_size) < batch:
+        places = f' on each of {world_size} processes' if world_size > 1 else ''
         raise DBLRError(
-            f'{label(opt)}: {samples} samples with dataset_enlarge_ratio {ratio} do not fill one batch of '
-            f'{batch} on each of {world_size} processes; set dataset_enlarge_ratio to '
-            f'{math.ceil(batch * world_size / samples)} or more'
+            f'{label(opt)}: {plural(samples, "sample")} with dataset_enlarge_ratio {ratio} cannot fill one batch of '
+            f'{batch}{places}; set dataset_enlarge_ratio to {math.ceil(batch * world_size / samples)} or more'
         )

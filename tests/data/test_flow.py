@@ -120,6 +120,18 @@ class TestDatasets:
             # up to the border, as flow sees more than the crop; what nobody sees is repeated
             assert errors[1] < 0.5 * errors[0]
 
+    def test_frames_narrower_than_a_crop_with_its_margin(self, make_tree):
+        """Flow then sees a square of the frame's width, and crops lie anywhere in it."""
+        tree = make_tree('lq', {'a': 6}, size=(72, 200))
+        plain, aligned = (VideoDeblurDataset(options(tree, gt_size=56, flow=flow)) for flow in (False, True))
+        for seed in range(8):
+            torch.manual_seed(seed)
+            before = plain[0]
+            torch.manual_seed(seed)
+            after = aligned[0]
+            assert after['lq'].shape == before['lq'].shape
+            assert torch.equal(after['lq'][2], before['lq'][2]) and torch.equal(after['gt'], before['gt'])
+
     @pytest.mark.parametrize('causal', [False, True])
     def test_test_frames_are_aligned_whole(self, tree, causal):
         plain, aligned = (VideoDeblurTestDataset(options(tree, causal=causal, flow=flow)) for flow in (False, True))
