@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dblr_plugin.console import plural
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
 from dblr_plugin.data.images import is_image
 from dblr_plugin.data.store import _frame_files
@@ -88,7 +89,7 @@ def pair_frames(
 
     Restored frames may carry a suffix as added by validation (``00000000_net``), the same throughout a clip. Two
     folders of one clip each are paired whatever their names. The ground truth may have extra frames if no protocol
-    scores them.
+    needs them.
 
     Returns:
         Both sides, with the same clips and frames.
@@ -104,12 +105,18 @@ def pair_frames(
     ours = {clip: _without_suffix(frames, sharp.get(clip, ())) for clip, frames in restored.items()}
     theirs = {}
     for clip, frames in sharp.items():
-        scored = {index for protocol in protocols for index in protocol.frames(len(frames))}
+        needed = {index for protocol in protocols for index in _needed(protocol, len(frames))}
         there = ours.get(clip, {})
-        theirs[clip] = {frame: frame for i, frame in enumerate(frames) if i in scored or frame in there}
+        theirs[clip] = {frame: frame for i, frame in enumerate(frames) if i in needed or frame in there}
     sides = NamedFrames(results, ours, clip_names), NamedFrames(truth, theirs, {})
     index_pairs(*sides)
     return sides
+
+
+def _needed(protocol: Protocol, count: int) -> set[int]:
+    """Returns the indices of the frames that a protocol reads of a clip: those it scores, and perhaps those before."""
+    scored = set(protocol.frames(count))
+    return scored | {index - 1 for index in scored if index} if protocol.needs_before else scored
 
 
 def _without_suffix(frames: Sequence[str], known: Sequence[str]) -> dict[str, str]:
@@ -154,7 +161,7 @@ def evaluate(
     Args:
         results: Folder of clips, LMDB database, folder of one clip's frames, or video. Frame names may have a suffix as
             added by validation, such as ``00000000_net``.
-        truth: The same for the sharp frames. Those that no protocol scores need no restored frame. Without ground
+        truth: The same for the sharp frames. Those that no protocol needs need no restored frame. Without ground
             truth, only metrics that need none are scored.
         protocols: The protocols to score by.
         progress: Show a progress bar.
@@ -224,11 +231,19 @@ def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
 
 def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
     """Tasks for the frames of one video, or two of the same content, decoded in order, and their number."""
-    with open_source(paths[0]) as source:
-        _check_sizes(protocols, {paths[0].stem: source.size})
+    sizes = [_size_of_video(path) for path in paths]
+    if len(set(sizes)) > 1:
+        (height, width), (their_height, their_width) = sizes
+        raise DBLRError(
+            f'{paths[0]} is {width}x{height} (w x h), and {paths[1]} {their_width}x{their_height}; both must have one '
+            'size'
+        )
+    _check_sizes(protocols, {paths[0].stem: sizes[0]})
     counts = [sum(1 for _ in _decoded(path)) for path in paths]
     if len(set(counts)) > 1:
-        raise DBLRError(f'{paths[0]} has {counts[0]} frames, and {paths[1]} {counts[1]}; both must show the same')
+        raise DBLRError(
+            f'{paths[0]} has {plural(counts[0], "frame")}, and {paths[1]} {counts[1]}; both must show the same'
+        )
 
     def tasks() -> Iterator[_Task]:
         before: FramePair | None = None
@@ -244,6 +259,11 @@ def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
 def _check_sizes(protocols: Sequence[Protocol], sizes: Mapping[str, tuple[int, int]]) -> None:
     for protocol in protocols:
         protocol.check_sizes(sizes)
+
+
+def _size_of_video(path: Path) -> tuple[int, int]:
+    with open_source(path) as source:
+        return source.size
 
 
 def _paired(images: Sequence[np.ndarray]) -> FramePair:

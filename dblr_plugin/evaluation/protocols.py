@@ -118,7 +118,8 @@ class Protocol:
             Metric -> score, for the metrics these frames allow. PSNR is infinite for equal frames.
 
         Raises:
-            DBLRError: A metric cannot score these frames, for example because they are smaller than SSIM's window.
+            DBLRError: The frames differ in size, or a metric cannot score them, for example because they are smaller
+                than SSIM's window.
         """
         from dblr_plugin.evaluation.metrics import find_metric  # deferred: the help only lists protocols
 
@@ -139,6 +140,9 @@ class Protocol:
         from dblr_plugin.evaluation.psnr_ssim import LUMINANCE
         from dblr_plugin.evaluation.registration import register
 
+        if truth is not None and truth.shape != restored.shape:
+            ours, theirs = (f'{frame.shape[1]}x{frame.shape[0]}' for frame in (restored, truth))
+            raise DBLRError(f'the restored frame is {ours} (w x h), the sharp one {theirs}; both must have one size')
         height, width = (length - length % self.size_multiple for length in restored.shape[:2])
         pair = [restored.round().astype(np.uint8), *([] if truth is None else [truth])]
         pair = [image[:height, :width] for image in pair]

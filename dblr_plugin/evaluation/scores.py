@@ -97,20 +97,25 @@ def format_table(entry: dict) -> str:
     ]
     if entry.get('input'):
         rows.append(('blurry input', total, entry['input']['mean']))
-    columns = {metric: max(10, len(metric) + 2) for metric in metrics}
+    cells = {metric: [_text(values.get(metric)) for *_, values in rows] for metric in metrics}
+    columns = {metric: max(10, 2 + max(map(len, (metric, *texts)))) for metric, texts in cells.items()}
     lines = [
         f'protocol {entry["protocol"]}' + (f': {protocol.meaning}' if protocol else ''),
         f'{"clip":<{width}}{"frames":>7}' + ''.join(f'{m.upper():>{column}}' for m, column in columns.items()),
     ]
     lines += [
-        f'{name:<{width}}{frames:>7}' + ''.join(_cell(values.get(m), column) for m, column in columns.items())
-        for name, frames, values in rows
+        f'{name:<{width}}{frames:>7}' + ''.join(f'{cells[m][row]:>{column}}' for m, column in columns.items())
+        for row, (name, frames, _) in enumerate(rows)
     ]
     return '\n'.join(lines)
 
 
-def _cell(value: float | str | None, width: int) -> str:
-    return f'{"-":>{width}}' if value is None else f'{float(value):>{width}.4f}'
+def _text(value: float | str | None) -> str:
+    """Formats a score with four decimals, or small ones, such as warping errors, with four digits."""
+    if value is None:
+        return '-'
+    value = float(value)  # JSON has infinity as a string
+    return f'{value:.3e}' if 0 < abs(value) < 0.01 else f'{value:.4f}'
 
 
 def write_json(path: Path, content: object) -> None:
@@ -192,8 +197,8 @@ class ValidationRecord:
             for metric, value in entry['mean'].items():
                 better = better_of(metric, self.metrics)
                 value = float(value)  # metrics.json has infinity as a string
-                best = record.get(label + metric)
-                if best is None or (value >= best['val'] if better == 'higher' else value <= best['val']):
+                best = record.get(label + metric, {'val': math.nan})['val']
+                if math.isnan(best) or (value >= best if better == 'higher' else value <= best):
                     record[label + metric] = {'better': better, 'val': value, 'iter': iteration}
 
     def _earlier(self) -> list[tuple[str, int | str, list[dict]]]:
@@ -225,18 +230,20 @@ class ValidationRecord:
         for metric, value in entry['mean'].items():
             best = self.best[name][label + metric]
             blurry = entry.get('input') or {'mean': {}, 'clips': {}}
-            told = f'\tBlurry input: {blurry["mean"][metric]:.4f}' if metric in blurry['mean'] else ''
-            lines.append(f'\t # {metric}: {value:.4f}\tBest: {best["val"]:.4f} @ {best["iter"]} iter{told}')
+            told = f'\tBlurry input: {_text(blurry["mean"][metric])}' if metric in blurry['mean'] else ''
+            lines.append(f'\t # {metric}: {_text(value)}\tBest: {_text(best["val"])} @ {best["iter"]} iter{told}')
             clip_mean, frame_mean = entry['clip_mean'][metric], entry['frame_mean'][metric]
-            lines.append(f'\t    clip mean {clip_mean:.4f}, frame mean {frame_mean:.4f}')
-            for clip, means in entry['clips'].items():
-                told = f' (blurry input {blurry["clips"][clip][metric]:.4f})' if clip in blurry['clips'] else ''
-                lines.append(f'\t    {clip}: {means[metric]:.4f}{told}')
+            lines.append(f'\t    clip mean {_text(clip_mean)}, frame mean {_text(frame_mean)}')
+            clips = {clip: means[metric] for clip, means in entry['clips'].items() if metric in means}
+            for clip, mean in clips.items():
+                input_mean = blurry['clips'].get(clip, {}).get(metric)
+                told = '' if input_mean is None else f' (blurry input {_text(input_mean)})'
+                lines.append(f'\t    {clip}: {_text(mean)}{told}')
             if tb_logger:
                 tag = f'metrics/{name}/{label}{metric}'
                 tb_logger.add_scalar(tag, value, iteration)
-                for clip, means in entry['clips'].items():
-                    tb_logger.add_scalar(f'{tag}/{clip}', means[metric], iteration)
+                for clip, mean in clips.items():
+                    tb_logger.add_scalar(f'{tag}/{clip}', mean, iteration)
         get_root_logger().info('\n'.join(lines))
 
     @master_only

@@ -14,7 +14,7 @@ from dblr_plugin import commands
 from dblr_plugin.data import write_lmdb
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.evaluate import evaluate
-from dblr_plugin.evaluation.protocols import PROTOCOLS, choose_protocols
+from dblr_plugin.evaluation.protocols import PROTOCOLS, choose_protocols, with_metrics
 
 BASICSR = choose_protocols('basicsr')
 ALL = choose_protocols('all')
@@ -30,6 +30,20 @@ def renamed(source: Path, target: Path, suffix: str) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     return target
+
+
+def write_video(path: Path, frames: list[np.ndarray]) -> Path:
+    """Writes BGR frames without loss."""
+    import av
+
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('ffv1', rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = 'bgr0'
+        for frame in [*(av.VideoFrame.from_ndarray(frame, format='bgr24') for frame in frames), None]:
+            for packet in stream.encode(frame):
+                container.mux(packet)
+    return path
 
 
 @pytest.fixture
@@ -102,6 +116,27 @@ class TestPairing:
         assert figures(results, gt, inner) == figures(lq, gt, inner)
         with pytest.raises(DBLRError, match="frame 'v/00000000' of .* is missing from .*results"):
             figures(results, gt)
+
+    def test_a_frame_before_a_scored_one_is_needed_if_a_metric_compares_with_it(self, lq, gt, tmp_path):
+        results = renamed(lq, tmp_path / 'results', '')
+        for name in ('00000000', '00000005'):
+            (results / f'v/{name}.png').unlink()
+        inner = with_metrics(choose_protocols('cdvd-tsp'), {'warping_error': {'type': 'warping_error'}})
+        assert figures(results, gt, inner) == figures(lq, gt, inner)
+        (results / 'v/00000001.png').unlink()
+        with pytest.raises(DBLRError, match="frame 'v/00000001' of .* is missing from .*results"):
+            figures(results, gt, inner)
+
+    @pytest.mark.parametrize('size', [(48, 40), (48, 56)])
+    def test_videos_of_other_sizes(self, gt, tmp_path, size):
+        """A smaller video once counted as the top left corner of the larger one."""
+        pytest.importorskip('av')
+        truth = write_video(tmp_path / 'truth.mkv', [cv2.imread(str(path)) for path in sorted((gt / 'v').iterdir())])
+        results = write_video(tmp_path / 'results.mkv', [np.zeros((*size, 3), np.uint8)] * 6)
+        message = rf'results.mkv is {size[1]}x48 \(w x h\), and .*truth.mkv 48x48; both must have one size'
+        with pytest.raises(DBLRError, match=message):
+            figures(results, truth)
+        assert figures(gt / 'v', truth)[0]['mean']['psnr'] == np.inf
 
     def test_all_faults_at_once(self, lq, gt, tmp_path):
         results = renamed(lq, tmp_path / 'results', '_net')

@@ -112,6 +112,13 @@ class TestScores:
         assert protocol.score(written, truth) == protocol.score(restored.round(), truth)
         assert {type(value) for value in protocol.score(written, truth).values()} == {float}
 
+    @pytest.mark.parametrize('protocol', PROTOCOLS.values(), ids=lambda p: p.name)
+    @pytest.mark.parametrize('size', [(200, 263), (210, 263)])
+    def test_frames_of_other_sizes_are_not_compared(self, frame_pair, protocol, size):
+        restored = np.zeros((*size, 3), np.uint8)
+        with pytest.raises(DBLRError, match=rf'is 263x{size[0]} \(w x h\), the sharp one 263x201; both must have one'):
+            protocol.score(restored, frame_pair[1])
+
 
 class TestFrames:
     def test_all(self):

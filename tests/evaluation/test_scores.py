@@ -5,6 +5,7 @@ import logging
 import math
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS
@@ -41,6 +42,14 @@ def test_table():
         ['clip', 'mean', '4', '26.0000', '0.2600'],
         ['frame', 'mean', '*', '4', '29.0000', '0.2900'],
     ]
+
+
+def test_small_scores_keep_their_digits_and_columns_stay_apart():
+    rows = [('luma', 'a', 'warping_error', 4.21349e-5), ('luma', 'a', 'brightness', 1234567.5)]
+    head, line = (line.split() for line in format_table(summarise(rows, [PROTOCOLS['luma']])[0]).splitlines()[1:3])
+    assert dict(zip(head, line, strict=True)) == {
+        'clip': 'a', 'frames': '1', 'WARPING_ERROR': '4.213e-05', 'BRIGHTNESS': '1234567.5000',
+    }  # fmt: skip
 
 
 def test_infinity_is_valid_json_and_comes_back(tmp_path):
@@ -114,6 +123,27 @@ def test_the_blurry_input_stands_beside_the_result(path, caplog):
         ValidationRecord(path, None).add('W', [figures(psnr=30.0)[0] | {'input': blurry}], 10, None)
     assert 'psnr: 30.0000\tBest: 30.0000 @ 10 iter\tBlurry input: 27.5000' in caplog.text
     assert 'a: 30.0000 (blurry input 27.2500)' in caplog.text
+
+
+def test_a_clip_may_lack_a_score(path, caplog):
+    """A clip of one frame has no warping error, and neither has its blurry input."""
+    rows = [('basicsr', clip, 'psnr', 30.0) for clip in 'ab'] + [('basicsr', 'a', 'warping_error', 0.002)]
+    entry = summarise(rows, [PROTOCOLS['basicsr']])[0]
+    entry['input'] = {key: entry[key] for key in ('mean', 'clips')}
+    board = SummaryWriter(path.parent)
+    with caplog.at_level(logging.INFO):
+        ValidationRecord(path, None).add('W', [entry], 10, board)
+    board.close()
+    of_warping = caplog.text.split('# warping_error: ')[1]
+    assert of_warping.startswith('2.000e-03') and 'a: 2.000e-03 (blurry' in of_warping and ' b: ' not in of_warping
+    assert 'b: 30.0000 (blurry input 30.0000)' in caplog.text
+
+
+def test_a_score_that_is_not_a_number_is_never_best(path):
+    record = ValidationRecord(path, None)
+    for iteration, psnr in enumerate((math.nan, 27.0, math.nan)):
+        record.add('W', figures(psnr=psnr), iteration, None)
+    assert record.best['W']['psnr'] == {'better': 'higher', 'val': 27.0, 'iter': 1}
 
 
 class TestInTraining:
