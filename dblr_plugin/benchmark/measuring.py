@@ -56,7 +56,7 @@ def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | 
     torch.backends.cudnn.benchmark = True  # as in BasicSR's test: figures must be the same
     dataset = build_dataset(method.test_set)
     model = _build_model(method.test, folder.root)
-    observer = _Observer(folder.frames, protocols[0], backbone)
+    observer = _Observer(folder, protocols[0], backbone)
     shutil.rmtree(folder.frames, ignore_errors=True)
     figures = score_dataset(dataset, model.restorer(), protocols, [observer])
     with atomic_write(folder.window_errors) as partial, open(partial, 'wb') as file:
@@ -134,7 +134,7 @@ class _Clip:
 class _Observer:
     """Receives restored frames in order, writes them, and measures what validation does not."""
 
-    def __init__(self, folder: Path, protocol: Protocol, backbone: Path | None) -> None:
+    def __init__(self, folder: MethodFolder, protocol: Protocol, backbone: Path | None) -> None:
         self.folder, self.protocol, self.backbone = folder, protocol, backbone
         self.clips: dict[str, _Clip] = {}
         self.before: RestoredFrame | None = None
@@ -145,7 +145,7 @@ class _Observer:
         clip = self.clips.setdefault(frame.clip, _Clip())
         clip.names.append(frame.name)
         clip.size = truth.shape[:2]
-        write_picture(self.folder / frame.clip / f'{frame.name}.png', restored)
+        write_picture(self.folder.frame(frame.clip, frame.name), restored)
         is_large = min(truth.shape[:2]) >= MIN_SIDE  # enough for optical flow and AlexNet
         if is_large and self.before is not None and self.before.clip == frame.clip:
             _add_warping_errors(clip, self.before, frame)

@@ -77,14 +77,14 @@ def markdown_page(report: dict) -> str:
     meanings = [f'Protocol {name}: {meaning}.' for name, meaning in report['protocols'].items()]
     parts = [f'# {report["name"]}', f'Tested on {test["name"]} (`{test["dataroot_lq"]}`). ' + ' '.join(meanings)]
     parts += [_main_table(report), _failures(report)]
-    parts += [_picture(report, name) for name in ('psnr_macs', 'psnr_time') if name in report['plots']]
-    parts += ['## Clips', _clips_table(report)] + [_picture(report, 'clips')] * ('clips' in report['plots'])
+    parts += [_picture(report, 'psnr_macs'), _picture(report, 'psnr_time')]
+    if 'clips' in report['plots']:
+        parts += ['## Clips', _clips_table(report), _picture(report, 'clips')]
     if 'crops' in report['plots']:
         rule = report['crops']['rule']
         parts += ['## Crops', f'Shown is {rule}. PSNR is that of the crop.', _picture(report, 'crops')]
     if any(entry['training'] for entry in report['methods']):
-        parts += ['## Training', _training_table(report)]
-        parts += [_picture(report, 'training')] * ('training' in report['plots'])
+        parts += ['## Training', _training_table(report), _picture(report, 'training')]
     if report['quoted']:
         parts += ['## Quoted, not measured here', *_quoted_tables(report['quoted'])]
     parts += ['## How it was measured', '\n'.join(f'- {note}' for note in report['notes'])]
@@ -107,7 +107,8 @@ def _main_table(report: dict) -> str:
     if truth is not None:
         cells = [cell(column, truth, None) if column.key == 'warping_error' else '' for column in columns]
         rows.append(['*Ground truth*', *cells])
-    return markdown_table(['Method', *(column.title for column in columns)], rows)
+    titles = [column.title for column in columns] or ['']  # if nothing was measured, rows still have a status
+    return markdown_table(['Method', *titles], rows)
 
 
 def _failures(report: dict) -> str:
@@ -118,8 +119,6 @@ def _clips_table(report: dict) -> str:
     """PSNR / SSIM under the first protocol, one column per clip."""
     protocol = next(iter(report['protocols']))
     scored = {e['name']: e['clips'][protocol] for e in report['methods'] if e['status'] == MEASURED}
-    if not scored:
-        return ''
     clips = list(next(iter(scored.values())))
     rows = [
         [name, *(f'{float(scores[clip]["psnr"]):.2f} / {scores[clip]["ssim"]:.4f}' for clip in clips)]
@@ -171,7 +170,9 @@ def _provenance_parts(report: dict) -> list[str]:
 
 
 def _picture(report: dict, name: str) -> str:
-    """Embeds a plot in both themes; GitHub shows the one matching the reader's colour scheme."""
+    """Embeds a plot in both themes; GitHub shows the one matching the reader's colour scheme. Empty if not drawn."""
+    if name not in report['plots']:
+        return ''
     path, text = f'plots/{name}', report['plots'][name]
     return (
         f'<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="{path}_dark.png">\n'
@@ -198,7 +199,7 @@ class Column:
 
 def best_of(column: Column, values: Iterable[float | str | None]) -> float | None:
     """The best of a column's figures; None if there are fewer than two."""
-    numbers = [float(value) for value in values if value is not None]
+    numbers = [float(value) for value in values if value is not None and not math.isnan(float(value))]
     if column.better is None or len(numbers) < 2:
         return None
     return max(numbers) if column.better == 'higher' else min(numbers)
@@ -208,9 +209,12 @@ def cell(column: Column, value: float | str | None, best: float | None) -> str:
     """Formats a figure in Markdown: bold if it reads the same as the best one, a dash if there is none."""
     if value is None:
         return '–'
-    number = float(value)  # JSON has infinity as a string
-    text = column.shown(number) if math.isfinite(number) else '∞'
-    return f'**{text}**' if best is not None and text == column.shown(best) else text
+    text = _shown(column, float(value))  # JSON has infinity as a string
+    return f'**{text}**' if best is not None and text == _shown(column, best) else text
+
+
+def _shown(column: Column, number: float) -> str:
+    return '∞' if number == math.inf else column.shown(number)
 
 
 def markdown_row(cells: Sequence[str]) -> str:

@@ -32,10 +32,14 @@ class MethodFolder:
         self.train_log = root / 'train.log'
         self.figures = root / 'figures.json'
         self.window_errors = root / 'window_errors.npz'
-        self.frames = root / 'frames'  # <clip>/<frame>.png
+        self.frames = root / 'frames'
         self.complexity = root / 'complexity.json'
         self.failure = root / 'failure.json'
         self.traceback = root / 'failure.txt'
+
+    def frame(self, clip: str, name: str) -> Path:
+        """Returns the file of a restored frame."""
+        return self.frames / clip / f'{name}.png'
 
 
 def fingerprint_of(content: object) -> str:

@@ -251,7 +251,7 @@ def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.
     frames = {}
     for name in names:
         folder = plan.folder_of(plan.methods[name])
-        frames[name] = cv2.imread(str(folder.frames / crop['clip'] / f'{crop["name"]}.png'))
+        frames[name] = cv2.imread(str(folder.frame(crop['clip'], crop['name'])))
     dataset = build_dataset(next(iter(plan.methods.values())).test_set)
     index = dataset.data_info['folder'].index(crop['clip']) + crop['frame']
     return {**frames, 'Ground truth': tensor2img(dataset[index]['gt'])}

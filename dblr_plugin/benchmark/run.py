@@ -111,12 +111,12 @@ class _Run:
         if kept(folder.complexity, self._complexity_fingerprint(method)) is None:
             counted = count_operations(method, self.plan.size)
             keep(folder.complexity, self._complexity_fingerprint(method), counted)
-        fingerprint = self._quality_fingerprint(method)
-        if kept(folder.figures, fingerprint) is None:
+        if self._quality(method) is None:
             self.tell(f'{method.name}: testing')
             folder.figures.unlink(missing_ok=True)  # before its frames are replaced
             backbone = None if self.results.no_lpips else self.lpips_weights
-            keep(folder.figures, fingerprint, measure_quality(method, self.plan.protocols, backbone, folder))
+            quality = measure_quality(method, self.plan.protocols, backbone, folder)
+            keep(folder.figures, self._quality_fingerprint(method), quality)
 
     def _require_start(self, method: Method) -> None:
         if method.start is not None:
@@ -129,7 +129,7 @@ class _Run:
         folder, results = self.plan.folder_of(method), self.results
         failure = kept(folder.failure, _asked(method))
         training = trained(method, folder) if method.train is not None else {}
-        quality = kept(folder.figures, self._quality_fingerprint(method)) if training is not None else None
+        quality = self._quality(method) if training is not None else None
         counted = kept(folder.complexity, self._complexity_fingerprint(method))
         if failure is not None:
             results.failures[method.name] = failure['reason']
@@ -137,6 +137,15 @@ class _Run:
             results.quality[method.name] = quality
             results.complexity[method.name] = counted
             results.training[method.name] = training
+
+    def _quality(self, method: Method) -> dict | None:
+        """Returns a method's scores that belong to these options; None if they, or files for the crops, are missing."""
+        folder = self.plan.folder_of(method)
+        quality = kept(folder.figures, self._quality_fingerprint(method))
+        if quality is None:
+            return None
+        frames = [folder.frame(clip, name) for clip, shown in quality['clips'].items() for name in shown['names']]
+        return quality if all(path.is_file() for path in (folder.window_errors, *frames)) else None
 
     def time(self) -> None:
         """Times all methods that have figures in one run, unless already done."""

@@ -81,7 +81,8 @@ def test_cells() -> None:
     assert cell(column, 30.204, 30.204) == '**30.20**'
     assert cell(column, 30.201, 30.204) == '**30.20**'  # shown alike, so bold alike
     assert cell(column, None, 30.2) == '–'
-    assert cell(column, 'inf', None) == '∞'
+    assert cell(column, 'inf', None) == '∞' and cell(column, 'inf', float('inf')) == '**∞**'
+    assert cell(column, 'nan', None) == 'nan' and best_of(column, ['nan', 28.1, 30.2]) == 30.2
 
 
 def test_quoted_figures_stand_apart(ran: Ran, page: str) -> None:

@@ -1,0 +1,60 @@
+"""Reports of what is not complete: all methods failed, no curve was drawn, files were removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from processes import write_options
+
+from dblr_plugin.benchmark.pages import markdown_page
+from dblr_plugin.benchmark.plan import Plan, read_plan
+from dblr_plugin.benchmark.report import write_report
+from dblr_plugin.benchmark.run import run_benchmark
+
+FOLDER = Path('benchmarks/gaps')
+INPUT = {'network_g': {'type': 'BlurryInput'}}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_of(footage: Path, methods: dict[str, dict]) -> Plan:
+    roots = {f'datasets.val.dataroot_{side}': str(footage / 'val' / side) for side in ('lq', 'gt')}
+    content = {'name': 'gaps', 'set': roots, 'methods': methods}
+    return read_plan(write_options(Path('gaps.yml'), content))
+
+
+def test_a_method_whose_files_were_removed_is_tested_again(footage: Path) -> None:
+    """The report shows crops of its frames."""
+    plan = plan_of(footage, {'Input': INPUT})
+    run_benchmark(plan)
+    said: list[str] = []
+    for removed in ('frames/v/00000002.png', 'window_errors.npz'):
+        (FOLDER / 'Input' / removed).unlink()
+        assert 'Input' in run_benchmark(plan, tell=said.append).quality
+        assert said.pop() == 'Input: testing' and (FOLDER / 'Input' / removed).is_file()
+        run_benchmark(plan, tell=said.append)
+        assert not said
+
+
+def test_if_all_methods_fail_the_report_says_so(footage: Path) -> None:
+    torch.save({'params': {'x': torch.zeros(1)}}, 'other.pth')
+    network = {'type': 'DBLRNet', 'num_feat': 4, 'num_block': 1}
+    plan = plan_of(footage, {'Net': {'network_g': network, 'weights': 'other.pth'}})
+    page = write_report(plan, run_benchmark(plan)).read_text()
+    assert '| Net | failed |' in page and '- Net failed: other.pth: not a checkpoint of this DBLRNet' in page
+    assert '## Clips' not in page and 'plots/' not in page
+
+
+def test_a_training_without_validations_has_no_curve(footage: Path) -> None:
+    plan = plan_of(footage, {'Input': INPUT})
+    write_report(plan, run_benchmark(plan))
+    report = json.loads((FOLDER / 'report.json').read_text())
+    report['methods'][0]['training'] = {'iterations': 5, 'crop': 32, 'starts_from': None, 'seconds': 90.0}
+    page = markdown_page(report)
+    assert '| Input | 5 | 32 | – | 1.5 |' in page and 'plots/training' not in page and 'plots/clips' in page
