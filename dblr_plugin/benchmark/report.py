@@ -191,6 +191,7 @@ def _provenance(plan: Plan) -> dict:
         f'{part} {key.removeprefix("dataroot_")}': Path(options[key])
         for part, options in _data_set(plan).items()
         for key in ('dataroot_lq', 'dataroot_gt')
+        if key in options  # windows made from sharp images have no dataroot_lq
     }
     prepare = [plan.prepare] if plan.prepare else []
     commands = [*prepare, f'dblr benchmark -opt {shlex.quote(str(plan.path))}']

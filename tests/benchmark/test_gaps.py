@@ -12,7 +12,8 @@ from processes import write_options
 from dblr_plugin.benchmark.pages import markdown_page
 from dblr_plugin.benchmark.plan import Plan, read_plan
 from dblr_plugin.benchmark.report import write_report
-from dblr_plugin.benchmark.run import run_benchmark
+from dblr_plugin.benchmark.run import Results, run_benchmark
+from dblr_plugin.link import options_folder
 
 FOLDER = Path('benchmarks/gaps')
 INPUT = {'network_g': {'type': 'BlurryInput'}}
@@ -49,6 +50,15 @@ def test_if_all_methods_fail_the_report_says_so(footage: Path) -> None:
     page = write_report(plan, run_benchmark(plan)).read_text()
     assert '| Net | failed |' in page and '- Net failed: other.pth: not a checkpoint of this DBLRNet' in page
     assert '## Clips' not in page and 'plots/' not in page
+
+
+def test_a_training_on_synthetic_motion_has_sharp_images_alone(footage: Path) -> None:
+    train_set = {'name': 'T', 'type': 'SyntheticMotionDataset', 'dataroot_gt': str(footage / 'train/gt'), 'gt_size': 32}
+    changes = {'datasets.train': {**train_set, 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0}}
+    net = {'options': str(options_folder() / 'train_DBLRNet.yml'), 'set': changes}
+    page = write_report(plan_of(footage, {'Input': INPUT, 'Net': net}), Results()).read_text()
+    data = [line.split(':')[0] for line in page.splitlines() if line.startswith('- Data, ')]
+    assert data == ['- Data, train gt', '- Data, test lq', '- Data, test gt']
 
 
 def test_a_training_without_validations_has_no_curve(footage: Path) -> None:
