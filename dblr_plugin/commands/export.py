@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the file and prints what it contains; raises DBLRError for what cannot be read or written."""
-    check_network_arguments(args)
     _check_output(args)
+    check_network_arguments(args)
     dblr_plugin.register_within_work()
     from dblr_plugin.restore.export import OPSET, export_checkpoint, export_onnx
     from dblr_plugin.restore.loading import load_network

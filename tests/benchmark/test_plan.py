@@ -80,7 +80,8 @@ def test_methods_follow_those_they_start_from(content: dict) -> None:
 def test_a_network_without_option_file_gets_the_windows_it_takes(content: dict) -> None:
     content['methods']['FBA'] = {'network_g': {'type': 'FourierBurstAccumulation', 'num_frame': 3}}
     content['methods']['Causal'] = {'network_g': {'type': 'BlurryInput', 'causal': True}}
-    content['methods']['Last'] = {'network_g': {'type': 'EDVR', 'hr_in': True, 'center_frame_idx': 4}}
+    edvr = {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'center_frame_idx': 4}
+    content['methods']['Last'] = {'network_g': edvr}
     plan = plan_of(content)
     assert plan.methods['Last'].test_set['causal'] is True
     assert plan.methods['FBA'].test_set.items() >= {'num_frame': 3, 'flow': 'consistent'}.items()

@@ -150,7 +150,8 @@ def test_colours_stand_out_and_differ(theme: plots.Theme) -> None:
     assert len(looks) == 72
 
 
-def test_without_matplotlib_the_cure_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_cure_is_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / 'empty.yml').write_text('{}')
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(DBLRError, match=r"pip install 'dblr_plugin\[benchmark\]'"):
-        main(['benchmark', '-opt', 'not even read'])
+        main(['benchmark', '-opt', str(tmp_path / 'empty.yml')])

@@ -236,7 +236,7 @@ class TestCheckpoints:
 def test_an_output_that_cannot_be(weights, output, message):
     before = weights.read_bytes()
     with pytest.raises(DBLRError, match=message):
-        export('--weights', weights, '-o', weights.parent / output)
+        export('--weights', weights, '-o', weights.parent / output, '--overwrite')
     assert weights.read_bytes() == before
 
 
