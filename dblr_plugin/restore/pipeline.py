@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from dblr_plugin.console import quiet
 from dblr_plugin.data.windows import spread
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.openvino_forward import WINDOWS
-from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.restore.video_restorer import FIRST_FRAMES, VideoRestorer
 from dblr_plugin.threads import BackgroundWriter, prefetch
 from dblr_plugin.video import Frame, Sink, Source, open_source
 
@@ -72,21 +74,21 @@ def calibrate(
 ) -> None:
     """Calibrates int8 for an input if int8 may be used, replacing any earlier calibration.
 
-    The choice of frames depends on the input alone, so a resumed run quantises like the interrupted one. A pipe, which
-    can be read only once, is left to :meth:`VideoRestorer.restore`, which uses its first frames.
+    The choice of frames depends on the input alone, so a resumed run quantises like the interrupted one.
 
     Args:
         restorer: The network.
         path: Path from which the source was opened, with the same ``start``, ``end`` and ``scale_down``.
         source: Provides the number of frames; it is not read.
     """
-    if not restorer.may_use_int8 or Path(path).is_fifo():
+    if not restorer.may_use_int8:
         return
     if source.count and start is None and end is None:
         restorer.calibrate(sample_windows(path, source, restorer.traits.num_frame, scale_down))
         return
-    with open_source(path, start, end, scale_down) as part:
-        restorer.calibrate_on_first(frame.pixels for frame in part)
+    with quiet(), open_source(path, start, end, scale_down) as part:
+        first = [frame.pixels for frame in islice(part, FIRST_FRAMES)]
+    restorer.calibrate_on_first(iter(first))
 
 
 def sample_windows(
@@ -94,23 +96,24 @@ def sample_windows(
 ) -> Iterator[list[np.ndarray]]:
     """Yields runs of consecutive frames spread over the input, by seeking; the source itself is not read.
 
-    If the number of frames is unknown before decoding, only the first run is used.
+    If the number of frames is unknown before decoding, only the first run is used. Runs that cannot be read, such as
+    those behind the end of a truncated video, are left out, without a message: reading the source itself gives one.
 
     Args:
         path: Path from which the source was opened, in full.
         source: Provides the number of frames.
         num_frame: Frames in a run.
         scale_down: As for the source.
-
-    Raises:
-        DBLRError: If a frame cannot be read.
     """
     info = getattr(source, 'info', None)  # videos have one, and positions in seconds
     last = max((source.count or 0) - 2 * num_frame, 0)  # videos may end slightly before their stated length
     for number in spread(range(last + 1), WINDOWS):
-        start = number if info is None else float(number / info.rate)
-        with open_source(path, start, scale_down=scale_down) as part:
-            frames = [frame.pixels for frame in islice(part, num_frame)]
+        start, end = (number, number + num_frame) if info is None else (number / info.rate, None)
+        try:
+            with quiet(), open_source(path, start, end, scale_down) as part:
+                frames = [frame.pixels for frame in islice(part, num_frame)]
+        except DBLRError:
+            continue
         yield frames + frames[-1:] * (num_frame - len(frames))
 
 

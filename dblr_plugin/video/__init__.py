@@ -38,7 +38,10 @@ _DEFAULT_RATE = Fraction(25)  # ffmpeg's default for image sequences
 
 
 def open_source(
-    path_or_glob: str | Path, start: str | float | None = None, end: str | float | None = None, scale_down: float = 1
+    path_or_glob: str | Path,
+    start: str | float | Fraction | None = None,
+    end: str | float | Fraction | None = None,
+    scale_down: float = 1,
 ) -> Source:
     """Opens the input to restore.
 

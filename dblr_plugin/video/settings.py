@@ -11,16 +11,19 @@ from dblr_plugin.errors import DBLRError, nearest
 __all__ = ['DEFAULT', 'EncoderSettings', 'parse_position', 'parse_rate', 'parse_time']
 
 # nine digits of seconds are years, and fit into FFmpeg's integers
-_TIME = re.compile(r'(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})')
+_TIME = re.compile(r'(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d*)?|\.\d+)')
+_LONGEST = 10**9
 _RATE = re.compile(r'[\d./]{1,20}')
 
 
-def parse_time(text: str | float, option: str) -> Fraction:
-    """Returns seconds, parsed from ``90``, ``1:30``, ``0:01:30.5`` or a number.
+def parse_time(text: str | float | Fraction, option: str) -> Fraction:
+    """Returns seconds, parsed from ``90``, ``1:30`` or ``0:01:30.5``, or from a number as it is.
 
     Raises:
-        DBLRError: The text is none of these; ``option`` names it in the message.
+        DBLRError: The text is none of these, or the number is negative; ``option`` names it in the message.
     """
+    if not isinstance(text, str) and 0 <= text < _LONGEST:
+        return Fraction(str(text))  # the decimal that was meant: 0.2 itself is later than the frame at 1/5
     match = _TIME.fullmatch(str(text).strip())
     if match is None:
         raise DBLRError(f"{option} '{text}' is not a time; give seconds, such as 90.5, or h:mm:ss, such as 0:01:30.5")

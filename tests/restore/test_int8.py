@@ -9,10 +9,12 @@ import torch
 
 from dblr_plugin.archs import DBLRNet, MultiScaleDBLRNet
 from dblr_plugin.commands import main
+from dblr_plugin.data.windows import spread
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
 from dblr_plugin.restore.openvino_forward import (
+    WINDOWS,
     cut_crops,
     nncf_installed,
     openvino_installed,
@@ -141,6 +143,27 @@ def test_windows_come_from_all_over_a_folder(tmp_path):
         [0, 1, 2, 3, 4],
         [30, 31, 32, 33, 34],
     ]
+
+
+@pytest.mark.parametrize(('name', 'runs'), [('whole.mp4', WINDOWS), ('cut.mp4', 3)])
+def test_windows_come_from_all_over_a_video(tmp_path, caplog, name, runs):
+    """At 30 frames per second, whose times are no finite decimals; also where the video is shorter than it says."""
+    import av
+
+    with av.open(str(tmp_path / 'whole.mp4'), 'w', container_options={'movflags': 'faststart'}) as container:
+        video = container.add_stream('libx264', 30, options={'g': '1', 'crf': '0', 'flags': '+ildct+ilme'})
+        video.height = video.width = 64
+        for number in range(60):
+            grey = np.full((64, 64, 3), 4 * number, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(grey, format='rgb24')))
+        container.mux(video.encode(None))
+    data = (tmp_path / 'whole.mp4').read_bytes()
+    (tmp_path / 'cut.mp4').write_bytes(data[: len(data) * 6 // 10])
+    with open_source(tmp_path / name) as source:
+        assert source.count == 60
+        caplog.clear()
+        found = [round(run[0].mean() / 4) for run in sample_windows(tmp_path / name, source, 5)]
+    assert found == spread(range(51), WINDOWS)[:runs] and caplog.text == ''
 
 
 @pytest.mark.slow

@@ -223,9 +223,10 @@ def test_part_of_a_video(tmp_path, start, end, low, high, suffix):
 
 def test_part_has_the_pictures_of_the_whole(tmp_path):
     source = make(tmp_path / 'long.mp4', Made(frames=40, options={'g': '12', 'bf': '2'}))
-    with open_source(source) as whole, open_source(source, start='0.666', end='1') as part:
-        for expected, picture in zip(list(whole)[20:30], part, strict=True):
-            assert (picture.pixels == expected.pixels).all() and picture.pts == expected.pts
+    for start in ('0.666', 2 / 3, Fraction(2, 3), '0.66666666666666'):
+        with open_source(source) as whole, open_source(source, start=start, end='1') as part:
+            for expected, picture in zip(list(whole)[20:30], part, strict=True):
+                assert (picture.pixels == expected.pixels).all() and picture.pts == expected.pts
 
 
 def test_mpeg_footage_of_the_demo(tmp_path):
