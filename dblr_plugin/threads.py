@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,8 +21,11 @@ DISK_THREADS = 16
 _END: Any = object()
 
 
-def prefetch(items: Iterable[Item], number: int = AHEAD) -> Iterator[Item]:
-    """Fetches items in a separate thread, ``number`` ahead; exceptions raised there are raised here."""
+def prefetch(items: Iterable[Item], number: int = AHEAD) -> Generator[Item]:
+    """Fetches items in a separate thread, ``number`` ahead; exceptions raised there are raised here.
+
+    To stop early, close the generator: it returns once the thread has ended.
+    """
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
         futures = deque(thread.submit(next, iterator, _END) for _ in range(number))

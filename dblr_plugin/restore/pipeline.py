@@ -6,7 +6,8 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -143,12 +144,17 @@ def restore_media(
         DBLRError: If the source cannot be decoded or the sink cannot be written.
     """
     seconds = array('d')
+    lead = min(done, restorer.lead) if done else 0
+    if done:
+        source.skip(done - lead)
     try:
         with (
             BackgroundWriter(sink.write) as write,
             tqdm(total=source.count, initial=done, unit='frame', disable=not progress) as bar,
+            # whose end is also that of decoding: FFmpeg crashes if another thread closes the source meanwhile
+            closing(_restored(restorer, source)) as frames,
         ):
-            for blurry, pixels, latency in _restored_from(restorer, source, done):
+            for blurry, pixels, latency in islice(frames, lead, None):
                 seconds.append(latency)
                 shown = compared(blurry.pixels, pixels, compare) if compare else pixels
                 write(replace(blurry, pixels=shown))
@@ -165,24 +171,16 @@ def _warn_of_kept(source: Source, sink: Sink) -> None:
     _log.warning('ended early; in: %s; kept: %s; --resume completes it', source.extent(), sink.extent())
 
 
-def _restored_from(restorer: VideoRestorer, source: Source, done: int) -> Iterator[tuple[Frame, np.ndarray, float]]:
-    """Yields like :func:`_restored`, but skips the first ``done`` frames."""
-    if not done:
-        return _restored(restorer, source)
-    lead = min(done, restorer.lead)
-    source.skip(done - lead)
-    return islice(_restored(restorer, source), lead, None)
-
-
-def _restored(restorer: VideoRestorer, source: Source) -> Iterator[tuple[Frame, np.ndarray, float]]:
-    """Yields each frame with its restored pixels and latency in seconds."""
+def _restored(restorer: VideoRestorer, source: Source) -> Generator[tuple[Frame, np.ndarray, float]]:
+    """Yields each frame with its restored pixels and latency in seconds; nothing is decoded once it has ended."""
     waiting: deque[tuple[Frame, float]] = deque()
 
     def frames() -> Iterator[np.ndarray]:
-        for picture in prefetch(source):
+        for picture in pictures:
             waiting.append((picture, time.perf_counter()))
             yield picture.pixels
 
-    for pixels in restorer.restore(frames()):
-        picture, start = waiting.popleft()
-        yield picture, pixels, time.perf_counter() - start
+    with closing(prefetch(source)) as pictures:
+        for pixels in restorer.restore(frames()):
+            picture, start = waiting.popleft()
+            yield picture, pixels, time.perf_counter() - start

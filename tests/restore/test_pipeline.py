@@ -1,6 +1,7 @@
 """From a source to a sink: what is held meanwhile, and how long a frame takes."""
 
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -115,6 +116,28 @@ def test_a_sink_that_refuses_ends_everything():
     with pytest.raises(DBLRError, match='the bin is full'):
         restore_media(restorer(), source, sink, progress=False)
     assert sink.end == 'abandoned' and len(sink.names) == 7 and source.taken < 40
+
+
+def test_an_error_of_the_network_ends_decoding():
+    """Before the sink is abandoned and the source closed, which a thread that still decodes would not survive."""
+
+    class Slow(Noise):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                time.sleep(0.02)
+                yield frame
+
+    class Failing:
+        def restore(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+            yield next(frames)
+            raise RuntimeError('out of memory')
+
+    source, sink, taken = Slow(60), Bin(), []
+    sink.abandon = lambda: taken.append(source.taken)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        restore_media(Failing(), source, sink, progress=False)
+    time.sleep(0.05)
+    assert taken == [source.taken]
 
 
 @pytest.mark.slow
