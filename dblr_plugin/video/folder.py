@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +15,10 @@ from PIL import Image
 
 from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError, raise_faults
-from dblr_plugin.files import atomic_write, check_writable, partial_of
+from dblr_plugin.files import atomic_write, check_writable, partial_of, write_fault
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
 from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
-from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished
+from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished, is_begun
 
 __all__ = ['FolderSink', 'FolderSource', 'warn_left_out']
 
@@ -97,6 +98,10 @@ class FolderSink:
 
     JPEG files get quality 98 without chroma subsampling, WebP files are lossless. A video's frames become PNG files.
 
+    Until the output is complete, a hidden folder in it lists the frames written, so that a resumed run does not take
+    those that it is replacing for its own. Without that list, ``resume`` restores what is missing, and leaves the
+    frames that exist as they are.
+
     Args:
         folder: The output folder; created if missing.
         source: Where the frames come from; its files are not overwritten.
@@ -106,7 +111,7 @@ class FolderSink:
         settings: What must match for an output to be resumed, serialisable as JSON.
 
     Attributes:
-        done: Number of frames that an earlier run left, without a gap from the first.
+        done: Number of frames that exist already, without a gap from the first.
 
     Raises:
         DBLRError: A file would overwrite one of the source's, exists and may not be replaced, or cannot be written.
@@ -123,7 +128,7 @@ class FolderSink:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.suffix, self.only = folder, suffix, only
-        names = [file.name for file in source.files] if isinstance(source, FolderSource) else None
+        self._names = [file.name for file in source.files] if isinstance(source, FolderSource) else None
         self._sources: dict[str, Path] = {}  # files with metadata, by frame name
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
@@ -132,37 +137,40 @@ class FolderSink:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DBLRError(f'{folder} cannot be made ({error.strerror}); give another output') from error
-        older = self._older(names)
+        hidden = partial_of(folder / 'pictures')
+        begun = only is None and is_begun(hidden)
+        self._older = self._existing()
+        if self._older and not begun:
+            self._refuse_older(existing, source.count)
         self._unfinished: Unfinished | None = None
-        if only is None:
-            hidden = partial_of(folder / 'pictures')
-            if existing == 'resume' and not hidden.exists():
-                self._refuse_some(names or [])
-            self._unfinished = Unfinished(hidden, older or folder, existing, settings, older is not None)
-        elif older is not None and existing != 'replace':
-            raise (AlreadyComplete if existing == 'resume' else DBLRError)(
-                f'{older} exists; give another output, or --overwrite'
-            )
-        else:
+        self._kept: set[str] = set()
+        self.done = self.written = 0
+        if only is not None:
             check_writable(folder / only)
-        self.done = self.written = self._in_a_row(names) if existing == 'resume' else 0
+            return
+        self._unfinished = Unfinished(hidden, folder, existing, settings, bool(self._older) and begun)
+        self._list = hidden / 'written'
+        try:
+            if existing == 'resume':
+                self._go_on(begun)
+        except BaseException:
+            self._unfinished.release()
+            raise
 
     def write(self, picture: Frame) -> None:
         """See :class:`Sink`."""
-        path = self._target(picture.name)
-        with atomic_write(path) as partial:
-            data = _encoded(picture.pixels, path.suffix.lower())
-            if picture.name in self._sources:
-                with Image.open(self._sources[picture.name]) as image:
-                    metadata = ImageMetadata.of(image)
-                data = with_metadata(data, metadata, picture.pixels.shape[:2], path.suffix.lower())
-            partial.write_bytes(data)
+        if picture.name not in self._kept:
+            self._write(picture)
         self.written += 1
 
     def finish(self) -> None:
         """See :class:`Sink`; every file is already complete."""
         if self._unfinished is not None:
             self._unfinished.remove()
+        rest = [] if self._names is not None else [name for name in self._older if int(name) >= self.written]
+        if rest:
+            text = '%s also has %d frames of a longer output, such as %s; remove them'
+            _log.warning(text, self.folder, len(rest), self._target(rest[0]).name)
 
     def extent(self) -> Extent:
         """See :class:`Sink`."""
@@ -174,27 +182,61 @@ class FolderSink:
             self._unfinished.abandon(keep=self.written > 0)
         return self.written > 0
 
-    def _older(self, names: Sequence[str] | None) -> Path | None:
-        """Returns an existing output; for a video, whose frames are not yet counted, only the first is looked for."""
-        targets = (self._target(name) for name in (['00000000'] if names is None else names))
-        return next((path for path in targets if path.exists()), None)
+    def _write(self, picture: Frame) -> None:
+        path = self._target(picture.name)
+        with atomic_write(path) as partial:
+            data = _encoded(picture.pixels, path.suffix.lower())
+            if picture.name in self._sources:
+                with Image.open(self._sources[picture.name]) as image:
+                    metadata = ImageMetadata.of(image)
+                data = with_metadata(data, metadata, picture.pixels.shape[:2], path.suffix.lower())
+            partial.write_bytes(data)
+        if self.only is None:
+            self._add_to_list([picture.name])
 
-    def _refuse_some(self, names: Sequence[str]) -> None:
-        """Refuses to resume from some of the files, as nothing says how they were made."""
-        there = [self._target(name) for name in names if self._target(name).exists()]
-        if 0 < len(there) < len(names):
-            raise DBLRError(f'{there[0]} exists, and others are missing; give another output, or --overwrite')
+    def _existing(self) -> list[str]:
+        """Returns the names of the frames whose files exist; for a video, whose frames are not counted yet, any."""
+        if self._names is not None:
+            return [name for name in self._names if self._target(name).exists()]
+        form = re.compile(rf'(\d{{8}}){re.escape(self.suffix)}\.png')
+        return sorted(found[1] for path in self.folder.iterdir() if (found := form.fullmatch(path.name)))
 
-    def _in_a_row(self, names: Sequence[str] | None) -> int:
-        """Returns how many frames exist without a gap from the first, each complete."""
-        done = 0
-        for name in (f'{number:08d}' for number in count()) if names is None else names:
-            try:
-                inspected_size(self._target(name))
-            except DBLRError:
-                break
-            done += 1
-        return done
+    def _refuse_older(self, existing: Existing, count: int | None) -> None:
+        """Refuses to replace frames, and to resume if none is missing; some videos do not tell how many there are."""
+        if existing == 'refuse':
+            raise DBLRError(f'{self._target(self._older[0])} exists; give another output, or --overwrite')
+        names = _numbered(max(count or 0, int(self._older[-1]) + 1)) if self._names is None else self._names
+        if existing == 'resume' and self._older == names:
+            raise AlreadyComplete(f'{self.folder / (self.only or "")} is complete; --overwrite restores it again')
+
+    def _go_on(self, begun: bool) -> None:
+        """Finds the frames to keep: those that an interrupted run has listed, or else all that exist."""
+        listed = self._older
+        if begun:
+            data = self._list.read_bytes() if self._list.exists() else b''
+            listed = [os.fsdecode(name) for name in data.split(b'\0')[:-1]]
+        self._kept = {name for name in listed if self._is_whole(name)}
+        names = _numbered(len(self._kept)) if self._names is None else self._names
+        self.done = self.written = next((i for i, name in enumerate(names) if name not in self._kept), len(names))
+        if self._older and not begun:
+            self._add_to_list(self._kept)
+            text = '%s is not complete; what is missing is restored, and the frames that exist stay as they are'
+            _log.warning(text, self.folder)
+
+    def _is_whole(self, name: str) -> bool:
+        try:
+            inspected_size(self._target(name))
+        except DBLRError:
+            return False
+        return True
+
+    def _add_to_list(self, names: Iterable[str]) -> None:
+        """Adds to the names of the frames that a resumed run keeps."""
+        try:
+            with open(self._list, 'ab') as file:
+                file.write(b''.join(os.fsencode(name) + b'\0' for name in names))
+        except OSError as error:
+            raise write_fault(self.folder, error) from error
 
     def _target(self, name: str) -> Path:
         if self.only is not None:
@@ -220,6 +262,11 @@ class FolderSink:
                 else:
                     left_out.setdefault(kind, []).append(file)
         warn_left_out(left_out, self.folder)
+
+
+def _numbered(count: int) -> list[str]:
+    """Returns the names of a video's first frames."""
+    return [f'{number:08d}' for number in range(count)]
 
 
 def _refuse_unequal(files: Sequence[Path]) -> None:

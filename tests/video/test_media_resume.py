@@ -189,16 +189,53 @@ def test_pictures_of_a_folder_go_on(tmp_path, kind):
         assert path.read_bytes() == (tmp_path / 'out' / path.name).read_bytes()
 
 
-def test_some_pictures_that_nobody_began(tmp_path):
-    """Of another program, perhaps: whether they are of these settings is not known."""
-    source = tmp_path / 'in'
-    source.mkdir()
-    (tmp_path / 'out').mkdir()
-    for number, frame in enumerate(scene(3)):
-        cv2.imwrite(str(source / f'{number}.png'), frame)
-    cv2.imwrite(str(tmp_path / 'out/1.png'), frame)
-    with pytest.raises(DBLRError, match=r'1\.png exists, and others are missing'):
-        wrote(source, tmp_path / 'out', existing='resume')
+@pytest.fixture(params=['video', 'folder'])
+def nine(request, tmp_path) -> Path:
+    """Nine pictures, as a video or as files."""
+    if request.param == 'video':
+        return make(tmp_path / 'in.mp4', Made(frames=9))
+    (tmp_path / 'in').mkdir()
+    for number, frame in enumerate(scene(9)):
+        cv2.imwrite(str(tmp_path / f'in/{number:08d}.png'), frame[..., ::-1])
+    return tmp_path / 'in'
+
+
+@pytest.mark.parametrize('missing', [0, 4, 8])
+def test_missing_pictures_of_a_complete_output_are_added(nine, tmp_path, caplog, missing):
+    """The others stay: of which settings they are is not known any more. That is so if it is stopped meanwhile, too."""
+    wrote(nine, tmp_path / 'whole')
+    wrote(nine, tmp_path / 'out')
+    (tmp_path / f'out/{missing:08d}.png').unlink()
+    other = tmp_path / f'out/{7 if missing == 8 else missing + 1:08d}.png'
+    cv2.imwrite(str(other), np.zeros((64, 96, 3), np.uint8))
+    kept = other.read_bytes()
+    with pytest.raises(DBLRError, match='exists; give another output'):
+        wrote(nine, tmp_path / 'out', existing='refuse')
+    wrote(nine, tmp_path / 'out', missing, 'kill', existing='resume')
+    assert 'out is not complete; what is missing is restored' in caplog.text
+    wrote(nine, tmp_path / 'out', existing='resume')
+    assert visible(tmp_path / 'out') == visible(tmp_path / 'whole')
+    assert other.read_bytes() == kept
+    for path in (tmp_path / 'whole').iterdir():
+        assert path.name == other.name or path.read_bytes() == (tmp_path / 'out' / path.name).read_bytes()
+
+
+def test_older_pictures_do_not_pass_for_those_that_replace_them(nine, tmp_path):
+    wrote(nine, tmp_path / 'out', settings={'weights': 'old'})
+    for path in (tmp_path / 'out').iterdir():
+        cv2.imwrite(str(path), np.zeros((64, 96, 3), np.uint8))
+    wrote(nine, tmp_path / 'out', 4, 'kill', existing='replace')
+    assert wrote(nine, tmp_path / 'out', existing='resume') == 4
+    wrote(nine, tmp_path / 'whole')
+    for path in (tmp_path / 'whole').iterdir():
+        assert path.read_bytes() == (tmp_path / 'out' / path.name).read_bytes()
+
+
+def test_pictures_of_a_longer_output_are_told(tmp_path, caplog):
+    """Whoever makes a video of the folder would get both."""
+    wrote(make(tmp_path / 'long.mp4', Made(frames=5)), tmp_path / 'out')
+    wrote(make(tmp_path / 'short.mp4', Made(frames=3)), tmp_path / 'out', existing='replace')
+    assert 'out also has 2 frames of a longer output, such as 00000003.png; remove them' in caplog.text
 
 
 def test_two_runs_with_one_output(tmp_path):
