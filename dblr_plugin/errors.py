@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ['DBLRError', 'first_line', 'nearest', 'raise_faults']
+__all__ = ['DBLRError', 'counted', 'first_line', 'nearest', 'raise_faults']
 
 _MAX_SHOWN = 10  # faults in one message
 
@@ -18,6 +18,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``''`` if none is close."""
     match = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.6)
     return f"; did you mean '{match[0]}'?" if match else ''
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun, in the plural unless the count is one.
+
+    >>> counted(1, 'frame'), counted(0, 'frame')
+    ('1 frame', '0 frames')
+    """
+    return f'{count} {noun}{"" if count == 1 else "s"}'
 
 
 def first_line(error: BaseException) -> str:

@@ -8,14 +8,17 @@ format and bit depth. For details, see :class:`VideoSource`, :class:`VideoSink`,
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, natural, refuse_undecodable
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
+from dblr_plugin.files import write_fault
 from dblr_plugin.video.folder import FolderSink, FolderSource, warn_left_out
 from dblr_plugin.video.frames import Frame, Sink, Source
 from dblr_plugin.video.settings import DEFAULT, EncoderSettings, parse_position, parse_rate, parse_time
@@ -25,6 +28,8 @@ __all__ = [
     'READ_SUFFIXES', 'AlreadyComplete', 'EncoderSettings', 'Frame', 'Sink', 'Source', 'find_batch', 'fingerprint',
     'is_video', 'open_sink', 'open_source',
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 #: Suffixes of the videos that can be written; encoders.FORMATS maps them to containers.
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
@@ -57,7 +62,8 @@ def open_source(
     """
     if not scale_down >= 1:
         raise DBLRError(f'scale_down must be 1 or more, got {scale_down}')
-    path, images = _found(path_or_glob)
+    with _reading(path_or_glob):
+        path, images = _found(path_or_glob)
     if images:
         first = 0 if start is None else parse_position(start, 'start')
         last = None if end is None else parse_position(end, 'end')
@@ -97,9 +103,12 @@ def open_sink(
         DBLRError: The output cannot be written as requested.
         AlreadyComplete: The output to resume is already complete.
     """
-    is_folder = str(path).endswith(('/', os.sep))
+    ends_in_slash = str(path).endswith(('/', os.sep))
     path = Path(path)
-    is_folder = is_folder or path.is_dir() or not path.suffix
+    try:
+        is_folder = ends_in_slash or path.is_dir() or not path.suffix
+    except OSError as error:
+        raise write_fault(path, error) from error
     _check_suffix(suffix)
     if not is_folder and path.suffix.lower() in VIDEO_SUFFIXES:
         if suffix:
@@ -199,38 +208,62 @@ def find_batch(path_or_glob: str | Path, output: str | Path, suffix: str = '') -
         suffix: Appended to each name, before the extension.
 
     Returns:
-        Each video and its output, in natural order; None for a single input: a file, a folder of images, or a glob
-        that matches one video or images.
+        Each video and its output, in natural order, without those that are the output of another; None for a single
+        input: a file, a folder of images, or a glob that matches one video or images.
 
     Raises:
         DBLRError: The input is ambiguous, or two videos would have the same output.
     """
     root = Path(path_or_glob)
-    if root.is_dir():
-        names = [path.name for path in root.iterdir()]
-        images, videos = sum(map(is_image, names)), sum(map(is_video, names))
-        if images and videos:
-            raise DBLRError(
-                f"{root} holds {images} images and {videos} videos; name the ones with a glob: '{root}/*.mp4'"
-            )
-        found = [] if images else _below(root, Path(output))
-        if not found:
+    with _reading(root):
+        if root.is_dir():
+            names = [path.name for path in root.iterdir()]
+            _refuse_mixture(root, names, glob.escape(str(root)))
+            found = [] if any(map(is_image, names)) else _below(root, Path(output))
+            if not found:
+                return None
+        elif root.exists() or not glob.has_magic(str(root)):
             return None
-    elif root.exists() or not glob.has_magic(str(root)):
-        return None
-    else:
-        found = [path for path in map(Path, glob.glob(str(root), recursive=True)) if is_video(path.name)]
-        if len(found) < 2:
-            return None
-        root = Path(os.path.commonpath([path.parent for path in found]))
+        else:
+            matches = [Path(match) for match in glob.glob(str(root), recursive=True)]
+            _refuse_mixture(root, [path.name for path in matches], root.parent)
+            found = [path for path in matches if is_video(path.name)]
+            if len(found) < 2:
+                return None
+            root = Path(os.path.commonpath([path.parent for path in found]))
     return _paired(sorted(found, key=lambda path: natural(str(path))), root, Path(output), suffix)
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Turns errors from looking for the input into a DBLRError."""
+    try:
+        yield
+    except OSError as error:
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); fix its name or permissions') from error
+
+
+def _refuse_mixture(root: Path, names: list[str], folder: str | Path) -> None:
+    """Refuses images beside videos, as the ones or the others would be left out."""
+    images, videos = sum(map(is_image, names)), sum(map(is_video, names))
+    if images and videos:
+        raise DBLRError(
+            f'{root} holds {counted(images, "image")} and {counted(videos, "video")}; name the ones with a glob: '
+            f"'{folder}/*.mp4'"
+        )
+
+
+def _warn_unreadable(error: OSError) -> None:
+    _log.warning('%s cannot be read (%s); videos in it are left out', error.filename, error.strerror)
 
 
 def _below(root: Path, output: Path) -> list[Path]:
     """Returns all videos below a folder, except those in hidden folders and in the output."""
     found = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=_warn_unreadable):
         here = Path(folder)
+        for link in (here / d for d in folders if (here / d).is_symlink()):
+            _log.warning('%s is a link to a folder; videos in it are left out', link)
         hidden_or_output = [d for d in folders if d.startswith('.') or _is_same(here / d, output)]
         folders[:] = [d for d in folders if d not in hidden_or_output]
         found += [here / name for name in files if is_video(name)]
@@ -256,4 +289,6 @@ def _paired(videos: Iterable[Path], root: Path, output: Path, suffix: str) -> li
         if target in pairs:
             raise DBLRError(f'{pairs[target]} and {video} would both become {target}; rename one')
         pairs[target] = video
-    return [(video, target) for target, video in pairs.items()]
+    # beside their inputs, results with a suffix look like further inputs to the next run
+    results = {target.resolve() for target, video in pairs.items() if target.resolve() != video.resolve()}
+    return [(video, target) for target, video in pairs.items() if video.resolve() not in results]

@@ -47,7 +47,8 @@ _HARMLESS = ('Referenced QT chapter track not found',)
 def open_container(path: Path) -> InputContainer:
     """Opens a media file for reading; raises DBLRError if it is missing or not readable as one."""
     if not path.is_file():
-        raise DBLRError(f'{path} does not exist; give a video file, a folder of images, or a glob of images')
+        reason = 'is not a file that can be read twice' if path.exists() else 'does not exist'
+        raise DBLRError(f'{path} {reason}; give a video file, a folder of images, or a glob of images')
     try:
         # the prefix keeps FFmpeg from taking a name with a colon for a URL
         container = av.open(f'file:{path}', **ANY_TAGS)

@@ -250,7 +250,7 @@ class FolderSink:
         for file in files:
             target = self._target(file.name)
             if target.resolve() in taken:
-                raise DBLRError(f'{target} is an input; give another output folder, or a suffix')
+                raise DBLRError(f'{target} is an input; give another folder or suffix, or name the inputs with a glob')
 
     def _keep_metadata(self, described: Mapping[str, Sequence[Path]]) -> None:
         """Records the files whose colour profile and Exif go into the output, and warns about what is left out."""

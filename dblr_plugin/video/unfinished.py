@@ -151,7 +151,7 @@ def fingerprint(source: Source) -> str:
     digest = hashlib.sha256()
     for file in getattr(source, 'files', [source.path]):
         facts = os.stat(file)
-        digest.update(f'{file.name} {facts.st_size} {facts.st_mtime_ns}\n'.encode())
+        digest.update(os.fsencode(f'{file.name} {facts.st_size} {facts.st_mtime_ns}\n'))  # names need not be UTF-8
     return digest.hexdigest()
 
 

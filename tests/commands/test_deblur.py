@@ -202,5 +202,5 @@ def test_what_a_folder_means_has_to_be_clear(weights, tmp_path):
     with pytest.raises(DBLRError, match=r'would both become .*a\.mkv; rename one'):
         deblur('-i', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights)
     cv2.imwrite(str(tmp_path / 'in/thumbnail.png'), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DBLRError, match=r'in holds 1 images and 3 videos; name the ones with a glob'):
+    with pytest.raises(DBLRError, match=r'in holds 1 image and 3 videos; name the ones with a glob'):
         deblur('-i', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ from media_copying import copy, visible
 from PIL import Image
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.video import Frame, open_sink, open_source
+from dblr_plugin.video import Frame, find_batch, fingerprint, open_sink, open_source
 
 
 def written(folder: Path, names: list[str], high_bit_depth: bool = False) -> list[np.ndarray]:
@@ -96,6 +98,46 @@ def test_suffix_and_other_files(tmp_path):
     copy(tmp_path / 'in', tmp_path / 'out')
     with pytest.raises(DBLRError, match=r'1\.png exists'), open_source(tmp_path / 'in') as source:
         open_sink(tmp_path / 'out', source, existing='refuse')
+
+
+def test_results_beside_their_inputs_are_no_inputs(tmp_path):
+    """When a batch is resumed whose results got a suffix and no folder of their own."""
+    for name in ('a.mp4', 'a_sharp.mp4', 'b.ts', 'b_sharp.mkv', 'c_sharp.mp4'):
+        (tmp_path / name).touch()
+    inputs = [video.name for video, _ in find_batch(tmp_path, tmp_path / '../' / tmp_path.name, '_sharp')]
+    assert inputs == ['a.mp4', 'b.ts', 'c_sharp.mp4']
+    (tmp_path / 'more').symlink_to('/nowhere')
+    assert len(find_batch(tmp_path, tmp_path)) == 5  # each is its own output, which is refused with its name
+
+
+@pytest.mark.parametrize('others', [['b.mp4'], ['b.mp4', 'c.mkv']])
+def test_neither_images_nor_videos_are_left_out_unasked(tmp_path, others):
+    folder = tmp_path / 'take [1]'
+    folder.mkdir()
+    for name in ['a.png', 'notes.txt', *others]:
+        (folder / name).touch()
+    for given in (folder, f'{tmp_path}/take*/*'):
+        with pytest.raises(DBLRError, match=f'holds 1 image and {len(others)} videos?; name the ones') as raised:
+            find_batch(given, tmp_path / 'out')
+        named = str(raised.value).split("'")[1]
+        assert len(glob.glob(named)) == len([name for name in others if name.endswith('.mp4')])
+
+
+def test_what_cannot_be_looked_for_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(DBLRError, match='pipe is not a file that can be read twice'):
+        open_source(tmp_path / 'pipe')
+    for look in (open_source, lambda path: find_batch(path, tmp_path)):
+        with pytest.raises(DBLRError, match=r'xx.mp4 cannot be read \(File name too long\)'):
+            look(tmp_path / f'{"x" * 300}.mp4')
+
+
+def test_names_that_are_not_utf8_have_a_fingerprint(tmp_path):
+    (frame,) = written(tmp_path, ['1.png'])
+    (tmp_path / '1.png').rename(tmp_path / os.fsdecode(b'\xe4.png'))
+    with open_source(tmp_path / os.fsdecode(b'\xe4.png')) as source:
+        assert len(fingerprint(source)) == 64
+        assert (next(iter(source)).pixels == frame).all()
 
 
 def test_link_to_the_input_folder_is_the_input(tmp_path):
