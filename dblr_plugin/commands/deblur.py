@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dblr_plugin
 from dblr_plugin.console import printable
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import sha256_of
 
 if TYPE_CHECKING:
@@ -188,13 +188,13 @@ class _Job:
                 sink.abandon()
                 raise
             if sink.done:
-                print(f'{output}: resuming after {sink.done} frames')
+                print(printable(f'{output}: resuming after {counted(sink.done, "frame")}'))
             from dblr_plugin.restore.pipeline import restore_media
 
             seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
         before = f', {sink.done} of them in an earlier run' if sink.done else ''
-        frames = sink.done + len(seconds)
-        text = f'{output}: {frames} frames restored{before}; in: {source.extent()}; out: {sink.extent()}'
+        frames = counted(sink.done + len(seconds), 'frame')
+        text = f'{output}: {frames} restored{before}; in: {source.extent()}; out: {sink.extent()}'
         print(printable(text))
         if restorer.traits.causal and seconds:
             half, most = np.percentile(seconds, (50, 95)) * 1000
@@ -246,7 +246,8 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
             faults.append(reason if str(path) in reason else f'{path}: {reason}')
             print(f'{printable(faults[-1])}; continuing with the next one')
     if faults:
-        raise DBLRError('\n  '.join([f'{len(faults)} of {len(batch)} videos could not be restored:', *faults]))
+        of = f'{len(faults)} of {counted(len(batch), "video")}'
+        raise DBLRError('\n  '.join([f'{of} could not be restored:', *faults]))
 
 
 def _checksum(path: Path | None) -> str | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError, counted
@@ -30,6 +30,8 @@ __all__ = [
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
+
+Position = TypeVar('Position', int, Fraction)  # in a folder, or in a video in seconds
 
 #: Suffixes of the videos that can be written; encoders.FORMATS maps them to containers.
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
@@ -61,19 +63,24 @@ def open_source(
         DBLRError: There is nothing to read, or the input is damaged.
     """
     if not scale_down >= 1:
-        raise DBLRError(f'scale_down must be 1 or more, got {scale_down}')
+        raise DBLRError(f'--scale-down is {scale_down:g}; give 1 or more')
     with _reading(path_or_glob):
         path, images = _found(path_or_glob)
     if images:
-        first = 0 if start is None else parse_position(start, 'start')
-        last = None if end is None else parse_position(end, 'end')
-        return FolderSource(path, images, first, last, scale_down)
+        return FolderSource(path, images, *_part(parse_position, start, end), scale_down)
     _require_av()
     from dblr_plugin.video.video_source import VideoSource
 
-    begin = None if start is None else parse_time(start, 'start')
-    stop = None if end is None else parse_time(end, 'end')
-    return VideoSource(path, begin, stop, scale_down)
+    return VideoSource(path, *_part(parse_time, start, end), scale_down)
+
+
+def _part(parse: Callable[[Any, str], Position], start: Any, end: Any) -> tuple[Position | None, Position | None]:
+    """Returns where to start and end; raises DBLRError if one of them cannot be parsed, or nothing is between them."""
+    first = None if start is None else parse(start, '--start')
+    last = None if end is None else parse(end, '--end')
+    if first is not None and last is not None and last <= first:
+        raise DBLRError(f'--end {end} is not after --start {start}; give a later end or an earlier start')
+    return first, last
 
 
 def open_sink(
@@ -112,11 +119,11 @@ def open_sink(
     _check_suffix(suffix)
     if not is_folder and path.suffix.lower() in VIDEO_SUFFIXES:
         if suffix:
-            raise DBLRError(f"{path} is a file name; a suffix ('{suffix}') is only for folders")
+            raise DBLRError(f"{path} is a file name; --suffix '{suffix}' is only for folders; remove it")
         return _video_sink(path, source, encoder, fps, existing, settings)
     if encoder != DEFAULT or fps is not None:
         raise DBLRError(
-            f'{path} is not a video, so encoder, quality, lossless, preset and fps do not apply; remove them'
+            f'{path} is not a video, so --encoder, --quality, --preset, --lossless and --fps do not apply; remove them'
         )
     if is_folder:
         return FolderSink(path, source, suffix, existing=existing, settings=settings)
@@ -134,7 +141,7 @@ def open_sink(
 
 def _check_suffix(suffix: str) -> None:
     if any(separator in suffix for separator in '/\\'):
-        raise DBLRError(f"suffix '{suffix}' leads to another folder; names cannot hold a slash")
+        raise DBLRError(f"--suffix '{suffix}' leads to another folder; names cannot hold a slash")
 
 
 def _video_sink(
@@ -151,7 +158,7 @@ def _video_sink(
 
     if isinstance(source, VideoSource):
         if fps is not None:
-            raise DBLRError(f'{source.path} has its own frame rate, which stays; remove fps')
+            raise DBLRError(f'{source.path} has its own frame rate, which stays; remove --fps')
         info = source.info
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
@@ -180,7 +187,8 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
     if not images and len(matches) == 1 and matches[0].is_file():
         return matches[0], []
     if not images:
-        raise DBLRError(f"'{path}' matches {len(matches)} files, none of them an image; give a glob of images")
+        found = f'{counted(len(matches), "file")} or folders, none of them an image' if matches else 'nothing'
+        raise DBLRError(f"'{path}' matches {found}; give a glob of images")
     if len({match.name for match in images}) < len(images):
         raise DBLRError(f"'{path}' matches images of the same name in several folders; restore one folder at a time")
     return images[0].parent, images

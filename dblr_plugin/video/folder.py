@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
-from dblr_plugin.errors import DBLRError, raise_faults
+from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, partial_of, write_fault
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
 from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
+from dblr_plugin.video.settings import described_part
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished, is_begun
 
 __all__ = ['FolderSink', 'FolderSource', 'warn_left_out']
@@ -37,8 +38,8 @@ class FolderSource:
     Args:
         path: The input as the user gave it.
         files: The images.
-        start: Index of the first image.
-        end: Index after the last image.
+        start: Index of the first image; None for 0.
+        end: Index after the last image; None for all.
         scale_down: The factor by which images are shrunk.
 
     Attributes:
@@ -49,13 +50,16 @@ class FolderSource:
     """
 
     def __init__(
-        self, path: Path, files: Sequence[Path], start: int = 0, end: int | None = None, scale_down: float = 1
+        self, path: Path, files: Sequence[Path], start: int | None = None, end: int | None = None, scale_down: float = 1
     ) -> None:
         self.path = path
         ordered = sorted(files, key=lambda file: natural(file.name))
         self.files = ordered[start:end]
         if not self.files:
-            raise DBLRError(f'{path} has {len(ordered)} images, none of them from {start} to {end}; fix start and end')
+            raise DBLRError(
+                f'{path} has {counted(len(ordered), "image")}, and none {described_part(start, end)} (the first is 0); '
+                'change start or end'
+            )
         _refuse_unequal(self.files)
         first = _read(self.files[0])
         self.full_size = first.shape[:2]
@@ -169,8 +173,8 @@ class FolderSink:
             self._unfinished.remove()
         rest = [] if self._names is not None else [name for name in self._older if int(name) >= self.written]
         if rest:
-            text = '%s also has %d frames of a longer output, such as %s; remove them'
-            _log.warning(text, self.folder, len(rest), self._target(rest[0]).name)
+            text = '%s also has %s of a longer output, such as %s; remove what you do not need'
+            _log.warning(text, self.folder, counted(len(rest), 'frame'), self._target(rest[0]).name)
 
     def extent(self) -> Extent:
         """See :class:`Sink`."""

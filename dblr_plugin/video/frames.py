@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import cv2
 import numpy as np
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 
 __all__ = ['Extent', 'Frame', 'Sink', 'Source', 'scaled_size', 'shrink']
 
@@ -47,7 +47,7 @@ class Extent:
 
     def __str__(self) -> str:
         time = '' if self.seconds is None else f', {float(self.seconds):.2f} s'
-        return f'{self.pictures} frames{time}'
+        return f'{counted(self.pictures, "frame")}{time}'
 
 
 class Source(Protocol):
@@ -127,7 +127,7 @@ def scaled_size(size: tuple[int, int], scale_down: float) -> tuple[int, int]:
         return size
     height, width = (2 * round(side / scale_down / 2) for side in size)
     if not height * width:
-        raise DBLRError(f'scale_down {scale_down:g} leaves nothing of {size[1]}x{size[0]} pixels; give a smaller one')
+        raise DBLRError(f'--scale-down {scale_down:g} leaves nothing of {size[1]}x{size[0]} pixels; give a smaller one')
     return height, width
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from dblr_plugin.errors import DBLRError, nearest
 
-__all__ = ['DEFAULT', 'EncoderSettings', 'parse_position', 'parse_rate', 'parse_time']
+__all__ = ['DEFAULT', 'EncoderSettings', 'described_part', 'parse_position', 'parse_rate', 'parse_time']
 
 # nine digits of seconds are years, and fit into FFmpeg's integers
 _TIME = re.compile(r'(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d*)?|\.\d+)')
@@ -46,8 +46,19 @@ def parse_rate(text: str | float | Fraction) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 10000:
-        raise DBLRError(f"fps '{text}' is not a frame rate; give a number such as 25 or 30000/1001")
+        raise DBLRError(f"--fps '{text}' is not a frame rate; give a number such as 25 or 30000/1001")
     return rate.limit_denominator(1001000)
+
+
+def described_part(start: int | Fraction | None, end: int | Fraction | None, unit: str = '') -> str:
+    """Returns in words which part of an input is asked for.
+
+    >>> described_part(Fraction(3, 2), 4, ' s'), described_part(9, None), described_part(None, 0)
+    ('from 1.5 to 4 s', 'from 9 on', 'before 0')
+    """
+    if start is None:
+        return '' if end is None else f'before {float(end):g}{unit}'
+    return f'from {float(start):g}{unit} on' if end is None else f'from {float(start):g} to {float(end):g}{unit}'
 
 
 _WORST = 63  # quality
@@ -79,9 +90,9 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         if self.quality is not None and self.lossless:
-            raise DBLRError('lossless and quality exclude each other; give one of them')
+            raise DBLRError('--lossless and --quality exclude each other; give one of them')
         if self.quality is not None and not 0 <= self.quality <= _WORST:
-            raise DBLRError(f'quality is {self.quality}; give 0 (best) to {_WORST}, for libx264 about 17')
+            raise DBLRError(f'--quality is {self.quality:g}; give 0 (best) to {_WORST}, for libx264 about 17')
         is_of_x26 = self.encoder is None or self.encoder.startswith(('libx264', 'libx265'))
         if self.preset is not None and is_of_x26 and self.preset not in _PRESETS:
             raise DBLRError(

@@ -140,9 +140,10 @@ class Unfinished:
                 'start again with --overwrite'
             ) from error
         if differing:
+            names = ', '.join(differing).replace('_', '-')
             raise DBLRError(
-                f'{self.output} was started with other settings ({", ".join(differing)}); use the same ones, '
-                'or start again with --overwrite'
+                f'{self.output} was started with other settings ({names}); use the same ones, or start again with '
+                '--overwrite'
             )
 
 

@@ -18,7 +18,7 @@ from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
 from av.format import Flags as FormatFlags
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import REFUSALS, partial_of, write_fault
 from dblr_plugin.video.colour_tags import FULL, RGB_MATRIX, FrameMaker, with_light
 from dblr_plugin.video.containers import ANY_TAGS
@@ -134,7 +134,7 @@ class VideoSink:
             self._give_up()
         self._segments.close()
         if self._segments.pictures and not self._complete:
-            _log.warning('%s: %d frames are kept for --resume', self.path, self._segments.pictures)
+            _log.warning('%s: kept for --resume: %s', self.path, counted(self._segments.pictures, 'frame'))
         self._unfinished.abandon(keep=self._complete or self._segments.pictures > 0)
         return self._complete
 

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.video import VideoStream
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.video.clock import Gaps
 from dblr_plugin.video.colour_tags import LIMITED, RGB_MATRIX, ColourTags, Light, bits_of, to_rgb
 from dblr_plugin.video.containers import (
@@ -34,6 +34,7 @@ from dblr_plugin.video.containers import (
 from dblr_plugin.video.decoding import Decoder, Orientation, TimedFrame
 from dblr_plugin.video.frames import Extent, Frame, scaled_size, shrink
 from dblr_plugin.video.matroska import reaches_its_end
+from dblr_plugin.video.settings import described_part
 
 __all__ = ['StreamInfo', 'VideoSource']
 
@@ -139,8 +140,8 @@ class VideoSource:
         self._decoded = self._within(iter(self._decoder))
         first = next(self._decoded, None)
         if first is None:
-            whole = start is None and end is None
-            fix = '; give an intact copy' if whole else ' between start and end; change them'
+            part = described_part(start, end, ' s')
+            fix = f' {part}; change start or end' if part else '; give an intact copy'
             raise DBLRError(f'{self.path} has no frame that can be decoded{fix}')
         self._first_pts, self._first = first
         self._read, self._skipped, self._longest = 0, 0, 0
@@ -290,19 +291,19 @@ class VideoSource:
         if decoder.lost:
             times = ', '.join(map(self._place, decoder.lost[:5]))
             more = ', ...' if len(decoder.lost) > 5 else ''
-            text = '%s: %d frames cannot be decoded, at %s s%s; the frame before each is repeated in its place'
-            _log.warning(text, self.path, len(decoder.lost), times, more)
+            text = '%s: %s cannot be decoded, at %s s%s; the frame before each is repeated in its place'
+            _log.warning(text, self.path, counted(len(decoder.lost), 'frame'), times, more)
         if decoder.undecodable_start and self._start is None:
-            text = '%s: its first %d frames cannot be decoded, as there is no key frame before them; they are left out'
-            _log.warning(text, self.path, decoder.undecodable_start)
+            text = '%s: %s at its beginning cannot be decoded without a key frame, and is left out'
+            _log.warning(text, self.path, counted(decoder.undecodable_start, 'frame'))
         if decoder.damaged:
-            _log.warning('%s: %d frames were decoded from damaged data', self.path, decoder.damaged)
+            _log.warning('%s: damaged data in %s', self.path, counted(decoder.damaged, 'frame'))
         late = Fraction(3, 2) if self._container.format.name == 'avi' else _CUT_OFF
         early = not self._whole and end is not None and end - last > late * self._step
         missing = read < (self.count or 0) or early
         if decoder.cut_off or missing:
-            of = '' if self.count is None else f' of {self.count}'
-            _log.warning('%s is truncated; %d%s frames could be read', self.path, read, of)
+            of = counted(read, 'frame') if self.count is None else f'{read} of {counted(self.count, "frame")}'
+            _log.warning('%s is truncated; %s could be read', self.path, of)
         # a decoder that starts in the middle of an intact file logs errors too
         said = self._complaints.of(self._container.format.name, *([self._codec] if self._start is None else []))
         if said is not None:

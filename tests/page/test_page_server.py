@@ -134,7 +134,7 @@ def png_header(width: int, height: int) -> bytes:
     ('empty.mp4', b'', {}, 'empty.mp4 is not a video, or is incomplete; give a complete video file'),
     ('cut.png', b'\x89PNG\r\n\x1a\n', {}, 'cut.png has no readable image header; replace it with an intact copy'),
     ('../../etc/pass&lt;wd', b'x', {}, '_.._etc_pass_lt_wd is not a video'),
-    ('clip.mp4', None, {'start': '99'}, 'clip.mp4 has no frame that can be decoded between start and end'),
+    ('clip.mp4', None, {'start': '99'}, 'clip.mp4 has no frame that can be decoded from 99'),
     ('clip.mp4', None, {'start': 'NaN'}, "start 'NaN' is not a time"),
     ('clip.mp4', None, {'length': '-1'}, "length '-1' is not a time"),
     ('clip.mp4', None, {'length': True}, "length 'True' is not a time"),

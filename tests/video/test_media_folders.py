@@ -72,6 +72,8 @@ def test_one_image(tmp_path):
     copy(tmp_path / 'photo.png', tmp_path / 'folder')
     for path in ('sharp/photo.png', 'sharp.tif', 'folder/photo.png'):
         assert (cv2.imread(str(tmp_path / path))[..., ::-1] == frame).all()
+    with open_source(tmp_path / 'photo.png') as source:
+        assert str(source.extent()) == '1 frame'
     with pytest.raises(DBLRError, match='is an input'), open_source(tmp_path / 'photo.png') as source:
         open_sink(tmp_path / 'photo.png', source)
 
@@ -82,7 +84,7 @@ def test_part_and_scale(tmp_path):
     assert [picture.name for picture in pictures] == ['2.png', '3.png', '4.png']
     mean = frames[2].reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
     assert np.abs(pictures[0].pixels - mean).max() <= 0.5
-    with pytest.raises(DBLRError, match='none of them from 9'):
+    with pytest.raises(DBLRError, match=r'has 8 images, and none from 9 on \(the first is 0\)'):
         open_source(tmp_path / 'in', start=9)
     with pytest.raises(DBLRError, match='not a frame number'):
         open_source(tmp_path / 'in', start='0:01')

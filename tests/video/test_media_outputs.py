@@ -172,15 +172,17 @@ def test_inputs_that_cannot_be(tmp_path):
         'cut.mp4': 'is not a video, or is incomplete',
         'a.m4a': 'has no video stream',
         'folder': 'no images',
-        'missing/*.png': 'matches 0 files',
-        '*.mp4': 'none of them an image',
+        'missing/*.png': 'matches nothing; give',
+        '*.mp4': 'matches 5 files or folders, none of them an image',
     }
     for name, message in cases.items():
         with pytest.raises(DBLRError, match=message) as raised:
             open_source(tmp_path / name)
         assert str(tmp_path) in str(raised.value)
-    with pytest.raises(DBLRError, match='between start and end'):
+    with pytest.raises(DBLRError, match='no frame that can be decoded from 100 s on; change start or end'):
         open_source(whole, start=100)
+    with pytest.raises(DBLRError, match=r'--end 0:02 is not after --start 2\.5'):
+        open_source(whole, '2.5', '0:02')
     for start in ('soon', '1:2:3:4', -3):
         with pytest.raises(DBLRError, match='is not a time'):
             open_source(whole, start=start)

@@ -244,7 +244,7 @@ def test_scale_down_averages_areas(tmp_path):
         assert np.abs(next(iter(opened)).pixels - mean).max() <= 0.5
     with open_source(source, scale_down=2.3) as opened:
         assert opened.size == (52, 70)
-    with pytest.raises(DBLRError, match='scale_down'):
+    with pytest.raises(DBLRError, match=r'--scale-down is 0\.5; give 1 or more'):
         open_source(source, scale_down=0.5)
 
 
