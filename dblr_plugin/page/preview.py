@@ -53,7 +53,7 @@ def restore(report: Report, build: Build, clip: Path, folder: Path, start: str, 
         _refuse_many_pixels(clip, inspected_size(clip))  # before it is decoded
     _write_preview(clip, folder / 'before', *part)
     count = 1 if still else len(_frame_times(folder))
-    result = folder / f'{clip.stem}_restored{clip.suffix if still or clip.suffix in _KEPT_SUFFIXES else ".mp4"}'
+    result = folder / f'{clip.stem}_restored{clip.suffix if still or clip.suffix.lower() in _KEPT_SUFFIXES else ".mp4"}'
     try:
         with open_source(clip, *part) as source, redirect_stdout(None):
             restorer = build(count)
@@ -97,7 +97,7 @@ def _write_preview(clip: Path, target: Path, start: str | None = None, end: str 
         if is_image(clip.name):
             _write_image(next(iter(source)).pixels, target.with_suffix('.png'))
             return
-        sink = VideoSink(target.with_suffix('.mp4'), replace(source.info, chroma='420', copied=None), False)
+        sink = VideoSink(target.with_suffix('.mp4'), replace(source.info, chroma='420', bits=8, copied=None))
         height, width = (side // 2 * 2 for side in source.size)
         for frame in source:
             sink.write(replace(frame, pixels=_eight_bits(np.ascontiguousarray(frame.pixels[:height, :width]))))

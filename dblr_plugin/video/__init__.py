@@ -162,9 +162,9 @@ def _video_sink(
         info = source.info
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
-        info = StreamInfo.of_pictures(rate)
+        info = StreamInfo.of_pictures(rate, bits=16 if source.high_bit_depth else 8)
         warn_left_out(source.described, path)
-    return VideoSink(path, info, source.high_bit_depth, encoder, existing, settings)
+    return VideoSink(path, info, encoder, existing, settings)
 
 
 def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:

@@ -37,10 +37,10 @@ _BY_QUANTISER = ('mpeg4', 'msmpeg4', 'mpeg1video', 'mpeg2video', 'mjpeg', 'flv',
 _LOSSLESS_OPTIONS = {
     'libx264': {'qp': '0'},
     'libx264rgb': {'qp': '0'},
-    'libx265': {'x265-params': 'lossless=1:log-level=1'},
+    'libx265': {'x265-params': 'lossless=1:log-level=0'},
     'libvpx-vp9': {'lossless': '1'},
 }
-_OPTIONS = {'libx265': {'x265-params': 'log-level=1'}, 'libvpx-vp9': {'row-mt': '1'}}
+_OPTIONS = {'libx265': {'x265-params': 'log-level=0'}, 'libvpx-vp9': {'row-mt': '1'}}
 
 # in order of preference; RGB is bit-exact, 4:4:4 exact to the rounding of its codes
 _LOSSLESS_DEEP_FORMATS = ('gbrp16le', 'gbrp12le', 'gbrp10le', 'yuv444p12le', 'yuv444p10le')
@@ -112,7 +112,7 @@ def choose_encoding(
         for time_base, constant in ((info.time_base, False), (1 / info.rate, True)):
             encoding = Encoding(name, pixel_format, options, time_base, constant)
             if _opens(encoding, size, info.rate):
-                _warn_compromise(path, encoding, size, high_bit_depth)
+                _warn_compromise(path, encoding, size, info.bits)
                 return encoding
     height, width = size
     raise DBLRError(
@@ -197,9 +197,11 @@ def _opens(encoding: Encoding, size: tuple[int, int], rate: Fraction) -> bool:
     return True
 
 
-def _warn_compromise(path: Path, encoding: Encoding, size: tuple[int, int], high_bit_depth: bool) -> None:
-    if high_bit_depth and bits_of(av.VideoFormat(encoding.pixel_format)) == 8:
-        _log.warning('%s: the encoder %s has 8 bits only; the source has more', path, encoding.codec)
+def _warn_compromise(path: Path, encoding: Encoding, size: tuple[int, int], bits: int) -> None:
+    kept = bits_of(av.VideoFormat(encoding.pixel_format))
+    if kept < bits:
+        text = '%s: the encoder %s keeps %d of %d bits; --lossless in .mkv keeps all'
+        _log.warning(text, path, encoding.codec, kept, bits)
     if any(side % 2 for side in size) and encoding.pixel_format.startswith('yuv444') and encoding.codec != 'ffv1':
         text = '%s: %dx%d is odd, which only 4:4:4 can hold; some players show 4:2:0 only: crop the source for those'
         _log.warning(text, path, size[1], size[0])

@@ -17,7 +17,7 @@ from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, partial_of, write_fault
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
-from dblr_plugin.video.image_metadata import DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
+from dblr_plugin.video.image_metadata import COLOUR_TAGS, DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
 from dblr_plugin.video.settings import described_part
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished, is_begun
 
@@ -132,11 +132,12 @@ class FolderSink:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.suffix, self.only = folder, suffix, only
-        self._names = [file.name for file in source.files] if isinstance(source, FolderSource) else None
-        self._sources: dict[str, Path] = {}  # files with metadata, by frame name
+        files: list[Path] = source.files if isinstance(source, FolderSource) else []
+        self._names = [file.name for file in files] or None
+        self._sources = {file.name: file for file in files}
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
-            self._keep_metadata(source.described)
+            self._warn_of_losses(source)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -189,11 +190,11 @@ class FolderSink:
     def _write(self, picture: Frame) -> None:
         path = self._target(picture.name)
         with atomic_write(path) as partial:
-            data = _encoded(picture.pixels, path.suffix.lower())
-            if picture.name in self._sources:
+            data = _encoded(picture.pixels, path)
+            if picture.name in self._sources and path.suffix.lower() in DESCRIBED:
                 with Image.open(self._sources[picture.name]) as image:
                     metadata = ImageMetadata.of(image)
-                data = with_metadata(data, metadata, picture.pixels.shape[:2], path.suffix.lower())
+                data = with_metadata(data, metadata, picture.pixels.shape[:2], path)
             partial.write_bytes(data)
         if self.only is None:
             self._add_to_list([picture.name])
@@ -256,16 +257,17 @@ class FolderSink:
             if target.resolve() in taken:
                 raise DBLRError(f'{target} is an input; give another folder or suffix, or name the inputs with a glob')
 
-    def _keep_metadata(self, described: Mapping[str, Sequence[Path]]) -> None:
-        """Records the files whose colour profile and Exif go into the output, and warns about what is left out."""
+    def _warn_of_losses(self, source: FolderSource) -> None:
+        """Warns about metadata and bits that the output's format cannot hold."""
         left_out: dict[str, list[Path]] = {}
-        for kind, files in described.items():
-            for file in files:
-                if kind in (PROFILE, EXIF) and self._target(file.name).suffix.lower() in DESCRIBED:
-                    self._sources[file.name] = file
-                else:
-                    left_out.setdefault(kind, []).append(file)
+        for kind, files in source.described.items():
+            holding = {PROFILE: DESCRIBED, EXIF: DESCRIBED, COLOUR_TAGS: ('.png',)}.get(kind, ())
+            lost = [file for file in files if self._target(file.name).suffix.lower() not in holding]
+            left_out |= {kind: lost} if lost else {}
         warn_left_out(left_out, self.folder)
+        target = self._target(source.files[0].name)
+        if source.high_bit_depth and target.suffix.lower() not in _DEEP_FORMATS:
+            _log.warning('%s holds 8 bits only, and its source has 16; give .png or .tif to keep them', target)
 
 
 def _numbered(count: int) -> list[str]:
@@ -331,9 +333,13 @@ def _count(files: Sequence[Path]) -> str:
     return f' ({len(files)} files)' if len(files) > 1 else ''
 
 
-def _encoded(pixels: np.ndarray, extension: str) -> bytes:
-    """Returns the content of an image file."""
+def _encoded(pixels: np.ndarray, path: Path) -> bytes:
+    """Returns the content of an image file; raises DBLRError if its format does not hold as many pixels."""
+    extension = path.suffix.lower()
     if pixels.dtype == np.uint16 and extension not in _DEEP_FORMATS:
         pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
-    _, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _WRITING.get(extension, ()))
+    is_done, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _WRITING.get(extension, ()))
+    if not is_done:
+        height, width = pixels.shape[:2]
+        raise DBLRError(f'{path}: {extension} cannot hold {width}x{height} pixels; make .png files of the source first')
     return data.tobytes()

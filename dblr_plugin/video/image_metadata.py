@@ -7,12 +7,15 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
 
-__all__ = ['DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'with_metadata']
+from dblr_plugin.errors import DBLRError
 
-PROFILE, EXIF = 'ICC profile', 'Exif'
+__all__ = ['COLOUR_TAGS', 'DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'with_metadata']
+
+PROFILE, EXIF, COLOUR_TAGS = 'ICC profile', 'Exif', 'PNG colour tags'
 #: Suffixes of the formats into which colour profile and Exif are written.
 DESCRIBED = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff')
 
@@ -25,6 +28,11 @@ _TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 
 _OF_THE_FILE = (0xA002, 0xA003, 0xA005)  # in the Exif directory: width, height, and a pointer
 _OTHER = {'xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
 
+# PNG's chunks that say how its numbers are shown: matrix and transfer (HDR among them), and dots per inch
+_SHOWN = (b'cICP', b'mDCV', b'cLLI', b'gAMA', b'cHRM', b'sRGB', b'pHYs')
+# what they say about sRGB, as which images without them are shown
+_SRGB = {b'gAMA': (45455,), b'cHRM': (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)}
+
 _JPEG_SEGMENT = 65533  # bytes
 
 
@@ -36,18 +44,24 @@ class ImageMetadata:
         profile: The ICC profile, if it is for RGB; empty for none.
         exif: The Exif data that apply to the restored, upright image; None for none.
         left_out: Names of any other metadata.
+        chunks: A PNG's chunks about how it is shown, as they are.
+        has_colour_tags: Whether these chunks say anything but sRGB.
     """
 
     profile: bytes = b''
     exif: Image.Exif | None = None
     left_out: tuple[str, ...] = ()
+    chunks: bytes = b''
+    has_colour_tags: bool = False
 
     @classmethod
     def of(cls, image: Image.Image) -> ImageMetadata:
         """Returns the metadata of an opened image."""
         left_out = {name for key, name in _OTHER.items() if image.info.get(key)}
+        chunks, has_colour_tags = b'', False
         if image.format == 'PNG':
-            left_out |= _read_png(image)
+            chunks, has_colour_tags, has_text = _read_png(image)
+            left_out |= {'text'} if has_text else set()
         profile = image.info.get('icc_profile') or b''
         if profile and profile[16:20] != b'RGB ':
             left_out.add(f'{profile[16:20].decode("ascii", "replace").strip()} {PROFILE}')
@@ -59,30 +73,41 @@ class ImageMetadata:
         except Exception:  # Pillow's parser raises or warns of anything on damaged data
             exif = None
             left_out.add(f'damaged {EXIF}')
-        return cls(profile, exif, tuple(sorted(left_out)))
+        return cls(profile, exif, tuple(sorted(left_out)), chunks, has_colour_tags)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Names of all the metadata."""
-        return (*([PROFILE] if self.profile else []), *([EXIF] if self.exif is not None else []), *self.left_out)
+        held = {PROFILE: self.profile, EXIF: self.exif is not None, COLOUR_TAGS: self.has_colour_tags}
+        return (*(name for name, is_there in held.items() if is_there), *self.left_out)
 
 
-def _read_png(image: Image.Image) -> set[str]:
-    """Reads the Exif data, which may follow the pixels, without decoding these; returns the names of other metadata."""
-    others = set()
+def _read_png(image: Image.Image) -> tuple[bytes, bool, bool]:
+    """Reads the Exif data, which may follow the pixels, without decoding these.
+
+    Returns:
+        The chunks about how the image is shown, whether they say anything but sRGB, and whether there is text.
+    """
+    chunks, has_colour_tags, has_text = b'', False, False
     image.info.setdefault('exif', b'')
     with open(image.filename, 'rb') as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack('>I4s', head)
+            has_text |= kind in (b'tEXt', b'zTXt', b'iTXt')
             if kind == b'eXIf':
                 image.info['exif'] = file.read(length)
                 file.seek(4, 1)
-                continue
-            if kind in (b'tEXt', b'zTXt', b'iTXt'):
-                others.add('text')
-            file.seek(length + 4, 1)
-    return others
+            elif kind in _SHOWN:
+                data = file.read(length)
+                chunks += head + data + file.read(4)
+                if kind in _SRGB:
+                    has_colour_tags |= data != struct.pack(f'>{len(_SRGB[kind])}I', *_SRGB[kind])
+                else:
+                    has_colour_tags |= kind not in (b'sRGB', b'pHYs')
+            else:
+                file.seek(length + 4, 1)
+    return chunks, has_colour_tags, has_text
 
 
 def _described(source: Image.Exif) -> Image.Exif | None:
@@ -98,31 +123,37 @@ def _described(source: Image.Exif) -> Image.Exif | None:
     return exif if len(exif) or any(map(exif.get_ifd, _DIRECTORIES)) else None
 
 
-def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], suffix: str) -> bytes:
-    """Returns an image file's content with colour profile and Exif added; the encoded pixels are unchanged.
+def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], path: Path) -> bytes:
+    """Returns an image file's content with colour profile, Exif and tags added; the encoded pixels are unchanged.
 
     Args:
         data: The file as OpenCV writes it.
         metadata: What to add.
         size: (h, w) of the image.
-        suffix: One of :data:`DESCRIBED`.
+        path: The file, whose suffix is one of :data:`DESCRIBED`.
+
+    Raises:
+        DBLRError: If the Exif data are too large for a JPEG file.
     """
+    suffix = path.suffix.lower()
     exif = b'' if metadata.exif is None else metadata.exif.tobytes()  # starts with b'Exif\0\0', which only JPEG has
     if suffix == '.png':
-        return _in_png(data, metadata.profile, exif[6:])
+        return _in_png(data, metadata.profile, exif[6:], metadata.chunks)
     if suffix in ('.jpg', '.jpeg'):
+        if len(exif) > _JPEG_SEGMENT:
+            raise DBLRError(f'{path}: the Exif data of its source are too large for JPEG; give .png, .tif or .webp')
         return _in_jpeg(data, metadata.profile, exif)
     if suffix == '.webp':
         return _in_webp(data, metadata.profile, exif[6:], size)
     return _in_tiff(data, metadata)
 
 
-def _in_png(data: bytes, profile: bytes, exif: bytes) -> bytes:
+def _in_png(data: bytes, profile: bytes, exif: bytes, chunks: bytes) -> bytes:
     """Inserts chunks after the signature and the header."""
     parts = [b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)] if profile else []
     parts += [b'eXIf' + exif] if exif else []
-    chunks = (struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part)) for part in parts)
-    return data[:33] + b''.join(chunks) + data[33:]
+    made = (struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part)) for part in parts)
+    return data[:33] + chunks + b''.join(made) + data[33:]
 
 
 def _in_jpeg(data: bytes, profile: bytes, exif: bytes) -> bytes:

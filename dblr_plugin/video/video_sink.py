@@ -55,7 +55,6 @@ class VideoSink:
     Args:
         path: The output; its suffix selects the container.
         info: What to keep of the source.
-        high_bit_depth: Whether the source has more than 8 bits; affects the default encoder.
         encoder: How to encode it.
         existing: What to do about an existing output.
         settings: What must match for an output to be resumed, serialisable as JSON.
@@ -73,7 +72,6 @@ class VideoSink:
         self,
         path: Path,
         info: StreamInfo,
-        high_bit_depth: bool,
         encoder: EncoderSettings = DEFAULT,
         existing: Existing = 'replace',
         settings: Mapping[str, Any] | None = None,
@@ -83,7 +81,7 @@ class VideoSink:
         if info.copied is not None and is_there and os.path.samefile(path, info.copied):
             raise DBLRError(f'{path} is the input; give another output')
         self._settings = encoder
-        self._encoder = choose_encoder(path, encoder, high_bit_depth)
+        self._encoder = choose_encoder(path, encoder, info.bits > 8)
         self._unfinished = Unfinished(partial_of(path), path, existing, settings, is_there)
         self._partial = self._unfinished.folder / f'film{path.suffix}'
         self._container: OutputContainer | None = None

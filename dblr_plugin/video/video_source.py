@@ -44,6 +44,17 @@ _log = logging.getLogger(__name__)
 # For AVI, which declares a number of frames rather than a time, the limit is tighter.
 _CUT_OFF = 4
 
+# Data within the video stream that no encoder is given, by FFmpeg's name.
+_SIDE_DATA = {
+    'A53_CC': 'closed captions',
+    'DOVI_METADATA': 'Dolby Vision',
+    'DYNAMIC_HDR_PLUS': 'HDR10+',
+    'DYNAMIC_HDR_VIVID': 'HDR Vivid',
+    'SPHERICAL': '360 degree projection',
+    'STEREO3D': 'stereoscopic layout',
+    'ICC_PROFILE': 'ICC profile',
+}
+
 # Seconds to which MP4 rounds the end of a track.
 _ROUNDING = Fraction(1, 100)
 
@@ -63,6 +74,7 @@ class StreamInfo:
         aspect: The pixel aspect ratio, width to height, of upright frames.
         colour: The stream's colour tags.
         chroma: ``420``, ``422`` or ``444``.
+        bits: The bit depth.
         light: The HDR10 metadata.
         copied: The file whose sound and subtitles are copied into the output.
     """
@@ -76,13 +88,14 @@ class StreamInfo:
     aspect: Fraction = Fraction(1)
     colour: ColourTags = ColourTags()
     chroma: str = '420'
+    bits: int = 8
     light: Light = Light()
     copied: Path | None = None
 
     @classmethod
-    def of_pictures(cls, rate: Fraction) -> StreamInfo:
+    def of_pictures(cls, rate: Fraction, bits: int) -> StreamInfo:
         """Returns the description of a sequence of full-range RGB images, shown at ``rate`` frames per second."""
-        return cls(1 / rate, rate, colour=ColourTags(matrix=RGB_MATRIX, range=LIMITED))
+        return cls(1 / rate, rate, colour=ColourTags(matrix=RGB_MATRIX, range=LIMITED), bits=bits)
 
 
 class VideoSource:
@@ -145,6 +158,7 @@ class VideoSource:
             raise DBLRError(f'{self.path} has no frame that can be decoded{fix}')
         self._first_pts, self._first = first
         self._read, self._skipped, self._longest = 0, 0, 0
+        self._side_data: set[str] = set()
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, said, scale_down)
         part_start = None if start is None else self._first_pts * self._time_base
@@ -158,6 +172,7 @@ class VideoSource:
             aspect=_upright_aspect(stream, self._orientation),
             colour=self._colour,
             chroma=_chroma(self._first.format),
+            bits=bits_of(self._first.format),
             light=Light.of(self._first),
             copied=self.path,
         )
@@ -173,6 +188,7 @@ class VideoSource:
             if frame is not None:
                 shown, pixels = frame, None
                 self._longest = max(self._longest, frame.duration or 0)
+                self._side_data.update(data.type.name for data in frame.side_data)
             duration = self._duration(pts, frame, None if following is None else following[0])
             self._until = (pts + duration) * self._time_base
             if self._read >= self._skipped:
@@ -184,6 +200,8 @@ class VideoSource:
             gaps.see_end(self._announced_end)
         self._warn_damage(self._read, pts * self._time_base)
         self._warn_timing(gaps)
+        if left_out := [name for kind, name in _SIDE_DATA.items() if kind in self._side_data]:
+            _log.warning('%s: left out of the output: %s', self.path, ', '.join(left_out))
 
     @property
     def damaged(self) -> int:

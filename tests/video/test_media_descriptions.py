@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,6 +54,45 @@ def test_hdr10_stays_or_is_told(tmp_path, caplog):
     assert 'HDR10' not in caplog.text
     copy(source, tmp_path / 'sharp.webm')
     assert 'HDR10 mastering display and light level are left out' in caplog.text
+
+
+def with_message(source: Path, target: Path, message: bytes) -> None:
+    """Copies a video and puts a NAL unit before each picture's."""
+    with av.open(str(source)) as old, av.open(str(target), 'w') as new:
+        video = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux(video=0):
+            if packet.size:
+                longer = av.Packet(struct.pack('>I', len(message)) + message + bytes(packet))
+                for name in ('pts', 'dts', 'time_base', 'duration', 'is_keyframe'):
+                    setattr(longer, name, getattr(packet, name))
+                longer.stream = video
+                new.mux(longer)
+
+
+def test_data_in_the_stream_is_told(tmp_path, caplog):
+    """Captions of broadcasts, and what makes a video spherical: an encoder gets pixels only."""
+    plain = make(tmp_path / 'plain.mp4', Made(frames=2))
+    captions = b'\xb5\x001GA94\x03A\xff\xfc\x94 \xff'
+    with_message(plain, tmp_path / 'film.mp4', bytes((6, 4, len(captions))) + captions + b'\x80')
+    copy(plain, tmp_path / 'sharp.mp4')
+    assert caplog.text == ''
+    copy(tmp_path / 'film.mp4', tmp_path / 'sharp.mp4')
+    assert 'film.mp4: left out of the output: closed captions' in caplog.text
+    words = ''.join(
+        f'<GSpherical:{name}>{value}</GSpherical:{name}>'
+        for name, value in {
+            'Spherical': 'true', 'Stitched': 'true', 'StitchingSoftware': 'x', 'ProjectionType': 'equirectangular',
+        }.items()
+    )  # fmt: skip
+    box = b'uuid' + bytes.fromhex('ffcc8263f8554a938814587a02521fdd') + words.encode()
+    data = bytearray(plain.read_bytes())
+    track = data.index(b'trak') - 4
+    for start in (track, data.index(b'moov') - 4):
+        struct.pack_into('>I', data, start, int.from_bytes(data[start : start + 4], 'big') + len(box) + 4)
+    data[track + 8 : track + 8] = struct.pack('>I', len(box) + 4) + box
+    (tmp_path / 'round.mp4').write_bytes(data)
+    copy(tmp_path / 'round.mp4', tmp_path / 'sharp.mp4')
+    assert 'round.mp4: left out of the output: 360 degree projection' in caplog.text
 
 
 def test_fonts_stay_or_are_told(tmp_path, caplog):
@@ -150,7 +191,9 @@ def test_profiles_and_exif_stay_or_are_told(tmp_path, caplog, name, target):
 def test_profiles_of_sixteen_bits(tmp_path, source, target):
     pixels = scene(1, high_bit_depth=True)[0]
     data = cv2.imencode(source, pixels)[1].tobytes()
-    (tmp_path / f'p{source}').write_bytes(with_metadata(data, ImageMetadata(PROFILE), pixels.shape[:2], source))
+    (tmp_path / f'p{source}').write_bytes(
+        with_metadata(data, ImageMetadata(PROFILE), pixels.shape[:2], tmp_path / f'p{source}')
+    )
     copy(tmp_path / f'p{source}', tmp_path / f'out{target}')
     assert np.array_equal(cv2.imread(str(tmp_path / f'out{target}'), cv2.IMREAD_UNCHANGED), pixels)
     assert described(tmp_path / f'out{target}')[0] == PROFILE
@@ -163,6 +206,38 @@ def test_profiles_of_other_colours_are_told(tmp_path, caplog, mode, space, suffi
     Image.fromarray(scene(1)[0]).convert(mode).save(tmp_path / f'p{suffix}', icc_profile=foreign)
     copy(tmp_path / f'p{suffix}', tmp_path / f'out{suffix}')
     assert f'{space.decode()} ICC profile' in caplog.text and described(tmp_path / f'out{suffix}')[0] is None
+
+
+HDR = {b'cICP': bytes((9, 16, 0, 1)), b'gAMA': struct.pack('>I', 100000), b'pHYs': struct.pack('>IIB', 11811, 11811, 1)}
+SRGB = {b'sRGB': b'\0', b'gAMA': struct.pack('>I', 45455), b'pHYs': HDR[b'pHYs']}
+
+
+@pytest.mark.parametrize(('tags', 'told'), [(HDR, True), (SRGB, False)])
+def test_how_a_png_is_shown_stays_or_is_told(tmp_path, caplog, tags, told):
+    data = cv2.imencode('.png', scene(1, high_bit_depth=True)[0])[1].tobytes()
+    chunks = [struct.pack('>I', len(value)) + kind + value for kind, value in tags.items()]
+    chunks = [chunk + struct.pack('>I', zlib.crc32(chunk[4:])) for chunk in chunks]
+    (tmp_path / 'a.png').write_bytes(data[:33] + b''.join(chunks) + data[33:])
+    copy(tmp_path / 'a.png', tmp_path / 'b.png')
+    again = (tmp_path / 'b.png').read_bytes()
+    assert all(chunk in again for chunk in chunks) and caplog.text == ''
+    assert np.array_equal(cv2.imread(str(tmp_path / 'b.png'), -1), cv2.imread(str(tmp_path / 'a.png'), -1))
+    copy(tmp_path / 'a.png', tmp_path / 'b.tif')
+    copy(tmp_path / 'a.png', tmp_path / 'b.mkv')
+    assert caplog.text.count('PNG colour tags') == 2 * told
+
+
+def test_what_a_format_cannot_hold(tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x010E] = 'x' * 70000
+    Image.fromarray(scene(1)[0]).save(tmp_path / 'a.png', exif=exif)
+    with pytest.raises(DBLRError, match=r'b\.jpg: the Exif data of its source are too large for JPEG; give \.png'):
+        copy(tmp_path / 'a.png', tmp_path / 'b.jpg')
+    cv2.imwrite(str(tmp_path / 'wide.png'), np.zeros((1, 16384, 3), np.uint16))
+    with pytest.raises(DBLRError, match=r'b\.webp: \.webp cannot hold 16384x1 pixels'):
+        copy(tmp_path / 'wide.png', tmp_path / 'b.webp')
+    assert 'b.webp holds 8 bits only, and its source has 16' in caplog.text
+    assert not list(tmp_path.glob('*b.*'))
 
 
 def test_texts_and_damaged_exif_are_told(tmp_path, caplog):

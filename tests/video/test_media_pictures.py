@@ -187,10 +187,21 @@ def test_prores_keeps_its_chroma_and_depth(tmp_path):
     assert {decoded(tmp_path / f'out{s}')[0].format.name for s in ('.mov', '.mp4')} == {'yuv422p10le'}
 
 
-def test_encoder_of_eight_bits_says_so(tmp_path, caplog):
-    source = make(tmp_path / 'hdr.mkv', Made(frames=scene(3, high_bit_depth=True), pix_fmt='yuv420p10le'))
-    copy(source, tmp_path / 'out.webm')
-    assert '8 bits only' in caplog.text
+@pytest.mark.parametrize(
+    ('pixels', 'output', 'lossless', 'kept'),
+    [
+        ('yuv420p10le', 'out.webm', False, '8 of 10'),
+        ('yuv420p10le', 'out.mp4', False, None),
+        ('yuv444p12le', 'out.mp4', False, '10 of 12'),
+        ('gbrp16le', 'out.mp4', True, '12 of 16'),
+        ('gbrp16le', 'out.mkv', True, None),
+    ],
+)
+def test_bits_that_an_encoder_does_not_keep_are_told(tmp_path, caplog, capfd, pixels, output, lossless, kept):
+    made = Made(frames=scene(3, high_bit_depth=True), codec='ffv1', options={}, pix_fmt=pixels)
+    copy(make(tmp_path / 'deep.mkv', made), tmp_path / output, lossless=lossless)
+    assert (f'keeps {kept} bits; --lossless in .mkv keeps all' in caplog.text) if kept else caplog.text == ''
+    assert 'x265' not in capfd.readouterr().err  # which would comment every segment
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.webm'])
