@@ -31,6 +31,7 @@ __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'check_ne
 
 #: Assumed if the number of frames is unknown: enough to justify slow preparation.
 MANY_FRAMES = 1000
+_SMALLER = 'a smaller network (--weights light), smaller frames (--scale-down 2) or another --device'
 # arguments that determine the output, besides the weights; the device changes no more than the last bit
 _SETTINGS = ('start', 'end', 'scale_down', 'compare', 'precision', 'encoder', 'quality', 'preset',
              'lossless', 'fps', 'suffix')  # fmt: skip
@@ -189,9 +190,15 @@ class _Job:
                 raise
             if sink.done:
                 print(printable(f'{output}: resuming after {counted(sink.done, "frame")}'))
+            from dblr_plugin.restore.backends import is_out_of_memory
             from dblr_plugin.restore.pipeline import restore_media
 
-            seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
+            try:
+                seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
+            except Exception as error:
+                if is_out_of_memory(error):  # though tiles have become as small as they can
+                    raise DBLRError(f'{path}: the memory is full; close other programs, or give {_SMALLER}') from error
+                raise
         before = f', {sink.done} of them in an earlier run' if sink.done else ''
         frames = counted(sink.done + len(seconds), 'frame')
         text = f'{output}: {frames} restored{before}; in: {source.extent()}; out: {sink.extent()}'

@@ -166,6 +166,16 @@ def test_older_outputs_are_not_replaced_unasked(weights, tmp_path, capsys):
     assert len(decoded(tmp_path / 'out.mp4')) == 2
 
 
+def test_full_memory_is_told_in_terms_of_deblurring(weights, tmp_path, monkeypatch):
+    write_video(tmp_path / 'a.mp4', 3)
+    monkeypatch.setattr(
+        'dblr_plugin.restore.frame_restorer.FrameRestorer.restore', lambda *_: torch.empty(1 << 50, dtype=torch.uint8)
+    )
+    with pytest.raises(DBLRError, match=r'a\.mp4: the memory is full; close other programs, or give .*--weights light'):
+        deblur('-i', tmp_path / 'a.mp4', '-o', tmp_path / 'out.mp4', '--weights', weights)
+    assert not (tmp_path / 'out.mp4').exists()
+
+
 def test_a_tree_of_videos(weights, tmp_path, capsys):
     for name in ('films/b.mp4', 'films/sub/a.mkv', 'films/sub/deeper/old.mpg'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
