@@ -117,9 +117,9 @@ def open_sink(
     except OSError as error:
         raise write_fault(path, error) from error
     _check_suffix(suffix)
+    if suffix and not is_folder:
+        raise DBLRError(f"{path} is a file name; --suffix '{suffix}' is only for folders; remove it")
     if not is_folder and path.suffix.lower() in VIDEO_SUFFIXES:
-        if suffix:
-            raise DBLRError(f"{path} is a file name; --suffix '{suffix}' is only for folders; remove it")
         return _video_sink(path, source, encoder, fps, existing, settings)
     if encoder != DEFAULT or fps is not None:
         raise DBLRError(

@@ -17,7 +17,15 @@ from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, partial_of, write_fault
 from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
-from dblr_plugin.video.image_metadata import COLOUR_TAGS, DESCRIBED, EXIF, PROFILE, ImageMetadata, with_metadata
+from dblr_plugin.video.image_metadata import (
+    COLOUR_TAGS,
+    DESCRIBED,
+    EXIF,
+    PROFILE,
+    ImageMetadata,
+    colour_chunk,
+    with_metadata,
+)
 from dblr_plugin.video.settings import described_part
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished, is_begun
 
@@ -135,6 +143,10 @@ class FolderSink:
         files: list[Path] = source.files if isinstance(source, FolderSource) else []
         self._names = [file.name for file in files] or None
         self._sources = {file.name: file for file in files}
+        info = getattr(source, 'info', None)  # videos have one
+        self._colour = b'' if info is None else colour_chunk(info.colour.primaries, info.colour.transfer)
+        if info is not None and info.aspect != 1:
+            _log.warning('%s: the shape of pixels, %s, is left out; write a video to keep it', folder, info.aspect)
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
             self._warn_of_losses(source)
@@ -191,13 +203,17 @@ class FolderSink:
         path = self._target(picture.name)
         with atomic_write(path) as partial:
             data = _encoded(picture.pixels, path)
-            if picture.name in self._sources and path.suffix.lower() in DESCRIBED:
-                with Image.open(self._sources[picture.name]) as image:
-                    metadata = ImageMetadata.of(image)
-                data = with_metadata(data, metadata, picture.pixels.shape[:2], path)
+            if path.suffix.lower() in DESCRIBED:
+                data = with_metadata(data, self._metadata(picture.name), picture.pixels.shape[:2], path)
             partial.write_bytes(data)
         if self.only is None:
             self._add_to_list([picture.name])
+
+    def _metadata(self, name: str) -> ImageMetadata:
+        if name not in self._sources:
+            return ImageMetadata(chunks=self._colour)
+        with Image.open(self._sources[name]) as image:
+            return ImageMetadata.of(image)
 
     def _existing(self) -> list[str]:
         """Returns the names of the frames whose files exist; for a video, whose frames are not counted yet, any."""

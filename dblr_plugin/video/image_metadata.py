@@ -13,7 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['COLOUR_TAGS', 'DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'with_metadata']
+__all__ = ['COLOUR_TAGS', 'DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'colour_chunk', 'with_metadata']
 
 PROFILE, EXIF, COLOUR_TAGS = 'ICC profile', 'Exif', 'PNG colour tags'
 #: Suffixes of the formats into which colour profile and Exif are written.
@@ -30,6 +30,9 @@ _OTHER = {'xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
 
 # PNG's chunks that say how its numbers are shown: matrix and transfer (HDR among them), and dots per inch
 _SHOWN = (b'cICP', b'mDCV', b'cLLI', b'gAMA', b'cHRM', b'sRGB', b'pHYs')
+_UNSPECIFIED = 2
+_WIDE_PRIMARIES = (9, 11, 12)  # BT.2020, DCI-P3, Display P3
+_HDR_TRANSFERS = (16, 18)  # PQ, HLG
 # what they say about sRGB, as which images without them are shown
 _SRGB = {b'gAMA': (45455,), b'cHRM': (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)}
 
@@ -148,12 +151,26 @@ def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], p
     return _in_tiff(data, metadata)
 
 
+def colour_chunk(primaries: int, transfer: int) -> bytes:
+    """Returns PNG's chunk for RGB of HDR or wide-gamut video, which would look pale as sRGB; empty for other videos.
+
+    The numbers are FFmpeg's, which are those of ITU-T H.273.
+    """
+    is_known = _UNSPECIFIED not in (primaries, transfer)
+    is_other = primaries in _WIDE_PRIMARIES or transfer in _HDR_TRANSFERS
+    return _chunk(b'cICP' + bytes((primaries, transfer, 0, 1))) if is_known and is_other else b''
+
+
+def _chunk(part: bytes) -> bytes:
+    """Returns a chunk of PNG, from its kind and data."""
+    return struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part))
+
+
 def _in_png(data: bytes, profile: bytes, exif: bytes, chunks: bytes) -> bytes:
     """Inserts chunks after the signature and the header."""
     parts = [b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)] if profile else []
     parts += [b'eXIf' + exif] if exif else []
-    made = (struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part)) for part in parts)
-    return data[:33] + chunks + b''.join(made) + data[33:]
+    return data[:33] + chunks + b''.join(map(_chunk, parts)) + data[33:]
 
 
 def _in_jpeg(data: bytes, profile: bytes, exif: bytes) -> bytes:

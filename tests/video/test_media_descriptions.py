@@ -227,6 +227,20 @@ def test_how_a_png_is_shown_stays_or_is_told(tmp_path, caplog, tags, told):
     assert caplog.text.count('PNG colour tags') == 2 * told
 
 
+@pytest.mark.parametrize(('transfer', 'said'), [(18, (9, 18)), (1, (9, 1)), (2, (2, 2))])
+def test_frames_of_an_hdr_video_say_so(tmp_path, caplog, transfer, said):
+    tags = {'colorspace': 9, 'color_range': 1, 'color_primaries': 9, 'color_trc': transfer}
+    made = Made(scene(2, high_bit_depth=True), 'ffv1', 'yuv420p10le', options={}, tags=tags)
+    copy(make(tmp_path / 'hdr.mkv', made), tmp_path / 'out')
+    (frame,) = decoded(tmp_path / 'out/00000001.png')  # by FFmpeg
+    assert (frame.color_primaries, frame.color_trc) == said
+    assert frame.format.name.startswith('rgb48') and caplog.text == ''
+    wide = make(tmp_path / 'dv.mp4', Made(frames=1, tags={'sample_aspect_ratio': Fraction(16, 11)}))
+    copy(wide, tmp_path / 'square')
+    assert b'cICP' not in (tmp_path / 'square/00000000.png').read_bytes()
+    assert 'square: the shape of pixels, 16/11, is left out' in caplog.text
+
+
 def test_what_a_format_cannot_hold(tmp_path, caplog):
     exif = Image.Exif()
     exif[0x010E] = 'x' * 70000

@@ -110,6 +110,7 @@ BAD_OUTPUTS = [
     ('sharp.mp4', {'suffix': '_x'}, 'for folders'),
     ('sharp.mp4', {'fps': 30}, 'its own frame rate'),
     ('folder', {'lossless': True}, 'is not a video'),
+    ('one.png', {'suffix': '_x'}, "one.png is a file name; --suffix '_x' is only for folders"),
     ('one.png', {}, 'is one image'),
 ]
 
