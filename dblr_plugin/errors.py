@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ['DBLRError', 'counted', 'first_line', 'nearest', 'raise_faults']
+__all__ = ['DBLRError', 'counted', 'first_faults', 'first_line', 'nearest', 'raise_faults']
 
 _MAX_SHOWN = 10  # faults in one message
 
@@ -44,5 +44,10 @@ def raise_faults(faults: list[str], of: str) -> None:
     if len(faults) == 1:
         raise DBLRError(faults[0])
     if faults:
-        more = [f'and {len(faults) - _MAX_SHOWN} more'] if len(faults) > _MAX_SHOWN else []
-        raise DBLRError('\n  '.join([f'{len(faults)} faults in the {of}:', *faults[:_MAX_SHOWN], *more]))
+        raise DBLRError('\n  '.join([f'{len(faults)} faults in the {of}:', *first_faults(faults)]))
+
+
+def first_faults(faults: list[str]) -> list[str]:
+    """Returns the first ten faults, and a last line that counts the others."""
+    more = [f'and {len(faults) - _MAX_SHOWN} more'] if len(faults) > _MAX_SHOWN else []
+    return [*faults[:_MAX_SHOWN], *more]

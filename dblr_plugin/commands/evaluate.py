@@ -69,11 +69,11 @@ def run(args: argparse.Namespace) -> None:
         if args.truth is None and find_metric(name).needs_gt:
             raise DBLRError(f'--metric {name} compares with the ground truth; name its frames after RESULTS')
     protocols = with_metrics(protocols, metrics)
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
-    if args.json is not None and args.json.is_dir():
-        raise DBLRError(f'--json: {args.json} is a folder; name a file')
     if args.json is not None:
+        if not args.json.absolute().parent.is_dir():
+            raise DBLRError(f'--json: {args.json.parent} is not a folder; create it first')
+        if args.json.is_dir():
+            raise DBLRError(f'--json: {args.json} is a folder; name a file')
         check_writable(args.json)
     entries = evaluate(args.results, args.truth, protocols)
     for entry in entries:

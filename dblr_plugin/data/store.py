@@ -14,7 +14,7 @@ from dblr_plugin.data.lmdb_store import LmdbStore, TileStore
 from dblr_plugin.data.tile_format import TILES_JSON
 from dblr_plugin.errors import DBLRError, nearest
 
-__all__ = ['FolderStore', 'FrameStore', 'LmdbStore', 'open_store']
+__all__ = ['FolderStore', 'FrameStore', 'LmdbStore', 'frame_files', 'open_store']
 
 
 class FolderStore:
@@ -36,7 +36,7 @@ class FolderStore:
             reason = 'is not a folder' if self.root.exists() else 'does not exist'
             raise DBLRError(f'{self.root} {reason}; give the folder that holds one folder of frames for each clip')
         try:
-            self._files = {clip: _frame_files(self.root / clip) for clip in _subfolders(self.root)}
+            self._files = {clip: frame_files(self.root / clip) for clip in _subfolders(self.root)}
         except OSError as error:
             raise DBLRError(f'{error.filename} cannot be listed ({error.strerror}); fix or remove it') from error
         if not any(self._files.values()):
@@ -92,7 +92,7 @@ class FolderStore:
         if any(is_image(entry.name) for entry in os.scandir(self.root)):
             return f'the images lie directly in it: move them into a folder of their own, such as {self.root}/clip'
         for clip in self._files:
-            deeper = next((sub for sub in _subfolders(self.root / clip) if _frame_files(self.root / clip / sub)), None)
+            deeper = next((sub for sub in _subfolders(self.root / clip) if frame_files(self.root / clip / sub)), None)
             if deeper is not None:
                 return f'the images lie one level too deep, in {self.root / clip / deeper}: give {self.root / clip}'
         return 'put the frames of each clip into a folder of its own there'
@@ -131,8 +131,12 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(names, key=natural)
 
 
-def _frame_files(folder: Path) -> dict[str, str]:
-    """Returns frame name -> file name, in natural order of the frames."""
+def frame_files(folder: Path) -> dict[str, str]:
+    """Returns frame name -> file name of a folder's images, in natural order of the frames.
+
+    Raises:
+        DBLRError: There are two files for one frame, or a name is not UTF-8.
+    """
     files: dict[str, str] = {}
     names = sorted(filter(is_image, os.listdir(folder)))
     refuse_undecodable(folder, names)

@@ -13,7 +13,7 @@ import numpy as np
 from dblr_plugin.console import plural
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
 from dblr_plugin.data.images import is_image
-from dblr_plugin.data.store import _frame_files
+from dblr_plugin.data.store import frame_files
 from dblr_plugin.errors import DBLRError, raise_faults
 from dblr_plugin.evaluation.metrics import find_metric
 from dblr_plugin.evaluation.protocols import Protocol
@@ -32,7 +32,7 @@ class _OneClip(FolderStore):
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self._files = {folder.resolve().name: _frame_files(folder)}
+        self._files = {folder.resolve().name: frame_files(folder)}
 
     def path(self, clip: str, frame: str) -> Path:
         """Returns the file of a frame."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -35,6 +35,8 @@ __all__ = [
     'share_buffers', 'to_image', 'write_picture',
 ]  # fmt: skip
 
+
+T = TypeVar('T')
 
 # maximum number of restored frames waiting to be scored
 WAITING = 2
@@ -148,7 +150,7 @@ def score_dataset(
                 break
             score_behind(sample >= first, *restored)
             bar.update(sample >= first)
-    shares = _gathered((scores.rows, scores.input_rows, interrupted()), world_size)
+    shares = _gathered((scores.rows, scores.input_rows, interrupted()))
     if any(stopped for *_, stopped in shares):
         raise Interrupted
     return _entries(shares, protocols)
@@ -263,9 +265,10 @@ def frame_scores(
     return score_frame(by, frame.clip, frame.name, frame.images(of_input), images_before)
 
 
-def _gathered(share: _Share, world_size: int) -> list[_Share]:
-    """Gathers the shares of all processes, in frame order."""
+def _gathered(share: T) -> list[T]:
+    """Gathers the shares of all processes, in the order of their ranks, which is that of the frames."""
     shares: list[Any] = [share]
+    world_size = get_dist_info()[1]
     if world_size > 1:
         shares = [None] * world_size
         dist.all_gather_object(shares, share)
@@ -317,13 +320,8 @@ class ComparisonImages:
 
     def finish(self, iteration: int, tb_logger: SummaryWriter | None) -> None:
         """Writes the strips collected on all processes; must be called on all."""
-        rank, world_size = get_dist_info()
-        shares: list[Any] = [self.strips]
-        if world_size > 1:
-            shares = [None] * world_size
-            dist.all_gather_object(shares, self.strips)
-        strips = {name: strip for share in shares for name, strip in share.items()}
-        if rank > 0:
+        strips = {name: strip for share in _gathered(self.strips) for name, strip in share.items()}
+        if get_dist_info()[0] > 0:
             return
         shown = dict(list(strips.items())[: self.clips])
         try:

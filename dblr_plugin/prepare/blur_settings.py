@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['LEAST_FRAMES', 'BlurSettings', 'Span', 'check_average', 'split']
+__all__ = ['LEAST_FRAMES', 'BlurSettings', 'Span', 'split']
 
 #: Minimum frames of a clip that can be trained on: one window.
 LEAST_FRAMES = 5
@@ -40,7 +40,10 @@ class BlurSettings:
 
     def __post_init__(self) -> None:
         for number in self.average:
-            check_average(number)
+            if number < 1 or number % 2 == 0:
+                raise DBLRError(
+                    f'the number of averaged frames must be odd, so that one is in the middle; got {number}'
+                )
         if len(set(self.average)) < len(self.average):
             raise DBLRError(f'the numbers of averaged frames must differ, got {" ".join(map(str, self.average))}')
         if self.stride is not None and self.stride < 1:
@@ -119,9 +122,3 @@ def _parts(shot: range, recipe: BlurSettings) -> dict[str, range]:
     if not test or len(shot) - test < recipe.least_shot:
         return {'train': shot}
     return {'train': shot[: len(shot) - test], 'test': shot[len(shot) - test :]}
-
-
-def check_average(num_average: int) -> None:
-    """Raises DBLRError unless the number of averaged frames is odd and positive, so that there is a middle one."""
-    if num_average < 1 or num_average % 2 == 0:
-        raise DBLRError(f'the number of averaged frames must be odd, so that one is in the middle; got {num_average}')

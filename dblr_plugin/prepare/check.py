@@ -12,13 +12,11 @@ from pathlib import Path
 
 from dblr_plugin.console import plural
 from dblr_plugin.data.images import inspected_size, is_image, natural, refuse_undecodable
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_faults
 from dblr_plugin.prepare.data_sets import Clip, Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
 
 __all__ = ['CheckedClip', 'Fault', 'check', 'raise_faults']
-
-MAX_SHOWN = 10
 
 Files = dict[str, dict[str, Path]]  # 'lq' or 'gt' -> frame -> source file
 
@@ -76,12 +74,11 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
     texts = list(faults)
     if not texts:
         return
-    more = [f'and {len(texts) - MAX_SHOWN} more'] if len(texts) > MAX_SHOWN else []
     fix = f'download again what is missing or damaged (the layout is {plan.layout})'
     if usable:
         fix += f', or continue with the {plural(usable, "complete clip")}: --allow-partial'
     head = f'{plural(len(texts), "fault")} in {plan.source}:'
-    raise DBLRError('\n  '.join([head, *texts[:MAX_SHOWN], *more]) + f'\n{fix}')
+    raise DBLRError('\n  '.join([head, *first_faults(texts)]) + f'\n{fix}')
 
 
 def _total_faults(plan: Plan) -> list[Fault]:
