@@ -23,8 +23,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_fault
 
 __all__ = [
-    'PEER_ENDED', 'explain', 'never_fail_to_print', 'plural', 'printable', 'quiet', 'show_errors_in_one_line',
-    'writes_into',
+    'PEER_ENDED', 'explain', 'never_fail_to_print', 'printable', 'quiet', 'show_errors_in_one_line', 'writes_into',
 ]  # fmt: skip
 
 # C0 except line breaks and tabs, DEL, C1, and characters that change the writing direction or start a new line
@@ -55,15 +54,6 @@ def printable(text: str) -> str:
     '\\x1b[2Jtrained'
     """
     return _CONTROL.sub(lambda found: found[0].encode('unicode_escape').decode(), text)
-
-
-def plural(count: int, noun: str) -> str:
-    """Returns a count with its noun.
-
-    >>> plural(1, 'frame'), plural(2, 'frame')
-    ('1 frame', '2 frames')
-    """
-    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
 
 
 @contextmanager

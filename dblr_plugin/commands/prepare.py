@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dblr_plugin
-from dblr_plugin.console import plural
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.link import option_files
 from dblr_plugin.prepare.data_sets import (
     BSD_EXPOSURES,
@@ -207,7 +206,7 @@ def _prepare_motion(args: argparse.Namespace) -> None:
 
     info = prepare_motion(args.src, args.dst, MotionSettings(**_given(args, MotionSettings)))
     size = info.windows * math.prod(info.shape)
-    windows, frames = plural(info.windows, 'window'), plural(info.num_frame, 'frame')
+    windows, frames = counted(info.windows, 'window'), counted(info.num_frame, 'frame')
     print(f'{args.dst}: {windows} of {frames}, {size:,} bytes, of {info.source}')
 
 
@@ -223,4 +222,4 @@ def _prepare_lmdb(args: argparse.Namespace) -> None:
     frames = (write_tiles if args.tiles else write_lmdb)(args.src, args.dst)
     clips = len(open_store(args.dst).clips())
     size = (args.dst / 'data.mdb').stat().st_size
-    print(f'{args.dst}: {plural(clips, "clip")}, {plural(frames, "frame")}, {size:,} bytes')
+    print(f'{args.dst}: {counted(clips, "clip")}, {counted(frames, "frame")}, {size:,} bytes')

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.images import natural
-from dblr_plugin.errors import DBLRError, nearest, raise_faults
+from dblr_plugin.errors import DBLRError, counted, nearest, raise_faults
 from dblr_plugin.files import name_fault
 
 __all__ = [
@@ -210,7 +209,7 @@ def _chosen(store: IndexedFrames, listed: Mapping[str, ListedClip] | None, fault
             faults.append(f"{line.where}: clip '{name}' is not in {store.root}{nearest(name, clips)}")
         elif line.count != len(clips[name]):
             found = len(clips[name])
-            wanted = plural(line.count, 'frame')
+            wanted = counted(line.count, 'frame')
             faults.append(f"{line.where}: clip '{name}' should have {wanted}; {store.root} has {found}")
     chosen = {name: frames for name, frames in clips.items() if listed is None or name in listed}
     faults.extend(f"clip '{n}' in {store.root} has no images; remove it" for n, frames in chosen.items() if not frames)

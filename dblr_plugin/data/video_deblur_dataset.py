@@ -14,7 +14,6 @@ from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.clips import (
     ClipPair,
     index_pairs,
@@ -29,7 +28,7 @@ from dblr_plugin.data.frames import flip, read_each, to_tensor
 from dblr_plugin.data.store import open_store
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.data.windows import reach_of
-from dblr_plugin.errors import DBLRError, raise_faults
+from dblr_plugin.errors import DBLRError, counted, raise_faults
 
 __all__ = ['VideoDeblurDataset']
 
@@ -181,6 +180,6 @@ def _check_batch(opt: Mapping[str, Any], samples: int) -> None:
     if math.ceil(samples * ratio / world_size) < batch:
         places = f' on each of {world_size} processes' if world_size > 1 else ''
         raise DBLRError(
-            f'{label(opt)}: {plural(samples, "sample")} with dataset_enlarge_ratio {ratio} cannot fill one batch of '
+            f'{label(opt)}: {counted(samples, "sample")} with dataset_enlarge_ratio {ratio} cannot fill one batch of '
             f'{batch}{places}; set dataset_enlarge_ratio to {math.ceil(batch * world_size / samples)} or more'
         )

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dblr_plugin.console import plural
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
 from dblr_plugin.data.images import is_image
 from dblr_plugin.data.store import frame_files
-from dblr_plugin.errors import DBLRError, raise_faults
+from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.evaluation.metrics import find_metric
 from dblr_plugin.evaluation.protocols import Protocol
 from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
@@ -242,7 +241,7 @@ def _tasks_of_videos(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[
     counts = [sum(1 for _ in _decoded(path)) for path in paths]
     if len(set(counts)) > 1:
         raise DBLRError(
-            f'{paths[0]} has {plural(counts[0], "frame")}, and {paths[1]} {counts[1]}; both must show the same'
+            f'{paths[0]} has {counted(counts[0], "frame")}, and {paths[1]} {counts[1]}; both must show the same'
         )
 
     def tasks() -> Iterator[_Task]:

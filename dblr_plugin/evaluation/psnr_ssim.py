@@ -13,8 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from dblr_plugin.console import plural
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 
 __all__ = ['LUMINANCE', 'MS_SSIM_SIZE', 'SSIM_WINDOW', 'compared', 'ms_ssim', 'psnr', 'ssim', 'ssim_3d']
 
@@ -113,9 +112,9 @@ def compared(
     if crop_border:
         img, img2 = (i[crop_border:-crop_border, crop_border:-crop_border] for i in (img, img2))
     if min(img.shape[:2]) < min_side:
-        cropped = f' without {plural(crop_border, "pixel")} at each edge (crop_border)' if crop_border else ''
+        cropped = f' without {counted(crop_border, "pixel")} at each edge (crop_border)' if crop_border else ''
         raise DBLRError(
-            f'{metric} needs {plural(min_side, "pixel")} of height and width, and {img.shape[1]}x{img.shape[0]} '
+            f'{metric} needs {counted(min_side, "pixel")} of height and width, and {img.shape[1]}x{img.shape[0]} '
             f'(w x h) are compared{cropped}; leave it out for such frames'
         )
     if test_y_channel and img.ndim == 3:

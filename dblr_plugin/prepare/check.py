@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.images import inspected_size, is_image, natural, refuse_undecodable
-from dblr_plugin.errors import DBLRError, first_faults
+from dblr_plugin.errors import DBLRError, counted, first_faults
 from dblr_plugin.prepare.data_sets import Clip, Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
 
@@ -76,8 +75,8 @@ def raise_faults(faults: Iterable[str], plan: Plan, usable: int) -> None:
         return
     fix = f'download again what is missing or damaged (the layout is {plan.layout})'
     if usable:
-        fix += f', or continue with the {plural(usable, "complete clip")}: --allow-partial'
-    head = f'{plural(len(texts), "fault")} in {plan.source}:'
+        fix += f', or continue with the {counted(usable, "complete clip")}: --allow-partial'
+    head = f'{counted(len(texts), "fault")} in {plan.source}:'
     raise DBLRError('\n  '.join([head, *first_faults(texts)]) + f'\n{fix}')
 
 
@@ -111,7 +110,7 @@ def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]
     for side, folder in clip.folders.items():
         if not files[side] or clip.frames not in (None, len(files[side])):
             count = len(files[side])
-            found = f'{count} of {plural(clip.frames, "frame")}' if clip.frames else plural(count, 'frame')
+            found = f'{count} of {counted(clip.frames, "frame")}' if clip.frames else counted(count, 'frame')
             faults.append(Fault(clip, f'{_label(clip)}: {folder} has {found}{_gaps(files[side])}'))
     return files
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.lmdb_writer import database_bytes, tiles_bytes, write_lmdb, write_tiles
 from dblr_plugin.data.store import open_store
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import atomic_write, make_folder, require_space
 from dblr_plugin.prepare import manifest
 from dblr_plugin.prepare.check import CheckedClip, Fault, check, raise_faults
@@ -201,7 +200,7 @@ def prepare_layout(
         raise_faults([fault.text for fault in faults], plan, len(clips))
     files = targets(clips)
     if unexpected_files := unplanned(dst, files):
-        found = f'{plural(len(unexpected_files), "frame")} besides those of {plan.kind}'
+        found = f'{counted(len(unexpected_files), "frame")} besides those of {plan.kind}'
         raise DBLRError(f'{dst} has {found}, such as {unexpected_files[0]}; remove what does not belong there')
     manifest.begin(dst, plan.kind, plan.variant)
     lengths = {path: source.stat().st_size for path, source in files.items()}
@@ -243,7 +242,7 @@ def summary(dst: Path, prepared: Prepared) -> str:
         rows.append((part, str(facts['clips']), str(facts['frames']), truth, f'{facts["bytes"]:,}', sizes))
     lines = [f'{dst}: {name}, {state}', *_table(rows), *_psnr_lines(content['parts'])]
     lines += [f'{path}: written or kept' for path in prepared.databases]
-    lines.append(f'{dst / "dataset.json"}: {plural(content["files"], "file")}, sha256 {content["sha256"]}')
+    lines.append(f'{dst / "dataset.json"}: {counted(content["files"], "file")}, sha256 {content["sha256"]}')
     return '\n'.join(lines + _left_out_lines(content.get('left_out') or content.get('too_short') or []))
 
 

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter, read_pictures
 from dblr_plugin.data.motion.sensor import require_h264
 from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
 from dblr_plugin.processes import fork_context
 
@@ -78,12 +77,12 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
     bytes_ = sum(path.stat().st_size for path in src.rglob('*') if path.is_file())
     info = StoreInfo(
         recipe.windows, PART, recipe.size, recipe.num_frame, 1 if recipe.y_only else 3, recipe.causal, recipe.seed,
-        f'{plural(len(pictures), "picture")} of {src.resolve().name} ({bytes_} bytes)',
+        f'{counted(len(pictures), "picture")} of {src.resolve().name} ({bytes_} bytes)',
     )  # fmt: skip
     writer = WindowWriter(dst, info)
     missing = writer.missing()
     needed = sum(info.part_size(part) for part in missing) * int(np.prod(info.shape))
-    require_space(dst, needed, f'the store of {plural(recipe.windows, "window")}')
+    require_space(dst, needed, f'the store of {counted(recipe.windows, "window")}')
     made = recipe.windows - sum(info.part_size(part) for part in missing)
     with tqdm(total=recipe.windows, initial=made, desc='windows', unit='window') as bar:
         for count in _made(src, recipe, writer, missing):

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.cuts import find_shots, thumbnail
 from dblr_plugin.data.images import is_image, natural, refuse_undecodable
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
 from dblr_plugin.prepare import manifest
 from dblr_plugin.prepare.blur_settings import LEAST_FRAMES, BlurSettings, Span, split
@@ -63,7 +62,7 @@ def find_footage(src: Path) -> list[Footage]:
         raise DBLRError(f'{strange} is not a file; remove it')
     found = [_footage(path) for path in files]
     if images and found:
-        _log.warning('%s: left out %s beside %s', src, plural(images, 'image'), plural(len(found), 'video'))
+        _log.warning('%s: left out %s beside %s', src, counted(images, 'image'), counted(len(found), 'video'))
     elif images:
         return [_footage(src)]
     found += [
@@ -142,7 +141,7 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
             f'{max(recipe.average)} could be made to train on; average fewer, or lower the stride'
         )
     if unexpected_files := unplanned(dst, files):
-        found = plural(len(unexpected_files), 'other frame')
+        found = counted(len(unexpected_files), 'other frame')
         raise DBLRError(f'{dst} has {found}, such as {unexpected_files[0]}; remove what does not belong there')
     manifest.begin(dst, KIND, variant)
     missing = sum(size for path, size in files.items() if not (dst / path).exists())

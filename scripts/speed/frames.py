@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.clips import index_pairs
 from dblr_plugin.data.store import FolderStore, open_store
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 
 __all__ = ['Sample', 'generate_sample', 'take_sample', 'write_png']
 
@@ -51,7 +50,7 @@ def take_sample(root_lq: Path, root_gt: Path, folder: Path) -> Sample:
             raise DBLRError(f'{store.root} is a database; give the folder of clips that it was made of')
     clip = max(index_pairs(*stores), key=lambda pair: len(pair.frames))
     if len(clip.frames) < 5:
-        found = plural(len(clip.frames), 'frame')
+        found = counted(len(clip.frames), 'frame')
         raise DBLRError(f"{root_lq}: its longest clip, '{clip.name}', has {found}; 5 are needed")
     first = (len(clip.frames) - FRAMES) // 2 if len(clip.frames) > FRAMES else 0
     chosen = clip.frames[first : first + FRAMES]

@@ -32,10 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from dblr_plugin.acceleration import fold
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.colour import to_network_colour
-from dblr_plugin.console import plural
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.measure.provenance import describe_device
 from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
@@ -74,7 +73,7 @@ def own_window(folder: Path, size: tuple[int, int]) -> tuple[str, Tensor]:
         raise DBLRError(f'{folder} is not a folder of frames')
     paths = sorted((p for p in folder.iterdir() if is_image(p.name)), key=lambda path: natural(path.name))
     if len(paths) < WINDOW:
-        raise DBLRError(f'{folder} holds {plural(len(paths), "frame")}; {WINDOW} are needed')
+        raise DBLRError(f'{folder} holds {counted(len(paths), "frame")}; {WINDOW} are needed')
     return str(folder), _window(paths, size)
 
 

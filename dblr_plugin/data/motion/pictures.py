@@ -11,9 +11,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from dblr_plugin.console import plural
 from dblr_plugin.data.images import decode, is_image, natural
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, counted
 
 __all__ = ['CELL', 'TRIES', 'SharpPictures', 'read_pictures']
 
@@ -96,7 +95,7 @@ def read_pictures(folder: str | Path, grey: bool, least: int) -> SharpPictures:
     large = {name: picture for name, picture in pictures.items() if min(picture.shape[:2]) >= least}
     if not large:
         raise DBLRError(
-            f'{folder}: none of its {plural(len(files), "image")} has {least} pixels or more on its shorter side; add '
+            f'{folder}: none of its {counted(len(files), "image")} has {least} pixels or more on its shorter side; add '
             'larger ones'
         )
     return SharpPictures(list(large), list(large.values()))
