@@ -22,6 +22,7 @@ from basicsr.utils.dist_util import master_only
 
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line, writes_into
+from dblr_plugin.errors import DBLRError
 
 __all__ = ['install', 'parse_options']
 
@@ -137,6 +138,7 @@ def _option_file(arguments: list[str]) -> str | None:
 
 def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) -> tuple[dict, argparse.Namespace]:
     """Makes BasicSR parse these arguments, and restores the user's, which it writes into the run's option file."""
+    _require_launcher(arguments)
     typed = sys.argv
     sys.argv = [typed[0], *_torchrun_arguments(arguments)]
     try:
@@ -174,6 +176,22 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
         yield
     finally:
         basicsr_options.ordered_yaml = original
+
+
+#: Value of ``--launcher`` -> a variable that the launcher sets, and how it starts processes
+_LAUNCHERS = {'pytorch': ('RANK', 'torchrun --nproc_per_node=N'), 'slurm': ('SLURM_PROCID', 'srun')}
+
+
+def _require_launcher(argv: list[str]) -> None:
+    """Rejects a launcher that has not started this process; BasicSR fails where it reads the launcher's variables."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument('--launcher')
+    launcher = parser.parse_known_args(argv)[0].launcher
+    if launcher not in _LAUNCHERS:
+        return
+    variable, start = _LAUNCHERS[launcher]
+    if variable not in os.environ:
+        raise DBLRError(f'--launcher {launcher} needs processes started by {start}; start it so, or leave it out')
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:

@@ -157,6 +157,12 @@ def test_debug_needs_no_validation(train_options, tmp_path, monkeypatch):
     assert 'val' not in opt and opt['logger']['save_checkpoint_freq'] == 8
 
 
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
+def test_a_launcher_that_launched_nothing_is_refused(train_options, tmp_path, monkeypatch, launcher):
+    with pytest.raises(DBLRError, match=f'--launcher {launcher} needs processes started by (torchrun|srun)'):
+        parsed(monkeypatch, tmp_path, train_options, f'--launcher={launcher}')
+
+
 def test_basicsr_handles_its_own_models_itself(train_options, tmp_path, monkeypatch):
     """Its colons, its types, its faults."""
     options = train_options | {'model_type': 'SRModel', 'anything': {'at': 'all'}}
