@@ -94,9 +94,9 @@ def _place_results(opt: dict, root: str | None) -> None:
 
 def _share_seed(opt: dict) -> None:
     """Makes all processes use the seed that the first one drew: the sample order, which they divide, depends on it."""
-    from dblr_plugin.training.step import of_first_process
+    from dblr_plugin.training.step import of_all_processes
 
-    opt['manual_seed'] = of_first_process(opt['manual_seed'])
+    opt['manual_seed'] = of_all_processes(opt['manual_seed'])[0]
     set_random_seed(opt['manual_seed'] + opt['rank'])
 
 

@@ -23,7 +23,7 @@ RESUMED = 1e-3
 def net_options(gan_options: dict, **changes) -> dict:
     options = {key: value for key, value in gan_options.items() if key != 'network_d'}
     options |= {'name': 'net', 'model_type': 'VideoDeblurModel', 'num_gpu': 'auto'}
-    options['train'] |= {'total_iter': 8, 'warmup_iter': -1, **changes}
+    options['train'] |= {'total_iter': 8, 'warmup_iter': -1, 'optim_d': None, 'gan_opt': None, **changes}
     options['logger']['save_checkpoint_freq'] = 4
     return options
 

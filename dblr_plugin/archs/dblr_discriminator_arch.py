@@ -10,6 +10,8 @@ from __future__ import annotations
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from dblr_plugin.archs.dblrnet_arch import draw_weights
+
 __all__ = ['DBLRDiscriminator']
 
 
@@ -69,14 +71,7 @@ class DBLRDiscriminator(nn.Module):
             nn.Linear(num_fc, 1),
         )
         if init_std is not None:
-            self._init_weights(init_std)
-
-    def _init_weights(self, std: float) -> None:
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            draw_weights(self, init_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores patches.

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from dblr_plugin.archs.traits import restored_index
 
-__all__ = ['DBLRNet', 'TimeStackedConv', 'rename_simdeblur_keys']
+__all__ = ['DBLRNet', 'TimeStackedConv', 'draw_weights', 'rename_simdeblur_keys']
 
 
 class TimeStackedConv(nn.Conv3d):
@@ -74,6 +74,15 @@ def conv_pair(num_feat: int) -> nn.Sequential:
         nn.Conv2d(num_feat, num_feat, 3, padding=1),
         nn.BatchNorm2d(num_feat),
     )
+
+
+def draw_weights(net: nn.Module, std: float) -> None:
+    """Draws the weights of convolutions and linear layers from N(0, std^2) and sets their biases to zero."""
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 @ARCH_REGISTRY.register()
@@ -143,11 +152,7 @@ class DBLRNet(nn.Module):
 
     def _init_weights(self, std: float | None) -> None:
         if std is not None:
-            for module in self.modules():
-                if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-                    nn.init.normal_(module.weight, std=std)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+            draw_weights(self, std)
         if self.input_skip:
             for parameter in self.reconstruction[-1].parameters():
                 nn.init.zeros_(parameter)

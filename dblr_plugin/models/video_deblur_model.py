@@ -29,7 +29,7 @@ from dblr_plugin.training.step import (
     StepResult,
     end_program,
     mean_over_processes,
-    of_first_process,
+    of_all_processes,
     share_gradients,
     suspects,
 )
@@ -238,7 +238,7 @@ class VideoDeblurModel(VideoTestModel):
         if val.get('val_freq') and self.iteration % val['val_freq'] == 0:
             for phase, options in self.opt['datasets'].items():
                 is_done = self.record.has(options['name'], self.iteration)
-                if phase.startswith('val') and not of_first_process(is_done):
+                if phase.startswith('val') and not of_all_processes(is_done)[0]:
                     loader = DataLoader(build_dataset(options))
                     self.nondist_validation(loader, self.iteration, None, val.get('save_img', False))
 

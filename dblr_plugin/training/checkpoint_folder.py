@@ -7,15 +7,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import torch.distributed as dist
 from basicsr.utils import check_resume
 from basicsr.utils.dist_util import master_only
 from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder, require_space, sha256_of
+from dblr_plugin.training.step import of_all_processes
 from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'load_resume_state', 'size_of']
@@ -203,10 +202,7 @@ def _take_networks(opt: dict, models: Path, iteration: int) -> None:
 
 def _agree(iteration: int | None, opt: dict) -> None:
     """Refuses to train if some nodes lack the checkpoint or have an older one."""
-    if not opt['dist']:
-        return
-    found: list[Any] = [None] * opt['world_size']
-    dist.all_gather_object(found, iteration)
+    found = of_all_processes(iteration)
     if len(set(found)) > 1:
         raise DBLRError(
             f'{opt["path"]["experiments_root"]}: the processes found checkpoints of different iterations ({found}); '

@@ -20,7 +20,7 @@ from dblr_plugin.training import interrupts
 from dblr_plugin.training.optimizers import copy_all
 
 __all__ = [
-    'Step', 'StepResult', 'end_program', 'mean_over_processes', 'of_first_process', 'share_gradients', 'suspects',
+    'Step', 'StepResult', 'end_program', 'mean_over_processes', 'of_all_processes', 'share_gradients', 'suspects',
 ]  # fmt: skip
 
 Part = TypeVar('Part')
@@ -157,21 +157,18 @@ def suspects(keys: list[str], results: Sequence[StepResult]) -> list[str]:
         keys: Names of this process's samples.
         results: The results of its steps.
     """
-    own = keys, all(result.loss_is_finite for result in results)
-    everyone: list[Any] = [own]
-    if dist.is_initialized():
-        everyone *= dist.get_world_size()
-        dist.all_gather_object(everyone, own)
+    everyone = of_all_processes((keys, all(result.loss_is_finite for result in results)))
     guilty = [keys for keys, finite in everyone if not finite] or [keys for keys, _ in everyone]
     return [key for keys in guilty for key in keys]
 
 
-def of_first_process(value: Any) -> Any:
-    """Returns the first process's value on all processes."""
+def of_all_processes(value: Any) -> list[Any]:
+    """Returns the values of all processes, in the order of their ranks, on each of them."""
     values = [value]
     if dist.is_initialized():
-        dist.broadcast_object_list(values, 0)
-    return values[0]
+        values *= dist.get_world_size()
+        dist.all_gather_object(values, value)
+    return values
 
 
 def end_program() -> None:
