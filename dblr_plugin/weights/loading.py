@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
@@ -105,7 +106,8 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
     Args:
         net: The bare network.
         path: See :func:`load_state_dict`.
-        strict: Whether every weight must match. Otherwise, weights with matching name and shape are loaded.
+        strict: Whether every weight must match. Otherwise, weights with matching name and shape are loaded, and the
+            log says what does not match.
         param_key: See :func:`load_state_dict`.
 
     Raises:
@@ -137,12 +139,15 @@ def matching_weights(
     own = net.state_dict()
     matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     faults = _mismatches(own, state)
+    shown = '; '.join(faults[:3]) + (f'; and {len(faults) - 3} more' if len(faults) > 3 else '')
     if faults and (strict or 2 * len(matching) < len(own)):
-        shown = '; '.join(faults[:3]) + (f'; and {len(faults) - 3} more' if len(faults) > 3 else '')
         raise DBLRError(
             f'{path}: not a checkpoint of this {type(net).__name__}: {len(matching)} of its {len(own)} tensors match '
             f'({shown}); the options under network_g or network_d must be those it was trained with'
         )
+    if faults:
+        text = '%s: %d of the %d tensors of %s are loaded (%s); the others start anew'
+        get_root_logger().warning(text, path, len(matching), len(own), type(net).__name__, shown)
     diverged = next((k for k, v in matching.items() if not v.isfinite().all()), None)
     if diverged is not None:
         raise DBLRError(f'{path}: {diverged} holds NaN or infinity: its training had diverged; use an earlier one')

@@ -1,5 +1,6 @@
 """Weights of any kind, loaded only into the network they belong to."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,13 @@ class TestRefused:
             load_weights(net(), path)
 
 
-def test_not_strict_loads_what_matches(tmp_path):
+def test_not_strict_loads_what_matches_and_says_what_does_not(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)
     colour, luma = net(0, num_in_ch=3, num_out_ch=3), net(1)
     torch.save({'params': colour.state_dict()}, tmp_path / 'net.pth')
     first = luma.conv_l1.weight.clone()
     load_weights(luma, tmp_path / 'net.pth', strict=False)
+    assert 'conv_l1.weight is (16, 3,' in caplog.text and 'the others start anew' in caplog.text
     assert torch.equal(luma.conv_l2.weight, colour.conv_l2.weight)
     assert torch.equal(luma.conv_l1.weight, first)
 
