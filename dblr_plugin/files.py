@@ -34,7 +34,7 @@ REFUSALS: dict[int | None, str] = {
     errno.EIO: 'the disk reports an error; check it, or give an output on another one',
 }
 
-_UNITS = {10**9: 'GB', 10**6: 'MB', 10**3: 'kB'}
+_UNITS = {10**9: 'GB', 10**6: 'MB', 10**3: 'kB'}  # largest first
 
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 
@@ -107,8 +107,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 def _size(count: int) -> str:
     """Returns a number of bytes in the largest unit that makes it at least one: ``1.5 MB``."""
-    unit = next((unit for unit in (10**9, 10**6, 10**3) if count >= unit), 1)
-    return f'{count / unit:.1f} {_UNITS[unit]}' if unit > 1 else f'{count} B'
+    return next((f'{count / unit:.1f} {name}' for unit, name in _UNITS.items() if count >= unit), f'{count} B')
 
 
 def partial_of(path: Path) -> Path:

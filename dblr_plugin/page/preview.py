@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,6 +18,7 @@ from dblr_plugin.restore.backends import is_out_of_memory
 from dblr_plugin.restore.pipeline import calibrate, restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_sink, open_source
+from dblr_plugin.video.frames import eight_bits
 from dblr_plugin.video.settings import parse_time
 from dblr_plugin.video.video_sink import VideoSink
 
@@ -46,9 +48,7 @@ def restore(report: Report, build: Build, clip: Path, folder: Path, start: str, 
         DBLRError: The clip has too many pixels, cannot be read or restored, or a file cannot be written.
     """
     still = is_image(clip.name)
-    begin = parse_time(start or 0, 'start')
-    end = f'{float(begin + parse_time(length, "length")):.6f}' if length else None
-    part = (None, None) if still else (start if begin else None, end)
+    part = (None, None) if still else _part(start, length)
     if still:
         _refuse_many_pixels(clip, inspected_size(clip))  # before it is decoded
     _write_preview(clip, folder / 'before', *part)
@@ -73,9 +73,15 @@ def frame_pair(report: Report, folder: Path, number: int) -> tuple[str, str]:
         return str(folder / 'before.png'), str(folder / 'after.png')
     seconds = _frame_times(folder)[number - 1]
     for side in ('before', 'after'):
-        with open_source(folder / f'{side}.mp4', f'{max(0, seconds - 1e-4):.6f}') as source:
+        with open_source(folder / f'{side}.mp4', max(0, seconds - 1e-4)) as source:
             _write_image(next(iter(source)).pixels, folder / f'{side}_{number}.png')
     return str(folder / f'before_{number}.png'), str(folder / f'after_{number}.png')
+
+
+def _part(start: str, length: str) -> tuple[Fraction | None, Fraction | None]:
+    """Returns where to start and end, in seconds; None for the beginning and the end of the clip."""
+    begin = parse_time(start or 0, 'start')
+    return begin or None, begin + parse_time(length, 'length') if length else None
 
 
 class _Reporting:
@@ -90,7 +96,7 @@ class _Reporting:
             yield pixels
 
 
-def _write_preview(clip: Path, target: Path, start: str | None = None, end: str | None = None) -> None:
+def _write_preview(clip: Path, target: Path, start: Fraction | None = None, end: Fraction | None = None) -> None:
     """Writes 8-bit H.264 with even sides, or a PNG file."""
     with open_source(clip, start, end) as source:
         _refuse_many_pixels(clip, source.size)
@@ -100,7 +106,7 @@ def _write_preview(clip: Path, target: Path, start: str | None = None, end: str 
         sink = VideoSink(target.with_suffix('.mp4'), replace(source.info, chroma='420', bits=8, copied=None))
         height, width = (side // 2 * 2 for side in source.size)
         for frame in source:
-            sink.write(replace(frame, pixels=_eight_bits(np.ascontiguousarray(frame.pixels[:height, :width]))))
+            sink.write(replace(frame, pixels=eight_bits(np.ascontiguousarray(frame.pixels[:height, :width]))))
         sink.finish()
 
 
@@ -117,8 +123,4 @@ def _refuse_many_pixels(clip: Path, size: tuple[int, int]) -> None:
 
 
 def _write_image(pixels: np.ndarray, target: Path) -> None:
-    cv2.imwrite(str(target), cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-
-
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    cv2.imwrite(str(target), cv2.cvtColor(eight_bits(pixels), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])

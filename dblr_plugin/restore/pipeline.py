@@ -162,13 +162,9 @@ def restore_media(
         sink.finish()
     except BaseException:
         if sink.abandon():
-            _warn_of_kept(source, sink)
+            _log.warning('ended early; in: %s; kept: %s; --resume completes it', source.extent(), sink.extent())
         raise
     return seconds
-
-
-def _warn_of_kept(source: Source, sink: Sink) -> None:
-    _log.warning('ended early; in: %s; kept: %s; --resume completes it', source.extent(), sink.extent())
 
 
 def _restored(restorer: VideoRestorer, source: Source) -> Generator[tuple[Frame, np.ndarray, float]]:

@@ -79,7 +79,8 @@ def _part(parse: Callable[[Any, str], Position], start: Any, end: Any) -> tuple[
     first = None if start is None else parse(start, '--start')
     last = None if end is None else parse(end, '--end')
     if first is not None and last is not None and last <= first:
-        raise DBLRError(f'--end {end} is not after --start {start}; give a later end or an earlier start')
+        times = f'--end {float(last):g} is not after --start {float(first):g}'
+        raise DBLRError(f'{times}; give a later end or an earlier start')
     return first, last
 
 

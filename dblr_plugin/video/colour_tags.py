@@ -19,6 +19,8 @@ from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation
 
+from dblr_plugin.video.frames import eight_bits
+
 __all__ = ['FULL', 'LIMITED', 'RGB_MATRIX', 'ColourTags', 'FrameMaker', 'Light', 'bits_of', 'to_rgb', 'with_light']
 
 _log = logging.getLogger(__name__)
@@ -145,8 +147,10 @@ class FrameMaker:
         if _is_rgb(self._format):
             frame = VideoFrame.from_ndarray(pixels, format='rgb48le' if pixels.dtype == np.uint16 else 'rgb24')
             return frame.reformat(format=self._format.name, interpolation=_RESAMPLING)
-        if (pixels.dtype == np.uint16) != (self._bits > 8):
-            pixels = _with_depth(pixels, high_bit_depth=self._bits > 8)
+        if self._bits == 8:
+            pixels = eight_bits(pixels)
+        elif pixels.dtype == np.uint8:
+            pixels = pixels.astype(np.uint16) * 257
         top = 65535 if pixels.dtype == np.uint16 else 255
         codes = cv2.transform(pixels, _codes_of_rgb(self._tags, self._bits) / ([top] * 3 + [1]))
         frame = self._sited(codes)
@@ -187,11 +191,6 @@ def _rgb_of_rgb(frame: VideoFrame, bits: int) -> np.ndarray:
         return frame.reformat(format='rgb24', interpolation=_RESAMPLING).to_ndarray()
     codes = frame.reformat(format=f'gbrp{bits}le', interpolation=_RESAMPLING).to_ndarray()
     return np.round(codes * np.float32(65535 / (2**bits - 1))).astype(np.uint16)
-
-
-def _with_depth(pixels: np.ndarray, high_bit_depth: bool) -> np.ndarray:
-    """Converts between uint8 and uint16, both full-range."""
-    return pixels.astype(np.uint16) * 257 if high_bit_depth else cv2.convertScaleAbs(pixels, alpha=1 / 257)
 
 
 def _is_rgb(video_format: VideoFormat) -> bool:

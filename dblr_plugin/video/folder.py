@@ -16,7 +16,7 @@ from PIL import Image
 from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, partial_of, write_fault
-from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
+from dblr_plugin.video.frames import Extent, Frame, Source, eight_bits, scaled_size, shrink
 from dblr_plugin.video.image_metadata import (
     COLOUR_TAGS,
     DESCRIBED,
@@ -352,8 +352,8 @@ def _count(files: Sequence[Path]) -> str:
 def _encoded(pixels: np.ndarray, path: Path) -> bytes:
     """Returns the content of an image file; raises DBLRError if its format does not hold as many pixels."""
     extension = path.suffix.lower()
-    if pixels.dtype == np.uint16 and extension not in _DEEP_FORMATS:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    if extension not in _DEEP_FORMATS:
+        pixels = eight_bits(pixels)
     is_done, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _WRITING.get(extension, ()))
     if not is_done:
         height, width = pixels.shape[:2]

@@ -13,7 +13,7 @@ import numpy as np
 
 from dblr_plugin.errors import DBLRError, counted
 
-__all__ = ['Extent', 'Frame', 'Sink', 'Source', 'scaled_size', 'shrink']
+__all__ = ['Extent', 'Frame', 'Sink', 'Source', 'eight_bits', 'scaled_size', 'shrink']
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ def scaled_size(size: tuple[int, int], scale_down: float) -> tuple[int, int]:
     if not height * width:
         raise DBLRError(f'--scale-down {scale_down:g} leaves nothing of {size[1]}x{size[0]} pixels; give a smaller one')
     return height, width
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 or full-range uint16 pixels as uint8, rounded."""
+    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
 
 
 def shrink(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
