@@ -37,6 +37,8 @@ def prefetch(items: Iterable[Item], number: int = AHEAD) -> Generator[Item]:
 class BackgroundWriter:
     """Calls a function in a separate thread, in order; an error there is raised by one of the next calls or on exit.
 
+    After an error of the function, it is not called again: what is written has no gap.
+
     Args:
         function: The function to call.
         number: Maximum number of calls that may be queued.
@@ -47,18 +49,28 @@ class BackgroundWriter:
         self.number = number
         self.thread = ThreadPoolExecutor(1)
         self.futures: deque[Future] = deque()
+        self.failed = False
 
     def __enter__(self) -> BackgroundWriter:
         return self
 
     def __call__(self, *args: Any) -> None:
         """Queues a call; waits if too many are queued."""
-        self.futures.append(self.thread.submit(self.function, *args))
+        self.futures.append(self.thread.submit(self._call, *args))
         if len(self.futures) > self.number:
             self.futures.popleft().result()
 
+    def _call(self, *args: Any) -> None:
+        if self.failed:
+            return
+        try:
+            self.function(*args)
+        except BaseException:
+            self.failed = True
+            raise
+
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # queued calls still run after an error
+        # queued calls still run after an error of the block
         self.thread.shutdown()
         for future in self.futures:
             if kind is None:

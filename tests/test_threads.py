@@ -40,14 +40,19 @@ class TestBehind:
         assert [rest for _, *rest in seen] == [[i, 'x'] for i in range(10)]
         assert threading.get_ident() not in {thread for thread, *_ in seen}
 
-    def test_errors_are_raised_here(self):
+    def test_errors_are_raised_here_and_nothing_is_written_after_them(self):
+        seen = []
+
         def fail(i):
             if i == 1:
+                time.sleep(0.02)  # meanwhile more calls are queued
                 raise OSError(f'call {i}')
+            seen.append(i)
 
-        with pytest.raises(OSError, match='call 1'), BackgroundWriter(fail, 1) as call:
+        with pytest.raises(OSError, match='call 1'), BackgroundWriter(fail) as call:
             for i in range(10):
                 call(i)
+        assert seen == [0]
 
     def test_after_an_error_here_the_rest_is_still_done(self):
         seen = []

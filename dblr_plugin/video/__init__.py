@@ -284,10 +284,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _paired(videos: Iterable[Path], root: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
-    if output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir():
-        raise DBLRError(f'{output} is one video, and the input has several; give a folder')
+    if output.suffix.lower() in READ_SUFFIXES and not output.is_dir():
+        raise DBLRError(f'{output} is one video, and {root} holds any number of them; give a folder')
     if output.is_file():
-        raise DBLRError(f'{output} is a file, and the input has several videos; give a folder')
+        raise DBLRError(f'{output} is a file, and {root} holds any number of videos; give a folder')
     _check_suffix(suffix)
     pairs: dict[Path, Path] = {}
     for video in videos:

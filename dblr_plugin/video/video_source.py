@@ -159,6 +159,7 @@ class VideoSource:
         self._first_pts, self._first = first
         self._read, self._skipped, self._longest = 0, 0, 0
         self._side_data: set[str] = set()
+        self._interlaced = False
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, said, scale_down)
         part_start = None if start is None else self._first_pts * self._time_base
@@ -189,6 +190,7 @@ class VideoSource:
                 shown, pixels = frame, None
                 self._longest = max(self._longest, frame.duration or 0)
                 self._side_data.update(data.type.name for data in frame.side_data)
+                self._warn_interlaced(frame)
             duration = self._duration(pts, frame, None if following is None else following[0])
             self._until = (pts + duration) * self._time_base
             if self._read >= self._skipped:
@@ -251,14 +253,24 @@ class VideoSource:
         upright = self._coded_size[::-1] if self._orientation.transposed else self._coded_size
         self.size = scaled_size(upright, scale_down)
         self.high_bit_depth = bits_of(frame.format) > 8
-        if frame.interlaced_frame:
-            _log.warning(
-                '%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combing artefacts remain', self.path
-            )
+        self._warn_interlaced(frame)
         # VP8 and VP9 store transparency in a separate stream, which is not decoded
         hidden = stream.metadata.get('alpha_mode') == '1'
-        if hidden or any(component.is_alpha for component in frame.format.components):
+        if hidden or self._is_transparent(frame):
             _log.warning('%s has transparency, which is left out of the output', self.path)
+
+    def _warn_interlaced(self, frame: av.VideoFrame) -> None:
+        """Warns at the first frame that is interlaced; broadcasts and DVDs change between both."""
+        if frame.interlaced_frame and not self._interlaced:
+            self._interlaced = True
+            text = '%s is interlaced; deinterlace it first (ffmpeg -vf bwdif), or combing artefacts remain'
+            _log.warning(text, self.path)
+
+    def _is_transparent(self, frame: av.VideoFrame) -> bool:
+        if not any(component.is_alpha for component in frame.format.components):
+            return False
+        # FFmpeg decodes every GIF with transparency, used or not
+        return self._container.format.name != 'gif' or frame.to_ndarray(format='rgba')[..., 3].min() < 255
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
         if (frame.height, frame.width) != self._coded_size:

@@ -321,6 +321,14 @@ def test_chapters_of_a_part(tmp_path, caplog, suffix):
     assert 'data stream' not in caplog.text
 
 
+@pytest.mark.parametrize('opacity', [255, 0])
+def test_transparency_of_a_gif_is_told_if_there_is_any(tmp_path, caplog, opacity):
+    pictures = [Image.fromarray(np.dstack((p, np.full(p.shape[:2], opacity, np.uint8)))) for p in scene(3)]
+    pictures[0].save(tmp_path / 'a.gif', save_all=True, append_images=pictures[1:], duration=[100, 300, 50])
+    copy(tmp_path / 'a.gif', tmp_path / 'sharp.mp4')
+    assert ('has transparency' in caplog.text) == (opacity == 0)
+
+
 def test_transparency_beside_the_pictures_is_told(tmp_path, caplog):
     source = make(tmp_path / 'logo.webm', Made(frames=2, codec='libvpx-vp9', options={}, pix_fmt='yuva420p'))
     copy(source, tmp_path / 'sharp.webm')

@@ -265,4 +265,8 @@ def test_memory_does_not_grow_with_length(tmp_path):
 def test_interlaced_video_is_told(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     copy(make(tmp_path / 'tv.mp4', SOURCES['interlaced.mp4']), tmp_path / 'sharp.mp4')
-    assert 'interlaced' in caplog.text and 'bwdif' in caplog.text
+    assert 'tv.mp4 is interlaced; deinterlace it first (ffmpeg -vf bwdif)' in caplog.text
+    parts = [make(tmp_path / f'{kind}.ts', SOURCES[f'{kind}.mp4']).read_bytes() for kind in ('plain', 'interlaced')]
+    (tmp_path / 'mixed.ts').write_bytes(b''.join(parts))
+    copy(tmp_path / 'mixed.ts', tmp_path / 'sharp.mp4')
+    assert caplog.text.count('mixed.ts is interlaced') == 1
