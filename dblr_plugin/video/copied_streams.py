@@ -29,17 +29,27 @@ _FOREIGN_METADATA = (
     'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software',
 )  # fmt: skip
 
+# languages for which QuickTime's list, as FFmpeg has it, uses the other one of ISO 639-2's two codes
+_QUICKTIME_LANGUAGES = {
+    'deu': 'ger', 'ell': 'gre', 'fra': 'fre', 'isl': 'ice', 'mkd': 'mac', 'nld': 'dut', 'sqi': 'alb', 'zho': 'chi',
+}  # fmt: skip
+
 
 def own_tags(metadata: Mapping[str, str]) -> dict[str, str]:
     """Returns the tags that describe the content, not the container."""
     return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
 
 
-def track_tags(stream: Stream) -> dict[str, str]:
-    """Returns the tags that describe a stream's content; MP4's track title is read under another name than written."""
+def track_tags(stream: Stream, format_name: str) -> dict[str, str]:
+    """Returns the tags that describe a stream's content, as they are written into a container.
+
+    MP4's track title is read under another name than written.
+    """
     own = own_tags(stream.metadata)
     if 'name' in own:
         own.setdefault('title', own.pop('name'))
+    if format_name == 'mov' and 'language' in own:
+        own['language'] = _QUICKTIME_LANGUAGES.get(own['language'], own['language'])
     return own
 
 
@@ -83,7 +93,7 @@ class CopiedStreams:
     """
 
     def __init__(self, info: StreamInfo, output: Path, format_name: str) -> None:
-        self._info = info
+        self._info, self._format_name = info, format_name
         self._container = open_container(info.copied)
         self._streams: dict[int, Stream] = {}  # of the output, by index in the source
         self._encoded: dict[int, EncodedSound] = {}  # likewise
@@ -116,7 +126,7 @@ class CopiedStreams:
                 if stream.type == 'audio' and stream.layout.name == f'{stream.channels} channels':
                     # from AVI, WAV and Matroska; MP4 without a speaker layout fails only when it is finished
                     copy.layout = usual_layout(stream.channels) or stream.layout
-            copy.metadata.update(track_tags(stream))
+            copy.metadata.update(track_tags(stream, self._format_name))
             copy.disposition = stream.disposition
             self._streams[stream.index] = copy
         for name, mimetype, data in self._attached:
@@ -135,7 +145,7 @@ class CopiedStreams:
     def describe(self, video: Stream) -> None:
         """Gives the restored stream the source's title, language and timecode."""
         source = main_stream(self._container)
-        own = track_tags(source)
+        own = track_tags(source, self._format_name)
         codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
         if codes and self._info.start is not None:
             own.pop('timecode', None)
@@ -204,9 +214,13 @@ class CopiedStreams:
             self._target.mux(encoded.encode(None))
 
     def warn_lost_tags(self, written: Path, output: Path) -> None:
-        """Warns about the source's tags that a finished file lacks; MP4 holds certain names only."""
+        """Warns about the source's tags that a finished file lacks: MP4 holds certain names, QuickTime languages."""
         with open_container(written) as container:
             lost = lost_tags(self._container.metadata, container.metadata)
+            tracks = [main_stream(self._container), *self._wanted]
+            for track, copy in zip(tracks, container.streams, strict=False):  # followed by covers and fonts
+                if track.language not in (None, 'und') and copy.language in (None, 'und'):
+                    lost.append(f'language of stream {track.index} ({track.language})')
         if lost:
             more = [f'{len(lost) - _LISTED} more'] if len(lost) > _LISTED else []
             _warn_left_out(output, [f'tag {name}' for name in lost[:_LISTED]] + more)

@@ -311,6 +311,24 @@ def test_tags_and_titles_of_tracks(tmp_path, caplog, source, suffix):
     assert ('tag DIRECTOR' in caplog.text) == bool(lost)
 
 
+@pytest.mark.parametrize(('language', 'kept'), [('deu', {'ger'}), ('eng', {'eng'}), ('gle', {None, 'und'})])
+def test_languages_in_quicktime(tmp_path, caplog, language, kept):
+    """It has a list of its own; MP4 and Matroska hold all."""
+    plain = make(tmp_path / 'plain.mp4', Made(frames=2, audio=1))
+    with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mkv'), 'w') as new:
+        streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        streams[1].metadata['language'] = language
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    for suffix, held in (('.mkv', {language}), ('.mp4', {language}), ('.mov', kept)):
+        copy(tmp_path / 'film.mkv', tmp_path / f'sharp{suffix}')
+        with av.open(str(tmp_path / f'sharp{suffix}')) as container:
+            assert container.streams.audio[0].language in held
+    assert ('left out, as .mov cannot hold it: tag language of stream 1 (gle)' in caplog.text) == (language == 'gle')
+
+
 @pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
 def test_chapters_of_a_part(tmp_path, caplog, suffix):
     made = make(tmp_path / 'film.mp4', Made(frames=60, chapters=((0, 500), (500, 1500), (1500, 2000))))
