@@ -189,7 +189,7 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
         return matches[0], []
     if not images:
         found = f'{counted(len(matches), "file")} or folders, none of them an image' if matches else 'nothing'
-        raise DBLRError(f"'{path}' matches {found}; give a glob of images")
+        raise DBLRError(f"'{path}' matches {found}; give a glob of images or of videos")
     if len({match.name for match in images}) < len(images):
         raise DBLRError(f"'{path}' matches images of the same name in several folders; restore one folder at a time")
     return images[0].parent, images

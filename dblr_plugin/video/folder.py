@@ -15,7 +15,7 @@ from PIL import Image
 
 from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError, counted, raise_faults
-from dblr_plugin.files import atomic_write, check_writable, partial_of, write_fault
+from dblr_plugin.files import atomic_write, check_writable, make_folder, partial_of, write_fault
 from dblr_plugin.video.frames import Extent, Frame, Source, eight_bits, scaled_size, shrink
 from dblr_plugin.video.image_metadata import (
     COLOUR_TAGS,
@@ -141,7 +141,8 @@ class FolderSink:
     ) -> None:
         self.folder, self.suffix, self.only = folder, suffix, only
         files: list[Path] = source.files if isinstance(source, FolderSource) else []
-        self._names = [file.name for file in files] or None
+        # a video's frames are not counted yet
+        self._names = [file.name for file in files] or (None if only is None else _numbered(1))
         self._sources = {file.name: file for file in files}
         info = getattr(source, 'info', None)  # videos have one
         self._colour = b'' if info is None else colour_chunk(info.colour.primaries, info.colour.transfer)
@@ -150,10 +151,7 @@ class FolderSink:
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
             self._warn_of_losses(source)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DBLRError(f'{folder} cannot be made ({error.strerror}); give another output') from error
+        make_folder(folder)
         hidden = partial_of(folder / 'pictures')
         begun = only is None and is_begun(hidden)
         self._older = self._existing()
@@ -216,7 +214,7 @@ class FolderSink:
             return ImageMetadata.of(image)
 
     def _existing(self) -> list[str]:
-        """Returns the names of the frames whose files exist; for a video, whose frames are not counted yet, any."""
+        """Returns the names of the frames whose files exist; for a video, of as many as there are."""
         if self._names is not None:
             return [name for name in self._names if self._target(name).exists()]
         form = re.compile(rf'(\d{{8}}){re.escape(self.suffix)}\.png')

@@ -160,11 +160,13 @@ def test_complete_outputs_stay(tmp_path):
     source = make(tmp_path / 'shaky.mp4', Made(frames=5))
     for output in ('sharp.mp4', 'frames', 'frames'):
         wrote(source, tmp_path / output)
-    for output in ('sharp.mp4', 'frames'):
+    one = make(tmp_path / 'one.mp4', Made(frames=1))
+    wrote(one, tmp_path / 'one.png')
+    for film, output in ((source, 'sharp.mp4'), (source, 'frames'), (one, 'one.png')):
         with pytest.raises(AlreadyComplete, match='is complete'):
-            wrote(source, tmp_path / output, existing='resume')
+            wrote(film, tmp_path / output, existing='resume')
         with pytest.raises(DBLRError, match='exists; give another output, or --overwrite'):
-            wrote(source, tmp_path / output, existing='refuse')
+            wrote(film, tmp_path / output, existing='refuse')
 
 
 @pytest.mark.parametrize('kind', ['video', 'folder'])
