@@ -1,6 +1,7 @@
 """The index: pairing by name, and every fault found at the start, with its name."""
 
 import shutil
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -89,7 +90,10 @@ class TestFrameFaults:
             cv2.imwrite(str(root / 'alpha/00000004.png'), np.zeros((8, 8, 3), np.uint8))
         assert "clip 'alpha'" in fault(pair) and '00000004.png is 8x8' in fault(pair)
 
-    @pytest.mark.parametrize('data, reason', [(b'', 'is empty'), (b'text' * 99, 'has no readable image header')])
+    @pytest.mark.parametrize('data, reason', [
+        (b'', 'is empty'), (b'text' * 99, 'has no readable image header'),
+        (struct.pack('<2s6i2h6i', b'BM', 54, 0, 54, 40, 20000, 20000, 1, 24, *[0] * 6), 'has more pixels than Pillow'),
+    ])  # fmt: skip
     def test_no_image(self, pair, data, reason):
         (pair[1] / 'alpha/00000004.png').write_bytes(data)
         assert f'{pair[1]}/alpha/00000004.png {reason}' in fault(pair)
