@@ -12,13 +12,26 @@ import torch
 from cases import Desk
 from processes import dblr
 from shared import made_once
-from supplies import write_checkout, write_databases, write_layouts, write_videos
+from supplies import write_checkout, write_databases, write_layout, write_videos
+
+
+class Supplies(dict[str, Path]):
+    """Intact inputs; data sets as their authors lay them out are made when they are asked for."""
+
+    def __init__(self, request: pytest.FixtureRequest, made: dict[str, Path]) -> None:
+        super().__init__(made)
+        self._request = request
+
+    def __missing__(self, name: str) -> Path:
+        picture = next((self['clips'] / 'lq/a').iterdir())
+        self[name] = made_once(self._request, f'layout_{name}', partial(write_layout, name, picture))
+        return self[name]
 
 
 @pytest.fixture(scope='session')
-def supplies(request: pytest.FixtureRequest, footage: Path) -> dict[str, Path]:
+def supplies(request: pytest.FixtureRequest, footage: Path) -> Supplies:
     """Intact inputs, but for those that a training makes."""
-    return made_once(request, 'supplies', partial(_write_supplies, footage))
+    return Supplies(request, made_once(request, 'supplies', partial(_write_supplies, footage)))
 
 
 def _write_supplies(footage: Path, root: Path) -> dict[str, Path]:
@@ -32,7 +45,6 @@ def _write_supplies(footage: Path, root: Path) -> dict[str, Path]:
         'net': root / 'net.pth',
         **write_databases(root / 'clips', root / 'databases'),
         **write_videos(root / 'videos'),
-        **write_layouts(root / 'layouts', next((root / 'clips/lq/a').iterdir())),
         **write_checkout(root / 'checkout'),
     }
 

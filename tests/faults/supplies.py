@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from prepare.source_trees import link_frames, numbered
 
-__all__ = ['write_checkout', 'write_databases', 'write_layouts', 'write_video', 'write_videos']
+from dblr_plugin.prepare.data_sets import DVD_SCENES, DVD_TEST, DVD_TRAIN, GOPRO_TEST, GOPRO_TRAIN
+
+__all__ = ['write_checkout', 'write_databases', 'write_layout', 'write_video', 'write_videos']
 
 
 def write_databases(clips: Path, root: Path) -> dict[str, Path]:
@@ -52,31 +55,37 @@ def write_video(path: Path, codec: str, frames: int) -> None:
         container.mux(stream.encode(None))
 
 
-def write_layouts(root: Path, picture: Path) -> dict[str, Path]:
-    """Data sets as their authors lay them out, full where counts matter: ``dvd``, ``dvd-qualitative`` and so on."""
-    from dblr_plugin.prepare.data_sets import DVD_SCENES, DVD_TEST, DVD_TRAIN, GOPRO_TEST, GOPRO_TRAIN
+def write_layout(name: str, picture: Path, root: Path) -> Path:
+    """A data set as its authors lay it out, full where counts matter, of thousands of links to one picture."""
+    for folder, names in _folders(name):
+        link_frames(picture, root / name / folder, names)
+    return root / name
 
-    for video, count in {**DVD_TRAIN, **DVD_TEST}.items():
-        for side in ('input', 'GT'):
-            link_frames(picture, root / 'dvd' / video / side, numbered(count, digits=5))
-    for number in range(DVD_SCENES):
-        link_frames(picture, root / f'dvd-qualitative/scene{number}/input', numbered(3, digits=5))
-    for part, sequences in (('train', GOPRO_TRAIN), ('test', GOPRO_TEST)):
-        for name, count in sequences.items():
-            for side in ('blur_gamma', 'sharp'):
-                link_frames(picture, root / 'gopro' / part / name / side, numbered(count, digits=6, first=1))
-    for part, count, clips in (('train', 100, 60), ('test', 150, 20)):
-        for number in range(clips):
-            for side in ('Blur', 'Sharp'):
-                link_frames(picture, root / 'bsd' / part / f'{number:03d}' / side / 'RGB', numbered(count))
-    for side in ('blur', 'sharp'):
-        for camera in ('image_2', 'image_3'):
-            names = [f'{scene:06d}_{frame}.png' for scene in range(199) for frame in ('09', '10', '11')]
-            link_frames(picture, root / 'kitti' / side / camera, names)
-    for kind in ('blur', 'sharp'):  # three clips of 240 and 30
-        for number in range(3):
-            link_frames(picture, root / f'reds/train/train_{kind}/{number:03d}', numbered(100))
-    return {path.name: path for path in root.iterdir()}
+
+def _folders(name: str) -> Iterator[tuple[str, list[str]]]:
+    """The folders of a data set, and the frames in each."""
+    if name == 'dvd':
+        for video, count in {**DVD_TRAIN, **DVD_TEST}.items():
+            yield from ((f'{video}/{side}', numbered(count, digits=5)) for side in ('input', 'GT'))
+    elif name == 'dvd-qualitative':
+        yield from ((f'scene{number}/input', numbered(3, digits=5)) for number in range(DVD_SCENES))
+    elif name == 'gopro':
+        for part, sequences in (('train', GOPRO_TRAIN), ('test', GOPRO_TEST)):
+            for sequence, count in sequences.items():
+                frames = numbered(count, digits=6, first=1)
+                yield from ((f'{part}/{sequence}/{side}', frames) for side in ('blur_gamma', 'sharp'))
+    elif name == 'bsd':
+        for part, count, clips in (('train', 100, 60), ('test', 150, 20)):
+            for number in range(clips):
+                yield from ((f'{part}/{number:03d}/{side}/RGB', numbered(count)) for side in ('Blur', 'Sharp'))
+    elif name == 'kitti':
+        frames = [f'{scene:06d}_{frame}.png' for scene in range(199) for frame in ('09', '10', '11')]
+        yield from ((f'{side}/{camera}', frames) for side in ('blur', 'sharp') for camera in ('image_2', 'image_3'))
+    elif name == 'reds':  # three clips of 240 and 30
+        for kind in ('blur', 'sharp'):
+            yield from ((f'train/train_{kind}/{number:03d}', numbered(100)) for number in range(3))
+    else:
+        raise KeyError(name)
 
 
 def write_checkout(root: Path) -> dict[str, Path]:
