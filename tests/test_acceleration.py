@@ -80,6 +80,7 @@ def test_channels_last_is_the_same_network(name):
 
 @pytest.mark.parametrize('amp', ['bf16', 'fp16'])
 @pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.slow
 def test_mixed_precision_has_the_gradients_of_fp32(name, amp):
     plain, mixed = build(name), build(name)
     prepare_network(mixed, channels_last=True)

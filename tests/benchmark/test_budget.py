@@ -33,6 +33,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'theirs.pth').touch()
 
 
+@pytest.mark.slow
 def test_a_budget_is_what_was_run_and_not_what_the_option_file_says(footage: Path) -> None:
     methods = settled(footage, {'Net': {'options': NET, 'set': {'train.total_iter': 7, 'train.optim_g.lr': 3e-4}}})
     budget = training_budget(methods['Net'], {'processes': 4, 'seconds': 9.0})

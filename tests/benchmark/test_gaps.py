@@ -43,6 +43,7 @@ def test_a_method_whose_files_were_removed_is_tested_again(footage: Path) -> Non
         assert not said
 
 
+@pytest.mark.slow
 def test_if_all_methods_fail_the_report_says_so(footage: Path) -> None:
     torch.save({'params': {'x': torch.zeros(1)}}, 'other.pth')
     network = {'type': 'DBLRNet', 'num_feat': 4, 'num_block': 1}
@@ -61,6 +62,7 @@ def test_a_training_on_synthetic_motion_has_sharp_images_alone(footage: Path) ->
     assert data == ['- Data, train gt', '- Data, test lq', '- Data, test gt']
 
 
+@pytest.mark.slow
 def test_a_training_without_validations_has_no_curve(footage: Path) -> None:
     plan = plan_of(footage, {'Input': INPUT})
     write_report(plan, run_benchmark(plan))

@@ -102,6 +102,7 @@ def test_points_lie_where_the_figures_are(figures: list[Figure], tmp_path: Path)
     assert len(looks) == 4
 
 
+@pytest.mark.slow
 def test_crops_are_those_of_the_frames(tmp_path: Path) -> None:
     """Found again in the picture that was written: each crop is of one colour, its method's."""
     truth = np.zeros((120, 160, 3), np.uint8)

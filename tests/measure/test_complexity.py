@@ -63,6 +63,7 @@ class TestDBLRNet:
         assert net.body[0].convs[1].num_batches_tracked == 0
 
 
+@pytest.mark.slow
 def test_dbn_by_its_table():
     h, w = 24, 16  # what it pads 20x10 to
 

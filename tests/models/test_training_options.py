@@ -164,6 +164,7 @@ def test_any_optimiser_of_torch(train_options, tmp_path, optimizer):
     assert type(model.optimizer_g) is getattr(torch.optim, optimizer)
 
 
+@pytest.mark.slow
 def test_plateau_divides_both_rates_by_the_content_loss(gan_options, tmp_path):
     gan_options['train']['scheduler'] = {'type': 'PlateauLR', 'window': 2, 'patience': 1, 'threshold': 0.99}
     gan_options['train']['warmup_iter'] = 2

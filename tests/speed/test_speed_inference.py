@@ -91,6 +91,7 @@ def test_generated_frames(monkeypatch):
     assert 'png' in origin and window.shape == (1, 5, 3, 48, 64) and window.std() > 0.01
 
 
+@pytest.mark.slow
 def test_both_ways_restore_the_same_video(tmp_path):
     """As many frames, and the same but for folding and how each makes RGB."""
     net = DBLRNet(num_feat=16, num_block=1, input_skip=True, causal=True).eval()
