@@ -86,7 +86,7 @@ class TestEnvironments:
 
     def test_all_else_names_the_doctor(self, program, broken):
         self.module(broken, 'torchvision', "raise RuntimeError('operator torchvision::nms does not exist')")
-        result = program('-m', 'dblr_plugin', 'train', '-opt', 'doctor')
+        result = program('-m', 'dblr_plugin', 'evaluate', 'doctor')
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1] == (
             'ImportError: dblr_plugin cannot be imported (RuntimeError: operator torchvision::nms does not exist); '
