@@ -52,15 +52,11 @@ def save_atomically(content: dict, path: str | Path) -> None:
     with atomic_write(path, sync=True) as partial:
         try:
             _save_safetensors(content, partial) if _is_safetensors(path) else torch.save(content, partial)
-        except RuntimeError as error:  # how torch reports disk errors
-            raise _what_the_disk_says(partial, error) from error
-
-
-def _what_the_disk_says(path: Path, error: Exception) -> Exception:
-    """Returns the OSError behind an error from torch, if the disk is the cause; else that error."""
-    if 'PytorchStreamWriter failed' in str(error) or 'unexpected pos' in str(error):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # torch passes on no details
-    return error
+        except RuntimeError as error:
+            if 'PytorchStreamWriter failed' in str(error) or 'unexpected pos' in str(error):
+                # a disk error, of which torch passes on no details
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+            raise
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -132,7 +128,8 @@ def _refuse_long_header(path: Path) -> None:
 
 
 def _save_safetensors(content: dict, path: Path) -> None:
-    params = content['params']
+    # safetensors refuses tensors that share memory, as those of tied layers do
+    params = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in content['params'].items()}
     described = {key: value for key, value in content.items() if key != 'params'}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
     # save_file would create a file that only its owner can read
