@@ -154,7 +154,9 @@ def explain(error: BaseException, folder: str = '') -> str | None:
 
 def _messages(error: BaseException | None) -> Iterator[str]:
     """Yields an error's message and those of its causes: only the cause says what killed a loader worker."""
-    while error is not None:
+    seen = set()
+    while error is not None and id(error) not in seen:  # ``raise error from error`` makes a circle
+        seen.add(id(error))
         yield str(error)
         error = error.__cause__
 

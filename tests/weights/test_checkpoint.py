@@ -78,6 +78,25 @@ def test_safetensors_of_others(tmp_path):
         assert read_checkpoint(tmp_path / 'net.safetensors')['params'].keys() == PARAMS.keys()
 
 
+def test_tied_weights_and_other_layouts_in_safetensors(tmp_path):
+    weight = torch.rand(2, 3, 4, 5)
+    params = {'first': weight, 'tied': weight, 'turned': weight.to(memory_format=torch.channels_last)}
+    save_atomically({'params': params}, tmp_path / 'net.safetensors')
+    found = read_checkpoint(tmp_path / 'net.safetensors')['params']
+    assert found.keys() == params.keys() and all(torch.equal(value, weight) for value in found.values())
+
+
+def test_an_error_of_saving_that_is_not_of_the_disk_stays_as_it_is(tmp_path):
+    class Fails:
+        def __reduce__(self):
+            raise RuntimeError('cannot be saved')
+
+    with pytest.raises(RuntimeError, match='cannot be saved') as caught:
+        save_atomically({'params': Fails()}, tmp_path / 'net.pth')
+    assert caught.value.__cause__ is None  # its own cause, it was followed without end
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize('keep', [0, 1, 100, 0.5, 0.999])
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_a_file_cut_short(tmp_path, suffix, keep):
