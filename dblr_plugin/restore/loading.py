@@ -14,6 +14,7 @@ from basicsr.archs import build_network
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from dblr_plugin.archs.traits import network_argument
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
@@ -153,27 +154,39 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
         weights: A ``.pth`` or ``.safetensors`` file (those written by this package name their network), or the name of
             weights that come with the package (``dblr weights``); None for the default weights.
         option_file: An option file with ``network_g``, for weights that do not name their network; its
-            ``val.pad_multiple`` is used too.
+            ``val.pad_multiple``, if it has one, replaces that of the checkpoint.
 
     Raises:
         DBLRError: If the file cannot be read, belongs to another network, or does not name its network.
     """
     weights = find_weights(weights)
     content = read_checkpoint(weights)
+    val: dict[str, Any] = {}
     if option_file is None:
-        options, pad_multiple = _network_of(content, weights), _pad_multiple_of(content, weights)
+        options = _network_of(content, weights)
     else:
-        file = _read_options(option_file)
-        options, pad_multiple = file['network_g'], (file.get('val') or {}).get('pad_multiple', 1)
+        options, val = _read_options(option_file)
+    if 'pad_multiple' in val:
+        pad_multiple = _natural(val['pad_multiple'], f'{option_file}: val.pad_multiple', 'correct it')
+    else:
+        fix = 'name its option file (-opt), with val.pad_multiple'
+        pad_multiple = _natural(content.get('pad_multiple', 1), f'{weights}: pad_multiple', fix)
     try:
         net = build_network(options).eval()
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a class may raise anything for bad arguments
         raise DBLRError(
             f'{option_file or weights}: its network cannot be built ({error}): {options}; name the option '
             'file that it was trained with (-opt)'
         ) from error
+    channels = network_argument(options, 'num_in_ch', 3)
+    if channels not in (1, 3):
+        raise DBLRError(
+            f'{option_file or weights}: its network takes frames of {channels} channels, not of 1 (Y) or 3 (RGB); '
+            'use another one'
+        )
     load_weights(net, weights, param_key='params_ema')
-    return LoadedNetwork(net, options, weights, content.get('trained_on'), pad_multiple)
+    trained_on = content.get('trained_on')
+    return LoadedNetwork(net, options, weights, trained_on if isinstance(trained_on, str) else None, pad_multiple)
 
 
 def _network_of(content: dict, weights: Path) -> dict[str, Any]:
@@ -187,16 +200,19 @@ def _network_of(content: dict, weights: Path) -> dict[str, Any]:
     )
 
 
-def _pad_multiple_of(content: dict, weights: Path) -> int:
-    multiple = content.get('pad_multiple', 1)
-    if not isinstance(multiple, int) or multiple < 1:
-        raise DBLRError(f'{weights}: pad_multiple is {multiple!r}, not a number from 1; name its option file (-opt)')
-    return multiple
+def _natural(value: object, name: str, fix: str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise DBLRError(f'{name} is {value!r}, not a number from 1; {fix}')
+    return value
 
 
-def _read_options(path: str | Path) -> dict[str, Any]:
+def _read_options(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns ``network_g`` and ``val`` of an option file, after importing the files that it names."""
     options = read_option_file(path).plain()
     if not isinstance(options, dict) or not isinstance(options.get('network_g'), dict):
         raise DBLRError(f'{path}: has no section network_g; name the option file the weights were trained with')
+    val = options.get('val') or {}
+    if not isinstance(val, dict):
+        raise DBLRError(f'{path}: val is {val!r}, not a section; correct it')
     import_files(options.get('imports') or ())
-    return options
+    return options['network_g'], val

@@ -43,6 +43,30 @@ def test_a_pad_multiple_that_is_none(tmp_path, multiple):
         load_network(tmp_path / 'net.pth')
 
 
+@pytest.mark.parametrize(('text', 'message'), [
+    ('val: {pad_multiple: 0}', r'net\.yml: val\.pad_multiple is 0, not a number from 1'),
+    ('val: {pad_multiple: four}', r"net\.yml: val\.pad_multiple is 'four'"),
+    ('val: 5', r'net\.yml: val is 5, not a section'),
+    ('network_g: {type: EDVR, num_feat: -8}', r'net\.yml: its network cannot be built \(.*negative dimension'),
+    ('network_g: {type: EDVR, num_feat: 0}', r'net\.yml: its network cannot be built \(.*zero'),
+    ('network_g: {type: DBN, num_in_ch: 4, num_out_ch: 4}', r'net\.yml: its network takes frames of 4 channels'),
+])  # fmt: skip
+def test_an_option_file_that_does_not_fit(tmp_path, text, message):
+    save_atomically({'params': build_network(NETWORK).state_dict(), 'network': NETWORK}, tmp_path / 'net.pth')
+    network = '' if 'network_g' in text else 'network_g: {type: DBLRNet, num_feat: 8, num_block: 1}\n'
+    (tmp_path / 'net.yml').write_text(network + text)
+    with pytest.raises(DBLRError, match=message):
+        load_network(tmp_path / 'net.pth', tmp_path / 'net.yml')
+
+
+def test_what_neither_option_file_nor_checkpoint_says_right(tmp_path):
+    content = {'params': build_network(NETWORK).state_dict(), 'pad_multiple': 4, 'trained_on': {'set': 'GoPro'}}
+    save_atomically(content, tmp_path / 'net.pth')
+    (tmp_path / 'net.yml').write_text('network_g: {type: DBLRNet, num_feat: 8, num_block: 1}')
+    loaded = load_network(tmp_path / 'net.pth', tmp_path / 'net.yml')
+    assert loaded.pad_multiple == 4 and str(loaded) == 'net.pth (DBLRNet)'
+
+
 SMALL = {'num_feat': 8, 'num_block': 1}
 NETWORKS = [
     {'type': 'DBLRNet', **SMALL}, {'type': 'DBLRNet', **SMALL, 'num_in_ch': 3, 'num_out_ch': 3, 'num_frame': 7},
