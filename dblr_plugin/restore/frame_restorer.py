@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import replace_y, to_network_colour
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import Forward, build_forward, is_out_of_memory
 from dblr_plugin.restore.openvino_forward import Int8Forward
 
@@ -106,7 +107,9 @@ class TiledForward:
         restored = None
         for row in rows:
             for column in columns:
-                piece = self.forward(window[..., row.source, column.source])
+                tile = window[..., row.source, column.source]
+                piece = self.forward(tile)
+                _check_shape(piece, (*piece.shape[:-2], *tile.shape[-2:]))
                 if restored is None:
                     restored = piece.new_empty(*piece.shape[:-2], h, w)
                 restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
@@ -147,6 +150,14 @@ def _spans(size: int, tile: int, halo: int, multiple: int) -> list[_Span]:
         first = min(first, size - seen)
         spans.append(_Span(slice(first, first + seen), slice(start, stop), slice(start - first, stop - first)))
     return spans
+
+
+def _check_shape(restored: Tensor, expected: tuple[int, ...]) -> None:
+    if restored.shape != expected:
+        raise DBLRError(
+            f'the network returns {tuple(restored.shape)}, not {expected}; use one that restores frames at their size: '
+            "one of each window, or all if its class sets restores = 'all'"
+        )
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -234,9 +245,15 @@ class FrameRestorer:
 
         Returns:
             The same shape as ``blurry``, not clipped.
+
+        Raises:
+            DBLRError: If the network returns another shape, as networks for super-resolution do.
         """
         h, w = window.shape[-2:]
-        out = self.net(self.padded(window))[..., :h, :w].to(blurry.dtype)
+        padded = self.padded(window)
+        out = self.net(padded)
+        _check_shape(out, (*blurry.shape[:-3], *padded.shape[2:]))
+        out = out[..., :h, :w].to(blurry.dtype)
         return replace_y(blurry, out) if self.traits.channels == 1 else out
 
     def padded(self, window: Tensor) -> Tensor:

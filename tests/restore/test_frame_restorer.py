@@ -55,6 +55,14 @@ def test_keeps_the_colour_of_the_blurry_frame():
     torch.testing.assert_close(change, torch.full_like(change, 0.1 * 255 / 219))
 
 
+@pytest.mark.parametrize('tile', [0, 16])
+def test_a_network_of_super_resolution_is_refused(tile):
+    """Its upper left corner would be taken for the frame."""
+    tiled = TiledForward(lambda x: nn.functional.interpolate(x[:, 2], scale_factor=4), 4, tile)
+    with pytest.raises(DBLRError, match=r'the network returns \(1, 3, \d+, \d+\), not \(1, 3, \d+, \d+\)'):
+        FrameRestorer(tiled, traits(3))(torch.rand(1, 5, 3, 32, 48))
+
+
 def test_network_colour():
     rgb = torch.rand(2, 5, 3, 8, 9)
     y = rgb_to_y(rgb)
