@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_backends import FixesSizeOfLittle
 
 from dblr_plugin.archs import DBLRNet, MultiScaleDBLRNet
 from dblr_plugin.commands import main
@@ -94,6 +95,23 @@ def test_auto_takes_int8_only_close_to_float32(monkeypatch):
     auto = build_forward(trained(std=5), CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING)
     exact = build_forward(trained(std=5), CPU, 'openvino', backends._best_precision(CPU))
     assert torch.equal(auto(window), exact(window))
+
+
+@pytest.mark.slow
+@needs_int8
+def test_a_network_whose_size_openvino_keeps_is_not_quantised(caplog):
+    logging.getLogger('basicsr').propagate = True
+    net = FixesSizeOfLittle().eval()
+    forward = build_forward(net, CPU, 'openvino', 'int8')
+    for window in (torch.rand(1, 5, 1, 48, 64), torch.rand(1, 5, 1, 48, 96)):
+        torch.testing.assert_close(forward(window), net(window))
+    assert 'int8 cannot run this network (its result differs' in caplog.text
+
+
+@needs_int8
+def test_an_empty_input_leaves_the_choice_to_the_next():
+    restorer = VideoRestorer(trained(), OPTIONS, 'cpu', precision='int8')
+    assert list(restorer.restore([])) == [] and restorer.needs_calibration
 
 
 @pytest.mark.slow
