@@ -3,8 +3,8 @@
     python scripts/onnx_video.py net.onnx shaky.mp4 sharp.mp4
     python scripts/onnx_video.py net.onnx shaky.mp4 sharp.mp4 --providers CUDAExecutionProvider CPUExecutionProvider
 
-It takes one-channel (Y) and RGB networks that restore one frame of a window. Unlike ``dblr deblur``, it ignores cuts
-and only takes frames with sides that are multiples of the file's ``pad_multiple``.
+It takes one-channel (Y) and RGB networks that restore one frame of a window, without optical flow. Unlike ``dblr
+deblur``, it ignores cuts and only takes frames with sides that are multiples of the file's ``pad_multiple``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     session = onnxruntime.InferenceSession(args.network, providers=args.providers)
     facts = session.get_modelmeta().custom_metadata_map
+    if 'flow' in facts or facts['restored_frame'] == 'all':
+        parser.error(f'{args.network}: its frames are aligned by flow, or all restored at once; use dblr deblur')
     length, restored = int(facts['num_frame']), int(facts['restored_frame'])
     colour = session.get_inputs()[0].shape[2] == 3
     blank = np.zeros((18, 32), np.float32)  # identical thumbnails: no cuts

@@ -78,6 +78,8 @@ def _check_output(args: argparse.Namespace) -> None:
         raise DBLRError(f'{path} exists; give another output, or --overwrite')
     if args.precision == 'int8' and (path.suffix != '.onnx' or not args.calibrate):
         raise DBLRError('--precision int8 is for .onnx files, and needs --calibrate with a video or a folder of frames')
+    if args.calibrate and args.precision != 'int8':
+        raise DBLRError('--calibrate is for --precision int8; give that too, or leave --calibrate out')
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if path.suffix == '.onnx' and missing:
         raise DBLRError(f"{path}: ONNX needs {', '.join(missing)}: pip install 'dblr_plugin[export]'")
@@ -91,7 +93,8 @@ def _calibration(loaded: LoadedNetwork, path: str) -> list[Tensor]:
     from dblr_plugin.restore.video_restorer import VideoRestorer
     from dblr_plugin.video import open_source
 
-    restorer = VideoRestorer(loaded.net, loaded.options, 'cpu', backend='torch', precision='fp32')
+    settings = {'backend': 'torch', 'precision': 'fp32', 'size_multiple': loaded.pad_multiple}
+    restorer = VideoRestorer(loaded.net, loaded.options, 'cpu', **settings)
     with open_source(path) as source:
         windows = map(restorer.window, sample_windows(path, source, restorer.traits.num_frame))
         return list(cut_crops(map(restorer.restorer.padded, windows)))

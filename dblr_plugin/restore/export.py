@@ -104,8 +104,13 @@ def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor]
         if calibration:
             _quantise(partial, calibration, _metadata(loaded, traits) | {'precision': 'int8'})
         differences = [_compare(loaded.net, partial, window) for window in calibration or others]
-        if not all(d.psnr >= LEAST_DECIBELS if calibration else d.largest <= TOLERANCE for d in differences):
-            listed = '; '.join(map(str, differences))
+        listed = '; '.join(map(str, differences))
+        if calibration and not all(each.psnr >= LEAST_DECIBELS for each in differences):
+            raise DBLRError(
+                f'{path}: not written, since int8 is less than {LEAST_DECIBELS:.0f} dB from fp32 ({listed}); leave out '
+                '--precision int8'
+            )
+        if not calibration and not all(each.largest <= TOLERANCE for each in differences):
             raise DBLRError(f'{path}: not written, since it would compute something else ({listed}); report it')
     return differences
 
@@ -182,6 +187,7 @@ def _metadata(loaded: LoadedNetwork, traits: NetworkTraits) -> dict[str, str]:
         'restored_frame': str(traits.restores),
         'channels': _CHANNELS[traits.channels],
         'pad_multiple': str(loaded.pad_multiple),
+        **({'flow': 'the other frames are warped to the restored one by optical flow'} if traits.flow else {}),
         **({'trained_on': loaded.trained_on} if loaded.trained_on else {}),
     }
 

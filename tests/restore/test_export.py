@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,12 +17,14 @@ import pytest
 import torch
 from basicsr.archs import build_network
 from basicsr.archs.arch_util import DCNv2Pack
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore.export import export_onnx
+from dblr_plugin.restore.export import _metadata, export_onnx
 from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
@@ -168,6 +171,19 @@ class Noisy(nn.Module):
         return x[:, 2] + 0.01 * torch.rand_like(x[:, 2])
 
 
+class Eighths(nn.Module):
+    """Takes frames whose sides are multiples of 8 alone, and amplifies them beyond what 8 bits can hold."""
+
+    def __init__(self, num_in_ch: int = 3) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(5)))
+        for conv in self.convs:
+            nn.init.normal_(conv.weight, std=3)
+
+    def forward(self, x):
+        return self.convs(nn.functional.pixel_unshuffle(x[:, 2], 8).reshape(x[:, 2].shape))
+
+
 class Bessel(nn.Module):
     """Of which ONNX has no operator."""
 
@@ -238,6 +254,34 @@ def test_an_output_that_cannot_be(weights, output, message):
     with pytest.raises(DBLRError, match=message):
         export('--weights', weights, '-o', weights.parent / output, '--overwrite')
     assert weights.read_bytes() == before
+
+
+def test_frames_to_calibrate_on_are_for_int8(tmp_path):
+    with pytest.raises(DBLRError, match='--calibrate is for --precision int8'):
+        export('-o', tmp_path / 'net.onnx', '--calibrate', tmp_path)
+
+
+@pytest.mark.slow
+def test_int8_of_a_network_of_multiples_and_frames_of_others(tmp_path):
+    """Frames smaller than the crops that it is calibrated on are padded; what is too far from fp32 is not written."""
+    for number, frame in enumerate(np.random.default_rng(0).integers(0, 256, (6, 30, 50, 3), dtype=np.uint8)):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), frame)
+    ARCH_REGISTRY._obj_map['Eighths'] = Eighths
+    try:
+        torch.save({'params': trained({'type': 'Eighths'}).state_dict()}, tmp_path / 'net.pth')
+        (tmp_path / 'net.yml').write_text('network_g: {type: Eighths}\nval: {pad_multiple: 8}')
+        arguments = ['--weights', tmp_path / 'net.pth', '-opt', tmp_path / 'net.yml', '-o', tmp_path / 'net.onnx']
+        with pytest.raises(DBLRError, match=r'int8 is less than 48 dB from fp32 .*leave out --precision int8'):
+            export(*arguments, '--precision', 'int8', '--calibrate', tmp_path)
+    finally:
+        del ARCH_REGISTRY._obj_map['Eighths']
+    assert not (tmp_path / 'net.onnx').exists()
+
+
+def test_a_file_says_that_its_frames_are_aligned():
+    for flow in (False, True):
+        loaded = LoadedNetwork(nn.Identity(), {'type': 'DBN', 'flow': flow}, Path('ours.pth'), None, 1)
+        assert ('flow' in _metadata(loaded, NetworkTraits.of(loaded.options))) == flow
 
 
 def test_missing_packages_are_named_first(monkeypatch, tmp_path):
