@@ -33,12 +33,11 @@ OK, NOTE, FAULT = 'ok', 'note', 'FAULT'
 #: Package -> the module it is imported as, ordered so that a broken one comes before those that import it.
 _MODULES = {
     'numpy': 'numpy', 'opencv-python': 'cv2', 'pillow': 'PIL.Image', 'pyyaml': 'yaml', 'tqdm': 'tqdm', 'lmdb': 'lmdb',
-    'safetensors': 'safetensors', 'tensorboard': 'tensorboard', 'torch': 'torch', 'torchvision': 'torchvision',
-    'basicsr': 'basicsr',
+    'safetensors': 'safetensors', 'filelock': 'filelock', 'tensorboard': 'tensorboard', 'torch': 'torch',
+    'torchvision': 'torchvision', 'basicsr': 'basicsr',
 }  # fmt: skip
 _OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
 _CHECKED = (*_MODULES, 'dblr_plugin', 'dblr-plugin')  # packages whose requirements must be met
-_EXTRAS = ('fast', 'video', 'openvino', 'export', 'page', 'benchmark')
 _SECONDS = 300  # importing torch from a network drive can take this long
 
 
@@ -168,17 +167,20 @@ def _import_fix(name: str, problem: str) -> tuple[str, tuple[str, ...]]:
 def _extras() -> Iterator[Finding]:
     """Checks packages that only some commands need."""
     for name, (_, extra) in _required().items():
-        if extra in _EXTRAS:
+        if extra:
             version, command = _version(name), (_pip('install', name),)
             yield Finding(OK if version else NOTE, f'{extra}: {name} {version or "is missing"}', 'if needed:', command)
 
 
 def _required() -> dict[str, tuple[str, str]]:
-    """Returns package -> the versions that the plugin needs, such as ``>=2.6``, and its extra or ``''``."""
+    """Returns package -> the versions that the plugin needs, such as ``>=2.6``, and its first extra or ``''``."""
     pattern = r'([\w.-]+)\s*([^;\s]*)\s*(?:;.*extra == .(\w+))?'
     matches = [re.match(pattern, line) for line in metadata.requires('dblr_plugin') or ()]
-    found = [match.groups('') for match in matches if match]
-    return {name: (versions, extra) for name, versions, extra in found if extra not in ('dev', 'demo')}
+    required: dict[str, tuple[str, str]] = {}
+    for name, versions, extra in (match.groups('') for match in matches if match):
+        if extra not in ('dev', 'demo'):
+            required.setdefault(name, (versions, extra))
+    return required
 
 
 def _version(name: str) -> str | None:

@@ -113,6 +113,12 @@ def test_fixes_of_packages(problem, words):
     assert '--no-build-isolation --no-deps' in doctor._reinstall('basicsr')
 
 
+def test_every_extra_is_named_with_what_it_is_for():
+    lines = [finding.text for finding in doctor._extras()]
+    for named in ('video: av ', 'openvino: openvino ', 'int8: nncf ', 'mmengine: mmengine ', 'page: gradio '):
+        assert any(line.startswith(named) for line in lines), lines
+
+
 class TestExamine:
     def test_what_a_check_raises_is_a_fault(self):
         def ours() -> Iterator[Finding]:
