@@ -64,14 +64,6 @@ def test_safetensors_say_of_which_network_they_are(tmp_path):
         assert file.metadata()['trained_on'] == CONTENT['trained_on']
 
 
-def test_tied_weights_come_back_in_both_places(tmp_path):
-    conv = torch.nn.Conv2d(2, 2, 3)
-    state = torch.nn.ModuleDict({'a': conv, 'b': conv}).state_dict()
-    save_atomically({'params': state}, tmp_path / 'net.safetensors')
-    read = read_checkpoint(tmp_path / 'net.safetensors')['params']
-    assert read.keys() == state.keys() and all(torch.equal(read[name], value) for name, value in state.items())
-
-
 def test_safetensors_of_others(tmp_path):
     for metadata in (None, {'format': 'pt'}):
         save_file(PARAMS, tmp_path / 'net.safetensors', metadata)
