@@ -117,10 +117,11 @@ def choose(device: torch.device, backend: str, precision: str, frames: int = 1) 
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. PyTorch on CPUs and OpenVINO (std::bad_alloc) have no separate error type for it."""
+    """Whether memory ran out. Only CUDA's allocator has an error type for it: not cuBLAS, MPS, CPUs or OpenVINO."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return any(text in str(error) for text in ('DefaultCPUAllocator', 'bad_alloc', 'not enough memory'))
+    texts = ('out of memory', 'ALLOC_FAILED', 'DefaultCPUAllocator', 'bad_alloc', 'not enough memory')
+    return any(text in str(error) for text in texts)
 
 
 def _best_precision(device: torch.device) -> str:

@@ -184,6 +184,8 @@ OUT_OF_MEMORY = [
     torch.OutOfMemoryError('CUDA out of memory'),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     RuntimeError('std::bad_alloc'),
+    RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
+    RuntimeError('MPS backend out of memory (MPS allocated: 9.00 GB)'),
     MemoryError(),
 ]
 
