@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 
 from dblr_plugin.doctor import FAULT, NOTE, OK, Finding, examine
+from dblr_plugin.errors import counted
 
 __all__ = ['add_arguments', 'run']
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
             print(f'\n{heading}')
         _print_finding(finding)
         counts[finding.level] += 1
-    print(f'\n{_counted(counts[FAULT], "fault")}, {_counted(counts[NOTE], "note")}, {counts[OK]} ok')
+    print(f'\n{counted(counts[FAULT], "fault")}, {counted(counts[NOTE], "note")}, {counts[OK]} ok')
     if counts[FAULT]:
         sys.exit(1)
 
@@ -44,7 +45,3 @@ def _print_finding(finding: Finding) -> None:
             *(f'         {line}' for line in (f'fix: {finding.fix}', *map('  {}'.format, finding.commands))), sep='\n'
         )
     sys.stdout.flush()
-
-
-def _counted(number: int, noun: str) -> str:
-    return f'{number} {noun}{"" if number == 1 else "s"}'

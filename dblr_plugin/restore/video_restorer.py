@@ -152,7 +152,7 @@ class VideoRestorer:
 
         Args:
             read: Returns the frame with a given number, RGB uint8 ``(h, w, 3)``; called once per frame, in a separate
-                thread.
+                thread, and before that for the frames that int8 is calibrated on.
             length: Number of frames in the clip.
             numbers: The frames to restore.
             padding: How windows are padded at the clip's ends, see :func:`window_indices`.
