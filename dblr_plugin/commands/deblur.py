@@ -13,6 +13,7 @@ spans a cut. Weights trained with dblr_plugin record their network; for others g
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -108,6 +109,8 @@ def check_network_arguments(args: argparse.Namespace) -> None:
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the requested network for a number of frames; raises DBLRError if that fails."""
     dblr_plugin.register_within_work()
+    from basicsr.utils import get_root_logger
+
     from dblr_plugin.restore.frame_restorer import SMALLEST_TILE
     from dblr_plugin.restore.loading import load_network
     from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -116,6 +119,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
         raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for the default')
     loaded = load_network(args.weights, args.opt)
     print(f'weights: {loaded}')
+    get_root_logger().setLevel(logging.INFO)  # says which precision is used, and why
     return VideoRestorer(
         loaded.net,
         loaded.options,
