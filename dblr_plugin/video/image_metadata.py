@@ -139,6 +139,8 @@ def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], p
         DBLRError: If the Exif data are too large for a JPEG file.
     """
     suffix = path.suffix.lower()
+    if not metadata.profile and metadata.exif is None and not (metadata.chunks and suffix == '.png'):
+        return data
     exif = b'' if metadata.exif is None else metadata.exif.tobytes()  # starts with b'Exif\0\0', which only JPEG has
     if suffix == '.png':
         return _in_png(data, metadata.profile, exif[6:], metadata.chunks)
