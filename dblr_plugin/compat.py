@@ -125,22 +125,23 @@ def _mkdir_and_rename(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
-def repair_distributed(timeout: float | None = None) -> None:
+def repair_distributed(timeout: float | None = None, on_cpu: bool = False) -> None:
     """Lets torchrun work on CPUs: BasicSR (all versions) forces nccl and divides by the number of GPUs.
 
     Args:
         timeout: Seconds after which a collective operation fails if not all processes have joined; None for torch's
             default (10 minutes for nccl, 30 for gloo).
+        on_cpu: Whether the processes use no GPU, even if there is one.
     """
     from basicsr.utils import dist_util
 
-    dist_util._init_dist_pytorch = functools.partial(_init_process_group, timeout=timeout)
+    dist_util._init_dist_pytorch = functools.partial(_init_process_group, timeout=timeout, on_cpu=on_cpu)
 
 
-def _init_process_group(backend: str = 'nccl', timeout: float | None = None) -> None:
+def _init_process_group(backend: str = 'nccl', timeout: float | None = None, on_cpu: bool = False) -> None:
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not on_cpu:
         # LOCAL_RANK instead of BasicSR's RANK modulo the number of GPUs also works on nodes of unequal size
         torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
     else:

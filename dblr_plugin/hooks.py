@@ -62,7 +62,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     seed, roots = None, {}
     if options is not None:
         # BasicSR would pass the limit to a function that does not accept it
-        repair_distributed(options.get('dist_params', {}).pop('timeout', None))
+        repair_distributed(options.get('dist_params', {}).pop('timeout', None), options['num_gpu'] == 0)
         seed = options.get('manual_seed')
         roots = {key: options['path'].pop(key, None) for key in ('experiments_root', 'results_root')}
     with _basicsr_reading(options):  # BasicSR handles --force_yml for its own models
@@ -93,10 +93,14 @@ def _place_results(opt: dict, root: str | None) -> None:
 
 
 def _share_seed(opt: dict) -> None:
-    """Makes all processes use the seed that the first one drew: the sample order, which they divide, depends on it."""
+    """Makes all processes use the seed that the first one drew: the sample order, which they divide, depends on it.
+
+    A run that is resumed takes its state's instead.
+    """
     from dblr_plugin.training.step import of_all_processes
 
     opt['manual_seed'] = of_all_processes(opt['manual_seed'])[0]
+    opt['draws_seed'] = True
     set_random_seed(opt['manual_seed'] + opt['rank'])
 
 

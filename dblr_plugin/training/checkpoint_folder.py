@@ -146,8 +146,8 @@ def load_resume_state(opt: dict) -> dict | None:
     """Replaces ``basicsr.train.load_resume_state``: works on any device, from any root, and rejects damaged files.
 
     With ``--auto_resume``, uses the newest complete checkpoint; damaged ones are skipped with a warning.
-    ``path.resume_state`` names one, which may have been moved with its networks. Sets ``resume_iter`` (for the sampler)
-    and the ``pretrain_network_*`` paths in ``opt``.
+    ``path.resume_state`` names one, which may have been moved with its networks. In ``opt``, this sets ``resume_iter``
+    (for the sampler), the ``pretrain_network_*`` paths and, if the option file has none, ``manual_seed``.
 
     Returns:
         The state, on the CPU, or None to start from the beginning.
@@ -172,6 +172,8 @@ def load_resume_state(opt: dict) -> dict | None:
         _make_folders(opt)
         _take_networks(opt, folder.models, state['iter'])
         opt['resume_iter'] = state['iter']
+        if opt.get('draws_seed') and isinstance(state.get('manual_seed'), int):  # older states and BasicSR's have none
+            opt['manual_seed'] = state['manual_seed']
     return state
 
 

@@ -95,6 +95,7 @@ class Checkpoints:
             'schedulers': [s.state_dict() for s in self.training.schedulers],
             'scalers': [step.scaler.state_dict() for step in self.training.steps],
             'best_metric_results': self.training.record.best,
+            'manual_seed': self.opt['manual_seed'],
         }
 
     def resume(self, state: dict) -> None:

@@ -106,11 +106,11 @@ def options(root: Path, state: Path) -> dict:
     return {'auto_resume': False, 'dist': False, 'network_g': {}, 'path': path}
 
 
-def experiment(root: Path) -> CheckpointFolder:
+def experiment(root: Path, **more: object) -> CheckpointFolder:
     folder = CheckpointFolder(root / 'models', root / 'training_states')
     folder.models.mkdir(parents=True)
     folder.states.mkdir()
-    state = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': []}
+    state = {'epoch': 0, 'iter': 5, 'optimizers': [], 'schedulers': [], **more}
     folder.save(5, {'net_g': {'params': {'w': torch.ones(9)}}}, state)
     return folder
 
@@ -119,6 +119,16 @@ def test_a_network_that_is_switched_off_is_not_looked_for(tmp_path):
     """``network_d: ~`` over a ``base`` that has one."""
     state = experiment(tmp_path).state_path(5)
     assert load_resume_state(options(tmp_path, state) | {'network_d': None})['iter'] == 5
+
+
+@pytest.mark.parametrize(('saved', 'asked', 'used'), [
+    ({'manual_seed': 7}, {'manual_seed': 1, 'draws_seed': True}, 7), ({'manual_seed': 7}, {'manual_seed': 1}, 1),
+    ({}, {'manual_seed': 1, 'draws_seed': True}, 1),
+])  # fmt: skip
+def test_a_seed_that_was_drawn_stays(tmp_path, saved, asked, used):
+    opt = options(tmp_path, experiment(tmp_path, **saved).state_path(5)) | asked
+    load_resume_state(opt)
+    assert opt['manual_seed'] == used
 
 
 class TestMoved:

@@ -68,7 +68,7 @@ def assert_meaning(error: BaseException, meaning: str) -> None:
     (hang, 'no batch came for 1 s: .* raise datasets.train.timeout'),
     (be_killed, r'a worker of the data loader \(process \d+\) was killed'),
     (run_out_of_shared_memory, '.* shared memory .*--shm-size'),
-    (allocate_too_much, 'the memory is full: lower'),
+    (allocate_too_much, 'the memory is full: .*in training, lower'),
 ])  # fmt: skip
 def test_loader(fault, meaning):
     with ProcessPoolExecutor(1, mp_context=warm()) as pool:
@@ -77,7 +77,7 @@ def test_loader(fault, meaning):
 
 
 def test_memory():
-    assert_meaning(error_of(allocate_too_much), 'the memory is full: lower')
+    assert_meaning(error_of(allocate_too_much), 'the memory is full: .*in training, lower')
     assert_meaning(torch.OutOfMemoryError('CUDA out of memory. Tried to allocate'), "the GPU's memory is full: lower")
 
 
