@@ -44,6 +44,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     yield from _windows(opt)
     yield from _placement(opt)
     yield from _alignment(opt)
+    yield from _padding(opt)
     yield from _names(opt)
     yield from _scores(opt)
     if is_train:
@@ -51,7 +52,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
         yield from _losses(opt)
         yield from _sizes(opt)
         yield from _graphs(opt)
-        yield from _optimisers(opt['train'])
+        yield from _optimisers(opt)
         yield from _trainable(opt['network_g'])
         yield from _parts(opt)
         yield from _training_set(opt)
@@ -70,9 +71,7 @@ def _networks(opt: dict) -> Iterator[Conflict]:
         yield 'network_g.num_in_ch', f'is {channels}, and frames have 1 (Y) or 3 (RGB); set one of these'
     if out != channels:
         yield 'network_g.num_out_ch', f'is {out}, and num_in_ch is {channels}; set both to the same value'
-    for needed in ('hr_in', 'with_predeblur') if network_argument(network, 'hr_in', None) is not None else ():  # EDVR
-        if network_argument(network, needed, True) is False:
-            yield f'network_g.{needed}', f'is false, and the network would enlarge frames fourfold; set {needed}: true'
+    yield from _of_basicsr(network)
     discriminator = opt.get('network_d')
     if discriminator:
         judged = network_argument(discriminator, 'num_in_ch', out)
@@ -84,6 +83,19 @@ def _networks(opt: dict) -> Iterator[Conflict]:
     for section in ('network_g', 'network_d'):
         if opt.get(section):
             yield from _refusal(section, opt[section])
+
+
+def _of_basicsr(network: dict) -> Iterator[Conflict]:
+    """Checks BasicSR's networks, of which only EDVR can restore a frame of a window."""
+    name = network['type']
+    if not ARCH_REGISTRY.get(name).__module__.startswith('basicsr.'):
+        return
+    if network_argument(network, 'num_frame', None) is None:
+        yield 'network_g.type', f'is {name}, which does not restore one frame of a window; write EDVR, or one of ours'
+        return
+    for needed in ('hr_in', 'with_predeblur'):
+        if network_argument(network, needed, True) is False:
+            yield f'network_g.{needed}', f'is false, and the network would enlarge frames fourfold; set {needed}: true'
 
 
 def _refusal(section: str, network: dict) -> Iterator[Conflict]:
@@ -156,6 +168,23 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
             yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {fix}'
 
 
+#: EDVR halves frames four times
+_MULTIPLE_OF_EDVR = 16
+
+
+def _padding(opt: dict) -> Iterator[Conflict]:
+    """Checks that EDVR gets frames and crops whose sides it can halve; our networks pad them themselves."""
+    if ARCH_REGISTRY.get(opt['network_g']['type']).__name__ != 'EDVR':
+        return
+    multiple = (opt.get('val') or {'pad_multiple': _MULTIPLE_OF_EDVR}).get('pad_multiple', 1)
+    if multiple % _MULTIPLE_OF_EDVR:
+        yield 'val.pad_multiple', f'is {multiple}, and EDVR needs sides of multiples of 16; write pad_multiple: 16'
+    size = opt['datasets'].get('train', {}).get('gt_size', _MULTIPLE_OF_EDVR)
+    if size % _MULTIPLE_OF_EDVR:
+        fit = _rounded_up(size, _MULTIPLE_OF_EDVR)
+        yield 'datasets.train.gt_size', f'is {size}, and EDVR needs crops of multiples of 16; write {fit}'
+
+
 def _names(opt: dict) -> Iterator[Conflict]:
     """Checks that dataset names are unique, as scores and images are saved under them."""
     seen: dict[str, str] = {}
@@ -214,11 +243,15 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
     if not hasattr(network, 'pyramid'):
         yield 'train.multi_scale', f'is true, and {name} restores one size alone; remove it'
     elif size % network.size_multiple:
-        fit = -(-size // network.size_multiple) * network.size_multiple
+        fit = _rounded_up(size, network.size_multiple)
         yield (
             'datasets.train.gt_size',
             f'is {size}, and train.multi_scale needs a multiple of {network.size_multiple}; write {fit}',
         )
+
+
+def _rounded_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 def _graphs(opt: dict) -> Iterator[Conflict]:
@@ -231,13 +264,16 @@ def _graphs(opt: dict) -> Iterator[Conflict]:
             yield 'train.compile', 'is reduce-overhead, which takes a batch whole; write true, or remove accumulate'
 
 
-def _optimisers(train: dict) -> Iterator[Conflict]:
-    """Builds the optimisers to check their arguments."""
+def _optimisers(opt: dict) -> Iterator[Conflict]:
+    """Builds the optimisers and takes a step to check their arguments."""
     for section in ('optim_g', 'optim_d'):
-        if train.get(section):
-            arguments = dict(train[section])
+        if opt['train'].get(section):
+            arguments = dict(opt['train'][section])
+            on_gpu = opt['num_gpu'] != 0 and torch.cuda.is_available()
+            weights = torch.nn.Parameter(torch.zeros(2, 2, device='cuda' if on_gpu else 'cpu'))
+            weights.grad = torch.ones_like(weights)
             try:
-                build_optimizer(arguments.pop('type'), [torch.nn.Parameter(torch.zeros(2, 2))], **arguments)
+                build_optimizer(arguments.pop('type'), [weights], **arguments).step()
             except (ValueError, RuntimeError) as error:
                 yield f'train.{section}', f'cannot be used: {error}'
 
@@ -286,7 +322,7 @@ def _training_set(opt: dict) -> Iterator[Conflict]:
 def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
     multiple = (opt.get('val') or {}).get('pad_multiple', 1)
     if size % multiple:
-        fit = -(-size // multiple) * multiple
+        fit = _rounded_up(size, multiple)
         yield trail, f'is {size}, which is not a multiple of val.pad_multiple, {multiple}; write {fit}'
     if opt.get('network_d'):
         name = opt['network_d']['type']
