@@ -19,7 +19,7 @@ from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
 from dblr_plugin.weights.checkpoint import read_checkpoint
-from dblr_plugin.weights.loading import load_weights, named_weights
+from dblr_plugin.weights.loading import fill, named_weights
 from dblr_plugin.weights.shipped import find_weights
 from dblr_plugin.yaml_file import import_files, read_option_file
 
@@ -161,9 +161,10 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     """
     weights = find_weights(weights)
     content = read_checkpoint(weights)
+    theirs = named_weights(content, weights, 'params_ema')
     val: dict[str, Any] = {}
     if option_file is None:
-        options = _network_of(content, weights)
+        options = _network_of(content, theirs, weights)
     else:
         options, val = _read_options(option_file)
     if 'pad_multiple' in val:
@@ -184,19 +185,19 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
             f'{option_file or weights}: its network takes frames of {channels} channels, not of 1 (Y) or 3 (RGB); '
             'use another one'
         )
-    load_weights(net, weights, param_key='params_ema')
+    fill(net, theirs, weights)
     trained_on = content.get('trained_on')
     return LoadedNetwork(net, options, weights, trained_on if isinstance(trained_on, str) else None, pad_multiple)
 
 
-def _network_of(content: dict, weights: Path) -> dict[str, Any]:
+def _network_of(content: dict, weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     if isinstance(content.get('network'), dict):
-        check_named_network(content['network'], named_weights(content, weights, 'params_ema'), weights)
+        check_named_network(content['network'], weights, path)
         return content['network']
-    if any(name.startswith('L_in.') for name in named_weights(content, weights, 'params_ema')):
+    if any(name.startswith('L_in.') for name in weights):
         return dict(_SIMDEBLUR)
     raise DBLRError(
-        f'{weights}: does not say which network it is of; give the option file that it was trained with (-opt)'
+        f'{path}: does not say which network it is of; give the option file that it was trained with (-opt)'
     )
 
 

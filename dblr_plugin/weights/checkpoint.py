@@ -141,14 +141,24 @@ def _read_safetensors(path: Path) -> dict:
     with safe_open(path, framework='pt') as file:
         metadata = file.metadata() or {}
         params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    if metadata.pop(_DIGEST, None) not in (None, _digest(params)):
+    digest = metadata.pop(_DIGEST, None)
+    if digest not in (None, _digest(params)):
         raise ValueError('its tensors do not fit their checksum')
-    for key, kind in _JSON.items():
-        if key in metadata:
-            metadata[key] = json.loads(metadata[key])
-            if not isinstance(metadata[key], kind):
-                raise ValueError(f'{key} in its metadata is not a {kind.__name__}')
+    values = {key: _parsed(metadata.pop(key)) for key in _JSON if key in metadata}
+    for key, value in values.items():
+        if isinstance(value, _JSON[key]):
+            metadata[key] = value
+        elif digest is not None:  # other programs have other meanings for these names
+            raise ValueError(f'{key} in its metadata is not a {_JSON[key].__name__}')
     return {**metadata, 'params': params}
+
+
+def _parsed(text: str) -> Any:
+    """Returns the value of JSON, or None."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -14,7 +14,7 @@ from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.weights.checkpoint import read_checkpoint
 
-__all__ = ['load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'translated']
+__all__ = ['fill', 'load_state_dict', 'load_weights', 'matching_weights', 'named_weights', 'translated']
 
 #: Keys under which trainers store weights: BasicSR; MMagic, Lightning and others; SimDeblur; DeepDeblur's authors. They
 #: may be nested.
@@ -115,7 +115,11 @@ def load_weights(net: nn.Module, path: str | Path, strict: bool = True, param_ke
             network's weights match); one is NaN or infinite; or they match, but are for a network that computes
             something else.
     """
-    theirs = named_weights(read_checkpoint(path), path, param_key)
+    fill(net, named_weights(read_checkpoint(path), path, param_key), path, strict)
+
+
+def fill(net: nn.Module, theirs: dict[str, Tensor], path: str | Path, strict: bool = True) -> None:
+    """Like :func:`load_weights`, with weights that :func:`named_weights` returned."""
     if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
         raise DBLRError(f"{path}: weights of SimDeblur's DBN, which is another network; set network_g.simdeblur: true")
     matching = matching_weights(net, _unwrapped(translated(theirs), net.state_dict()), path, strict)

@@ -65,9 +65,11 @@ def test_safetensors_say_of_which_network_they_are(tmp_path):
 
 
 def test_safetensors_of_others(tmp_path):
-    for metadata in (None, {'format': 'pt'}):
+    other_meanings = {'network': 'resnet', 'format_version': '1.0', 'pad_multiple': '[8]'}
+    for metadata in (None, {'format': 'pt'}, other_meanings):
         save_file(PARAMS, tmp_path / 'net.safetensors', metadata)
-        assert read_checkpoint(tmp_path / 'net.safetensors')['params'].keys() == PARAMS.keys()
+        found = read_checkpoint(tmp_path / 'net.safetensors')
+        assert found['params'].keys() == PARAMS.keys() and not found.keys() & other_meanings.keys()
 
 
 def test_tied_weights_and_other_layouts_in_safetensors(tmp_path):
@@ -139,12 +141,19 @@ def unknown_type(data: bytes) -> bytes:
     return header('{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}') + b'1234'
 
 
+def of_network(data: bytes, text: str) -> bytes:
+    end = 8 + int.from_bytes(data[:8], 'little')
+    listed = json.loads(data[8:end])
+    listed['__metadata__']['network'] = text
+    return header(json.dumps(listed)) + data[end:]
+
+
 def network_is_no_json(data: bytes) -> bytes:
-    return header('{"__metadata__": {"network": "DBLRNet"}}')
+    return of_network(data, 'DBLRNet')
 
 
 def network_is_a_list(data: bytes) -> bytes:
-    return header('{"__metadata__": {"network": "[1, 2]"}}')
+    return of_network(data, '[1, 2]')
 
 
 @pytest.mark.parametrize('damage', [
