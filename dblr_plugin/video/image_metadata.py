@@ -25,6 +25,7 @@ _STRIPS, _STRIP_BYTES = 0x111, 0x117
 # tags that describe the picture rather than its storage or orientation: description, maker, model, resolution (3),
 # software, date, artist, host, ratings (2), copyright, and Windows' five
 _TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _OF_THE_FILE = (0xA002, 0xA003, 0xA005)  # in the Exif directory: width, height, and a pointer
 _OTHER = {'xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'comment'}
 
@@ -72,7 +73,7 @@ class ImageMetadata:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings('error', module='PIL')
-                exif = _described(image.getexif())
+                exif = _described(_with_resolution(image))
         except Exception:  # Pillow's parser raises or warns of anything on damaged data
             exif = None
             left_out.add(f'damaged {EXIF}')
@@ -111,6 +112,15 @@ def _read_png(image: Image.Image) -> tuple[bytes, bool, bool]:
             else:
                 file.seek(length + 4, 1)
     return chunks, has_colour_tags, has_text
+
+
+def _with_resolution(image: Image.Image) -> Image.Exif:
+    """Returns the Exif data, with the dots per inch that a JPEG file may have in its header alone."""
+    exif = image.getexif()
+    if image.format == 'JPEG' and 'jfif_density' in image.info and 'dpi' in image.info and _X_RESOLUTION not in exif:
+        exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = image.info['dpi']
+        exif[_RESOLUTION_UNIT] = 2  # per inch
+    return exif
 
 
 def _described(source: Image.Exif) -> Image.Exif | None:

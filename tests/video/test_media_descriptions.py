@@ -171,6 +171,15 @@ def described(path: Path) -> tuple:
         return image.info.get('icc_profile'), exif.get(0x010F), exif.get(0x0112), inner, dict(exif.get_ifd(0x8825))
 
 
+@pytest.mark.parametrize('target', ['.jpg', '.webp', '.tif'])
+def test_dots_per_inch_of_a_jpeg_without_exif_stay(tmp_path, target):
+    Image.fromarray(scene(1)[0]).save(tmp_path / 'p.jpg', dpi=(300, 200))
+    copy(tmp_path / 'p.jpg', tmp_path / f'out{target}')
+    with Image.open(tmp_path / f'out{target}') as image:
+        exif = image.getexif()
+        assert (exif[282], exif[283], exif[296]) == (300, 200, 2)
+
+
 @pytest.mark.parametrize('target', ['.png', '.jpg', '.webp', '.tif', '.bmp'])
 @pytest.mark.parametrize('name', ['p.jpg', 'p.png', 'p.webp'])
 def test_profiles_and_exif_stay_or_are_told(tmp_path, caplog, name, target):
