@@ -93,12 +93,13 @@ _MEANINGS = {
     ),
     # memory
     r'CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED': (
-        "the GPU's memory is full: lower datasets.train.batch_size_per_gpu or gt_size, compute batches in parts "
-        '(train.accumulate: 2), or use mixed precision (train.amp: bf16)'
+        "the GPU's memory is full: end other programs that use it; in training, lower "
+        'datasets.train.batch_size_per_gpu or gt_size, compute batches in parts (train.accumulate: 2), or use mixed '
+        'precision (train.amp: bf16)'
     ),
     r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)": (
-        'the memory is full: lower datasets.train.batch_size_per_gpu, gt_size or num_worker_per_gpu, or compute '
-        'batches in parts (train.accumulate: 2)'
+        'the memory is full: close other programs; in training, lower datasets.train.batch_size_per_gpu, gt_size or '
+        'num_worker_per_gpu, or compute batches in parts (train.accumulate: 2)'
     ),
     # other processes
     r'Expected to have finished reduction in the prior iteration': (

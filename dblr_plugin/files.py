@@ -44,7 +44,7 @@ def atomic_write(path: Path, sync: bool = False) -> Iterator[Path]:
     """Yields a path beside ``path`` to write to; it is renamed when the block ends, and removed if the block fails.
 
     Args:
-        path: The file; an existing one stays until then.
+        path: The file; an existing one stays until then. A symbolic link is replaced, and its target stays.
         sync: Whether to flush the content to disk before the renaming, so that it survives a power cut.
 
     Raises:

@@ -158,18 +158,24 @@ class _Job:
     Args:
         args: The arguments.
         frames: Approximate number of frames to restore; None for that of the first input.
+
+    Raises:
+        DBLRError: If the encoder's settings are invalid.
     """
 
     def __init__(self, args: argparse.Namespace, frames: int | None = None) -> None:
+        from dblr_plugin.video import EncoderSettings
+
         self.args = args
         self.frames = frames
+        self.encoder = EncoderSettings(args.encoder, args.quality, args.lossless, args.preset)
         self.restorer: VideoRestorer | None = None
 
     def restore(self, path: str | Path, output: str | Path, suffix: str, existing: Literal['refuse', 'resume']) -> None:
         """Restores an input unless its output is complete; replaces existing output if the arguments say so."""
         import numpy as np
 
-        from dblr_plugin.video import AlreadyComplete, EncoderSettings, open_sink, open_source
+        from dblr_plugin.video import AlreadyComplete, open_sink, open_source
 
         args = self.args
         with open_source(path, args.start, args.end, args.scale_down) as source:
@@ -178,7 +184,7 @@ class _Job:
                 sink = open_sink(
                     output,
                     source,
-                    encoder=EncoderSettings(args.encoder, args.quality, args.lossless, args.preset),
+                    encoder=self.encoder,
                     fps=args.fps,
                     suffix=suffix,
                     existing='replace' if args.overwrite else existing,
