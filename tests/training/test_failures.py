@@ -78,7 +78,10 @@ def test_loader(fault, meaning):
 
 def test_memory():
     assert_meaning(error_of(allocate_too_much), 'the memory is full: .*in training, lower')
-    assert_meaning(torch.OutOfMemoryError('CUDA out of memory. Tried to allocate'), "the GPU's memory is full: .*in training, lower")
+    assert_meaning(
+        torch.OutOfMemoryError('CUDA out of memory. Tried to allocate'),
+        "the GPU's memory is full: .*in training, lower",
+    )
 
 
 def test_what_only_a_traceback_explains():
