@@ -33,6 +33,7 @@ class VideoTestModel(SRModel):
         backend: ``torch`` (the default), ``compile``, ``openvino`` or ``auto``, the fastest.
         precision: ``fp32`` (the default), ``bf16``, ``fp16``, ``int8`` or ``auto``, the fastest. Lower precisions
             change scores slightly; int8 is calibrated on windows from the whole set.
+        self_ensemble: Whether the results of four flips are averaged, as by EDVR's authors; false by default.
     """
 
     def __init__(self, opt: dict) -> None:
@@ -66,9 +67,9 @@ class VideoTestModel(SRModel):
         net = self.get_bare_model(getattr(self, 'net_g_ema', self.net_g))
         share_buffers(net)
         multiple = self.opt['val'].get('pad_multiple', 1)
-        return VideoRestorer(
-            net, self.opt['network_g'], self.device, size_multiple=multiple, frames=frames, **self.runs_as
-        )
+        averages = self.opt['val'].get('self_ensemble', False)
+        settings = {'size_multiple': multiple, 'frames': frames, 'self_ensemble': averages, **self.runs_as}
+        return VideoRestorer(net, self.opt['network_g'], self.device, **settings)
 
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool

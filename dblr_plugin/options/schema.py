@@ -195,6 +195,7 @@ class Val(TypedDict, total=False):
     pad_multiple: Count  # frames are padded to a multiple of it
     backend: Literal['torch', 'compile', 'openvino', 'auto']
     precision: Literal['fp32', 'bf16', 'fp16', 'int8', 'auto']
+    self_ensemble: bool
     metrics: dict[str, Metric] | None
     protocol: str | list[str] | None
 

@@ -17,7 +17,9 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import Forward, build_forward, is_out_of_memory
 from dblr_plugin.restore.openvino_forward import Int8Forward
 
-__all__ = ['INEXACT_RADIUS', 'SMALLEST_TILE', 'FrameRestorer', 'TiledForward', 'build_restorer', 'halo_of']
+__all__ = [
+    'INEXACT_RADIUS', 'SMALLEST_TILE', 'FrameRestorer', 'SelfEnsemble', 'TiledForward', 'build_restorer', 'halo_of',
+]  # fmt: skip
 
 #: Halo in pixels for networks with a very large or unknown receptive field: tiles then approximate the whole frame.
 INEXACT_RADIUS = 64
@@ -117,6 +119,33 @@ class TiledForward:
         return restored
 
 
+class SelfEnsemble:
+    """Averages a network's results for a window and its flips, which keep its shape: 0.1 dB better, at four passes.
+
+    EDVR's authors average the same four. Two of them are also reversed in time where that leaves the restored frame in
+    its place, which helps a little more (docs/weights.md).
+
+    Args:
+        forward: ``(1, t, c, h, w)`` to ``(1, c, h, w)`` or ``(1, t, c, h, w)``.
+        reverse: Whether windows may be reversed.
+    """
+
+    def __init__(self, forward: Forward, reverse: bool) -> None:
+        self.forward = forward
+        self.reverse = reverse
+
+    def __call__(self, window: Tensor) -> Tensor:
+        """Maps a window as ``forward`` does; equal results are returned bit for bit."""
+        plain, down = self._flipped(window), self._flipped(window, -2)
+        across, around = (self._flipped(window, *axes, reverse=self.reverse) for axes in ((-1,), (-2, -1)))
+        return ((plain + down) + (across + around)) / 4  # in pairs, as the sum of three may be rounded
+
+    def _flipped(self, window: Tensor, *axes: int, reverse: bool = False) -> Tensor:
+        time = (-4,) if reverse else ()
+        restored = self.forward(window.flip((*axes, *time)))
+        return restored.flip((*axes, *time) if restored.dim() == window.dim() else axes)
+
+
 @dataclass(frozen=True)
 class _Span:
     """One tile along one axis.
@@ -174,6 +203,7 @@ def build_restorer(
     tile: int = 0,
     size_multiple: int = 1,
     frames: int = 1,
+    self_ensemble: bool = False,
 ) -> FrameRestorer:
     """Builds a restorer that runs a copy of a network as fast as the device allows.
 
@@ -187,12 +217,15 @@ def build_restorer(
             except for networks without a fixed receptive field, such as EDVR; for 0 see :class:`TiledForward`.
         size_multiple: Frames are padded to a multiple of this, for networks that need it.
         frames: Approximate number of frames, for ``auto`` to decide whether compiling pays off.
+        self_ensemble: Whether the results of four flips are averaged, see :class:`SelfEnsemble`.
     """
     # our networks pad frames themselves, but tiles must start at multiples
     size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
     forward = build_forward(net, device, backend, precision, frames)
-    tiled = TiledForward(forward, halo_of(net), tile, size_multiple)
-    return FrameRestorer(tiled, traits, size_multiple, forward if isinstance(forward, Int8Forward) else None)
+    run: Forward = TiledForward(forward, halo_of(net), tile, size_multiple)
+    if self_ensemble:
+        run = SelfEnsemble(run, reverse=not traits.causal)
+    return FrameRestorer(run, traits, size_multiple, forward if isinstance(forward, Int8Forward) else None)
 
 
 class FrameRestorer:

@@ -50,7 +50,8 @@ class VideoRestorer:
         network: Its options, as ``network_g`` in an option file.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` (Apple), or ``openvino:GPU``
             and ``openvino:NPU`` (Intel, where OpenVINO lists them).
-        settings: ``backend``, ``precision``, ``tile``, ``size_multiple`` and ``frames``, as for :func:`build_restorer`.
+        settings: ``backend``, ``precision``, ``tile``, ``size_multiple``, ``frames`` and ``self_ensemble``, as for
+            :func:`build_restorer`.
     """
 
     def __init__(

@@ -4,7 +4,8 @@
 
 Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
 A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), a name of
-``dblr weights``, or a file of weights; with ``@int8`` appended (``light@int8``), weights are run in int8.
+``dblr weights``, or a file of weights; with ``@int8`` appended (``light@int8``), weights are run in int8, and with a
+plus (``light+``), the results of four flips are averaged (``--self-ensemble``).
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def restorer_of(name: str) -> VideoRestorer:
     """Returns the restorer of a method other than ``unsharp``."""
     if name == 'fourier':
         return VideoRestorer(FourierBurstAccumulation(), {'type': 'FourierBurstAccumulation'})
-    weights, _, precision = name.partition('@')
-    return VideoRestorer.from_weights(weights, backend='auto', precision=precision or 'fp32')
+    weights, _, precision = name.removesuffix('+').partition('@')
+    settings = {'precision': precision or 'fp32', 'self_ensemble': name.endswith('+')}
+    return VideoRestorer.from_weights(weights, backend='auto', **settings)
 
 
 def middle_of(name: str) -> Middle:

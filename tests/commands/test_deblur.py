@@ -17,6 +17,7 @@ from processes import Run, dblr, run_python
 
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.restore.video_restorer import VideoRestorer
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1, 'input_skip': True}
 
@@ -67,6 +68,19 @@ def test_a_video(weights, tmp_path):
 
 def deblur(*arguments: object) -> None:
     main(['deblur', *map(str, arguments), '--backend', 'torch', '--fp32'])
+
+
+def test_the_mean_over_flips_if_asked_for(footage, tmp_path):
+    source = footage / 'val/lq/v'
+    deblur('-i', source, '-o', tmp_path / 'out', '--weights', 'light', '--self-ensemble')
+    frames = [cv2.imread(str(path))[..., ::-1] for path in sorted(source.iterdir())]
+    settings = {'device': 'cpu', 'backend': 'torch', 'precision': 'fp32'}
+    restored = [
+        list(VideoRestorer.from_weights('light', self_ensemble=ensemble, **settings).restore(frames))
+        for ensemble in (True, False)
+    ]
+    written = [cv2.imread(str(path))[..., ::-1] for path in sorted((tmp_path / 'out').iterdir())]
+    assert np.array_equal(written, restored[0]) and not np.array_equal(written, restored[1])
 
 
 def test_a_folder_and_a_trial_side_by_side(weights, footage, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.evaluation.scores import format_table
-from dblr_plugin.restore.frame_restorer import FrameRestorer
+from dblr_plugin.restore.frame_restorer import FrameRestorer, SelfEnsemble
 
 
 class TestTraining:
@@ -198,6 +198,23 @@ class TestValidation:
         entry = json.loads((tmp_path / 'net/metrics.json').read_text())[0]
         for clip, values in by_clip.items():
             assert entry['clips'][clip]['psnr'] == pytest.approx(np.mean(values), abs=tolerance)
+
+    def test_the_mean_over_flips_is_scored_if_asked_for(self, train_options, tmp_path):
+        train_options['val']['self_ensemble'] = True
+        options = parsed(train_options, tmp_path)
+        model = build_model(options)
+        for parameter in model.net_g.reconstruction[-1].parameters():  # which starts as nothing
+            torch.nn.init.normal_(parameter, std=0.02)
+        loader = val_loader(options)
+        model.nondist_validation(loader, 3, None, False)
+        restore = FrameRestorer(SelfEnsemble(model.net_g.eval(), reverse=True), model.traits)
+        by_clip: dict[str, list[float]] = {}
+        for sample in loader:
+            images = [tensor2img(restore(sample['lq'])), tensor2img(sample['gt'])]
+            by_clip.setdefault(sample['folder'][0], []).append(calculate_psnr(*images, crop_border=0))
+        entry = json.loads((tmp_path / 'net/metrics.json').read_text())[0]
+        found = {clip: figures['psnr'] for clip, figures in entry['clips'].items()}
+        assert found == pytest.approx({clip: np.mean(values) for clip, values in by_clip.items()})
 
     def test_a_backend_that_is_not_there_is_refused_before_training(self, train_options, tmp_path, monkeypatch):
         train_options['val']['backend'] = 'openvino'

@@ -57,7 +57,7 @@ def full_options(gan_options: dict, footage) -> dict:
     }
     gan_options['train']['optim_g'] |= {'betas': [0.9, 0.99], 'weight_decay': 0, 'amsgrad': False}
     gan_options['train']['pixel_opt'] |= {'loss_weight': 1, 'reduction': 'mean'}
-    gan_options['val'] |= {'pad_multiple': 4, 'suffix': None, 'protocol': 'vrt-matlab'}
+    gan_options['val'] |= {'pad_multiple': 4, 'self_ensemble': False, 'suffix': None, 'protocol': 'vrt-matlab'}
     gan_options['val']['metrics']['psnr'] |= {'test_y_channel': False, 'better': 'higher'}
     gan_options['logger'] |= {'max_keep_ckpts': 3, 'wandb': {'project': None, 'resume_id': None}}
     gan_options |= {'find_unused_parameters': False}

@@ -15,7 +15,15 @@ from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, FourierBurs
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import rgb_to_y, to_network_colour
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore.frame_restorer import INEXACT_RADIUS, SMALLEST_TILE, FrameRestorer, TiledForward, halo_of
+from dblr_plugin.restore.frame_restorer import (
+    INEXACT_RADIUS,
+    SMALLEST_TILE,
+    FrameRestorer,
+    SelfEnsemble,
+    TiledForward,
+    build_restorer,
+    halo_of,
+)
 
 
 def traits(channels: int) -> NetworkTraits:
@@ -70,6 +78,51 @@ def test_network_colour():
     assert torch.equal(to_network_colour(rgb, 1), y)
     with pytest.raises(DBLRError, match='network_g takes 3 channels; remove y_only, or set num_in_ch: 1'):
         to_network_colour(y, 3)
+
+
+class Mixes(nn.Module):
+    """A window's frames with weights that no flip and no reversal leaves alone; all of them, or one."""
+
+    def __init__(self, restores_all: bool) -> None:
+        super().__init__()
+        self.restores_all = restores_all
+        torch.manual_seed(0)
+        self.layer = nn.Conv3d(1, 1, 3, 1, 1)
+
+    def forward(self, x):
+        mixed = self.layer(x.transpose(1, 2)).transpose(1, 2)
+        return mixed if self.restores_all else mixed[:, 2]
+
+
+class TestSelfEnsemble:
+    @pytest.mark.parametrize('restores_all', [False, True])
+    @pytest.mark.parametrize('reverse', [False, True])
+    @torch.no_grad()
+    def test_is_the_mean_over_flips(self, restores_all, reverse):
+        net, window = Mixes(restores_all), torch.rand(1, 5, 1, 9, 14)
+        results = []
+        for axes, turned in (([], False), ([3], False), ([4], reverse), ([3, 4], reverse)):
+            result = net(torch.flip(window, [*axes, 1] if turned else axes))
+            result = torch.flip(result, [axis - (not restores_all) for axis in axes])
+            results.append(torch.flip(result, [1]) if turned and restores_all else result)
+        torch.testing.assert_close(SelfEnsemble(net, reverse)(window), torch.stack(results).mean(0))
+
+    def test_what_all_agree_on_keeps_its_bits(self):
+        window = torch.rand(1, 5, 1, 33, 47)
+        assert torch.equal(SelfEnsemble(BlurryInput(1), reverse=True)(window), window[:, 2])
+
+    @pytest.mark.parametrize('causal', [False, True])
+    @torch.no_grad()
+    def test_is_used_where_it_is_asked_for_and_shows_causal_networks_no_future(self, causal):
+        network = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1, 'causal': causal}
+        net = DBLRNet(num_feat=8, num_block=1, causal=causal, init_std=0.1).eval()
+        settings = {'backend': 'torch', 'precision': 'fp32', 'tile': 32, 'self_ensemble': True}
+        restorer = build_restorer(net, NetworkTraits.of(network), torch.device('cpu'), **settings)
+        window = torch.rand(1, 5, 1, 100, 90)
+        restored = restorer.restore(window, torch.rand(1, 3, 100, 90))
+        expected = SelfEnsemble(net, reverse=not causal)(window)
+        torch.testing.assert_close(rgb_to_y(restored), expected, atol=1e-4, rtol=0)
+        assert not torch.allclose(expected, SelfEnsemble(net, reverse=causal)(window), atol=1e-4)
 
 
 class Shifts(nn.Module):
