@@ -1,4 +1,4 @@
-"""Videos as cameras, phones and editors make them, written with PyAV when a test needs them."""
+"""Writes small videos with PyAV, like those of cameras, phones and editors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = (64, 96)
 
 
 def scene(count: int, size: tuple[int, int] = SIZE, high_bit_depth: bool = False, seed: int = 0) -> list[np.ndarray]:
-    """Coloured texture that moves, with each corner in a colour of its own, so that no turn goes unnoticed."""
+    """Frames of moving coloured texture; three corners have their own colour, which shows rotations and flips."""
     height, width = size
     noise = np.random.default_rng(seed).random((height, width + 2 * count, 3))
     texture = cv2.GaussianBlur(noise, (0, 0), 3)
@@ -33,7 +33,7 @@ def scene(count: int, size: tuple[int, int] = SIZE, high_bit_depth: bool = False
 
 @dataclass(frozen=True)
 class Made:
-    """What to make; the defaults are what phones write."""
+    """The properties of a test video; the defaults are typical of phones."""
 
     frames: int | list[np.ndarray] = 12
     codec: str = 'libx264'
@@ -50,12 +50,12 @@ class Made:
     subtitle: str | None = None
     audio_start: int = 0
     metadata: dict[str, str] | None = None
-    apple: bool = False  # whether MP4 has tags of any name
+    apple: bool = False  # whether MP4 may have tags of any name
     chapters: tuple[tuple[int, int], ...] = ()  # in milliseconds
 
 
 def make(path: Path, made: Made) -> Path:
-    """Writes a video."""
+    """Writes a video and returns its path."""
     frames = scene(made.frames) if isinstance(made.frames, int) else made.frames
     time_base = made.time_base or 1 / made.rate
     muxing = {'movflags': 'use_metadata_tags'} if made.apple else {}
@@ -116,19 +116,19 @@ def _sing(
 
 
 def times(path: Path) -> list[Fraction]:
-    """The times of all pictures, decoded by PyAV alone."""
+    """Returns the times of all frames in seconds, decoded by PyAV alone."""
     with av.open(str(path)) as container:
         return [frame.pts * container.streams.video[0].time_base for frame in container.decode(video=0)]
 
 
 def decoded(path: Path) -> list[av.VideoFrame]:
-    """All frames, decoded by PyAV alone."""
+    """Returns all frames, decoded by PyAV alone."""
     with av.open(str(path)) as container:
         return list(container.decode(video=0))
 
 
 def packets(path: Path, kind: str = 'audio') -> list[list[tuple[Fraction, bytes]]]:
-    """(time, content) of the packets of each stream of a kind."""
+    """Returns, for each stream of this kind, the (time, content) of its packets."""
     with av.open(str(path)) as container:
         streams = [stream for stream in container.streams if stream.type == kind]
         found = {stream.index: [] for stream in streams}

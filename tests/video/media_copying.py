@@ -1,4 +1,4 @@
-"""Copying a source to a sink, as deblurring does around its network."""
+"""Copies a source to a sink, as deblurring does but without a network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dblr_plugin.video import EncoderSettings, Frame, Sink, Source, open_sink, o
 
 
 def sink_of(target: Path, source: Source, **options: object) -> Sink:
-    """A sink; ``encoder``, ``quality``, ``lossless`` and ``preset`` are those of its :class:`EncoderSettings`."""
+    """Opens a sink; ``encoder``, ``quality``, ``lossless`` and ``preset`` go into its :class:`EncoderSettings`."""
     settings = {name: options.pop(name) for name in ('encoder', 'quality', 'lossless', 'preset') if name in options}
     return open_sink(target, source, encoder=EncoderSettings(**settings), **options)
 
 
 def copy(source: Path | str, target: Path, part: dict | None = None, **options: object) -> list[Frame]:
-    """Returns the pictures on the way."""
+    """Copies a video, folder or image and returns its frames."""
     with open_source(source, **(part or {})) as opened:
         sink = sink_of(target, opened, **options)
         pictures = []
@@ -29,5 +29,5 @@ def copy(source: Path | str, target: Path, part: dict | None = None, **options: 
 
 
 def visible(folder: Path) -> list[str]:
-    """Names in a folder, hidden ones too: nothing half-written may stay."""
+    """Returns the names in a folder, including hidden ones, which unfinished outputs have."""
     return sorted(path.name for path in folder.iterdir())

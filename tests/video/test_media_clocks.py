@@ -1,4 +1,4 @@
-"""Clocks that restart, pictures that stay long, holes in the data, sound that starts late: time is kept or told."""
+"""Unusual timestamps (restarts, jumps, long frames, gaps, late sound) are preserved, or a warning reports them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def seconds(path: Path) -> float:
 
 
 @pytest.mark.parametrize('suffix', ['.ts', '.vob'])
-def test_recordings_joined_end_to_end_go_on(tmp_path, caplog, suffix):
+def test_concatenated_recordings_get_continuous_timestamps(tmp_path, caplog, suffix):
     one = make(tmp_path / f'one{suffix}', Made(frames=30, audio=0 if suffix == '.vob' else 1))
     source = joined(tmp_path / f'film{suffix}', one, one)
     copy(source, tmp_path / 'sharp.mp4')
@@ -40,7 +40,7 @@ def test_recordings_joined_end_to_end_go_on(tmp_path, caplog, suffix):
     assert 'timestamps restart or jump at 1.0' in caplog.text
 
 
-def test_sound_goes_on_with_the_pictures(tmp_path):
+def test_sound_stays_in_sync_after_a_timestamp_restart(tmp_path):
     one = make(tmp_path / 'one.ts', Made(frames=30, audio=1))
     copy(joined(tmp_path / 'film.ts', one, one), tmp_path / 'sharp.mp4')
     pictures, sound = times(tmp_path / 'sharp.mp4'), [time for time, _ in packets(tmp_path / 'sharp.mp4')[0]]
@@ -51,7 +51,7 @@ def test_sound_goes_on_with_the_pictures(tmp_path):
     assert all(b > a for a, b in itertools.pairwise(sound))
 
 
-def test_an_hour_between_two_parts_is_carried_over(tmp_path, caplog):
+def test_one_hour_timestamp_jump_is_closed(tmp_path, caplog):
     late = Made(frames=30, time_base=Fraction(1, 90000), pts=[3600 * 90000 + 3000 * i for i in range(30)])
     parts = make(tmp_path / 'one.ts', Made(frames=30)), make(tmp_path / 'two.ts', late)
     copy(joined(tmp_path / 'film.ts', *parts), tmp_path / 'sharp.mp4')
@@ -61,7 +61,7 @@ def test_an_hour_between_two_parts_is_carried_over(tmp_path, caplog):
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv', '.webm'])
-def test_the_last_picture_stays_as_long_as_it_should(tmp_path, caplog, suffix):
+def test_last_frame_keeps_its_duration(tmp_path, caplog, suffix):
     pictures = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8)) for i in range(4)]
     source, output = tmp_path / 'd.gif', tmp_path / f'sharp{suffix}'
     pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=[100, 50, 300, 3000], loop=0)
@@ -73,10 +73,10 @@ def test_the_last_picture_stays_as_long_as_it_should(tmp_path, caplog, suffix):
 
 
 @pytest.mark.slow
-def test_a_hole_in_matroska_is_told(tmp_path, caplog):
+def test_missing_frames_in_matroska_are_reported(tmp_path, caplog):
     source = make(tmp_path / 'long.mkv', Made(frames=500, audio=1, options={'g': '12', 'preset': 'ultrafast'}))
     data = bytearray(source.read_bytes())
-    cluster = data.index(b'\x1f\x43\xb6\x75', len(data) // 2)  # without its head all of it is lost
+    cluster = data.index(b'\x1f\x43\xb6\x75', len(data) // 2)  # damage to its header loses the whole cluster
     data[cluster : cluster + 200] = bytes(200)
     source.write_bytes(data)
     pictures = copy(source, tmp_path / 'sharp.mkv', preset='ultrafast')
@@ -87,8 +87,8 @@ def test_a_hole_in_matroska_is_told(tmp_path, caplog):
     assert f'frames are missing for {length:.2f} s at {place:.2f} s' in caplog.text
 
 
-def test_what_ffmpeg_says_of_a_damaged_file_is_told(tmp_path, caplog):
-    """One picture is left, or too few for a rhythm: nothing shows that there were more."""
+def test_ffmpeg_errors_in_a_damaged_file_are_reported(tmp_path, caplog):
+    """One frame is left, or too few for a regular interval, so that the timestamps do not show the loss."""
     source = make(tmp_path / 'short.mkv', Made(frames=24, codec='mpeg4', options={'bf': '0'}))
     data = source.read_bytes()
     cluster = data.index(b'\x1f\x43\xb6\x75')
@@ -104,8 +104,8 @@ def test_what_ffmpeg_says_of_a_damaged_file_is_told(tmp_path, caplog):
     assert len(copy(source, tmp_path / 'sharp.mkv')) == 24 and not caplog.records
 
 
-def test_a_picture_that_an_mp4_has_lost_is_told(tmp_path, caplog):
-    """One that its table moves to another time is not shown; no picture is said to last as long as the gap."""
+def test_missing_frame_in_mp4_is_reported(tmp_path, caplog):
+    """A damaged ctts table moves one frame away; no stated duration explains the gap that it leaves."""
     source = make(tmp_path / 'moved.mp4', Made(frames=24))
     data = bytearray(source.read_bytes())
     table = data.index(b'ctts') + 12
@@ -117,7 +117,7 @@ def test_a_picture_that_an_mp4_has_lost_is_told(tmp_path, caplog):
     assert 'frames are missing for 0.03 s at ' in caplog.text
 
 
-def test_what_the_source_itself_means_is_not_told(tmp_path, caplog):
+def test_intended_pauses_are_not_reported_as_missing_frames(tmp_path, caplog):
     uneven = [0, 33, 67, 100, 400, 900, 933, 1200, 1500, 3000, 3100, 3200]
     copy(make(tmp_path / 'phone.mkv', Made(time_base=Fraction(1, 1000), pts=uneven)), tmp_path / 'sharp.mkv')
     long = [number + 9 * (number > 30) for number in range(40)]
@@ -126,7 +126,7 @@ def test_what_the_source_itself_means_is_not_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
-def test_sound_that_starts_late_starts_late(tmp_path, suffix):
+def test_late_sound_keeps_its_start(tmp_path, suffix):
     source = make(tmp_path / 'late.mp4', Made(frames=60, audio=1, audio_start=24000))
     output = tmp_path / f'sharp{suffix}'
     copy(source, output)
@@ -138,8 +138,8 @@ def test_sound_that_starts_late_starts_late(tmp_path, suffix):
     assert float(loud - times(output)[0]) == pytest.approx(float(late), abs=0.03)
 
 
-def test_clock_that_runs_over(tmp_path):
-    """Transport streams count to 2**33 and begin again at 0: the times before that are no times to leave out."""
+def test_wrapped_timestamps_of_transport_streams_are_kept(tmp_path):
+    """Timestamps of transport streams wrap at 2**33; frames before the wrap have negative times and are not dropped."""
     first = 95442 * 30
     plain = make(tmp_path / 'plain.mp4', Made(frames=60))
     source = make(tmp_path / 'over.ts', Made(frames=60, pts=[first + i for i in range(60)]))
@@ -150,7 +150,7 @@ def test_clock_that_runs_over(tmp_path):
     )
 
 
-def test_extents_compare_what_came_and_what_went(tmp_path):
+def test_extents_of_source_and_output_agree(tmp_path):
     source = make(tmp_path / 'plain.mp4', Made(frames=45, audio=1))
     with open_source(source) as opened:
         sink = open_sink(tmp_path / 'sharp.mkv', opened)

@@ -1,4 +1,4 @@
-"""What describes pictures: the shape of pixels, HDR10, fonts, titles, further pictures, and names of outputs."""
+"""Metadata (pixel aspect ratio, HDR10, fonts, titles, Exif, ICC profiles) is kept, or its loss is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HDR10 = (
     [('a.webm', None), ('a.mkv', 'libvpx-vp9'), ('a.mkv', 'ffv1'), ('a.mkv', None), ('a.mp4', None)],
 )
 @pytest.mark.parametrize('audio', [0, 1])
-def test_pixels_keep_their_shape(tmp_path, name, encoder, audio):
+def test_pixel_aspect_ratio_is_kept_in_every_container(tmp_path, name, encoder, audio):
     wide = Made(tags={'sample_aspect_ratio': Fraction(16, 11)}, audio=audio)
     output = tmp_path / name
     copy(make(tmp_path / 'wide.mp4', wide), output, encoder=encoder)
@@ -42,7 +42,7 @@ def test_pixels_keep_their_shape(tmp_path, name, encoder, audio):
     assert len(decoded(output)) == 12
 
 
-def test_hdr10_stays_or_is_told(tmp_path, caplog):
+def test_hdr10_metadata_is_kept_or_its_loss_reported(tmp_path, caplog):
     made = Made(scene(3, high_bit_depth=True), 'libx265', 'yuv420p10le', options={'x265-params': HDR10})
     source = make(tmp_path / 'hdr.mkv', made)
     kinds = ('MASTERING_DISPLAY_METADATA', 'CONTENT_LIGHT_LEVEL')
@@ -57,7 +57,7 @@ def test_hdr10_stays_or_is_told(tmp_path, caplog):
 
 
 def with_message(source: Path, target: Path, message: bytes) -> None:
-    """Copies a video and puts a NAL unit before each picture's."""
+    """Copies a video and puts a NAL unit before those of each frame."""
     with av.open(str(source)) as old, av.open(str(target), 'w') as new:
         video = new.add_stream_from_template(old.streams.video[0], opaque=True)
         for packet in old.demux(video=0):
@@ -69,8 +69,8 @@ def with_message(source: Path, target: Path, message: bytes) -> None:
                 new.mux(longer)
 
 
-def test_data_in_the_stream_is_told(tmp_path, caplog):
-    """Captions of broadcasts, and what makes a video spherical: an encoder gets pixels only."""
+def test_lost_captions_and_spherical_metadata_are_reported(tmp_path, caplog):
+    """Encoders receive only pixels, so closed captions and spherical projection are lost."""
     plain = make(tmp_path / 'plain.mp4', Made(frames=2))
     captions = b'\xb5\x001GA94\x03A\xff\xfc\x94 \xff'
     with_message(plain, tmp_path / 'film.mp4', bytes((6, 4, len(captions))) + captions + b'\x80')
@@ -95,7 +95,7 @@ def test_data_in_the_stream_is_told(tmp_path, caplog):
     assert 'round.mp4: left out of the output: 360 degree projection' in caplog.text
 
 
-def test_fonts_stay_or_are_told(tmp_path, caplog):
+def test_fonts_are_kept_or_their_loss_reported(tmp_path, caplog):
     source, font = tmp_path / 'anime.mkv', b'\0\1\0\0' + b'x' * 300
     plain = make(tmp_path / 'plain.mp4', Made())
     with av.open(str(plain)) as old, av.open(str(source), 'w') as new:
@@ -117,7 +117,7 @@ def test_fonts_stay_or_are_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
-def test_tags_that_are_not_utf8_stay(tmp_path, suffix):
+def test_tags_that_are_not_utf8_are_kept(tmp_path, suffix):
     source, plain, latin1 = tmp_path / 'old.mkv', make(tmp_path / 'plain.mp4', Made()), 'Größe'.encode('latin-1')
     with av.open(str(plain)) as old, av.open(str(source), 'w') as new:
         new.metadata['title'] = 'Gr__e'
@@ -133,7 +133,7 @@ def test_tags_that_are_not_utf8_stay(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('name', ['stack.tif', 'anim.png', 'anim.webp'])
-def test_further_pictures_are_told(tmp_path, caplog, name):
+def test_ignored_further_images_of_a_file_are_reported(tmp_path, caplog, name):
     pictures = [Image.fromarray(np.full((48, 64, 3), 40 * i + 20, np.uint8)) for i in range(5)]
     pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
     copy(tmp_path / name, tmp_path / 'out.png')
@@ -155,7 +155,7 @@ EXPOSURE, NORTH = 0.02, 'N'
 
 
 def photograph(path: Path, pixels: np.ndarray, profile: bytes = PROFILE) -> Path:
-    """As a camera writes it that lay on its side."""
+    """Writes an image with Exif and an ICC profile, as a camera held sideways does."""
     exif = Image.Exif()
     exif.update({0x010F: 'Maker', 0x0112: 6})
     exif.get_ifd(0x8769).update({0x829A: EXPOSURE, 0xA002: pixels.shape[1]})
@@ -172,7 +172,7 @@ def described(path: Path) -> tuple:
 
 
 @pytest.mark.parametrize('target', ['.jpg', '.webp', '.tif'])
-def test_dots_per_inch_of_a_jpeg_without_exif_stay(tmp_path, target):
+def test_dots_per_inch_of_a_jpeg_without_exif_are_kept(tmp_path, target):
     Image.fromarray(scene(1)[0]).save(tmp_path / 'p.jpg', dpi=(300, 200))
     copy(tmp_path / 'p.jpg', tmp_path / f'out{target}')
     with Image.open(tmp_path / f'out{target}') as image:
@@ -182,22 +182,22 @@ def test_dots_per_inch_of_a_jpeg_without_exif_stay(tmp_path, target):
 
 @pytest.mark.parametrize('target', ['.png', '.jpg', '.webp', '.tif', '.bmp'])
 @pytest.mark.parametrize('name', ['p.jpg', 'p.png', 'p.webp'])
-def test_profiles_and_exif_stay_or_are_told(tmp_path, caplog, name, target):
+def test_icc_profile_and_exif_are_kept_or_their_loss_reported(tmp_path, caplog, name, target):
     source = photograph(tmp_path / name, scene(1)[0])
     output = tmp_path / f'out/sharp{target}'
     copy(source, output)
     whole = (PROFILE, 'Maker', None, {0x829A: EXPOSURE}, {1: NORTH})
     assert described(output) == ((None, None, None, {}, {}) if target == '.bmp' else whole)
     assert ('left out' in caplog.text) == ('ICC profile, Exif' in caplog.text) == (target == '.bmp')
-    before, after = cv2.imread(str(source)), cv2.imread(str(output))  # turned upright by both
+    before, after = cv2.imread(str(source)), cv2.imread(str(output))  # cv2 applies the Exif rotation
     assert before.shape == after.shape and np.abs(before.astype(int) - after).max() < 16
-    copy(output, tmp_path / 'again.tif')  # what was written is read
+    copy(output, tmp_path / 'again.tif')  # our reader finds what was written
     assert described(tmp_path / 'again.tif')[:2] == described(output)[:2]
 
 
 @pytest.mark.parametrize('source', ['.png', '.tif'])
 @pytest.mark.parametrize('target', ['.png', '.tif'])
-def test_profiles_of_sixteen_bits(tmp_path, source, target):
+def test_icc_profile_of_sixteen_bit_images_is_kept(tmp_path, source, target):
     pixels = scene(1, high_bit_depth=True)[0]
     data = cv2.imencode(source, pixels)[1].tobytes()
     (tmp_path / f'p{source}').write_bytes(
@@ -210,7 +210,7 @@ def test_profiles_of_sixteen_bits(tmp_path, source, target):
 
 @pytest.mark.parametrize(('mode', 'space'), [('L', b'GRAY'), ('CMYK', b'CMYK')])
 @pytest.mark.parametrize('suffix', ['.jpg', '.tif'])
-def test_profiles_of_other_colours_are_told(tmp_path, caplog, mode, space, suffix):
+def test_dropped_grey_and_cmyk_profiles_are_reported(tmp_path, caplog, mode, space, suffix):
     foreign = PROFILE[:16] + space + PROFILE[20:]
     Image.fromarray(scene(1)[0]).convert(mode).save(tmp_path / f'p{suffix}', icc_profile=foreign)
     copy(tmp_path / f'p{suffix}', tmp_path / f'out{suffix}')
@@ -222,7 +222,7 @@ SRGB = {b'sRGB': b'\0', b'gAMA': struct.pack('>I', 45455), b'pHYs': HDR[b'pHYs']
 
 
 @pytest.mark.parametrize(('tags', 'told'), [(HDR, True), (SRGB, False)])
-def test_how_a_png_is_shown_stays_or_is_told(tmp_path, caplog, tags, told):
+def test_png_colour_chunks_are_kept_or_their_loss_reported(tmp_path, caplog, tags, told):
     data = cv2.imencode('.png', scene(1, high_bit_depth=True)[0])[1].tobytes()
     chunks = [struct.pack('>I', len(value)) + kind + value for kind, value in tags.items()]
     chunks = [chunk + struct.pack('>I', zlib.crc32(chunk[4:])) for chunk in chunks]
@@ -237,7 +237,7 @@ def test_how_a_png_is_shown_stays_or_is_told(tmp_path, caplog, tags, told):
 
 
 @pytest.mark.parametrize(('transfer', 'said'), [(18, (9, 18)), (1, (9, 1)), (2, (2, 2))])
-def test_frames_of_an_hdr_video_say_so(tmp_path, caplog, transfer, said):
+def test_png_frames_of_an_hdr_video_have_its_colour_tags(tmp_path, caplog, transfer, said):
     tags = {'colorspace': 9, 'color_range': 1, 'color_primaries': 9, 'color_trc': transfer}
     made = Made(scene(2, high_bit_depth=True), 'ffv1', 'yuv420p10le', options={}, tags=tags)
     copy(make(tmp_path / 'hdr.mkv', made), tmp_path / 'out')
@@ -250,7 +250,7 @@ def test_frames_of_an_hdr_video_say_so(tmp_path, caplog, transfer, said):
     assert 'square: the shape of pixels, 16/11, is left out' in caplog.text
 
 
-def test_what_a_format_cannot_hold(tmp_path, caplog):
+def test_what_a_format_cannot_hold_is_refused(tmp_path, caplog):
     exif = Image.Exif()
     exif[0x010E] = 'x' * 70000
     Image.fromarray(scene(1)[0]).save(tmp_path / 'a.png', exif=exif)
@@ -263,7 +263,7 @@ def test_what_a_format_cannot_hold(tmp_path, caplog):
     assert not list(tmp_path.glob('*b.*'))
 
 
-def test_texts_and_damaged_exif_are_told(tmp_path, caplog):
+def test_dropped_text_and_damaged_exif_are_reported(tmp_path, caplog):
     (tmp_path / 'frames').mkdir()
     text = PngImagePlugin.PngInfo()
     text.add_text('Title', 'Holiday')
@@ -278,7 +278,7 @@ def test_texts_and_damaged_exif_are_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize('suffix', ['.mkv', '.mp4', '.mov', '.webm'])
-def test_cover_of_matroska(tmp_path, caplog, suffix):
+def test_matroska_cover_is_kept_or_its_loss_reported(tmp_path, caplog, suffix):
     cover = cv2.imencode('.jpg', scene(1)[0])[1].tobytes()
     plain = make(tmp_path / 'plain.mkv', Made(frames=3))
     with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mkv'), 'w') as new:
@@ -302,8 +302,8 @@ APPLE = {'com.apple.quicktime.make': 'Apple', 'com.apple.quicktime.creationdate'
 
 @pytest.mark.parametrize('suffix', ['.mkv', '.mp4', '.mov', '.webm'])
 @pytest.mark.parametrize('source', ['.mkv', '.mp4'])
-def test_tags_and_titles_of_tracks(tmp_path, caplog, source, suffix):
-    """MP4 reads titles of tracks by another name than it writes them, and has names of its own for tags."""
+def test_tags_and_track_titles_are_kept(tmp_path, caplog, source, suffix):
+    """FFmpeg reads and writes track titles of MP4 under different names, and MP4 has its own tag names."""
     metadata = {'title': 'Holiday', 'DIRECTOR': 'Me'} if source == '.mkv' else APPLE
     made = make(
         tmp_path / f'film{source}', Made(audio=1, titles=('Main', 'Comment'), metadata=metadata, apple=source != '.mkv')
@@ -321,8 +321,8 @@ def test_tags_and_titles_of_tracks(tmp_path, caplog, source, suffix):
 
 
 @pytest.mark.parametrize(('language', 'kept'), [('deu', {'ger'}), ('eng', {'eng'}), ('gle', {None, 'und'})])
-def test_languages_in_quicktime(tmp_path, caplog, language, kept):
-    """It has a list of its own; MP4 and Matroska hold all."""
+def test_language_unknown_to_quicktime_is_reported(tmp_path, caplog, language, kept):
+    """QuickTime has a fixed list of languages; MP4 and Matroska hold any language."""
     plain = make(tmp_path / 'plain.mp4', Made(frames=2, audio=1))
     with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mkv'), 'w') as new:
         streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
@@ -339,7 +339,7 @@ def test_languages_in_quicktime(tmp_path, caplog, language, kept):
 
 
 @pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
-def test_chapters_of_a_part(tmp_path, caplog, suffix):
+def test_chapters_of_an_excerpt_are_shifted_and_cut(tmp_path, caplog, suffix):
     made = make(tmp_path / 'film.mp4', Made(frames=60, chapters=((0, 500), (500, 1500), (1500, 2000))))
     copy(made, tmp_path / f'sharp{suffix}', {'start': 0.2, 'end': 1.2})
     with av.open(str(tmp_path / f'sharp{suffix}')) as container:
@@ -349,14 +349,14 @@ def test_chapters_of_a_part(tmp_path, caplog, suffix):
 
 
 @pytest.mark.parametrize('opacity', [255, 0])
-def test_transparency_of_a_gif_is_told_if_there_is_any(tmp_path, caplog, opacity):
+def test_gif_transparency_is_reported_only_if_present(tmp_path, caplog, opacity):
     pictures = [Image.fromarray(np.dstack((p, np.full(p.shape[:2], opacity, np.uint8)))) for p in scene(3)]
     pictures[0].save(tmp_path / 'a.gif', save_all=True, append_images=pictures[1:], duration=[100, 300, 50])
     copy(tmp_path / 'a.gif', tmp_path / 'sharp.mp4')
     assert ('has transparency' in caplog.text) == (opacity == 0)
 
 
-def test_transparency_beside_the_pictures_is_told(tmp_path, caplog):
+def test_webm_alpha_is_reported_and_its_tag_removed(tmp_path, caplog):
     source = make(tmp_path / 'logo.webm', Made(frames=2, codec='libvpx-vp9', options={}, pix_fmt='yuva420p'))
     copy(source, tmp_path / 'sharp.webm')
     assert 'has transparency' in caplog.text
@@ -367,7 +367,7 @@ def test_transparency_beside_the_pictures_is_told(tmp_path, caplog):
 @pytest.mark.parametrize(
     ('name', 'codec', 'pixels'), [('a.mov', 'prores_ks', 'yuv422p10le'), ('a.mkv', 'mpeg4', 'yuv420p')]
 )
-def test_colours_that_the_container_alone_says(tmp_path, name, codec, pixels):
+def test_colour_tags_of_the_container_are_kept(tmp_path, name, codec, pixels):
     with av.open(str(tmp_path / name), 'w') as container:
         stream = container.add_stream(codec, 25)
         stream.height, stream.width, stream.pix_fmt = 64, 96, pixels

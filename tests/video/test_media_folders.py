@@ -1,4 +1,4 @@
-"""Folders, globs and single images keep names, order, format and depth."""
+"""Images of folders, globs and single files keep names, order, format and bit depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dblr_plugin.video.image_metadata import DESCRIBED, ImageMetadata, with_meta
 
 
 def written(folder: Path, names: list[str], high_bit_depth: bool = False) -> list[np.ndarray]:
-    """Writes a moving scene, one picture for each name."""
+    """Writes a moving scene, one frame for each name, and returns the frames."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = scene(len(names), high_bit_depth=high_bit_depth)
     for name, frame in zip(names, frames, strict=True):
@@ -28,7 +28,7 @@ def written(folder: Path, names: list[str], high_bit_depth: bool = False) -> lis
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.JPEG', '.tif', '.tiff', '.webp', '.bmp'])
-def test_names_and_format_stay(tmp_path, suffix):
+def test_names_and_format_are_kept(tmp_path, suffix):
     names = [f'frame_{i}{suffix}' for i in (1, 2, 10)]
     written(tmp_path / 'in', names)
     pictures = copy(tmp_path / 'in', tmp_path / 'out')
@@ -42,7 +42,7 @@ def test_names_and_format_stay(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
-def test_sixteen_bits_stay(tmp_path, suffix):
+def test_sixteen_bits_are_kept(tmp_path, suffix):
     frames = written(tmp_path / 'in', [f'{i}{suffix}' for i in range(2)], high_bit_depth=True)
     copy(tmp_path / 'in', tmp_path / 'out')
     for index, frame in enumerate(frames):
@@ -50,7 +50,7 @@ def test_sixteen_bits_stay(tmp_path, suffix):
         assert again.dtype == np.uint16 and (again[..., ::-1] == frame).all()
 
 
-def test_glob_takes_what_it_names(tmp_path):
+def test_glob_selects_matching_images(tmp_path):
     written(tmp_path / 'in', ['a1.png', 'a2.png', 'b1.png'])
     (tmp_path / 'in/a3.txt').write_text('no image')
     pictures = copy(str(tmp_path / 'in/a*'), tmp_path / 'out')
@@ -61,12 +61,12 @@ def test_glob_takes_what_it_names(tmp_path):
         open_source(tmp_path / 'more/*/*.png')
 
 
-def test_name_with_brackets_is_no_glob(tmp_path):
+def test_existing_name_with_brackets_is_not_a_glob(tmp_path):
     written(tmp_path / 'take [1]', ['1.png'])
     assert len(copy(tmp_path / 'take [1]', tmp_path / 'out')) == 1
 
 
-def test_one_image(tmp_path):
+def test_single_image(tmp_path):
     (frame,) = written(tmp_path, ['photo.png'])
     copy(tmp_path / 'photo.png', tmp_path / 'sharp/photo.png')
     copy(tmp_path / 'photo.png', tmp_path / 'sharp.tif')
@@ -79,7 +79,7 @@ def test_one_image(tmp_path):
         open_sink(tmp_path / 'photo.png', source)
 
 
-def test_part_and_scale(tmp_path):
+def test_start_end_and_scale_down_of_a_folder(tmp_path):
     frames = written(tmp_path / 'in', [f'{i}.png' for i in range(8)])
     pictures = copy(tmp_path / 'in', tmp_path / 'out', {'start': 2, 'end': '5', 'scale_down': 2})
     assert [picture.name for picture in pictures] == ['2.png', '3.png', '4.png']
@@ -91,7 +91,7 @@ def test_part_and_scale(tmp_path):
         open_source(tmp_path / 'in', start='0:01')
 
 
-def test_suffix_and_other_files(tmp_path):
+def test_suffix_allows_output_beside_the_input(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png'])
     (tmp_path / 'in/notes.txt').write_text('keep')
     copy(tmp_path / 'in', tmp_path / 'in', suffix='_sharp')
@@ -103,18 +103,18 @@ def test_suffix_and_other_files(tmp_path):
         open_sink(tmp_path / 'out', source, existing='refuse')
 
 
-def test_results_beside_their_inputs_are_no_inputs(tmp_path):
-    """When a batch is resumed whose results got a suffix and no folder of their own."""
+def test_batch_skips_results_beside_their_inputs(tmp_path):
+    """This matters when a batch is resumed whose results have a suffix and are in the input folder."""
     for name in ('a.mp4', 'a_sharp.mp4', 'b.ts', 'b_sharp.mkv', 'c_sharp.mp4'):
         (tmp_path / name).touch()
     inputs = [video.name for video, _ in find_batch(tmp_path, tmp_path / '../' / tmp_path.name, '_sharp')]
     assert inputs == ['a.mp4', 'b.ts', 'c_sharp.mp4']
     (tmp_path / 'more').symlink_to('/nowhere')
-    assert len(find_batch(tmp_path, tmp_path)) == 5  # each is its own output, which is refused with its name
+    assert len(find_batch(tmp_path, tmp_path)) == 5  # inputs equal outputs, which is refused later
 
 
 @pytest.mark.parametrize('others', [['b.mp4'], ['b.mp4', 'c.mkv']])
-def test_neither_images_nor_videos_are_left_out_unasked(tmp_path, others):
+def test_folder_of_images_and_videos_is_refused(tmp_path, others):
     folder = tmp_path / 'take [1]'
     folder.mkdir()
     for name in ['a.png', 'notes.txt', *others]:
@@ -126,7 +126,7 @@ def test_neither_images_nor_videos_are_left_out_unasked(tmp_path, others):
         assert len(glob.glob(named)) == len([name for name in others if name.endswith('.mp4')])
 
 
-def test_what_cannot_be_looked_for_is_named(tmp_path):
+def test_pipes_and_too_long_names_are_refused_by_name(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(DBLRError, match='pipe is not a file that can be read twice'):
         open_source(tmp_path / 'pipe')
@@ -135,7 +135,7 @@ def test_what_cannot_be_looked_for_is_named(tmp_path):
             look(tmp_path / f'{"x" * 300}.mp4')
 
 
-def test_names_that_are_not_utf8_have_a_fingerprint(tmp_path):
+def test_names_that_are_not_utf8_are_read(tmp_path):
     (frame,) = written(tmp_path, ['1.png'])
     (tmp_path / '1.png').rename(tmp_path / os.fsdecode(b'\xe4.png'))
     with open_source(tmp_path / os.fsdecode(b'\xe4.png')) as source:
@@ -143,7 +143,7 @@ def test_names_that_are_not_utf8_have_a_fingerprint(tmp_path):
         assert (next(iter(source)).pixels == frame).all()
 
 
-def test_link_to_the_input_folder_is_the_input(tmp_path):
+def test_link_to_the_input_folder_counts_as_the_input(tmp_path):
     written(tmp_path / 'in', ['1.png'])
     (tmp_path / 'link').symlink_to(tmp_path / 'in')
     with pytest.raises(DBLRError, match='is an input'), open_source(tmp_path / 'in') as source:
@@ -162,7 +162,7 @@ def test_grey_and_alpha_become_rgb(tmp_path, caplog):
     assert (pictures[0].pixels == scene(1)[0]).all() and 'transparency' in caplog.text
 
 
-def test_photograph_that_lies_on_its_side_is_turned(tmp_path):
+def test_exif_rotation_is_applied(tmp_path):
     (tmp_path / 'in').mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -174,7 +174,7 @@ def test_photograph_that_lies_on_its_side_is_turned(tmp_path):
         assert image.size == (64, 96) and 0x0112 not in image.getexif()
 
 
-def test_unequal_and_damaged_images_are_named(tmp_path):
+def test_damaged_images_and_unequal_sizes_are_refused_by_name(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png', '3.png'])
     data = (tmp_path / 'in/2.png').read_bytes()
     (tmp_path / 'in/2.png').write_bytes(data[: len(data) // 2])
@@ -202,7 +202,7 @@ def test_unequal_and_damaged_images_are_named(tmp_path):
         open_source(tmp_path / 'float.tif')
 
 
-def test_abandoned_folder_keeps_whole_files(tmp_path):
+def test_abandoned_folder_keeps_complete_files(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png'])
     with open_source(tmp_path / 'in') as source:
         assert not open_sink(tmp_path / 'out', source).abandon()
@@ -212,7 +212,7 @@ def test_abandoned_folder_keeps_whole_files(tmp_path):
     assert visible(tmp_path / 'out') == ['.pictures.partial', '1.png']
 
 
-def test_deep_picture_in_a_format_of_eight_bits(tmp_path):
+def test_sixteen_bit_image_is_rounded_to_eight_bits(tmp_path):
     (frame,) = written(tmp_path, ['deep.png'], high_bit_depth=True)
     copy(tmp_path / 'deep.png', tmp_path / 'flat.bmp')
     again = cv2.imread(str(tmp_path / 'flat.bmp'), cv2.IMREAD_UNCHANGED)[..., ::-1]
@@ -220,7 +220,7 @@ def test_deep_picture_in_a_format_of_eight_bits(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', DESCRIBED)
-def test_where_there_is_nothing_to_add_a_file_stays_as_it_was_encoded(suffix):
+def test_empty_metadata_leaves_the_file_unchanged(suffix):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     data = cv2.imencode(suffix, pixels)[1].tobytes()
     assert with_metadata(data, ImageMetadata(), (9, 7), Path(f'a{suffix}')) == data

@@ -1,4 +1,4 @@
-"""Outputs are whole, or playable as far as they go, or not there; errors name the file and the fix."""
+"""Outputs are complete, or playable up to where they stopped, or absent; errors name the file and the fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dblr_plugin.video import open_sink, open_source  # noqa: E402
 
 @pytest.fixture(scope='module')
 def video(tmp_path_factory) -> Path:
-    """Thirty pictures and sound, in a folder of its own. Do not write to it."""
+    """A video of 30 frames with sound, in its own folder. Tests must not change it."""
     return make(tmp_path_factory.mktemp('in') / 'shaky.mp4', Made(frames=30, audio=1))
 
 
@@ -34,13 +34,13 @@ def test_abandoned_video_is_playable(tmp_path, video, suffix, written):
             sink.write(picture)
         assert visible(folder) == [f'.sharp{suffix}.partial']
         assert sink.abandon()
-    assert visible(folder) == [f'.sharp{suffix}.partial', f'sharp{suffix}']  # the former says that it can go on
+    assert visible(folder) == [f'.sharp{suffix}.partial', f'sharp{suffix}']  # the hidden folder allows it to be resumed
     assert len(decoded(folder / f'sharp{suffix}')) == written
     heard = packets(folder / f'sharp{suffix}')[0]
     assert all(float(time) <= written / 30 + 0.1 for time, _ in heard)
 
 
-def test_abandoned_before_the_first_picture_leaves_nothing(tmp_path, video):
+def test_sink_abandoned_before_the_first_frame_leaves_no_file(tmp_path, video):
     with open_source(video) as source:
         sink = open_sink(tmp_path / 'sharp.mp4', source)
         assert not sink.abandon()
@@ -49,7 +49,7 @@ def test_abandoned_before_the_first_picture_leaves_nothing(tmp_path, video):
     assert visible(tmp_path) == []
 
 
-def test_older_output_stays_until_the_new_one_is_complete(tmp_path, video):
+def test_existing_output_is_kept_until_the_new_one_is_complete(tmp_path, video):
     output = tmp_path / 'sharp.mp4'
     output.write_bytes(b'older')
     with pytest.raises(DBLRError, match='exists'), open_source(video) as source:
@@ -63,10 +63,10 @@ def test_older_output_stays_until_the_new_one_is_complete(tmp_path, video):
 
 
 @pytest.mark.slow
-def test_full_disk_leaves_nothing_broken(tmp_path):
+def test_full_disk_leaves_no_broken_output(tmp_path):
     noise = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8) for i in range(60)]
     source = make(tmp_path / 'noise.mp4', Made(frames=noise, audio=1))
-    # the last lets the pictures through, and stops MP4's index, which comes behind them
+    # the last limit is reached at MP4's index, which follows the frames
     limits = {'sharp.mp4': 100_000, 'sharp.mkv': 100_000, 'frames': 5000, 'end.mp4': 0}
     copy(source, tmp_path / 'whole.mp4')
     limits['end.mp4'] = (tmp_path / 'whole.mp4').read_bytes().rindex(b'moov')
@@ -78,11 +78,11 @@ def test_full_disk_leaves_nothing_broken(tmp_path):
                     sink.write(picture)
                 sink.finish()
             assert not sink.abandon()
-    # what was encoded before the disk was full is there to go on from
+    # the segments encoded before the disk was full are kept, so that the run can be resumed
     assert visible(tmp_path / 'out') == ['.end.mp4.partial', 'frames'] and visible(tmp_path / 'out/frames') == []
 
 
-def test_input_is_never_written_over(tmp_path, video):
+def test_input_is_never_overwritten(tmp_path, video):
     with open_source(video) as source, pytest.raises(DBLRError, match='a file is where its folder should be'):
         open_sink(video / 'sharp.mp4', source)
     link = tmp_path / 'link.mp4'
@@ -116,7 +116,7 @@ BAD_OUTPUTS = [
 
 
 @pytest.mark.parametrize(('output', 'options', 'message'), BAD_OUTPUTS)
-def test_outputs_that_cannot_be(tmp_path, video, output, options, message):
+def test_impossible_outputs_are_refused(tmp_path, video, output, options, message):
     with open_source(video) as source, pytest.raises(DBLRError, match=message):
         sink_of(tmp_path / output, source, **options)
     assert visible(tmp_path) == []
@@ -126,7 +126,7 @@ def test_outputs_that_cannot_be(tmp_path, video, output, options, message):
     ('encoder', 'suffix'),
     [('libx265', '.mp4'), ('libsvtav1', '.mp4'), ('mpeg4', '.mp4'), ('mpeg2video', '.mkv')],
 )
-def test_encoders(tmp_path, video, encoder, suffix):
+def test_encoders_keep_times_and_obey_quality(tmp_path, video, encoder, suffix):
     sizes = []
     for quality in (None, 40 if encoder.startswith('lib') else 20):
         copy(video, tmp_path / f'sharp{suffix}', encoder=encoder, quality=quality)
@@ -136,8 +136,8 @@ def test_encoders(tmp_path, video, encoder, suffix):
 
 
 @pytest.mark.parametrize('encoder', ['libx264', 'libx265'])
-def test_preset(tmp_path, video, encoder):
-    """The default is medium; the quickest one finds less to leave out."""
+def test_default_preset_is_medium(tmp_path, video, encoder):
+    """``ultrafast`` gives other packets, which shows that the preset is used."""
     films = {}
     for preset in (None, 'medium', 'ultrafast'):
         copy(video, tmp_path / 'sharp.mp4', encoder=encoder, preset=preset)
@@ -146,15 +146,15 @@ def test_preset(tmp_path, video, encoder):
 
 
 @pytest.mark.parametrize('frames', [1, 2])
-def test_x265_of_one_or_two_pictures(tmp_path, frames):
-    """Its timestamps are random for so few; in every other run MP4 refused them."""
+def test_x265_keeps_times_of_one_or_two_frames(tmp_path, frames):
+    """x265 gives so few frames random timestamps, which MP4 refuses about half the time."""
     source = make(tmp_path / 'short.mp4', Made(frames=frames))
     for _ in range(4):
         copy(source, tmp_path / 'sharp.mp4', encoder='libx265')
         assert times(tmp_path / 'sharp.mp4') == times(source)
 
 
-def test_inputs_that_cannot_be(tmp_path):
+def test_unreadable_inputs_are_refused_by_name(tmp_path):
     (tmp_path / 'text.mp4').write_text('This is no video, whatever its name says.' * 100)
     (tmp_path / 'empty.mp4').write_bytes(b'')
     (tmp_path / 'folder').mkdir()
@@ -189,7 +189,7 @@ def test_inputs_that_cannot_be(tmp_path):
             open_source(whole, start=start)
 
 
-def test_cover_picture_is_no_video(tmp_path):
+def test_cover_image_does_not_count_as_video(tmp_path):
     with (
         av.open(str(make(tmp_path / 'both.mp4', Made(audio=1)))) as old,
         av.open(str(tmp_path / 'song.mp4'), 'w') as new,
@@ -210,7 +210,7 @@ def test_cover_picture_is_no_video(tmp_path):
 
 
 def with_damage(source: Path, target: Path, numbers: tuple[int, ...], fill: bytes | None) -> None:
-    """Copies a video's packets, some of them overwritten."""
+    """Copies a video and overwrites the packets of these numbers with ``fill``, by default with zeros."""
     with av.open(str(source)) as old, av.open(str(target), 'w') as new:
         stream = old.streams.video[0]
         copied = new.add_stream_from_template(stream, opaque=True)
@@ -228,7 +228,7 @@ def with_damage(source: Path, target: Path, numbers: tuple[int, ...], fill: byte
 
 @pytest.mark.parametrize('codec', ['libx264', 'libx265', 'mpeg4', 'ffv1'])
 @pytest.mark.parametrize('fill', [None, b'\x01'])
-def test_damaged_pictures_are_stood_in_for(tmp_path, caplog, codec, fill):
+def test_damaged_frames_are_replaced(tmp_path, caplog, codec, fill):
     options = {'libx264': {'bf': '2', 'g': '10'}, 'libx265': {'x265-params': 'log-level=0:keyint=10'}}
     source = make(tmp_path / 'whole.mkv', Made(frames=40, codec=codec, options=options.get(codec, {})))
     with_damage(source, tmp_path / 'bad.mkv', (12, 13, 25), fill)
@@ -239,7 +239,7 @@ def test_damaged_pictures_are_stood_in_for(tmp_path, caplog, codec, fill):
 
 
 @pytest.mark.parametrize('suffix', ['.mkv', '.ts', '.avi'])
-def test_video_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path, suffix):
+def test_truncated_video_is_read_up_to_its_end(tmp_path, suffix):
     codec = 'mpeg4' if suffix == '.avi' else 'libx264'
     source = make(tmp_path / f'whole{suffix}', Made(frames=60, audio=1, codec=codec, options={}))
     content = source.read_bytes()
@@ -249,7 +249,7 @@ def test_video_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path, suffix):
     assert len(decoded(tmp_path / 'sharp.mp4')) == len(pictures)
 
 
-def test_cut_off_mp4_is_told(tmp_path, caplog):
+def test_truncated_mp4_is_reported(tmp_path, caplog):
     source = make(tmp_path / 'plain.mp4', Made(frames=60, audio=1))
     with av.open(str(source)) as old, av.open(str(tmp_path / 'web.mp4'), 'w', options={'movflags': 'faststart'}) as new:
         streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
@@ -265,7 +265,7 @@ def test_cut_off_mp4_is_told(tmp_path, caplog):
     assert 'is truncated' in caplog.text and 'of 60 frames' in caplog.text
 
 
-def test_size_that_changes_is_refused(tmp_path):
+def test_frame_size_change_is_refused(tmp_path):
     parts = [
         make(tmp_path / f'{i}.ts', Made(frames=scene(5, size), options={}))
         for i, size in enumerate([(64, 96), (96, 64)])
@@ -275,15 +275,15 @@ def test_size_that_changes_is_refused(tmp_path):
         list(source)
 
 
-def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
+def test_missing_pyav_names_the_extra_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'av', None)
     (tmp_path / 'a.mp4').write_bytes(b'x')
     with pytest.raises(DBLRError, match=r"pip install 'dblr_plugin\[video\]'"):
         open_source(tmp_path / 'a.mp4')
 
 
-def test_sound_does_not_wait_in_memory(tmp_path, video, monkeypatch):
-    """It is read while pictures are joined, not before."""
+def test_sound_is_not_buffered_in_memory(tmp_path, video, monkeypatch):
+    """Sound packets are read while frames are muxed, at most 0.1 s ahead."""
     with open_source(video) as source:
         sink = open_sink(tmp_path / 'sharp.mp4', source)
         for picture in source:

