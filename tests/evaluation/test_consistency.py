@@ -1,4 +1,4 @@
-"""The warping error of clips whose motion and noise are known."""
+"""The warping error of clips with known motion and noise."""
 
 from itertools import pairwise
 from statistics import fmean
@@ -20,7 +20,7 @@ def texture(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def moving(columns: int, rows: int = 0, frames: int = 6) -> list[np.ndarray]:
-    """A window that moves over a texture by whole pixels."""
+    """Frames of a window that moves over a texture by whole pixels."""
     whole = texture(0, HEIGHT + 40, WIDTH + 40)
     corners = [(rows * i, columns * i) for i in range(frames)]
     return [whole[y : y + HEIGHT, x : x + WIDTH] for y, x in corners]
@@ -32,7 +32,7 @@ def noisy(frames: list[np.ndarray], sigma: float = SIGMA, seed: int = 1) -> list
 
 
 def figures(restored: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
-    """The means over all pairs of consecutive frames, of the restored clip and of the truth itself."""
+    """Returns the means over all pairs of consecutive frames, for the restored clip and for the ground truth itself."""
     pairs = list(pairwise(zip(restored, truth, strict=True)))
     return {
         'warping_error': fmean(warping_error(*after, *before) for before, after in pairs),
@@ -43,12 +43,12 @@ def figures(restored: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, fl
 def test_static_clip_is_consistent():
     still = moving(0)
     assert figures(still, still) == {'warping_error': 0, 'warping_error_truth': 0}
-    # whatever it shows instead
+    # also if all pixels are wrong
     assert figures([255 - frame for frame in still], still)['warping_error'] == 0
 
 
 @pytest.mark.parametrize('motion', [(0, 0), (4, 0), (3, -2), (-5, 3)])
-def test_moved_noise_adds_twice_its_variance(motion):
+def test_independent_noise_adds_twice_its_variance(motion):
     columns, rows = motion
     truth = moving(abs(columns), abs(rows))
     truth = truth if columns >= 0 else truth[::-1]
@@ -57,14 +57,14 @@ def test_moved_noise_adds_twice_its_variance(motion):
     assert found['warping_error'] == pytest.approx(2 * (SIGMA / 255) ** 2, rel=0.06)
 
 
-def test_noise_that_moves_along_is_consistent():
-    """A restored clip that is wrong everywhere and moves as the truth does."""
+def test_errors_that_move_with_the_scene_are_consistent():
+    """The restored clip shows another texture, which moves like the ground truth."""
     whole = texture(5, HEIGHT + 40, WIDTH + 40)
     restored = [whole[:HEIGHT, 4 * i : 4 * i + WIDTH] for i in range(6)]
     assert figures(restored, moving(4))['warping_error'] < 1e-4
 
 
-def test_flicker_raises_it_by_the_square_of_its_step():
+def test_flicker_adds_the_square_of_its_step():
     truth = moving(4)
     calm = figures(truth, truth)['warping_error']
     for step in (2.55, 5.1):
@@ -72,7 +72,7 @@ def test_flicker_raises_it_by_the_square_of_its_step():
         assert figures(flickering, truth)['warping_error'] == pytest.approx(calm + (step / 255) ** 2, rel=0.02)
 
 
-def test_bytes_count_as_whole_numbers():
+def test_uint8_and_float_frames_score_alike():
     truth = moving(4)
     restored = [frame.round().clip(0, 255) for frame in noisy(truth)]
     as_bytes = [frame.astype(np.uint8) for frame in restored], [frame.astype(np.uint8) for frame in truth]
@@ -80,7 +80,7 @@ def test_bytes_count_as_whole_numbers():
 
 
 class TestOcclusion:
-    """A patch of another texture moves over a still one, to the right by 6 pixels."""
+    """A patch moves over a still texture, 6 pixels to the right."""
 
     @pytest.fixture
     def pair(self):
@@ -93,10 +93,10 @@ class TestOcclusion:
 
     def test_hidden_pixels_are_left_out(self, pair):
         _, visible = flow_and_visible(*pair)
-        assert visible[30:66, 80:86].mean() < 0.1  # what the patch is about to hide
+        assert visible[30:66, 80:86].mean() < 0.1  # the patch hides these in the next frame
         assert visible[:20].mean() > 0.98 and visible[36:60, 46:70].mean() > 0.98
 
-    def test_they_do_not_count(self, pair):
+    def test_hidden_pixels_do_not_change_the_error(self, pair):
         flow, visible = flow_and_visible(*pair)
         assert visible.mean() > 0.85
         assert warped_difference(*pair, flow, visible) < 0.1 * warped_difference(*pair, flow, np.ones_like(visible))
@@ -104,29 +104,29 @@ class TestOcclusion:
         other[~visible] = 255 - other[~visible]
         assert warped_difference(other, pair[1], flow, visible) == warped_difference(*pair, flow, visible)
 
-    def test_what_leaves_the_frame_is_left_out(self):
+    def test_pixels_that_leave_the_frame_are_left_out(self):
         first, second = moving(6, frames=2)
         flow, visible = flow_and_visible(first, second)
         assert np.abs(flow[20:-20, 20:-20] - (-6, 0)).max() < 0.5
         assert not visible[:, :5].any() and visible[:, 8:].mean() > 0.97
 
 
-def test_is_the_mean_over_pairs():
+def test_clip_error_is_the_mean_over_pairs():
     truth = moving(3)
     restored = noisy(truth)
     pairs = [figures(restored[i : i + 2], truth[i : i + 2])['warping_error'] for i in range(5)]
     assert figures(restored, truth)['warping_error'] == pytest.approx(fmean(pairs), rel=1e-12)
 
 
-def test_crop_and_grey():
+def test_crop_border_and_grey_frames():
     truth, restored = moving(4, frames=2), noisy(moving(4, frames=2))
     cropped = [frame[5:-5, 5:-5] for frame in (restored[1], truth[1], restored[0], truth[0])]
     assert warping_error(restored[1], truth[1], restored[0], truth[0], crop_border=5) == warping_error(*cropped)
     greys = [frame.mean(axis=2) for frame in cropped]
-    assert 0 < warping_error(*greys) < warping_error(*cropped)  # the mean has less noise
+    assert 0 < warping_error(*greys) < warping_error(*cropped)  # averaging the channels reduces the noise
 
 
-def test_refusals():
+def test_unequal_and_small_frames_are_refused():
     wide = moving(0, frames=2)
     tall = [frame.transpose(1, 0, 2) for frame in wide]
     with pytest.raises(DBLRError, match='96x128, 96x128, 128x96, 128x96'):

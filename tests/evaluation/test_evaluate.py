@@ -56,8 +56,8 @@ def gt(footage: Path) -> Path:
     return footage / 'val/gt'
 
 
-class TestFigures:
-    def test_are_those_of_the_frames(self, lq, gt):
+class TestScores:
+    def test_scores_equal_those_of_single_frames(self, lq, gt):
         clips = {}
         for clip in 'vw':
             pairs = [(cv2.imread(str(p)), cv2.imread(str(gt / clip / p.name))) for p in sorted((lq / clip).iterdir())]
@@ -67,14 +67,14 @@ class TestFigures:
         assert {clip: means['psnr'] for clip, means in entry['clips'].items()} == clips
         assert entry['mean']['psnr'] == np.mean(list(clips.values())) and entry['frames'] == {'v': 6, 'w': 6}
 
-    def test_all_protocols_in_one_pass_are_those_of_each_alone(self, lq, gt):
+    def test_all_protocols_together_equal_each_alone(self, lq, gt):
         together = figures(lq, gt, ALL)
         assert [entry['protocol'] for entry in together] == list(PROTOCOLS)
         assert together == [figures(lq, gt, [protocol])[0] for protocol in ALL]
         assert len({(entry['mean']['psnr'], entry['mean']['ssim']) for entry in together}) == len(ALL)
 
-    def test_of_written_images_are_those_of_the_validation(self, train_options, tmp_path, lq, gt):
-        """Names, suffix, rounding and means: what a test says can be checked from its pictures, and its input's."""
+    def test_written_images_score_as_in_validation(self, train_options, tmp_path, lq, gt):
+        """Scores of a test, and of its input, can be reproduced from the images that it saves."""
         places = {name: str(tmp_path / name) for name in ('models', 'training_states', 'visualization', 'log')}
         (tmp_path / 'log').mkdir()
         train_options |= {'dist': False, 'is_train': False, 'name': 'test_my_net'}
@@ -93,22 +93,22 @@ class TestFigures:
 
 class TestPairing:
     @pytest.mark.parametrize('suffix', ['_net', '_test_DBLRNet', '_10'])
-    def test_suffix(self, lq, gt, tmp_path, suffix):
+    def test_suffix_of_results_is_ignored(self, lq, gt, tmp_path, suffix):
         assert figures(renamed(lq, tmp_path / 'results', suffix), gt) == figures(lq, gt)
 
-    def test_lmdb(self, lq, gt, tmp_path):
+    def test_lmdb_scores_as_folders(self, lq, gt, tmp_path):
         for name, source in (('lq', lq), ('gt', gt)):
             write_lmdb(source, tmp_path / f'{name}.lmdb', progress=False)
         assert figures(tmp_path / 'lq.lmdb', tmp_path / 'gt.lmdb') == figures(lq, gt)
         assert figures(tmp_path / 'lq.lmdb', gt) == figures(lq, gt)
 
-    def test_two_folders_of_one_clip(self, lq, gt):
-        entry = figures(lq / 'v', gt / 'w')[0]  # whatever they are called
+    def test_folders_of_one_clip_are_compared_directly(self, lq, gt):
+        entry = figures(lq / 'v', gt / 'w')[0]  # names of clips do not matter
         assert list(entry['clips']) == ['w'] and entry['mean'] != figures(lq / 'w', gt / 'w')[0]['mean']
         assert figures(lq / 'v', gt / 'v')[0]['mean'] == figures(lq, gt)[0]['clips']['v']
 
-    def test_frames_that_no_protocol_scores_may_be_missing(self, lq, gt, tmp_path):
-        """Positions are those in the ground truth, of which the restored frames may be a part."""
+    def test_unscored_frames_may_be_missing(self, lq, gt, tmp_path):
+        """Frames are counted in the ground truth, so that the restored frames may be a subset."""
         results = renamed(lq, tmp_path / 'results', '')
         for name in ('00000000', '00000005'):
             (results / f'v/{name}.png').unlink()
@@ -117,7 +117,7 @@ class TestPairing:
         with pytest.raises(DBLRError, match="frame 'v/00000000' of .* is missing from .*results"):
             figures(results, gt)
 
-    def test_a_frame_before_a_scored_one_is_needed_if_a_metric_compares_with_it(self, lq, gt, tmp_path):
+    def test_previous_frame_is_required_by_temporal_metrics(self, lq, gt, tmp_path):
         results = renamed(lq, tmp_path / 'results', '')
         for name in ('00000000', '00000005'):
             (results / f'v/{name}.png').unlink()
@@ -128,8 +128,8 @@ class TestPairing:
             figures(results, gt, inner)
 
     @pytest.mark.parametrize('size', [(48, 40), (48, 56)])
-    def test_videos_of_other_sizes(self, gt, tmp_path, size):
-        """A smaller video once counted as the top left corner of the larger one."""
+    def test_videos_of_unequal_size_are_refused(self, gt, tmp_path, size):
+        """A smaller video must not be compared with the top left corner of the larger one."""
         pytest.importorskip('av')
         truth = write_video(tmp_path / 'truth.mkv', [cv2.imread(str(path)) for path in sorted((gt / 'v').iterdir())])
         results = write_video(tmp_path / 'results.mkv', [np.zeros((*size, 3), np.uint8)] * 6)
@@ -138,7 +138,7 @@ class TestPairing:
             figures(results, truth)
         assert figures(gt / 'v', truth)[0]['mean']['psnr'] == np.inf
 
-    def test_all_faults_at_once(self, lq, gt, tmp_path):
+    def test_all_faults_are_reported_at_once(self, lq, gt, tmp_path):
         results = renamed(lq, tmp_path / 'results', '_net')
         (results / 'v/00000002_net.png').unlink()
         (results / 'v/00000009_net.png').write_bytes(b'')
@@ -155,13 +155,13 @@ class TestPairing:
         with pytest.raises(DBLRError, match="frame 'v/00000000_5'"):
             figures(results, gt)
 
-    def test_nothing_there(self, gt, tmp_path):
+    def test_missing_folder_is_refused(self, gt, tmp_path):
         with pytest.raises(DBLRError, match='nowhere does not exist'):
             figures(tmp_path / 'nowhere', gt)
 
 
 class TestCommand:
-    def test_prints_and_writes(self, lq, gt, tmp_path, monkeypatch, capsys):
+    def test_scores_are_printed_and_written_to_json(self, lq, gt, tmp_path, monkeypatch, capsys):
         results = renamed(lq, tmp_path / 'results', '_net')
         shutil.copytree(gt / 'v', tmp_path / 'same/v')
         (results / 'w').rename(tmp_path / 'same/w')
@@ -189,7 +189,7 @@ class TestCommand:
         assert list(entry['mean']) == ['psnr', 'ssim', 'ssim_2d', 'ssim_3d', 'ms_ssim']
         assert entry['mean']['ssim'] == entry['mean']['ssim_3d'] != entry['mean']['ssim_2d']
 
-    def test_all_frames_that_cannot_be_decoded_are_named(self, lq, gt, tmp_path):
+    def test_all_undecodable_frames_are_named(self, lq, gt, tmp_path):
         results = shutil.copytree(lq, tmp_path / 'results')
         damaged = sorted(results.glob('*/*.png'))[1::4]
         for path in damaged:
@@ -206,6 +206,6 @@ class TestCommand:
         (['--imports', 'no.py'], 'imports: no.py is not a Python file'),
         (['--json', 'no/such/figures.json'], 'no/such is not a folder'),
     ])  # fmt: skip
-    def test_a_mistake_is_found_before_any_work(self, lq, gt, arguments, message):
+    def test_wrong_arguments_are_refused_before_scoring(self, lq, gt, arguments, message):
         with pytest.raises(DBLRError, match=re.escape(message)):
             commands.main(['evaluate', str(lq), str(gt), *arguments])

@@ -1,4 +1,4 @@
-"""One metric, named alike in option files, protocols and ``dblr evaluate``; the benchmark's is in tests/benchmark."""
+"""A metric has the same name in option files, protocols and ``dblr evaluate``; see also tests/benchmark."""
 
 import json
 import re
@@ -65,21 +65,21 @@ def read(folder: Path) -> list[np.ndarray]:
 
 
 def evaluated(tmp_path: Path, *arguments: object) -> dict:
-    """The only entry of what ``dblr evaluate`` writes."""
+    """Returns the only entry that ``dblr evaluate`` writes."""
     commands.main(['evaluate', *map(str, arguments), '--json', str(tmp_path / 'scores.json')])
     (entry,) = json.loads((tmp_path / 'scores.json').read_text())['figures']
     return entry
 
 
 class TestNames:
-    def test_long_and_short(self) -> None:
+    def test_long_and_short_names_find_the_same_metric(self) -> None:
         assert find_metric('calculate_niqe') == find_metric('niqe')
         needs = {name: (find_metric(name).needs_gt, find_metric(name).needs_before) for name in ('psnr', 'niqe')}
         assert needs == {'psnr': (True, False), 'niqe': (False, False)}
         assert find_metric('warping_error').needs_gt and find_metric('warping_error').needs_before
         assert (find_metric('niqe').better, find_metric('psnr').better) == ('lower', 'higher')
 
-    def test_what_fails_is_told_in_one_line(self) -> None:
+    def test_failing_metric_is_reported_in_one_line(self) -> None:
         frame = np.zeros((100, 90, 3), np.uint8)
         with pytest.raises(DBLRError, match=r'metric mine fails on frames of 90x100 \(w x h\): ZeroDivisionError'):
             Metric('mine', lambda img: 1 / 0).score({'img': frame}, {})
@@ -88,8 +88,8 @@ class TestNames:
         ('niqe', (192, 96)), ('niqe', (96, 192)), ('ms_ssim', (161, 161)), ('ssim_3d', (11, 11)),
         ('warping_error', (32, 32)),
     ])  # fmt: skip
-    def test_the_smallest_frames_are_scored_and_smaller_ones_refused(self, name: str, least: tuple[int, int]) -> None:
-        """Before any is read, with clip, size and what is needed."""
+    def test_frames_below_the_smallest_size_are_refused(self, name: str, least: tuple[int, int]) -> None:
+        """The error names clip, size and smallest size, and comes before any frame is read."""
         metric = find_metric(name)
         frames = np.random.default_rng(0).integers(0, 256, (4, *least, 3), np.uint8)
         images = dict(zip(('img', 'img2', 'img_before', 'img2_before'), frames, strict=True))
@@ -103,7 +103,7 @@ class TestNames:
         protocol.check_sizes({'c': (1 + 8, 1 + 8)} if metric.needs_gt else {}, with_truth=False)
 
     @pytest.mark.slow
-    def test_small_frames_are_told_before_a_training(self, train_options: dict, tmp_path: Path) -> None:
+    def test_small_frames_are_refused_before_training(self, train_options: dict, tmp_path: Path) -> None:
         train_options['val']['metrics'] = {'niqe': {'type': 'niqe'}}
         write_options(tmp_path / 'options.yml', train_options)
         result = dblr('train', '-opt', 'options.yml', cwd=tmp_path)
@@ -111,8 +111,8 @@ class TestNames:
         assert re.search("clip 'v' of 48x48, .*: NIQE needs sides of 96 and 192 pixels", result.stderr), result.stderr
 
 
-class TestWithoutTruth:
-    def test_a_folder(self, clip: Path, mine: Path, tmp_path: Path) -> None:
+class TestWithoutGroundTruth:
+    def test_folder_is_scored(self, clip: Path, mine: Path, tmp_path: Path) -> None:
         asked = ('--metric', 'niqe', '--metric', 'roughness', '--metric', 'calculate_flicker', '--imports', mine)
         entry = evaluated(tmp_path, clip, *asked)
         frames = read(clip)
@@ -121,7 +121,7 @@ class TestWithoutTruth:
         assert entry['mean']['calculate_flicker'] == np.mean(flicker)
         assert list(entry['mean']) == ['niqe', 'roughness', 'calculate_flicker'] and entry['frames'] == {'clip': 3}
 
-    def test_a_video_scores_as_its_frames(self, clip: Path, mine: Path, tmp_path: Path) -> None:
+    def test_video_scores_as_its_frames(self, clip: Path, mine: Path, tmp_path: Path) -> None:
         with av.open(tmp_path / 'clip.mkv', 'w') as file:
             stream = file.add_stream('ffv1', 25, pix_fmt='bgr0')
             stream.width = stream.height = 200
@@ -134,7 +134,7 @@ class TestWithoutTruth:
         compared = evaluate(tmp_path / 'clip.mkv', tmp_path / 'clip.mkv', both, progress=False)[0]
         assert compared['mean']['psnr'] == np.inf and compared['mean']['flicker'] > 0
 
-    def test_what_compares_is_refused(self, clip: Path) -> None:
+    def test_full_reference_metrics_are_refused(self, clip: Path) -> None:
         with pytest.raises(DBLRError, match='--metric ssim_3d compares with the ground truth'):
             commands.main(['evaluate', str(clip), '--metric', 'niqe', '--metric', 'ssim_3d'])
         with pytest.raises(DBLRError, match='all metrics compare with the ground truth; .* such as niqe'):
@@ -156,14 +156,14 @@ class TestValidation:
         return train_options
 
     def recorded(self, options: dict) -> tuple[dict, dict]:
-        """What metrics.json says of a test, and what is best."""
+        """Returns the entry that a test adds to metrics.json, and the best scores."""
         dataset = build_dataset(options['datasets']['val'] | {'phase': 'val', 'scale': 1})
         model = build_model(options)
         model.nondist_validation(DataLoader(dataset), 'test', None, True)
         return json.loads(Path(options['path']['log'], 'metrics.json').read_text())[0], model.record.best['V']
 
-    def test_footage_without_truth(self, options: dict, tmp_path: Path) -> None:
-        """Metrics that need none are scored, of input and result."""
+    def test_no_reference_metrics_score_input_and_result(self, options: dict, tmp_path: Path) -> None:
+        """Without ground truth, only metrics that need none are scored."""
         del options['datasets']['val']['dataroot_gt']
         entry, best = self.recorded(options)
         assert list(entry['mean']) == list(entry['input']['mean']) == ['rough'] == list(best)
@@ -172,7 +172,7 @@ class TestValidation:
         assert entry['clips']['v']['rough'] == np.mean(rough)
         assert best['rough']['better'] == 'lower'
 
-    def test_a_protocol_has_them_beside_its_own(self, options: dict, tmp_path: Path) -> None:
+    def test_extra_metrics_are_added_to_a_protocol(self, options: dict, tmp_path: Path) -> None:
         options['val']['protocol'] = 'cdvd-tsp'
         entry, best = self.recorded(options)
         assert (entry['protocol'], list(entry['mean'])) == ('cdvd-tsp', ['psnr', 'ssim', 'rough', 'warping_error'])
@@ -181,7 +181,7 @@ class TestValidation:
         again = evaluate(tmp_path / 'visualization/V', options['datasets']['val']['dataroot_gt'], written, False)[0]
         assert (again['mean'], again['clips']) == (entry['mean'], entry['clips'])
 
-    def test_a_share_that_begins_within_a_clip_has_the_frame_before(
+    def test_distributed_scores_equal_those_of_one_process(
         self, options: dict, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         dataset = build_dataset(options['datasets']['val'] | {'phase': 'val', 'scale': 1})
@@ -190,7 +190,7 @@ class TestValidation:
         shares: list = []
         seen: list[str] = []
         callbacks = [lambda frame: seen.append(f'{frame.clip}{frame.index}')]
-        for rank in range(5):  # 12 frames: shares begin at 2, 4, 7 and 9
+        for rank in range(5):  # 12 frames: shares begin at 2, 4, 7 and 9, within clips, and need the frame before
             monkeypatch.setattr(validation, 'get_dist_info', lambda rank=rank: (rank, 5))
             monkeypatch.setattr(dist, 'all_gather_object', lambda every, own: (shares.append(own), every.__setitem__(
                 slice(None), [*shares, *[([], [], False)] * (5 - len(shares))])))  # fmt: skip

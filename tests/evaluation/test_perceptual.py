@@ -1,4 +1,4 @@
-"""LPIPS against the lpips package's own loading, with an AlexNet of random weights in torchvision's format."""
+"""LPIPS equals that of the lpips package, with an AlexNet of random weights in torchvision's format."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ from dblr_plugin.evaluation.perceptual import cached_backbone, lpips, missing_fo
 
 @pytest.fixture(scope='module', autouse=True)
 def backbone(tmp_path_factory):
-    """The cache of torch, with AlexNet's features; its classifier, which LPIPS does not use, takes no space."""
+    """A cache of torch with AlexNet's features; the classifier, which LPIPS does not use, takes no space."""
     folder, before = tmp_path_factory.mktemp('hub'), torch.hub.get_dir()
     torch.hub.set_dir(folder)
     cached_backbone().parent.mkdir()
@@ -40,7 +40,7 @@ def frames():
 
 
 @pytest.mark.slow
-def test_equals_the_package(frames, backbone):
+def test_lpips_equals_the_package(frames, backbone):
     from lpips import LPIPS
 
     theirs = LPIPS(net='alex', verbose=False)  # torchvision finds the weights in its cache
@@ -53,7 +53,7 @@ def test_equals_the_package(frames, backbone):
     assert lpips(*frames, backbone=str(backbone)) == lpips(*frames)
 
 
-def test_frames(frames):
+def test_sizes_channels_and_crop_of_frames(frames):
     restored, truth = frames
     assert lpips(truth, truth) == 0
     assert lpips(truth.astype(np.float64), truth) == 0
@@ -67,7 +67,7 @@ def test_frames(frames):
 
 
 class TestMissing:
-    def test_nothing(self, backbone):
+    def test_nothing_is_missing(self, backbone):
         assert missing_for_lpips() is None and missing_for_lpips(backbone) is None
 
     @pytest.fixture
@@ -78,7 +78,7 @@ class TestMissing:
         torch.hub.set_dir(before)
 
     @pytest.mark.usefixtures('empty_cache')
-    def test_weights(self, tmp_path, monkeypatch, frames):
+    def test_missing_weights_are_named_and_not_downloaded(self, tmp_path, monkeypatch, frames):
         monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *a, **k: pytest.fail('downloaded'))
         assert 'alexnet-owt-7be5be79.pth' in missing_for_lpips()
         with pytest.raises(DBLRError, match=r'LPIPS cannot be measured: there is no .*alexnet-owt-7be5be79\.pth'):
@@ -86,14 +86,14 @@ class TestMissing:
         with pytest.raises(DBLRError, match='there is no .*mine.pth'):
             lpips(*frames, backbone=str(tmp_path / 'mine.pth'))
 
-    def test_package(self, monkeypatch, backbone):
+    def test_missing_package_is_named(self, monkeypatch, backbone):
         monkeypatch.delitem(sys.modules, 'lpips', raising=False)
         monkeypatch.setattr(sys, 'path', [])
         assert missing_for_lpips(backbone).endswith("pip install 'dblr_plugin[benchmark]'")
 
 
 @pytest.mark.parametrize('spoil', ['other', 'shape', 'truncated'])
-def test_other_files_are_refused(tmp_path, backbone, frames, spoil):
+def test_unsuitable_weights_are_refused(tmp_path, backbone, frames, spoil):
     path = tmp_path / 'alexnet.pth'
     state = torch.load(backbone, weights_only=True)
     if spoil == 'other':

@@ -1,4 +1,4 @@
-"""PSNR and SSIM are BasicSR's, 3-D SSIM is MATLAB's, multi-scale SSIM that of the MeTriX MuX toolbox."""
+"""PSNR and SSIM equal BasicSR's, 3-D SSIM equals MATLAB's, multi-scale SSIM equals the MeTriX MuX toolbox's."""
 
 import math
 
@@ -11,7 +11,7 @@ from scipy import ndimage, signal
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import MS_SSIM_SIZE, ms_ssim, psnr, ssim, ssim_3d
 
-SIZE = (61, 83, 3)  # neither a multiple of the strips
+SIZE = (61, 83, 3)  # not multiples of the strip height
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
@@ -20,7 +20,7 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
 
 
 def _halves(rng: np.random.Generator) -> np.ndarray:
-    """Black and white side by side: where float32 has the hardest time."""
+    """Black and white side by side, where rounding errors of float32 are largest."""
     image = np.zeros(SIZE)
     image[:, SIZE[1] // 2 :] = 255
     return image
@@ -49,7 +49,7 @@ def _pair(content: str, noise: float, kind: str) -> tuple[np.ndarray, np.ndarray
 @pytest.mark.parametrize('noise', [0.5, 3, 40])
 @pytest.mark.parametrize('content', CONTENTS)
 @pytest.mark.parametrize('crop, luma', [(0, False), (4, False), (0, True)])
-def test_figures_are_basicsrs(content: str, noise: float, kind: str, crop: int, luma: bool) -> None:
+def test_psnr_and_ssim_equal_basicsr(content: str, noise: float, kind: str, crop: int, luma: bool) -> None:
     images = _pair(content, noise, kind)
     theirs = calculate_psnr(*images, crop_border=crop, test_y_channel=luma)
     assert psnr(*images, crop, luma) == pytest.approx(theirs, abs=1e-4 if luma else 1e-9)
@@ -58,7 +58,7 @@ def test_figures_are_basicsrs(content: str, noise: float, kind: str, crop: int, 
 
 
 def _matlab(one: np.ndarray, other: np.ndarray) -> float:
-    """``ssim`` of MATLAB (2021): a Gaussian of 11 values along every axis, the nearest value beyond the ends."""
+    """``ssim`` of MATLAB (2021): a Gaussian of 11 taps along every axis, with replicated borders."""
     x, y = (image.astype(np.float64) for image in (one, other))
 
     def mean(z: np.ndarray) -> np.ndarray:
@@ -73,34 +73,34 @@ def _matlab(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize('noise', [0.5, 3, 40])
 @pytest.mark.parametrize('content', CONTENTS)
 @pytest.mark.parametrize('crop', [0, 4])
-def test_3d_figures_are_matlabs(content: str, noise: float, kind: str, crop: int) -> None:
+def test_ssim_3d_equals_matlab(content: str, noise: float, kind: str, crop: int) -> None:
     images = _pair(content, noise, kind)
     inner = [image[crop : SIZE[0] - crop, crop : SIZE[1] - crop] for image in images]
     assert ssim_3d(*images, crop) == pytest.approx(_matlab(*inner), abs=3e-6 if content == 'halves' else 1e-6)
     assert ssim_3d(*(i[..., ::-1] for i in images), crop) == pytest.approx(ssim_3d(*images, crop), abs=1e-7)
 
 
-def test_3d_of_grey_images_and_of_y() -> None:
-    """A grey picture has no third axis."""
+def test_ssim_3d_of_grey_images_and_of_y() -> None:
+    """Grey images have two axes, so that MATLAB filters along two."""
     images = _pair('texture', 3, 'uint8')
     assert ssim_3d(*(i[..., 0] for i in images)) == pytest.approx(_matlab(*(i[..., 0] for i in images)), abs=1e-6)
     luma = [image @ np.array([24.966, 128.553, 65.481]) / 255 + 16 for image in images]
     assert ssim_3d(*images, test_y_channel=True) == pytest.approx(_matlab(*luma), abs=1e-6)
 
 
-def test_3d_is_known_to_basicsr() -> None:
+def test_ssim_3d_is_registered_in_basicsr() -> None:
     images = dict(zip(('img', 'img2'), _pair('texture', 3, 'uint8'), strict=True))
     settings = {'type': 'calculate_ssim_3d', 'crop_border': 4, 'better': 'higher'}
     assert calculate_metric(images, settings) == ssim_3d(**images, crop_border=4)
 
 
-def test_grey_images() -> None:
+def test_psnr_and_ssim_of_grey_images_equal_basicsr() -> None:
     one, other = (image[..., 0].astype(np.float64) for image in _pair('texture', 3, 'uint8'))
     assert psnr(one, other) == pytest.approx(calculate_psnr(one, other, crop_border=0), abs=1e-9)
     assert ssim(one, other) == pytest.approx(calculate_ssim(one, other, crop_border=0), abs=1e-7)
 
 
-def test_equal_images() -> None:
+def test_psnr_and_ssim_of_equal_images() -> None:
     image = _pair('texture', 3, 'uint8')[0]
     assert psnr(image, image) == math.inf
     assert ssim(image, image) == pytest.approx(1, abs=1e-7)
@@ -135,7 +135,7 @@ def gaussian() -> np.ndarray:
 
 
 def formula(x: np.ndarray, y: np.ndarray) -> float:
-    """Of grey float64 pictures."""
+    """Multi-scale SSIM of grey float64 images."""
     weights, total = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333], 1.0
 
     def mean(z: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ def formula(x: np.ndarray, y: np.ndarray) -> float:
     return float(total)
 
 
-def test_is_the_toolboxs_formula(frame_pair):
+def test_ms_ssim_equals_the_toolboxs_formula(frame_pair):
     blurry, truth = frame_pair
     assert ms_ssim(blurry, truth) == pytest.approx(formula(blurry @ BT601, truth @ BT601), abs=1e-9)
     noisy = (truth + np.random.default_rng(0).normal(0, 20, truth.shape)).clip(0, 255).round().astype(np.uint8)
@@ -163,14 +163,14 @@ def test_is_the_toolboxs_formula(frame_pair):
     )
 
 
-def test_grey_pictures_and_y(frame_pair):
+def test_ms_ssim_of_grey_images_and_of_y(frame_pair):
     blurry, truth = (frame[..., 1].astype(np.float64) for frame in frame_pair)
     assert ms_ssim(blurry, truth) == pytest.approx(formula(blurry, truth), abs=1e-9)
     luma = [frame @ np.array([24.966, 128.553, 65.481]) / 255 + 16 for frame in frame_pair]
     assert ms_ssim(*frame_pair, test_y_channel=True) == pytest.approx(formula(*luma), abs=1e-6)  # Y is float32
 
 
-def test_equal_flat_and_inverted_pictures(frame_pair):
+def test_ms_ssim_of_equal_flat_and_inverted_images(frame_pair):
     truth = frame_pair[1]
     assert ms_ssim(truth, truth) == pytest.approx(1, abs=1e-12)
     flat = np.full_like(truth, 99)
@@ -178,7 +178,7 @@ def test_equal_flat_and_inverted_pictures(frame_pair):
     assert ms_ssim(255 - truth, truth) == 0  # structure is negative
 
 
-def test_smallest_size(frame_pair):
+def test_ms_ssim_needs_161_pixels(frame_pair):
     assert MS_SSIM_SIZE == 161
     blurry, truth = (frame[:161, :161] for frame in frame_pair)
     assert 0 < ms_ssim(blurry, truth) < 1
@@ -186,7 +186,7 @@ def test_smallest_size(frame_pair):
         ms_ssim(blurry[1:], truth[1:])
 
 
-def test_is_known_to_basicsr(frame_pair):
+def test_ms_ssim_is_registered_in_basicsr(frame_pair):
     blurry, truth = frame_pair[0].round().astype(np.uint8), frame_pair[1]
     settings = {'type': 'calculate_ms_ssim', 'crop_border': 2, 'better': 'higher'}
     assert calculate_metric({'img': blurry, 'img2': truth}, settings) == ms_ssim(blurry, truth, 2)

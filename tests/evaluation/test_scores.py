@@ -1,4 +1,4 @@
-"""Means and tables of scores, and a validation's record of them."""
+"""Means, tables and validation records of scores."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ ROWS = [
 ]
 
 
-def test_both_means_and_the_protocols_own():
+def test_clip_and_frame_means_are_computed():
     by_clips, by_frames = summarise(ROWS, [PROTOCOLS['basicsr'], PROTOCOLS['cdvd-tsp'], PROTOCOLS['luma']])
     for entry in (by_clips, by_frames):
         assert entry['clips'] == {'a': {'psnr': 32, 'ssim': 0.32}, 'b': {'psnr': 20, 'ssim': 0.2}}
@@ -31,7 +31,7 @@ def test_both_means_and_the_protocols_own():
     assert (by_frames['protocol'], by_frames['mean']) == ('cdvd-tsp', by_frames['frame_mean'])
 
 
-def test_table():
+def test_table_has_clips_and_both_means():
     entry = summarise(ROWS, [PROTOCOLS['cdvd-tsp']])[0]
     lines = format_table(entry).splitlines()
     assert lines[0] == f'protocol cdvd-tsp: {PROTOCOLS["cdvd-tsp"].meaning}'
@@ -44,7 +44,7 @@ def test_table():
     ]
 
 
-def test_small_scores_keep_their_digits_and_columns_stay_apart():
+def test_table_keeps_digits_of_small_scores():
     rows = [('luma', 'a', 'warping_error', 4.21349e-5), ('luma', 'a', 'brightness', 1234567.5)]
     head, line = (line.split() for line in format_table(summarise(rows, [PROTOCOLS['luma']])[0]).splitlines()[1:3])
     assert dict(zip(head, line, strict=True)) == {
@@ -52,7 +52,7 @@ def test_small_scores_keep_their_digits_and_columns_stay_apart():
     }  # fmt: skip
 
 
-def test_infinity_is_valid_json_and_comes_back(tmp_path):
+def test_infinity_is_written_as_valid_json(tmp_path):
     entry = summarise([('luma', 'a', 'psnr', math.inf), ('luma', 'a', 'psnr', 30.0)], [PROTOCOLS['luma']])[0]
     path = tmp_path / 'figures.json'
     write_json(path, [entry, (math.nan,)])
@@ -65,7 +65,7 @@ def test_infinity_is_valid_json_and_comes_back(tmp_path):
     assert format_table(read[0]) == format_table(entry)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / 'figures.json'
     write_json(path, {'psnr': 30.0})
     with pytest.raises(TypeError):
@@ -90,8 +90,8 @@ def path(tmp_path):
     return tmp_path / 'metrics.json'
 
 
-def test_the_best_of_the_iteration_resumed_from_counts(path):
-    """BasicSR saves before it validates: the state of iteration 10 knows of iteration 5 alone."""
+def test_best_score_includes_the_iteration_resumed_from(path):
+    """BasicSR saves before it validates, so the state of iteration 10 has only the scores of iteration 5."""
     record = ValidationRecord(path, {'lpips': {'better': 'lower'}})
     record.resume({'V': {'psnr': {'better': 'higher', 'val': 27.0, 'iter': 5}}}, 10)
     assert record.best['V']['psnr'] == {'better': 'higher', 'val': 29.0, 'iter': 10}
@@ -100,24 +100,24 @@ def test_the_best_of_the_iteration_resumed_from_counts(path):
     assert record.has('V', 10) and not record.has('V', 12) and not record.has('W', 10)
 
 
-def test_figures_made_again_replace_the_earlier_ones(path):
+def test_repeated_scores_replace_the_earlier_ones(path):
     ValidationRecord(path, None).add('V', figures(psnr=30.0), 10, None)
     assert [(e['iter'], e['mean']['psnr']) for e in json.loads(path.read_text())] == [(5, 27.0), (15, 28.0), (10, 30.0)]
 
 
-def test_what_is_damaged_is_named(path):
+def test_damaged_file_is_named(path):
     path.write_text(path.read_text()[:-20])
     with pytest.raises(DBLRError, match='metrics.json: damaged .*; fix it, or move it away'):
         ValidationRecord(path, None).has('V', 5)
 
 
-def test_the_log_has_every_clip(path, caplog):
+def test_log_lists_every_clip(path, caplog):
     with caplog.at_level(logging.INFO):
         ValidationRecord(path, None).add('W', figures(psnr=30.0), 10, None)
     assert 'Validation W (protocol basicsr)' in caplog.text and 'a: 30.0000' in caplog.text
 
 
-def test_the_blurry_input_stands_beside_the_result(path, caplog):
+def test_log_has_scores_of_the_blurry_input(path, caplog):
     blurry = {'mean': {'psnr': 27.5}, 'clips': {'a': {'psnr': 27.25}}}
     with caplog.at_level(logging.INFO):
         ValidationRecord(path, None).add('W', [figures(psnr=30.0)[0] | {'input': blurry}], 10, None)
@@ -125,7 +125,7 @@ def test_the_blurry_input_stands_beside_the_result(path, caplog):
     assert 'a: 30.0000 (blurry input 27.2500)' in caplog.text
 
 
-def test_a_clip_may_lack_a_score(path, caplog):
+def test_clip_may_lack_a_score(path, caplog):
     """A clip of one frame has no warping error, and neither has its blurry input."""
     rows = [('basicsr', clip, 'psnr', 30.0) for clip in 'ab'] + [('basicsr', 'a', 'warping_error', 0.002)]
     entry = summarise(rows, [PROTOCOLS['basicsr']])[0]
@@ -139,7 +139,7 @@ def test_a_clip_may_lack_a_score(path, caplog):
     assert 'b: 30.0000 (blurry input 30.0000)' in caplog.text
 
 
-def test_a_score_that_is_not_a_number_is_never_best(path):
+def test_nan_is_never_best(path):
     record = ValidationRecord(path, None)
     for iteration, psnr in enumerate((math.nan, 27.0, math.nan)):
         record.add('W', figures(psnr=psnr), iteration, None)
@@ -147,14 +147,14 @@ def test_a_score_that_is_not_a_number_is_never_best(path):
 
 
 class TestInTraining:
-    """A report that cannot be written does not end an overnight training; a test is for its report."""
+    """A record that cannot be read or written does not stop a training, but it does stop a test."""
 
     @pytest.mark.parametrize('spoil', [
         lambda path: (path.unlink(), path.mkdir()), lambda path: path.write_text('[{'),
         lambda path: path.write_text('[1, 2]'), lambda path: path.write_text('{"dataset": "V"}'),
         lambda path: path.write_text('[{"dataset": "V", "iter": 5, "protocol": "basicsr", "mean": {"psnr": [3]}}]'),
     ])  # fmt: skip
-    def test_goes_on_without_the_file(self, path, caplog, spoil):
+    def test_training_continues_if_the_file_cannot_be_used(self, path, caplog, spoil):
         spoil(path)
         record = ValidationRecord(path, None, lenient=True)
         record.resume({}, 10)
@@ -168,7 +168,7 @@ class TestInTraining:
         None, 3, [], {'V': 3}, {'V': {'psnr': 3}}, {'V': {'psnr': {'val': 3.0}}},
         {'V': {'psnr': {'better': 'higher', 'val': 'x', 'iter': 5}}},
     ])  # fmt: skip
-    def test_damaged_best_figures_of_a_state_are_made_anew(self, path, caplog, best):
+    def test_damaged_best_scores_of_a_state_are_recomputed(self, path, caplog, best):
         record = ValidationRecord(path, None, lenient=True)
         record.resume(best, 10)
         assert record.best['V']['psnr'] == {'better': 'higher', 'val': 29.0, 'iter': 10}
