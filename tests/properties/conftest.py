@@ -1,4 +1,4 @@
-"""What holds for all inputs, searched for counterexamples; the same inputs in every run."""
+"""Settings of the property tests: hypothesis generates the same inputs in every run."""
 
 from hypothesis import HealthCheck, settings
 
@@ -8,7 +8,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     max_examples=100,
-    # fixtures here only say where files go
+    # fixtures only provide paths
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile('dblr')

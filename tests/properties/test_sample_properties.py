@@ -1,4 +1,4 @@
-"""Crops, flips and padding of pictures."""
+"""Crops, flips and padding of frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIHEDRAL = [lambda x, k=k, m=m: np.rot90(x[:, ::-1] if m else x, k) for k in ran
 
 
 def write_clip(root: Path, height: int, width: int, first: int) -> str:
-    """A clip whose pixels say where they are: blue is the frame's number, green the row, red the column."""
+    """Writes a clip whose pixels hold their position: blue is the frame number, green the row, red the column."""
     (root / 'a').mkdir(parents=True)
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     for number in range(FRAMES):
@@ -35,7 +35,7 @@ def write_clip(root: Path, height: int, width: int, first: int) -> str:
 
 
 def numbers(picture: Tensor) -> np.ndarray:
-    """uint8 (h, w, 3): column, row, number of the frame."""
+    """Returns uint8 (h, w, 3): column, row, frame number."""
     return (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
@@ -48,8 +48,8 @@ def numbers(picture: Tensor) -> np.ndarray:
     data=st.data(),
 )
 @pytest.mark.slow
-def test_a_sample_is_one_place_of_all_frames(size, hflip, rotate, seed, data):
-    """The crop lies in the frame, is the same in all six, and is turned as one of the eight ways a square can be."""
+def test_all_frames_of_a_sample_have_the_same_crop_and_flip(size, hflip, rotate, seed, data):
+    """The crop is within the frame, the same in all six frames, and flipped in one of the eight ways of a square."""
     side = data.draw(st.integers(1, min(size)))
     with tempfile.TemporaryDirectory() as folder:
         lq, gt = (write_clip(Path(folder) / name, *size, first) for name, first in (('lq', 0), ('gt', 100)))
@@ -77,7 +77,7 @@ def test_a_sample_is_one_place_of_all_frames(size, hflip, rotate, seed, data):
     flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     shape=st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9)),
 )
-def test_the_eight_flips(flips, shape):
+def test_flip_is_one_of_the_eight_symmetries(flips, shape):
     stack = np.arange(np.prod(shape) * 3).reshape(*shape, 3)
     flipped = flip(stack, *flips)
     turns = [number for number, turn in enumerate(DIHEDRAL) if np.array_equal(turn(stack[0]), flipped[0])]
@@ -86,7 +86,7 @@ def test_the_eight_flips(flips, shape):
         np.testing.assert_array_equal(frame, DIHEDRAL[turns[0]](expected))
 
 
-def test_all_eight_can_come_out():
+def test_flip_reaches_all_eight_symmetries():
     stack = np.arange(12).reshape(1, 2, 2, 3)
     seen = {flip(stack, bool(n & 1), bool(n & 2), bool(n & 4)).tobytes() for n in range(8)}
     assert seen == {turn(stack[0]).tobytes() for turn in DIHEDRAL} and len(seen) == 8
@@ -111,12 +111,12 @@ class MiddleFrameOf(nn.Module):
     multiple=st.integers(1, 64),
     num_in_ch=st.sampled_from([1, 3]),
 )
-def test_padding_for_a_network_is_taken_off_again(shape, multiple, num_in_ch):
+def test_padding_for_a_network_is_removed(shape, multiple, num_in_ch):
     batch, half, height, width = shape
     generator = torch.Generator().manual_seed(height * 100 + width)
     window = torch.rand(batch, 2 * half + 1, 3, height, width, generator=generator)
     traits = NetworkTraits(num_in_ch, 2 * half + 1, half, flow=False)
     restored = FrameRestorer(MiddleFrameOf(multiple), traits, multiple)(window)
     assert restored.shape == (batch, 3, height, width)
-    # Y and back rounds
+    # conversion to Y and back rounds
     torch.testing.assert_close(restored, window[:, half], rtol=0, atol=0 if num_in_ch == 3 else 2e-6)

@@ -1,4 +1,4 @@
-"""The order of training, for any data set, batch, number of processes and place to resume."""
+"""The order of samples in training, for any data set, batch size, number of processes and resume iteration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Batch = list[tuple[int, int]]
 
 
 def run(rank: int, processes: int, batch: int, length: int, ratio: int, total: int, seed: int, resumed_at: int = 0):
-    """The (index, seed) pairs of one process, batch by batch, in a loop over epochs as BasicSR's; and an epoch's."""
+    """Returns the (index, seed) pairs of each batch of one process, in BasicSR's epoch loop, and the epoch length."""
     settings = {'batch_size': batch, 'seed': seed, 'resume_iter': resumed_at, 'total_iter': total}
     sampler = TrainSampler(OfLength(length), processes, rank, ratio, **settings)
     batches: list[Batch] = []
@@ -49,7 +49,7 @@ def run(rank: int, processes: int, batch: int, length: int, ratio: int, total: i
     data=st.data(),
 )
 @pytest.mark.slow
-def test_order_of_training(length, batch, processes, ratio, total, seed, data):
+def test_sampling_order_of_training(length, batch, processes, ratio, total, seed, data):
     alone, iters_per_epoch = run(0, 1, batch * processes, length, ratio, total, seed)
     assert len(alone) == total
     shares = [run(rank, processes, batch, length, ratio, total, seed)[0] for rank in range(processes)]

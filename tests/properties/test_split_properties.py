@@ -1,4 +1,4 @@
-"""Training and test data share nothing, and nothing is lost between them."""
+"""Training and test data share no frames, and no frames are lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ recipes = st.builds(
 
 
 def consecutive(lengths: list[int]) -> list[range]:
-    """Shots of these lengths, one behind the other."""
+    """Returns consecutive shots of these lengths."""
     ends = np.cumsum([0, *lengths]).tolist()
     return [range(first, end) for first, end in pairwise(ends)]
 
@@ -38,7 +38,7 @@ def consecutive(lengths: list[int]) -> list[range]:
 @settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), recipe=recipes)
 @pytest.mark.slow
-def test_spans_of_shots(lengths, recipe):
+def test_split_covers_all_shots_without_overlap(lengths, recipe):
     shots, needed = consecutive(lengths), recipe.least_shot
     spans, skipped = split('video', shots, recipe)
     assert len(skipped) == sum(len(shot) < needed for shot in shots)
@@ -51,7 +51,7 @@ def test_spans_of_shots(lengths, recipe):
     for shot in shots:
         in_shot = [span for span in spans if span.frames[0] in shot]
         assert all(span.frames[-1] in shot for span in in_shot)
-        # each length of exposure has clips of its own, of the same frames
+        # each exposure length has its own clips, made from the same frames
         assert len(in_shot) == len(recipe.average) * len({span.part for span in in_shot})
         if len(shot) >= needed:
             assert 'train' in {span.part for span in in_shot}
@@ -63,8 +63,8 @@ def test_spans_of_shots(lengths, recipe):
 
 @settings(max_examples=100)
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=3), recipe=recipes)
-def test_exposures_of_spans(lengths, recipe):
-    """Every exposure is whole, lies in its span, and comes once, a stride from the last; training has a window."""
+def test_exposures_are_complete_and_regular(lengths, recipe):
+    """Exposures are complete, within their span, unique and one stride apart; each training span has a window."""
     spans, _ = split('video', consecutive(lengths), recipe)
     assume(spans)
     frames = (np.full((1, 1, 3), number, np.uint8) for number in range(sum(lengths)))
@@ -82,8 +82,8 @@ def test_exposures_of_spans(lengths, recipe):
 
 
 @given(segments=st.lists(st.tuples(st.integers(3, 30), st.integers(7, 200)), min_size=1, max_size=5), data=st.data())
-def test_cuts_between_still_shots(segments, data):
-    """Shots are runs of all frames; a still shot ends where the picture changes at once by more than the floor."""
+def test_cuts_between_still_shots_are_found(segments, data):
+    """Shots cover all frames; a still shot ends where the frame changes by more than the threshold."""
     level, levels = 0, []
     for count, jump in segments:
         level = (level + jump) % 256 if abs((level + jump) % 256 - level) > 6 else level + jump
@@ -95,7 +95,7 @@ def test_cuts_between_still_shots(segments, data):
 
 
 @given(levels=st.lists(st.integers(0, 255), max_size=40))
-def test_shots_are_all_frames(levels):
+def test_shots_contain_all_frames(levels):
     shots = find_shots([np.full((18, 32), value, np.float32) for value in levels])
     assert [number for shot in shots for number in shot] == list(range(len(levels)))
 
@@ -106,8 +106,8 @@ def test_shots_are_all_frames(levels):
     recipe=st.builds(BlurSettings, average=st.sampled_from([(3,), (1, 3)]), stride=st.none() | st.integers(1, 3),
                      test_share=st.sampled_from([0.0, 0.3])),
 )  # fmt: skip
-def test_prepared_video(lengths, recipe):
-    """From a folder of frames to the tree: what a training frame is made of is in no test frame."""
+def test_prepared_video_splits_share_no_frames(lengths, recipe):
+    """A source frame that is averaged into a training frame is not in any test frame."""
     with tempfile.TemporaryDirectory() as folder:
         source, tree = Path(folder) / 'source', Path(folder) / 'tree'
         source.mkdir()
@@ -140,7 +140,7 @@ def test_prepared_video(lengths, recipe):
     ],
 )
 def test_published_splits(tmp_path, plan, clips, frames):
-    """The published numbers, no folder in both parts, none used twice."""
+    """Clip and frame counts are as published, and no folder is used twice."""
     planned = plan(tmp_path).clips
     assert Counter(clip.part for clip in planned) == clips
     assert {part: sum(c.frames for c in planned if c.part == part) for part in clips} == frames

@@ -1,4 +1,4 @@
-"""Crops of any place of pictures of any size, whatever they are stored in."""
+"""Crops of any position and size from every kind of store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tile_images import ENCODINGS, encode, picture
 from dblr_plugin.data import open_store, write_lmdb, write_tiles
 from dblr_plugin.data.images import decode
 
-# around the borders of JPEG's units and of cells, and anywhere
+# near borders of JPEG's units and of cells, or anywhere
 near_borders = st.builds(lambda cell, count, offset: max(0, cell * count + offset),
                          st.sampled_from([8, 16, 64]), st.integers(0, 12), st.integers(-2, 2))  # fmt: skip
 anywhere = st.integers(0, 200)
@@ -23,7 +23,7 @@ sides = st.one_of(st.integers(1, 12), near_borders, anywhere).map(lambda side: m
 
 @st.composite
 def squares(draw: st.DrawFn, height: int, width: int) -> tuple[int, int, int]:
-    """(top, left, size) within a picture, often at its edges or at the borders of cells."""
+    """(top, left, size) within an image, often at its edges or at borders of cells."""
     size = min(draw(sides), height, width)
     top, left = (
         min(draw(st.one_of(st.just(0), st.just(most), near_borders, anywhere)), most)
@@ -35,7 +35,7 @@ def squares(draw: st.DrawFn, height: int, width: int) -> tuple[int, int, int]:
 @pytest.mark.slow
 @settings(max_examples=90)
 @given(height=sides, width=sides, encoding=st.sampled_from(ENCODINGS), data=st.data())
-def test_every_store_gives_the_sources_pixels(height, width, encoding, data):
+def test_every_store_returns_the_pixels_of_its_source(height, width, encoding, data):
     suffix, source = encode(picture(height, width, seed=height), encoding)
     expected = decode(source, encoding)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Windows: which frames the network sees, in training and at the ends of clips."""
+"""Which frames are in a window, in training and at the ends of clips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ lengths = st.lists(st.integers(1, LONGEST), min_size=1, max_size=3, unique=True)
 
 @pytest.fixture(scope='module')
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips c1 to c24 of so many frames; each frame's brightness is its number."""
+    """Clips c1 to c24, named by their number of frames; each frame's brightness is its number."""
     root = tmp_path_factory.mktemp('clips')
     frames = [cv2.imencode('.png', np.full((4, 4, 3), number, np.uint8))[1].tobytes() for number in range(LONGEST)]
     for length in range(1, LONGEST + 1):
@@ -39,7 +39,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(root: Path, chosen: list[int], folder: str, **changes: object) -> dict:
-    """Options of a data set of the clips of these lengths."""
+    """Returns options of a data set with the clips of these lengths."""
     listed = Path(folder) / 'clips.txt'
     listed.write_text(''.join(f'c{length} {length} (4,4,3)\n' for length in chosen))
     return {'dataroot_lq': str(root), 'dataroot_gt': str(root), 'meta_info_file': str(listed), **changes}
@@ -54,7 +54,7 @@ def options(root: Path, chosen: list[int], folder: str, **changes: object) -> di
     seed=st.integers(0, 2**32),
 )
 @pytest.mark.slow
-def test_training_windows(clips, chosen, num_frame, intervals, reverse, seed):
+def test_training_windows_stay_within_their_clip(clips, chosen, num_frame, intervals, reverse, seed):
     half = num_frame // 2
     fitting = {
         (length, centre): {i for i in intervals if centre - half * i >= 0 and centre + half * i < length}
@@ -84,7 +84,7 @@ def test_training_windows(clips, chosen, num_frame, intervals, reverse, seed):
 @settings(max_examples=40)
 @given(length=st.integers(1, LONGEST), num_frame=odd, padding=st.sampled_from(PADDINGS))
 @pytest.mark.slow
-def test_windows_that_the_test_set_reads(clips, length, num_frame, padding):
+def test_test_set_reads_padded_windows(clips, length, num_frame, padding):
     with tempfile.TemporaryDirectory() as folder:
         dataset = VideoDeblurTestDataset(options(clips, [length], folder, num_frame=num_frame, padding=padding))
     for centre, sample in enumerate(dataset):
@@ -95,8 +95,8 @@ def test_windows_that_the_test_set_reads(clips, length, num_frame, padding):
 
 
 @given(length=st.integers(1, LONGEST), num_frame=odd, padding=st.sampled_from(PADDINGS), data=st.data())
-def test_padded_windows(length, num_frame, padding, data):
-    """Against what each padding means, and against BasicSR wherever its window lies within the clip."""
+def test_padded_windows_agree_with_basicsr(length, num_frame, padding, data):
+    """Windows follow the definition of each padding, and BasicSR where its indices are within the clip."""
     centre, half = data.draw(st.integers(0, length - 1)), num_frame // 2
     window = window_indices(centre, length, num_frame, padding)
     inside = range(max(0, centre - half), min(length, centre + half + 1))
@@ -108,7 +108,7 @@ def test_padded_windows(length, num_frame, padding, data):
         mode = {'replicate': 'edge', 'reflection': 'reflect'}[padding]
         assert window == np.pad(np.arange(length), half, mode=mode)[centre : centre + num_frame].tolist()
     elif length >= num_frame and padding != 'reflection':
-        # as many different frames as anywhere else: those nearest to the clip's end
+        # num_frame different frames, those nearest to the clip's end
         first = min(max(0, centre - half), length - num_frame)
         assert sorted(window) == list(range(first, first + num_frame))
         missing = [index for index in window if index not in inside]
