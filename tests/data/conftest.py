@@ -1,4 +1,4 @@
-"""Small trees of real image files whose pixels say where they come from."""
+"""Small data sets of image files whose pixels hold their frame and position."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The index: pairing by name, and every fault found at the start, with its name."""
+"""Blurry and sharp frames are paired by name, and all faults are found at the start and named."""
 
 import shutil
 import struct
@@ -33,40 +33,40 @@ def damage(path: Path, keep: float) -> None:
 
 
 class TestPairing:
-    def test_by_name_whatever_the_suffix(self, make_tree):
+    def test_pairs_by_name_and_ignores_the_suffix(self, make_tree):
         clips = {'clip10': 2, 'clip9': 3}
         pairs = index((make_tree('lq', clips, suffix='.jpg'), make_tree('gt', clips)))
         assert [(p.name, len(p.frames), p.size) for p in pairs] == [('clip9', 3, (24, 32)), ('clip10', 2, (24, 32))]
 
-    def test_without_ground_truth(self, pair):
+    def test_ground_truth_is_optional(self, pair):
         assert index_pairs(open_store(pair[0])) == index(pair)
 
-    def test_folder_with_lmdb(self, pair):
+    def test_folder_pairs_with_lmdb(self, pair):
         database = pair[1].parent / 'gt.lmdb'
         write_lmdb(pair[1], database, progress=False)
         assert index((pair[0], database)) == index(pair)
 
 
 class TestLayoutFaults:
-    def test_images_directly_in_the_root(self, pair):
+    def test_images_directly_in_the_root_are_refused(self, pair):
         with pytest.raises(DBLRError, match='lie directly in it'):
             open_store(pair[0] / 'alpha')
 
-    def test_one_level_too_deep(self, pair):
+    def test_clips_one_level_too_deep_are_refused_with_a_hint(self, pair):
         shutil.move(pair[0], pair[0].parent / 'outer/lq')
         with pytest.raises(DBLRError, match='one level too deep.*give .*outer/lq'):
             open_store(pair[0].parent / 'outer')
 
-    def test_nothing_at_all(self, tmp_path):
+    def test_empty_folder_is_refused(self, tmp_path):
         with pytest.raises(DBLRError, match='has no clips'):
             open_store(tmp_path)
 
-    def test_clip_of_no_images(self, pair):
+    def test_clip_without_images_is_named(self, pair):
         (pair[0] / 'gamma').mkdir()
         assert "clip 'gamma'" in fault(pair) and 'no images' in fault(pair)
 
     @pytest.mark.parametrize('side', [0, 1])
-    def test_missing_clip(self, pair, side):
+    def test_missing_clip_is_named(self, pair, side):
         shutil.rmtree(pair[side] / 'beta')
         assert f"clip 'beta' of {pair[1 - side]} is missing from {pair[side]}" in fault(pair)
 
@@ -75,17 +75,17 @@ class TestLayoutFaults:
         assert "did you mean 'betta'" in fault(pair)
 
     @pytest.mark.parametrize('side', [0, 1])
-    def test_missing_frame(self, pair, side):
+    def test_missing_frame_is_named(self, pair, side):
         (pair[side] / 'beta/00000003.png').unlink()
         assert f"frame 'beta/00000003' of {pair[1 - side]} is missing from {pair[side]}" in fault(pair)
 
 
 class TestFrameFaults:
-    def test_sizes_differ_between_the_sides(self, make_tree):
+    def test_unequal_sizes_of_lq_and_gt_are_named(self, make_tree):
         message = fault((make_tree('lq', {'a': 3}), make_tree('gt', {'a': 3}, size=(24, 30))))
         assert "clip 'a'" in message and '30x24' in message and '32x24' in message
 
-    def test_sizes_differ_within_a_clip(self, pair):
+    def test_unequal_sizes_within_a_clip_are_named(self, pair):
         for root in pair:
             cv2.imwrite(str(root / 'alpha/00000004.png'), np.zeros((8, 8, 3), np.uint8))
         assert "clip 'alpha'" in fault(pair) and '00000004.png is 8x8' in fault(pair)
@@ -94,38 +94,38 @@ class TestFrameFaults:
         (b'', 'is empty'), (b'text' * 99, 'has no readable image header'),
         (struct.pack('<2s6i2h6i', b'BM', 54, 0, 54, 40, 20000, 20000, 1, 24, *[0] * 6), 'has more pixels than Pillow'),
     ])  # fmt: skip
-    def test_no_image(self, pair, data, reason):
+    def test_file_that_is_not_an_image_is_named(self, pair, data, reason):
         (pair[1] / 'alpha/00000004.png').write_bytes(data)
         assert f'{pair[1]}/alpha/00000004.png {reason}' in fault(pair)
 
-    def test_dangling_link(self, pair):
+    def test_dangling_link_is_named(self, pair):
         (pair[0] / 'alpha/00000004.png').unlink()
         (pair[0] / 'alpha/00000004.png').symlink_to('nowhere.png')
         assert 'alpha/00000004.png cannot be read' in fault(pair)
 
     @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.webp'])
     @pytest.mark.parametrize('keep', [0.6, 0.95])
-    def test_truncated(self, make_tree, suffix, keep):
+    def test_truncated_frame_is_named(self, make_tree, suffix, keep):
         lq = make_tree('lq', {'a': 3}, size=(120, 160), suffix=suffix)
         gt = make_tree('gt', {'a': 3}, size=(120, 160))
         damage(lq / f'a/00000001{suffix}', keep)
         assert f'{lq}/a/00000001{suffix}' in fault((lq, gt))
 
-    def test_opencv_really_accepts_a_truncated_jpeg(self, make_tree):
-        """The reason for the check; if OpenCV ever refuses, it can go."""
+    def test_opencv_accepts_a_truncated_jpeg(self, make_tree):
+        """This is why truncation is checked; if OpenCV ever refuses such files, the check can be removed."""
         path = make_tree('lq', {'a': 1}, size=(120, 160), suffix='.jpg') / 'a/00000000.jpg'
         damage(path, 0.6)
         assert cv2.imread(str(path)).shape == (120, 160, 3)
 
     @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
-    def test_bytes_behind_the_end_are_no_truncation(self, pair, make_tree, suffix):
+    def test_bytes_after_the_end_are_accepted(self, pair, make_tree, suffix):
         lq = make_tree('padded', {'alpha': 9, 'beta': 6}, suffix=suffix)
         with open(lq / f'alpha/00000002{suffix}', 'ab') as file:
             file.write(bytes(3000))
         assert len(index((lq, pair[1]))) == 2
 
-    def test_jpeg_with_a_thumbnail_is_found_truncated(self, make_tree):
-        """The thumbnail's own end marker must not pass for the image's."""
+    def test_truncated_jpeg_with_a_thumbnail_is_named(self, make_tree):
+        """The end marker of the thumbnail must not be taken for that of the image."""
         tree = make_tree('lq', {'a': 1}, size=(200, 200), suffix='.jpg')
         noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
         thumbnail = BytesIO()
@@ -135,7 +135,7 @@ class TestFrameFaults:
         with pytest.raises(DBLRError, match='truncated'):
             index_pairs(open_store(tree))
 
-    def test_truncated_value_in_lmdb(self, make_tree):
+    def test_truncated_value_in_lmdb_is_named(self, make_tree):
         tree = make_tree('lq', {'a': 3}, size=(120, 160), suffix='.jpg')
         write_lmdb(tree, database := tree.parent / 'lq.lmdb', progress=False)
         with lmdb.open(str(database), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
@@ -155,7 +155,7 @@ class TestMetaInfoFile:
         meta.write_text('\nalpha 9 (24,32,3)\n')
         assert [clip.name for clip in index(pair, meta)] == ['alpha']
 
-    def test_name_with_a_space(self, make_tree, meta):
+    def test_clip_name_may_have_a_space(self, make_tree, meta):
         meta.write_text('my clip 2 (24, 32, 3)\n')
         assert index_pairs(open_store(make_tree('lq', {'my clip': 2})), None, meta)[0].name == 'my clip'
 
@@ -177,13 +177,13 @@ class TestMetaInfoFile:
         for word in words:
             assert word in message
 
-    def test_missing_or_empty_file(self, pair, meta):
+    def test_missing_or_empty_file_is_refused(self, pair, meta):
         assert f'{meta} cannot be read' in fault(pair, meta)
         meta.write_text('\n')
         assert f'{meta} lists no clips' in fault(pair, meta)
 
 
-def test_all_faults_at_once_and_the_rest_counted(pair):
+def test_first_ten_faults_are_listed_and_the_rest_counted(pair):
     for number in range(8):
         (pair[0] / f'alpha/0000000{number}.png').write_bytes(b'')
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Windows aligned by optical flow, in files and in arrays."""
+"""Alignment of windows by optical flow, of arrays and in data sets."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ STEP = (2, 1)  # pixels to the left and up, from frame to frame
 
 
 def panned(count: int = 5, size: tuple[int, int] = (80, 96)) -> list[np.ndarray]:
-    """uint8 (h, w, 3) views of a picture, by a camera that moves evenly."""
+    """Returns uint8 (h, w, 3) frames of a camera that moves evenly over a texture."""
     noise = np.random.default_rng(0).random((size[0] + 40, size[1] + 60, 3))
-    # detail of several sizes, as in footage: of fine grain alone nobody could tell how far it moved
+    # detail of several sizes, as in real video: the motion of fine grain alone is ambiguous
     layers = [cv2.normalize(cv2.GaussianBlur(noise, (0, 0), sigma), None, 0, 1, cv2.NORM_MINMAX) for sigma in (1.5, 5)]
     texture = (127 * sum(layers)).astype(np.uint8)
     places = [(STEP[1] * i, STEP[0] * i) for i in range(count)]
@@ -26,7 +26,7 @@ def panned(count: int = 5, size: tuple[int, int] = (80, 96)) -> list[np.ndarray]
 
 
 def error(one: np.ndarray, two: np.ndarray, margin: int = 16) -> float:
-    """Mean absolute difference; what came into the picture later cannot be aligned."""
+    """Mean absolute difference without a margin, as pixels that enter the frame cannot be aligned."""
     inner = slice(margin, -margin), slice(margin, -margin)
     return float(np.abs(one[inner].astype(float) - two[inner]).mean())
 
@@ -34,7 +34,7 @@ def error(one: np.ndarray, two: np.ndarray, margin: int = 16) -> float:
 class TestAlign:
     @pytest.mark.parametrize('reference', [2, 4])
     @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
-    def test_neighbours_come_to_lie_on_the_reference(self, reference, dtype):
+    def test_neighbours_are_aligned_to_the_reference(self, reference, dtype):
         scale = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
         frames = [(frame * np.float32(scale)).astype(dtype) for frame in panned()]
         aligned = align(frames, reference)
@@ -45,13 +45,13 @@ class TestAlign:
                 assert error(after, frames[reference]) < 0.12 * error(before, frames[reference])
                 assert error(after, frames[reference]) < 3 * scale
 
-    def test_one_channel(self):
+    def test_single_channel_frames_are_aligned(self):
         frames = [frame[..., :1].astype(np.float32) / 255 for frame in panned()]
         aligned = align(frames, 2)
         assert aligned[0].shape == frames[0].shape
         assert error(aligned[0], frames[2]) < 0.12 * error(frames[0], frames[2])
 
-    def test_order_of_colours_makes_no_difference(self):
+    def test_channel_order_does_not_matter(self):
         swapped = align([np.ascontiguousarray(frame[..., ::-1]) for frame in panned()], 2)
         for one, other in zip(align(panned(), 2), swapped, strict=True):
             np.testing.assert_array_equal(one, other[..., ::-1])
@@ -68,10 +68,10 @@ class TestAlign:
         assert detail[1] > 0.85 * detail[0]  # bilinear interpolation leaves 0.7
 
     @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
-    def test_consistent_frames_have_the_references_hidden_pixels(self, dtype):
+    def test_consistent_alignment_fills_occlusions_from_the_reference(self, dtype):
         scale = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
         frames = [(frame * np.float32(scale)).astype(dtype) for frame in panned(2, (96, 128))]
-        frames[1][30:60, 50:90] = 0  # something black in front, in the other frame alone
+        frames[1][30:60, 50:90] = 0  # a black object in the other frame only
         loose, consistent = (align(frames, 0, consistent=consistent)[1] for consistent in (False, True))
         assert consistent.dtype == dtype and consistent.shape == loose.shape
         hidden = np.s_[36:54, 58:82]
@@ -79,9 +79,9 @@ class TestAlign:
         assert error(consistent[hidden], frames[0][hidden], 1) < 2 * scale
         np.testing.assert_allclose(consistent[16:-16, 112:120], loose[16:-16, 112:120], atol=scale)
         assert not np.array_equal(consistent[16:-16, 112:120], frames[0][16:-16, 112:120])
-        np.testing.assert_array_equal(consistent[:, 0], frames[0][:, 0])  # what has left the picture
+        np.testing.assert_array_equal(consistent[:, 0], frames[0][:, 0])  # outside the other frame
 
-    def test_frames_that_are_too_small(self):
+    def test_frames_below_the_smallest_size_are_refused(self):
         align(panned(2, (MIN_SIDE, 300)), 0)
         with pytest.raises(DBLRError, match=r'frames of 31x40 \(w x h\) are too small for optical flow'):
             align(panned(2, (40, MIN_SIDE - 1)), 0)
@@ -102,7 +102,7 @@ def options(root: Path, **changes) -> dict:
 
 class TestDatasets:
     @pytest.mark.parametrize('changes', [{}, {'causal': True}, {'y_only': True}, {'random_reverse': True}], ids=str)
-    def test_training_crops_are_those_without_flow_but_aligned(self, tree, changes):
+    def test_training_crops_with_flow_are_aligned(self, tree, changes):
         plain, aligned = (
             VideoDeblurDataset(options(tree, gt_size=48, use_hflip=True, use_rot=True, flow=flow, **changes))
             for flow in (False, True)
@@ -117,11 +117,11 @@ class TestDatasets:
             assert torch.equal(after['gt'], before['gt']) and torch.equal(after['lq'][reference], before['gt'])
             neighbours = [i for i in range(5) if i != reference]
             errors = [(s['lq'][neighbours] - s['gt']).abs().mean().item() for s in (before, after)]
-            # up to the border, as flow sees more than the crop; what nobody sees is repeated
+            # also at the border, as flow sees more than the crop; pixels outside the frame are repeated
             assert errors[1] < 0.5 * errors[0]
 
-    def test_frames_narrower_than_a_crop_with_its_margin(self, make_tree):
-        """Flow then sees a square of the frame's width, and crops lie anywhere in it."""
+    def test_flow_works_in_frames_narrower_than_the_crop_margin(self, make_tree):
+        """Flow then sees a square as wide as the frame, and crops may be anywhere in it."""
         tree = make_tree('lq', {'a': 6}, size=(72, 200))
         plain, aligned = (VideoDeblurDataset(options(tree, gt_size=56, flow=flow)) for flow in (False, True))
         for seed in range(8):
@@ -133,7 +133,7 @@ class TestDatasets:
             assert torch.equal(after['lq'][2], before['lq'][2]) and torch.equal(after['gt'], before['gt'])
 
     @pytest.mark.parametrize('causal', [False, True])
-    def test_test_frames_are_aligned_whole(self, tree, causal):
+    def test_test_set_aligns_whole_frames(self, tree, causal):
         plain, aligned = (VideoDeblurTestDataset(options(tree, causal=causal, flow=flow)) for flow in (False, True))
         frames = panned(8)
         for index in (0, 4, 7):
@@ -144,7 +144,7 @@ class TestDatasets:
             found = (after['lq'].permute(0, 2, 3, 1) * 255).round().byte().numpy()[..., ::-1]
             np.testing.assert_array_equal(found, expected)
 
-    def test_clips_that_are_too_small_are_named(self, make_tree):
+    def test_too_small_clips_are_named(self, make_tree):
         tree = make_tree('lq', {'a': 6}, size=(24, 40))
         for cls, more in ((VideoDeblurDataset, {'gt_size': 16}), (VideoDeblurTestDataset, {})):
             cls(options(tree, **more))

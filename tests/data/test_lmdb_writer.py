@@ -1,4 +1,4 @@
-"""Writing databases: the sources' bytes or pixels are untouched, and a failure leaves nothing."""
+"""LMDB databases keep the bytes or pixels of their sources, and a failure leaves no files."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ def tree(make_tree):
     return root
 
 
-def test_basicsr_reads_the_unchanged_bytes(tree, tmp_path):
+def test_basicsr_reads_unchanged_bytes(tree, tmp_path):
     database = tmp_path / 'x.lmdb'
     assert write_lmdb(tree, database, progress=False) == 5
     client = FileClient('lmdb', db_paths=[str(database)], client_keys=['lq'])
@@ -36,7 +36,7 @@ def test_basicsr_reads_the_unchanged_bytes(tree, tmp_path):
 
 
 @both
-def test_files_and_meta_info(tree, tmp_path, capsys, write):
+def test_database_has_data_and_meta_info(tree, tmp_path, capsys, write):
     database = tmp_path / 'x.lmdb'
     assert write(tree, database) == 5
     assert ': 100%' in capsys.readouterr().err
@@ -53,7 +53,7 @@ def test_files_and_meta_info(tree, tmp_path, capsys, write):
 
 
 @pytest.mark.parametrize('length', [1, 2000, 4081, 100_000])
-def test_estimate_holds_the_data_and_is_not_wild(tmp_path, length):
+def test_size_estimate_is_sufficient_and_close(tmp_path, length):
     estimate = database_bytes([length] * 300)
     with lmdb.open(str(tmp_path / 'x'), map_size=estimate) as environment:
         _put_values(environment, [(f'clip/{i:08d}', bytes(length)) for i in range(300)])
@@ -77,7 +77,7 @@ def test_tiles_take_at_most_1_4_times_the_sources_bytes(tmp_path, encoding):
 
 
 @pytest.mark.parametrize('stop', [KeyboardInterrupt, ValueError])
-def test_interruption_leaves_nothing(tmp_path, stop):
+def test_interruption_leaves_no_files(tmp_path, stop):
     with pytest.raises(stop), _new_database(tmp_path / 'x.lmdb', 1 << 20) as environment:
         _put_values(environment, [('clip/0', b'half')])
         assert not (tmp_path / 'x.lmdb').exists()
@@ -86,7 +86,7 @@ def test_interruption_leaves_nothing(tmp_path, stop):
 
 
 @both
-def test_disk_that_refuses_to_go_on_leaves_nothing(tmp_path, write):
+def test_full_disk_leaves_no_files(tmp_path, write):
     (tmp_path / 'clips/a').mkdir(parents=True)
     for number in range(2):
         (tmp_path / f'clips/a/{number}.png').write_bytes(encode(picture(360, 640, number), 'png')[1])
@@ -101,7 +101,7 @@ def test_disk_that_refuses_to_go_on_leaves_nothing(tmp_path, write):
 
 
 @both
-def test_refusals(tree, tmp_path, write):
+def test_bad_targets_and_damaged_frames_are_refused(tree, tmp_path, write):
     (tmp_path / 'old.lmdb').mkdir()
     for name, words in [('x', 'end in .lmdb'), ('old.lmdb', 'exists'), ('absent/x.lmdb', 'absent is not a folder')]:
         with pytest.raises(DBLRError, match=words):
@@ -112,8 +112,8 @@ def test_refusals(tree, tmp_path, write):
     assert sorted(os.listdir(tmp_path)) == ['clips', 'old.lmdb']
 
 
-def test_frame_that_cannot_be_decoded_becomes_no_tiles(tree, tmp_path):
-    """Its header and its end are in place, so that the check of the source lets it pass."""
+def test_undecodable_frame_is_named_by_write_tiles(tree, tmp_path):
+    """Its header and end are intact, so the check of the source does not find the damage."""
     path = tree / 'alpha/00000000.png'
     data = path.read_bytes()
     start = data.index(b'IDAT') + 4
@@ -132,12 +132,12 @@ def test_missing_package_is_named(tree, tmp_path, monkeypatch, package):
     assert os.listdir(tmp_path) == ['clips']
 
 
-def test_library_refuses_what_is_no_jpeg():
+def test_lossless_crop_refuses_data_that_is_not_a_jpeg():
     with pytest.raises(ValueError, match='JPEG'):
         tile_cells.crop_losslessly(b'text' * 99, [(0, 0, 8, 8)])
 
 
-def test_command_writes_and_sums_up(tree: Path, tmp_path, capsys):
+def test_command_reports_clips_and_frames(tree: Path, tmp_path, capsys):
     parser = argparse.ArgumentParser()
     prepare.add_arguments(parser)
     prepare.run(parser.parse_args(['lmdb', str(tree), str(tmp_path / 'x.lmdb')]))

@@ -1,4 +1,4 @@
-"""Names of clips and frames that come from files lead nowhere but into their own folder."""
+"""Names of clips and frames read from files cannot point outside their folder."""
 
 import pytest
 
@@ -11,30 +11,30 @@ LEADING_OUT = ['../../x', '/tmp/x', 'a/../../x', '..', '.', 'a//b', 'a/.', './a'
 
 @pytest.mark.parametrize('name', LEADING_OUT)
 class TestRefused:
-    def test_by_itself(self, name):
+    def test_name_is_refused(self, name):
         assert name_fault(name)
 
-    def test_in_a_list_of_clips(self, tmp_path, name):
+    def test_name_in_a_clip_list_is_refused(self, tmp_path, name):
         (tmp_path / 'list.txt').write_text(f'a 3 (4,6,3)\n{name} 3 (4,6,3)\n')
         faults: list[str] = []
         assert [clip.name for clip in read_clip_list(tmp_path / 'list.txt', faults)] == ['a']
         assert len(faults) == 1 and 'list.txt:2: ' in faults[0] and '\x1b' not in faults[0]
 
-    def test_in_a_database(self, tmp_path, name):
+    def test_name_in_a_database_is_refused(self, tmp_path, name):
         (tmp_path / 'meta_info.txt').write_text(f'{name}/00000000.png (4,6,3) 1\n')
         with pytest.raises(DBLRError, match=r'meta_info\.txt:1: ') as caught:
             read_lmdb_meta(tmp_path / 'meta_info.txt')
         assert str(caught.value).isprintable()
 
 
-def test_a_frame_that_leads_out(tmp_path):
+def test_frame_name_outside_its_folder_is_refused(tmp_path):
     (tmp_path / 'meta_info.txt').write_text('clip/...png (4,6,3) 1\n')
     with pytest.raises(DBLRError, match='leads out of its folder'):
         read_lmdb_meta(tmp_path / 'meta_info.txt')
 
 
 @pytest.mark.parametrize('name', ['000', 'GOPR0372_07_00', 'my clip', 'scene/take 2', '..a', 'a..b', 'été', '日本'])
-def test_other_names_stay(tmp_path, name):
+def test_usual_names_are_accepted(tmp_path, name):
     assert name_fault(name) is None
     (tmp_path / 'meta_info.txt').write_text(f'{name}/00000000.png (4,6,3) 1\n')
     assert read_lmdb_meta(tmp_path / 'meta_info.txt') == {name: {'00000000': (4, 6)}}

@@ -1,4 +1,4 @@
-"""Folder and LMDB stores: layouts, decoding, faults, and one LMDB environment in a process."""
+"""Folder and LMDB stores: layouts, decoding, faults, and one LMDB environment per process."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ def database(make_tree) -> Path:
 
 
 class TestFolder:
-    def test_natural_order_and_what_is_ignored(self, tmp_path):
+    def test_natural_order_without_hidden_and_other_files(self, tmp_path):
         image = np.zeros((4, 6, 3), np.uint8)
         for clip in ('clip10', 'clip9', '.hidden'):
             (tmp_path / clip).mkdir()
@@ -40,7 +40,7 @@ class TestFolder:
         assert list(clips) == ['clip9', 'clip10']
 
     @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.tif', '.webp'])
-    def test_read_is_what_cv2_reads(self, make_tree, suffix):
+    def test_read_equals_cv2(self, make_tree, suffix):
         store = open_store(make_tree('clips', {'a': 1}, suffix=suffix))
         frame = store.read('a', '00000000')
         assert frame.dtype == np.uint8
@@ -56,7 +56,7 @@ class TestFolder:
         for frame in store.clips()['a']:
             np.testing.assert_array_equal(store.read('a', frame), np.full((4, 6, 3), 70, np.uint8))
 
-    def test_two_files_of_one_frame(self, make_tree):
+    def test_two_files_of_one_frame_are_refused(self, make_tree):
         root = make_tree('clips', {'a': 2})
         shutil.copy(root / 'a/00000001.png', root / 'a/00000001.jpg')
         with pytest.raises(DBLRError, match='00000001.jpg and 00000001.png'):
@@ -69,13 +69,13 @@ class TestFolder:
         with pytest.raises(DBLRError, match='a/00000001.png'):
             open_store(root).read('a', '00000001')
 
-    def test_folder_that_cannot_be_listed(self, make_tree):
+    def test_unlistable_folder_is_named(self, make_tree):
         root = make_tree('clips', {'a': 2})
         (root / 'loop').symlink_to('loop')
         with pytest.raises(DBLRError, match='loop cannot be listed'):
             open_store(root)
 
-    def test_file_removed_later(self, make_tree):
+    def test_file_removed_later_is_named(self, make_tree):
         root = make_tree('clips', {'a': 2})
         store = open_store(root)
         (root / 'a/00000001.png').unlink()
@@ -95,7 +95,7 @@ class TestOpenStore:
         with pytest.raises(DBLRError, match="did you mean 'disk'"):
             open_store(folder, {'type': 'disc'})
 
-    def test_missing_and_not_a_folder(self, tmp_path):
+    def test_missing_paths_and_files_are_refused(self, tmp_path):
         (tmp_path / 'file').write_text('')
         with pytest.raises(DBLRError, match='absent does not exist'):
             open_store(tmp_path / 'absent')
@@ -137,26 +137,26 @@ class TestLmdb:
         assert shared_environment(database) is held
         np.testing.assert_array_equal(store.read('alpha', '00000001'), expected)
 
-    def test_pickles_after_reading(self, database):
+    def test_store_can_be_pickled_after_reading(self, database):
         store = open_store(database)
         expected = store.read('alpha', '00000002')
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read('alpha', '00000002'), expected)
 
-    def test_database_written_again_under_the_same_path(self, database, make_tree):
+    def test_database_replaced_at_the_same_path_is_reopened(self, database, make_tree):
         before = open_store(database).read('alpha', '00000000')
         shutil.rmtree(database)
         write_lmdb(make_tree('others', {'alpha': 3}, first_mark=50), database, progress=False)
         after = open_store(database).read('alpha', '00000000')
         assert before[0, 0, 0] == 0 and after[0, 0, 0] == 50
 
-    def test_missing_key(self, database):
+    def test_missing_key_is_named(self, database):
         with open(database / 'meta_info.txt', 'a') as file:
             file.write('alpha/00000099.png (24,32,3) 1\n')
         for method in ('read', 'inspect'):
             with pytest.raises(DBLRError, match=r"key 'alpha/00000099' is not in .*x\.lmdb"):
                 getattr(open_store(database), method)('alpha', '00000099')
 
-    def test_size_other_than_in_meta_info(self, database):
+    def test_size_that_differs_from_meta_info_is_refused(self, database):
         meta = database / 'meta_info.txt'
         meta.write_text(meta.read_text().replace('(24,32,3)', '(24,33,3)'))
         with pytest.raises(DBLRError, match=r"key 'alpha/00000000' of .*x\.lmdb is \(24, 32\).*\(24, 33\)"):
@@ -178,7 +178,7 @@ class TestLmdb:
         with pytest.raises(DBLRError, match=rf'meta_info\.txt:4: .*{message}'):
             open_store(database)
 
-    def test_meta_info_missing_or_empty(self, database):
+    def test_missing_or_empty_meta_info_is_refused(self, database):
         (database / 'meta_info.txt').write_text('')
         with pytest.raises(DBLRError, match='no clips'):
             open_store(database)
@@ -186,13 +186,13 @@ class TestLmdb:
         with pytest.raises(DBLRError, match='meta_info.txt cannot be read'):
             open_store(database)
 
-    def test_incompletely_copied_database(self, database):
+    def test_truncated_database_is_named(self, database):
         data = (database / 'data.mdb').read_bytes()
         (database / 'data.mdb').write_bytes(data[: len(data) // 2])
         with pytest.raises(DBLRError, match=r'x\.lmdb/data\.mdb is truncated'):
             open_store(database).inspect('alpha', '00000000')
 
-    def test_damaged_pages(self, database):
+    def test_damaged_pages_are_named(self, database):
         data = (database / 'data.mdb').read_bytes()
         meta_pages = 2 * 4096
         (database / 'data.mdb').write_bytes(data[:meta_pages] + bytes(len(data) - meta_pages))
@@ -200,14 +200,14 @@ class TestLmdb:
             open_store(database).read('alpha', '00000000')
 
     @pytest.mark.parametrize('data', [None, b'junk' * 5000])
-    def test_damaged_database(self, database, data):
+    def test_damaged_database_is_named(self, database, data):
         (database / 'data.mdb').unlink() if data is None else (database / 'data.mdb').write_bytes(data)
         with pytest.raises(DBLRError, match='x.lmdb cannot be opened'):
             open_store(database).read('alpha', '00000000')
 
 
 def write_tiff(path: Path, samples: np.ndarray, sample_format: int, big: bool) -> None:
-    """A TIFF, or BigTIFF, of one strip, also of samples that no library writes."""
+    """Writes a TIFF or BigTIFF with one strip, also with sample types that no library writes."""
     tags = [(256, samples.shape[1]), (257, samples.shape[0]), (258, 8 * samples.itemsize), (259, 1), (262, 1)]
     tags += [(273, 0), (277, 1), (278, samples.shape[0]), (279, samples.nbytes), (339, sample_format)]
     head, count, entry = ('II+\0\x08\0\0\0', 'Q', 'HHQQ') if big else ('II*\0', 'H', 'HHII')
@@ -226,8 +226,8 @@ def write_tiff(path: Path, samples: np.ndarray, sample_format: int, big: bool) -
     ('float32', 3, '32-bit floating-point'), ('float64', 3, '64-bit floating-point'),
     ('uint8', 4, '8-bit undefined'), ('uint32', 5, '32-bit complex'), ('complex64', 6, '64-bit complex'),
 ])  # fmt: skip
-def test_tiff_of_numbers_that_are_no_grey_values(tmp_path, kind, sample_format, name, big):
-    """OpenCV would take -1 of 16 bits for white, and says of others that they are damaged, as Pillow does."""
+def test_tiff_of_unsupported_sample_types_is_refused(tmp_path, kind, sample_format, name, big):
+    """OpenCV reads a 16-bit -1 as white, and OpenCV and Pillow report other types as damaged."""
     path = tmp_path / 'frame.tif'
     samples = (np.arange(48).reshape(6, 8) * 5).astype(kind)
     write_tiff(path, samples, sample_format, big)
@@ -246,16 +246,16 @@ def test_tiff_of_numbers_that_are_no_grey_values(tmp_path, kind, sample_format, 
     ('a.tif', 'RGBA', 0), ('a.png', 'RGBA', 0), ('a.webp', 'RGBA', 0), ('p.png', 'PA', 0), ('p.tif', 'P', 0),
     ('g.png', 'LA', 0), ('c.tif', 'CMYK', 3), ('c.jpg', 'CMYK', 3),
 ])  # fmt: skip
-def test_colours_are_those_behind_alpha_palette_and_inks(tmp_path, name, mode, kept):
+def test_colours_are_read_with_alpha_palette_and_cmyk(tmp_path, name, mode, kept):
     ramp = np.arange(0, 256, 4, dtype=np.uint8)
     picture = Image.fromarray(np.dstack([np.tile(channel, (64, 1)) for channel in (ramp, ramp[::-1], ramp)]))
     picture = picture.quantize(64).convert('RGB')
     expected = np.asarray(picture.convert('L').convert('RGB') if mode == 'LA' else picture).astype(int)
-    if mode == 'PA':  # of a PNG's palette
+    if mode == 'PA':  # alpha of the PNG's palette
         picture.quantize(64).save(tmp_path / name, transparency=bytes(range(64)))
     elif mode[-1] == 'A':
         picture = picture.convert(mode)
-        picture.putalpha(Image.fromarray(np.tile(ramp // 2 + 9, (64, 1)).T))  # WebP leaves out colours behind 0
+        picture.putalpha(Image.fromarray(np.tile(ramp // 2 + 9, (64, 1)).T))  # WebP drops colours where alpha is 0
         picture.save(tmp_path / name, lossless=True)
     else:
         converted = picture.quantize(64) if mode == 'P' else picture.convert(mode)
@@ -264,7 +264,7 @@ def test_colours_are_those_behind_alpha_palette_and_inks(tmp_path, name, mode, k
     assert np.abs(decoded - expected).max() <= kept
 
 
-def test_plain_tiff_of_several_channels(tmp_path):
+def test_tiff_with_three_channels_is_read(tmp_path):
     path = tmp_path / 'frame.tif'
     for plain in (np.uint8, np.uint16):
         assert cv2.imwrite(str(path), np.full((8, 8, 3), 200, plain))

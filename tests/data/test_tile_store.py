@@ -1,4 +1,4 @@
-"""Crops, whatever they are read from, are those of the decoded source, to the bit; and damage is named."""
+"""Crops from every kind of store are bit-identical to the decoded source, and damage is named."""
 
 import json
 import random
@@ -47,7 +47,7 @@ def tiles(make_stores) -> TileStore:
 
 
 def squares(height: int, width: int) -> list[tuple[int, int, int]]:
-    """(top, left, size) in the corners, along each edge, around the borders of tiles, and anywhere."""
+    """Returns (top, left, size) in the corners, at each edge, around borders of tiles, and at random."""
     rng = random.Random(height)
     found = []
     for size in {1, 2, 16, 40, min(height, width)}:
@@ -61,7 +61,7 @@ def squares(height: int, width: int) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_crops_and_frames_are_the_sources(make_stores, encoding):
+def test_crops_and_frames_equal_the_decoded_source(make_stores, encoding):
     frame = encode(picture(*SIZE), encoding)
     expected = decode(frame[1], encoding)
     for store in make_stores([frame]):
@@ -73,8 +73,8 @@ def test_crops_and_frames_are_the_sources(make_stores, encoding):
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_brightness_alone(make_stores, encoding):
-    """All stores agree to the bit; it is BasicSR's Y exactly, or of a JPEG 55 dB and more from it."""
+def test_y_only_crops_are_close_to_basicsrs_y(make_stores, encoding):
+    """All stores are bit-identical; Y equals BasicSR's, or for a JPEG is within 55 dB (PSNR) of it."""
     frame = encode(picture(90, 140), encoding)
     y = bgr2ycbcr(decode(frame[1], encoding).astype(np.float32) / 255, y_only=True)[..., None]
     stores = make_stores([frame])
@@ -87,8 +87,8 @@ def test_brightness_alone(make_stores, encoding):
         assert np.sqrt(np.mean(error**2)) < (10 ** (-55 / 20) if frame[0] == '.jpg' else 1e-6)
 
 
-def test_brightness_of_jpeg_is_its_own(make_stores):
-    """Black, white and grey are BasicSR's Y of them."""
+def test_y_of_grey_jpegs_equals_basicsrs(make_stores):
+    """The Y of black, white and grey JPEGs equals BasicSR's."""
     for grey, expected in ((0, 16), (255, 235), (128, 16 + 219 * 128 / 255)):
         image = np.full((32, 32, 3), grey, np.uint8)
         stores = make_stores([encode(image, 'jpeg 4:4:4')], f'clips{grey}')
@@ -96,7 +96,7 @@ def test_brightness_of_jpeg_is_its_own(make_stores):
             np.testing.assert_allclose(store.read_crop('a', '00', 4, 4, 16, y_only=True) * 255, expected, rtol=1e-6)
 
 
-def test_samples_are_those_of_the_folder(make_stores):
+def test_training_samples_equal_those_of_the_folder(make_stores):
     frames = [encode(picture(96, 130, seed), 'jpeg 4:2:0' if seed % 2 else 'png') for seed in range(6)]
     roots = [store.root for store in make_stores(frames)]
     for y_only in (False, True):
@@ -115,8 +115,8 @@ def test_samples_are_those_of_the_folder(make_stores):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['fork', 'pickled'])
-def test_many_workers(tiles, method):
-    """The parent holds the database open while they start."""
+def test_worker_processes_read_the_same_crops(tiles, method):
+    """The parent process has the database open while the workers start."""
     squares = [('a', f'{place % 2:02d}', place, place, 64) for place in range(80)]
     expected = [tiles.read_crop(*square) for square in squares]
     with ProcessPoolExecutor(4, mp_context=get_context('fork') if method == 'fork' else warm()) as pool:
@@ -125,7 +125,7 @@ def test_many_workers(tiles, method):
 
 
 def change(store: TileStore, key: str, value: bytes | None) -> None:
-    """Replaces a value behind the store's back, or removes it."""
+    """Replaces or removes a value in the database file of an open store."""
     with lmdb.open(str(store.root), map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
         transaction.delete(key.encode()) if value is None else transaction.put(key.encode(), value)
 
@@ -143,7 +143,7 @@ def change(store: TileStore, key: str, value: bytes | None) -> None:
         ('/0', lambda value: value[:600] + bytes(len(value) - 600)),
     ],
 )
-def test_damage_is_named(tiles, frame, key, damage):
+def test_damaged_frame_is_named(tiles, frame, key, damage):
     path = tiles.root
     with lmdb.open(str(path), readonly=True) as environment, environment.begin() as transaction:
         value = transaction.get(f'a/{frame}{key}'.encode())
@@ -156,13 +156,13 @@ def test_damage_is_named(tiles, frame, key, damage):
     'text, words',
     [('{', 'cannot be read'), ('[]', 'cannot be read'), ('{"version": 9, "codecs": []}', 'version 9, not 1')],
 )
-def test_marker_that_does_not_fit(tiles, text, words):
+def test_damaged_or_newer_marker_is_refused(tiles, text, words):
     (tiles.root / 'tiles.json').write_text(text)
     with pytest.raises(DBLRError, match=words):
         open_store(tiles.root)
 
 
-def test_missing_package_is_named_when_the_database_is_opened(tiles, monkeypatch):
+def test_missing_package_is_named_on_opening(tiles, monkeypatch):
     monkeypatch.setitem(sys.modules, 'zstandard', None)
     with pytest.raises(DBLRError, match=r"need the package zstandard .*pip install 'dblr_plugin\[fast\]'"):
         open_store(tiles.root)

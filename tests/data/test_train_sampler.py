@@ -1,3 +1,5 @@
+"""The order of training samples, which depends on seed and iteration only."""
+
 import pickle
 
 import pytest
@@ -7,7 +9,7 @@ from dblr_plugin.data.train_sampler import SampleIndex, TrainSampler
 
 
 class Numbers(Dataset):
-    """The indices it is asked for, and their seeds."""
+    """Returns each requested index and its seed."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -26,7 +28,7 @@ def samplers(length: int, batch: int, processes: int, ratio: int = 1, **settings
 
 
 def batches(sampler: TrainSampler, epoch: int) -> list[set]:
-    """The (index, seed) pairs of each batch of an epoch."""
+    """Returns the (index, seed) pairs of each batch of an epoch."""
     sampler.set_epoch(epoch)
     items = [(int(i), i.seed) for i in sampler]
     size = sampler.batch_size
@@ -44,13 +46,13 @@ def test_global_batches_do_not_depend_on_the_number_of_processes(length, ratio):
 
 
 @pytest.mark.parametrize('length', [1, 3, 4, 9])
-def test_epochs_are_as_long_as_basicsr_counts(length):
+def test_epoch_length_equals_basicsrs(length):
     (sampler,) = samplers(length, 4, 1)
     loader = DataLoader(Numbers(length), batch_size=4, sampler=sampler, drop_last=True)
     assert len(list(loader)) == len(loader) == -(-length // 4) == sampler.iters_per_epoch
 
 
-def test_every_sample_once_before_any_twice():
+def test_epoch_is_a_random_permutation():
     (sampler,) = samplers(16, 4, 1)
     indices = [int(i) for i in sampler]
     assert sorted(indices) == list(range(16))
@@ -66,7 +68,7 @@ def test_epochs_and_seeds_differ():
 
 @pytest.mark.parametrize('processes', [1, 2])
 @pytest.mark.parametrize('stopped_at', [0, 1, 4, 7, 8, 11])
-def test_resumed_run_sees_what_was_left(processes, stopped_at):
+def test_resumed_run_continues_with_the_remaining_batches(processes, stopped_at):
     whole = [s for s in samplers(32, 4, processes, total_iter=15)]
     resumed = samplers(32, 4, processes, total_iter=15, resume_iter=stopped_at)
     for before, after in zip(whole, resumed, strict=True):
@@ -75,6 +77,6 @@ def test_resumed_run_sees_what_was_left(processes, stopped_at):
         assert [b for epoch in range(5) for b in batches(after, epoch)] == expected[stopped_at:]
 
 
-def test_the_seed_reaches_a_worker():
+def test_seed_survives_pickling():
     index = pickle.loads(pickle.dumps(SampleIndex(3, 7)))
     assert (index, index.seed) == (3, 7)

@@ -1,4 +1,4 @@
-"""Whole frames with padded windows: agreement with BasicSR, short clips, and one decoding for each frame."""
+"""The test set has whole frames and padded windows like BasicSR's, and decodes each frame once."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ def options(lq: Path, gt: Path | None = None, **changes) -> dict:
 
 
 @pytest.mark.parametrize('padding', PADDINGS)
-def test_agrees_with_basicsr(pair, padding):
+def test_samples_equal_basicsrs(pair, padding):
     lq, gt = pair
     opt = options(lq, gt, num_frame=5, padding=padding, name='vid4')
     theirs = VideoTestDataset({**opt, 'cache_data': False, 'io_backend': {'type': 'disk'}})
@@ -43,7 +43,7 @@ def test_agrees_with_basicsr(pair, padding):
 
 @pytest.mark.parametrize('padding', PADDINGS)
 @pytest.mark.parametrize('length', [1, 2, 3, 4])
-def test_short_clips_stay_in_range(make_tree, padding, length):
+def test_windows_of_short_clips_stay_in_range(make_tree, padding, length):
     lq = make_tree('lq', {'a': length})
     dataset = VideoDeblurTestDataset(options(lq, padding=padding))
     assert len(dataset) == length
@@ -54,17 +54,17 @@ def test_short_clips_stay_in_range(make_tree, padding, length):
         assert sample['border'] == 1 and sample['idx'] == f'{centre}/{length}'
 
 
-def test_window_longer_than_five():
+def test_reflection_may_repeat_in_long_windows():
     assert window_indices(0, 3, 7, 'reflection') == [2, 2, 1, 0, 1, 2, 1]
 
 
-def test_without_ground_truth(pair):
+def test_ground_truth_is_optional(pair):
     dataset = VideoDeblurTestDataset(options(pair[0]))
     assert set(dataset[0]) == {'lq', 'folder', 'idx', 'border', 'lq_path'}
     assert dataset.data_info['gt_path'] == [] and len(dataset) == 15
 
 
-def test_lmdb_gives_the_same_frames(pair):
+def test_lmdb_has_the_same_frames_as_the_folder(pair):
     databases = [root.with_suffix('.lmdb') for root in pair]
     for root, database in zip(pair, databases, strict=True):
         write_lmdb(root, database, progress=False)
@@ -74,7 +74,7 @@ def test_lmdb_gives_the_same_frames(pair):
         assert Path(sample['lq_path']).stem == Path(expected['lq_path']).stem
 
 
-def test_basicsr_builds_it_and_its_loader(pair):
+def test_basicsr_builds_data_set_and_loader(pair):
     opt = options(*pair, scale=1)
     samples = list(build_dataloader(build_dataset(opt), opt))
     assert len(samples) == 15 and samples[9]['lq'].shape == (1, 5, 3, 24, 32)
@@ -82,7 +82,7 @@ def test_basicsr_builds_it_and_its_loader(pair):
 
 
 @pytest.mark.parametrize('padding', PADDINGS)
-def test_each_frame_is_decoded_once_in_order(pair, padding):
+def test_each_frame_is_decoded_once(pair, padding):
     store, decoded = open_store(pair[0]), Counter()
 
     def read(clip, frame):
@@ -98,7 +98,7 @@ def test_each_frame_is_decoded_once_in_order(pair, padding):
     assert set(decoded.values()) == {1} and len(decoded) == 15
 
 
-def test_pickles_without_the_decoded_frames(pair):
+def test_pickle_has_no_decoded_frames(pair):
     dataset = VideoDeblurTestDataset(options(*pair))
     empty = len(pickle.dumps(dataset))
     expected = dataset[4]
@@ -117,20 +117,20 @@ def test_pickles_without_the_decoded_frames(pair):
         ({'y_only': True}, 'y_only is for training alone'),
     ],
 )
-def test_refusals(pair, changes, words):
+def test_bad_options_are_refused(pair, changes, words):
     with pytest.raises(DBLRError, match=words):
         VideoDeblurTestDataset(options(*pair) | changes)
 
 
-def test_options_are_left_as_they_were(pair):
+def test_options_are_not_changed(pair):
     opt = options(*pair, io_backend={'type': 'disk'})
     before = copy.deepcopy(opt)
     VideoDeblurTestDataset(opt)[0]
     assert opt == before
 
 
-def test_all_faults_of_a_window_are_told_at_once(pair):
-    """Of frames that were damaged after the start, each once, blurry and sharp."""
+def test_all_faults_of_a_window_are_reported_at_once(pair):
+    """Blurry and sharp frames damaged after the start are each named once."""
     lq, gt = pair
     test = VideoDeblurTestDataset(options(lq, gt))
     train = VideoDeblurDataset(options(lq, gt) | {'type': 'VideoDeblurDataset', 'phase': 'train', 'gt_size': 16})

@@ -1,3 +1,5 @@
+"""Windows of a stream of frames, which do not cross cuts."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ SCENES = (0.0, 60.0, 140.0, 220.0)
 
 
 def stream(*shots: int, noise: float = 0.5) -> list[StreamFrame[int]]:
-    """Numbered frames of so many to a shot; grey levels move a little within a shot."""
+    """Numbered frames of shots of these lengths; grey levels vary a little within a shot."""
     rng = np.random.default_rng(0)
     scenes = [SCENES[i % len(SCENES)] for i, length in enumerate(shots) for _ in range(length)]
     return [
@@ -21,8 +23,8 @@ def stream(*shots: int, noise: float = 0.5) -> list[StreamFrame[int]]:
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.integers(3, 12), min_size=1, max_size=4), st.sampled_from([3, 5, 7]))
 @pytest.mark.slow
-def test_windows_are_those_of_each_shot_alone(shots, num_frame):
-    """As validation's, which sees each shot as a clip."""
+def test_windows_stay_within_their_shot(shots, num_frame):
+    """Validation, where each shot is a clip, has the same windows."""
     found = list(windows(stream(*shots), num_frame))
     expected, start = [], 0
     for length in shots:
@@ -40,8 +42,8 @@ def test_causal_windows_end_with_their_frame(length, num_frame):
     assert list(windows(stream(length), num_frame, causal=True)) == expected
 
 
-def test_a_causal_window_does_not_wait():
-    """It is there before the next frame is taken."""
+def test_causal_window_does_not_wait_for_later_frames():
+    """It is returned before the next frame is read."""
     taken = []
 
     def frames():
@@ -55,7 +57,7 @@ def test_a_causal_window_does_not_wait():
 
 
 @pytest.mark.parametrize('causal', [False, True])
-def test_few_frames_are_held(causal):
+def test_few_frames_are_held_in_memory(causal):
     held, most = set(), 0
 
     class Frame:
@@ -75,8 +77,8 @@ def test_few_frames_are_held(causal):
     assert most <= 12
 
 
-def test_flashes_and_starting_motion_are_no_mess():
-    """Each frame has its window, in order, whatever looks like a cut."""
+def test_noise_and_starting_motion_keep_windows_in_order():
+    """Every frame has a window, in order, even where frames look like cuts."""
     rng = np.random.default_rng(1)
     small = [rng.uniform(0, 255, (18, 32)).astype(np.float32) for _ in range(50)]
     found = list(windows((StreamFrame(i, s) for i, s in enumerate(small)), 5))

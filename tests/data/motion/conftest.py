@@ -1,3 +1,5 @@
+"""Photographs for synthetic motion."""
+
 from pathlib import Path
 
 import cv2
@@ -7,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope='session')
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three sharp colour pictures, in a folder and a subfolder, and one that is too small."""
+    """Three sharp colour images, in a folder and a subfolder, and one that is too small."""
     root = tmp_path_factory.mktemp('pictures')
     (root / 'more').mkdir()
     for number, (name, size) in enumerate(

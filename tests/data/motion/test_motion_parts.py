@@ -1,4 +1,4 @@
-"""The parts of synthetic motion against independent computations: paths, what a camera sees, a sensor."""
+"""The parts of synthetic motion (paths, rendering, sensor) are compared with independent computations."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def straight(*velocity: float) -> Path:
-    """A path of constant velocity: x and y in pixels a frame, rotation, log of the zoom."""
+    """A path of constant velocity: x and y in pixels per frame, rotation, logarithm of the zoom."""
     return Path(torch.tensor([velocity]), *(torch.zeros(1, 1, 4) for _ in range(3)))
 
 
@@ -37,37 +37,37 @@ def seen(layers: list[Layer], *times: float) -> torch.Tensor:
     return render(layers, moments(*times), pixel_line(SIZE, torch.device('cpu')))[0]
 
 
-def test_every_path_is_at_rest_in_the_middle_and_keeps_to_its_speed():
+def test_paths_start_at_zero_and_keep_to_their_speed():
     path = random_path(200, 20.0, generator())
     assert path.pose(torch.zeros(200)).abs().max() == 0
     times = torch.linspace(-2.5, 2.5, 501)[:, None].expand(-1, 200)
     steps = path.pose(times).diff(dim=0)[..., :2].norm(dim=-1) / 0.01
-    assert (steps > 20).float().mean() < 0.1  # both axes of a tremor at their fastest
+    assert (steps > 20).float().mean() < 0.1  # exceeded where both axes of a tremor are fastest
     assert 5 < steps.mean() < 12
 
 
-def test_a_path_that_does_not_move_stays():
+def test_path_with_zero_motion_stays():
     path = random_path(2, 20.0, generator()).select(torch.tensor([0.0, 1.0]))
     poses = path.pose(torch.full((2,), 1.7))
     assert poses[0].abs().max() == 0 and poses[1].abs().max() > 0
 
 
-def test_a_camera_at_rest_sees_the_picture_itself():
+def test_static_camera_sees_the_image_itself():
     texture = picture()
     torch.testing.assert_close(seen([background(texture, straight(0, 0, 0, 0))], 0.0)[0], texture[0, 0, 40:56, 40:56])
 
 
 @pytest.mark.parametrize('times', [(-1.0, 0.0, 1.0), tuple(float(t) for t in range(-3, 4))])
-def test_blur_is_the_mean_of_shifted_pictures(times):
+def test_blur_is_the_mean_of_shifted_images(times):
     texture = picture()
     blurry = seen([background(texture, straight(2, -1, 0, 0))], *times)[0]
-    # many moments are taken at the nearest texel, of which dither mixes neighbours
+    # with many moments, each takes the nearest texel of a dithered position
     shifted = torch.stack([texture[0, 0, 40 - int(t) : 56 - int(t), 40 + 2 * int(t) : 56 + 2 * int(t)] for t in times])
     tolerance = {'rtol': 1e-5, 'atol': 1e-5} if len(times) < 5 else {'rtol': 0, 'atol': 0.5}
     torch.testing.assert_close(blurry, shifted.mean(0), **tolerance)
 
 
-def test_rotation_and_zoom_are_opencvs():
+def test_rotation_and_zoom_equal_opencvs():
     smooth = cv2.GaussianBlur(np.random.default_rng(0).random((96, 96)).astype(np.float32), (0, 0), 4)
     turned = seen([background(torch.from_numpy(smooth)[None, None], straight(3, 1, 0.1, 0.2))], 1.0)[0].numpy()
     scale, centre = np.exp(0.2), 47.5
@@ -77,7 +77,7 @@ def test_rotation_and_zoom_are_opencvs():
     np.testing.assert_allclose(turned, cv2.warpAffine(smooth, inverse, (SIZE, SIZE), flags=flags), atol=5e-3)
 
 
-def test_many_moments_at_the_nearest_texel_average_what_interpolation_does():
+def test_nearest_texels_of_many_moments_average_to_interpolation():
     smooth = cv2.GaussianBlur(np.random.default_rng(1).random((96, 96)).astype(np.float32), (0, 0), 2)
     layer = background(torch.from_numpy(smooth)[None, None], straight(5.3, 2.1, 0, 0), step=1.7)
     times = torch.linspace(-0.5, 0.5, 20).tolist()
@@ -85,7 +85,7 @@ def test_many_moments_at_the_nearest_texel_average_what_interpolation_does():
     torch.testing.assert_close(seen([layer], *times)[0], one_by_one, rtol=0, atol=6e-3)
 
 
-def test_an_object_covers_what_is_behind_it_where_it_is_opaque():
+def test_object_covers_the_background_where_it_is_opaque():
     opacity = torch.zeros(1, 1, 32, 32)
     opacity[..., 12:20, 12:20] = 1
     front = Layer(
@@ -98,7 +98,7 @@ def test_an_object_covers_what_is_behind_it_where_it_is_opaque():
     torch.testing.assert_close(both, expected)
 
 
-def test_near_things_move_more_than_far_ones():
+def test_depth_scales_motion():
     layer = background(picture(), straight(4, 0, 0, 0))
     depth = torch.ones(1, 1, SIZE, SIZE)
     depth[..., : SIZE // 2, :] = 0.5
@@ -108,27 +108,27 @@ def test_near_things_move_more_than_far_ones():
     assert random_depth(20, SIZE, generator()).min() >= 0.2 and random_depth(20, SIZE, generator()).max() <= 2
 
 
-def test_masks_are_opacities_that_end_before_the_texture_does():
+def test_masks_are_in_range_and_zero_at_the_border():
     masks = random_masks(50, 64, generator())
     assert masks.min() >= 0 and masks.max() == 1
     assert masks[..., 0, :].max() == masks[..., -1, :].max() == masks[..., 0].max() == masks[..., -1].max() == 0
     assert (masks.mean((1, 2, 3)) > 0).float().mean() > 0.9
 
 
-def test_display_values_are_srgb():
+def test_encoded_values_are_srgb():
     light = torch.linspace(0, 1, 1001)
     np.testing.assert_allclose(encoded(light).numpy(), linear_to_srgb(light.numpy()), atol=2e-6)
     assert encoded(torch.tensor([-1.0, 3.0])).tolist() == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize('quality', [40, 49, 50, 75, 95])
-def test_jpeg_is_libjpegs(quality):
+def test_jpeg_equals_libjpegs(quality):
     smooth = cv2.GaussianBlur(np.random.default_rng(0).random((64, 64)).astype(np.float32), (0, 0), 1.5)
     values = np.round(255 * np.clip((smooth - 0.5) * 2.5 + 0.5, 0, 1)) / 255
     ours = jpeg(torch.from_numpy(values)[None, None, None], torch.tensor([float(quality)]))[0, 0, 0].numpy()
     _, data = cv2.imencode('.jpg', np.uint8(np.round(values * 255)), [cv2.IMWRITE_JPEG_QUALITY, quality])
     theirs = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) / 255
-    assert np.abs(ours - theirs).max() < 8 / 255  # libjpeg computes in integers: a coefficient may round otherwise
+    assert np.abs(ours - theirs).max() < 8 / 255  # libjpeg computes in integers and may round differently
     assert np.sqrt(np.mean((ours - theirs) ** 2)) < 0.9 / 255
 
 
@@ -139,14 +139,14 @@ def test_half_of_the_windows_are_compressed():
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_h264_keeps_frames_in_order_and_loses_more_at_a_higher_rate_factor(channels):
+def test_h264_keeps_order_and_error_grows_with_the_rate_factor(channels):
     ramp = np.add.outer(np.arange(32), np.arange(48)) * 2
     frames = np.stack([np.roll(ramp, 8 * t, axis=1) for t in range(5)])[..., None].repeat(channels, -1).astype(np.uint8)
     errors = [np.abs(h264(frames, factor).astype(int) - frames).mean((1, 2, 3)) for factor in (15, 40)]
     assert errors[0].max() < 3 < errors[1].mean()
 
 
-def test_noise_grows_with_the_light_and_is_nobodys_bias():
+def test_noise_grows_with_light_and_has_zero_mean():
     light = torch.full((400, 1, 1, 32, 32), 0.5)
     light[..., 16:] = 0.02
     spoiled = noisy(light, generator()) - light
@@ -156,7 +156,7 @@ def test_noise_grows_with_the_light_and_is_nobodys_bias():
     assert spoiled.mean().abs() < 2e-4
 
 
-def test_brightness_jumps_in_a_tenth_of_the_windows_but_not_in_the_restored_frame():
+def test_a_tenth_of_the_windows_flickers_but_not_the_restored_frame():
     light = torch.full((3000, 5, 1, 1, 1), 0.5)
     flickered = flickering(light, 2, torch.Generator().manual_seed(0)) / light
     assert torch.equal(flickered[:, 2], torch.ones(3000, 1, 1, 1))

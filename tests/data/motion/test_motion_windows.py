@@ -1,4 +1,4 @@
-"""Windows made of pictures, the store that keeps them, the data set that trains on both, and the command."""
+"""Windows of synthetic motion, their store, data set and command."""
 
 import pickle
 
@@ -29,7 +29,7 @@ def dataset(root, **options):
     return build_dataset(options)
 
 
-def test_pictures_are_found_and_small_ones_left_out(pictures):
+def test_images_are_found_and_small_ones_left_out(pictures):
     found = read_pictures(pictures, grey=False, least=64)
     assert found.names == ['a.png', 'b.jpg', 'more/c.png']
     with pytest.raises(DBLRError, match='none of its 4 images has 900 pixels'):
@@ -38,7 +38,7 @@ def test_pictures_are_found_and_small_ones_left_out(pictures):
         read_pictures(pictures / 'nowhere', grey=False, least=64)
 
 
-def test_a_crop_is_cut_out_of_its_picture(pictures):
+def test_crop_comes_from_its_image(pictures):
     found = read_pictures(pictures, grey=False, least=64)
     crop = found.crops(1, 64, torch.Generator().manual_seed(0), picture=2)[0].permute(1, 2, 0).numpy()
     whole = found.pictures[2]
@@ -54,7 +54,7 @@ def test_crops_are_taken_where_there_is_detail():
 
 
 @pytest.mark.parametrize('grey', [True, False])
-def test_windows_follow_from_the_seed_and_fit_their_form(makers, grey):
+def test_windows_have_shapes_and_depend_on_the_seed(makers, grey):
     blurry, sharp = makers[grey].draw(3, 7)
     channels = 1 if grey else 3
     assert blurry.shape == (3, 5, channels, SIZE, SIZE) and sharp.shape == (3, channels, SIZE, SIZE)
@@ -64,13 +64,13 @@ def test_windows_follow_from_the_seed_and_fit_their_form(makers, grey):
 
 
 @pytest.mark.slow
-def test_a_fifth_of_the_windows_comes_with_its_input_as_truth(makers):
+def test_a_fifth_of_the_windows_has_its_input_as_ground_truth(makers):
     drawn = (makers[True].draw(1, seed) for seed in range(200))
     assert 0.12 < np.mean([torch.equal(frames[0, 2], sharp[0]) for frames, sharp in drawn]) < 0.28
 
 
 @pytest.mark.slow
-def test_truth_is_sharper_than_the_blurry_frame(makers):
+def test_ground_truth_is_sharper_than_the_blurry_frame(makers):
     def detail(image):
         return (image.float().diff(dim=-1).abs().mean() + image.float().diff(dim=-2).abs().mean()).item()
 
@@ -79,7 +79,7 @@ def test_truth_is_sharper_than_the_blurry_frame(makers):
     assert np.mean([detail(sharp) > detail(blurry) for blurry, sharp in pairs]) > 0.7
 
 
-def test_causal_windows_end_with_the_truth(pictures):
+def test_causal_windows_end_with_the_frame_of_the_ground_truth(pictures):
     maker = MotionWindows(read_pictures(pictures, True, picture_side(SIZE)), SIZE, causal=True)
     for seed in range(100):
         frames, sharp = maker.draw(1, seed)
@@ -89,7 +89,7 @@ def test_causal_windows_end_with_the_truth(pictures):
 
 
 @pytest.mark.slow
-def test_a_store_holds_what_the_maker_draws_whatever_the_processes(pictures, tmp_path, monkeypatch):
+def test_store_does_not_depend_on_the_number_of_processes(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, 'PART', 8)
     recipe = {'windows': 20, 'size': SIZE, 'y_only': True, 'seed': 3}
     prepare_motion(pictures, tmp_path / 'one', MotionSettings(**recipe, processes=1))
@@ -102,7 +102,7 @@ def test_a_store_holds_what_the_maker_draws_whatever_the_processes(pictures, tmp
     assert np.array_equal(one[8][:-1], frames[0].numpy()) and np.array_equal(one[8][-1], sharp[0].numpy())
 
 
-def test_a_store_goes_on_where_it_stopped_and_can_be_enlarged(pictures, tmp_path, monkeypatch):
+def test_store_is_resumed_and_enlarged(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, 'PART', 8)
     recipe = {'size': SIZE, 'y_only': True, 'processes': 1}
     prepare_motion(pictures, tmp_path / 'whole', MotionSettings(windows=20, **recipe))
@@ -119,7 +119,7 @@ def test_a_store_goes_on_where_it_stopped_and_can_be_enlarged(pictures, tmp_path
     assert all(np.array_equal(whole[i], store[i]) for i in range(20))
 
 
-def test_a_store_refuses_other_windows_other_files_and_damage(pictures, tmp_path):
+def test_other_settings_other_files_and_damage_are_refused(pictures, tmp_path):
     recipe = {'windows': 4, 'size': SIZE, 'processes': 1}
     prepare_motion(pictures, tmp_path / 'store', MotionSettings(**recipe))
     with pytest.raises(DBLRError, match='holds windows made otherwise'):
@@ -142,12 +142,12 @@ def test_a_store_refuses_other_windows_other_files_and_damage(pictures, tmp_path
         ({'seed': -1}, 'negative'),
     ],
 )
-def test_recipes_out_of_range_are_refused(setting, message):
+def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(DBLRError, match=message):
         MotionSettings(**setting)
 
 
-def test_a_store_travels_to_a_worker(pictures, tmp_path):
+def test_store_can_be_pickled(pictures, tmp_path):
     prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=4, size=SIZE, processes=1))
     store = WindowStore(tmp_path / 'store')
     held = store[3].copy()
@@ -156,7 +156,7 @@ def test_a_store_travels_to_a_worker(pictures, tmp_path):
 
 @pytest.mark.parametrize('source', ['pictures', 'store', 'grey store'])
 @pytest.mark.parametrize('y_only', [True, False])
-def test_samples_are_those_of_the_other_data_sets(pictures, tmp_path, source, y_only):
+def test_samples_have_the_format_of_other_data_sets(pictures, tmp_path, source, y_only):
     if source == 'grey store' and not y_only:
         pytest.skip('there is no colour in it')
     root = pictures
@@ -176,7 +176,7 @@ def test_samples_are_those_of_the_other_data_sets(pictures, tmp_path, source, y_
     assert not torch.equal(sample['lq'], data[SampleIndex(1, 6)]['lq'])
 
 
-def test_brightness_of_a_grey_store_is_basicsrs_y(pictures, tmp_path):
+def test_y_of_a_grey_store_equals_basicsrs(pictures, tmp_path):
     prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=2, size=SIZE, y_only=True, processes=1))
     data = dataset(tmp_path / 'store', y_only=True)
     grey = WindowStore(tmp_path / 'store')[1][-1, 0]
@@ -184,7 +184,7 @@ def test_brightness_of_a_grey_store_is_basicsrs_y(pictures, tmp_path):
     np.testing.assert_allclose(data[SampleIndex(1, 0)]['gt'][0].numpy(), expected, atol=1e-6)
 
 
-def test_reversed_windows_keep_their_middle_frame_and_truth(pictures, tmp_path):
+def test_reversed_windows_keep_middle_frame_and_ground_truth(pictures, tmp_path):
     prepare_motion(pictures, tmp_path / 'store', MotionSettings(windows=3, size=SIZE, y_only=True, processes=1))
     plain, turned = (dataset(tmp_path / 'store', y_only=True, random_reverse=flag) for flag in (False, True))
     orders = set()
@@ -212,12 +212,12 @@ def test_options_that_do_not_fit_the_store_are_refused(pictures, tmp_path, optio
         dataset(tmp_path / 'store', **{'y_only': True, **options})
 
 
-def test_crops_made_here_have_a_size_that_jpeg_can_cut(pictures):
+def test_gt_size_must_be_a_multiple_of_8(pictures):
     with pytest.raises(DBLRError, match='multiple of 8'):
         dataset(pictures, gt_size=12)
 
 
-def test_the_command_makes_a_store_and_says_what_it_holds(pictures, tmp_path, capsys):
+def test_command_writes_a_store_and_reports_its_size(pictures, tmp_path, capsys):
     arguments = ['--windows', '5', '--size', '16', '--processes', '1']
     main(['prepare', 'motion', str(pictures), str(tmp_path / 'store'), *arguments])
     assert '5 windows of 5 frames, 23,040 bytes, of 3 pictures' in capsys.readouterr().out
