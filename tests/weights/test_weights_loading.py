@@ -1,4 +1,4 @@
-"""Weights of any kind, loaded only into the network they belong to."""
+"""Checkpoints of many formats are loaded, but only into the network that they belong to."""
 
 import logging
 from pathlib import Path
@@ -45,14 +45,14 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     lambda s: {'state_dict': {f'generator.{k}': v for k, v in s.items()} | {'discriminator.w': torch.ones(1)}},
     lambda s: {'mata': {'epochs': 1, 'iters': 9}, 'model': s, 'optimizer': {'state': {}}, 'lr_scheduler': {'gamma': 1}},
 ])  # fmt: skip
-def test_loads_whatever_wrote_it(tmp_path, wrap):
+def test_loads_checkpoints_of_many_programs(tmp_path, wrap):
     theirs, ours = net(0), net(1)
     torch.save(wrap(theirs.state_dict()), tmp_path / 'net.pth')
     load_weights(ours, tmp_path / 'net.pth')
     assert equal(ours, theirs)
 
 
-def test_param_key_chooses(tmp_path):
+def test_param_key_selects_the_weights(tmp_path):
     torch.save({'params': net(0).state_dict(), 'params_ema': net(1).state_dict()}, tmp_path / 'net.pth')
     loaded = net(2)
     load_weights(loaded, tmp_path / 'net.pth', param_key='params_ema')
@@ -69,13 +69,13 @@ def test_loads_safetensors(tmp_path, prefix):
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 class TestRefused:
-    def test_another_networks_weights(self, tmp_path, suffix):
+    def test_weights_of_another_network_are_refused(self, tmp_path, suffix):
         path = save(DBLRDiscriminator(num_feat=8, num_fc=8).state_dict(), tmp_path / f'net{suffix}')
         for strict in (True, False):
             with pytest.raises(DBLRError, match=rf'net{suffix}: not a check.* DBLRNet: 0 of its \d+ tensors match'):
                 load_weights(net(), path, strict=strict)
 
-    def test_a_weight_too_few(self, tmp_path, suffix):
+    def test_missing_weight_is_named(self, tmp_path, suffix):
         state = net().state_dict()
         del state['conv_l1.bias']
         path = save(state, tmp_path / f'net{suffix}')
@@ -83,14 +83,14 @@ class TestRefused:
         with pytest.raises(DBLRError, match=rf'{count} of its {count + 1} tensors match \(conv_l1.bias is missing\)'):
             load_weights(net(), path)
 
-    def test_other_options(self, tmp_path, suffix):
+    def test_weights_of_other_network_options_are_refused(self, tmp_path, suffix):
         path = save(net(num_feat=32).state_dict(), tmp_path / f'net{suffix}')
         message = r'conv_l2.weight is \(32, 16, 3, 3, 3\), not \(16, 16, 3, 3, 3\).*network_g'
         with pytest.raises(DBLRError, match=message):
             load_weights(net(), path)
 
     @pytest.mark.parametrize('value', [float('nan'), float('-inf')])
-    def test_weights_that_diverged(self, tmp_path, suffix, value):
+    def test_nan_and_infinity_are_refused(self, tmp_path, suffix, value):
         state = net().state_dict()
         state['conv_l2.weight'].view(-1)[7] = value
         path = save(state, tmp_path / f'net{suffix}')
@@ -98,7 +98,7 @@ class TestRefused:
             load_weights(net(), path)
 
 
-def test_not_strict_loads_what_matches_and_says_what_does_not(tmp_path, caplog, monkeypatch):
+def test_non_strict_loading_reports_what_does_not_match(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)
     colour, luma = net(0, num_in_ch=3, num_out_ch=3), net(1)
     torch.save({'params': colour.state_dict()}, tmp_path / 'net.pth')
@@ -109,7 +109,7 @@ def test_not_strict_loads_what_matches_and_says_what_does_not(tmp_path, caplog, 
     assert torch.equal(luma.conv_l1.weight, first)
 
 
-def test_a_training_state_holds_no_weights(tmp_path):
+def test_training_state_is_refused(tmp_path):
     torch.save({'iter': 5, 'epoch': 1}, tmp_path / 'state.pth')
     with pytest.raises(DBLRError, match='no weights under'):
         load_state_dict(tmp_path / 'state.pth')
@@ -137,7 +137,7 @@ class TestDeepDeblursAuthors:
             conv(f'conv_end_models.{size}.uppath.0', 3, 12, scale=4)
         return state
 
-    def test_published_network_is_ours_in_names_and_shapes(self, tmp_path):
+    def test_published_network_has_our_names_and_shapes(self, tmp_path):
         state = self.weights(64, 19)
         assert sum(v.numel() for v in state.values()) == 11_721_321
         torch.save({'G': state}, tmp_path / 'model-1000.pt')
@@ -147,8 +147,8 @@ class TestDeepDeblursAuthors:
         assert {k: v.shape for k, v in loaded.items()} == {k: v.shape for k, v in own.items()}
 
     @torch.no_grad()
-    def test_restores_what_theirs_does(self, tmp_path):
-        """Their forward pass written out on their names and range; what is equal is their pyramid, not the borders."""
+    def test_output_equals_theirs(self, tmp_path):
+        """Compared with their forward pass, written out with their names and value range, but with our pyramid."""
         state = self.weights(8, 2)
         torch.save({'G': state}, tmp_path / 'model-1000.pt')
         net = DeepDeblur(num_feat=8, num_block=2, gaussian=True)
@@ -171,14 +171,14 @@ class TestDeepDeblursAuthors:
         assert restored.std() > 5  # of 255
         torch.testing.assert_close(net(frame) * 255, restored + 127.5, atol=1e-2, rtol=0)
 
-    def test_another_depth_is_refused(self, tmp_path):
+    def test_other_depth_is_refused(self, tmp_path):
         torch.save({'G': self.weights(8, 2)}, tmp_path / 'model-1000.pt')
         with pytest.raises(DBLRError, match='not a checkpoint of this DeepDeblur'):
             load_weights(DeepDeblur(num_feat=8, num_block=3), tmp_path / 'model-1000.pt')
 
 
 class TestSimDeblursDBN:
-    """Weights as ljzycmd/SimDeblur saves them, whose network also computes something else than the authors'."""
+    """Weights as saved by ljzycmd/SimDeblur, whose network also computes something different from the authors'."""
 
     # their blocks in their order: kernel, channels in and out
     BLOCKS = {
@@ -205,7 +205,7 @@ class TestSimDeblursDBN:
         return state
 
     @pytest.mark.parametrize('prefix', ['', 'module.'])
-    def test_are_ours_in_names_and_shapes(self, tmp_path, prefix):
+    def test_names_and_shapes_are_ours(self, tmp_path, prefix):
         state = self.weights(64)
         content = {'meta': {'epochs': 1}, 'optimizer': {}, 'model': {f'{prefix}{k}': v for k, v in state.items()}}
         torch.save(content, tmp_path / 'latest.pth')
@@ -215,8 +215,8 @@ class TestSimDeblursDBN:
         assert {k: v.shape for k, v in loaded.items()} == {k: v.shape for k, v in own.items()}
 
     @torch.no_grad()
-    def test_restores_what_theirs_does(self, tmp_path):
-        """Their forward pass written out on their names."""
+    def test_output_equals_theirs(self, tmp_path):
+        """Compared with their forward pass, written out with their names."""
         state = self.weights(8)
         torch.save({'model': state}, tmp_path / 'latest.pth')
         net = DBN(num_feat=8, simdeblur=True).eval()
@@ -246,14 +246,14 @@ class TestSimDeblursDBN:
                 x = block(name, x).relu()
         torch.testing.assert_close(net(frames), block('F6_2', x) + frames[:, 2])
 
-    def test_a_network_that_computes_something_else_is_refused(self, tmp_path):
-        """Names and shapes would fit, and the pictures would be wrong."""
+    def test_authors_dbn_refuses_simdeblurs_weights(self, tmp_path):
+        """Names and shapes match, but the restored frames would be wrong."""
         torch.save({'model': self.weights(8)}, tmp_path / 'latest.pth')
         with pytest.raises(DBLRError, match=r"latest.pth: .*SimDeblur's DBN.*network_g.simdeblur: true"):
             load_weights(DBN(num_feat=8), tmp_path / 'latest.pth')
 
 
-def test_simdeblurs_trainer_is_read_and_what_it_lacks_is_named(tmp_path):
+def test_simdeblur_checkpoint_is_read_and_missing_weights_named(tmp_path):
     path = tmp_path / 'epoch_1.pth'
     weights = {'module.L_in.0.weight': torch.zeros(64, 3, 3, 3, 3)}
     torch.save({'mata': {'epochs': 1, 'iters': 9}, 'model': weights, 'optimizer': {}, 'lr_scheduler': {}}, path)
@@ -262,7 +262,7 @@ def test_simdeblurs_trainer_is_read_and_what_it_lacks_is_named(tmp_path):
         load_network(path)
 
 
-def test_weights_beside_other_things(tmp_path):
+def test_weights_mixed_with_other_values_are_refused(tmp_path):
     torch.save({'conv_l1.weight': torch.zeros(1), 'epoch': 3}, tmp_path / 'net.pth')
     with pytest.raises(DBLRError, match='net.pth: not a checkpoint: it holds other things'):
         load_state_dict(tmp_path / 'net.pth')

@@ -1,4 +1,4 @@
-"""The programs that make the shipped weights, at toy size."""
+"""The programs that train and measure the shipped weights, at toy size."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_path):
+def test_gpu_script_trains_weights_that_load(pictures, tmp_path):
     run('gpu', 'pack', pictures, tmp_path / 'packed')
     networks = ['light', 'dbn-narrow', 'dblrnet-narrow', 'edvr-narrow', 'deepdeblur-narrow']
     said = run('gpu', 'train', tmp_path / 'packed', tmp_path / 'out', *networks, '--toy', '--samples', '6')
@@ -43,7 +43,7 @@ def test_the_gpu_script_packs_trains_and_leaves_weights_that_load(pictures, tmp_
 
 
 @pytest.mark.slow
-def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
+def test_frontier_prints_a_line_for_each_network(pictures, tmp_path):
     store = tmp_path / 'store'
     settings = ['--windows', '8', '--size', '32', '--y-only', '--processes', '1']
     main(['prepare', 'motion', str(pictures), str(store), *settings])
@@ -53,7 +53,7 @@ def test_the_frontier_prints_a_line_for_each_network(pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_strength_prints_a_row_for_each_condition_and_draws_them(pictures, tmp_path):
+def test_strength_prints_and_plots_each_condition(pictures, tmp_path):
     (tmp_path / 'root' / 'pictures').mkdir(parents=True)
     pictures.rename(tmp_path / 'root' / 'pictures' / 'test')
     said = run('strength', tmp_path / 'root', 'unsharp', '--toy', '--plots', tmp_path)
@@ -69,7 +69,7 @@ def test_strength_prints_a_row_for_each_condition_and_draws_them(pictures, tmp_p
 
 
 @pytest.mark.slow
-def test_flicker_of_the_sharp_clip_is_that_of_an_input_alike_and_sharpening_adds_to_it(pictures, tmp_path):
+def test_flicker_is_relative_to_the_sharp_clip_and_rises_with_sharpening(pictures, tmp_path):
     picture = cv2.imread(str(pictures / '0.png'))
     for part in ('lq', 'gt'):
         folder = tmp_path / 'test' / 'motion' / 'train' / part / 'clip_shot1'
@@ -83,7 +83,7 @@ def test_flicker_of_the_sharp_clip_is_that_of_an_input_alike_and_sharpening_adds
     assert (sharp, blurry) == (1, 1) and unsharp > 1.05
 
 
-def test_the_lists_name_source_checksum_and_licence():
+def test_lists_have_source_checksum_and_licence():
     for name, least in (('pictures.tsv', 150), ('clips.tsv', 6), ('real.tsv', 3)):
         lines = (SCRIPTS / name).read_text(encoding='utf-8').splitlines()
         columns = lines[0].split('\t')
