@@ -1,4 +1,4 @@
-"""Checkpoints on disk: pairs of networks and state, pruned, refused if they do not belong together, and found again."""
+"""Checkpoints on disk are pairs of networks and state: pruned, checked to belong together, and found after a move."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def files(folder: CheckpointFolder) -> list[str]:
     return sorted(p.name for p in [*folder.models.iterdir(), *folder.states.iterdir()])
 
 
-def test_latest_is_the_newest_pair_and_takes_no_room(folder):
+def test_latest_is_a_link_to_the_newest_networks(folder):
     for iteration in (5, 10):
         save(folder, iteration)
     for name in ('net_g', 'net_d'):
@@ -36,7 +36,7 @@ def test_latest_is_the_newest_pair_and_takes_no_room(folder):
     assert folder.read(10, ['net_g', 'net_d'])['iter'] == 10
 
 
-def test_latest_is_a_copy_where_there_are_no_links(folder, monkeypatch):
+def test_latest_is_a_copy_without_hard_links(folder, monkeypatch):
     def refuse(*args):
         raise OSError('no links here')
 
@@ -46,7 +46,7 @@ def test_latest_is_a_copy_where_there_are_no_links(folder, monkeypatch):
     assert latest.read_bytes() == folder.network_path('net_g', 5).read_bytes()
 
 
-def test_older_ones_are_pruned(folder):
+def test_older_checkpoints_are_removed(folder):
     folder.keep = 2
     for iteration in (5, 10, 15, 100):
         save(folder, iteration)
@@ -61,15 +61,15 @@ def test_older_ones_are_pruned(folder):
     (lambda f: f.state_path(5).write_bytes(f.state_path(5).read_bytes()[:-200]), '5.state: damaged'),
     (lambda f: f.state_path(5).rename(f.state_path(7)), 'holds iteration 5'),
 ])  # fmt: skip
-def test_what_does_not_belong_together_is_refused(folder, spoil, message):
+def test_incomplete_and_damaged_checkpoints_are_refused(folder, spoil, message):
     save(folder, 5)
     spoil(folder)
     with pytest.raises(DBLRError, match=message):
         folder.read(max(folder.iterations()), ['net_g', 'net_d'])
 
 
-def test_networks_saved_anew_before_their_state_are_no_pair(folder):
-    """As when a run that was resumed from an older checkpoint is killed between the two."""
+def test_state_with_newer_networks_is_refused(folder):
+    """This is left by a kill between saving the networks and saving the state."""
     save(folder, 5)
     state = folder.state_path(5).read_bytes()
     save(folder, 5, value=0.5)
@@ -88,7 +88,7 @@ def test_checkpoints_of_basicsr_are_read(folder):
         folder.read(5, ['net_g'])
 
 
-def test_too_little_space_is_told_before_writing(folder):
+def test_too_little_space_is_reported_before_writing(folder):
     save(folder, 5)
     before = files(folder)
     with pytest.raises(DBLRError, match='a checkpoint needs .* GB and the disk has .* free; make room'):
@@ -115,8 +115,8 @@ def experiment(root: Path, **more: object) -> CheckpointFolder:
     return folder
 
 
-def test_a_network_that_is_switched_off_is_not_looked_for(tmp_path):
-    """``network_d: ~`` over a ``base`` that has one."""
+def test_disabled_network_is_not_required(tmp_path):
+    """``network_d: ~`` disables the network of a ``base``."""
     state = experiment(tmp_path).state_path(5)
     assert load_resume_state(options(tmp_path, state) | {'network_d': None})['iter'] == 5
 
@@ -125,23 +125,23 @@ def test_a_network_that_is_switched_off_is_not_looked_for(tmp_path):
     ({'manual_seed': 7}, {'manual_seed': 1, 'draws_seed': True}, 7), ({'manual_seed': 7}, {'manual_seed': 1}, 1),
     ({}, {'manual_seed': 1, 'draws_seed': True}, 1),
 ])  # fmt: skip
-def test_a_seed_that_was_drawn_stays(tmp_path, saved, asked, used):
+def test_drawn_seed_is_kept_on_resuming(tmp_path, saved, asked, used):
     opt = options(tmp_path, experiment(tmp_path, **saved).state_path(5)) | asked
     load_resume_state(opt)
     assert opt['manual_seed'] == used
 
 
 class TestMoved:
-    def test_experiment(self, tmp_path):
+    def test_moved_experiment_is_found(self, tmp_path):
         experiment(tmp_path / 'old')
         (tmp_path / 'old').rename(tmp_path / 'moved')
         opt = options(tmp_path / 'new', tmp_path / 'moved/training_states/5.state')
         assert load_resume_state(opt)['iter'] == 5
         assert opt['path']['pretrain_network_g'] == str(tmp_path / 'moved/models/net_g_5.pth')
         assert opt['path']['models'] == str(tmp_path / 'new/models')
-        assert (tmp_path / 'new/models').is_dir()  # BasicSR makes folders for runs that start anew alone
+        assert (tmp_path / 'new/models').is_dir()  # BasicSR makes folders only for new runs
 
-    def test_networks_in_the_same_folder(self, tmp_path):
+    def test_networks_beside_the_state_are_found(self, tmp_path):
         folder = experiment(tmp_path / 'old')
         (tmp_path / 'kept').mkdir()
         for path in (folder.state_path(5), folder.network_path('net_g', 5)):
@@ -150,14 +150,14 @@ class TestMoved:
         assert load_resume_state(opt)['iter'] == 5
         assert opt['path']['pretrain_network_g'] == str(tmp_path / 'kept/net_g_5.pth')
 
-    def test_state_alone_goes_on_with_the_networks_of_this_experiment(self, tmp_path):
+    def test_moved_state_uses_the_networks_of_this_experiment(self, tmp_path):
         folder = experiment(tmp_path / 'run')
         state = folder.state_path(5).rename(tmp_path / '5.state')
         opt = options(tmp_path / 'run', state)
         assert load_resume_state(opt)['iter'] == 5
         assert opt['path']['pretrain_network_g'] == str(folder.network_path('net_g', 5))
 
-    def test_networks_that_are_nowhere(self, tmp_path):
+    def test_missing_networks_are_named(self, tmp_path):
         folder = experiment(tmp_path / 'run')
         folder.network_path('net_g', 5).unlink()
         with pytest.raises(DBLRError, match=r'net_g_5\.pth, which belongs to it, is missing'):

@@ -1,4 +1,4 @@
-"""What is said of settings that a resumed state overrules, and of a state of another optimiser or damaged."""
+"""Settings that a resumed state overrides are reported; states of other optimisers and damaged ones are refused."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize('theirs', OPTIMIZERS)
 @pytest.mark.parametrize('ours', OPTIMIZERS)
-def test_a_state_of_another_optimiser(ours, theirs):
+def test_state_of_another_optimiser_is_refused(ours, theirs):
     saved = stepped(OPTIMIZERS[theirs](weights()))
     state = {'optimizers': [saved.state_dict()], 'optimizer_types': [theirs]}
     optimizer = OPTIMIZERS[ours](weights())
@@ -44,14 +44,14 @@ def test_a_state_of_another_optimiser(ours, theirs):
 
 
 @pytest.mark.parametrize(('ours', 'theirs'), [('Adam', 'SGD'), ('SGD', 'Adam')])
-def test_a_state_that_does_not_say_of_which_optimiser_it_is(ours, theirs):
+def test_state_of_an_unnamed_other_optimiser_is_refused(ours, theirs):
     state = {'optimizers': [stepped(OPTIMIZERS[theirs](weights())).state_dict()]}
     with pytest.raises(ValueError, match='its optimiser is another one, without'):
         refuse_other_optimizers([OPTIMIZERS[ours](weights())], state)
     refuse_other_optimizers([OPTIMIZERS[theirs](weights())], state)
 
 
-def test_a_state_of_other_optimisers_in_number():
+def test_other_number_of_optimisers_or_groups_is_refused():
     """With and without a discriminator, with and without ``train.lr_mul``."""
     one, two = (torch.optim.Adam(weights()) for _ in range(2))
     with pytest.raises(ValueError, match='it has 2 optimisers, and this training has 1'):
@@ -69,8 +69,8 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize('theirs', SCHEDULERS)
 @pytest.mark.parametrize('ours', SCHEDULERS)
-def test_a_state_of_another_scheduler(ours, theirs):
-    """Torch loads it, and a cosine would continue where a count of plateaus stands."""
+def test_state_of_another_scheduler_is_refused(ours, theirs):
+    """torch would load it, and a cosine schedule would continue from the counter of a plateau schedule."""
     own, saved = (SCHEDULERS[name](torch.optim.Adam(weights())) for name in (ours, theirs))
     state = {'schedulers': [saved.state_dict()]}
     if ours == theirs:
@@ -88,14 +88,14 @@ def trained(lr: float = 1e-3, milestones: tuple[int, ...] = (4, 8), **settings) 
 class TestOverruled:
     def differences(self, **settings) -> list[str]:
         optimizers, schedulers = trained()
-        for _ in range(6):  # the rate has fallen by then
+        for _ in range(6):  # by then the learning rate has dropped
             stepped(optimizers[0])
             schedulers[0].step()
         state = {name: [part.state_dict() for part in parts] for name, parts in
                  (('optimizers', optimizers), ('schedulers', schedulers))}  # fmt: skip
         return list(overruled(*trained(**settings), state))
 
-    def test_nothing_has_changed(self):
+    def test_equal_settings_have_no_differences(self):
         assert self.differences() == []
 
     def test_each_setting_is_named_with_both_values(self):
@@ -105,8 +105,8 @@ class TestOverruled:
         assert 'betas is (0.5, 0.9)' in self.differences(betas=(0.5, 0.9))[0]
         assert len(self.differences(lr=1e-4, weight_decay=0.1)) == 2
 
-    def test_rates_of_parts_are_named(self):
-        """``train.lr_mul``: a group of parameters for each."""
+    def test_changed_lr_mul_is_named(self):
+        """Each entry of ``train.lr_mul`` makes a group of parameters."""
 
         def of(factor: float) -> torch.optim.Optimizer:
             net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
@@ -119,7 +119,7 @@ class TestOverruled:
         assert list(overruled([of(0.25)], [], state)) == []
         assert list(overruled([of(0.5)], [], state)) == ['lr is 0.0005 in the option file and 0.00025 in the state']
 
-    def test_plateaus_are_named_as_in_the_option_file(self):
+    def test_plateau_settings_are_named_as_in_the_option_file(self):
         def of(**settings) -> PlateauLR:
             return PlateauLR(torch.optim.Adam(weights(), lr=1e-3), **settings)
 
@@ -130,7 +130,7 @@ class TestOverruled:
             'min_lr is 1e-05 in the option file and 1e-06 in the state',
         ]
 
-    def test_kernels_of_a_gpu_are_no_setting(self):
+    def test_fused_kernels_do_not_count_as_a_difference(self):
         state = {'optimizers': [torch.optim.Adam(weights(), lr=1e-3, fused=True).state_dict()], 'schedulers': []}
         state['optimizers'][0]['param_groups'][0]['initial_lr'] = 1e-3
         own = torch.optim.Adam([{'params': weights(), 'initial_lr': 1e-3}], lr=1e-3)
@@ -138,14 +138,14 @@ class TestOverruled:
 
 
 class TestDamage:
-    """What torch takes up and fails with at the next step."""
+    """Damage that torch loads without an error, to fail at the next step."""
 
     @pytest.fixture
     def state(self) -> dict:
         optimizers, schedulers = trained()
         return {'optimizers': [optimizers[0].state_dict()], 'schedulers': [schedulers[0].state_dict()]}
 
-    def test_none(self, state):
+    def test_undamaged_state_is_accepted(self, state):
         refuse_damage(*trained(), state)
 
     @pytest.mark.parametrize(('spoil', 'message'), [
@@ -153,13 +153,13 @@ class TestDamage:
         (lambda s: s['optimizers'][0]['param_groups'][0].update(lr=[1]), r'lr is \[1\], not a number'),
         (lambda s: s['optimizers'][0]['state'][0].update(exp_avg=torch.ones(1)), 'exp_avg of parameter 0 has another'),
     ])  # fmt: skip
-    def test_is_named(self, state, spoil, message):
+    def test_damaged_value_is_named(self, state, spoil, message):
         spoil(state)
         with pytest.raises(ValueError, match=message):
             refuse_damage(*trained(), state)
 
     @pytest.mark.parametrize('name', OPTIMIZERS)
-    def test_no_optimiser_is_refused_its_own_state(self, name):
+    def test_every_optimiser_accepts_its_own_state(self, name):
         optimizer = stepped(OPTIMIZERS[name](weights()))
         state = {'optimizers': [optimizer.state_dict()], 'schedulers': []}
         refuse_damage([OPTIMIZERS[name](weights())], [], state)

@@ -1,4 +1,4 @@
-"""Each error is provoked for real: torch may change its words."""
+"""Explanations of torch's errors. Each error is really caused, as torch may change its messages."""
 
 import datetime
 import os
@@ -24,7 +24,7 @@ def error_of(function, *args, **kwargs) -> BaseException:
 
 
 class Faulty(Dataset):
-    """Its worker meets with what is to be explained."""
+    """Calls ``fault`` in a worker of the data loader."""
 
     def __init__(self, fault) -> None:
         self.fault = fault
@@ -38,7 +38,7 @@ class Faulty(Dataset):
 
 
 def load(fault, limit: float) -> str | None:
-    """What is told of the error when a worker, forked as by default, meets with it."""
+    """Returns the explanation of the error that ``fault`` causes in a forked worker."""
     loader = DataLoader(Faulty(fault), num_workers=1, timeout=limit, multiprocessing_context='fork')
     return explain(error_of(next, iter(loader)))
 
@@ -56,7 +56,7 @@ def be_killed() -> None:
 
 
 def run_out_of_shared_memory() -> None:
-    os.kill(os.getpid(), signal.SIGBUS)  # what the system sends then
+    os.kill(os.getpid(), signal.SIGBUS)  # the system sends this when shared memory is full
 
 
 def assert_meaning(error: BaseException, meaning: str) -> None:
@@ -70,13 +70,13 @@ def assert_meaning(error: BaseException, meaning: str) -> None:
     (run_out_of_shared_memory, '.* shared memory .*--shm-size'),
     (allocate_too_much, 'the memory is full: .*in training, lower'),
 ])  # fmt: skip
-def test_loader(fault, meaning):
+def test_data_loader_errors_are_explained(fault, meaning):
     with ProcessPoolExecutor(1, mp_context=warm()) as pool:
         told = pool.submit(load, fault, limit=1 if fault is hang else 60).result()
     assert re.match(meaning, told)
 
 
-def test_memory():
+def test_out_of_memory_is_explained():
     assert_meaning(error_of(allocate_too_much), 'the memory is full: .*in training, lower')
     assert_meaning(
         torch.OutOfMemoryError('CUDA out of memory. Tried to allocate'),
@@ -84,7 +84,7 @@ def test_memory():
     )
 
 
-def test_what_only_a_traceback_explains():
+def test_other_errors_keep_their_traceback():
     assert explain(error_of(torch.matmul, torch.ones(2, 3), torch.ones(2, 3))) is None
     assert explain(BrokenPipeError(32, 'Broken pipe')) is None
     assert explain(KeyboardInterrupt()) == 'interrupted'
@@ -96,7 +96,7 @@ def join(rank: int, port: int, seconds: float = 1) -> None:
 
 
 @pytest.mark.slow
-def test_rendezvous():
+def test_connection_errors_are_explained():
     with socket.create_server(('127.0.0.1', 0)) as server:
         assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is taken')
     assert_meaning(error_of(join, 0, free_port()), 'the processes of this run could not connect to each other')
@@ -109,7 +109,7 @@ def one_process(tmp_path):
     dist.destroy_process_group()
 
 
-def test_weights_without_a_gradient(one_process):
+def test_unused_parameters_are_explained(one_process):
     net = torch.nn.Linear(1, 1)
     net.unused = torch.nn.Parameter(torch.ones(1))
     wrapped = torch.nn.parallel.DistributedDataParallel(net)
@@ -118,7 +118,7 @@ def test_weights_without_a_gradient(one_process):
 
 
 def reduce_with(port: int, rank: int, fault, answers) -> None:
-    """One of two processes; the second has a fault before the second operation, for which the other waits for 2 s."""
+    """Runs one of two processes; rank 1 fails before the second operation, for which rank 0 waits 2 s."""
     join(rank, port, seconds=60)
     tensor = torch.ones(10)
     dist.all_reduce(tensor)
@@ -134,7 +134,7 @@ def reduce_with(port: int, rank: int, fault, answers) -> None:
     (be_killed, 'another process of this run has ended; the cause is in its own error'),
     (hang, 'the processes of this run waited in vain for one of them: .* dist_params.timeout'),
 ])  # fmt: skip
-def test_peers(fault, meaning):
+def test_errors_of_other_processes_are_explained(fault, meaning):
     answers, port = warm().SimpleQueue(), free_port()
     ranks = [warm().Process(target=reduce_with, args=(port, rank, fault, answers)) for rank in (0, 1)]
     for process in ranks:

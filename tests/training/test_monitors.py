@@ -1,3 +1,5 @@
+"""Warnings about slow data and unbalanced discriminators."""
+
 import pytest
 
 from dblr_plugin.training.monitors import DataMonitor, DiscriminatorMonitor
@@ -6,7 +8,7 @@ DATASET = {'num_worker_per_gpu': 0, 'dataroot_lq': 'datasets/DVD/train/lq'}
 
 
 def watch(dataset: dict, waiting: float, working: float, pauses: bool = False) -> None:
-    """A run of 12 iterations that take so many seconds each."""
+    """Simulates 12 iterations; ``waiting`` and ``working`` are in seconds per iteration."""
     now = 0.0
     watched = DataMonitor(dataset, window=5, clock=lambda: now)
     for _ in range(12):
@@ -18,20 +20,20 @@ def watch(dataset: dict, waiting: float, working: float, pauses: bool = False) -
         watched.step_done()
 
 
-def test_waiting_for_data_is_told_once_with_what_to_do(caplog):
+def test_waiting_for_data_is_reported_once_with_advice(caplog):
     watch(DATASET, waiting=0.01, working=0.002)
     assert caplog.text.count('waits for its data') == 1
     assert 'raise num_worker_per_gpu (it is 0' in caplog.text
     assert '--tiles' in caplog.text and 'y_only' in caplog.text
 
 
-def test_what_is_done_already_is_not_proposed(caplog):
+def test_advice_leaves_out_what_is_already_set(caplog):
     done = {'num_worker_per_gpu': 10_000, 'persistent_workers': True, 'y_only': True, 'dataroot_lq': 'a.tiles.lmdb'}
     watch(done, waiting=0.01, working=0.001)
     assert 'at its limit' in caplog.text and 'num_worker_per_gpu' not in caplog.text
 
 
-def test_quick_data_and_pauses_are_not_waiting(caplog):
+def test_fast_data_and_pauses_are_not_reported(caplog):
     watch(DATASET, waiting=0.001, working=0.02)
     watch(DATASET, waiting=0.02, working=0.005, pauses=True)  # validating, saving
     assert not caplog.text
@@ -40,7 +42,7 @@ def test_quick_data_and_pauses_are_not_waiting(caplog):
 @pytest.mark.parametrize(('real', 'fake', 'message'), [
     (0.999, 0.001, 'has won'), (0.5, 0.5, 'has collapsed'), (0.4, 0.6, 'has collapsed'), (0.8, 0.3, None),
 ])  # fmt: skip
-def test_discriminator(caplog, real, fake, message):
+def test_won_or_collapsed_discriminator_is_reported_once(caplog, real, fake, message):
     watched = DiscriminatorMonitor()
     for _ in range(199):
         watched.record(real, fake)
@@ -51,7 +53,7 @@ def test_discriminator(caplog, real, fake, message):
     assert caplog.text.count(f'The discriminator {message}') == (message is not None)
 
 
-def test_discriminator_is_told_of_again_after_it_recovered(caplog):
+def test_discriminator_is_reported_again_after_recovering(caplog):
     watched = DiscriminatorMonitor()
     for _ in range(2):
         for _ in range(2000):

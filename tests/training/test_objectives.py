@@ -1,3 +1,5 @@
+"""Content losses of network outputs."""
+
 import pytest
 import torch
 from basicsr.losses import build_loss
@@ -8,7 +10,7 @@ from dblr_plugin.training.objectives import content_losses
 
 
 def test_losses_are_computed_in_full_precision():
-    """Within the autocast that MMEngine computes losses in too: bf16 would round the ground truth's smaller sizes."""
+    """MMEngine computes losses under autocast, where bf16 would round the smaller sizes of the ground truth."""
     net = DeepDeblur(num_feat=8, num_block=1, gaussian=True)
     gt = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     restored = net.pyramid(gt)
@@ -19,7 +21,7 @@ def test_losses_are_computed_in_full_precision():
 
 
 @pytest.mark.parametrize('shape', [(1, 5, 3, 16, 16), (1, 1, 16, 16), (1, 3, 64, 64)], ids=str)
-def test_another_shape_is_refused(shape):
-    """Of all frames, or without colour, the mean squared error would be broadcast."""
+def test_output_of_another_shape_is_refused(shape):
+    """The mean squared error would broadcast outputs with all frames or with one channel."""
     with pytest.raises(DBLRError, match=r'the network returns .*, and the ground truth is \(1, 3, 16, 16\)'):
         content_losses([torch.rand(shape)], torch.rand(1, 3, 16, 16), build_loss({'type': 'MSELoss'}))

@@ -1,4 +1,4 @@
-"""The plateau schedule; rates and times of their own for parts of EDVR, whose recipe needs them."""
+"""The plateau schedule, and learning rates and start iterations for parts of a network, as EDVR's recipe needs."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def optimizer(lr: float = 1e-4) -> torch.optim.Adam:
 
 
 def rates(scheduler: PlateauLR, losses: list[float]) -> list[float]:
-    """The rate that each iteration is trained with, in BasicSR's order of calls."""
+    """Returns the learning rate of each iteration, in BasicSR's order of calls."""
     used = []
     for iteration, loss in enumerate(losses):
         if iteration:
@@ -27,15 +27,15 @@ def rates(scheduler: PlateauLR, losses: list[float]) -> list[float]:
 
 
 def test_rate_falls_once_the_mean_loss_stops_falling():
-    losses = [1.0, 3.0] * 5 + [0.5, 1.5] * 5 + [0.9, 1.1] * 40  # windows of 10: means 2, 1, then 1 for ever
+    losses = [1.0, 3.0] * 5 + [0.5, 1.5] * 5 + [0.9, 1.1] * 40  # windows of 10: means 2, 1, then always 1
     used = rates(PlateauLR(optimizer(), window=10, patience=2), losses)
     assert used[:40] == [1e-4] * 40  # two windows without a better mean end with the fourth
     assert used[40:60] == [pytest.approx(1e-5)] * 20
     assert used[60] == pytest.approx(1e-6)
 
 
-def test_negative_losses_have_plateaus_too():
-    """PSNRLoss is negative; torch's relative threshold would take a mean that is a little worse for a new best."""
+def test_plateaus_of_negative_losses_are_found():
+    """PSNRLoss is negative; torch's relative threshold would take a slightly worse mean for a new best."""
     used = rates(
         PlateauLR(optimizer(), window=2, patience=2, threshold=0.01), [-20.0, -22.0, -30.0, -30.0] + [-29.9] * 8
     )
@@ -43,13 +43,13 @@ def test_negative_losses_have_plateaus_too():
     assert used[8] == pytest.approx(1e-5)
 
 
-def test_noise_of_batches_does_not_count():
+def test_noise_between_batches_is_no_plateau():
     generator = torch.Generator().manual_seed(0)
     falling = [1 / (1 + i / 100) * (0.5 + float(torch.rand((), generator=generator))) for i in range(600)]
     assert set(rates(PlateauLR(optimizer(), window=100, patience=1), falling)) == {1e-4}
 
 
-def test_is_torchs_on_the_means():
+def test_rates_equal_torchs_for_the_mean_losses():
     means = [float(m) for m in torch.rand(40, generator=torch.Generator().manual_seed(1)) + 1]
     twice = [mean for mean in means for _ in range(2)]
     ours = rates(PlateauLR(optimizer(), factor=0.5, window=2, patience=3, min_lr=1e-6), twice)
@@ -59,7 +59,7 @@ def test_is_torchs_on_the_means():
         assert ours[2 * (index + 1)] == reference.optimizer.param_groups[0]['lr']
 
 
-def test_state_is_taken_up_in_the_middle_of_a_window():
+def test_schedule_resumes_within_a_window():
     losses = [2.0] * 13 + [1.0] * 30
     whole = rates(PlateauLR(optimizer(), window=10, patience=1), losses)
     first = PlateauLR(optimizer(), window=10, patience=1)
@@ -71,7 +71,7 @@ def test_state_is_taken_up_in_the_middle_of_a_window():
     assert rates(second, losses[13:]) == whole[13:]
 
 
-def test_losses_that_are_not_finite_do_not_count():
+def test_non_finite_losses_are_ignored():
     used = rates(PlateauLR(optimizer(), window=2, patience=1), [1.0, float('nan'), 0.5, float('inf'), 0.4, 0.3, 0.2])
     assert set(used) == {1e-4}
 
@@ -88,11 +88,11 @@ class TestMultiplyRates:
         rates = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
         assert len(rates) == sum(len(group['params']) for group in optimizer.param_groups)
         for name, parameter in net.named_parameters():
-            # those of pcd_align that are called dcn have been taken by the first
+            # parameters of pcd_align with dcn in their name match the first entry
             factor = next((f for part, f in (('dcn', 0.25), ('fusion', 2), ('pcd_align', 3)) if part in name), 1)
             assert rates[id(parameter)] == pytest.approx(1e-3 * factor), name
 
-    def test_schedulers_keep_the_ratio(self):
+    def test_schedulers_keep_the_ratio_of_rates(self):
         net = build()
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
         multiply_rates(optimizer, net, {'dcn': 0.25})
@@ -112,8 +112,8 @@ def test_parts_are_trained_alone_before_an_iteration(iteration, parts):
         assert parameter.requires_grad == any(part in name for part in parts), name
 
 
-def test_everything_is_trained_from_basicsrs_tsa_iter_on(monkeypatch):
-    """Which parameters BasicSR's own model trains in each iteration."""
+def test_train_alone_equals_basicsrs_tsa_iter(monkeypatch):
+    """The same parameters are trained as by BasicSR's own model, in each iteration."""
     monkeypatch.setattr(VideoBaseModel, 'optimize_parameters', lambda self, current_iter: None)
     theirs = EDVRModel.__new__(EDVRModel)
     theirs.net_g, theirs.train_tsa_iter = build(), 3

@@ -1,4 +1,4 @@
-"""The log of a run: what is on the screen, what is in the file, and that neither file nor TensorBoard end the run."""
+"""The log of a run: what is on screen and in the file; unwritable logs and TensorBoard files do not stop the run."""
 
 import logging
 from datetime import timedelta
@@ -25,7 +25,7 @@ def program(monkeypatch):
     return program
 
 
-def test_options_and_layers_are_in_the_file_alone(program, tmp_path, capfd):
+def test_options_and_layers_are_only_in_the_log_file(program, tmp_path, capfd):
     logger = program.get_root_logger(log_file=str(tmp_path / 'run.log'))
     model = BaseModel({'num_gpu': 0, 'is_train': False})
     model.print_network(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
@@ -36,7 +36,7 @@ def test_options_and_layers_are_in_the_file_alone(program, tmp_path, capfd):
     assert set(shown.splitlines()) < set(written.splitlines())
 
 
-def test_a_log_that_cannot_be_written_is_told_once(program, capfd):
+def test_unwritable_log_is_reported_once(program, capfd):
     logger = program.get_root_logger(log_file='/dev/full')
     logger.info('first')
     logger.info('second')
@@ -45,7 +45,7 @@ def test_a_log_that_cannot_be_written_is_told_once(program, capfd):
     assert 'first' in shown and 'second' in shown
 
 
-def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog):
+def test_unwritable_tensorboard_is_reported_once(tmp_path, caplog):
     (tmp_path / 'file').write_text('')
     writer = trainer.ForgivingWriter(str(tmp_path / 'file/run'))
     writer.add_scalar('loss', 1.0, 1)
@@ -53,7 +53,7 @@ def test_tensorboard_that_cannot_be_written_is_told_once(tmp_path, caplog):
     assert caplog.text.count('file/run could not be written') == 1
 
 
-def test_tensorboard_that_can(tmp_path):
+def test_tensorboard_is_written(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     writer = trainer.ForgivingWriter(str(tmp_path))
@@ -75,6 +75,6 @@ def test_remaining_time_is_never_negative(program, iteration, caplog, monkeypatc
     assert f'eta: {expected}' in caplog.text
 
 
-def test_stock_names_are_replaced_where_basicsr_has_them():
+def test_replaced_names_exist_in_basicsr():
     for name in ('get_root_logger', 'init_tb_logger', 'MessageLogger'):
         assert hasattr(basicsr_train, name)

@@ -1,3 +1,5 @@
+"""One optimisation step: accumulation, clipping, loss scaling and skipping of non-finite values."""
+
 import os
 
 import pytest
@@ -36,7 +38,7 @@ def unchanged(net: nn.Module, before: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_is_a_plain_step_of_torch():
+def test_step_equals_a_plain_torch_step():
     ours, reference = network(), network()
     result = run(step_of(ours), batch())
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
@@ -48,8 +50,8 @@ def test_is_a_plain_step_of_torch():
     torch.testing.assert_close(result.grad_norm, gradients.norm())
 
 
-def test_pieces_make_the_step_of_the_whole_batch():
-    whole, micro_batches = (network().eval() for _ in range(2))  # BatchNorm would see other batches
+def test_micro_batches_equal_the_whole_batch():
+    whole, micro_batches = (network().eval() for _ in range(2))  # in training mode, BatchNorm would see other batches
     first = run(step_of(whole), batch())
     second = run(step_of(micro_batches), *batch().chunk(4))
     torch.testing.assert_close(second.losses['l_pix'], first.losses['l_pix'])
@@ -57,18 +59,18 @@ def test_pieces_make_the_step_of_the_whole_batch():
         torch.testing.assert_close(a, b)
 
 
-def test_clipping_limits_the_length_of_the_step():
+def test_clipping_limits_the_size_of_the_step():
     net = network()
     before = state(net)
     result = run(step_of(net, clip_grad_norm=0.01), batch())
     moved = torch.cat([(p - before[n]).flatten() for n, p in net.named_parameters()]).norm()
     assert result.grad_norm > 0.01
-    assert float(moved) == pytest.approx(0.1 * 0.01, rel=1e-3)  # the rate times the limit
+    assert float(moved) == pytest.approx(0.1 * 0.01, rel=1e-3)  # learning rate times limit
 
 
 @pytest.mark.parametrize('scaling', [False, True])
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
-def test_numbers_that_are_not_finite_change_nothing(bad, scaling):
+def test_non_finite_input_changes_nothing(bad, scaling):
     net = network()
     step = step_of(net, loss_scaling=scaling)
     run(step, batch())
@@ -77,18 +79,18 @@ def test_numbers_that_are_not_finite_change_nothing(bad, scaling):
     damaged[0, 0, 0, 0] = bad
     result = run(step, damaged)
     assert result.skipped and not result.loss_is_finite
-    assert unchanged(net, before)  # BatchNorm's statistics too, which the forward pass had spoilt
+    assert unchanged(net, before)  # also BatchNorm's statistics, which the forward pass changed
     assert not run(step, batch()).skipped and not unchanged(net, before)
 
 
-def test_a_gradient_that_overflows_changes_nothing():
+def test_overflowing_gradient_changes_nothing():
     net = network()
     before = state(net)
     result = run(step_of(net), batch(), factor=1e38)
     assert result.skipped and result.loss_is_finite and unchanged(net, before)
 
 
-def test_a_loss_scale_that_is_too_large_is_no_fault():
+def test_too_large_loss_scale_is_lowered_without_a_skip():
     net = network()
     step = step_of(net, loss_scaling=True)
     before = {n: p.clone() for n, p in net.named_parameters()}
@@ -102,7 +104,7 @@ def test_a_loss_scale_that_is_too_large_is_no_fault():
     assert any(not torch.equal(p, before[n]) for n, p in net.named_parameters())
 
 
-def test_overflow_without_a_scale_to_blame_is_one():
+def test_overflow_at_a_small_loss_scale_is_skipped():
     step = step_of(network(), loss_scaling=True)
     step.scaler.load_state_dict({**step.scaler.state_dict(), 'scale': 0.5})
     assert run(step, batch(), factor=3e38).skipped
@@ -127,7 +129,7 @@ def _skip_on_two(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_one_process_with_bad_numbers_holds_back_the_other(tmp_path):
+def test_non_finite_input_of_one_process_skips_the_step_in_all(tmp_path):
     processes = [warm().Process(target=_skip_on_two, args=(rank, str(tmp_path))) for rank in (0, 1)]
     for process in processes:
         process.start()
