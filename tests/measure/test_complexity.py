@@ -1,4 +1,4 @@
-"""Multiply-adds against torch's own counter, and against sums over the layers that the papers list."""
+"""Multiply-adds are compared with torch's counter and with sums over the layers in the papers."""
 
 import math
 import sys
@@ -21,14 +21,14 @@ from dblr_plugin.measure.complexity import complexity
 
 
 def flops_of_torch(net: nn.Module, shape: tuple[int, ...]) -> int:
-    """Two for each multiply-add of convolutions and matrix products; it knows no deformable ones."""
+    """torch counts two per multiply-add of convolutions and matrix products, but no deformable convolutions."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net.eval()(torch.zeros(shape))
     return counter.get_total_flops()
 
 
 def dblrnet_macs(pixels: int, feat: int, block: int, groups: int = 1, channels: int = 1) -> int:
-    """L1 makes three steps of 16 maps from triples of frames, L2 one step from three."""
+    """L1 computes 16 maps for each of three frame triples, L2 combines the three results."""
     first = 3 * 27 * channels * 16
     second = 27 * 16 // groups * feat
     body = (block + 1) * 2 * 9 * feat * feat  # with L31-L32
@@ -37,25 +37,25 @@ def dblrnet_macs(pixels: int, feat: int, block: int, groups: int = 1, channels: 
 
 
 class TestDBLRNet:
-    def test_paper(self):
+    def test_macs_of_the_papers_network(self):
         found = complexity(DBLRNet(), (1, 5, 1, 16, 24))
         assert found.parameters == 1_879_937
         assert found.macs == dblrnet_macs(16 * 24, feat=64, block=14)
         assert found.operators == {'conv': found.macs}
 
     @pytest.mark.parametrize(('groups', 'channels'), [(1, 3), (16, 1)])
-    def test_variants(self, groups, channels):
+    def test_macs_of_colour_and_groups(self, groups, channels):
         net = DBLRNet(channels, channels, num_feat=16, num_block=1, groups=groups)
         found = complexity(net, (1, 5, channels, 17, 20))
         assert found.macs == dblrnet_macs(17 * 20, 16, 1, groups, channels)
 
-    def test_leaves_out_the_zeros_of_the_2d_weights(self):
+    def test_zeros_of_stacked_weights_are_not_counted(self):
         net, shape = DBLRNet(num_feat=16, num_block=1), (1, 5, 1, 16, 16)
-        # each of three steps of 16 maps meets two frames of five with weights of zero; L2's weights have none
+        # in each of the three triples, the weights of two of the five frames are zero; L2 has no zeros
         zeros = 16 * 16 * 9 * (3 * 16) * 2
         assert complexity(net, shape).macs == flops_of_torch(net, shape) // 2 - zeros
 
-    def test_leaves_the_network_alone(self):
+    def test_network_is_not_changed(self):
         net = DBLRNet(num_feat=16, num_block=1).train()
         complexity(net, (1, 5, 1, 16, 16))
         assert type(net.conv_l1) is TimeStackedConv and net.training
@@ -64,7 +64,7 @@ class TestDBLRNet:
 
 
 @pytest.mark.slow
-def test_dbn_by_its_table():
+def test_macs_of_dbn_equal_its_table():
     h, w = 24, 16  # what it pads 20x10 to
 
     def conv(inputs, outputs, scale, kernel=3):
@@ -83,21 +83,21 @@ def test_dbn_by_its_table():
     assert found.parameters == 15_305_291
 
 
-def test_deepdeblur_like_torch():
+def test_macs_of_deepdeblur_equal_torchs():
     net, shape = DeepDeblur(num_feat=8, num_block=2), (1, 1, 3, 18, 20)
     assert complexity(net, shape).macs == flops_of_torch(net, shape) // 2
 
 
 @pytest.mark.slow
-def test_edvr():
+def test_macs_of_edvr_operators():
     feat, h, w = 16, 64, 80
     net = EDVR(num_feat=feat, num_extract_block=1, num_reconstruct_block=1, hr_in=True, with_predeblur=True)
     found = complexity(net, (1, 5, 3, h, w))
     assert found.operators['conv'] == flops_of_torch(net, (1, 5, 3, h, w)) // 2
-    # of each of five frames: three levels of the pyramid, which begins at a quarter of the size, and the cascade
+    # for each of five frames: three pyramid levels, the first at a quarter of the size, and the cascade
     places = 5 * sum(h // scale * (w // scale) for scale in (4, 8, 16, 4))
     assert found.operators['deform_conv2d'] == places * 9 * (feat * feat + 4 * feat)
-    # from either level to the next: offsets and features; in predeblur and the attention, features
+    # between levels: offsets and features; in predeblur and attention: features
     doubled = [5 * 2 * feat, 5 * 2 * feat, 5 * feat, 5 * feat, feat, feat]
     sizes = [h // scale * (w // scale) for scale in (8, 4, 8, 4, 8, 4)]
     values = sum(channels * size for channels, size in zip(doubled, sizes, strict=True))
@@ -106,20 +106,20 @@ def test_edvr():
 
 
 @pytest.mark.parametrize(('height', 'width', 'blocks', 'side'), [(32, 64, 3, 32), (45, 32, 2, 32), (20, 20, 1, 20)])
-def test_fourier_burst(height, width, blocks, side):
+def test_macs_of_fourier_burst_accumulation(height, width, blocks, side):
     found = complexity(FourierBurstAccumulation(block_size=32), (1, 5, 3, height, width))
     assert found.parameters == 0
-    transforms = 5 * 3 + 3 + 2 * 5  # of all planes, of the result's, and there and back of the frames' magnitudes
-    assert found.macs == pytest.approx(blocks * transforms * 1.25 * side**2 * math.log2(side**2), abs=3)  # real ones
+    transforms = 5 * 3 + 3 + 2 * 5  # planes, result, and forward and back for the frames' magnitudes
+    assert found.macs == pytest.approx(blocks * transforms * 1.25 * side**2 * math.log2(side**2), abs=3)  # real input
 
 
-def test_nothing_to_count():
+def test_identity_has_no_macs():
     found = complexity(BlurryInput(), (1, 5, 3, 16, 16))
     assert (found.parameters, found.macs, found.operators) == (0, 0, {})
 
 
 class Mixed(nn.Module):
-    """What torch's counter knows besides convolutions."""
+    """Operators that torch's counter knows besides convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Mixed(nn.Module):
         return self.fully(torch.bmm(attention, maps).transpose(1, 2))
 
 
-def test_matrix_products_and_grouped_transposed_convolutions():
+def test_macs_of_matrix_products_and_grouped_transposed_convolutions():
     assert complexity(Mixed(), (1, 2, 3, 8, 9)).macs == flops_of_torch(Mixed(), (1, 2, 3, 8, 9)) // 2
 
 
@@ -142,7 +142,7 @@ class Sampled(nn.Module):
         return F.grid_sample(frame, torch.zeros(1, 5, 7, 2), align_corners=False)
 
 
-def test_real_transforms_and_sampling():
+def test_macs_of_real_transforms_and_sampling():
     found = complexity(Sampled(), (1, 2, 3, 8, 16))
     assert found.operators['fft_rfft2'] == found.operators['fft_irfft2'] == 3 * 1.25 * 128 * 7
     assert found.operators['grid_sampler'] == 4 * 3 * 5 * 7
@@ -154,7 +154,7 @@ class Unknown(nn.Module):
         return torch.baddbmm(frame, frame, frame).cumsum(0)
 
 
-def test_unknown_work_is_refused(capfd, caplog):
+def test_unknown_operators_are_refused(capfd, caplog):
     with (
         warnings.catch_warnings(action='error'),
         pytest.raises(DBLRError, match='Unknown: .*aten::baddbmm, aten::cumsum;'),
@@ -163,7 +163,7 @@ def test_unknown_work_is_refused(capfd, caplog):
     assert capfd.readouterr() == ('', '') and not caplog.records
 
 
-def test_without_mmengine(monkeypatch):
+def test_missing_mmengine_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmengine.analysis', None)
     with pytest.raises(DBLRError, match=r"pip install 'dblr_plugin\[benchmark\]'"):
         complexity(BlurryInput(), (1, 5, 3, 16, 16))

@@ -1,4 +1,4 @@
-"""What a report says of its origin changes with the data and the files, and with nothing else."""
+"""The provenance in a report changes with the data and files, and with nothing else."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def tree(tmp_path):
 
 
 class TestPreparedData:
-    def test_is_told_by_its_manifest(self, tree):
+    def test_manifest_identifies_the_data(self, tree):
         manifest = json.loads((tree / 'dataset.json').read_text())
         for root in (tree, tree / 'test/lq', tree / 'test/gt'):
             found = describe_data(root)
@@ -38,7 +38,7 @@ class TestPreparedData:
             assert (found['path'], found['of']) == (str(root), str(tree / 'dataset.json'))
 
     @pytest.mark.parametrize('change', ['removed', 'longer', 'manifest'])
-    def test_unless_it_has_changed(self, tree, change):
+    def test_changed_data_is_identified_by_names_and_sizes(self, tree, change):
         if change == 'removed':
             (tree / 'test/lq/a/00001.png').unlink()
         elif change == 'longer':
@@ -47,26 +47,26 @@ class TestPreparedData:
             (tree / 'dataset.json').write_text('{')
         assert describe_data(tree / 'test/gt')['of'] == 'names and sizes'
 
-    def test_is_not_what_merely_lies_in_it(self, tree):
+    def test_other_data_in_the_folder_is_identified_by_names_and_sizes(self, tree):
         write_frames(tree / 'mine')
         assert describe_data(tree / 'mine/gt')['of'] == 'names and sizes'
 
 
 class TestOtherData:
-    def test_names_and_sizes(self, tmp_path):
+    def test_names_and_sizes_identify_other_data(self, tmp_path):
         found = describe_data(write_frames(tmp_path / 'one') / 'gt')
         assert found['sha256'] == hashlib.sha256(b'a/00000.png 1\na/00001.png 2\n').hexdigest()
         assert found['sha256'] == describe_data(write_frames(tmp_path / 'two') / 'gt')['sha256']
         assert found['sha256'] != describe_data(write_frames(tmp_path / 'three', 3) / 'gt')['sha256']
 
-    def test_nothing(self, tmp_path):
+    def test_missing_or_empty_folder_is_refused(self, tmp_path):
         (tmp_path / 'empty').mkdir()
         for name in ('empty', 'absent'):
             with pytest.raises(DBLRError, match=f'{name} holds no files'):
                 describe_data(tmp_path / name)
 
 
-def test_run_is_json(tree):
+def test_run_description_is_json(tree):
     option_file = tree / 'test.yml'
     option_file.write_text('name: a\n')
     found = describe_run([option_file], {'DVD': tree / 'test/gt'}, torch.device('cpu'), ['dblr benchmark'])
@@ -78,6 +78,6 @@ def test_run_is_json(tree):
     assert {'machine', 'commit'} <= found.keys()
 
 
-def test_files_must_be_there(tree):
+def test_missing_file_is_refused(tree):
     with pytest.raises(DBLRError, match='absent.pth cannot be read'):
         describe_run([tree / 'absent.pth'], {}, torch.device('cpu'), [])

@@ -1,4 +1,4 @@
-"""Methods take turns, and what is made of their rounds; times are not judged but for waits that are known."""
+"""Methods take turns and their rounds are summarised; no times are checked except known waits."""
 
 import itertools
 import time
@@ -19,7 +19,7 @@ CPU = torch.device('cpu')
 BLOCK = 100 * 2**20  # bytes
 
 
-def test_ways_take_turns():
+def test_variants_take_turns():
     calls = []
     ways = {name: Variant(name, lambda name=name: calls.append(name) or len(calls), 'a') for name in 'ab'}
     run_rounds([*ways.values()], seconds=0)
@@ -29,7 +29,7 @@ def test_ways_take_turns():
 
 @pytest.fixture
 def work(monkeypatch) -> Callable[[], int]:
-    """Takes a quarter of a second by a clock of its own; returns how often it has been done before."""
+    """A function that takes 0.25 s of simulated time and returns the number of earlier calls."""
     done = itertools.count(1)
     now = [0.0]
     monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
@@ -43,19 +43,19 @@ def work(monkeypatch) -> Callable[[], int]:
     return work
 
 
-def test_goes_on_until_the_time_is_over(work):
+def test_rounds_continue_until_the_time_is_over(work):
     way = Variant('works', work)
     run_rounds([way], seconds=2)
-    assert way.rounds == [250] * 7  # and the first, which is not counted
+    assert way.rounds == [250] * 7  # the first round is not counted
 
 
-def test_a_turn_of_many_runs_has_their_mean(work):
+def test_turn_of_many_runs_has_their_mean(work):
     way = Variant('works', work)
     run_rounds([way], seconds=0, turn=1)
     assert way.rounds == [250] and way.result == 3 and work() == 8  # two turns of four
 
 
-def test_figures():
+def test_figures_are_median_quartiles_and_ratio():
     ways = {'slow': Variant('slowly', int, 'slow', None, 9.0, [4.0, 2.0, 8.0]), 'fast': Variant('fast', int, 'slow')}
     ways['fast'].rounds = [1.0]
     found = figures(ways)
@@ -66,7 +66,7 @@ def test_figures():
 
 
 class Waiting(nn.Module):
-    """Returns the middle frame after so many seconds."""
+    """Returns the middle frame after ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def restorer(net: nn.Module) -> VideoRestorer:
     return VideoRestorer(net, {'type': 'DBLRNet'}, 'cpu', backend='torch', precision='fp32')
 
 
-def test_methods_are_measured(monkeypatch):
+def test_measured_times_are_at_least_the_known_waits(monkeypatch):
     monkeypatch.setattr(timing, 'peak_memory', lambda *arguments: None)
     methods = {'slow': partial(restorer, Waiting(0.02)), 'fast': partial(restorer, Waiting(0.004))}
     report = measure(methods, CPU, (48, 32), seconds=0)
@@ -94,19 +94,19 @@ def test_methods_are_measured(monkeypatch):
         assert found['median_ms'] == sorted(found['rounds_ms'])[1]
 
 
-def test_a_restorer_restores_one_frame_a_turn():
+def test_each_turn_restores_one_frame():
     turn = timing._frame_maker(partial(restorer, DBLRNet(num_feat=16, num_block=1)), (40, 24))
     assert [turn().shape for _ in range(3)] == [(24, 40, 3)] * 3
 
 
 def make_hungry():
-    """Holds a block for good and takes another one for each run."""
+    """Allocates a block permanently and another one in each run."""
     weights = torch.ones(BLOCK // 4)
     return lambda: (weights + 1)[0]
 
 
 @pytest.mark.slow
-def test_memory_is_of_a_fresh_process():
-    hoard = torch.ones(BLOCK)  # this process's own memory, 400 MiB, must not count  # noqa: F841
+def test_peak_memory_is_measured_in_a_new_process():
+    hoard = torch.ones(BLOCK)  # 400 MiB of this process, which must not count  # noqa: F841
     peak = peak_memory(make_hungry, torch.device('cpu'))
     assert peak is None or 2 * BLOCK <= peak < 3 * BLOCK
