@@ -1,3 +1,5 @@
+"""DBLRDiscriminator: layers, patch sizes, gradients and initialisation."""
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ def small(**kwargs) -> DBLRDiscriminator:
     return DBLRDiscriminator(**{'num_feat': 8, 'num_fc': 16, **kwargs})
 
 
-def test_layers():
+def test_layers_follow_the_paper():
     net = DBLRDiscriminator(num_fc=32)
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convs] == [64] * 2 + [128] * 3 + [256] * 4 + [512] * 5
@@ -20,12 +22,12 @@ def test_layers():
 
 @pytest.mark.parametrize('size', [(16, 16), (17, 40), (64, 48)])
 @pytest.mark.parametrize('channels', [1, 3])
-def test_any_patch(size, channels):
+def test_patches_of_any_size_are_accepted(size, channels):
     assert small(num_in_ch=channels)(torch.rand(2, channels, *size)).shape == (2, 1)
 
 
 @pytest.mark.parametrize('size', [(15, 64), (64, 15), (1, 1)])
-def test_too_small_patch(size):
+def test_too_small_patches_are_refused(size):
     with pytest.raises(ValueError, match='at least 16x16.*gt_size'):
         small()(torch.rand(2, 1, *size))
 
@@ -40,7 +42,7 @@ def test_gradients_reach_all_parameters_and_the_patch():
 
 
 @pytest.mark.slow
-def test_learns_to_tell_sharp_from_blurry():
+def test_learns_to_separate_sharp_from_blurry():
     net = small(negative_slope=0.2)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(25):
@@ -68,8 +70,8 @@ def test_published_initialisation():
 
 
 @pytest.mark.slow
-def test_full_width_on_the_published_patches():
-    """Forward and backward, as option files have it: 4 patches of 128x128, sharp and restored ones in one batch."""
+def test_full_width_gradients_on_published_patch_size():
+    """Forward and backward as in the option files: 4 sharp and 4 restored patches of 128x128 in one batch."""
     torch.manual_seed(0)
     net = DBLRDiscriminator(num_feat=64, num_fc=4096, negative_slope=0.2)
     patches = torch.rand(2 * 4, 1, 128, 128, requires_grad=True)

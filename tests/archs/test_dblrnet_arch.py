@@ -1,3 +1,5 @@
+"""DBLRNet: parameters, stacked convolutions and outputs."""
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ def num_params(net: nn.Module) -> int:
 
 
 class SimDeblurLayout(nn.Module):
-    """The public RGB variant, its modules named as there; written from its published layer table."""
+    """SimDeblur's public RGB variant with its module names, written from its published layer table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class TestParameters:
             ({'groups': 16}, 1_879_937 - 27_648 + 27_648 // 16),
         ],
     )
-    def test_count(self, options, count):
+    def test_number_of_parameters(self, options, count):
         assert num_params(DBLRNet(**options)) == count
 
     def test_published_initialisation(self):
@@ -69,7 +71,7 @@ class TestParameters:
         assert weights.mean().abs() < 2e-4
         assert small().conv_l2.weight.std() > 0.02
 
-    def test_simdeblur_weights_give_simdeblur_outputs(self):
+    def test_output_with_simdeblur_weights_equals_simdeblurs(self):
         torch.manual_seed(0)
         theirs = SimDeblurLayout().eval()
         ours = DBLRNet(3, 3, num_block=15, tail_conv=False).eval()
@@ -102,8 +104,8 @@ class TestTimeStackedConv:
         torch.testing.assert_close(conv.weight.grad, reference.weight.grad)
         torch.testing.assert_close(conv.bias.grad, reference.bias.grad)
 
-    def test_first_layers_are_the_papers_triples(self):
-        """L1 on each of three overlapping triples, re-shuffled to 16 groups of 3 maps, then L2."""
+    def test_first_layers_equal_the_papers_triples(self):
+        """L1 on each of three overlapping triples, reordered to 16 groups of 3 maps, then L2."""
         net = small().double()
         frames = torch.rand(1, 5, 1, 10, 11, dtype=torch.float64)
         triples = []
@@ -143,7 +145,7 @@ class TestForward:
         assert not torch.allclose(small()(x), x[:, 2], atol=0.1)
 
     @pytest.mark.parametrize('shape', [(1, 3, 1, 8, 8), (5, 1, 8, 8)])
-    def test_wrong_window(self, shape):
+    def test_windows_of_another_shape_are_refused(self, shape):
         with pytest.raises(ValueError, match='expects'):
             small()(torch.rand(shape))
 
@@ -151,14 +153,14 @@ class TestForward:
         ('options', 'word'),
         [({'num_frame': 1}, 'num_frame'), ({'groups': 3}, 'groups'), ({'num_in_ch': 3, 'input_skip': True}, 'num_in')],
     )
-    def test_contradicting_options(self, options, word):
+    def test_contradicting_options_are_refused(self, options, word):
         with pytest.raises(ValueError, match=word):
             DBLRNet(**options)
 
 
 @pytest.mark.slow
 def test_bfloat16_agrees_with_float32():
-    """bf16 gradients of nn.Conv3d are garbage on CPUs with AMX in torch 2.15; ours must not be."""
+    """bf16 gradients of nn.Conv3d are wrong on CPUs with AMX in torch 2.15; ours must be right."""
     net = small(num_feat=32)
     x, target = torch.rand(2, 5, 1, 32, 32), torch.rand(2, 1, 32, 32)
     gradients = []
@@ -169,8 +171,8 @@ def test_bfloat16_agrees_with_float32():
         F.mse_loss(out.float(), target).backward()
         gradients.append({n: p.grad.flatten().clone() for n, p in net.named_parameters()})
     for name, exact in gradients[0].items():
-        # what BatchNorm makes of such a bias is rounding noise around zero
+        # BatchNorm cancels these biases, so that their gradient is rounding noise around zero
         if 'body' in name and name.endswith(('0.bias', '3.bias')):
             continue
-        # rounding leaves 0.97 and more on noise like this; garbage is near 0
+        # with rounding alone it is 0.97 or more on such noise; wrong gradients are near 0
         assert F.cosine_similarity(exact, gradients[1][name], dim=0) > 0.95, name

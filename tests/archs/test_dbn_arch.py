@@ -1,3 +1,5 @@
+"""DBN: parameters, layers and skip connections."""
+
 import pytest
 import torch
 from torch import nn
@@ -21,11 +23,11 @@ def paper() -> DBN:
     return DBN()
 
 
-def test_parameters(paper):
+def test_number_of_parameters(paper):
     assert sum(p.numel() for p in paper.parameters()) == 15_305_291
 
 
-def test_layers_are_those_of_the_table(paper):
+def test_layers_follow_the_table(paper):
     convs = [m for m in paper.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert [(m.kernel_size[0], m.stride[0], m.in_channels, m.out_channels) for m in convs] == TABLE
     assert [isinstance(m, nn.ConvTranspose2d) for m in convs] == [kernel == 4 for kernel, *_ in TABLE]
@@ -34,8 +36,8 @@ def test_layers_are_those_of_the_table(paper):
 
 
 @torch.no_grad()
-def test_skips_join_what_the_table_says():
-    """A forward pass written out, layer by layer."""
+def test_skip_connections_follow_the_table():
+    """Compared with a forward pass written out layer by layer."""
     torch.manual_seed(0)
     net = DBN(num_feat=4).eval()
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)]
@@ -72,16 +74,16 @@ def test_single_repeats_the_restored_frame():
     assert torch.equal(single(x), net(x[:, 4:].expand_as(x)))
 
 
-def test_input_skip_starts_as_the_identity_with_the_same_layers(paper):
+def test_input_skip_starts_as_the_identity(paper):
     net = DBN(input_skip=True)
     assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in paper.state_dict().items()}
-    x = torch.rand(2, 5, 3, 16, 24).round(decimals=1)  # with black and white, which no sigmoid returns
+    x = torch.rand(2, 5, 3, 16, 24).round(decimals=1)  # includes 0 and 1, which no sigmoid returns
     assert torch.equal(net(x), x[:, 2]) and torch.equal(net.eval()(x), x[:, 2])
     assert not torch.allclose(paper(x), x[:, 2], atol=0.1)
 
 
 @pytest.mark.slow
-def test_input_skip_learns_from_there():
+def test_input_skip_learns_from_the_identity():
     torch.manual_seed(0)
     net = DBN(num_feat=4, input_skip=True)
     optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
@@ -97,7 +99,7 @@ def test_input_skip_learns_from_there():
     assert losses[-1] < losses[0] / 2
 
 
-def test_refuses_what_does_not_fit():
+def test_unequal_channels_and_other_windows_are_refused():
     with pytest.raises(ValueError, match='equal to num_out_ch'):
         DBN(num_in_ch=3, num_out_ch=1)
     with pytest.raises(ValueError, match=r'expects \(b, 5, c, h, w\)'):

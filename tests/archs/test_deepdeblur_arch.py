@@ -1,3 +1,5 @@
+"""DeepDeblur: parameters, sizes and pyramid."""
+
 import numpy as np
 import pytest
 import torch
@@ -10,14 +12,14 @@ from dblr_plugin.archs import DeepDeblur
 
 def test_parameters_and_layers():
     net = DeepDeblur()
-    assert sum(p.numel() for p in net.parameters()) == 11_721_321  # those of the authors' later code
+    assert sum(p.numel() for p in net.parameters()) == 11_721_321  # as in the authors' later code
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert len(convs) == 3 * 40 + 2 and {m.kernel_size for m in convs} == {(5, 5)}
 
 
 @torch.no_grad()
-def test_each_size_starts_from_the_blurry_frame_and_the_size_before():
-    """A forward pass over a pyramid, as the paper draws it."""
+def test_each_size_uses_the_blurry_frame_and_the_previous_size():
+    """Compared with a forward pass over a pyramid, as in the paper's figure."""
     torch.manual_seed(0)
     net = DeepDeblur(num_feat=8, num_block=2).eval()
     x = torch.rand(2, 5, 3, 16, 24)
@@ -40,7 +42,7 @@ def test_each_size_starts_from_the_blurry_frame_and_the_size_before():
 
 @torch.no_grad()
 @pytest.mark.parametrize('gaussian', [False, True])
-def test_sizes_are_what_the_restored_frame_came_from(gaussian):
+def test_returned_sizes_are_the_intermediate_outputs(gaussian):
     torch.manual_seed(0)
     net = DeepDeblur(num_feat=8, num_block=1, gaussian=gaussian).eval()
     x = torch.rand(2, 1, 3, 14, 24)
@@ -52,8 +54,8 @@ def test_sizes_are_what_the_restored_frame_came_from(gaussian):
     torch.testing.assert_close(half, net.middle(torch.cat([blurry[1] - 0.5, net.coarse_up(quarter - 0.5)], 1)) + 0.5)
 
 
-def test_gaussian_pyramid_is_scikit_images():
-    """Away from the borders, which it mirrors."""
+def test_gaussian_pyramid_equals_scikit_images():
+    """Compared without the borders, which scikit-image mirrors."""
     image = np.random.default_rng(0).random((64, 80, 3), dtype=np.float32)
     expected = list(pyramid_gaussian(image, 2, channel_axis=-1))
     ours = DeepDeblur(num_feat=1, num_block=0, gaussian=True).pyramid(torch.from_numpy(image).permute(2, 0, 1)[None])

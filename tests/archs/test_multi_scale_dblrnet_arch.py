@@ -1,4 +1,4 @@
-"""MultiScaleDBLRNet: what its options do, and what its presets cost."""
+"""MultiScaleDBLRNet: cost of its presets, start and arguments."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from dblr_plugin.link import option_files
 from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.yaml_file import read_option_file
 
-PRESETS = {'light': 30e3, 'balanced': 120e3}  # multiply-adds a pixel, at most
+PRESETS = {'light': 30e3, 'balanced': 120e3}  # most multiply-adds per pixel
 
 
 def preset(name: str) -> dict:
@@ -17,7 +17,7 @@ def preset(name: str) -> dict:
 
 
 @pytest.mark.parametrize('name', PRESETS)
-def test_presets_keep_their_promise(name):
+def test_presets_have_the_stated_cost(name):
     arguments = preset(name)
     assert arguments.pop('type') == 'MultiScaleDBLRNet'
     net = MultiScaleDBLRNet(**arguments)
@@ -25,7 +25,7 @@ def test_presets_keep_their_promise(name):
     assert 0.8 * PRESETS[name] < macs < PRESETS[name]
 
 
-def test_training_starts_from_the_blurry_frame_itself():
+def test_network_starts_as_the_identity():
     window = torch.rand(2, 5, 1, 19, 30)
     assert torch.equal(MultiScaleDBLRNet()(window), window[:, 2])
     assert torch.equal(MultiScaleDBLRNet(causal=True)(window), window[:, 4])
@@ -41,7 +41,7 @@ def test_training_starts_from_the_blurry_frame_itself():
         ({'num_in_ch': 3}, 'must be equal'),
     ],
 )
-def test_arguments_that_contradict_each_other_are_refused(arguments, message):
+def test_contradicting_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiScaleDBLRNet(**arguments)
 

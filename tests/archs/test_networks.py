@@ -1,4 +1,4 @@
-"""What holds for every network that restores frames, whatever it does inside."""
+"""Properties of every network that restores frames."""
 
 import inspect
 from functools import partial
@@ -37,7 +37,7 @@ NETWORKS = {
     'MultiScaleDBLRNet': small_multi_scale,
     'MultiScaleDBLRNet RGB causal': partial(small_multi_scale, num_in_ch=3, num_out_ch=3, num_frame=3, causal=True),
 }
-# which frames of a window count, where it is not all of them
+# frames of a window that are used, for networks that do not use all
 SEEN = {
     'DBLRNet single': [2], 'DBN single': [2], 'DeepDeblur': [0], 'DeepDeblur gaussian': [0],
     'DeepDeblur Y in windows': [2], 'BlurryInput': [2],
@@ -57,15 +57,15 @@ def windows(name: str, batch: int, height: int, width: int) -> torch.Tensor:
     return torch.rand(batch, given.get('num_frame', 5), given['num_in_ch'], height, width, generator=generator)
 
 
-def test_none_is_forgotten():
+def test_all_networks_are_tested():
     ours = {n for n, cls in ARCH_REGISTRY if cls.__module__.startswith('dblr_plugin.') and 'Discriminator' not in n}
-    assert ours == {name.split()[0] for name in NETWORKS} | {'MiddleFrame'}  # an old name
+    assert ours == {name.split()[0] for name in NETWORKS} | {'MiddleFrame'}  # a former name of BlurryInput
 
 
 @each
 @pytest.mark.parametrize('size', [(1, 1), (7, 13), (16, 24)])
 @torch.no_grad()
-def test_frames_of_any_size_come_back_alike_and_in_that_size(name, size):
+def test_output_has_the_size_of_the_input_and_is_repeatable(name, size):
     net, x = build(name), windows(name, 2, *size)
     before = x.clone()
     restored = net(x)
@@ -75,14 +75,14 @@ def test_frames_of_any_size_come_back_alike_and_in_that_size(name, size):
 
 @each
 @torch.no_grad()
-def test_windows_of_a_batch_do_not_meet(name):
+def test_windows_of_a_batch_are_independent(name):
     net, x = build(name), windows(name, 3, 9, 14)
     torch.testing.assert_close(net(x), torch.cat([net(window[None]) for window in x]))
 
 
 @each
 @torch.no_grad()
-def test_what_a_network_pads_is_what_repeating_the_border_gives(name):
+def test_padding_replicates_the_border(name):
     net, x = build(name), windows(name, 1, 13, 21)
     multiple = getattr(net, 'size_multiple', 1)
     padded = F.pad(x, (0, -21 % multiple, 0, -13 % multiple, 0, 0), mode='replicate')
@@ -90,12 +90,12 @@ def test_what_a_network_pads_is_what_repeating_the_border_gives(name):
 
 
 @each
-def test_gradients_reach_every_weight_and_the_frames_that_count(name):
+def test_gradients_reach_every_weight_and_used_frame(name):
     net, x = build(name).train(), windows(name, 2, 16, 16).requires_grad_()
     net(x).square().mean().backward()
     for weight, parameter in net.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), weight
-        if parameter.dim() > 1:  # a bias in front of BatchNorm has none
+        if parameter.dim() > 1:  # a bias before BatchNorm has no gradient
             assert parameter.grad.abs().sum() > 0, weight
     seen = x.grad.abs().sum(dim=(0, 2, 3, 4)).nonzero().flatten().tolist()
     assert seen == SEEN.get(name, list(range(x.shape[1])))
@@ -114,8 +114,8 @@ def test_float64_and_mixed_precision_agree_with_float32(name):
 
 
 @pytest.mark.parametrize('name', ['DBN', 'DeepDeblur'])
-def test_gradients_of_mixed_precision_are_those_of_float32(name):
-    """BatchNorm frozen: over a batch of its own, DBN's is so sensitive at first that float32 is 1 % from float64."""
+def test_mixed_precision_gradients_are_close_to_float32(name):
+    """BatchNorm is frozen: with batch statistics, DBN is so sensitive that float32 is 1 % from float64."""
     fast = build(name)
     prepare_network(fast, channels_last=True)
     gradients = []
