@@ -1,4 +1,4 @@
-"""Measurements made small: one round after the first, small limits, and a temporary folder that must be left empty."""
+"""Makes measurements small (one round after the first) and checks that they leave no temporary files."""
 
 import importlib
 import json
@@ -12,11 +12,11 @@ import pytest
 from dblr_plugin.measure import timing
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / 'scripts/speed'))  # where the programs find each other
+sys.path.append(str(ROOT / 'scripts/speed'))  # the programs import each other
 
 
 def texts(part: object) -> Iterator[str]:
-    """Of all ways in a report."""
+    """Yields the text of each variant in a report."""
     if isinstance(part, dict):
         yield from [part['text']] if 'text' in part else []
         part = list(part.values())
@@ -37,7 +37,7 @@ def _quick(monkeypatch, tmp_path):
 
 @pytest.fixture(scope='session')
 def fits_schema() -> Callable[[dict], None]:
-    """Raises unless a report is as ``docs/speed/schema.json`` says."""
+    """Raises unless a report is valid by ``docs/speed/schema.json``."""
     schema = json.loads((ROOT / 'docs/speed/schema.json').read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema).validate
@@ -45,7 +45,7 @@ def fits_schema() -> Callable[[dict], None]:
 
 @pytest.fixture
 def bench(tmp_path, fits_schema) -> Callable[..., dict]:
-    """Runs a speed program, returns its report; it is as the schema says, and all its ways get into Markdown tables."""
+    """Runs a speed program and returns its report, after checking schema and Markdown tables."""
 
     def run(name: str, *arguments: str) -> dict:
         path = tmp_path / 'figures.json'

@@ -1,4 +1,4 @@
-"""The measurement of reading: a tiny run prints its table and writes valid JSON. Times are never judged."""
+"""The measurement of reading: a tiny run prints its table and writes valid JSON. No times are checked."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def roots(tmp_path) -> list[str]:
     return [str(tmp_path / 'lq'), str(tmp_path / 'gt')]
 
 
-def test_own_clips(roots, bench, capsys):
+def test_own_clips_are_measured(roots, bench, capsys):
     report = bench('data', *roots)
     lines = capsys.readouterr().out.splitlines()
     assert "clip 'my clip'" in lines[1] and '7 pairs of 150x140' in lines[1] and 'memory' in lines[2]
@@ -42,7 +42,7 @@ def test_own_clips(roots, bench, capsys):
         assert 0 < way['min_ms'] <= way['median_ms'] <= way['max_ms'] and len(way['rounds_ms']) == 1
         assert way['ratio'] == pytest.approx(figures['ways'][way['baseline']]['median_ms'] / way['median_ms'])
     assert figures['ways']['folder']['bytes_ratio'] == 1 and figures['ways']['ram']['bytes'] is None
-    # five frames and the sharp one, in float32; Y has a third
+    # five blurry frames and a sharp one in float32; Y is a third of that
     copying = 2 * 6 * 3 * 128 * 128 * 4 / figures['limits']['memory']['speed'] / 1e6
     for name, part in (('folder', 1), ('tiles_y', 1 / 3)):
         way = figures['ways'][name]
@@ -50,7 +50,7 @@ def test_own_clips(roots, bench, capsys):
 
 
 @pytest.mark.parametrize('footage', [True, False])
-def test_generated_frames(footage, bench, capsys, monkeypatch, tmp_path):
+def test_generated_frames_are_measured(footage, bench, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(frames, 'FRAMES', 5)
     monkeypatch.setattr(frames, 'SIZE', (160, 144))
     if not footage:
@@ -61,7 +61,7 @@ def test_generated_frames(footage, bench, capsys, monkeypatch, tmp_path):
     assert ('moving texture' in out) == (not footage)
 
 
-def test_refusals(roots, bench):
+def test_missing_folder_and_too_few_frames_are_refused(roots, bench):
     with pytest.raises(DBLRError, match='both folders'):
         bench('data', roots[0])
     for root in roots:

@@ -1,4 +1,4 @@
-"""The measurement of restoring: a tiny run prints its ladder and writes valid JSON. Times are never judged."""
+"""The measurement of inference: a tiny run prints its table and writes valid JSON. No times are checked."""
 
 import pickle
 from functools import partial
@@ -43,8 +43,8 @@ def _small(monkeypatch):
     monkeypatch.setattr(inference, '_edvr', small_edvr)
     monkeypatch.setattr(inference, '_dbn', small_dbn)
     monkeypatch.setattr(inference, 'peak_memory', lambda make, device: len(pickle.dumps(make)))
-    # the backends have their own tests; several of OpenVINO's networks, freed in a process that has had loader
-    # workers, crash it (2026.4), which the command has none of
+    # the backends have their own tests; OpenVINO 2026.4 crashes when several of its networks are freed in a process
+    # that has had loader workers, which the command does not have
     monkeypatch.setattr(inference, '_step_names', lambda device, compiles, full: STEPS)
     monkeypatch.setattr(end_to_end, 'VideoRestorer', partial(VideoRestorer, backend='torch'))
 
@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_own_frames(folder, bench, capsys):
+def test_own_frames_are_measured(folder, bench, capsys):
     report = bench('inference', '--input', str(folder), '--size', '64x1000')
     lines = capsys.readouterr().out.splitlines()
     assert f'{folder}: 64x128' in lines[1] and 'matrix fp32' in lines[2]
@@ -84,7 +84,7 @@ def test_own_frames(folder, bench, capsys):
             assert step['decibels'] is None or step['decibels'] > (80 if name.endswith('fp32') else 45)
 
 
-def test_generated_frames(monkeypatch):
+def test_window_of_generated_frames(monkeypatch):
     monkeypatch.setattr(frames, 'FRAMES', 5)
     monkeypatch.setattr(frames, 'SIZE', (160, 144))
     origin, window = inference.generated_window((64, 48))
@@ -92,8 +92,8 @@ def test_generated_frames(monkeypatch):
 
 
 @pytest.mark.slow
-def test_both_ways_restore_the_same_video(tmp_path):
-    """As many frames, and the same but for folding and how each makes RGB."""
+def test_plain_loop_and_dblr_restore_the_same_video(tmp_path):
+    """They have the same number of frames, which differ only by folding and conversion to RGB."""
     net = DBLRNet(num_feat=16, num_block=1, input_skip=True, causal=True).eval()
     nn.init.normal_(net.reconstruction[-1].weight, std=0.02)
     video = tmp_path / 'source.mp4'
@@ -109,14 +109,14 @@ def test_both_ways_restore_the_same_video(tmp_path):
     assert all(cv2.PSNR(one, other) > 35 for one, other in zip(*found, strict=True))
 
 
-def test_operations_are_those_of_the_whole_frame():
+def test_operations_are_counted_for_the_whole_frame():
     net = DBLRNet(num_feat=16, num_block=1, tail_conv=False).eval()
-    # multiplications for a pixel: L1 (3 banded steps), L2, a block, reconstruction
+    # multiplications per pixel: L1 (3 banded steps), L2, a block, reconstruction
     weights = 9 * (48 * 5 + 16 * 48 + 2 * 16 * 16 + 16 * 64 + 64 * 64 + 64)
     assert inference.operations(net, torch.rand(1, 5, 1, 96, 80)) == 2 * weights * 96 * 80
 
 
-def test_fitted_network_gives_the_frame():
+def test_fitted_network_reproduces_the_frame():
     coarse = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     window = nn.functional.interpolate(coarse, size=(96, 96), mode='bicubic').clamp(0, 1).unsqueeze(0)
     y = inference.to_network_colour(window, 1)
@@ -125,7 +125,7 @@ def test_fitted_network_gives_the_frame():
     assert (out - y[:, 2]).square().mean() < 0.05 * y[:, 2].var()
 
 
-def test_refusals(folder, tmp_path, bench, capsys):
+def test_bad_folders_and_sizes_are_refused(folder, tmp_path, bench, capsys):
     with pytest.raises(DBLRError, match='absent is not a folder of frames'):
         bench('inference', '--input', str(tmp_path / 'absent'))
     with pytest.raises(DBLRError, match='at least 16x16'):

@@ -1,4 +1,4 @@
-"""The measurements of metrics, training steps and validations: tiny runs. Times are never judged."""
+"""The measurements of metrics, training steps and validations: tiny runs. No times are checked."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def shares_are_of_limits(gflop: float, ways: dict[str, dict], limits: dict[str, 
     return True
 
 
-def test_metrics(monkeypatch, bench, fits_schema, capsys):
+def test_metrics_are_measured(monkeypatch, bench, fits_schema, capsys):
     monkeypatch.setattr(frames, 'SIZE', (160, 96))
     report = bench('metrics')
     lines = capsys.readouterr().out.splitlines()
@@ -43,7 +43,7 @@ def test_metrics(monkeypatch, bench, fits_schema, capsys):
 
 
 @pytest.mark.slow
-def test_training(monkeypatch, bench, capsys):
+def test_training_steps_are_measured(monkeypatch, bench, capsys):
     monkeypatch.setattr(train, 'measure', partial(train.measure, crop=32, num_feat=4))
     report = bench('train', '--batch', '1')
     assert "BasicSR's SRGANModel, fp32" in capsys.readouterr().out
@@ -55,8 +55,8 @@ def test_training(monkeypatch, bench, capsys):
 
 
 @pytest.mark.slow
-def test_validation(monkeypatch, bench, capsys):
-    # OpenVINO has its own tests, and crashes some processes of many (tests/bench/test_inference.py)
+def test_validation_is_measured(monkeypatch, bench, capsys):
+    # OpenVINO has its own tests, and crashes some processes (tests/speed/test_speed_inference.py)
     monkeypatch.setattr(validation, '_OURS', {'ours': {}, 'bf16': {'precision': 'bf16'}})
     measure = validation.measure
     tiny = {'type': 'MultiScaleDBLRNet', 'num_feat': [4], 'num_block': [1]}
@@ -67,12 +67,12 @@ def test_validation(monkeypatch, bench, capsys):
     ways = report['ways']
     assert list(ways) == ['basicsr', 'ours', 'bf16'] and is_consistent(ways)
     assert shares_are_of_limits(report['gflop'], ways, report['limits'])
-    # BasicSR adds up in float32
+    # BasicSR sums in float32
     assert abs(ways['ours']['psnr_difference']) < 1e-5 and abs(ways['ours']['ssim_difference']) < 1e-6
     assert 1e-5 < abs(ways['bf16']['psnr_difference']) < 0.1
     assert ways['basicsr']['psnr'] > 20 and ways['bf16']['precision'] == 'bf16'
 
 
-def test_a_place_that_is_not_there(tmp_path):
+def test_missing_output_folder_is_refused(tmp_path):
     with pytest.raises(DBLRError, match='cannot be written; name a file in a folder that exists'):
         metrics.main(['--json', str(tmp_path / 'no/figures.json')])

@@ -1,4 +1,4 @@
-"""The comparison of networks: the published shapes are what their authors give, and a tiny run prints its table."""
+"""The comparison of networks: they have the published sizes, and a tiny run prints its table."""
 
 import json
 from functools import partial
@@ -17,7 +17,7 @@ from dblr_plugin.benchmark.plots import LIGHT
 
 @pytest.mark.slow
 def test_nafnet_has_the_published_size():
-    """17.1 million parameters, 16 thousand million multiply-adds for 256x256 (NAFNet, table 6 and its repository)."""
+    """17.1 million parameters, 16 billion multiply-adds for 256x256 (NAFNet, table 6 and its repository)."""
     net = NAFNet().eval()
     assert sum(p.numel() for p in net.parameters()) == pytest.approx(17.1e6, rel=0.01)
     assert operations(net, torch.zeros(1, 3, 256, 256)) / 2 == pytest.approx(16e9, rel=0.03)
@@ -32,7 +32,7 @@ def test_dmphn_has_the_published_size():
 
 
 @pytest.mark.slow
-def test_basicvsr_has_the_published_size_and_restores_what_its_last_layer_leaves_alone():
+def test_basicvsr_has_the_published_size_and_a_skip_connection():
     """6.3 million parameters (BasicVSR, table 2)."""
     net = QuarterBasicVSR().eval()
     assert sum(p.numel() for p in net.parameters()) == pytest.approx(6.3e6, rel=0.01)
@@ -44,7 +44,7 @@ def test_basicvsr_has_the_published_size_and_restores_what_its_last_layer_leaves
 
 
 @pytest.mark.slow
-def test_a_tiny_run(bench, capsys, monkeypatch):
+def test_tiny_run_reports_and_prints_networks(bench, capsys, monkeypatch):
     monkeypatch.setattr(peers, 'peak_memory', lambda make, device: 1)
     monkeypatch.setattr(peers, 'nncf_installed', lambda: False)  # int8 has its own tests
     monkeypatch.setitem(
@@ -59,7 +59,7 @@ def test_a_tiny_run(bench, capsys, monkeypatch):
     assert 'thousand multiply-adds per pixel' in capsys.readouterr().out
 
 
-def test_every_way_of_every_network_is_drawn():
+def test_every_variant_of_every_network_is_plotted():
     networks = json.loads((tables.RESULTS / 'peers.json').read_text())['networks']
     figure = matplotlib.figure.Figure()
     tables._paint(networks, figure, LIGHT)
