@@ -1,4 +1,4 @@
-"""Models as BasicSR's trainer builds and runs them, a step at a time."""
+"""Builds and trains models step by step, as BasicSR's trainer does."""
 
 import torch
 from basicsr.data import build_dataset
@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 
 def parsed(options: dict, root) -> dict:
-    """What BasicSR's parse_options adds."""
+    """Adds what BasicSR's parse_options adds, and makes the folders."""
     folder = root / options['name']
     options |= {'dist': False, 'rank': 0, 'world_size': 1, 'is_train': True, 'auto_resume': False}
     options['iters_per_epoch'] = 100

@@ -1,4 +1,4 @@
-"""``train.lr_mul`` and ``train.train_only`` in whole trainings of EDVR."""
+"""``train.lr_mul`` and ``train.train_only`` in complete trainings of EDVR."""
 
 import copy
 
@@ -11,7 +11,7 @@ from running import parsed
 
 @pytest.fixture
 def options(train_options: dict) -> dict:
-    """Two iterations of TSA alone, two of everything; DCN at a tenth of the rate."""
+    """Two iterations train TSA only, two train everything; DCN has a tenth of the learning rate."""
     train_options['network_g'] = {
         'type': 'EDVR', 'num_feat': 8, 'deformable_groups': 1, 'num_extract_block': 1, 'num_reconstruct_block': 1,
         'hr_in': True, 'with_predeblur': True,
@@ -38,7 +38,7 @@ def steps(model, parts: range) -> None:
 
 
 @pytest.mark.slow
-def test_frozen_weights_stay_and_resuming_around_the_switch_changes_no_bit(options, tmp_path):
+def test_frozen_weights_stay_and_resume_is_bit_identical(options, tmp_path):
     def build_edvr():
         torch.manual_seed(0)
         return build_model(parsed(copy.deepcopy(options), tmp_path))
@@ -64,8 +64,8 @@ def test_frozen_weights_stay_and_resuming_around_the_switch_changes_no_bit(optio
 
 
 @pytest.mark.slow
-def test_two_processes_end_as_one(options, tmp_path):
-    """What is frozen is missing from the backward pass, which torch must be told to look for."""
+def test_two_processes_equal_one(options, tmp_path):
+    """Frozen parameters have no gradient, so that DDP needs find_unused_parameters."""
     del options['datasets']['val']
     ends = []
     for processes in (1, 2):

@@ -1,4 +1,4 @@
-"""What ``train`` offers beyond BasicSR, on whole models."""
+"""Options of ``train`` that BasicSR does not have, tested with complete models."""
 
 import copy
 
@@ -14,7 +14,7 @@ from dblr_plugin.errors import DBLRError
 
 
 def trained(options: dict, root, steps: int = 3, **train_options) -> tuple[torch.nn.Module, dict]:
-    """A model after some steps from the same start, and its log."""
+    """Returns a model after some steps from the same start, and its log."""
     options = copy.deepcopy(options)
     options['train'] |= train_options
     torch.manual_seed(0)
@@ -24,7 +24,7 @@ def trained(options: dict, root, steps: int = 3, **train_options) -> tuple[torch
 
 
 def moved(one, two) -> float:
-    """How far apart two networks are, relative to how far they are from their start, their biases."""
+    """Distance between the parameters of two networks, relative to their norm."""
     a, b = (torch.cat([p.flatten() for p in m.net_g.parameters()]) for m in (one, two))
     return float((a - b).norm() / a.norm())
 
@@ -36,7 +36,7 @@ AT_ONCE = {'amp': 'bf16', 'channels_last': True, 'accumulate': 4, 'clip_grad_nor
 @pytest.mark.parametrize(('kind', 'how'), [
     ('net', AT_ONCE), ('gan', AT_ONCE), ('gan', {'accumulate': 2, 'freeze_bn': True}),
 ])  # fmt: skip
-def test_trains_as_without(request, tmp_path, kind, how):
+def test_speed_options_do_not_change_training(request, tmp_path, kind, how):
     options = request.getfixturevalue('gan_options' if kind == 'gan' else 'train_options')
     options['train']['optim_g']['lr'] = 1e-4
     plain, expected = trained(options, tmp_path / 'plain', freeze_bn=how.get('freeze_bn', False))
@@ -52,7 +52,7 @@ def test_trains_as_without(request, tmp_path, kind, how):
 
 @pytest.mark.slow
 def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
-    """Weights of both networks and the log, BatchNorm frozen: its statistics are a piece's own."""
+    """BatchNorm is frozen, as its statistics are those of a micro-batch."""
     gan_options['train'] |= {'freeze_bn': True}
     gan_options['train']['optim_g'] |= {'eps': 1e-4}
     gan_options['train']['optim_d'] |= {'eps': 1e-4}
@@ -64,7 +64,7 @@ def test_accumulation_equals_the_whole_batch(gan_options, tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_accumulation_of_a_loss_that_is_a_sum_equals_the_whole_batch(train_options, tmp_path):
+def test_accumulation_of_a_summed_loss_equals_the_whole_batch(train_options, tmp_path):
     train_options['train'] |= {'pixel_opt': {'type': 'CharbonnierLoss', 'reduction': 'sum'}, 'freeze_bn': True}
     _, expected = trained(train_options, tmp_path / 'whole', 1)
     _, log = trained(train_options, tmp_path / 'micro_batches', 1, accumulate=4)
@@ -87,8 +87,8 @@ def test_warm_up_ends_at_the_scheduled_rate(gan_options, tmp_path, scheduler, fa
     assert rates == [pytest.approx([1e-3 * share, 1e-4 * share]) for share in expected]
 
 
-def test_averaged_weights_start_as_the_network(train_options, tmp_path):
-    """Those too that a file loaded without ``strict_load_g`` lacks."""
+def test_ema_starts_as_the_network(train_options, tmp_path):
+    """This includes weights that are missing in a file loaded without ``strict_load_g``."""
     model, _ = trained(train_options, tmp_path, 1)
     weights = {k: v for k, v in snapshot(model.net_g).items() if not k.startswith('reconstruction.2')}
     torch.save({'params': weights}, tmp_path / 'part.pth')
@@ -99,8 +99,8 @@ def test_averaged_weights_start_as_the_network(train_options, tmp_path):
     assert torch.equal(averaged['conv_l1.weight'], weights['conv_l1.weight'])
 
 
-def test_a_schedule_that_ends_before_the_training_is_refused(train_options, tmp_path):
-    """A resumed run continues with its state's, and BasicSR's cosine fails where its periods end."""
+def test_schedule_that_ends_before_the_training_is_refused(train_options, tmp_path):
+    """A resumed run uses the schedule in its state, and BasicSR's cosine schedule fails when its periods end."""
     cosine = {'type': 'CosineAnnealingRestartLR', 'periods': [3]}
     model, _ = trained(train_options, tmp_path, 2, scheduler=cosine, total_iter=3)
     model.save(0, 2)
@@ -114,8 +114,8 @@ def test_a_schedule_that_ends_before_the_training_is_refused(train_options, tmp_
     ({}, 3), ({'accumulate': 2}, 2 * 3), ({'net_d_iters': 3}, 1), ({'net_d_init_iters': 2}, 1),
     ({'net_d_init_iters': 5}, 0),
 ], ids=str)  # fmt: skip
-def test_statistics_of_g_move_with_its_own_steps(gan_options, tmp_path, how, moves):
-    """In three iterations, once for each piece that G is trained on; not when it restores for D."""
+def test_batchnorm_of_g_is_updated_only_in_its_own_steps(gan_options, tmp_path, how, moves):
+    """``moves``: updates in three iterations, one per micro-batch that G is trained on, none when it restores for D."""
     model, _ = trained(gan_options, tmp_path, 3, **how)
     norm = model.net_g.body[0].convs[1]
     assert norm.num_batches_tracked == moves
@@ -123,8 +123,8 @@ def test_statistics_of_g_move_with_its_own_steps(gan_options, tmp_path, how, mov
 
 
 @pytest.mark.slow
-def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
-    """The step after resuming is that of the run that was not stopped, to the last bit."""
+def test_resume_with_loss_scaling_is_bit_identical(gan_options, tmp_path):
+    """The step after resuming is bit-identical to that of the uninterrupted run."""
     gan_options['network_g']['num_feat'] = 8
     model, _ = trained(gan_options, tmp_path, 2, amp='fp16')
     model.step_g.scaler.update(1024.0)
@@ -142,7 +142,7 @@ def test_loss_scales_are_taken_up_again(gan_options, tmp_path):
         assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_a_state_without_loss_scales_can_be_resumed_in_fp16(train_options, tmp_path):
+def test_state_without_loss_scales_is_resumed_in_fp16(train_options, tmp_path):
     model, _ = trained(train_options, tmp_path, 1)
     model.save(0, 1)
     again, _ = trained(train_options, tmp_path, 0, amp='fp16')
@@ -151,21 +151,21 @@ def test_a_state_without_loss_scales_can_be_resumed_in_fp16(train_options, tmp_p
     assert again.step_g.scaler.get_scale() == 2**16
 
 
-def test_sync_bn_says_where_it_changes_nothing(gan_options, tmp_path, caplog):
+def test_sync_bn_without_effect_is_reported(gan_options, tmp_path, caplog):
     model, _ = trained(gan_options, tmp_path, 1, sync_bn=True)
     assert caplog.text.count('train.sync_bn changes nothing: one process trains') == 2  # G and D
     assert type(model.net_g.body[0].convs[1]) is torch.nn.BatchNorm2d
 
 
 @pytest.mark.parametrize('optimizer', ['AdamW', 'SGD', 'RAdam'])
-def test_any_optimiser_of_torch(train_options, tmp_path, optimizer):
+def test_torch_optimisers_are_found_by_name(train_options, tmp_path, optimizer):
     train_options['train']['optim_g'] = {'type': optimizer, 'lr': 1e-3}
     model, _ = trained(train_options, tmp_path, 1)
     assert type(model.optimizer_g) is getattr(torch.optim, optimizer)
 
 
 @pytest.mark.slow
-def test_plateau_divides_both_rates_by_the_content_loss(gan_options, tmp_path):
+def test_plateau_of_content_loss_lowers_both_rates(gan_options, tmp_path):
     gan_options['train']['scheduler'] = {'type': 'PlateauLR', 'window': 2, 'patience': 1, 'threshold': 0.99}
     gan_options['train']['warmup_iter'] = 2
     model, _ = trained(gan_options, tmp_path, 6)
@@ -174,8 +174,8 @@ def test_plateau_divides_both_rates_by_the_content_loss(gan_options, tmp_path):
 
 
 @pytest.mark.parametrize('alone', [{'net_d_init_iters': 20}, {'net_d_iters': 20}], ids=str)
-def test_plateau_does_not_count_what_has_no_content_loss(gan_options, tmp_path, alone):
-    """While D is trained alone there is nothing to have stopped falling."""
+def test_plateau_ignores_iterations_without_content_loss(gan_options, tmp_path, alone):
+    """While only D is trained there is no content loss that could reach a plateau."""
     gan_options['train']['scheduler'] = {'type': 'PlateauLR', 'window': 2, 'patience': 1}
     model, log = trained(gan_options, tmp_path, 8, **alone)
     assert 'l_g_pix' not in log
@@ -184,19 +184,19 @@ def test_plateau_does_not_count_what_has_no_content_loss(gan_options, tmp_path, 
 
 
 class TestOneIterationOfTheGan:
-    """The gradients of both networks, from the paper's formulas and nothing of ours but the networks."""
+    """The gradients of both networks equal the paper's formulas, computed with our networks only."""
 
-    ALPHA = 1000.0  # so that both gradients have about the same size, and either shows where it is wrong
+    ALPHA = 1000.0  # both losses have gradients of similar size, so that an error in either shows
 
     @pytest.fixture
     def networks(self, gan_options, tmp_path):
-        """G and D before an iteration, the model after it, and the batch as Y."""
+        """G and D before an iteration, and the model after it, with the batch as Y."""
         gan_options['train']['gan_opt']['loss_weight'] = self.ALPHA
         gan_options['train']['optim_d'] = {'type': 'Adam', 'lr': 1e-2}
         gan_options['network_d']['negative_slope'] = 0.2
         torch.manual_seed(0)
         model = build_model(parsed(gan_options, tmp_path))
-        train(model, 1)  # so that statistics are not those of the start
+        train(model, 1)  # moves the BatchNorm statistics away from their start
         before = copy.deepcopy(model.net_g).train(), copy.deepcopy(model.net_d).train()
         train(model, 1)
         return *before, model
@@ -207,8 +207,8 @@ class TestOneIterationOfTheGan:
         loss = ((model.gt - restored) ** 2).mean() + self.ALPHA * torch.log(1 - probability).mean()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net_g.parameters()))])
 
-    def test_generator_meets_the_discriminator_of_this_iteration(self, networks):
-        """MSE + alpha log(1 - D(G)), D after its own step and with its running statistics."""
+    def test_generator_uses_the_updated_discriminator(self, networks):
+        """MSE + alpha log(1 - D(G)), with D after its own step and with its running statistics."""
         net_g, net_d, model = networks
         found = torch.cat([p.grad.flatten() for p in model.net_g.parameters()])
         expected = self.generator_gradient(copy.deepcopy(net_g), copy.deepcopy(model.net_d), model)
@@ -216,7 +216,7 @@ class TestOneIterationOfTheGan:
         too_early = self.generator_gradient(copy.deepcopy(net_g), copy.deepcopy(net_d), model)
         assert (found - too_early).norm() > 0.01 * found.norm() > 10 * (found - expected).norm()
 
-    def test_discriminator_meets_the_generator_before_its_step(self, networks):
+    def test_discriminator_uses_the_generator_before_its_step(self, networks):
         """-log D(sharp) - log(1 - D(G)), both in one batch."""
         net_g, net_d, model = networks
         with torch.no_grad():
@@ -229,11 +229,11 @@ class TestOneIterationOfTheGan:
 
 
 class TestMultiScale:
-    """``train.multi_scale``: the published loss of DeepDeblur, one mean squared error for each size."""
+    """``train.multi_scale``: DeepDeblur's published loss, a mean squared error for each size."""
 
     network = {'type': 'DeepDeblur', 'num_frame': 5, 'num_feat': 8, 'num_block': 1, 'gaussian': True}
 
-    def test_loss_is_the_sum_over_the_sizes(self, train_options, tmp_path):
+    def test_loss_is_the_sum_over_sizes(self, train_options, tmp_path):
         train_options['network_g'] = self.network
         train_options['train']['multi_scale'] = True
         torch.manual_seed(0)
@@ -250,7 +250,7 @@ class TestMultiScale:
         assert model.get_current_log()['l_pix'] == pytest.approx(loss.item(), rel=1e-5)
         torch.testing.assert_close(net.coarse[0].weight.grad, expected)
 
-    def test_against_a_discriminator_and_in_pieces(self, gan_options, tmp_path):
+    def test_multi_scale_works_with_gan_and_accumulation(self, gan_options, tmp_path):
         gan_options['network_g'] = self.network
         gan_options['network_d']['num_in_ch'] = 3
         _, expected = trained(gan_options, tmp_path / 'whole', 1, multi_scale=True, freeze_bn=True)
@@ -267,7 +267,7 @@ class TestBadNumbers:
         data['lq'][0, 0, 0, 0, 0] = float('nan')
         return data
 
-    def test_are_skipped_and_named(self, gan_options, tmp_path, caplog):
+    def test_bad_batch_is_skipped_and_named(self, gan_options, tmp_path, caplog):
         model, _ = trained(gan_options, tmp_path, 2)
         before = snapshot(model.net_g), snapshot(model.net_d)
         model.feed_data(self.bad_batch())
@@ -278,15 +278,15 @@ class TestBadNumbers:
         train(model, 1)
         assert all(torch.isfinite(p).all() for p in model.net_g.parameters())
 
-    def test_spoil_nothing_while_the_discriminator_is_trained_alone(self, gan_options, tmp_path):
-        """G only restores then, but in training mode, in which BatchNorm takes in what it sees."""
+    def test_bad_batch_changes_nothing_while_d_is_trained_alone(self, gan_options, tmp_path):
+        """G only restores then, but in training mode, where BatchNorm updates its statistics."""
         model, _ = trained(gan_options, tmp_path, 2, net_d_init_iters=10)
         before = snapshot(model.net_g)
         model.feed_data(self.bad_batch())
         model.optimize_parameters(3)
         assert all(torch.equal(v, before[k]) for k, v in model.net_g.state_dict().items())
 
-    def test_so_many_in_a_row_end_the_run(self, train_options, tmp_path):
+    def test_too_many_bad_batches_in_a_row_stop_the_run(self, train_options, tmp_path):
         model, _ = trained(train_options, tmp_path, 1, max_skipped_steps=3)
         for iteration, data in enumerate([self.bad_batch(), self.bad_batch(), batch(), self.bad_batch()], 2):
             model.feed_data(data)
@@ -299,19 +299,19 @@ class TestBadNumbers:
 
 
 class TestDiscriminatorsHealth:
-    def test_probabilities_and_norms_are_logged(self, gan_options, tmp_path):
+    def test_probabilities_and_gradient_norms_are_logged(self, gan_options, tmp_path):
         _, log = trained(gan_options, tmp_path, 1)
         assert 0 < log['p_d_fake'] < 1 and 0 < log['p_d_real'] < 1
         assert log['grad_d'] > 0 and log['grad_g'] > 0
 
-    def test_other_losses_have_no_probability(self, gan_options, tmp_path):
+    def test_lsgan_logs_no_probability(self, gan_options, tmp_path):
         gan_options['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'lsgan', 'loss_weight': 1e-3}
         _, log = trained(gan_options, tmp_path, 1)
         assert 'p_d_real' not in log and 'out_d_real' in log
 
     @pytest.mark.slow
-    def test_warns_when_it_has_won(self, gan_options, tmp_path, caplog):
-        """Restored patches that are black are easy to tell from noise."""
+    def test_won_discriminator_is_reported(self, gan_options, tmp_path, caplog):
+        """Black restored patches are easy to distinguish from noise."""
         gan_options['network_d']['negative_slope'] = 0.2
         gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 3e-3}}
         torch.manual_seed(0)
@@ -325,7 +325,7 @@ class TestDiscriminatorsHealth:
         assert caplog.text.count('The discriminator has won') == 1
 
     @pytest.mark.slow
-    def test_warns_when_it_tells_nothing_apart(self, gan_options, tmp_path, caplog):
+    def test_collapsed_discriminator_is_reported(self, gan_options, tmp_path, caplog):
         gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 1e-9}}
         model = build_model(parsed(gan_options, tmp_path))
         model.d_monitor.memory = 5
@@ -333,8 +333,8 @@ class TestDiscriminatorsHealth:
         assert caplog.text.count('The discriminator has collapsed') == 1
 
 
-def test_strips_show_input_output_and_truth(train_options, tmp_path):
-    """As files and in TensorBoard, one for the middle frame of each clip."""
+def test_strips_show_input_output_and_ground_truth(train_options, tmp_path):
+    """Strips are saved as files and in TensorBoard, for the middle frame of each clip."""
     options = parsed(train_options, tmp_path)
     model, loader = build_model(options), val_loader(options)
     with SummaryWriter(tmp_path / 'tb') as writer:
@@ -353,8 +353,8 @@ class TestCausal:
             dataset['causal'] = True
         return train_options
 
-    def test_only_past_frames_are_seen(self, train_options, tmp_path):
-        """The truth is that of a window's last frame, in training and in validation."""
+    def test_windows_have_only_past_frames(self, train_options, tmp_path):
+        """The ground truth is that of a window's last frame, in training and in validation."""
         options = parsed(self.options(train_options), tmp_path)
         train_set, val_set = (build_dataset(options['datasets'][phase]) for phase in ('train', 'val'))
         assert len(train_set) == 2 * (8 - 4)  # each frame with four before it
@@ -362,8 +362,8 @@ class TestCausal:
         assert len(val_set) == 12
         shown = [sample['lq'] for sample in (val_set[i] for i in range(6))]
         for later, earlier in zip(shown[1:], shown, strict=False):
-            assert torch.equal(later[:-1], earlier[1:])  # one frame further, and the newest comes last
-        assert all(torch.equal(shown[0][0], frame) for frame in shown[0])  # the first frame stands for those before it
+            assert torch.equal(later[:-1], earlier[1:])  # one frame later, with the newest frame last
+        assert all(torch.equal(shown[0][0], frame) for frame in shown[0])  # the first frame is repeated
 
     def test_identity_returns_the_last_frame(self, train_options, tmp_path):
         options = self.options(train_options)
@@ -372,7 +372,7 @@ class TestCausal:
         window = torch.rand(1, 5, 3, 16, 16)
         assert torch.equal(model.restorer().restorer(window), window[:, -1])
 
-    def test_trains_from_the_identity(self, train_options, tmp_path):
+    def test_causal_training_starts_as_the_identity(self, train_options, tmp_path):
         _model, log = trained(self.options(train_options), tmp_path, 2)
         window = torch.rand(1, 5, 3, 16, 16)
         start = build_model(parsed(self.options(train_options), tmp_path / 'new'))
@@ -380,7 +380,7 @@ class TestCausal:
         assert log['grad_g'] > 0
 
 
-def test_checkpoints_say_of_which_network_they_are(train_options, tmp_path):
+def test_checkpoints_store_the_network_options(train_options, tmp_path):
     model, _ = trained(train_options, tmp_path, 1)
     model.save(0, 1)
     content = torch.load(tmp_path / 'net/models/net_g_1.pth', weights_only=True)

@@ -1,3 +1,5 @@
+"""VideoDeblurModel and DBLRGANModel: training, checkpoints and validation."""
+
 import importlib.util
 import json
 import logging
@@ -23,7 +25,7 @@ from dblr_plugin.restore.frame_restorer import FrameRestorer, SelfEnsemble
 
 class TestTraining:
     @pytest.mark.parametrize('channels', [1, 3])
-    def test_network_sees_its_colour(self, train_options, tmp_path, channels):
+    def test_network_gets_its_number_of_channels(self, train_options, tmp_path, channels):
         train_options['network_g'] |= {'num_in_ch': channels, 'num_out_ch': channels}
         model = build_model(parsed(train_options, tmp_path))
         model.feed_data(batch())
@@ -32,8 +34,8 @@ class TestTraining:
         train(model, 1)
         assert not torch.equal(before['reconstruction.4.weight'], model.net_g.reconstruction[4].weight)
 
-    def test_ema_holds_batchnorm_statistics(self, train_options, tmp_path):
-        """BasicSR's leaves them at their initial values."""
+    def test_ema_includes_batchnorm_statistics(self, train_options, tmp_path):
+        """BasicSR's EMA leaves them at their initial values."""
         train_options['train']['ema_decay'] = 0.9
         model = build_model(parsed(train_options, tmp_path))
         start = snapshot(model.net_g)['conv_l1.weight']
@@ -46,7 +48,7 @@ class TestTraining:
     def test_frozen_batchnorm_keeps_its_statistics(self, gan_options, tmp_path):
         gan_options['train']['freeze_bn'] = True
         model = build_model(parsed(gan_options, tmp_path))
-        model.nondist_validation(val_loader(gan_options), 1, None, False)  # which must not thaw it
+        model.nondist_validation(val_loader(gan_options), 1, None, False)  # must not unfreeze it
         before = snapshot(model.net_g), snapshot(model.net_d)
         train(model)
         for net, old in zip((model.net_g, model.net_d), before, strict=True):
@@ -67,7 +69,7 @@ class TestTraining:
 
     @pytest.mark.slow
     def test_discriminator_learns_from_few_patches(self, gan_options, tmp_path):
-        """With sharp and restored patches in batches of their own it stays at chance, log(2) = 0.693."""
+        """With sharp and restored patches in separate batches, the loss stays at chance level, log(2) = 0.693."""
         gan_options['network_d'] |= {'negative_slope': 0.2}
         gan_options['train'] |= {'net_d_init_iters': 1000, 'optim_d': {'type': 'Adam', 'lr': 1e-3}}
         options = parsed(gan_options, tmp_path)
@@ -80,7 +82,7 @@ class TestTraining:
             losses.append((model.get_current_log()['l_d_real'] + model.get_current_log()['l_d_fake']) / 2)
         assert np.mean(losses[-20:]) < 0.6
 
-    def test_discriminator_alone_at_first(self, gan_options, tmp_path):
+    def test_net_d_init_iters_trains_d_alone_first(self, gan_options, tmp_path):
         gan_options['train']['net_d_init_iters'] = 3
         model = build_model(parsed(gan_options, tmp_path))
         start = snapshot(model.net_g)
@@ -90,14 +92,14 @@ class TestTraining:
         model.optimize_parameters(4)
         assert not torch.equal(start['reconstruction.4.weight'], model.net_g.reconstruction[4].weight)
 
-    def test_vanilla_loss_can_take_its_place(self, gan_options, tmp_path):
+    def test_vanilla_gan_loss_is_supported(self, gan_options, tmp_path):
         gan_options['train']['gan_opt'] = {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 2e-4}
         model = build_model(parsed(gan_options, tmp_path))
         train(model, 1)
         assert model.get_current_log()['l_g_gan'] > 0
 
     def test_basicsrs_edvr_trains_and_validates(self, train_options, tmp_path):
-        """RGB, deformable convolution, and sizes that must be multiples of 16: 48x40 has to be padded."""
+        """EDVR is RGB, has deformable convolutions and needs multiples of 16, so that 48x40 is padded."""
         train_options['network_g'] = {
             'type': 'EDVR', 'num_feat': 8, 'deformable_groups': 1, 'num_extract_block': 1, 'num_reconstruct_block': 1,
             'hr_in': True, 'with_predeblur': True,
@@ -121,17 +123,17 @@ class TestCheckpoints:
             old, new = snapshot(getattr(model, name)), snapshot(getattr(again, name))
             assert all(torch.equal(old[k], new[k]) for k in old)
 
-    def test_full_disk_costs_one_checkpoint_but_never_the_last(self, train_options, tmp_path, caplog):
+    def test_failed_save_is_reported_but_the_last_one_is_an_error(self, train_options, tmp_path, caplog):
         model = build_model(parsed(train_options, tmp_path))
         (tmp_path / 'net/models').rmdir()
-        model.save(0, 3)  # training goes on
+        model.save(0, 3)  # training continues
         assert 'iteration 3 could not be saved' in caplog.text
         with pytest.raises(DBLRError, match='could not be saved'):
             model.save(0, -1)
 
 
 class TestValidation:
-    def test_figures_are_those_of_the_frames(self, train_options, tmp_path):
+    def test_scores_equal_those_of_single_frames(self, train_options, tmp_path):
         options = parsed(train_options, tmp_path)
         model = build_model(options)
         train(model)
@@ -147,10 +149,8 @@ class TestValidation:
         assert {c: f['psnr'] for c, f in entry['clips'].items()} == {c: np.mean(v) for c, v in by_clip.items()}
         assert entry['mean']['psnr'] == np.mean([np.mean(v) for v in by_clip.values()])
 
-    def test_the_blurry_input_is_scored_once_as_a_network_that_does_nothing(
-        self, train_options, tmp_path, caplog, monkeypatch
-    ):
-        monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)  # other tests may have made its log file
+    def test_blurry_input_is_scored_once(self, train_options, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger('basicsr'), 'propagate', True)  # other tests may have turned it off
         caplog.set_level(logging.INFO, 'basicsr')
         options = parsed(train_options, tmp_path)
         model = build_model(options)
@@ -177,7 +177,7 @@ class TestValidation:
             pytest.param('auto', 'auto', 0.2, marks=pytest.mark.slow),
         ],
     )
-    def test_quicker_ways_give_the_plain_networks_figures(self, train_options, tmp_path, backend, precision, tolerance):
+    def test_fast_backends_score_like_the_plain_network(self, train_options, tmp_path, backend, precision, tolerance):
         if backend == 'openvino':
             pytest.importorskip('openvino')
         if precision == 'int8':
@@ -185,12 +185,12 @@ class TestValidation:
         train_options['val'] |= {'backend': backend, 'precision': precision}
         options = parsed(train_options, tmp_path)
         model = build_model(options)
-        for parameter in model.net_g.reconstruction[-1].parameters():  # which starts as nothing
+        for parameter in model.net_g.reconstruction[-1].parameters():  # initialised to zero
             torch.nn.init.normal_(parameter, std=0.02)
         train(model)
         loader = val_loader(options)
         model.nondist_validation(loader, 3, None, False)
-        assert all(module.training for module in model.net_g.modules())  # another network was folded
+        assert all(module.training for module in model.net_g.modules())  # folding must not change this network
         plain, by_clip = FrameRestorer(model.net_g.eval(), model.traits), {}
         for sample in loader:
             images = [tensor2img(plain(sample['lq'])), tensor2img(sample['gt'])]
@@ -199,11 +199,11 @@ class TestValidation:
         for clip, values in by_clip.items():
             assert entry['clips'][clip]['psnr'] == pytest.approx(np.mean(values), abs=tolerance)
 
-    def test_the_mean_over_flips_is_scored_if_asked_for(self, train_options, tmp_path):
+    def test_self_ensemble_is_scored(self, train_options, tmp_path):
         train_options['val']['self_ensemble'] = True
         options = parsed(train_options, tmp_path)
         model = build_model(options)
-        for parameter in model.net_g.reconstruction[-1].parameters():  # which starts as nothing
+        for parameter in model.net_g.reconstruction[-1].parameters():  # initialised to zero
             torch.nn.init.normal_(parameter, std=0.02)
         loader = val_loader(options)
         model.nondist_validation(loader, 3, None, False)
@@ -216,19 +216,19 @@ class TestValidation:
         found = {clip: figures['psnr'] for clip, figures in entry['clips'].items()}
         assert found == pytest.approx({clip: np.mean(values) for clip, values in by_clip.items()})
 
-    def test_a_backend_that_is_not_there_is_refused_before_training(self, train_options, tmp_path, monkeypatch):
+    def test_missing_backend_is_refused_before_training(self, train_options, tmp_path, monkeypatch):
         train_options['val']['backend'] = 'openvino'
         monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
         with pytest.raises(DBLRError, match='val: backend openvino needs: pip install openvino'):
             build_model(parsed(train_options, tmp_path))
 
     @pytest.mark.slow
-    def test_sets_with_the_same_clips_stay_apart(self, train_options, tmp_path):
+    def test_sets_with_the_same_clips_are_recorded_separately(self, train_options, tmp_path):
         second = {**train_options['datasets']['val'], 'name': 'W', 'padding': 'circle'}
         train_options['datasets']['val_2'] = second
         options = parsed(train_options, tmp_path)
         model = build_model(options)
-        for parameter in model.net_g.reconstruction[-1].parameters():  # which starts as nothing
+        for parameter in model.net_g.reconstruction[-1].parameters():  # initialised to zero
             torch.nn.init.normal_(parameter, std=0.02)
         with SummaryWriter(tmp_path / 'tb') as writer:
             for name in ('val', 'val_2'):
@@ -243,7 +243,7 @@ class TestValidation:
         ):
             assert events.Scalars(tag)[0].value == pytest.approx(value, rel=1e-6)
 
-    def test_images_while_training(self, train_options, tmp_path):
+    def test_images_of_a_validation_have_the_iteration_in_their_name(self, train_options, tmp_path):
         options = parsed(train_options, tmp_path)
         build_model(options).nondist_validation(val_loader(options), 7, None, True)
         folder = tmp_path / 'net/vis'
@@ -251,7 +251,7 @@ class TestValidation:
         assert images == [f'V/{c}/{i:08d}_7.png' for c in 'vw' for i in range(6)]
 
     @pytest.mark.parametrize('remove', ['metrics', 'dataroot_gt'])
-    def test_without_metrics_or_ground_truth(self, train_options, tmp_path, remove):
+    def test_images_are_saved_without_metrics_or_ground_truth(self, train_options, tmp_path, remove):
         options = parsed(train_options, tmp_path)
         options['val'].pop(remove, None)
         options['datasets']['val'].pop(remove, None)
@@ -259,15 +259,15 @@ class TestValidation:
         assert len(list((tmp_path / 'net/vis/V').rglob('*.png'))) == 12
         assert not (tmp_path / 'net/metrics.json').exists()
 
-    def test_last_validation_is_not_repeated_and_counts_right(self, train_options, tmp_path):
-        """BasicSR validates again at the end, with a counter beyond total_iter."""
+    def test_last_validation_is_not_repeated(self, train_options, tmp_path):
+        """BasicSR validates again at the end, with an iteration beyond total_iter."""
         options = parsed(train_options, tmp_path)
         model, loader = build_model(options), val_loader(options)
         for current_iter in (5, 10, 12):
             model.nondist_validation(loader, current_iter, None, False)
         assert [e['iter'] for e in json.loads((tmp_path / 'net/metrics.json').read_text())] == [5, 10]
 
-    def test_protocol_is_named(self, train_options, tmp_path):
+    def test_luma_metrics_are_recorded_as_protocol_luma(self, train_options, tmp_path):
         for metric in train_options['val']['metrics'].values():
             metric['test_y_channel'] = True
         options = parsed(train_options, tmp_path)
@@ -282,12 +282,12 @@ class TestProtocols:
             options['val']['protocol'] = protocol
         torch.manual_seed(0)
         model = build_model(parsed(options, root))
-        train(model)  # until then it returns its input
+        train(model)  # an untrained network returns its input
         model.nondist_validation(val_loader(options), 3, writer, False)
         return model, json.loads((root / 'net/metrics.json').read_text())
 
     @pytest.mark.slow
-    def test_basicsr_is_what_the_shipped_metrics_are(self, train_options, tmp_path):
+    def test_protocol_basicsr_equals_the_default_metrics(self, train_options, tmp_path):
         named, configured = (
             self.validate(train_options, tmp_path / folder, protocol)[1]
             for folder, protocol in (('metrics', None), ('protocol', 'basicsr'))
@@ -295,13 +295,13 @@ class TestProtocols:
         assert named == configured and named[0]['protocol'] == 'basicsr'
 
     @pytest.mark.slow
-    def test_all_in_one_pass(self, train_options, tmp_path):
+    def test_all_protocols_are_scored_in_one_pass(self, train_options, tmp_path):
         with SummaryWriter(tmp_path / 'tb') as writer:
             model, entries = self.validate(train_options, tmp_path, 'all', writer)
         assert [e['protocol'] for e in entries] == list(PROTOCOLS)
         assert {(e['dataset'], e['iter']) for e in entries} == {('V', 3)}
         assert len({(e['mean']['psnr'], e['mean']['ssim']) for e in entries}) == len(PROTOCOLS)
-        # the first protocol has the plain names; the others are told apart
+        # the first protocol has plain names; the others have their own prefix
         names = {e['protocol']: '' if i == 0 else f'{e["protocol"]}/' for i, e in enumerate(entries)}
         events = EventAccumulator(str(tmp_path / 'tb')).Reload()
         for entry in entries:
@@ -313,15 +313,15 @@ class TestProtocols:
                 assert events.Scalars(tag)[0].value == pytest.approx(entry['clips']['v'][metric], rel=1e-6)
 
     @pytest.mark.slow
-    def test_a_list_keeps_its_order_and_its_figures(self, train_options, tmp_path):
+    def test_list_of_protocols_keeps_order_and_scores(self, train_options, tmp_path):
         several = self.validate(train_options, tmp_path / 'list', ['vrt-matlab', 'cdvd-tsp'])[1]
         alone = self.validate(train_options, tmp_path / 'alone', 'cdvd-tsp')[1]
         assert [e['protocol'] for e in several] == ['vrt-matlab', 'cdvd-tsp'] and several[1:] == alone
         assert alone[0]['frames'] == {'v': 2, 'w': 2}
 
     @pytest.mark.slow
-    def test_best_figures_are_kept(self, train_options, tmp_path):
-        """Each metric of each protocol has its own best; the metrics' ``better`` is heeded."""
+    def test_best_scores_are_kept_per_metric(self, train_options, tmp_path):
+        """Each metric of each protocol has its own best score, by its ``better``."""
         train_options['val']['metrics']['psnr']['better'] = 'lower'
         model, _entries = self.validate(train_options, tmp_path)
         train(model, 5)
