@@ -1,4 +1,4 @@
-"""What a damaged input is, where it is made, and what every command must do about it."""
+"""Cases of damaged inputs, the folder that they are made in, and checks of how a command handles them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from processes import write_options
 
 __all__ = ['Case', 'Desk', 'Spoil', 'complaints']
 
-#: Makes the damaged input of a case, and returns the arguments for ``dblr``
+#: Makes the damaged input of a case and returns the arguments for ``dblr``
 Spoil = Callable[['Desk'], list[object]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A damaged input and the command that gets it.
+    """A damaged input and the command that reads it.
 
     Attributes:
-        name: Says what is damaged how; the family stands in front: ``frames/train-lq-empty``.
-        spoil: Makes it.
-        culprits: What the message must name.
-        resumable: Whether what was done by then may be left, whole, as ``dblr prepare`` and ``dblr deblur`` say.
-        trained: Whether the damage shows only after the training's single iteration, whose checkpoint is whole.
-        again: Whether another case has this damage of this kind of file, for another command that reads it by the same
-            code; it is run with ``--thorough`` alone.
+        name: The family of cases, the damage and mostly the command, such as ``frame-empty-train``.
+        spoil: Makes the input.
+        culprits: What the error message must name.
+        resumable: Whether complete results from before the error may be kept, as documented for ``dblr prepare`` and
+            ``dblr deblur``.
+        trained: Whether the damage is found only after the training's single iteration, whose checkpoint is complete.
+        again: Whether another case has the same damage for a command that reads the file with the same code; such cases
+            are run only with ``--thorough``.
     """
 
     name: str
@@ -42,12 +43,12 @@ class Case:
 
 
 class Desk:
-    """A case's own folder: ``inputs`` is for what is damaged, ``cwd`` for what the command makes of it.
+    """The folder of a case: ``inputs`` holds damaged inputs, ``cwd`` is where the command runs.
 
     Args:
         root: A fresh folder.
-        supplies: Intact inputs, by name. They are read and copied, not written to.
-        options: Intact options, by name; the case's own.
+        supplies: Intact inputs, by name. They are read and copied, but never changed.
+        options: Intact options, by name; each case has its own copy.
     """
 
     def __init__(self, root: Path, supplies: dict[str, Path], options: dict[str, dict]) -> None:
@@ -72,17 +73,17 @@ class Desk:
         return self.copy('clips')
 
     def frame(self, side: str = 'lq', clip: str = 'b') -> Path:
-        """A frame of these clips."""
+        """Returns the path of a frame of these clips."""
         return self.clips / side / clip / '00000003.png'
 
     def mirror(self, supply: str, own: str) -> Path:
-        """Links a large intact tree into ``inputs``, but for the folder or file ``own``, of which there is a copy."""
+        """Links a large intact tree into ``inputs``, except the folder or file ``own``, which is copied."""
         root = self.inputs / supply
         _mirror(self.supplies[supply], root, Path(own).parts)
         return root
 
     def train(self, lq: Path | None = None, gt: Path | None = None, changes: dict | None = None) -> list[object]:
-        """Arguments that train for an iteration whose batch is every window of the clips; ``a.b.c`` -> new value."""
+        """Returns arguments that train an iteration with all windows of the clips; ``changes``: ``a.b.c`` -> value."""
         data = {
             'datasets.train.dataroot_lq': str(lq or self.supplies['clips'] / 'lq'),
             'datasets.train.dataroot_gt': str(gt or self.supplies['clips'] / 'gt'),
@@ -93,7 +94,7 @@ class Desk:
         return ['train', *self.write(options)]
 
     def test(self, lq: Path | None = None, gt: Path | None = None, changes: dict | None = None) -> list[object]:
-        """Arguments that restore and score the clips; ``a.b.c`` -> new value."""
+        """Returns arguments that restore and score the clips; ``changes``: ``a.b.c`` -> value."""
         data = {
             'datasets.test.dataroot_lq': str(lq or self.supplies['clips'] / 'lq'),
             'datasets.test.dataroot_gt': str(gt or self.supplies['clips'] / 'gt'),
@@ -109,7 +110,7 @@ class Desk:
         return ['-opt', write_options(self.inputs / name, options)]
 
     def content(self) -> dict[Path, int]:
-        """All files and folders, and when they were last written to."""
+        """Returns all files and folders with their modification times."""
         return {path: path.lstat().st_mtime_ns for path in self.root.glob('*/**/*')}
 
 
@@ -125,13 +126,13 @@ def _mirror(source: Path, target: Path, own: tuple[str, ...]) -> None:
 
 
 def complaints(case: Case, desk: Desk, result: subprocess.CompletedProcess, before: dict[Path, int]) -> list[str]:
-    """What a command did wrong about a damaged input.
+    """Returns what a command did wrong with a damaged input.
 
     Args:
         case: The case.
-        desk: Where it was.
+        desk: Its folder.
         result: How the command ended; its exit code is None if it hung and was killed.
-        before: The desk's content before it ran.
+        before: The desk's content before the command ran.
     """
     if result.returncode is None:
         return [f'it hung, having printed {result.stderr[-500:]}']
@@ -156,14 +157,14 @@ def _about_message(case: Case, stderr: str) -> list[str]:
 
 
 def _may_be_written(case: Case, desk: Desk, path: Path) -> bool:
-    """Whether a file that is new or changed does not promise what it does not hold."""
+    """Returns whether a command that failed may have written this file."""
     if desk.cwd not in path.parents:
         return False
     if case.resumable:
-        # whole frames, a video of them, or what says that there are not all yet
+        # complete frames, a video of them, or files that mark the output as unfinished
         unfinished = path.name == '.unfinished.json' or path.parent.name.endswith('.partial')
         return unfinished or path.suffix in ('.png', '.jpg', '.mp4')
     if case.trained and path.name in ('net_g_1.pth', 'net_g_latest.pth', '1.state', 'metrics.json'):
         return True
-    # a run's log and a copy of its options are made before its data are read
+    # a run's log and a copy of its options are written before its data are read
     return path.suffix in ('.log', '.yml') or 'tfevents' in path.name

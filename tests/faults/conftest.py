@@ -16,7 +16,7 @@ from supplies import write_checkout, write_databases, write_layout, write_videos
 
 
 class Supplies(dict[str, Path]):
-    """Intact inputs; data sets as their authors lay them out are made when they are asked for."""
+    """Intact inputs; data sets in their published layouts are made on first use."""
 
     def __init__(self, request: pytest.FixtureRequest, made: dict[str, Path]) -> None:
         super().__init__(made)
@@ -30,7 +30,7 @@ class Supplies(dict[str, Path]):
 
 @pytest.fixture(scope='session')
 def supplies(request: pytest.FixtureRequest, footage: Path) -> Supplies:
-    """Intact inputs, but for those that a training makes."""
+    """Intact inputs, except those made by training."""
     return Supplies(request, made_once(request, 'supplies', partial(_write_supplies, footage)))
 
 
@@ -53,7 +53,7 @@ def _write_supplies(footage: Path, root: Path) -> dict[str, Path]:
 def desk(
     request: pytest.FixtureRequest, tmp_path: Path, supplies: dict[str, Path], train_options: dict, test_options: dict
 ) -> Desk:
-    """A folder for a case, with small options; in every training the first batch is every window."""
+    """A folder for a case, with options of a small network; the first batch of a training has all windows."""
     train_options['datasets']['train'] |= {'gt_size': 48, 'batch_size_per_gpu': 8, 'dataset_enlarge_ratio': 1}
     train_options['train']['total_iter'] = 1
     train_options['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 1, 'use_tb_logger': False}
@@ -64,7 +64,7 @@ def desk(
 
 
 def _train(desk: Desk, root: Path) -> dict[str, Path]:
-    """``experiment`` and ``other_experiment``, two trainings of one iteration that differ in their seeds."""
+    """Makes ``experiment`` and ``other_experiment``: trainings of one iteration with different seeds."""
     for name, seed in (('experiment', 0), ('other_experiment', 1)):
         result = dblr(*desk.train(changes={'name': name, 'manual_seed': seed}), cwd=root)
         assert result.returncode == 0, result.stderr
@@ -73,7 +73,7 @@ def _train(desk: Desk, root: Path) -> dict[str, Path]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what commands said to disks that refuse, and what came of damaged files."""
+    """Prints the outcomes for full and read-only disks and for damaged files."""
     reports = [report for found in ('passed', 'failed') for report in terminalreporter.getreports(found)]
     properties = [entry for report in reports for entry in report.user_properties]
     outcomes = sorted(value for name, value in properties if name == 'outcome')

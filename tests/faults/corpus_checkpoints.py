@@ -32,7 +32,7 @@ _USERS = {'train': _train, 'test': _test}
 
 
 def checkpoints() -> Iterator[Case]:
-    """Weights, then states."""
+    """Yields damaged weights, then damaged states."""
     for number, (name, kind) in enumerate(_KINDS.items()):
         for user in _USERS if number % 2 else ('test',):
             spoil, again = partial(_damaged_weights, kind, user), bool(number % 2) and user == 'test'
@@ -53,7 +53,7 @@ def checkpoints() -> Iterator[Case]:
 
 
 def skipped_states() -> Iterator[Case]:
-    """Damaged states that ``--auto_resume`` skips with a warning, as it says."""
+    """Yields damaged states that ``--auto_resume`` skips with a warning, as documented."""
     for number, (name, kind) in enumerate(_KINDS.items()):
         spoil = partial(_auto_resumed, partial(_damage_state, kind))
         yield Case(f'state-{name}', spoil, ('skipping', '1.state'), again=number % 4 > 0)
@@ -94,7 +94,7 @@ def _auto_resumed(change: Callable[[Path, Desk], None], desk: Desk) -> list[obje
 
 
 def _experiment(change: Callable[[Path, Desk], None], desk: Desk) -> Path:
-    """An experiment of one iteration, where the next one is to go on from it."""
+    """Copies an experiment of one iteration to where the next training resumes it."""
     folder = desk.cwd / 'experiments/net'
     shutil.copytree(desk.supplies['experiment'], folder)
     change(folder, desk)
@@ -105,7 +105,7 @@ def _damage_state(kind: Damage, folder: Path, desk: Desk) -> None:
     damage(folder / STATE, kind)
 
 
-# ---------------------------------------------------------------------- files that are whole and the wrong ones
+# ---------------------------------------------------------------------- undamaged files with the wrong content
 
 
 def intact_weights(weights: dict) -> dict:
@@ -114,7 +114,7 @@ def intact_weights(weights: dict) -> dict:
 
 
 def list_of_numbers(weights: dict) -> object:
-    """A checkpoint of something else."""
+    """A checkpoint that is a list."""
     return [1, 2, 3]
 
 
@@ -129,12 +129,12 @@ def empty_params(weights: dict) -> object:
 
 
 def weight_missing(weights: dict) -> object:
-    """A network that lacks its first layer."""
+    """A network without its first layer."""
     return {'params': {key: value for key, value in weights.items() if not key.startswith('conv_l1')}}
 
 
 def weight_unknown(weights: dict) -> object:
-    """A network with a layer too many."""
+    """A network with an additional layer."""
     return {'params': weights | {'extra.weight': torch.zeros(3)}}
 
 
@@ -155,7 +155,7 @@ def keys_are_numbers(weights: dict) -> object:
 
 
 def bare_keys_are_numbers(weights: dict) -> object:
-    """The same, not under ``params``."""
+    """The same without ``params``."""
     return dict(enumerate(weights.values()))
 
 
@@ -180,14 +180,14 @@ def not_finite(weights: dict) -> object:
 
 
 def half_not_finite(weights: dict) -> object:
-    """A network with one weight that overflowed."""
+    """A network with one infinite weight."""
     changed = {key: value.clone() for key, value in weights.items()}
     changed['conv_l2.weight'].view(-1)[7] = float('inf')
     return {'params': changed}
 
 
 class RunsCode:
-    """What a pickle of it would do."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self):
         return eval, ("open('ran', 'w')",)
@@ -199,12 +199,12 @@ def pickle_with_code(weights: dict) -> object:
 
 
 def pickle_of_weights(weights: dict) -> object:
-    """Weights that were pickled, not saved by torch."""
+    """Weights that were pickled instead of saved by torch."""
     return pickle.dumps({key: value.numpy() for key, value in weights.items()})
 
 
 def torch_file_with_code(weights: dict) -> object:
-    """A file of torch that runs code."""
+    """A torch file that runs code."""
     return {'params': {**weights, 'conv_l1.weight': RunsCode()}}
 
 
@@ -221,33 +221,33 @@ def _edited(folder: Path, edit: Callable[[dict], object]) -> None:
 
 
 def state_missing(folder: Path, desk: Desk) -> None:
-    """No state at all."""
+    """A missing state."""
     (folder / STATE).unlink()
 
 
 def state_is_network(folder: Path, desk: Desk) -> None:
-    """A network under a state's name."""
+    """A network with the name of a state."""
     shutil.copy(folder / 'models/net_g_1.pth', folder / STATE)
 
 
 def state_is_folder(folder: Path, desk: Desk) -> None:
-    """A folder under a state's name."""
+    """A folder with the name of a state."""
     (folder / STATE).unlink()
     (folder / STATE).mkdir()
 
 
 def state_of_another_run(folder: Path, desk: Desk) -> None:
-    """The state of a run whose networks were others."""
+    """The state of a run with other networks."""
     shutil.copy(desk.supplies['other_experiment'] / STATE, folder / STATE)
 
 
 def state_of_another_iteration(folder: Path, desk: Desk) -> None:
-    """A state that was renamed."""
+    """A renamed state."""
     _edited(folder, lambda state: state.update(iter=7))
 
 
 def state_without_optimisers(folder: Path, desk: Desk) -> None:
-    """A state that lacks a part."""
+    """A state without optimisers."""
     _edited(folder, lambda state: state.pop('optimizers') and None)
 
 
@@ -262,22 +262,22 @@ def state_with_too_many_optimisers(folder: Path, desk: Desk) -> None:
 
 
 def state_with_optimisers_of_numbers(folder: Path, desk: Desk) -> None:
-    """A state of something else."""
+    """A state whose optimisers are numbers."""
     _edited(folder, lambda state: state.update(optimizers=[1]))
 
 
 def network_missing(folder: Path, desk: Desk) -> None:
-    """A state whose network is gone."""
+    """A state whose network is missing."""
     (folder / 'models/net_g_1.pth').unlink()
 
 
 def network_damaged(folder: Path, desk: Desk) -> None:
-    """A state whose network has lost a block."""
+    """A state whose network has an overwritten block."""
     damage(folder / 'models/net_g_1.pth', INSIDE_OF_CHECKPOINT['block_overwritten'])
 
 
 def network_of_another_run(folder: Path, desk: Desk) -> None:
-    """A state beside another run's network."""
+    """A state with the network of another run."""
     shutil.copy(desk.supplies['other_experiment'] / 'models/net_g_1.pth', folder / 'models/net_g_1.pth')
 
 

@@ -1,4 +1,4 @@
-"""Damaged databases, in BasicSR's format and of tiles."""
+"""Damaged databases, in BasicSR's format and in tile format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Change = Callable[[Path], None]
 
 
 def databases() -> Iterator[Case]:
-    """Files of a database damaged as a whole, then what they say."""
+    """Yields damaged files of a database, then damaged values in them."""
     number = 0
     for kind in ('lmdb', 'tiles'):
         for row, (change, culprit) in enumerate([*_FILES, *_MEANINGS[kind]]):
@@ -29,7 +29,7 @@ def databases() -> Iterator[Case]:
             number += 1
             spoil = partial(_spoiled, kind, change, reader)
             trained = reader is validate and change in _SEEN_WHEN_READ
-            again = kind == 'tiles' and row < len(_FILES) and row % 4 > 0  # files that both kinds have
+            again = kind == 'tiles' and row < len(_FILES) and row % 4 > 0  # both kinds have these files
             yield Case(f'{kind}-{_name(change)}-{reader.__name__}', spoil, (culprit,), trained=trained, again=again)
 
 
@@ -50,7 +50,7 @@ def _damage_file(name: str, kind: Damage, database: Path) -> None:
 
 
 def _edit(database: Path, key: str, edit: Callable[[bytes], bytes | None]) -> None:
-    """Replaces a value, or removes it."""
+    """Replaces or removes a value."""
     with (
         lmdb.open(str(database), map_size=1 << 26, lock=False) as environment,
         environment.begin(write=True) as transaction,
@@ -65,7 +65,7 @@ def _edit_meta(database: Path, edit: Callable[[list[str]], list[str]]) -> None:
 
 
 def data_missing(database: Path) -> None:
-    """No ``data.mdb``."""
+    """A missing ``data.mdb``."""
     (database / 'data.mdb').unlink()
 
 
@@ -76,41 +76,41 @@ def data_is_folder(database: Path) -> None:
 
 
 def pages_zeroed(database: Path) -> None:
-    """All pages but the first two, which lead to the others."""
+    """Zeros in all pages except the first two, which refer to the others."""
     path = database / 'data.mdb'
     data = path.read_bytes()
     path.write_bytes(data[:8192] + bytes(len(data) - 8192))
 
 
 def pages_of_noise(database: Path) -> None:
-    """The same with noise."""
+    """Noise in these pages."""
     path = database / 'data.mdb'
     data = path.read_bytes()
     path.write_bytes(data[:8192] + ANY_FILE['noise_instead'](data[8192:], Random(0)))
 
 
 def meta_missing(database: Path) -> None:
-    """No ``meta_info.txt``."""
+    """A missing ``meta_info.txt``."""
     (database / 'meta_info.txt').unlink()
 
 
 def meta_of_noise(database: Path) -> None:
-    """Bytes that are no text."""
+    """Bytes that are not text."""
     (database / 'meta_info.txt').write_bytes(b'\xff\xfe\x00\x81' * 20)
 
 
 def meta_cut(database: Path) -> None:
-    """A last line that ends in its middle."""
+    """A truncated last line."""
     _edit_meta(database, lambda lines: [*lines[:-1], lines[-1][:14]])
 
 
 def meta_names_too_much(database: Path) -> None:
-    """A frame that is not in the database."""
+    """A listed frame that is not in the database."""
     _edit_meta(database, lambda lines: [*lines, lines[-1].replace('00000007', '00000088')])
 
 
 def meta_names_too_little(database: Path) -> None:
-    """A frame of the database that is not listed, while the other side has it."""
+    """An unlisted frame of the blurry database, which the sharp one has."""
     _edit_meta(database, lambda lines: [line for line in lines if KEY not in line])
 
 
@@ -120,22 +120,22 @@ def meta_repeats(database: Path) -> None:
 
 
 def meta_of_other_size(database: Path) -> None:
-    """Sizes that are not the frames'."""
+    """Sizes that differ from those of the frames."""
     _edit_meta(database, lambda lines: [line.replace('(48,48,3)', '(48,56,3)') for line in lines])
 
 
 def meta_of_huge_size(database: Path) -> None:
-    """A size of five thousand digits."""
+    """A size with 5000 digits."""
     _edit_meta(database, lambda lines: [*lines[:-1], lines[-1].replace('(48,', f'({"4" * 5000},')])
 
 
 def key_missing(database: Path) -> None:
-    """A frame that is listed and not there."""
+    """A listed frame whose key is missing."""
     _edit(database, KEY, lambda value: None)
 
 
 def value_empty(database: Path) -> None:
-    """A frame of no bytes."""
+    """An empty value."""
     _edit(database, KEY, lambda value: b'')
 
 
@@ -145,7 +145,7 @@ def value_cut(database: Path) -> None:
 
 
 def value_of_text(database: Path) -> None:
-    """A text in place of a frame."""
+    """Text in place of a frame."""
     _edit(database, KEY, lambda value: b'<html>404</html>')
 
 
@@ -155,27 +155,27 @@ def value_flipped(database: Path) -> None:
 
 
 def head_cut(database: Path) -> None:
-    """A frame's head that ends early."""
+    """A truncated frame header."""
     _edit(database, KEY, lambda value: value[:9])
 
 
 def head_zeroed(database: Path) -> None:
-    """A frame's head of zeros."""
+    """A frame header of zeros."""
     _edit(database, KEY, lambda value: bytes(len(value)))
 
 
 def head_of_ones(database: Path) -> None:
-    """A frame's head of the largest numbers."""
+    """A frame header of the largest numbers."""
     _edit(database, KEY, lambda value: b'\xff' * len(value))
 
 
 def head_of_tiny_cells(database: Path) -> None:
-    """A head that says that cells are one pixel wide."""
+    """A frame header with cells one pixel wide."""
     _edit(database, KEY, lambda value: value[:16] + (1).to_bytes(4, 'little') + value[20:])
 
 
 def bundle_missing(database: Path) -> None:
-    """A head without cells."""
+    """A frame header without cells."""
     _edit(database, f'{KEY}/0', lambda value: None)
 
 
@@ -190,12 +190,12 @@ def bundle_of_noise(database: Path) -> None:
 
 
 def indices_beyond_the_end(database: Path) -> None:
-    """Cells that begin behind the value's end."""
+    """Cells that begin after the end of the value."""
     _edit(database, f'{KEY}/0', lambda value: b'\xf0\xff\xff\x7f' * 2 + value[8:])
 
 
 def cells_swapped(database: Path) -> None:
-    """A cell that is another format's, with a checksum that fits."""
+    """A cell of another format, with a valid checksum."""
     from dblr_plugin.data.tile_format import pack_bundle
 
     _edit(database, f'{KEY}/0', lambda value: pack_bundle([[b'no compressed pixels']]))

@@ -1,4 +1,4 @@
-"""Damaged videos, folders and weights, and impossible wishes, for ``dblr deblur``."""
+"""Damaged videos, folders and weights, and impossible arguments, for ``dblr deblur``."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ['deblur', 'deblur_tolerated']
 
 
 def deblur() -> Iterator[Case]:
-    """Inputs, outputs and weights damaged in every way; then arguments."""
+    """Yields damaged inputs, outputs and weights, then arguments."""
     for name, kind in ANY_FILE.items():
-        # what is left of a Matroska file can be played
+        # a truncated Matroska file can be played
         for suffix in ('mp4',) if name == 'cut_anywhere' else ('mp4', 'mkv'):
             yield Case(f'deblur-{suffix}-{name}', partial(_video, f'video.{suffix}', kind), (f'video.{suffix}',))
     for number, (name, kind) in enumerate(ENDS_OF_IMAGES.items()):
         yield Case(f'deblur-frame-{name}', partial(_frame, kind, 'out'), ('00000003.png',), again=number % 3 > 0)
     for name, kind in INSIDE_OF_PNG.items():
-        # only decoding shows it; the frames before are restored by then
+        # found only when decoding, after earlier frames were restored
         yield Case(f'deblur-frame-{name}', partial(_frame, kind, 'out'), ('00000003.png',), resumable=True)
     for number, (name, kind) in enumerate((ANY_FILE | INSIDE_OF_CHECKPOINT).items()):
         spoil = partial(_damaged_weights, kind)
         yield Case(f'deblur-weights-{name}', spoil, ('net_g_latest.pth',), again=number % 4 > 0)
-    # what is restored by then can be played
+    # the frames restored before can be played
     yield Case('deblur-size_changes', size_changes, ('joined.mpg',), resumable=True)
     for spoil, culprit in _CASES:
         yield Case(f'deblur-{spoil.__name__}', spoil, (culprit,))
@@ -39,7 +39,7 @@ def deblur() -> Iterator[Case]:
 
 
 def deblur_tolerated() -> Iterator[Case]:
-    """What is restored as far as it goes, with a warning, or is merely unusual."""
+    """Yields inputs that are restored in part, with a warning, and unusual inputs."""
     yield Case('deblur-mkv-cut', _cut_matroska, ('video.mkv is truncated',))
     yield Case('deblur-video-bad_sector', _bad_sector, ('damaged',))
     yield Case('deblur-pixel', _one_pixel, ())
@@ -47,7 +47,7 @@ def deblur_tolerated() -> Iterator[Case]:
 
 
 def run(desk: Desk, source: object, *arguments: object, output: object = 'out.mp4') -> list[object]:
-    """Arguments that restore a source; later ones count."""
+    """Returns arguments that restore a source; ``arguments`` override the defaults."""
     weights = desk.supplies['experiment'] / 'models/net_g_latest.pth'
     plain = ('--backend', 'torch', '--fp32')
     return ['deblur', '-i', source, '-o', output, '--weights', weights, *plain, *arguments]
@@ -102,17 +102,17 @@ def _into_folder_of_videos_name(desk: Desk) -> list[object]:
 
 
 def input_missing(desk: Desk) -> list[object]:
-    """A name with a slip of the pen."""
+    """A misspelt name."""
     return run(desk, desk.inputs / 'vidoe.mp4')
 
 
 def input_is_a_pipe_name(desk: Desk) -> list[object]:
-    """What ffmpeg would read from the network."""
+    """A URL, which FFmpeg would read from the network."""
     return run(desk, 'http://127.0.0.1:9/video.mp4')
 
 
 def folder_empty(desk: Desk) -> list[object]:
-    """An unpacking that failed."""
+    """An empty folder."""
     (desk.inputs / 'frames').mkdir()
     return run(desk, desk.inputs / 'frames', output='out')
 
@@ -125,7 +125,7 @@ def folder_of_other_things(desk: Desk) -> list[object]:
 
 
 def folder_of_hidden_images(desk: Desk) -> list[object]:
-    """What some systems leave beside images."""
+    """Hidden files that some systems leave beside images."""
     (desk.inputs / 'frames').mkdir()
     shutil.copy(desk.frame(), desk.inputs / 'frames/._00000003.png')
     return run(desk, desk.inputs / 'frames', output='out')
@@ -137,24 +137,24 @@ def glob_of_nothing(desk: Desk) -> list[object]:
 
 
 def glob_of_two_clips(desk: Desk) -> list[object]:
-    """Frames of the same names in two folders."""
+    """Frames with the same names in two folders."""
     return run(desk, desk.clips / 'lq/*/*.png', output='out')
 
 
 def sizes_mixed(desk: Desk) -> list[object]:
-    """A frame of another clip."""
+    """A frame of another size."""
     cv2.imwrite(str(desk.frame()), np.zeros((48, 50, 3), np.uint8))
     return run(desk, desk.frame().parent, output='out')
 
 
 def name_in_latin1(desk: Desk) -> list[object]:
-    """A frame's name in bytes that are not UTF-8."""
+    """A frame whose name is not UTF-8."""
     Path(str(desk.frame().parent / '\udce4.png')).write_bytes(desk.frame().read_bytes())
     return run(desk, desk.frame().parent, output='out')
 
 
 def frame_is_folder(desk: Desk) -> list[object]:
-    """A folder of a frame's name."""
+    """A folder with the name of a frame."""
     desk.frame().unlink()
     desk.frame().mkdir()
     return run(desk, desk.frame().parent, output='out')
@@ -168,30 +168,30 @@ def link_dangles(desk: Desk) -> list[object]:
 
 
 def output_is_input(desk: Desk) -> list[object]:
-    """A video in its own place."""
+    """A video as its own output."""
     path = desk.copy('video.mp4')
     return run(desk, path, output=path)
 
 
 def output_links_to_input(desk: Desk) -> list[object]:
-    """The same, behind a link."""
+    """A link to the input as output."""
     path = desk.copy('video.mp4')
     (desk.cwd / 'out.mp4').symlink_to(path)
     return run(desk, path)
 
 
 def output_is_input_folder(desk: Desk) -> list[object]:
-    """A folder in its own place."""
+    """A folder as its own output."""
     return run(desk, desk.frame().parent, output=desk.frame().parent)
 
 
 def output_is_input_image(desk: Desk) -> list[object]:
-    """An image in its own place."""
+    """An image as its own output."""
     return run(desk, desk.frame(), output=desk.frame())
 
 
 def output_folder_is_file(desk: Desk) -> list[object]:
-    """A file where a folder is to be made."""
+    """A file in place of the output folder."""
     (desk.cwd / 'out').write_text('mine')
     return run(desk, desk.supplies['one.mp4'], output='out')
 
@@ -203,17 +203,17 @@ def output_below_file(desk: Desk) -> list[object]:
 
 
 def output_cannot_be_made(desk: Desk) -> list[object]:
-    """A place where nobody may write."""
+    """An output folder that cannot be made."""
     return run(desk, desk.supplies['one.mp4'], output='/proc/dblr/out.mp4')
 
 
 def output_folder_refuses(desk: Desk) -> list[object]:
-    """A folder that is there, and where nobody may write."""
+    """An existing output folder that cannot be written to."""
     return run(desk, desk.supplies['one.mp4'], output='/proc/self/out.mp4')
 
 
 def pictures_folder_refuses(desk: Desk) -> list[object]:
-    """The same, for pictures."""
+    """The same for image output."""
     return run(desk, desk.supplies['one.mp4'], output='/proc/self')
 
 
@@ -223,43 +223,43 @@ def output_one_image(desk: Desk) -> list[object]:
 
 
 def weights_of_another_network(desk: Desk) -> list[object]:
-    """Options that are not those of the weights."""
+    """Weights whose stored options do not match them."""
     content = torch.load(desk.supplies['experiment'] / 'models/net_g_latest.pth')
     torch.save(content | {'network': content['network'] | {'num_feat': 32}}, desk.inputs / 'net.pth')
     return run(desk, desk.supplies['one.mp4'], '--weights', desk.inputs / 'net.pth')
 
 
 def weights_of_an_unknown_network(desk: Desk) -> list[object]:
-    """Weights of a plugin that is not here."""
+    """Weights of a network that is not installed."""
     torch.save({'params': {'w': torch.ones(1)}, 'network': {'type': 'BasicVSRPlusPlus2'}}, desk.inputs / 'net.pth')
     return run(desk, desk.supplies['one.mp4'], '--weights', desk.inputs / 'net.pth')
 
 
 def weights_that_do_not_say(desk: Desk) -> list[object]:
-    """Weights without their network's options."""
+    """Weights without the options of their network."""
     return run(desk, desk.supplies['one.mp4'], '--weights', desk.supplies['net'])
 
 
 def weights_of_a_discriminator(desk: Desk) -> list[object]:
-    """Options of a network that restores nothing."""
+    """Weights of a network that does not restore frames."""
     content = {'params': {'w': torch.ones(1)}, 'network': {'type': 'DBLRDiscriminator', 'num_in_ch': 1}}
     torch.save(content, desk.inputs / 'net_d.pth')
     return run(desk, desk.supplies['one.mp4'], '--weights', desk.inputs / 'net_d.pth')
 
 
 def option_file_of_another_network(desk: Desk) -> list[object]:
-    """An option file that is not that of the weights."""
+    """An option file that does not match the weights."""
     (desk.inputs / 'other.yml').write_text('network_g: {type: DBLRNet, num_feat: 32, num_block: 1}')
     return run(desk, desk.supplies['one.mp4'], '--weights', desk.supplies['net'], '-opt', desk.inputs / 'other.yml')
 
 
 def option_file_missing(desk: Desk) -> list[object]:
-    """An option file that is not there."""
+    """A missing option file."""
     return run(desk, desk.supplies['one.mp4'], '-opt', desk.inputs / 'train.yml')
 
 
 def size_changes(desk: Desk) -> list[object]:
-    """Two recordings in one file."""
+    """Two recordings of different sizes in one file."""
     path = desk.inputs / 'joined.mpg'
     path.write_bytes(desk.supplies['video.mpg'].read_bytes() + _larger(desk).read_bytes())
     return run(desk, path)

@@ -1,4 +1,4 @@
-"""Damaged frames, and folders of clips that do not fit, for every command that reads clips."""
+"""Damaged frames and wrong layouts of clips, for every command that reads clips."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def train(desk: Desk, lq: Path, gt: Path) -> list[object]:
 
 
 def train_with_worker(desk: Desk, lq: Path, gt: Path) -> list[object]:
-    """Trains on the clips, which another process reads."""
+    """Trains on the clips, which a worker process reads."""
     return desk.train(lq, gt, {'datasets.train.num_worker_per_gpu': 1})
 
 
 def train_luma(desk: Desk, lq: Path, gt: Path) -> list[object]:
-    """Trains on the brightness of the clips."""
+    """Trains on the Y channel of the clips."""
     return desk.train(lq, gt, {'datasets.train.y_only': True})
 
 
 def validate(desk: Desk, lq: Path, gt: Path) -> list[object]:
-    """Trains on intact clips, and validates on these."""
+    """Trains on intact clips and validates on these."""
     return desk.train(changes={'datasets.val.dataroot_lq': str(lq), 'datasets.val.dataroot_gt': str(gt)})
 
 
@@ -45,7 +45,7 @@ def test(desk: Desk, lq: Path, gt: Path) -> list[object]:
 
 
 def test_without_truth(desk: Desk, lq: Path, gt: Path) -> list[object]:
-    """Restores the clips."""
+    """Restores the clips without ground truth."""
     return desk.test(lq, changes={'datasets.test.dataroot_gt': None})
 
 
@@ -70,7 +70,7 @@ def tiles(desk: Desk, lq: Path, gt: Path) -> list[object]:
 
 
 def video(desk: Desk, lq: Path, gt: Path) -> list[object]:
-    """Makes clips of a folder of frames."""
+    """Makes blurry and sharp clips from a folder of frames."""
     return ['prepare', 'video', lq / 'b', 'made', '--average', '3']
 
 
@@ -83,7 +83,7 @@ _DECODERS: tuple[Reader, ...] = (
 
 
 def _damaged(side: str, kind: Damage, reader: Reader, desk: Desk) -> list[object]:
-    """A training meets every frame, the others look for one; all get one."""
+    """Damages a frame that every command reads."""
     damage(desk.frame(side, 'b'), kind)
     return reader(desk, desk.clips / 'lq', desk.clips / 'gt')
 
@@ -94,7 +94,7 @@ def _changed(change: Callable[[Desk], None], reader: Reader, desk: Desk) -> list
 
 
 def frames() -> Iterator[Case]:
-    """Damaged frames, seen before any work starts or when they are decoded, then folders that do not fit."""
+    """Yields damaged frames, found at the start or when they are decoded, then wrong layouts."""
     readers = itertools.cycle(_READERS)
     for name, kind in ENDS_OF_IMAGES.items():
         for number, reader in enumerate(itertools.islice(readers, 3)):
@@ -118,7 +118,7 @@ def frames() -> Iterator[Case]:
 
 
 def unusual_frames() -> Iterator[Case]:
-    """Frames of rare kinds, which are read."""
+    """Yields rare kinds of frames, which are read."""
     readers = itertools.cycle((train, test, evaluate, lmdb, tiles, video))
     for name, kind in UNUSUAL_IMAGES.items():
         for number, reader in enumerate(itertools.islice(readers, 2)):
@@ -127,45 +127,45 @@ def unusual_frames() -> Iterator[Case]:
 
 
 def frame_missing(desk: Desk) -> None:
-    """A blurry frame without its sharp one."""
+    """A blurry frame without a sharp one."""
     desk.frame('gt').unlink()
 
 
 def frame_extra(desk: Desk) -> None:
-    """A sharp frame without its blurry one."""
+    """A sharp frame without a blurry one."""
     shutil.copy(desk.frame('gt'), desk.clips / 'gt/b/00000099.png')
 
 
 def frame_is_folder(desk: Desk) -> None:
-    """A folder of a frame's name."""
+    """A folder with the name of a frame."""
     desk.frame().unlink()
     desk.frame().mkdir()
 
 
 def frame_is_dangling(desk: Desk) -> None:
-    """A link to a frame that is gone."""
+    """A link to a frame that does not exist."""
     desk.frame().unlink()
     desk.frame().symlink_to('/nowhere/00000003.png')
 
 
 def frame_links_to_itself(desk: Desk) -> None:
-    """A link that goes round in a circle."""
+    """A link to itself."""
     desk.frame().unlink()
     desk.frame().symlink_to(desk.frame())
 
 
 def frame_twice(desk: Desk) -> None:
-    """One frame in two formats."""
+    """The same frame in two formats."""
     shutil.copy(desk.frame(), desk.frame().with_suffix('.jpg'))
 
 
 def frame_larger(desk: Desk) -> None:
-    """One frame of another size than its clip."""
+    """A frame whose size differs from its clip."""
     cv2.imwrite(str(desk.frame()), np.zeros((64, 48, 3), np.uint8))
 
 
 def truth_larger(desk: Desk) -> None:
-    """All sharp frames of a clip of another size than the blurry ones."""
+    """A clip whose sharp frames have another size than the blurry ones."""
     for path in (desk.clips / 'gt/b').iterdir():
         cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
 
@@ -187,21 +187,21 @@ def clip_empty(desk: Desk) -> None:
 
 
 def clip_short(desk: Desk) -> None:
-    """A clip of less frames than a window."""
+    """A clip with fewer frames than a window."""
     for side in ('lq', 'gt'):
         for path in sorted((desk.clips / side / 'b').iterdir())[4:]:
             path.unlink()
 
 
 def clip_small(desk: Desk) -> None:
-    """A clip of frames smaller than the crops."""
+    """A clip whose frames are smaller than the crops."""
     for side in ('lq', 'gt'):
         for path in (desk.clips / side / 'b').iterdir():
             cv2.imwrite(str(path), np.zeros((32, 47, 3), np.uint8))
 
 
 def clip_is_file(desk: Desk) -> None:
-    """A file of a clip's name."""
+    """A file with the name of a clip."""
     shutil.rmtree(desk.clips / 'lq/b')
     (desk.clips / 'lq/b').write_text('moved to the other disk')
 
@@ -224,32 +224,32 @@ def root_is_file(desk: Desk) -> None:
 
 
 def root_is_clip(desk: Desk) -> None:
-    """A folder of frames beside one of clips."""
+    """Frames directly in the root folder."""
     shutil.move(desk.clips / 'lq/b', desk.inputs / 'b')
     root_missing(desk)
     shutil.move(desk.inputs / 'b', desk.clips / 'lq')
 
 
 def root_too_high(desk: Desk) -> None:
-    """Frames a level deeper than they belong."""
+    """Frames one level too deep."""
     (desk.clips / 'lq/above').mkdir()
     for clip in 'ab':
         shutil.move(desk.clips / 'lq' / clip, desk.clips / 'lq/above')
 
 
 def frame_named_in_latin1(desk: Desk) -> None:
-    """A frame's name in bytes that are not UTF-8, on one side; the other has it in UTF-8."""
+    """A frame whose name is not UTF-8 in one folder and UTF-8 in the other."""
     os.rename(desk.frame(), os.fsencode(desk.frame().parent) + b'/fl\xe4che.png')
     os.rename(desk.frame('gt'), desk.frame('gt').with_name('fl\u00e4che.png'))
 
 
 def clip_named_in_latin1(desk: Desk) -> None:
-    """A clip's name in bytes that are not UTF-8, on both sides, so that it pairs."""
+    """A clip whose name is not UTF-8 in both folders."""
     for side in ('lq', 'gt'):
         os.rename(desk.clips / side / 'b', os.fsencode(desk.clips / side) + b'/fl\xe4che')
 
 
-# change, what the message names, readers
+# change, name in the message, readers
 _LAYOUTS = (
     (frame_missing, NAME, train, validate, test, evaluate),
     (frame_extra, '00000099', train, test, evaluate_clip),

@@ -39,7 +39,7 @@ _CONTENTS = {
 
 
 def lists() -> Iterator[Case]:
-    """Lists for training and for testing in turn."""
+    """Yields lists for training and testing alternately."""
     for number, (name, (content, culprit)) in enumerate(_CONTENTS.items()):
         command = ('train', 'test')[number % 2]
         yield Case(f'list-{name}-{command}', partial(_listed, content, command), (culprit,))

@@ -1,4 +1,4 @@
-"""Damaged option files: those we ship, with a change that no file can have, and values that nothing can work with."""
+"""Damaged option files: the shipped ones with an invalid change, and impossible values."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dblr_plugin.link import option_files
 
 __all__ = ['options', 'random_change']
 
-#: What cannot be done without, in every file
+#: Required in every file
 _REQUIRED = ('name', 'model_type', 'num_gpu', 'datasets', 'network_g', 'path', 'network_g.type', 'val.save_img')
-#: Sections whose keys are names that anybody may choose
+#: Sections whose keys are free names
 _FREE = ('datasets', 'val.metrics')
 
-#: Changes options or text, in place or anew; returns them and what the message must name
+#: Returns the changed text of an option file and what the message must name
 Change = Callable[[str, Random], tuple[str, str]]
 
 
 def options() -> Iterator[Case]:
-    """Three changes to each file we ship, files that are none, values, then the command line."""
+    """Yields three changes of each shipped file, invalid files, invalid values, then arguments."""
     changes = itertools.cycle(_CHANGES)
     for path in (path for path in option_files() if '\nbase: ' not in path.read_text(encoding='utf-8')):
         for number, change in enumerate(itertools.islice(changes, 3)):
@@ -73,7 +73,7 @@ def _arguments(arguments: list[str], desk: Desk) -> list[object]:
 
 
 def _keys(section: dict, trail: str = '') -> Iterator[tuple[dict, str, str]]:
-    """All keys: the section that holds them, the key, and ``a.b.c``."""
+    """Yields all keys as (section that holds it, key, ``a.b.c``)."""
     for key, value in section.items():
         name = f'{trail}.{key}' if trail else key
         yield section, key, name
@@ -96,15 +96,15 @@ def _dumped(found: dict) -> str:
 
 
 def key_renamed(text: str, rng: Random) -> tuple[str, str]:
-    """A key that nobody knows."""
+    """An unknown key."""
     found = yaml.safe_load(text)
     section, key, _ = _chosen(found, rng)
     section[f'{key}_z'] = section.pop(key)
-    return _dumped(found), key  # what is missing may be told before what is unknown
+    return _dumped(found), key  # the missing key may be reported before the unknown one
 
 
 def key_doubled(text: str, rng: Random) -> tuple[str, str]:
-    """A line that stands there twice."""
+    """A repeated line."""
     lines = text.splitlines()
     number = rng.choice([n for n, line in enumerate(lines) if line.partition(': ')[2].strip() and '#' not in line])
     lines.insert(number, lines[number])
@@ -112,7 +112,7 @@ def key_doubled(text: str, rng: Random) -> tuple[str, str]:
 
 
 def key_removed(text: str, rng: Random) -> tuple[str, str]:
-    """A key that cannot be done without."""
+    """A missing required key."""
     found = yaml.safe_load(text)
     *sections, key = rng.choice(_REQUIRED).split('.')
     section = found
@@ -123,7 +123,7 @@ def key_removed(text: str, rng: Random) -> tuple[str, str]:
 
 
 def section_in_place_of_value(text: str, rng: Random) -> tuple[str, str]:
-    """Keys and values where a plain value belongs."""
+    """A section in place of a plain value."""
     found = yaml.safe_load(text)
     section, key, trail = _chosen(found, rng, leaf=True)
     section[key] = {'nonsense': section[key]}
@@ -131,7 +131,7 @@ def section_in_place_of_value(text: str, rng: Random) -> tuple[str, str]:
 
 
 def key_one_level_deeper(text: str, rng: Random) -> tuple[str, str]:
-    """A key of the top level that has slipped into a section."""
+    """A top-level key within a section."""
     found = yaml.safe_load(text)
     key = rng.choice([key for key in found if key != 'network_g'])
     found['network_g'][key] = found.pop(key)
@@ -139,12 +139,12 @@ def key_one_level_deeper(text: str, rng: Random) -> tuple[str, str]:
 
 
 def cut(text: str, rng: Random) -> tuple[str, str]:
-    """An interrupted copy, somewhere before the last sections."""
+    """A truncated file without its last sections."""
     return text[: rng.randrange(len(text) // 10, len(text) * 6 // 10)], '.yml'
 
 
 def tab_in_indentation(text: str, rng: Random) -> tuple[str, str]:
-    """A tab in place of two blanks."""
+    """A tab in place of two spaces."""
     lines = text.splitlines()
     number = rng.choice([n for n, line in enumerate(lines) if line.startswith('  ') and line.strip()[0] != '#'])
     lines[number] = '\t' + lines[number][2:]
@@ -157,7 +157,7 @@ _CHANGES: tuple[Change, ...] = (
 
 
 def random_change(found: dict, rng: Random) -> str:
-    """Removes a key or gives it any value; returns ``a.b.c``. The options may be as good as before."""
+    """Removes a key or gives it any value; returns ``a.b.c``. The options may still be valid."""
     section, key, trail = rng.choice(list(_keys(found)))
     if rng.random() < 0.3:
         del section[key]
@@ -171,7 +171,7 @@ _ANY_VALUES = (
     'ä' * 300, [], [1], [1, 'x'], [[1]], {}, {'type': 'Adam'}, {'type': 1}, {1: 2},
 )  # fmt: skip
 
-# ---------------------------------------------------------------------- files that are none
+# ---------------------------------------------------------------------- invalid YAML
 
 _TEXTS = {
     'nul': b'\nuse\0less: 1\n',

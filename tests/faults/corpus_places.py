@@ -1,4 +1,4 @@
-"""Arguments and places that cannot be used, for the commands that read no clips or have read them."""
+"""Unusable arguments and paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMES = {'basicsr/archs/dblr_compat_arch.py': '0', 'basicsr/models/dblr_model.p
 
 
 def places() -> Iterator[Case]:
-    """By command."""
+    """Yields the cases of each command."""
     for spoil, culprit in _CASES:
         yield Case(f'place-{spoil.__name__}', spoil, (culprit,))
     for name, text in _MANIFESTS.items():
@@ -41,55 +41,55 @@ _MANIFESTS = {
 
 
 def link_nothing(desk: Desk) -> list[object]:
-    """No folder."""
+    """A missing folder."""
     return ['link', desk.inputs / 'nothing']
 
 
 def link_no_checkout(desk: Desk) -> list[object]:
-    """A folder of something else."""
+    """A folder that is not a checkout."""
     return ['link', desk.copy('clips')]
 
 
 def link_without_version(desk: Desk) -> list[object]:
-    """A checkout that lacks VERSION."""
+    """A checkout without VERSION."""
     root = desk.copy('checkout')
     (root / 'VERSION').unlink()
     return ['link', root]
 
 
 def link_version_of_noise(desk: Desk) -> list[object]:
-    """A VERSION that is no text."""
+    """A VERSION that is not text."""
     root = desk.copy('checkout')
     (root / 'VERSION').write_bytes(b'\xff\xfe\x81')
     return ['link', root]
 
 
 def link_taken(desk: Desk) -> list[object]:
-    """A checkout that has a file of ours."""
+    """A checkout with another file of the same name as ours."""
     root = desk.copy('checkout')
     (root / 'basicsr/models/dblr_model.py').write_text('mine')
     return ['link', root]
 
 
 def link_options_is_file(desk: Desk) -> list[object]:
-    """A file where a folder of option files is to be."""
+    """A file in place of the folder of option files."""
     root = desk.copy('checkout')
     (root / 'options').write_text('none')
     return ['link', root]
 
 
 def link_not_linked(desk: Desk) -> list[object]:
-    """Nothing to take back."""
+    """A checkout without links to remove."""
     return ['link', desk.copy('checkout'), '--unlink']
 
 
 def evaluate_json_nowhere(desk: Desk) -> list[object]:
-    """Figures for a folder that does not exist."""
+    """Scores for a folder that does not exist."""
     return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--json', 'nowhere/figures.json']
 
 
 def evaluate_json_is_folder(desk: Desk) -> list[object]:
-    """Figures for a file that is a folder."""
+    """Scores for a path that is a folder."""
     return ['evaluate', desk.clips / 'lq', desk.clips / 'gt', '--json', desk.clips]
 
 
@@ -99,13 +99,13 @@ def evaluate_protocol(desk: Desk) -> list[object]:
 
 
 def evaluate_file(desk: Desk) -> list[object]:
-    """A text in place of a video."""
+    """Text in place of a video."""
     desk.frame('lq').with_suffix('.mp4').write_text('no video' * 100)
     return ['evaluate', desk.frame('lq').with_suffix('.mp4'), desk.frame('gt')]
 
 
 def evaluate_suffixes(desk: Desk) -> list[object]:
-    """Results whose names have suffixes that differ."""
+    """Results whose names have different suffixes."""
     for number, path in enumerate(sorted((desk.clips / 'lq/b').iterdir())):
         path.rename(path.with_stem(f'{path.stem}_net{number}'))
     return ['evaluate', desk.clips / 'lq', desk.clips / 'gt']
@@ -119,23 +119,23 @@ def evaluate_tiny(desk: Desk) -> list[object]:
 
 
 def evaluate_lmdb_of_text(desk: Desk) -> list[object]:
-    """A file of a database's name."""
+    """A file with the name of a database."""
     (desk.inputs / 'results.lmdb').write_text('no database')
     return ['evaluate', desk.inputs / 'results.lmdb', desk.clips / 'gt']
 
 
 def lmdb_without_ending(desk: Desk) -> list[object]:
-    """A database whose name BasicSR would not know."""
+    """A database name that BasicSR would not recognise."""
     return ['prepare', 'lmdb', desk.clips / 'lq', 'database']
 
 
 def lmdb_nowhere(desk: Desk) -> list[object]:
-    """A database for a folder that does not exist."""
+    """A database in a folder that does not exist."""
     return ['prepare', 'lmdb', desk.clips / 'lq', 'nowhere/made.lmdb']
 
 
 def lmdb_taken(desk: Desk) -> list[object]:
-    """A database that is there."""
+    """An existing database."""
     return ['prepare', 'lmdb', desk.clips / 'lq', desk.copy('lmdb') / 'lq.lmdb']
 
 
@@ -145,36 +145,36 @@ def lmdb_of_lmdb(desk: Desk) -> list[object]:
 
 
 def prepare_into_file(desk: Desk) -> list[object]:
-    """A file where the tree is to be."""
+    """A file in place of the output folder."""
     (desk.inputs / 'made').write_text('mine')
     return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.inputs / 'made']
 
 
 def prepare_below_file(desk: Desk) -> list[object]:
-    """A file where a folder above the tree is to be."""
+    """A file in place of a parent of the output folder."""
     (desk.inputs / 'made').write_text('mine')
     return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.inputs / 'made/tree']
 
 
 def prepare_into_others(desk: Desk) -> list[object]:
-    """A folder that holds something else."""
+    """An output folder with other files."""
     return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.clips]
 
 
 def prepare_into_other_set(desk: Desk) -> list[object]:
-    """A tree of another data set."""
+    """An output folder with another data set."""
     (desk.inputs / 'made').mkdir()
     (desk.inputs / 'made/dataset.json').write_text('{"kind": "gopro", "variant": "blur"}')
     return ['prepare', 'dvd-qualitative', desk.supplies['dvd-qualitative'], desk.inputs / 'made']
 
 
 def prepare_without_blur(desk: Desk) -> list[object]:
-    """A choice that was not made."""
+    """A missing choice of the kind of blur."""
     return ['prepare', 'gopro', desk.supplies['gopro'], 'made']
 
 
 def video_of_even_average(desk: Desk) -> list[object]:
-    """An exposure without a middle."""
+    """An exposure of an even number of frames, which has no middle."""
     return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '4']
 
 
@@ -184,22 +184,22 @@ def video_too_short(desk: Desk) -> list[object]:
 
 
 def video_share_nan(desk: Desk) -> list[object]:
-    """A share that is no number."""
+    """A share that is NaN."""
     return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--test-share', 'nan']
 
 
 def video_shake_nan(desk: Desk) -> list[object]:
-    """An amplitude that is no number."""
+    """An amplitude that is NaN."""
     return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '3', '--shake', 'nan']
 
 
 def video_shake_infinite(desk: Desk) -> list[object]:
-    """An amplitude beyond all bounds."""
+    """An infinite amplitude."""
     return ['prepare', 'video', desk.supplies['video.mp4'], 'made', '--average', '3', '--shake', 'inf']
 
 
 def train_without_file(desk: Desk) -> list[object]:
-    """An option file that is not there."""
+    """A missing option file."""
     return ['train', '-opt', desk.inputs / 'nothing.yml']
 
 
@@ -210,12 +210,12 @@ def test_of_folder(desk: Desk) -> list[object]:
 
 
 def train_without_arguments(desk: Desk) -> list[object]:
-    """No option file."""
+    """A missing argument for the option file."""
     return ['train']
 
 
 def no_such_command(desk: Desk) -> list[object]:
-    """A command that there is not."""
+    """A command that does not exist."""
     return ['deblurr', 'x']
 
 

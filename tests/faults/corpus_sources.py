@@ -1,4 +1,4 @@
-"""Damaged data sets, as their authors lay them out, and damaged videos, for ``dblr prepare``."""
+"""Damaged data sets in their published layouts, and damaged videos, for ``dblr prepare``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['sources']
 
 
 def sources() -> Iterator[Case]:
-    """Frames of each layout damaged, with each option; folders of each layout; videos."""
+    """Yields damaged frames with each option, wrong folders of each layout, and videos."""
     kinds = list(ENDS_OF_IMAGES.items())
     for number, (name, kind) in enumerate(kinds):
         for layout in ('dvd-qualitative',) if number % 4 else ('dvd-qualitative', 'kitti'):
@@ -31,7 +31,7 @@ def sources() -> Iterator[Case]:
     for layout, change, culprit in _LAYOUTS:
         yield Case(f'layout-{layout}-{change.__name__}', partial(_changed, layout, change), (culprit,))
     for name, kind in INSIDE_OF_PNG.items():
-        # only tiles are decoded; what is in place by then is gone on with
+        # frames are decoded only for tiles; what was done before is kept for resuming
         spoil = partial(_damaged_frame, 'dvd-qualitative', _FRAMES['dvd-qualitative'], kind, ('--tiles',))
         yield Case(f'layout-dvd-qualitative-{name}--tiles', spoil, ('00001',), resumable=True)
     yield from _videos()
@@ -70,7 +70,7 @@ def _changed(layout: str, change: Callable[[Path], None], desk: Desk) -> list[ob
 
 
 def scene_missing(root: Path) -> None:
-    """One scene less than there are."""
+    """A missing scene."""
     (root / 'scene8').unlink()
 
 
@@ -81,18 +81,18 @@ def scene_empty(root: Path) -> None:
 
 
 def scene_named_in_latin1(root: Path) -> None:
-    """A scene's name in bytes that are not UTF-8."""
+    """A scene whose name is not UTF-8."""
     os.rename(root / 'scene7', os.fsencode(root) + b'/sc\xe8ne7')
 
 
 def frame_named_in_latin1(root: Path) -> None:
-    """A frame's name in bytes that are not UTF-8."""
+    """A frame whose name is not UTF-8."""
     folder = root / 'scene7/input'
     os.rename(folder / '00001.png', os.fsencode(folder) + b'/\xe41.png')
 
 
 def nothing_there(root: Path) -> None:
-    """A download that did not come."""
+    """A missing data set."""
     shutil.rmtree(root)
 
 
@@ -116,43 +116,43 @@ def links_dangle(root: Path) -> None:
 
 
 def frame_is_folder(root: Path) -> None:
-    """A folder of a frame's name."""
+    """A folder with the name of a frame."""
     (root / 'scene7/input/00001.png').unlink()
     (root / 'scene7/input/00001.png').mkdir()
 
 
 def video_unknown(root: Path) -> None:
-    """A video that is none of the data set."""
+    """A video that does not belong to the data set."""
     (root / 'holidays').mkdir()
 
 
 def gap(root: Path) -> None:
-    """A frame in the middle that is not there, on one side."""
+    """A missing frame within a blurry sequence."""
     (root / 'test/GOPR0862_11_00/blur_gamma/000009.png').unlink()
 
 
 def sequence_missing(root: Path) -> None:
-    """A sequence that is not there, of a data set whose names are not published."""
+    """A missing sequence of a data set whose names are not published."""
     shutil.rmtree(root / 'test/004')
 
 
 def scene_of_two_frames(root: Path) -> None:
-    """A scene that lacks its last frame."""
+    """A scene without its last frame."""
     (root / 'blur/image_2/000005_11.png').unlink()
 
 
 def clip_short(root: Path) -> None:
-    """A clip that lacks its last frame."""
+    """A clip without its last frame."""
     (root / 'train/train_blur/000/00000099.png').unlink()
 
 
 def clip_unknown(root: Path) -> None:
-    """A clip of a number that there is not."""
+    """A clip with a number that is not in the data set."""
     (root / 'train/train_blur/999').mkdir()
 
 
 def blur_missing(root: Path) -> None:
-    """The sharp frames alone."""
+    """Sharp frames without blurry ones."""
     shutil.rmtree(root / 'train/train_blur')
 
 
@@ -192,7 +192,7 @@ def _videos() -> Iterator[Case]:
     yield Case('video-named_in_latin1', _named_in_latin1, ('.mp4',))
 
 
-# players look for the next frame in what there is, unless the format has an index that they need
+# after such damage players find the next frame, unless the format needs an index
 _STILL_VIDEOS = {
     *((suffix, name) for suffix in ('mkv', 'avi', 'mpg') for name in ('cut_anywhere', 'header_overwritten')),
     *((suffix, 'zip_instead') for suffix in ('avi', 'mpg')),

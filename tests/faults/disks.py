@@ -1,4 +1,4 @@
-"""Disks that refuse: small file systems in memory, full, read-only, or full after some of the work."""
+"""Small file systems in memory that are full, read-only, or become full while a command works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAGE = 4096
 
 
 def can_mount(folder: Path) -> bool:
-    """Whether this process may mount file systems, as root may outside of most containers."""
+    """Returns whether this process may mount file systems, which needs root and is not allowed in most containers."""
     if os.geteuid() != 0:
         return False
     mounted = subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', folder], capture_output=True, check=False)
@@ -27,7 +27,7 @@ def can_mount(folder: Path) -> bool:
 
 @contextmanager
 def refusing_disk(folder: Path) -> Iterator[Disk]:
-    """Mounts an empty disk at a folder that is there."""
+    """Mounts an empty disk at an existing folder."""
     if not can_mount(folder):
         pytest.skip('only root may mount disks')
     subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', folder], check=True)
@@ -48,7 +48,7 @@ class Disk:
         self.folder = folder
 
     def become(self, state: str) -> None:
-        """``read_only``, ``full``, or a number: of the kB that are left."""
+        """Sets the state: ``read_only``, ``full``, or the number of kB that are left."""
         if state == 'read_only':
             self._remount('ro')
             return
@@ -56,11 +56,11 @@ class Disk:
         taken = (used.f_blocks - used.f_bfree) * used.f_frsize
         left = 0 if state == 'full' else int(state) << 10
         self._remount(f'size={max(_PAGE, taken + left)}')
-        if left == 0 and os.statvfs(self.folder).f_bfree:  # a disk has one page at least
+        if left == 0 and os.statvfs(self.folder).f_bfree:  # a disk has at least one page
             (self.folder / 'others').write_bytes(bytes(_PAGE))
 
     def remains(self) -> list[str]:
-        """Files that were left half written."""
+        """Returns files that were left incomplete."""
         return [str(path) for path in self.folder.rglob('*') if 'partial' in path.name]
 
     def _remount(self, option: str) -> None:

@@ -1,4 +1,4 @@
-"""Intact inputs, in miniature."""
+"""Writes small intact inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['write_checkout', 'write_databases', 'write_layout', 'write_video', '
 
 
 def write_databases(clips: Path, root: Path) -> dict[str, Path]:
-    """``lmdb`` and ``tiles``: folders with ``lq.lmdb`` and ``gt.lmdb``."""
+    """Writes ``lmdb`` and ``tiles``, folders with ``lq.lmdb`` and ``gt.lmdb``."""
     from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
 
     for kind, write in (('lmdb', write_lmdb), ('tiles', write_tiles)):
@@ -26,7 +26,7 @@ def write_databases(clips: Path, root: Path) -> dict[str, Path]:
 
 
 def write_videos(root: Path) -> dict[str, Path]:
-    """``mp4``, ``mkv``, ``avi`` and ``mpg``: 24 frames of 64x48; ``one`` frame, ``none``; ``wav``, sound alone."""
+    """Writes videos of 24 frames of 64x48 in four formats, one with one frame, one with none, and a WAV file."""
     root.mkdir()
     for suffix, codec in (('mp4', 'mpeg4'), ('mkv', 'mpeg4'), ('avi', 'mjpeg'), ('mpg', 'mpeg2video')):
         write_video(root / f'video.{suffix}', codec, 24)
@@ -39,7 +39,7 @@ def write_videos(root: Path) -> dict[str, Path]:
 
 
 def write_video(path: Path, codec: str, frames: int) -> None:
-    """Moving noise of 64x48 at 25 frames a second."""
+    """Writes moving noise of 64x48 at 25 frames per second."""
     import av
 
     noise = np.random.default_rng(0).integers(0, 256, (48, 64 + frames, 3), np.uint8)
@@ -56,14 +56,14 @@ def write_video(path: Path, codec: str, frames: int) -> None:
 
 
 def write_layout(name: str, picture: Path, root: Path) -> Path:
-    """A data set as its authors lay it out, full where counts matter, of thousands of links to one picture."""
+    """Writes a data set in its published layout, as links to one image, complete where counts are checked."""
     for folder, names in _folders(name):
         link_frames(picture, root / name / folder, names)
     return root / name
 
 
 def _folders(name: str) -> Iterator[tuple[str, list[str]]]:
-    """The folders of a data set, and the frames in each."""
+    """Yields the folders of a data set and the frames in each."""
     if name == 'dvd':
         for video, count in {**DVD_TRAIN, **DVD_TEST}.items():
             yield from ((f'{video}/{side}', numbered(count, digits=5)) for side in ('input', 'GT'))
@@ -81,7 +81,7 @@ def _folders(name: str) -> Iterator[tuple[str, list[str]]]:
     elif name == 'kitti':
         frames = [f'{scene:06d}_{frame}.png' for scene in range(199) for frame in ('09', '10', '11')]
         yield from ((f'{side}/{camera}', frames) for side in ('blur', 'sharp') for camera in ('image_2', 'image_3'))
-    elif name == 'reds':  # three clips of 240 and 30
+    elif name == 'reds':  # only three of 240 and 30 clips
         for kind in ('blur', 'sharp'):
             yield from ((f'train/train_{kind}/{number:03d}', numbered(100)) for number in range(3))
     else:
@@ -89,7 +89,7 @@ def _folders(name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def write_checkout(root: Path) -> dict[str, Path]:
-    """``checkout``: what ``dblr link`` looks for in BasicSR's source tree."""
+    """Writes ``checkout``, the parts of BasicSR's source tree that ``dblr link`` looks for."""
     for folder in ('basicsr/archs', 'basicsr/models'):
         (root / folder).mkdir(parents=True)
     (root / 'basicsr/train.py').write_text('')

@@ -1,6 +1,6 @@
-"""Every command against a full and a read-only disk, and one that fills: one line names it, and nothing is half made.
+"""Every command on full, read-only and filling disks: one line names the disk, and no incomplete output is left.
 
-The table of outcomes stands at the end of what pytest prints.
+pytest prints a table of the outcomes at its end.
 """
 
 from __future__ import annotations
@@ -106,19 +106,19 @@ def benchmark(desk: Desk, disk: Path) -> list[object]:
     return ['benchmark', '-opt', write_options(desk.inputs / 'plan.yml', plan)]
 
 
-#: Commands and the kB after which the disk is full while they work: more than what they look at first.
+#: Commands, and the kB that are left on a disk that fills while they work: enough to pass their first check.
 COMMANDS = {
     train: 800, resume: 800, score: 40, evaluate: None, export_pth: 1000, export_safetensors: 1000, export_onnx: None,
     prepare_layout: 400, prepare_databases: None, prepare_video: None, prepare_motion: None, prepare_lmdb: None,
     prepare_tiles: None, link: 40, benchmark: 60,
 }  # fmt: skip
-#: Those that write below the folder that they run in.
+#: Commands that write below their working directory.
 _HERE = (train, resume, score, benchmark)
 
 
 @pytest.mark.parametrize('state', ['full', 'read_only', 'fills'])
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.__name__)
-def test_command(
+def test_refusing_disk_is_reported_in_one_line(
     command: Callable[[Desk, Path], list[object]], state: str, desk: Desk, disk: Disk, record_property
 ) -> None:
     if state == 'fills' and COMMANDS[command] is None:
@@ -134,8 +134,8 @@ def test_command(
     assert not disk.remains()
 
 
-def test_reports_that_cannot_be_written_end_no_training(desk: Desk, disk: Disk, record_property) -> None:
-    """The disk of log, figures, pictures and TensorBoard is full; that of the checkpoints is not."""
+def test_training_continues_if_reports_cannot_be_written(desk: Desk, disk: Disk, record_property) -> None:
+    """The disk of log, scores, images and TensorBoard is full, but not that of the checkpoints."""
     run = disk.folder / 'experiments/experiment'
     shutil.copytree(desk.supplies['experiment'], run)
     for name in ('models', 'training_states'):
@@ -143,7 +143,7 @@ def test_reports_that_cannot_be_written_end_no_training(desk: Desk, disk: Disk, 
         (run / name).symlink_to(desk.cwd / name)
     changes = {'name': 'experiment', 'train.total_iter': 3, 'val.val_freq': 1, 'val.save_img': True}
     arguments = desk.train(changes=changes | {'logger.use_tb_logger': True})
-    shutil.copy(desk.inputs / 'options.yml', run)  # the page of the old one is free for the new one
+    shutil.copy(desk.inputs / 'options.yml', run)  # the new copy can reuse the page of the old one
     disk.become('full')
     result = dblr(*arguments, '--auto_resume', cwd=disk.folder)
     told = [line for line in result.stderr.splitlines() if 'ERROR' in line]
@@ -156,19 +156,19 @@ def test_reports_that_cannot_be_written_end_no_training(desk: Desk, disk: Disk, 
 
 
 def main() -> None:
-    """The command, with a standard output on a full disk."""
+    """Runs the command with its standard output on a full disk."""
     os.dup2(os.open('/dev/full', os.O_WRONLY), 1)
     sys.stdout = open(1, 'w', closefd=False)  # noqa: SIM115  (until the process ends)
     commands.main()
 
 
-def test_what_is_printed_to_a_full_disk(desk: Desk) -> None:
+def test_full_disk_for_standard_output_is_reported(desk: Desk) -> None:
     run = Run('evaluate', desk.clips / 'lq', desk.clips / 'gt', cwd=desk.cwd, program='test_disks')
     assert run.wait() != 0
     assert 'Traceback' not in run.stderr and 'disk is full' in run.stderr, run.stderr
 
 
-def test_one_error_of_two_processes_is_told_once(desk: Desk, disk: Disk) -> None:
+def test_error_of_two_processes_is_reported_once(desk: Desk, disk: Disk) -> None:
     arguments = desk.train(changes={'datasets.train.dataset_enlarge_ratio': 2})
     disk.become('read_only')
     result = dblr(*arguments, cwd=disk.folder, processes=2)

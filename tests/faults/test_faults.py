@@ -1,4 +1,4 @@
-"""Every damaged input ends a command with one line that names it: no traceback, no hang, nothing half made."""
+"""Every damaged input is refused with one line that names it: no traceback, no hang, no incomplete output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def of_name(case: Case) -> str:
 
 
 def run(case: Case, desk: Desk, freshly: bool = False) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """Runs a case, as a user does or in a fork of a warm process; returns how it ended and what is wrong with that."""
+    """Runs a case, in a new process or in a fork of a warm one; returns its result and what is wrong with it."""
     arguments = case.spoil(desk)
     before = desk.content()
     start = partial(run_python, '-m', 'dblr_plugin') if freshly else dblr
@@ -47,31 +47,31 @@ def run(case: Case, desk: Desk, freshly: bool = False) -> tuple[subprocess.Compl
     return result, complaints(case, desk, result, before)
 
 
-#: Some cases as a user starts them, to see that forks of a warm process do the same
+#: Some cases are also run in a new process, to check that forks of a warm process behave alike
 FRESH = list({case.name.split('-')[0]: case for case in reversed(CORPUS)}.values())[::18]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    cases = {test_refused: CORPUS, test_tolerated_as_documented: TOLERATED}.get(metafunc.function)
+    cases = {test_damaged_input_is_refused: CORPUS, test_tolerated_as_documented: TOLERATED}.get(metafunc.function)
     if cases:
         thorough = metafunc.config.getoption('thorough')
         metafunc.parametrize('case', [case for case in cases if thorough or not case.again], ids=of_name)
 
 
-def test_refused(case: Case, desk: Desk) -> None:
+def test_damaged_input_is_refused(case: Case, desk: Desk) -> None:
     result, found = run(case, desk)
     assert not found, result.stderr[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', FRESH, ids=of_name)
-def test_refused_by_a_process_of_its_own(case: Case, desk: Desk) -> None:
+def test_damaged_input_is_refused_by_a_new_process(case: Case, desk: Desk) -> None:
     result, found = run(case, desk, freshly=True)
     assert not found, result.stderr[-3000:]
 
 
 def test_tolerated_as_documented(case: Case, desk: Desk) -> None:
-    """Damaged states are skipped with a warning, rare kinds of images are read."""
+    """Damaged states are skipped with a warning, and rare kinds of images are read."""
     result, _ = run(case, desk)
     assert result.returncode == 0, result.stderr[-3000:]
     assert all(culprit in result.stderr for culprit in case.culprits), result.stderr[-3000:]
@@ -80,7 +80,7 @@ def test_tolerated_as_documented(case: Case, desk: Desk) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
 @pytest.mark.parametrize('what', ['frame', 'clip', 'root'])
-def test_without_permission(what: str, desk: Desk) -> None:
+def test_unreadable_input_is_refused(what: str, desk: Desk) -> None:
     path = {'frame': desk.frame(), 'clip': desk.frame().parent, 'root': desk.clips / 'lq'}[what]
 
     def spoil(desk: Desk) -> list[object]:
@@ -95,8 +95,8 @@ def test_without_permission(what: str, desk: Desk) -> None:
 
 
 @pytest.mark.parametrize('path', option_files(), ids=lambda path: path.name)
-def test_any_change_of_an_option_file_is_valid_or_refused(path, tmp_path) -> None:
-    """Not knowing which of the two, so these are no part of the corpus; what is refused is told in one line."""
+def test_changed_option_file_is_valid_or_refused(path, tmp_path) -> None:
+    """Each fault is reported in one line. Random changes may be valid, so that they are not in the corpus."""
     rng = Random(path.name)
     refused = 0
     for _ in range(10):
@@ -114,7 +114,7 @@ def test_any_change_of_an_option_file_is_valid_or_refused(path, tmp_path) -> Non
 
 
 class TestMutations:
-    """What the corpus takes for damage is damage, in the eyes of another decoder."""
+    """Pillow confirms what the corpus assumes about damaged images."""
 
     @pytest.fixture
     def picture(self) -> np.ndarray:
@@ -123,11 +123,11 @@ class TestMutations:
 
     @pytest.mark.parametrize('kind', (ENDS_OF_IMAGES | INSIDE_OF_PNG).values(), ids=lambda kind: kind.__name__)
     @pytest.mark.parametrize('seed', range(5))
-    def test_destroys(self, picture: np.ndarray, kind: Damage, seed: int) -> None:
+    def test_damage_makes_images_undecodable(self, picture: np.ndarray, kind: Damage, seed: int) -> None:
         assert self.decoded(kind(cv2.imencode('.png', picture)[1].tobytes(), Random(seed))) != (48, 48)
 
     @pytest.mark.parametrize('kind', UNUSUAL_IMAGES.values(), ids=lambda kind: kind.__name__)
-    def test_unusual_and_readable(self, picture: np.ndarray, kind: Damage) -> None:
+    def test_unusual_images_are_decodable(self, picture: np.ndarray, kind: Damage) -> None:
         assert self.decoded(kind(cv2.imencode('.png', picture)[1].tobytes(), Random(0))) == (48, 48)
 
     @staticmethod
@@ -136,10 +136,10 @@ class TestMutations:
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 return image.size
-        except Exception:  # whatever Pillow's plugins raise
+        except Exception:  # plugins of Pillow raise many kinds
             return None
 
 
-def test_names_are_unique() -> None:
+def test_case_names_are_unique() -> None:
     for cases in (CORPUS, TOLERATED):
         assert len({case.name for case in cases}) == len(cases)

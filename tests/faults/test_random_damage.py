@@ -1,6 +1,6 @@
-"""Files damaged at random: none ends in a traceback, hangs, or loses anything without a word.
+"""Randomly damaged files cause no traceback, no hang and no silent loss.
 
-``pytest tests/faults/test_random_damage.py --damaged 300`` tries 300 and prints what came of each kind of file.
+``pytest tests/faults/test_random_damage.py --damaged 300`` tries 300 and prints the outcomes for each kind of file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from supplies import write_video
 
 from dblr_plugin.link import option_files
 
-#: What may come of a damaged file; all else is a fault
+#: Allowed outcomes for a damaged file
 _GOOD = ('refused', 'told', 'whole')
 
 
@@ -78,10 +78,10 @@ class Input:
     """A kind of file.
 
     Attributes:
-        file: Copies an intact one to the desk.
-        use: Arguments for ``dblr`` that read it.
-        content: What can be counted in the outputs; of a damaged file that nothing is said about, the same as of an
-            intact one.
+        file: Copies an intact file to the desk.
+        use: Returns arguments for ``dblr`` that read it.
+        content: Returns what can be counted in the outputs; if a damaged file is not reported, this must be the same as
+            for the intact one.
     """
 
     file: Callable[[Desk], Path]
@@ -103,7 +103,7 @@ def _export(desk: Desk, path: Path) -> list[object]:
 
 
 def _frames_and_time(desk: Desk) -> tuple[int, int]:
-    """Frames, and how long they are shown in tenths of a second."""
+    """Returns the number of frames and their duration in tenths of a second."""
     with av.open(str(desk.cwd / 'out.mkv')) as container:
         times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
     return len(times), round((times[-1] - times[0]) * Fraction(10))
@@ -114,7 +114,7 @@ def _frames(desk: Desk) -> int:
 
 
 def _scores(desk: Desk) -> int:
-    """Frames that have been scored."""
+    """Returns the number of scored frames."""
     return (desk.cwd / 'figures.json').read_text().count('"psnr"')
 
 
@@ -211,7 +211,7 @@ def intact() -> dict[str, object]:
     return {}
 
 
-def test_nothing_is_lost_without_a_word(number: int, desk: Desk, intact: dict[str, object], record_property) -> None:
+def test_no_loss_is_silent(number: int, desk: Desk, intact: dict[str, object], record_property) -> None:
     name = list(INPUTS)[number % len(INPUTS)]
     kind = INPUTS[name]
     path = kind.file(desk)
