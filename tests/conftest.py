@@ -1,4 +1,4 @@
-"""Real footage in miniature: moving texture, blurred by averaging, as folders of PNG frames."""
+"""Small data sets and options for all tests, and the options of the test run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FAULTS = Path(__file__).with_name('faults')
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes BasicSR importable in the processes that run tests; the one that starts them does without."""
+    """Makes BasicSR importable in the processes that run tests; the process that starts them does not need it."""
     if hasattr(config, 'workerinput') or not config.getoption('numprocesses', None):
         import dblr_plugin  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--fast``, for work between two commits."""
+    """Adds ``--fast``, ``--thorough`` and ``--damaged``."""
     parser.addoption('--fast', action='store_true', help='leave out slow tests, and seven of eight damaged inputs')
     thorough_help = 'every damaged input for every command that reads it, and 30 kills for each test of them'
     parser.addoption('--thorough', action='store_true', help=thorough_help)
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Takes out what ``--fast`` leaves out."""
+    """Deselects the tests that ``--fast`` leaves out."""
     if not config.getoption('fast'):
         return
     faults = [item for item in items if item.path.parent == _FAULTS]
@@ -42,20 +42,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def kills(pytestconfig: pytest.Config) -> int:
-    """How often a test kills a process and resumes its work."""
+    """How often a test kills and resumes a process."""
     return 30 if pytestconfig.getoption('thorough') else 8
 
 
 @pytest.fixture(scope='session', autouse=True)
 def _signals() -> None:
-    """Processes that tests start and interrupt heed signals, also where the tests run in the background or nohup."""
+    """Processes that tests interrupt receive signals, even if the tests run in the background or under nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session', autouse=True)
 def _known_logger() -> None:
-    """BasicSR's logger does not propagate; pytest captures it if it is set up before the test."""
+    """Sets up BasicSR's logger before the tests, so that pytest captures it although it does not propagate."""
     from basicsr.utils import get_root_logger
 
     get_root_logger()
@@ -65,7 +65,7 @@ def _write_clip(root: Path, clip: str, seed: int, frames: int) -> None:
     noise = np.random.default_rng(seed).random((SIZE[0], SIZE[1] + 2 * frames + 4))
     texture = cv2.GaussianBlur(noise, (0, 0), 1.2)
     texture = (texture - texture.min()) / np.ptp(texture)
-    # detail in brightness, as in most footage: DBLRNet restores Y and leaves Cb and Cr blurry
+    # detail is in brightness, as in most videos, since DBLRNet restores only Y
     texture = texture[..., None] * np.array([200.0, 255.0, 230.0])
     for side in ('gt', 'lq'):
         (root / side / clip).mkdir(parents=True)
@@ -77,7 +77,7 @@ def _write_clip(root: Path, clip: str, seed: int, frames: int) -> None:
 
 @pytest.fixture(scope='session')
 def footage(request: pytest.FixtureRequest) -> Path:
-    """``train/{lq,gt}/{a,b}`` and ``val/{lq,gt}/{v,w}``, 8 and 6 frames of 48x48."""
+    """Blurry and sharp moving texture: ``train/{lq,gt}/{a,b}`` and ``val/{lq,gt}/{v,w}``, 8 and 6 frames of 48x48."""
     return made_once(request, 'footage', _write_footage)
 
 
@@ -102,7 +102,7 @@ def _test_set(footage: Path, name: str = 'V') -> dict:
 
 @pytest.fixture
 def train_options(footage: Path) -> dict:
-    """Options of a small DBLRNet training; a test changes its own copy."""
+    """Options of a small DBLRNet training; each test has its own copy."""
     train_set = {
         'name': 'T',
         'type': 'VideoDeblurDataset',

@@ -1,4 +1,4 @@
-"""Running commands: as a user starts them, or without the seconds that their imports take."""
+"""Runs commands: in a new process, or in a fork of a process that has already imported them, which is faster."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ import yaml
 
 import dblr_plugin
 
-# the last one is imported by torch's optimisers
+# torch._dynamo is imported by torch's optimisers
 _LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard', 'torch._dynamo')
 
 
 def write_options(path: Path, options: dict) -> Path:
-    """Writes an option file; keeps the order of the keys."""
+    """Writes an option file and returns its path; keeps the order of the keys."""
     path.write_text(yaml.safe_dump(options, sort_keys=False))
     return path
 
 
 def free_port() -> int:
-    """A port that nobody listens to."""
+    """Returns an unused port."""
     with socket.create_server(('127.0.0.1', 0)) as server:
         return server.getsockname()[1]
 
 
 def run_python(*args: object, cwd: Path, timeout: float = 240, **env: str) -> subprocess.CompletedProcess:
-    """Runs this interpreter as a user would, on one thread; output is text."""
+    """Runs this interpreter with one thread and captures its output as text."""
     command = [sys.executable, *map(str, args)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', **env}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 def torchrun(processes: int, *args: object) -> list[object]:
-    """Arguments for :func:`run_python` that start torchrun with a free port."""
+    """Returns arguments for :func:`run_python` that start torchrun with a free port."""
     return ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', *args]
 
 
@@ -63,9 +63,9 @@ def torchrun(processes: int, *args: object) -> list[object]:
 
 @functools.cache
 def warm() -> ForkServerContext:
-    """What starts processes as forks of one that has imported all commands, and that ends with this one.
+    """Returns a context that forks processes from one that has imported all commands; it ends with this process.
 
-    It has a single thread. The process that pytest runs tests in may have more, and a fork of it hang.
+    That process has a single thread. The process that runs the tests may have more, and a fork of it could hang.
     """
     context = multiprocessing.get_context('forkserver')
     modules = pkgutil.walk_packages(dblr_plugin.__path__, 'dblr_plugin.')
@@ -84,10 +84,10 @@ def warm() -> ForkServerContext:
 
 
 class Run:
-    """``dblr ARGUMENTS`` in a folder, in a fork of the warm process; a process group of its own, as a shell makes it.
+    """``dblr ARGUMENTS`` in a folder, in a fork of the warm process with its own process group, as in a shell.
 
-    It is killed when nobody holds this object any more, so that a test that fails leaves nothing behind. ``program`` is
-    the module whose ``main`` is run.
+    The run is killed when this object is deleted, so that a failed test leaves no process. ``program`` is the module
+    whose ``main`` is run.
     """
 
     def __init__(self, *arguments: object, cwd: Path, program: str = 'dblr_plugin.commands', **env: str) -> None:
@@ -100,12 +100,12 @@ class Run:
 
     @property
     def stdout(self) -> str:
-        """What it has printed so far."""
+        """The standard output so far."""
         return self._printed('stdout')
 
     @property
     def stderr(self) -> str:
-        """What it has told so far: log, progress and errors."""
+        """The standard error so far: log, progress and errors."""
         return self._printed('stderr')
 
     def _printed(self, name: str) -> str:
@@ -113,7 +113,7 @@ class Run:
         return path.read_text(errors='replace') if path.exists() else ''
 
     def until(self, condition: Callable[[], Any], timeout: float = 120, every: float = 2e-3) -> bool:
-        """Waits for something to happen, looking every so many seconds; False if the run has ended before."""
+        """Waits for a condition, checked every ``every`` seconds; returns False if the run ends first."""
         deadline = time.monotonic() + timeout
         while not condition():
             if self._process.exitcode is not None:
@@ -123,12 +123,12 @@ class Run:
         return True
 
     def kill(self) -> int:
-        """``kill -9``; returns the exit code, negative for a signal."""
+        """Kills the run with SIGKILL; returns the exit code, negative for a signal."""
         self._process.kill()
         return self.wait()
 
     def wait(self, timeout: float = 240) -> int | None:
-        """Waits for the end; returns the exit code, negative for a signal, None for a run that hung and was killed."""
+        """Waits for the end; returns the exit code, negative for a signal, or None if the run hung and was killed."""
         self._process.join(timeout)
         code = self._process.exitcode
         _end(self._process)
@@ -136,7 +136,7 @@ class Run:
 
 
 def _end(process: BaseProcess) -> None:
-    """Kills a run that goes on, and the processes that it has started."""
+    """Kills a run that has not ended, and the processes that it started."""
     if process.exitcode is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
@@ -145,9 +145,9 @@ def _end(process: BaseProcess) -> None:
 def dblr(
     *arguments: object, cwd: Path, processes: int = 1, timeout: float = 240, **env: str
 ) -> subprocess.CompletedProcess:
-    """Runs ``dblr ARGUMENTS`` to its end in a fork of the warm process, or several as torchrun would start them.
+    """Runs ``dblr ARGUMENTS`` to its end in one or more forks of the warm process, several as torchrun starts them.
 
-    Of several, the output is that of all, and the exit code that of the first that failed.
+    For several processes, the outputs are concatenated, and the exit code is that of the first that failed.
     """
     runs = start_ranks([cwd] * processes, *arguments, **env) if processes > 1 else [Run(*arguments, cwd=cwd, **env)]
     codes = [run.wait(timeout) for run in runs]
@@ -165,9 +165,9 @@ def start_ranks(folders: Sequence[Path], *arguments: object, **env: str) -> list
 
 
 def _become_a_run(program: str, arguments: list[str], cwd: str, env: dict[str, str], outputs: str) -> None:
-    """What the interpreter does for a program, from its start to its exit code."""
-    multiprocessing.set_start_method(None, force=True)  # a program's own processes are started as by default
-    gc.freeze()  # garbage collection would copy all memory that is shared with the warm process
+    """Does in a fork what the interpreter does for a program, from its start to its exit code."""
+    multiprocessing.set_start_method(None, force=True)  # the program starts its own processes with the default method
+    gc.freeze()  # garbage collection would copy the memory shared with the warm process
     os.setpgid(0, 0)
     for number, name in enumerate(('stdout', 'stderr'), start=1):
         os.dup2(os.open(os.path.join(outputs, name), os.O_WRONLY | os.O_CREAT), number)
@@ -189,7 +189,7 @@ def _become_a_run(program: str, arguments: list[str], cwd: str, env: dict[str, s
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """A limit of the operating system: this process's files stop in the middle, as on a full disk."""
+    """Limits the size of files that this process writes, to simulate a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

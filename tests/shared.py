@@ -1,4 +1,4 @@
-"""What takes seconds to make is made once for all processes that run tests side by side."""
+"""Makes slow test inputs once for all processes of a parallel test run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Made = TypeVar('Made')
 
 
 def made_once(request: pytest.FixtureRequest, name: str, make: Callable[[Path], Made]) -> Made:
-    """What ``make`` returns for a fresh folder of this name; only the first of all test processes calls it.
+    """Returns what ``make`` returns for a new folder; only the first test process calls it.
 
     Args:
-        request: The session fixture's.
-        name: Of the folder.
-        make: Fills the folder; what it returns must be picklable. Nothing may be written into the folder later.
+        request: The request of a session fixture.
+        name: The name of the folder.
+        make: Fills the folder and returns a picklable object. Nothing may be written into the folder later.
     """
     root = request.getfixturevalue('tmp_path_factory').getbasetemp()
     if hasattr(request.config, 'workerinput'):
-        root = root.parent  # that of all processes
+        root = root.parent  # the folder of all processes
     result = root / f'{name}.pickle'
     with FileLock(root / f'{name}.lock'):
         if not result.exists():
-            (root / name).mkdir()  # fails if making it has failed before: no other process tries again
+            (root / name).mkdir()  # fails if another process has failed to make it, so that none tries again
             result.write_bytes(pickle.dumps(make(root / name)))
         return pickle.loads(result.read_bytes())

@@ -1,4 +1,4 @@
-"""Encoded pictures with detail in brightness and colour, for the tests of crops and tiles."""
+"""Encoded images with detail in brightness and colour, for tests of crops and tiles."""
 
 from io import BytesIO
 
@@ -10,7 +10,7 @@ __all__ = ['ENCODINGS', 'encode', 'picture']
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A uint8 BGR picture (height, width, 3): smooth shapes, edges, and noise as a camera's."""
+    """Returns a uint8 BGR image (height, width, 3) of smooth shapes, edges and camera-like noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(float)
