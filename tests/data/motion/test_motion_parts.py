@@ -37,7 +37,7 @@ def seen(layers: list[Layer], *times: float) -> torch.Tensor:
     return render(layers, moments(*times), pixel_line(SIZE, torch.device('cpu')))[0]
 
 
-def test_paths_start_at_zero_and_keep_to_their_speed():
+def test_paths_are_zero_in_the_middle_and_keep_to_their_speed():
     path = random_path(200, 20.0, generator())
     assert path.pose(torch.zeros(200)).abs().max() == 0
     times = torch.linspace(-2.5, 2.5, 501)[:, None].expand(-1, 200)
