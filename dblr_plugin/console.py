@@ -103,16 +103,16 @@ _MEANINGS = {
     ),
     # other processes
     r'Expected to have finished reduction in the prior iteration': (
-        'some weights take no part in the loss, and several processes have to expect that: set '
+        'some weights do not affect the loss, which training with several processes must allow: set '
         'find_unused_parameters: true in the option file'
     ),
     r'Timed out waiting \d+ms for|Application timeout|before timing out|collective operation timeout': (
-        'the processes of this run waited in vain for one of them: it hangs, or is much slower (its data?); find out '
-        'why, or raise dist_params.timeout'
+        'the processes of this run timed out waiting for one of them, which hangs or is much slower (slow data?); find '
+        'the cause, or raise dist_params.timeout'
     ),
     r'gloo.*(?:closed by peer|reset by peer|Broken pipe)|remote process (?:has )?exited|ncclRemoteError': PEER_ENDED,
     r'EADDRINUSE|[Aa]ddress already in use': (
-        'the port by which the processes find each other is taken, perhaps by another run: name a free one '
+        'the port that the processes connect through is in use, perhaps by another run: choose a free one '
         '(--master-port=29501, PORT=29501 for scripts/dist_train.sh)'
     ),
     r'clients joined|wait timeout after|timed out.* while trying to connect|failed to connect/validate to host': (

@@ -195,7 +195,9 @@ def _require_launcher(argv: list[str]) -> None:
         return
     variable, start = _LAUNCHERS[launcher]
     if variable not in os.environ:
-        raise DBLRError(f'--launcher {launcher} needs processes started by {start}; start it so, or leave it out')
+        raise DBLRError(
+            f'--launcher {launcher} needs processes started by {start}; start it that way, or remove --launcher'
+        )
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:

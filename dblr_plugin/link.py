@@ -142,7 +142,7 @@ def _read_manifest(path: Path) -> dict[str, str]:
     is_sound = isinstance(manifest, dict) and all(isinstance(digest, str) for digest in manifest.values())
     # the manifest may come with the checkout, so files that it names outside must not be removed
     if not is_sound or any(map(name_fault, manifest)):
-        raise DBLRError(f'{path} is damaged; remove it and the files that say that `dblr link` wrote them')
+        raise DBLRError(f"{path} is damaged; remove it and all files marked 'Written by `dblr link`'")
     return manifest
 
 

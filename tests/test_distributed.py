@@ -193,7 +193,7 @@ def test_a_rank_that_hangs_ends_the_others(options, tmp_path):
     assert waiting.wait() == 1
     hanging.kill()
     (error,) = errors_in(waiting.stderr)
-    assert 'waited in vain for one of them' in error
+    assert 'timed out waiting for one of them' in error
 
 
 def test_a_loader_that_hangs_ends_the_run(options, footage, tmp_path):

@@ -79,8 +79,7 @@ def build_part(cfg: Mapping[str, Any] | None) -> Any:
         cls = None
     if cls is None:
         raise DBLRError(
-            f"no class '{name}' is registered{nearest(name, MODELS.module_dict)} (a file of your own belongs into "
-            'custom_imports)'
+            f"no class '{name}' is registered{nearest(name, MODELS.module_dict)} (list your own file in custom_imports)"
         )
     return cls(**arguments)
 

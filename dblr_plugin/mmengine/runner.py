@@ -70,7 +70,7 @@ def _builder(name: str, section: type) -> Callable[..., Dataset]:
 
     def _fault(key: str, value: object) -> str | None:
         if key in _OF_LOADER:
-            return f"{name}: {key} is the loader's: write {_OF_LOADER[key]} beside dataset"
+            return f'{name}: {key} belongs to the loader: write {_OF_LOADER[key]} beside dataset'
         if key not in annotations:
             return f"{name} has no option '{key}'{nearest(key, annotations)}"
         found = fault(value, annotations[key])

@@ -132,7 +132,7 @@ class VideoTestModel(SRModel):
             if not self.is_train:
                 raise
             self._pictures_failed = True
-            get_root_logger().error(f"{error}. Training continues without this validation's pictures.")
+            get_root_logger().error(f"{error}. Training continues without this validation's images.")
 
     @property
     def best_metric_results(self) -> dict[str, dict[str, dict]]:

@@ -91,7 +91,7 @@ def _of_basicsr(network: dict) -> Iterator[Conflict]:
     if not ARCH_REGISTRY.get(name).__module__.startswith('basicsr.'):
         return
     if network_argument(network, 'num_frame', None) is None:
-        yield 'network_g.type', f'is {name}, which does not restore one frame of a window; write EDVR, or one of ours'
+        yield 'network_g.type', f'is {name}, which does not restore one frame per window; write EDVR, or one of ours'
         return
     for needed in ('hr_in', 'with_predeblur'):
         if network_argument(network, needed, True) is False:
@@ -241,7 +241,7 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
     name, size = opt['network_g']['type'], opt['datasets']['train']['gt_size']
     network = ARCH_REGISTRY.get(name)
     if not hasattr(network, 'pyramid'):
-        yield 'train.multi_scale', f'is true, and {name} restores one size alone; remove it'
+        yield 'train.multi_scale', f'is true, and {name} restores only one size; remove it'
     elif size % network.size_multiple:
         fit = _rounded_up(size, network.size_multiple)
         yield (
@@ -353,7 +353,7 @@ def _schedule(train: dict) -> Iterator[Conflict]:
 
 def _wandb(logger: dict) -> Iterator[Conflict]:
     if (logger.get('wandb') or {}).get('project') and not logger['use_tb_logger']:
-        yield 'logger.wandb.project', 'needs use_tb_logger: true; BasicSR sends what TensorBoard is given'
+        yield 'logger.wandb.project', 'needs use_tb_logger: true; BasicSR sends the values for TensorBoard'
 
 
 def _ignored_networks(opt: dict) -> Iterator[Conflict]:

@@ -204,7 +204,9 @@ class _Checker:
                     what, names = (
                         ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
                     )
-                    entry.fail(f'{trail}: the data sets of {what} are called {names} and so on{nearest(phase, kinds)}')
+                    entry.fail(
+                        f'{trail}: the data sets of {what} must be called {names} and so on{nearest(phase, kinds)}'
+                    )
                 self.any_data_set(entry, phase, trail)
         if self.is_train and 'train' not in here.value and not misnamed:
             with self.recording():

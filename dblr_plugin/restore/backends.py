@@ -225,7 +225,7 @@ class _FallingBack:
             if self.forward is self.fallback or is_out_of_memory(error):
                 raise
             logging.getLogger('dblr_plugin').warning(
-                '%s cannot run this network (%s); going on without it.', self.name, first_line(error)
+                '%s cannot run this network (%s); continuing without it.', self.name, first_line(error)
             )
             self.forward = self.fallback
         return self.fallback(window)

@@ -111,7 +111,7 @@ def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor]
                 '--precision int8'
             )
         if not calibration and not all(each.largest <= TOLERANCE for each in differences):
-            raise DBLRError(f'{path}: not written, since it would compute something else ({listed}); report it')
+            raise DBLRError(f"{path}: not written, since the exported network's output differs ({listed}); report it")
     return differences
 
 

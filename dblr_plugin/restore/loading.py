@@ -80,7 +80,7 @@ def _out_of_bounds(value: object, bound: int) -> str | None:
     if isinstance(value, list | tuple):
         return next(filter(None, (_out_of_bounds(entry, bound) for entry in value)), None)
     if isinstance(value, int | float) and not -bound <= value <= bound:
-        return f'is {value}, more than its weights show'
+        return f'is {value}, too large for its weights'
     if isinstance(value, str) and not re.fullmatch(r'\w{1,40}', value):
         return f'is the text {value[:40]!r}'
     return None
@@ -95,7 +95,7 @@ def _few_modules(most: int) -> Iterator[None]:
         nonlocal count
         count += 1
         if count > most:
-            raise ValueError(f'it has more than {most} modules, far more than its weights show')
+            raise ValueError(f'it has more than {most} modules, far more than its weights have')
 
     handle = register_module_module_registration_hook(note)
     try:
@@ -196,9 +196,7 @@ def _network_of(content: dict, weights: Mapping[str, Tensor], path: Path) -> dic
         return content['network']
     if any(name.startswith('L_in.') for name in weights):
         return dict(_SIMDEBLUR)
-    raise DBLRError(
-        f'{path}: does not say which network it is of; give the option file that it was trained with (-opt)'
-    )
+    raise DBLRError(f'{path}: does not state its network; give the option file that it was trained with (-opt)')
 
 
 def _natural(value: object, name: str, fix: str) -> int:

@@ -80,7 +80,7 @@ class CheckpointFolder:
         if missing:
             raise DBLRError(f'{path}: not a training state: {sorted(missing)} missing; name a file of training_states/')
         if state['iter'] != iteration:
-            raise DBLRError(f'{path}: holds iteration {state["iter"]}; give it back its name')
+            raise DBLRError(f'{path}: holds iteration {state["iter"]}; rename it to {state["iter"]}.state')
         digests = state.get('networks', {})
         for name in networks:
             network = self.network_path(name, iteration)

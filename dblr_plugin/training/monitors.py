@@ -69,7 +69,7 @@ class DataMonitor:
         if workers and not self.dataset.get('persistent_workers'):
             fixes.append('set persistent_workers: true')
         if '.tiles' not in str(self.dataset.get('dataroot_lq', '.tiles')):
-            fixes.append('make tile databases, of which crops are read alone (dblr prepare ... --tiles)')
+            fixes.append('use tile databases, from which only the crops are read (dblr prepare ... --tiles)')
         if not self.dataset.get('y_only'):
             fixes.append('set y_only: true, if the network takes one channel')
         return f'To fix it: {"; ".join(fixes)}.' if fixes else 'The disk or the processor is at its limit.'
@@ -142,11 +142,11 @@ class SkipMonitor:
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         if not skipped:
             return
-        named = ', '.join(keys) if keys else 'a data set that names no samples'
-        message = f'iteration {current_iter}: loss or gradient is not finite; the batch was {named}'
+        named = ', '.join(keys) if keys else 'samples without keys'
+        message = f'iteration {current_iter}: loss or gradient is not finite; batch: {named}'
         if self.in_a_row >= self.limit:
             raise DBLRError(
                 f'{message}. That makes {self.in_a_row} in a row: lower the learning rate, set train.clip_grad_norm, '
-                f'or look at these frames; the newest checkpoint is from before'
+                f'or check these frames; the newest checkpoint was saved before the fault'
             )
         get_root_logger().warning(f'{message}. The step is skipped.')

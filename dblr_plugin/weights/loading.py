@@ -62,11 +62,11 @@ def named_weights(content: dict, path: str | Path, param_key: str | None = 'para
         key = next((k for k in (param_key, *_GROUPS) if k in groups), None)
         if key is None:
             if any(isinstance(v, Tensor) for v in content.values()):
-                raise DBLRError(f'{path}: not a checkpoint: it holds other things beside weights')
+                raise DBLRError(f'{path}: not a checkpoint: it contains other values besides weights')
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
         content = content[key]
     if not all(isinstance(k, str) for k in content):
-        raise DBLRError(f'{path}: not a checkpoint: it holds other things than named weights; use another one')
+        raise DBLRError(f'{path}: not a checkpoint: it does not contain named weights; use another one')
     return {_bare(k): v for k, v in content.items()}
 
 
@@ -150,7 +150,7 @@ def matching_weights(
             f'({shown}); the options under network_g or network_d must be those it was trained with'
         )
     if faults:
-        text = '%s: %d of the %d tensors of %s are loaded (%s); the others start anew'
+        text = '%s: %d of the %d tensors of %s are loaded (%s); the others keep their initial values'
         get_root_logger().warning(text, path, len(matching), len(own), type(net).__name__, shown)
     diverged = next((k for k, v in matching.items() if not v.isfinite().all()), None)
     if diverged is not None:

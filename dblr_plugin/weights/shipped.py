@@ -80,7 +80,7 @@ def find_weights(given: str | Path | None) -> Path:
     if name not in SHIPPED:
         path = Path(name)
         if not name or (not path.suffix and not path.exists()):
-            raise DBLRError(f"weights '{name}': no file, and none of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
+            raise DBLRError(f"weights '{name}': neither a file nor one of {', '.join(SHIPPED)}{nearest(name, SHIPPED)}")
         if not path.is_file():
             raise DBLRError(f'{path}: no such checkpoint; check its path')
         return path

@@ -34,7 +34,7 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'network_g': {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True}, 'network_d.num_in_ch': 3,
       'val': None, 'datasets.train.gt_size': 40}, 'datasets.train.gt_size', 'crops of multiples of 16; write 48'),
     ({'network_g': {'type': 'RRDBNet', 'num_in_ch': 3, 'num_out_ch': 3}, 'network_d.num_in_ch': 3}, 'network_g.type',
-     'is RRDBNet, which does not restore one frame of a window'),
+     'is RRDBNet, which does not restore one frame per window'),
     ({'network_g': {'type': 'BasicVSR'}, 'network_d.num_in_ch': 3}, 'network_g.type', 'is BasicVSR, which does not'),
     ({'network_g': {'type': 'BlurryInput'}, 'network_d.num_in_ch': 3}, 'network_g.type', 'has no weights to train'),
     ({'train.optim_g.differentiable': True}, 'train.optim_g', 'cannot be used: a leaf Variable that requires grad'),
@@ -59,7 +59,7 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'datasets.val_2.name': 'V'}, 'datasets.val_2.name', "is 'V', as that of datasets.val; give it one of its own"),
     ({'datasets.val.type': 'VideoDeblurDataset'}, 'datasets.val.type', 'write VideoDeblurTestDataset'),
     ({'datasets.train.type': 'VideoDeblurTestDataset'}, 'datasets.train.type', 'write VideoDeblurDataset'),
-    ({'datasets.test': {}}, 'datasets.test', 'the data sets of training are called train, val, val_2 and so on'),
+    ({'datasets.test': {}}, 'datasets.test', 'the data sets of training must be called train, val, val_2 and so on'),
     ({'datasets.train_2': {}}, 'datasets.train_2', 'the data sets of training'),
     ({'val.protocol': 'lume'}, 'val.protocol', "no protocol is called 'lume'; did you mean 'luma'?"),
     ({'val.protocol': ['vrt-matlab', 'vrt-matalb']}, 'val.protocol', "did you mean 'vrt-matlab'?"),
@@ -90,7 +90,7 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'train.compile': 'reduce-overhead'}, 'train.compile', 'which DBLRGANModel does not offer; write true'),
     ({'train.compile': 'reduce-overhead', **_ALONE, 'train.accumulate': 2}, 'train.compile',
      'takes a batch whole; write true, or remove accumulate'),
-    ({'train.multi_scale': True}, 'train.multi_scale', 'is true, and DBLRNet restores one size alone; remove it'),
+    ({'train.multi_scale': True}, 'train.multi_scale', 'is true, and DBLRNet restores only one size; remove it'),
     ({'train.multi_scale': True, 'network_g': {'type': 'DeepDeblur', 'num_frame': 5}, 'network_d.num_in_ch': 3,
       'datasets.train.gt_size': 30}, 'datasets.train.gt_size', 'needs a multiple of 4; write 32'),
     ({'path.ignore_resume_networks': ['net_d']}, 'path.ignore_resume_networks',
@@ -144,7 +144,7 @@ def test_testing_takes_test_sets_of_different_names(test_options, tmp_path):
 
     one = test_options['datasets']['test']
     assert "is 'V', as that of datasets.test" in refusal({'test': one, 'test_2': one})
-    assert 'the data sets of testing are called test, test_2, val' in refusal({'train': one})
+    assert 'the data sets of testing must be called test, test_2, val' in refusal({'train': one})
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def test_a_compiler_that_fails_is_named_once(caplog):
     for _ in range(2):
         torch.testing.assert_close(forward(window), net(window))
     warnings = [r.getMessage() for r in caplog.records]
-    assert warnings == ['torch.compile cannot run this network (g++ says no); going on without it.']
+    assert warnings == ['torch.compile cannot run this network (g++ says no); continuing without it.']
 
 
 def test_running_out_of_memory_is_no_reason_to_fall_back():

@@ -85,7 +85,7 @@ def test_networks_that_restore_windows_are_built(options):
 
 
 @pytest.mark.parametrize(('options', 'reason'), [
-    ({'type': 'DBLRNet', 'num_block': 10_000_000}, 'num_block is 10000000, more than its weights show'),
+    ({'type': 'DBLRNet', 'num_block': 10_000_000}, 'num_block is 10000000, too large for its weights'),
     ({'type': 'DBLRNet', 'num_feat': 500, 'num_block': 40}, 'cannot be that of its weights'),
     ({'type': 'DBLRNet', 'num_block': -1e9}, 'num_block is'),
     ({'type': 'DBLRNet', 'num_frame': 501}, 'num_frame is 501'),

@@ -191,7 +191,7 @@ class TestWeights:
     @pytest.mark.slow
     def test_of_others_need_an_option_file(self, tmp_path):
         torch.save({'params': network(num_feat=8)[0].state_dict()}, tmp_path / 'net.pth')
-        with pytest.raises(DBLRError, match='net.pth: does not say which network.*-opt'):
+        with pytest.raises(DBLRError, match='net.pth: does not state its network.*-opt'):
             VideoRestorer.from_weights(tmp_path / 'net.pth')
         option_file = tmp_path / 'train.yml'
         option_file.write_text('network_g: {type: DBLRNet, num_feat: 8, num_block: 1, input_skip: true}')

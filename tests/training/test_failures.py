@@ -98,7 +98,7 @@ def join(rank: int, port: int, seconds: float = 1) -> None:
 @pytest.mark.slow
 def test_connection_errors_are_explained():
     with socket.create_server(('127.0.0.1', 0)) as server:
-        assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is taken')
+        assert_meaning(error_of(join, 0, server.getsockname()[1]), 'the port .* is in use')
     assert_meaning(error_of(join, 0, free_port()), 'the processes of this run could not connect to each other')
 
 
@@ -132,7 +132,7 @@ def reduce_with(port: int, rank: int, fault, answers) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(('fault', 'meaning'), [
     (be_killed, 'another process of this run has ended; the cause is in its own error'),
-    (hang, 'the processes of this run waited in vain for one of them: .* dist_params.timeout'),
+    (hang, 'the processes of this run timed out waiting for one of them, .* dist_params.timeout'),
 ])  # fmt: skip
 def test_errors_of_other_processes_are_explained(fault, meaning):
     answers, port = warm().SimpleQueue(), free_port()

@@ -80,7 +80,7 @@ def test_default_weights_are_balanced(capsys):
 
 
 def test_unknown_name_is_reported_with_the_existing_ones():
-    message = "weights 'ligth': no file, and none of light, balanced, light-causal; did you mean 'light'"
+    message = "weights 'ligth': neither a file nor one of light, balanced, light-causal; did you mean 'light'"
     with pytest.raises(DBLRError, match=message):
         load_network('ligth')
 
