@@ -63,7 +63,7 @@ def to_network_colour(frames: Tensor, num_in_ch: int) -> Tensor:
     if frames.shape[-3] == 1:
         if num_in_ch != 1:
             raise DBLRError(
-                f'the training set gives brightness alone (y_only: true), but network_g takes {num_in_ch} channels; '
+                f'the training set gives only the Y channel (y_only: true), but network_g takes {num_in_ch} channels; '
                 'remove y_only, or set num_in_ch: 1'
             )
         return frames

@@ -123,6 +123,6 @@ class SyntheticMotionDataset(Dataset):
             raise DBLRError(f'{name}: gt_size is {self.gt_size}, and windows of {self.root} have {info.size} pixels')
         if info.channels == 1 and not self.y_only:
             raise DBLRError(
-                f'{name}: {self.root} holds brightness alone; set y_only: true, or make one without --y-only'
+                f'{name}: {self.root} holds only the Y channel; set y_only: true, or make one without --y-only'
             )
         return store

@@ -83,7 +83,7 @@ class FrameHead:
             parts = jpeg[:split], jpeg[split:]
             head = cls(CODECS[codec], height, width, cell_height, cell_width, bundle, parts)
         except (struct.error, IndexError) as error:
-            raise ValueError('no head of a frame') from error
+            raise ValueError('no frame header') from error
         if not all(sizes):
             raise ValueError('a size of 0')
         return head

@@ -90,7 +90,7 @@ def _footage(path: Path) -> Footage:
             for picture in source:
                 if getattr(source, 'damaged', 0):  # only videos count damaged frames
                     raise DBLRError(
-                        f'{path}: a frame at {picture.name} is damaged; get an intact copy, or cut it out there'
+                        f'{path}: a frame at {picture.name} is damaged; get an intact copy, or remove that part'
                     )
                 deep = picture.pixels.dtype == np.uint16
                 yield cv2.convertScaleAbs(picture.pixels, alpha=1 / 257) if deep else picture.pixels

@@ -58,7 +58,7 @@ def open_container(path: Path) -> InputContainer:
         raise DBLRError(f'{path} is not a video, or is incomplete; give a complete video file') from error
     if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
         container.close()
-        raise DBLRError(f'{path} is damaged: its header is that of another format; give an intact copy')
+        raise DBLRError(f'{path} is damaged: its header is of another format; give an intact copy')
     return container
 
 

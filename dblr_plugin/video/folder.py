@@ -147,7 +147,7 @@ class FolderSink:
         info = getattr(source, 'info', None)  # videos have one
         self._colour = b'' if info is None else colour_chunk(info.colour.primaries, info.colour.transfer)
         if info is not None and info.aspect != 1:
-            _log.warning('%s: the shape of pixels, %s, is left out; write a video to keep it', folder, info.aspect)
+            _log.warning('%s: the pixel aspect ratio, %s, is left out; write a video to keep it', folder, info.aspect)
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
             self._warn_of_losses(source)

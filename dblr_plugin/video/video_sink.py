@@ -247,7 +247,7 @@ class VideoSink:
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
             place = float(time - self._info.begin)
             raise DBLRError(
-                f'the encoder {self._encoding.codec} has a constant frame rate only, and frame {picture.name} at '
+                f'the encoder {self._encoding.codec} supports only a constant frame rate, and frame {picture.name} at '
                 f'{place:.3f} s does not fit {self._info.rate} frames per second; use libx264'
             )
         return tick
@@ -299,7 +299,7 @@ class VideoSink:
             return
         with open(self._partial, 'r+b') as file:
             if not write_display_size(file, self._info.aspect):
-                text = '%s: the shape of pixels, %s, is left out; write .mp4 to keep it'
+                text = '%s: the pixel aspect ratio, %s, is left out; write .mp4 to keep it'
                 _log.warning(text, self.path, self._info.aspect)
 
     def _give_up(self) -> None:

@@ -274,7 +274,9 @@ class VideoSource:
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
         if (frame.height, frame.width) != self._coded_size:
-            raise DBLRError(f'{self.path} changes its frame size at {self._place(pts)} s; cut it there into two videos')
+            raise DBLRError(
+                f'{self.path} changes its frame size at {self._place(pts)} s; split it there into two videos'
+            )
         return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
 
     def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:

@@ -247,7 +247,7 @@ def test_png_frames_of_an_hdr_video_have_its_colour_tags(tmp_path, caplog, trans
     wide = make(tmp_path / 'dv.mp4', Made(frames=1, tags={'sample_aspect_ratio': Fraction(16, 11)}))
     copy(wide, tmp_path / 'square')
     assert b'cICP' not in (tmp_path / 'square/00000000.png').read_bytes()
-    assert 'square: the shape of pixels, 16/11, is left out' in caplog.text
+    assert 'square: the pixel aspect ratio, 16/11, is left out' in caplog.text
 
 
 def test_what_a_format_cannot_hold_is_refused(tmp_path, caplog):

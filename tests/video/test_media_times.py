@@ -117,7 +117,7 @@ def test_constant_rate_encoder_refuses_uneven_times(tmp_path):
     assert times(tmp_path / 'sharp.mp4') == times(source)
     made = Made(frames=4, rate=Fraction(25), time_base=Fraction(1, 1000), pts=[0, 40, 100, 120])
     uneven = make(tmp_path / 'uneven.mkv', made)
-    with pytest.raises(DBLRError, match=r'mpeg2video has a constant frame rate only.*libx264'):
+    with pytest.raises(DBLRError, match=r'mpeg2video supports only a constant frame rate.*libx264'):
         copy(uneven, tmp_path / 'out.mkv', encoder='mpeg2video')
 
 

@@ -89,7 +89,9 @@ class WindowWriter:
         if is_window_store(folder):
             held = _read_info(self.folder)
             if replace(held, windows=info.windows) != info or held.windows > info.windows:
-                raise DBLRError(f'{folder} holds windows made otherwise ({held}); name another folder, or remove it')
+                raise DBLRError(
+                    f'{folder} holds windows made with other settings ({held}); name another folder, or remove it'
+                )
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise DBLRError(f'{folder} holds other files; name another folder')
         write_whole(self.folder / _INFO, json.dumps(asdict(info), indent=2) + '\n')

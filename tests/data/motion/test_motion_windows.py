@@ -122,7 +122,7 @@ def test_store_is_resumed_and_enlarged(pictures, tmp_path, monkeypatch):
 def test_other_settings_other_files_and_damage_are_refused(pictures, tmp_path):
     recipe = {'windows': 4, 'size': SIZE, 'processes': 1}
     prepare_motion(pictures, tmp_path / 'store', MotionSettings(**recipe))
-    with pytest.raises(DBLRError, match='holds windows made otherwise'):
+    with pytest.raises(DBLRError, match='holds windows made with other settings'):
         prepare_motion(pictures, tmp_path / 'store', MotionSettings(**recipe, seed=1))
     with pytest.raises(DBLRError, match='holds other files'):
         prepare_motion(pictures, pictures, MotionSettings(**recipe))
@@ -202,7 +202,7 @@ def test_reversed_windows_keep_middle_frame_and_ground_truth(pictures, tmp_path)
         ({'gt_size': 40}, 'gt_size is 40, and windows'),
         ({'num_frame': 3}, 'num_frame is 3, and'),
         ({'causal': True}, 'causal is True, and'),
-        ({'y_only': False}, 'holds brightness alone'),
+        ({'y_only': False}, 'holds only the Y channel'),
         ({'scale': 4}, 'scale is 4'),
     ],
 )
