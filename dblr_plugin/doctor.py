@@ -141,7 +141,7 @@ def _import_problem(module: str) -> str:
     except subprocess.TimeoutExpired:
         return f'no answer within {_SECONDS} seconds'
     if result.returncode < 0:
-        return f'it ends the process ({signal.Signals(-result.returncode).name})'
+        return f'importing it kills the process ({signal.Signals(-result.returncode).name})'
     said = re.findall(r'^[\w.]+: .*', result.stderr, re.MULTILINE) or ['no error message']
     return said[-1] if result.returncode else ''
 
@@ -151,14 +151,14 @@ def _import_fix(name: str, problem: str) -> tuple[str, tuple[str, ...]]:
     missing = re.search(r"No module named '(\w+)", problem)
     if re.search(r'lib(GL|gthread|glib|SM|Xext|Xrender)[-.\w]*\.so', problem):
         headless = f'{_pip("uninstall", "-y", *_OPENCV)} && {_pip("install", "opencv-python-headless")}'
-        fix = 'install the system libraries, or the OpenCV that does without (a server needs no windows):'
+        fix = 'install the system libraries, or OpenCV without a GUI, which a server does not need:'
         return fix, ('apt-get install libgl1 libglib2.0-0', headless)
     if 'operator torchvision::' in problem:
         return f'it is not built for torch {_version("torch")}; install both at once:', (_reinstall(name),)
     if re.search(r'_ARRAY_API|numpy\.dtype size changed|compiled using NumPy 1', problem):
         return f'{name} was built for another NumPy than {_version("numpy")}; reinstall it:', (_reinstall(name),)
     if _taken_from(name):
-        return 'rename or remove what is there, or take it off PYTHONPATH', ()
+        return 'rename or remove it, or remove it from PYTHONPATH', ()
     if missing and missing[1] != _MODULES[name].split('.')[0]:
         return f'{name} needs another package:', (_pip('install', missing[1]),)
     return 'install it; if it was built for another processor, an older release:', (_reinstall(name),)

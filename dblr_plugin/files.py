@@ -22,16 +22,16 @@ __all__ = [
 REFUSALS: dict[int | None, str] = {
     errno.ENOSPC: 'the disk is full; make room or give another output',
     errno.EDQUOT: 'your disk quota is used up; make room or give another output',
-    errno.EFBIG: 'the file system does not support files of that size; give an output on another one',
-    errno.EROFS: 'the file system is read-only; give an output on another one',
+    errno.EFBIG: 'the file system does not support files of that size; choose an output on another disk',
+    errno.EROFS: 'the file system is read-only; choose an output on another disk',
     errno.EACCES: 'permission denied; fix the permissions or give another output',
     errno.EPERM: 'the system does not permit it; fix the permissions or give another output',
     errno.ENAMETOOLONG: 'the name is too long; give a shorter one',
     errno.ENOENT: 'its folder does not exist; make it or give another output',
-    errno.EEXIST: 'a file is where a folder should be; move it away or give another output',
-    errno.ENOTDIR: 'a file is where its folder should be; move it away or give another output',
+    errno.EEXIST: 'a file has this name; move it away or give another output',
+    errno.ENOTDIR: 'part of the path is a file, not a folder; move it away or give another output',
     errno.EISDIR: 'a folder has this name; give another output',
-    errno.EIO: 'the disk reports an error; check it, or give an output on another one',
+    errno.EIO: 'the disk reports an error; check it, or choose an output on another disk',
 }
 
 _UNITS = {10**9: 'GB', 10**6: 'MB', 10**3: 'kB'}  # largest first

@@ -45,7 +45,7 @@ def test_every_legal_name(tmp_path, length):
 
 
 @pytest.mark.parametrize(('name', 'reason'), [
-    ('n' * 256, 'name is too long'), ('none/a', 'folder does not exist'), ('file/a', 'a file is where'),
+    ('n' * 256, 'name is too long'), ('none/a', 'folder does not exist'), ('file/a', 'part of the path is a file'),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_told_before_and_after(tmp_path, name, reason):
     (tmp_path / 'file').write_text('')

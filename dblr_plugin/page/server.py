@@ -117,7 +117,7 @@ class _Clips:
             return [gr.skip()] * 5
         except (DBLRError, TimeoutError) as error:
             raise gr.Error(
-                self._text(str(error) or 'this took an hour; choose a shorter part'), print_exception=False
+                self._text(str(error) or 'stopped after an hour; choose a shorter part'), print_exception=False
             ) from None
         finally:
             self.tasks.pop(request.session_hash, None)
@@ -188,7 +188,7 @@ async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
     size = int(request.headers['content-length'])
     held = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     if held + size > room or size > shutil.disk_usage(folder).free:
-        return PlainTextResponse('there is no room for more clips; close other pages', 507)
+        return PlainTextResponse('no room for more clips; close other open pages', 507)
     try:
         async with request.form(max_files=1, max_fields=0) as form:  # an unnamed file until it is complete
             file = form['files']
@@ -239,7 +239,7 @@ class _Guard:
         if not _ROUTES.fullmatch(f'{method} {path}'):
             return PlainTextResponse('there is nothing here', 404)
         if 'transfer-encoding' in headers or (method == 'POST' and 'content-length' not in headers):
-            return PlainTextResponse('say how long the body is', 411)
+            return PlainTextResponse('Content-Length is required', 411)
         if int(headers.get('content-length', 0)) > limit:
             return PlainTextResponse(f'more than {limit / 1e6:g} MB; see --max-size of dblr demo-page', 413)
         return None

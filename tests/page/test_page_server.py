@@ -199,7 +199,7 @@ def test_bodies_that_are_too_large_or_of_unknown_length(page):
 
 def test_all_clips_together_are_limited(page):
     answers = [page.upload('film.mp4', bytes(1_900_000)) for _ in range(6)]
-    assert answers[0].status == 200 and answers[-1].status == 507 and b'close other pages' in answers[-1].body
+    assert answers[0].status == 200 and answers[-1].status == 507 and b'close other open pages' in answers[-1].body
     for answer in answers:
         if answer.status == 200:
             session = uuid.uuid4().hex

@@ -83,7 +83,7 @@ def test_full_disk_leaves_no_broken_output(tmp_path):
 
 
 def test_input_is_never_overwritten(tmp_path, video):
-    with open_source(video) as source, pytest.raises(DBLRError, match='a file is where its folder should be'):
+    with open_source(video) as source, pytest.raises(DBLRError, match='part of the path is a file, not a folder'):
         open_sink(video / 'sharp.mp4', source)
     link = tmp_path / 'link.mp4'
     link.symlink_to(video)
