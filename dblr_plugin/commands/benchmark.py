@@ -5,8 +5,8 @@ Methods are ordinary option files with settings; options/benchmark.yml explains 
 benchmarks/<name>/: report.md, report.csv, report.json, plots, restored frames, and the option files that repeat each
 training and test; trainings also to experiments/<name>_<method>.
 
-A method that fails is reported, and the others go on; the exit status is 1 then. Stopped or run again, the command does
-only what is missing. docs/your_own_method.md adds a method of your own.
+A method that fails is reported, and the others continue; the exit status is then 1. Stopped or run again, the command
+does only what is missing. docs/your_own_method.md adds a method of your own.
 """
 
 from __future__ import annotations

@@ -47,9 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     older.add_argument('--overwrite', action='store_true', help='replace older outputs')
     older.add_argument('--resume', action='store_true', help='continue an output that was interrupted')
     parser.add_argument('--suffix', default='', help='added to the names of frames, or of several videos')
-    parser.add_argument('--start', metavar='TIME', help='where to begin: seconds or h:mm:ss; frame number in folders')
+    parser.add_argument('--start', metavar='TIME', help='where to start: seconds or h:mm:ss; frame number in folders')
     parser.add_argument('--end', metavar='TIME', help='where to end')
-    parser.add_argument('--scale-down', type=float, default=1, metavar='N', help='shrink frames N times, for trials')
+    scale_help = 'reduce the frame size N times, for trials'
+    parser.add_argument('--scale-down', type=float, default=1, metavar='N', help=scale_help)
     parser.add_argument(
         '--compare',
         nargs='?',
@@ -58,12 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='show the input beside (default) or above the restored frames',
     )
     parser.add_argument('--causal', action='store_true', help='use no later frames (default weights: light-causal)')
-    parser.add_argument('--encoder', help='of ffmpeg, such as libx265 (default: libx264)')
+    parser.add_argument('--encoder', help='an FFmpeg encoder, such as libx265 (default: libx264)')
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
     parser.add_argument(
         '--preset',
-        help='how long the encoder may take: ultrafast to placebo for libx264 and libx265; slower ones make '
-        'smaller files (default: medium)',
+        help='speed of the encoder: ultrafast to placebo for libx264 and libx265; slower presets make smaller files '
+        '(default: medium)',
     )
     parser.add_argument('--fps', help='frames a second, for a video made of a folder (default: 25)')
     parser.add_argument('--lossless', action='store_true', help='lossless encoding')
@@ -74,7 +75,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_arguments(parser)
     ensemble_help = 'average four flips of each frame: about 0.1 dB better, in four times the time'
     parser.add_argument('--self-ensemble', action='store_true', help=ensemble_help)
-    tile_help = 'side of tiles, to need less memory (default: 640 for large frames on CPUs)'
+    tile_help = 'tile size in pixels; smaller tiles need less memory (default: 640 for large frames on CPUs)'
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
     parser.add_argument(
         '--device', default='auto', help='auto, cpu, cuda, cuda:1, mps, openvino:GPU, openvino:NPU (default: auto)'

@@ -24,8 +24,9 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments; those of the network are as for ``dblr deblur``."""
     add_network_arguments(parser)
-    parser.add_argument('--port', type=int, default=8000, help='0 takes any that is free (default: 8000)')
-    parser.add_argument('--max-size', type=float, default=500, metavar='MB', help='of a clip (default: 500)')
+    parser.add_argument('--port', type=int, default=8000, help='port; 0 takes any free one (default: 8000)')
+    size_help = 'largest size of a clip (default: 500)'
+    parser.add_argument('--max-size', type=float, default=500, metavar='MB', help=size_help)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
             raise DBLRError(f"the page needs more packages ({error}): pip install 'dblr_plugin[page]'") from error
         asyncio.run(Task('build', build).result(print, print))
         server = build_server(folder, build, round(args.max_size * 1e6))
-        print(f'http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends it)', flush=True)
+        print(f'http://127.0.0.1:{listener.getsockname()[1]}  (stop with Ctrl-C)', flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.run([listener])
 

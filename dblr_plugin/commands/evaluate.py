@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='append',
         default=[],
         metavar='NAME',
-        help="a metric beside the PSNR and SSIM of the protocol: ssim_2d (mean of channels), ssim_3d (MATLAB's, over "
-        "pixels and channels), ms_ssim (multi-scale, of the luminance, Su et al.'s second figure; for frames from "
+        help="a metric in addition to the protocol's PSNR and SSIM: ssim_2d (mean of channels), ssim_3d (MATLAB's, "
+        "over pixels and channels), ms_ssim (multi-scale, of the luminance, Su et al.'s second figure; for frames from "
         '161x161), lpips, warping_error (temporal consistency), niqe (needs no GT), or one that --imports registers; '
         'may be repeated',
     )
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE.py',
         help="a Python file that registers metrics with BasicSR's METRIC_REGISTRY",
     )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the scores there too')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the scores to this file')
     parser.epilog = '\n'.join(['protocols:', *(f'  {p.name:<14}{p.meaning}' for p in PROTOCOLS.values())])
 
 

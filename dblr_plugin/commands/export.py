@@ -38,10 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_arguments(parser)
     parser.add_argument('-o', '--output', required=True, type=Path, metavar='FILE', help='.onnx, .safetensors or .pth')
     parser.add_argument('--overwrite', action='store_true', help='replace an older file')
-    parser.add_argument('--precision', default='fp32', choices=('fp32', 'int8'), help='of ONNX files (default: fp32)')
+    precision_help = 'precision of ONNX files (default: fp32)'
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'int8'), help=precision_help)
     calibrate_help = 'video or folder of frames like those to restore, by which int8 is quantised'
     parser.add_argument('--calibrate', metavar='FILE', help=calibrate_help)
-    parser.add_argument('--trained-on', metavar='TEXT', help='says in the file what the weights were trained on')
+    parser.add_argument('--trained-on', metavar='TEXT', help='training data, to be recorded in the file')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
     loaded = load_network(args.weights, args.opt)
     if args.output.resolve() == loaded.weights.resolve():
-        raise DBLRError(f'{args.output}: is the file of the weights; name another one')
+        raise DBLRError(f'{args.output} is the input weights file; give another output')
     if args.trained_on is not None:
         loaded = dataclasses.replace(loaded, trained_on=args.trained_on)
     if args.output.suffix == '.onnx':
