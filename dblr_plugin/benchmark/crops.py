@@ -34,9 +34,9 @@ _LEAST_CONTRAST, _LEAST_GREY, _MOST_GREY = 16, 40, 215
 _CROPS_ACROSS = 6
 _WHOLE_FRAME = 1.6
 RULE = (
-    'per clip the window ({width}x{height} pixels, on a grid of half of that, over all scored frames) in which the '
-    "methods' mean squared errors have the largest standard deviation, but for those that are flat, black or white; of "
-    'more than four clips the four with the largest ones'
+    'for each clip, the {width}x{height} window (on a grid of half that size, over all scored frames) where the '
+    "methods' mean squared errors differ most (largest standard deviation), ignoring flat, black and white windows; if "
+    'there are more than four clips, the four with the largest values'
 )
 
 

@@ -150,15 +150,15 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     notes = [
         'All methods were trained and tested on the same data, by the same trainer and validation, from the option '
         'files below.',
-        f'Parameters and MACs are those of the network for a frame of {width}x{height}. MACs are multiply-adds: one '
-        'for each weight wherever it is applied, bilinear sampling and Fourier transforms included, elementwise '
-        'arithmetic not.',
+        f'Parameters and MACs are those of the network for a frame of {width}x{height}. MACs (multiply-adds) count '
+        'each weight once for each place where it is applied, plus bilinear sampling and Fourier transforms, without '
+        'elementwise arithmetic.',
         'Warping error: mean squared difference of consecutive restored frames, the second warped to the first by '
         'optical flow (DIS) of the ground truth, where that is not occluded, with values in [0, 1], in thousandths. A '
         'blurry video is consistent too: read it beside PSNR.',
-        'The best value of a column is bold, the blurry input aside.',
-        'Iterations include those of the method that a training starts from. Batch is that of all processes together, '
-        'the learning rate the one at the start. None are given where the training of the weights is not known.',
+        'The best value of each column, without the blurry input, is bold.',
+        'Iterations include those of the method whose weights a training starts from. Batch size is the total over all '
+        'processes; learning rate is the initial one. All three are omitted where the training is unknown.',
     ]
     kept = kept_rates([method for method in plan.methods.values() if results.training.get(method.name)])
     notes += [kept] if kept else []

@@ -121,8 +121,8 @@ def figures(ways: dict[str, Variant]) -> dict[str, dict[str, Any]]:
 
 
 MEMORY = (
-    "the peak for two frames, weights and compiling included: on GPUs what PyTorch's allocator held for it, on CPUs "
-    'the growth of resident memory of a fresh process'
+    "peak memory for two frames, including weights and compilation: on GPUs what PyTorch's allocator held for it, on "
+    'CPUs the growth of resident memory of a fresh process'
 )
 
 
@@ -173,7 +173,7 @@ def _high_water() -> int | None:
 
 METHOD = {
     'order': 'all methods in every round, the first round not counted',
-    'figure': 'median, quartiles and extremes over rounds of the milliseconds for a frame, the device waited for',
+    'figure': 'median, quartiles and extremes over rounds, in milliseconds per frame, with the device synchronised',
     'memory': MEMORY,
 }
 
