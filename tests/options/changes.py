@@ -1,4 +1,4 @@
-"""Small changes to options, and where they then stand in a file."""
+"""Changes single options, and finds them in a written file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def changed(options: dict, trail: str, value: object) -> dict:
-    """A copy with the value at ``a.b.c`` set, or removed if it is ``...``."""
+    """Returns a copy with the value at ``a.b.c`` set, or removed if it is ``...``."""
     options = copy.deepcopy(options)
     *sections, key = trail.split('.')
     section = options
@@ -22,7 +22,7 @@ def changed(options: dict, trail: str, value: object) -> dict:
 
 
 def leaves(options: dict, trail: str = '') -> Iterator[str]:
-    """The keys whose values are no sections, as ``a.b.c``."""
+    """Yields the keys whose values are not sections, as ``a.b.c``."""
     for key, value in options.items():
         name = f'{trail}.{key}' if trail else key
         if isinstance(value, dict):
@@ -32,7 +32,7 @@ def leaves(options: dict, trail: str = '') -> Iterator[str]:
 
 
 def line_of(path: Path, trail: str) -> int:
-    """The line of a key in a file as ``write_options`` writes it."""
+    """Returns the line of a key in a file written by ``write_options``."""
     lines = path.read_text().splitlines()
     line = -1
     for depth, key in enumerate(trail.split('.')):

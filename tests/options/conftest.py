@@ -1,4 +1,4 @@
-"""Options that hold every key there is."""
+"""Options with every key of the schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All faults of an option file are told at once; keys of data sets that are not ours when they are missed."""
+"""All faults of an option file are reported at once; other data sets' missing keys are reported when they are read."""
 
 import copy
 import pickle
@@ -20,7 +20,7 @@ def refusal(tmp_path, options: dict) -> list[str]:
     return [line.replace(str(path), '') for line in str(error.value).split('\n  ')]
 
 
-def test_faults_of_all_sections_are_told_at_once(full_options, tmp_path):
+def test_faults_of_all_sections_are_reported_at_once(full_options, tmp_path):
     options = full_options
     for trail, value in {
         'nmae': 'x', 'datasets.train.gt_size': 'large', 'datasets.val.paddin': 'circle', 'network_g.num_feat': -0.5,
@@ -34,19 +34,19 @@ def test_faults_of_all_sections_are_told_at_once(full_options, tmp_path):
     assert len(set(lines)) == len(lines)
 
 
-def test_a_misspelt_key_is_one_fault(full_options, tmp_path):
+def test_misspelt_key_is_one_fault(full_options, tmp_path):
     options = {('nmae' if key == 'name' else key): value for key, value in full_options.items()}
     assert len(refusal(tmp_path, options)) == 1
 
 
-def test_what_cannot_go_together_is_told_at_once_too(full_options, tmp_path):
+def test_conflicts_are_reported_at_once(full_options, tmp_path):
     options = changed(full_options, 'datasets.train.num_frame', 7)
     options = changed(options, 'datasets.val.num_frame', 3)
     _first, *lines = refusal(tmp_path, options)
     assert {line.split()[1] for line in lines} >= {'datasets.train.num_frame', 'datasets.val.num_frame'}
 
 
-def test_a_key_that_another_data_set_needs(full_options, tmp_path):
+def test_missing_key_of_another_data_set_is_reported_when_read(full_options, tmp_path):
     path = write_options(tmp_path / 'train.yml', changed(full_options, 'datasets.train.type', 'REDSDataset'))
     section = check_option_file(path, is_train=True)['datasets']['train']
     for found in (section, copy.deepcopy(section), pickle.loads(pickle.dumps(section))):
@@ -57,7 +57,7 @@ def test_a_key_that_another_data_set_needs(full_options, tmp_path):
             found['val_partition']
 
 
-def test_no_file_runs_code_whatever_its_model(tmp_path, monkeypatch):
+def test_option_file_of_any_model_runs_no_code(tmp_path, monkeypatch):
     path = tmp_path / 'train.yml'
     path.write_text(
         'name: x\nmodel_type: SRModel\nscale: 1\nnum_gpu: 0\ndatasets: {}\npath: {}\n'
@@ -69,7 +69,7 @@ def test_no_file_runs_code_whatever_its_model(tmp_path, monkeypatch):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_options_of_basicsrs_own_models_are_read_as_before(tmp_path, monkeypatch):
+def test_options_of_basicsr_models_are_read_as_in_basicsr(tmp_path, monkeypatch):
     path = tmp_path / 'train.yml'
     path.write_text(
         'name: x\nmodel_type: SRModel\nscale: 1\nnum_gpu: 0\ndatasets: {}\npath: {}\ntrain: {lr: !!float 1e-4}\n'

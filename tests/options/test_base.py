@@ -1,4 +1,4 @@
-"""``base``: an option file that says only in what it differs from another."""
+"""``base``: an option file that contains only the differences from another."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dblr_plugin.yaml_file import read_option_file
 
 @pytest.fixture
 def child(train_options: dict, tmp_path: Path) -> Path:
-    """A file in another folder than its base, which is based on a third."""
+    """An option file in another folder than its base, which has a base itself."""
     write_options(tmp_path / 'first.yml', train_options)
     (tmp_path / 'second.yml').write_text('base: first.yml\nmanual_seed: 7\n')
     (tmp_path / 'own').mkdir()
@@ -23,18 +23,18 @@ def child(train_options: dict, tmp_path: Path) -> Path:
     return path
 
 
-def test_what_differs_wins(child, train_options):
+def test_own_values_replace_those_of_the_base(child, train_options):
     train_options['logger']['print_freq'] = 3
     assert check_option_file(child, is_train=True) == train_options | {'name': 'third', 'manual_seed': 7}
 
 
-def test_a_section_of_another_type_replaces_the_whole(child):
+def test_section_with_another_type_replaces_the_whole_section(child):
     child.write_text(child.read_text() + 'train: {scheduler: {type: PlateauLR}}\n')
     options = read_option_file(child).plain()
     assert options['train']['scheduler'] == {'type': 'PlateauLR'} and 'optim_g' in options['train']
 
 
-def test_faults_name_the_file_they_are_in(child):
+def test_faults_name_the_file_that_contains_them(child):
     base = child.parents[1] / 'first.yml'
     base.write_text(base.read_text().replace('total_iter', 'total_iters'))
     line = next(n for n, text in enumerate(base.read_text().splitlines(), 1) if 'total_iters' in text)
@@ -56,7 +56,7 @@ def test_faults_name_the_file_they_are_in(child):
         ('base: broken.yml', 'broken.yml:1: not valid YAML'),
     ],
 )
-def test_bases_that_cannot_be(tmp_path, text, message):
+def test_invalid_base_is_refused(tmp_path, text, message):
     (tmp_path / 'other.yml').write_text('base: own.yml')
     (tmp_path / 'broken.yml').write_text('name: [')
     (tmp_path / 'own.yml').write_text(text)
@@ -65,8 +65,8 @@ def test_bases_that_cannot_be(tmp_path, text, message):
 
 
 @pytest.mark.slow
-def test_the_copy_beside_the_results_is_whole(child, train_options, tmp_path):
-    """It can be used where its base is not."""
+def test_copy_in_the_results_is_complete(child, train_options, tmp_path):
+    """It can be used without its base."""
     child.write_text(child.read_text() + 'train: {total_iter: 1}\n')
     result = dblr('train', '-opt', child, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -77,8 +77,8 @@ def test_the_copy_beside_the_results_is_whole(child, train_options, tmp_path):
     assert text.startswith('# GENERATE TIME')
 
 
-def test_only_the_first_process_writes_the_copy(child, tmp_path, monkeypatch):
-    """The folder need not exist yet, and on other machines never does."""
+def test_only_rank_0_writes_the_copy(child, tmp_path, monkeypatch):
+    """The folder may not exist yet, and never exists on other machines."""
     monkeypatch.setattr('basicsr.utils.dist_util.get_dist_info', lambda: (1, 2))
     hooks.copy_opt_file(str(child), str(tmp_path / 'experiments/third'))
     assert not (tmp_path / 'experiments').exists()

@@ -1,4 +1,4 @@
-"""Options that cannot go together, and those that this machine cannot do."""
+"""Options that conflict with each other or with this machine are refused."""
 
 import re
 
@@ -97,7 +97,7 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
      "names 'net_d'; the networks are network_g and network_d"),
     ({'logger.wandb': {'project': 'p'}, 'logger.use_tb_logger': False}, 'logger.wandb.project', 'use_tb_logger: true'),
 ])  # fmt: skip
-def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message):
+def test_conflicting_options_are_refused_with_their_line(gan_options, tmp_path, changes, at, message):
     gan_options['datasets']['val_2'] = {**gan_options['datasets']['val'], 'name': 'V2'}
     check_option_file(write_options(tmp_path / 'good.yml', gan_options), is_train=True)
     for trail, value in changes.items():
@@ -129,13 +129,13 @@ def test_are_refused_with_their_line(gan_options, tmp_path, changes, at, message
     {'logger.wandb': {'project': 'p'}},
     {f'datasets.{phase}.causal': True for phase in ('train', 'val')} | {'network_g.causal': True},
 ])  # fmt: skip
-def test_possible_ones_pass(gan_options, tmp_path, changes):
+def test_compatible_options_pass(gan_options, tmp_path, changes):
     for trail, value in changes.items():
         gan_options = changed(gan_options, trail, value)
     check_option_file(write_options(tmp_path / 'train.yml', gan_options), is_train=True)
 
 
-def test_testing_takes_test_sets_of_different_names(test_options, tmp_path):
+def test_test_sets_must_have_different_names(test_options, tmp_path):
     def refusal(datasets: dict) -> str:
         path = write_options(tmp_path / 'test.yml', test_options | {'datasets': datasets})
         with pytest.raises(DBLRError) as error:
@@ -149,7 +149,7 @@ def test_testing_takes_test_sets_of_different_names(test_options, tmp_path):
 
 @pytest.fixture
 def machine(gan_options, monkeypatch):
-    """Options as BasicSR returns them, and a machine of so many GPUs and compilers."""
+    """Returns options as BasicSR returns them, on a simulated machine with some GPUs and at most one compiler."""
 
     def with_gpus(count: int, compiler: str | None = None) -> dict:
         monkeypatch.setattr('torch.cuda.device_count', lambda: count)
@@ -167,33 +167,33 @@ def machine(gan_options, monkeypatch):
     ('datasets.val.dataroot_gt', 'nowhere', 'datasets.val.dataroot_gt: nowhere does not exist'),
     ('path.pretrain_network_g', 'none.pth', 'path.pretrain_network_g: none.pth does not exist'),
 ])  # fmt: skip
-def test_what_this_machine_cannot_do(machine, trail, value, message):
+def test_options_that_this_machine_cannot_fulfil_are_refused(machine, trail, value, message):
     opt = machine(0)
     check_options(opt)
     with pytest.raises(DBLRError, match=message):
         check_options(changed(opt, trail, value))
 
 
-def test_all_missing_paths_are_told_at_once(machine):
+def test_all_missing_paths_are_reported_at_once(machine):
     opt = changed(changed(machine(0), 'datasets.val.dataroot_gt', 'nowhere'), 'path.pretrain_network_g', 'none.pth')
     with pytest.raises(DBLRError, match=r'(?s)2 faults.*nowhere does not exist .*dblr prepare.*none\.pth does not'):
         check_options(opt)
 
 
 @pytest.mark.parametrize('compiler', ['g++', 'clang++', 'c++', '/opt/cxx'])
-def test_any_compiler_will_do(machine, monkeypatch, compiler):
+def test_any_compiler_is_accepted(machine, monkeypatch, compiler):
     monkeypatch.setenv('CXX', '/opt/cxx')
     check_options(changed(machine(0, compiler), 'train.compile', True))
 
 
-def test_one_process_uses_one_gpu_and_says_how_to_use_all(machine, caplog):
+def test_one_process_uses_one_gpu_and_reports_how_to_use_all(machine, caplog):
     opt = machine(4)
     check_options(opt)
     assert opt['num_gpu'] == 1
     assert 'torchrun --nproc_per_node=4 -m dblr_plugin.train -opt FILE' in caplog.text
 
 
-def test_torchrun_is_left_all_gpus(machine, caplog):
+def test_torchrun_uses_all_gpus(machine, caplog):
     opt = machine(4) | {'dist': True}
     check_options(opt)
     assert opt['num_gpu'] == 4 and not caplog.text

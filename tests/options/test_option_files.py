@@ -1,4 +1,4 @@
-"""Keys, classes, sections and types of option files, each fault with its line."""
+"""Keys, classes, sections and types in option files are checked, and each fault is reported with its line."""
 
 import functools
 import re
@@ -21,7 +21,7 @@ from dblr_plugin.yaml_file import read_option_file
 
 
 def refusal(tmp_path, options: dict) -> str:
-    """What is said about a training's options, after the path."""
+    """Returns the error message for a training's options, without the path."""
     path = write_options(tmp_path / 'train.yml', options)
     with pytest.raises(DBLRError) as error:
         check_option_file(path, is_train=True)
@@ -30,7 +30,7 @@ def refusal(tmp_path, options: dict) -> str:
     return message.removeprefix(f'{path}:')
 
 
-def test_good_options_pass_and_come_back_unchanged(full_options, test_options, tmp_path):
+def test_valid_options_are_returned_unchanged(full_options, test_options, tmp_path):
     path = write_options(tmp_path / 'train.yml', full_options)
     assert check_option_file(path, is_train=True) == full_options == yaml.safe_load(path.read_text())
     path = write_options(tmp_path / 'test.yml', test_options)
@@ -38,7 +38,7 @@ def test_good_options_pass_and_come_back_unchanged(full_options, test_options, t
 
 
 @pytest.mark.parametrize('path', option_files(), ids=lambda p: p.name)
-def test_option_files_we_ship_pass(path):
+def test_shipped_option_files_pass(path):
     written = read_option_file(path).plain()
     weights = written['path'].get('pretrain_network_g')
     if weights in SHIPPED:
@@ -65,13 +65,13 @@ def test_option_files_we_ship_pass(path):
     ('logger.print_frequency', 'print_freq'),
     ('logger.max_keep_ckpt', 'max_keep_ckpts'),
 ])  # fmt: skip
-def test_unknown_key(gan_options, tmp_path, trail, nearest):
+def test_unknown_key_is_refused_with_the_nearest_known_one(gan_options, tmp_path, trail, nearest):
     message = refusal(tmp_path, changed(gan_options, trail, 1))
     line = line_of(tmp_path / 'train.yml', trail)
     assert message == f"{line}: unknown key '{trail}'; did you mean '{nearest}'?"
 
 
-def test_unknown_key_like_none_is_told_what_there_is(gan_options, tmp_path):
+def test_unknown_key_without_similar_ones_lists_the_known_ones(gan_options, tmp_path):
     assert 'known here: loss_weight, type' in refusal(tmp_path, changed(gan_options, 'train.gan_opt.x', 1))
 
 
@@ -87,7 +87,7 @@ def test_unknown_key_like_none_is_told_what_there_is(gan_options, tmp_path):
     ('train.scheduler.type', 'MultiStepRestart', 'MultiStepRestartLR'),
     ('val.metrics.psnr.type', 'calculate_psn', 'calculate_psnr'),
 ])  # fmt: skip
-def test_unknown_class(gan_options, tmp_path, trail, value, nearest):
+def test_unknown_class_is_refused_with_the_nearest_known_one(gan_options, tmp_path, trail, value, nearest):
     message = refusal(tmp_path, changed(gan_options, trail, value))
     assert message.startswith(f'{line_of(tmp_path / "train.yml", trail)}: {trail}: no class ')
     assert f"no class '{value}'" in message and f"did you mean '{nearest}'?" in message
@@ -95,7 +95,7 @@ def test_unknown_class(gan_options, tmp_path, trail, value, nearest):
 
 
 @pytest.mark.parametrize('name', ['Optimizer', 'LBFGS', 'SparseAdam', 'Muon'])
-def test_optimisers_that_cannot_train_a_network_are_unknown(gan_options, tmp_path, name):
+def test_optimisers_that_cannot_train_a_network_are_unknown_classes(gan_options, tmp_path, name):
     assert f"no class '{name}'" in refusal(tmp_path, changed(gan_options, 'train.optim_g.type', name))
 
 
@@ -105,17 +105,17 @@ def test_optimisers_that_cannot_train_a_network_are_unknown(gan_options, tmp_pat
     ('val.val_freq', 'val'), ('val.save_img', 'val'), ('train.scheduler.milestones', 'train.scheduler'),
     ('train.optim_g.lr', 'train.optim_g'), ('val.metrics.psnr.type', 'val.metrics.psnr'),
 ])  # fmt: skip
-def test_missing_key(gan_options, tmp_path, trail, section):
+def test_missing_key_is_refused(gan_options, tmp_path, trail, section):
     message = refusal(tmp_path, changed(gan_options, trail, ...))
     assert re.fullmatch(rf'\d+: {section} lacks {trail.split(".")[-1]}; add it', message)
 
 
-def test_testing_needs_the_section_of_validation(test_options, tmp_path):
+def test_testing_needs_the_val_section(test_options, tmp_path):
     with pytest.raises(DBLRError, match=r'val is empty, and a test needs it; write val: \{save_img: true\}'):
         check_option_file(write_options(tmp_path / 'test.yml', test_options | {'val': None}), is_train=False)
 
 
-def test_testing_needs_no_training(test_options, tmp_path):
+def test_testing_needs_no_training_options(test_options, tmp_path):
     del test_options['val']['val_freq']
     check_option_file(write_options(tmp_path / 'test.yml', test_options), is_train=False)
     with pytest.raises(DBLRError, match='lacks val; add it'):
@@ -166,7 +166,7 @@ def test_testing_needs_no_training(test_options, tmp_path):
     ('dist_params', {'port': 70000}, 'must be a whole number from 1 to 65535'),
     ('path.strict_load_g', None, 'is empty, and must be true or false'),
 ])  # fmt: skip
-def test_wrong_types(gan_options, tmp_path, trail, value, message):
+def test_wrong_types_are_refused_with_the_accepted_values(gan_options, tmp_path, trail, value, message):
     found = refusal(tmp_path, changed(gan_options, trail, value))
     assert re.match(rf'{line_of(tmp_path / "train.yml", trail)}: {trail}\b', found) or isinstance(value, dict)
     assert re.search(message.replace('?', r'\?'), found), found
@@ -174,8 +174,8 @@ def test_wrong_types(gan_options, tmp_path, trail, value, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('wrong', [{'nonsense': 1}, 'nonsense', None], ids=str)
-def test_a_wrong_type_at_any_leaf_is_refused_with_its_line(full_options, tmp_path, wrong):
-    """Every leaf that holds something of another type, or nothing; where the value does fit is listed."""
+def test_wrong_type_at_any_key_is_refused_with_its_line(full_options, tmp_path, wrong):
+    """Each key in turn gets a value of another type, or none; ``ACCEPTED`` lists the keys that allow it."""
     accepted = set()
     for trail in leaves(full_options):
         value = functools.reduce(dict.__getitem__, trail.split('.'), full_options)
@@ -201,13 +201,13 @@ _SOMETHING_OR_NOTHING = {
     'logger.max_keep_ckpts',
 }  # fmt: skip
 ACCEPTED = {
-    # of wandb, the project is accepted with TensorBoard, which full_options has
+    # the wandb project is accepted with TensorBoard, which full_options enables
     'nonsense': _TEXT_OR_NOTHING | {'path.pretrain_network_g', 'logger.wandb.project'},
     'None': _SOMETHING_OR_NOTHING,
 }
 
 
-def test_types_of_paddings_and_precisions_are_those_of_the_code():
+def test_schema_lists_the_paddings_and_precisions_of_the_code():
     assert get_args(get_type_hints(TEST_SETS['VideoDeblurTestDataset'])['padding']) == PADDINGS
     assert AMP_TYPES.keys() == {'bf16', 'fp16'}
 
@@ -221,8 +221,8 @@ def test_numbers_with_an_exponent_need_no_tag(gan_options, tmp_path, text, value
     assert check_option_file(path, is_train=True)['train']['optim_g']['lr'] == value
 
 
-def test_counts_may_be_written_as_floats(gan_options, tmp_path):
-    """As in BasicSR's own files; what counts them needs whole numbers."""
+def test_counts_written_as_floats_become_integers(gan_options, tmp_path):
+    """BasicSR's own files write counts as floats, while the code needs whole numbers."""
     gan_options['train'] |= {'total_iter': 1e5}
     gan_options['train']['scheduler']['milestones'] = [1e4, 2e4]
     gan_options['network_g']['num_feat'] = 64.0
@@ -232,8 +232,8 @@ def test_counts_may_be_written_as_floats(gan_options, tmp_path):
     assert [(type(value), value) for value in found] == [(int, 100_000), (int, 10_000), (int, 20_000), (int, 64)]
 
 
-def test_aliases_and_merged_sections(gan_options, tmp_path):
-    """One section for both optimisers, and a second validation set that differs in its name."""
+def test_yaml_aliases_and_merged_sections_are_read(gan_options, tmp_path):
+    """Both optimisers share one section, and the second validation set differs only in its name."""
     path = write_options(tmp_path / 'train.yml', gan_options)
     text = path.read_text().replace('  optim_g:\n', '  optim_g: &adam\n').replace('  val:\n', '  val: &val\n', 1)
     text = text.replace('network_g:\n', '  val_2:\n    <<: *val\n    name: V2\nnetwork_g:\n', 1)
@@ -242,7 +242,7 @@ def test_aliases_and_merged_sections(gan_options, tmp_path):
     options = check_option_file(path, is_train=True)
     assert options['datasets']['val_2'] == options['datasets']['val'] | {'name': 'V2'}
     assert options['train']['optim_d'] == options['train']['optim_g']
-    # BasicSR takes the type out of each
+    # separate dicts, as BasicSR removes the type from each
     assert options['train']['optim_d'] is not options['train']['optim_g']
 
 
@@ -257,7 +257,7 @@ def test_aliases_and_merged_sections(gan_options, tmp_path):
     ('path:\n  <<: 3\n', ':2: << takes a section'),
     ('? [a, b]\n: 3\n', 'is not a plain word'),
 ])  # fmt: skip
-def test_broken_files(tmp_path, text, message):
+def test_invalid_yaml_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / 'train.yml'
     path.write_text(text)
     with pytest.raises(DBLRError, match=message) as error:
@@ -265,23 +265,23 @@ def test_broken_files(tmp_path, text, message):
     assert '\n' not in str(error.value)
 
 
-def test_missing_file(tmp_path):
+def test_missing_or_unreadable_file_is_refused(tmp_path):
     with pytest.raises(DBLRError, match='no such option file'):
         check_option_file(tmp_path / 'none.yml', is_train=True)
     with pytest.raises(DBLRError, match='cannot be read as text'):
         check_option_file(tmp_path, is_train=True)
 
 
-def test_other_models_are_left_to_basicsr(tmp_path):
+def test_options_of_other_models_are_left_to_basicsr(tmp_path):
     path = tmp_path / 'train.yml'
     path.write_text('model_type: SRModel\ntheir_own_key: 1\nlr: 1e-4\nlr: 2\n')
     assert check_option_file(path, is_train=True) is None
 
 
 @pytest.mark.parametrize('empty', ['path', 'val.metrics', 'network_d', 'train.perceptual_opt', 'val'])
-def test_sections_that_may_be_empty(train_options, tmp_path, empty):
+def test_optional_sections_may_be_empty(train_options, tmp_path, empty):
     options = changed(train_options, empty, None)
     found = check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
-    # BasicSR looks into path without asking, and with --debug into val
+    # BasicSR reads path unconditionally, and val with --debug
     expected = {'path': options | {'path': {}}, 'val': {k: v for k, v in options.items() if k != 'val'}}
     assert found == expected.get(empty, options)

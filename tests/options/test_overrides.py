@@ -1,6 +1,6 @@
-"""``--set``, ``--force_yml`` and ``--protocol``: where they may stand, what they set, how their faults are named.
+"""``--set``, ``--force_yml`` and ``--protocol``: their positions, what they set, and how their faults are reported.
 
-And the table that ``dblr test`` ends with.
+Also tests the table that ``dblr test`` prints at the end.
 """
 
 import json
@@ -31,7 +31,7 @@ SET, FORCE, PROTOCOL = '--set', '--force_yml', '--protocol'
     ([FORCE, 'a=1', PROTOCOL + '=vrt-matlab', 'b=2'], [(PROTOCOL, 'vrt-matlab'), (FORCE, 'a=1'), (FORCE, 'b=2')]),
     ([SET, 'a=1', 'b=2', PROTOCOL, 'vrt-matlab'], [(PROTOCOL, 'vrt-matlab'), (SET, 'a=1'), (SET, 'b=2')]),
 ])  # fmt: skip
-def test_are_taken_out_wherever_they_stand(argv, overrides):
+def test_overrides_are_removed_from_any_position(argv, overrides):
     ours = [Override(*override) for override in overrides]
     rest = [a for a in argv if a == '--auto_resume']
     assert take_overrides([*argv, '-opt', 'a.yml']) == (ours, [*rest, '-opt', 'a.yml'])
@@ -61,7 +61,7 @@ def checked(tmp_path, options: dict, *settings: str, option: str = SET, is_train
     ('train.scheduler={type: PlateauLR, factor: 0.5}', 'train.scheduler', {'type': 'PlateauLR', 'factor': 0.5}),
     ('val.metrics=null', 'val.metrics', None),
 ])  # fmt: skip
-def test_set_yaml_values_as_if_the_file_held_them(gan_options, tmp_path, setting, trail, value):
+def test_set_equals_the_value_in_the_file(gan_options, tmp_path, setting, trail, value):
     assert checked(tmp_path, gan_options, setting) == changed(gan_options, trail, value)
 
 
@@ -73,11 +73,11 @@ def test_set_yaml_values_as_if_the_file_held_them(gan_options, tmp_path, setting
     ('path:pretrain_network_g=none', 'path.pretrain_network_g', None),
     ('val:save_img=True', 'val.save_img', True),
 ])  # fmt: skip
-def test_force_yml_is_the_same(gan_options, tmp_path, setting, trail, value):
+def test_force_yml_equals_the_value_in_the_file(gan_options, tmp_path, setting, trail, value):
     assert checked(tmp_path, gan_options, setting, option=FORCE) == changed(gan_options, trail, value)
 
 
-def test_later_settings_win_and_sections_that_are_empty_are_filled(train_options, tmp_path):
+def test_later_settings_win_and_empty_sections_are_filled(train_options, tmp_path):
     train_options['val']['metrics'] = None
     found = checked(tmp_path, train_options, 'train.total_iter=1', 'val.metrics.p={type: calculate_psnr}',
                     'val.metrics.p.crop_border=4', 'train.total_iter=2')  # fmt: skip
@@ -85,7 +85,7 @@ def test_later_settings_win_and_sections_that_are_empty_are_filled(train_options
     assert found['val']['metrics'] == {'p': {'type': 'calculate_psnr', 'crop_border': 4}}
 
 
-def test_one_of_two_aliased_sections_is_changed(gan_options, tmp_path):
+def test_setting_changes_only_one_of_two_aliased_sections(gan_options, tmp_path):
     gan_options['train']['optim_d'] = gan_options['train']['optim_g']  # PyYAML writes an alias
     found = checked(tmp_path, gan_options, 'train.optim_g.lr=0.5')
     assert '*id' in (tmp_path / 'options.yml').read_text()
@@ -111,7 +111,7 @@ def test_faults_name_the_setting(train_options, tmp_path, setting, message):
     assert re.match(f'--set {re.escape(setting)}: {message}', str(error.value)), str(error.value)
 
 
-def test_an_option_without_a_value_is_refused():
+def test_option_without_a_value_is_refused():
     with pytest.raises(DBLRError, match='--set: expected at least one argument'):
         take_overrides(['-opt', 'a.yml', '--set'])
 
@@ -120,14 +120,14 @@ def test_an_option_without_a_value_is_refused():
     (SET, '--set: SRModel of .*options.yml is not one of dblr_plugin; use --force_yml'),
     (PROTOCOL, '--protocol: SRModel of .*options.yml scores by val.metrics alone; leave it out'),
 ])  # fmt: skip
-def test_are_refused_with_models_that_are_not_ours(tmp_path, option, message):
+def test_overrides_are_refused_for_other_models(tmp_path, option, message):
     with pytest.raises(DBLRError, match=message):
         checked(tmp_path, {'model_type': 'SRModel'}, 'vrt-matlab=', option=option)
     assert checked(tmp_path, {'model_type': 'SRModel'}, 'faulty', option=FORCE) is None
 
 
 def parsed(monkeypatch, tmp_path, options: dict, *arguments: str) -> dict:
-    """What BasicSR makes of a training's command line."""
+    """Returns the options that BasicSR parses from a training's command line."""
     path = write_options(tmp_path / 'options.yml', options)
     argv = ['train', '-opt', str(path), *arguments]
     monkeypatch.setattr('sys.argv', [*argv])
@@ -136,14 +136,14 @@ def parsed(monkeypatch, tmp_path, options: dict, *arguments: str) -> dict:
     return opt
 
 
-def test_basicsr_takes_what_was_checked(train_options, tmp_path, monkeypatch):
+def test_basicsr_gets_the_checked_options(train_options, tmp_path, monkeypatch):
     opt = parsed(monkeypatch, tmp_path, train_options, SET, 'train.optim_g.lr=1e-5', 'name=n', PROTOCOL, 'vrt-matlab')
     assert opt['train']['optim_g']['lr'] == 1e-5 and opt['val']['protocol'] == 'vrt-matlab'
     assert opt['path']['models'] == str(tmp_path / 'experiments/n/models')
     assert yaml.safe_load((tmp_path / 'options.yml').read_text()) == train_options
 
 
-def test_a_run_is_where_its_file_says(train_options, tmp_path, monkeypatch):
+def test_run_is_written_to_the_roots_of_its_file(train_options, tmp_path, monkeypatch):
     """BasicSR 1.4.2 ignores ``experiments_root``, and cannot create a folder for an empty ``results_root``."""
     train_options['path'] |= {'experiments_root': str(tmp_path / 'disk'), 'results_root': None}
     path = parsed(monkeypatch, tmp_path, train_options, SET, 'path.pretrain_network_g=light')['path']
@@ -152,19 +152,19 @@ def test_a_run_is_where_its_file_says(train_options, tmp_path, monkeypatch):
     assert 'results_root' not in path and path['pretrain_network_g'].endswith('light.safetensors')
 
 
-def test_debug_needs_no_validation(train_options, tmp_path, monkeypatch):
+def test_debug_needs_no_val_section(train_options, tmp_path, monkeypatch):
     opt = parsed(monkeypatch, tmp_path, train_options, SET, 'val=null', 'name=debug')
     assert 'val' not in opt and opt['logger']['save_checkpoint_freq'] == 8
 
 
 @pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
-def test_a_launcher_that_launched_nothing_is_refused(train_options, tmp_path, monkeypatch, launcher):
+def test_launcher_that_did_not_start_the_process_is_refused(train_options, tmp_path, monkeypatch, launcher):
     with pytest.raises(DBLRError, match=f'--launcher {launcher} needs processes started by (torchrun|srun)'):
         parsed(monkeypatch, tmp_path, train_options, f'--launcher={launcher}')
 
 
-def test_basicsr_handles_its_own_models_itself(train_options, tmp_path, monkeypatch):
-    """Its colons, its types, its faults."""
+def test_basicsr_parses_the_options_of_its_own_models(train_options, tmp_path, monkeypatch):
+    """The syntax with colons, the types and the errors are BasicSR's."""
     options = train_options | {'model_type': 'SRModel', 'anything': {'at': 'all'}}
     opt = parsed(monkeypatch, tmp_path, options, FORCE, 'anything:at=1.5', 'train:optim_g:lr=1e-5')
     assert opt['anything'] == {'at': 1.5} and opt['train']['optim_g']['lr'] == '1e-5'
@@ -173,8 +173,8 @@ def test_basicsr_handles_its_own_models_itself(train_options, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_settings_are_trained_with(train_options, tmp_path):
-    """1e-4 of the file and 2e-4 of the command line are learning rates, and the run's file tells the command."""
+def test_training_uses_the_settings(train_options, tmp_path):
+    """1e-4 in the file and 2e-4 on the command line are read as learning rates; the run's copy records the command."""
     path = write_options(tmp_path / 'train.yml', train_options)
     path.write_text(path.read_text().replace('lr: 0.001', 'lr: 1e-4'))
     command = ['train', '--set', 'train.total_iter=2', 'logger.print_freq=1', '-opt', path]
@@ -187,8 +187,8 @@ def test_settings_are_trained_with(train_options, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_protocols_alone_and_distributed(test_options, tmp_path):
-    """Two processes get the figures of one to the last bit, and the table is printed once."""
+def test_two_processes_give_the_scores_of_one_in_all_protocols(test_options, tmp_path):
+    """Scores are bit-identical, and the table is printed once."""
     path = write_options(tmp_path / 'test.yml', test_options)
     command = ['test', '-opt', path, '--force_yml', 'val:pbar=false', '--protocol', 'all']
     entries = []
@@ -206,7 +206,7 @@ def test_all_protocols_alone_and_distributed(test_options, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unknown_protocol_is_refused(test_options, tmp_path):
+def test_unknown_protocol_is_refused(test_options, tmp_path):
     path = write_options(tmp_path / 'test.yml', test_options)
     result = dblr('test', '-opt', path, '--protocol', 'lume', cwd=tmp_path)
     assert result.returncode == 1 and 'Traceback' not in result.stderr
@@ -221,7 +221,7 @@ def test_an_unknown_protocol_is_refused(test_options, tmp_path):
     ({'model_type': 'SRModel'}, 'SRModel of .* scores by val.metrics alone'),
     ({'val': None}, 'has no val section'),
 ])  # fmt: skip
-def test_protocol_is_refused_where_nothing_would_heed_it(train_options, tmp_path, monkeypatch, change, message):
+def test_protocol_is_refused_where_it_has_no_effect(train_options, tmp_path, monkeypatch, change, message):
     path = write_options(tmp_path / 'train.yml', train_options | change)
     monkeypatch.setattr('sys.argv', ['train', '-opt', str(path), '--protocol', 'vrt-matlab'])
     with pytest.raises(DBLRError, match=message):

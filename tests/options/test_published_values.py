@@ -1,4 +1,4 @@
-"""The option files we ship hold what is published, each value with its source."""
+"""The shipped option files contain the published values, each listed with its source."""
 
 import functools
 import re
@@ -14,8 +14,8 @@ from dblr_plugin.yaml_file import read_option_file
 
 TRAININGS = {path.stem: path for path in option_files() if path.name.startswith('train_')}
 
-# "notes": in a reader's notes on arXiv 1804.00533. "quoted": said of the paper by others, and confirmed by no text of
-# it that we could read.
+# "notes": from a reader's notes on arXiv 1804.00533. "quoted": stated about the paper by others, and not confirmed by
+# any text of the paper that we could read.
 OF_ALL = [
     ('datasets.train.num_frame', 5, 'notes: five consecutive frames'),
     ('network_g.num_frame', 5, 'notes: five consecutive frames'),
@@ -47,7 +47,7 @@ OF_GAN = [
 SETS = ('', '_BSD', '_GoPro', '_REDS')
 VALUES = [(f'train_DBLRNet{s}', *row) for s in SETS for row in OF_ALL + OF_NET]
 VALUES += [(f'train_DBLRGAN{s}', *row) for s in SETS for row in OF_ALL + OF_GAN]
-# their authors' code: opts.lua and loss.lua of SeungjunNah/DeepDeblur_release; launcher.m of
+# the authors' code: opts.lua and loss.lua of SeungjunNah/DeepDeblur_release; launcher.m of
 # shuochsu/DeepVideoDeblurring; train_EDVR_M_x4_SR_REDS.yml of XPixelGroup/BasicSR
 VALUES += [
     ('train_DeepDeblur', 'train.optim_g.betas', [0.9, 0.999], 'opts.lua: beta1, beta2'),
@@ -76,7 +76,7 @@ def test_published_values(name, trail, value, source):
 
 
 @pytest.mark.parametrize('name', [f'train_DBLR{kind}{s}' for s in SETS for kind in ('Net', 'GAN')])
-def test_rate_falls_to_what_is_published(name):
+def test_learning_rate_falls_to_the_published_value(name):
     train = options(name)['train']
     for optimiser in ('optim_g', 'optim_d'):
         if optimiser in train:
@@ -92,7 +92,7 @@ def test_dblrgan_starts_from_the_trained_dblrnet(suffix):
 
 
 def command_of(path: Path) -> list[str]:
-    """The command for several GPUs in a file's first lines."""
+    """Returns the command for several GPUs from the comment at the top of a file."""
     text = path.read_text().replace('\\\n#', '')
     line = next(line for line in text.splitlines() if line.startswith('#   torchrun'))
     return shlex.split(re.split('  +on ', line.removeprefix('#   '))[0])
@@ -101,7 +101,7 @@ def command_of(path: Path) -> list[str]:
 @pytest.mark.parametrize(('kind', 'batch'), [
     ('train_DBLRNet', 4), ('train_DBLRGAN', 4), ('train_DBN', 64), ('train_DeepDeblur', 2), ('train_EDVR', 32),
 ])  # fmt: skip
-def test_command_for_several_gpus_keeps_the_batch(kind, batch):
+def test_command_for_several_gpus_keeps_the_batch_size(kind, batch):
     paths = [path for name, path in TRAININGS.items() if name.startswith(kind)]
     assert paths
     for path in paths:
