@@ -1,4 +1,4 @@
-"""Data sets in their authors' exact layouts, full where counts matter: many hard links to a few tiny images."""
+"""Data sets in their authors' exact layouts, complete where counts matter: many hard links to a few tiny images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from source_trees import Picture, link_frames, numbered
 
 @pytest.fixture(scope='session')
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Picture:
-    """Writes an image of a size (h, w), format and grey value, once each."""
+    """Returns a function that writes an image of a size (h, w), format and grey value, each only once."""
     root = tmp_path_factory.mktemp('pictures')
 
     def make(size: tuple[int, int] = (12, 16), suffix: str = '.png', value: int = 90) -> Path:
@@ -28,7 +28,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Picture:
 
 @pytest.fixture(scope='session')
 def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
-    """All 6708 pairs of DVD, numbered and shaped as they are: landscape, larger, portrait. Do not write to it."""
+    """All 6708 pairs of DVD, in its numbering and shapes: landscape, larger, portrait. Do not write to it."""
     from dblr_plugin.prepare.data_sets import DVD_TEST, DVD_TRAIN
 
     root = tmp_path_factory.mktemp('dvd')
@@ -43,7 +43,7 @@ def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
 
 @pytest.fixture(scope='session')
 def dvd_run(dvd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
-    """The whole of DVD as a user prepares it: the tree, and what the command printed. Do not write to it."""
+    """The complete DVD prepared by the command: the tree, and the finished process. Do not write to it."""
     folder = tmp_path_factory.mktemp('prepared')
     result = dblr('prepare', 'dvd', dvd, 'datasets/DVD', cwd=folder)
     return folder / 'datasets/DVD', result

@@ -1,4 +1,4 @@
-"""Folders of frames that are all one image: as many as a data set has, at the cost of links."""
+"""Makes folders of frames that are hard links to one image, so that large data sets cost little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every layout, in full where its authors publish counts: what is found, how it is named, what the traps do."""
+"""Every layout is read, with the published counts and names, and faulty sources are refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dvd_tree(dvd_run: tuple[Path, object]) -> Path:
 
 class TestDVD:
     @pytest.mark.slow
-    def test_in_full(self, dvd: Path, dvd_tree: Path) -> None:
+    def test_complete_source(self, dvd: Path, dvd_tree: Path) -> None:
         content = json.loads((dvd_tree / 'dataset.json').read_text())
         parts = content['parts']
         assert (parts['train']['clips'], parts['train']['frames']) == (61, 5708)
@@ -54,7 +54,7 @@ class TestDVD:
         assert parts['train']['sizes'] == {'16x12': 57, '32x18': 2, '12x16': 2}
         assert content['files'] == 2 * 6708 and 'left_out' not in content
         assert stems(dvd_tree / 'train/lq/IMG_0009') == [f'{number:05d}' for number in range(30, 71)]
-        # the JPEG files themselves, not encoded again
+        # the JPEG files are linked, not encoded again
         for side, theirs in (('lq', 'input'), ('gt', 'GT')):
             frame = dvd_tree / f'test/{side}/IMG_0030/00099.jpg'
             assert os.path.samefile(frame, dvd / f'quantitative_datasets/IMG_0030/{theirs}/00099.jpg')
@@ -65,7 +65,7 @@ class TestDVD:
         assert content['sha256'] == hashlib.sha256(''.join(lines).encode()).hexdigest()
 
     @pytest.mark.slow
-    def test_tree_is_read_by_both_data_sets(self, dvd_tree: Path) -> None:
+    def test_tree_is_read_by_training_and_test_sets(self, dvd_tree: Path) -> None:
         train = VideoDeblurDataset(
             {
                 'dataroot_lq': str(dvd_tree / 'train/lq'),
@@ -87,7 +87,7 @@ class TestDVD:
         assert test[0]['gt'].shape == (3, 12, 16)
 
     @pytest.mark.slow
-    def test_missing_frame_is_named_by_its_number_and_unknown_video(self, dvd: Path, tmp_path: Path) -> None:
+    def test_missing_frame_and_unknown_video_are_named(self, dvd: Path, tmp_path: Path) -> None:
         root = linked_copy(dvd / 'quantitative_datasets', tmp_path / 'quantitative_datasets')
         for side in ('input', 'GT'):
             (root / f'IMG_0009/{side}/00047.jpg').unlink()
@@ -97,7 +97,7 @@ class TestDVD:
         assert 'IMG_9999 is not a clip of dvd; move it away' in str(error.value)
         assert not (tmp_path / 'DVD').exists()
 
-    def test_qualitative(self, tmp_path: Path, picture: Picture) -> None:
+    def test_qualitative_subset_has_no_ground_truth(self, tmp_path: Path, picture: Picture) -> None:
         for number in range(22):
             folder = tmp_path / f'source/qualitative_datasets/scene{number}/input'
             link_frames(picture(suffix='.jpg'), folder, numbered(3 + number, digits=5, suffix='.jpg'))
@@ -124,7 +124,7 @@ class TestGoPro:
         return tmp_path
 
     @pytest.mark.slow
-    def test_in_full(self, source: Path, tmp_path: Path) -> None:
+    def test_complete_source(self, source: Path, tmp_path: Path) -> None:
         tree = tmp_path / 'tree'
         content = prepare_layout(plan_gopro(source, 'blur_gamma'), tree).manifest
         assert content['variant'] == 'blur_gamma'
@@ -136,13 +136,13 @@ class TestGoPro:
             prepare_layout(plan_gopro(source, 'blur'), tree)
 
     @pytest.mark.parametrize('blur', GOPRO_BLURS)
-    def test_blur_is_the_chosen_one(self, tmp_path: Path, blur: str) -> None:
+    def test_chosen_blur_is_used(self, tmp_path: Path, blur: str) -> None:
         assert {clip.lq.name for clip in plan_gopro(tmp_path, blur).clips} == {blur}
 
 
 class TestREDS:
     @pytest.mark.slow
-    def test_validation_clips_alone(self, tmp_path: Path, picture: Picture) -> None:
+    def test_validation_clips_alone_need_allow_partial(self, tmp_path: Path, picture: Picture) -> None:
         for number in range(30):
             for side in ('blur_comp', 'sharp'):
                 folder = tmp_path / f'source/val/val_{side}/{number:03d}'
@@ -157,14 +157,14 @@ class TestREDS:
         assert len(content['left_out']) == 240
 
     @pytest.mark.parametrize('blur', REDS_BLURS)
-    def test_blur_is_the_chosen_one(self, tmp_path: Path, blur: str) -> None:
+    def test_chosen_blur_is_used(self, tmp_path: Path, blur: str) -> None:
         folders = {clip.lq.parent.name for clip in plan_reds(tmp_path, blur).clips}
         assert folders == {f'train_{blur}', f'val_{blur}'}
 
 
 class TestBSD:
     @pytest.mark.parametrize('exposure', BSD_EXPOSURES)
-    def test_counts(self, tmp_path: Path, picture: Picture, exposure: str) -> None:
+    def test_each_exposure_has_its_counts(self, tmp_path: Path, picture: Picture, exposure: str) -> None:
         for part, count in (('train', 100), ('test', 150)):
             for value, side in ((60, 'Blur'), (120, 'Sharp')):
                 folder = tmp_path / f'BSD_{exposure}' / part / '007' / side / 'RGB'
@@ -180,7 +180,7 @@ class TestBSD:
 class TestKITTI:
     @pytest.fixture
     def source(self, tmp_path: Path, picture: Picture) -> Path:
-        """199 scenes of varying size; of the sharp frames there are more than the three, as KITTI has them."""
+        """199 scenes of varying size, with more sharp frames than blurry ones, as in KITTI."""
         for value, side in ((60, 'blur'), (120, 'sharp')):
             for camera in ('image_2', 'image_3'):
                 folder = tmp_path / 'source' / side / camera
@@ -191,7 +191,7 @@ class TestKITTI:
         return tmp_path / 'source'
 
     @pytest.mark.slow
-    def test_in_full(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_complete_source(self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         commands.main(['prepare', 'kitti', str(source), str(tmp_path / 'tree')])
         printed = capsys.readouterr().out
         assert 'kitti, prepared' in printed
@@ -210,12 +210,12 @@ class TestKITTI:
 
 
 @pytest.mark.parametrize('plan', [plan_dvd, plan_dvd_qualitative, plan_kitti])
-def test_source_that_is_not_there(plan, tmp_path: Path) -> None:
+def test_missing_source_is_refused(plan, tmp_path: Path) -> None:
     with pytest.raises(DBLRError, match='nowhere does not exist'):
         plan(tmp_path / 'nowhere')
 
 
-def test_source_that_is_something_else(tmp_path: Path) -> None:
+def test_source_of_another_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DBLRError, match=r'the layout is quantitative_datasets/<video>') as error:
         prepare_layout(plan_dvd(tmp_path), tmp_path / 'tree', allow_partial=True)
     assert '--allow-partial' not in str(error.value)

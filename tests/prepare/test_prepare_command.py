@@ -1,4 +1,4 @@
-"""``dblr prepare`` as users run it: what it prints, what it asks for, how it ends."""
+"""``dblr prepare`` as users run it: its output, its required choices and its errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bsd(tmp_path: Path, picture: Picture) -> Path:
 
 
 @pytest.mark.slow
-def test_dvd_as_a_user(dvd_run: tuple[Path, subprocess.CompletedProcess]) -> None:
+def test_dvd_command_prints_counts_and_progress(dvd_run: tuple[Path, subprocess.CompletedProcess]) -> None:
     tree, result = dvd_run
     assert result.returncode == 0, result.stderr
     assert 'datasets/DVD: dvd, prepared' in result.stdout
@@ -46,14 +46,14 @@ def test_dvd_as_a_user(dvd_run: tuple[Path, subprocess.CompletedProcess]) -> Non
     assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'meta_info_train.txt', 'test', 'train']
 
 
-def test_a_single_frame_is_no_frames(tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture) -> None:
+def test_single_frame_is_printed_as_singular(tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture) -> None:
     link_frames(picture(), tmp_path / 'clips/a', numbered(1))
     run('lmdb', tmp_path / 'clips', tmp_path / 'clips.lmdb')
     assert 'clips.lmdb: 1 clip, 1 frame, ' in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_video_as_a_user(tmp_path: Path) -> None:
+def test_video_command_writes_databases_equal_to_the_folders(tmp_path: Path) -> None:
     with av.open(str(tmp_path / 'clip.mp4'), 'w') as container:
         stream = container.add_stream('libx264', rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 96, 'yuv420p'
@@ -73,7 +73,7 @@ def test_video_as_a_user(tmp_path: Path) -> None:
     assert json.loads((tmp_path / 'own/dataset.json').read_text())['recipe']['in_between'] == 1
 
 
-def test_another_data_set(bsd: Path, tmp_path: Path) -> None:
+def test_another_data_set_is_refused_with_the_expected_layout(bsd: Path, tmp_path: Path) -> None:
     with pytest.raises(DBLRError) as error:
         run('gopro', bsd, tmp_path / 'out', '--blur', 'blur_gamma')
     assert str(error.value).startswith('33 faults in') and 'and 23 more' in str(error.value)
@@ -88,12 +88,12 @@ def test_another_data_set(bsd: Path, tmp_path: Path) -> None:
         ('bsd', '--exposure is missing.*1ms8ms; 2ms16ms; 3ms24ms'),
     ],
 )
-def test_choices_that_figures_depend_on_are_asked_for(kind: str, message: str, tmp_path: Path) -> None:
+def test_choices_that_scores_depend_on_are_required(kind: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DBLRError, match=message):
         run(kind, tmp_path, tmp_path / 'out')
 
 
-def test_partial_set_says_what_was_left_out(bsd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_partial_set_reports_what_was_left_out(bsd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ['bsd', bsd, tmp_path / 'out', '--exposure', '3ms24ms', '--allow-partial', '--copy']
     run(*command)
     out = capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_partial_set_says_what_was_left_out(bsd: Path, tmp_path: Path, capsys: p
     assert json.loads((tmp_path / 'out/dataset.json').read_text())['placed'] == 'copied'
 
 
-def test_running_again_says_that_it_was_complete(
+def test_second_run_reports_that_it_was_complete(
     tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(22):

@@ -1,4 +1,4 @@
-"""Faults in the sources: all reported at once, with the fix, before anything is written; or left out and recorded."""
+"""Faults in sources are reported at once with the fix before anything is written, or left out and recorded."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(('harm', 'message'), FAULTS, ids=[harm.__name__ for harm, _ in FAULTS])
-def test_reported_or_left_out(pairs: Path, tmp_path: Path, harm, message: str) -> None:
+def test_fault_is_reported_or_its_clip_left_out(pairs: Path, tmp_path: Path, harm, message: str) -> None:
     harm(pairs)
     with pytest.raises(DBLRError, match=message) as error:
         prepare_layout(plan_of(pairs), tmp_path / 'tree')
@@ -95,15 +95,15 @@ def test_reported_or_left_out(pairs: Path, tmp_path: Path, harm, message: str) -
     assert sorted(os.listdir(tmp_path / 'tree/train/lq')) == ['a', 'c']
 
 
-def test_a_frame_numbered_by_the_clock(pairs: Path, tmp_path: Path) -> None:
-    """It leaves a gap of 1.7 million million frames, too many to list."""
+def test_frame_numbered_by_the_clock_is_reported(pairs: Path, tmp_path: Path) -> None:
+    """It leaves a gap of 1.7 trillion frames, too many to list."""
     for side in ('blur', 'sharp'):
         os.link(pairs / f'b/{side}/00000003.png', pairs / f'b/{side}/1700000000000.png')
     with pytest.raises(DBLRError, match=r'b/blur has 9 of 8 frames: 00000008, 00000009, 00000010 \.\.\. missing'):
         prepare_layout(plan_of(pairs), tmp_path / 'tree')
 
 
-def test_sizes_that_differ(pairs: Path, tmp_path: Path, picture: Picture) -> None:
+def test_pair_of_different_sizes_is_reported(pairs: Path, tmp_path: Path, picture: Picture) -> None:
     path = pairs / 'b/sharp/00000005.png'
     path.unlink()
     os.link(picture((12, 18)), path)
@@ -111,7 +111,7 @@ def test_sizes_that_differ(pairs: Path, tmp_path: Path, picture: Picture) -> Non
         prepare_layout(plan_of(pairs), tmp_path / 'tree')
 
 
-def test_all_at_once_and_the_rest_counted(pairs: Path, tmp_path: Path) -> None:
+def test_ten_faults_are_listed_and_the_others_counted(pairs: Path, tmp_path: Path) -> None:
     truncate(pairs)
     for name in numbered(8):
         replace(pairs / 'a/blur' / name, b'')
@@ -127,7 +127,7 @@ def test_all_at_once_and_the_rest_counted(pairs: Path, tmp_path: Path) -> None:
         prepare_layout(plan_of(pairs), tmp_path / 'tree', allow_partial=True)
 
 
-def test_mended_source_completes_a_partial_tree(pairs: Path, tmp_path: Path) -> None:
+def test_repaired_source_completes_a_partial_tree(pairs: Path, tmp_path: Path) -> None:
     good = (pairs / 'b/blur/00000003.png').read_bytes()
     damage(pairs)
     prepare_layout(plan_of(pairs), tmp_path / 'tree', allow_partial=True)
@@ -137,7 +137,7 @@ def test_mended_source_completes_a_partial_tree(pairs: Path, tmp_path: Path) -> 
     assert prepared.manifest['parts']['train']['clips'] == 3
 
 
-def test_files_that_are_no_frames_are_ignored(pairs: Path, tmp_path: Path) -> None:
+def test_files_other_than_frames_are_ignored(pairs: Path, tmp_path: Path) -> None:
     for name in ('.DS_Store', 'Thumbs.db', '._00000001.png'):
         (pairs / 'a/blur' / name).write_bytes(b'x')
     assert prepare_layout(plan_of(pairs), tmp_path / 'tree').manifest['parts']['train']['frames'] == 22

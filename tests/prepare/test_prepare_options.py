@@ -1,4 +1,4 @@
-"""The option files of the other sets differ from DVD's in names, paths and weights, and in nothing else."""
+"""The option files of other data sets differ from DVD's only in names, paths and weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def flat(options: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(('part', 'net', 'name'), DERIVED)
-def test_differences_from_dvd(part: str, net: str, name: str) -> None:
+def test_options_differ_from_dvd_only_in_names_paths_and_weights(part: str, net: str, name: str) -> None:
     base = flat(read_option_file(path_of(f'{part}_{net}')).plain())
     ours = flat(read_option_file(path_of(f'{part}_{net}_{name}')).plain())
     if name == 'DVD_qualitative':  # without ground truth there is nothing to score
@@ -58,14 +58,14 @@ def test_differences_from_dvd(part: str, net: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(('part', 'net', 'name'), DERIVED)
-def test_comments_name_this_file_and_how_to_prepare(part: str, net: str, name: str) -> None:
+def test_comments_name_the_file_and_the_command_that_prepares_its_data(part: str, net: str, name: str) -> None:
     text = path_of(f'{part}_{net}_{name}').read_text()
     kind = 'dvd-qualitative' if name == 'DVD_qualitative' else name.lower()
     assert f'dblr prepare {kind} SRC {ROOTS[name]}' in text
     assert f'-opt options/{part}_{net}_{name}.yml' in text and f'options/{part}_{net}.yml' not in text
 
 
-def test_nothing_trains_on_what_is_for_testing_only() -> None:
+def test_no_option_file_trains_on_a_set_for_testing() -> None:
     names = {path.name for path in option_files()}
     assert (
         not {f'train_{net}_{name}.yml' for net in ('DBLRNet', 'DBLRGAN') for name in ('KITTI', 'DVD_qualitative')}

@@ -1,4 +1,4 @@
-"""Stopped anywhere and run again, a preparation completes and gives the same result; nothing foreign is touched."""
+"""A preparation that was stopped completes with the same result when run again; foreign files are not touched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dblr_plugin.prepare.layout import LMDB, prepare_layout
 
 @pytest.fixture
 def frames() -> int:
-    """In each scene."""
+    """Number of frames in each scene."""
     return 9
 
 
@@ -43,7 +43,7 @@ def plan(source: Path) -> Plan:
 @pytest.mark.slow
 @pytest.mark.parametrize('frames', [60])
 @pytest.mark.parametrize('stop', [signal.SIGKILL, signal.SIGINT])
-def test_stopped_in_the_middle(source: Path, plan: Plan, tmp_path: Path, stop: signal.Signals) -> None:
+def test_stopped_preparation_is_resumed(source: Path, plan: Plan, tmp_path: Path, stop: signal.Signals) -> None:
     whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
     prepare_layout(plan, whole, copy=True)
     run = Run('prepare', 'dvd-qualitative', source, stopped, '--copy', cwd=tmp_path)
@@ -67,7 +67,7 @@ def test_complete_tree_is_only_verified(plan: Plan, source: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize('harm', ['removed', 'cut short'])
-def test_tree_that_lost_something_is_mended(plan: Plan, tmp_path: Path, harm: str) -> None:
+def test_damaged_tree_is_repaired(plan: Plan, tmp_path: Path, harm: str) -> None:
     before = prepare_layout(plan, tmp_path / 'tree', copy=True).manifest
     frame = tmp_path / 'tree/test/lq/scene3/00007.jpg'
     frame.unlink() if harm == 'removed' else os.truncate(frame, 20)
@@ -75,7 +75,7 @@ def test_tree_that_lost_something_is_mended(plan: Plan, tmp_path: Path, harm: st
     assert not fixed.was_complete and fixed.manifest == before
 
 
-def test_links_become_copies_when_asked(plan: Plan, source: Path, tmp_path: Path) -> None:
+def test_copy_replaces_links_by_copies(plan: Plan, source: Path, tmp_path: Path) -> None:
     frame, theirs = tmp_path / 'tree/test/lq/scene3/00007.jpg', source / 'scene3/input/00007.jpg'
     assert prepare_layout(plan, tmp_path / 'tree').manifest['placed'] == 'linked'
     assert os.path.samefile(frame, theirs)
@@ -83,7 +83,7 @@ def test_links_become_copies_when_asked(plan: Plan, source: Path, tmp_path: Path
     assert not os.path.samefile(frame, theirs) and frame.read_bytes() == theirs.read_bytes()
 
 
-def test_symbolic_links_where_hard_ones_are_impossible(plan: Plan, tmp_path: Path, monkeypatch) -> None:
+def test_symbolic_links_where_hard_links_are_impossible(plan: Plan, tmp_path: Path, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError('another disk')
 
@@ -110,7 +110,7 @@ def test_foreign_folders_are_refused_and_untouched(plan: Plan, source: Path, tmp
         prepare_layout(plan_dvd(source), tmp_path / 'tree')
 
 
-def test_strange_frames_in_the_tree(plan: Plan, source: Path, tmp_path: Path) -> None:
+def test_foreign_frames_in_the_tree_are_refused(plan: Plan, source: Path, tmp_path: Path) -> None:
     prepare_layout(plan, tmp_path / 'tree')
     shutil.copytree(tmp_path / 'tree/test/lq/scene1', tmp_path / 'tree/test/lq/strange')
     with pytest.raises(DBLRError, match='9 frames besides those of dvd-qualitative, such as test/lq/strange/'):
@@ -128,7 +128,7 @@ def test_full_disk_is_found_before_writing(plan: Plan, tmp_path: Path, monkeypat
     assert prepare_layout(plan, tmp_path / 'tree').manifest['files'] == 22 * 9
 
 
-def test_databases_beside_the_tree(plan: Plan, tmp_path: Path) -> None:
+def test_databases_are_written_beside_the_tree(plan: Plan, tmp_path: Path) -> None:
     tree = tmp_path / 'tree'
     first = prepare_layout(plan, tree, databases=[LMDB])
     assert first.databases == [tree / 'test_lq.lmdb']
@@ -136,14 +136,14 @@ def test_databases_beside_the_tree(plan: Plan, tmp_path: Path) -> None:
     written = (tree / 'test_lq.lmdb/data.mdb').stat().st_mtime_ns
     again = prepare_layout(plan, tree, databases=[LMDB])
     assert again.was_complete and (tree / 'test_lq.lmdb/data.mdb').stat().st_mtime_ns == written
-    # one that a killed run left half-written, beside a whole tree
+    # a killed run left an incomplete database beside a complete tree
     shutil.rmtree(tree / 'test_lq.lmdb')
     (tree / '.test_lq.lmdb.partial-1').mkdir()
     prepare_layout(plan, tree, databases=[LMDB])
     assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'test', 'test_lq.lmdb']
 
 
-def test_database_of_other_frames(plan: Plan, tmp_path: Path) -> None:
+def test_database_of_other_frames_is_refused(plan: Plan, tmp_path: Path) -> None:
     prepare_layout(plan, tmp_path / 'tree', databases=[LMDB])
     meta = tmp_path / 'tree/test_lq.lmdb/meta_info.txt'
     meta.write_text('\n'.join(meta.read_text().splitlines()[:-1]))

@@ -1,4 +1,4 @@
-"""Clips made of sharp footage: cuts, splits, exposures, flow, shake, and a real encoded file from end to end."""
+"""Clips made from sharp footage: cuts, splits, exposures, flow, shake, and complete runs on encoded files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def texture(seed: int, size: tuple[int, int] = (96, 300)) -> np.ndarray:
 
 
 def panning(count: int, seed: int = 0, step: int = 2, width: int = 128) -> list[np.ndarray]:
-    """Frames of 96x128 that move over a texture by ``step`` pixels each."""
+    """Returns frames, 96 high and 128 wide by default, of a texture that moves by ``step`` pixels per frame."""
     picture = texture(seed)
     return [np.ascontiguousarray(picture[:, step * i : step * i + width]) for i in range(count)]
 
@@ -55,28 +55,28 @@ def exposure(frames: list[np.ndarray]) -> Exposure:
 
 
 def averaged(frames: list[np.ndarray]) -> np.ndarray:
-    """The mean in linear light, in float64."""
+    """Returns the mean in linear light, computed in float64."""
     light = np.mean([np.where((v := f / 255) <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) for f in frames], 0)
     return np.rint(255 * linear_to_srgb(light)).astype(np.uint8)
 
 
 class TestAverage:
-    def test_frames_that_are_alike_stay_as_they_are_to_the_bit(self) -> None:
+    def test_average_of_equal_frames_is_bit_identical(self) -> None:
         light = to_linear_light(np.arange(256, dtype=np.uint8).reshape(8, 32, 1).repeat(3, 2))
         for count in (1, 3, 5, 7):
             assert average_exposure([light] * count)[..., 0].ravel().tolist() == list(range(256))
 
-    def test_black_and_white_average_to_half_the_light(self) -> None:
+    def test_black_and_white_average_in_linear_light(self) -> None:
         """Half the light of white is sRGB 188; the mean of the display values would be 128."""
         assert average_exposure(np.full((2, 2, 3), v, np.float32) for v in (0, 1))[0, 0].tolist() == [188] * 3
 
 
 class TestCuts:
-    def test_one_cut_in_moving_footage(self) -> None:
+    def test_cut_is_found_in_moving_footage(self) -> None:
         frames = panning(20, seed=1) + panning(30, seed=2)
         assert find_shots(list(map(thumbnail, frames))) == [range(0, 20), range(20, 50)]
 
-    def test_no_cut_in_fast_motion_noise_or_fading(self) -> None:
+    def test_fast_motion_noise_and_fading_are_no_cuts(self) -> None:
         rng = np.random.default_rng(0)
         noisy = [np.clip(f + rng.normal(0, 20, f.shape), 0, 255).astype(np.uint8) for f in panning(20, step=8)]
         fading = [np.full((96, 128, 3), 12 * i, np.uint8) for i in range(20)]
@@ -84,17 +84,17 @@ class TestCuts:
             assert find_shots(list(map(thumbnail, frames))) == [range(20)]
 
     @pytest.mark.slow
-    def test_the_demo_footage_has_one_cut(self) -> None:
+    def test_demo_footage_has_one_cut(self) -> None:
         shots = find_shots(list(map(thumbnail, read_video(find_demo_footage()))))
         assert shots == [range(0, 116), range(116, 190)]
 
 
 class TestSplit:
-    def test_default_stride_is_an_open_shutter(self) -> None:
+    def test_default_stride_leaves_no_gap_between_exposures(self) -> None:
         spans, _ = split('v', [range(0, 28)], BlurSettings(average=(5,), test_share=0))
         assert [list(span.centres) for span in spans] == [[2, 7, 12, 17, 22]]
 
-    def test_shot_too_short_for_both_parts_is_for_training(self) -> None:
+    def test_shot_too_short_for_both_parts_goes_to_training(self) -> None:
         spans, _ = split('v', [range(0, 9)], BlurSettings(average=(5,)))
         assert [(span.part, list(span.centres)) for span in spans] == [('train', [2, 3, 4, 5, 6])]
 
@@ -110,29 +110,29 @@ class TestSplit:
             {'seed': -1},
         ],
     )
-    def test_recipes_out_of_range(self, options: dict) -> None:
+    def test_settings_out_of_range_are_refused(self, options: dict) -> None:
         with pytest.raises(DBLRError):
             BlurSettings(**options)
 
 
 class TestInBetweens:
-    def test_none_is_plain_averaging(self) -> None:
+    def test_without_in_betweens_frames_are_averaged(self) -> None:
         frames = panning(5)
         np.testing.assert_array_equal(blurry_frame(exposure(frames), BlurSettings()), averaged(frames))
 
-    def test_still_frames_stay_as_they_are(self) -> None:
+    def test_still_frames_stay_unchanged(self) -> None:
         frame = panning(1)[0]
         np.testing.assert_array_equal(blurry_frame(exposure([frame] * 3), BlurSettings(in_between=3)), frame)
 
-    def test_brightness_of_the_average_is_kept(self) -> None:
+    def test_in_betweens_keep_the_mean_brightness(self) -> None:
         frames = panning(5)
         plain, smooth = (
             to_linear_light(blurry_frame(exposure(frames), BlurSettings(in_between=k))).mean() for k in (0, 3)
         )
         assert abs(smooth / plain - 1) < 0.01
 
-    def test_they_show_the_motion_in_between(self) -> None:
-        """The frame half way between two frames of a pan by 8 pixels is the one that the camera saw there."""
+    def test_in_between_shows_the_motion_half_way(self) -> None:
+        """The frame between two frames of a pan by 8 pixels approximates the true frame, unlike the mean of both."""
         frames = panning(3, step=4)
         (middle,) = in_betweens(frames[0], frames[2], 1)
         inside = np.s_[16:-16, 16:-16]
@@ -140,14 +140,14 @@ class TestInBetweens:
         truth = to_linear_light(frames[1])
         assert np.abs(middle - truth)[inside].mean() < 0.1 * np.abs(ghost - truth)[inside].mean()
 
-    def test_average_is_closer_to_that_of_many_frames(self) -> None:
+    def test_in_betweens_approach_the_average_of_many_frames(self) -> None:
         many = panning(17, step=2)
         truth = averaged(many).astype(float)[:, 24:-24]
         few = exposure(many[::4])
         error = [np.abs(blurry_frame(few, BlurSettings(in_between=k))[:, 24:-24] - truth).mean() for k in (0, 3)]
         assert error[1] < 0.5 * error[0]
 
-    def test_frames_too_small_for_flow(self) -> None:
+    def test_frames_too_small_for_flow_are_refused(self) -> None:
         with pytest.raises(DBLRError, match='12x8 are too small'):
             list(in_betweens(*np.zeros((2, 8, 12, 3), np.uint8), 1))
 
@@ -157,20 +157,20 @@ class TestShake:
         light = to_linear_light(panning(1)[0])
         np.testing.assert_array_equal(moved(light, np.zeros(3)), light)
 
-    def test_still_scene_is_blurred_and_the_sharp_frame_untouched(self) -> None:
+    def test_still_scene_is_blurred_and_its_sharp_frame_unchanged(self) -> None:
         frame = panning(1)[0]
         shaken = exposure([frame] * 7)
         blurry = blurry_frame(shaken, BlurSettings(shake=3.0))
         assert np.abs(blurry.astype(float) - frame).mean() > 2
         np.testing.assert_array_equal(shaken.sharp, frame)
 
-    def test_seed_decides(self) -> None:
+    def test_seed_determines_the_shake(self) -> None:
         shaken = exposure(panning(7))
         first, again, other = (blurry_frame(shaken, BlurSettings(shake=2.0, seed=seed)) for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
 
-    def test_path_is_smooth_and_as_wide_as_asked(self) -> None:
+    def test_shake_is_smooth_and_has_the_given_amplitude(self) -> None:
         poses = np.stack(
             [HandHeld(3.0, 7, (96, 128), seed).pose(t / 10) for seed in range(40) for t in range(0, 700, 5)]
         )
@@ -181,7 +181,7 @@ class TestShake:
         steps = np.abs(np.diff(poses[..., :2], axis=1)).max()
         assert steps < 0.5 * 2 * 3.0, 'half a frame moves the camera by a small part of the amplitude'
 
-    def test_shift_and_rotation(self) -> None:
+    def test_pose_shifts_and_rotates_the_frame(self) -> None:
         light = to_linear_light(panning(1)[0])
         np.testing.assert_allclose(moved(light, np.array([2, 3, 0]))[3:, 2:], light[:-3, :-2], atol=1e-6)
         turned = moved(light[:, :96].copy(), np.array([0, 0, np.pi / 2]))
@@ -191,10 +191,10 @@ class TestShake:
 class TestPrepareVideo:
     @pytest.fixture
     def video(self, tmp_path: Path) -> Path:
-        """48 frames with a cut before frame 28, lossless."""
+        """A lossless video of 48 frames with a cut before frame 28."""
         return write_video(tmp_path / 'walk.mkv', panning(28, seed=1) + panning(20, seed=2))
 
-    def test_from_file_to_samples(self, video: Path, tmp_path: Path) -> None:
+    def test_video_becomes_samples_of_both_data_sets(self, video: Path, tmp_path: Path) -> None:
         tree, recipe = tmp_path / 'tree', BlurSettings(average=(3, 5), stride=2, test_share=0.3)
         content = prepare_video(video, tree, recipe, [LMDB]).manifest
         assert content['shots'] == {'walk': [[0, 27], [28, 47]]}
@@ -221,7 +221,7 @@ class TestPrepareVideo:
             prepare_video(video, tree, BlurSettings(average=(3,)))
 
     @pytest.mark.slow
-    def test_killed_and_run_again(self, video: Path, tmp_path: Path) -> None:
+    def test_killed_preparation_is_resumed_with_the_same_result(self, video: Path, tmp_path: Path) -> None:
         options = ['--average', '3', '--stride', '1', '--in-between', '3', '--shake', '2']
         run = Run('prepare', 'video', video, tmp_path / 'stopped', *options, cwd=tmp_path)
         assert run.until(lambda: len(list((tmp_path / 'stopped').rglob('0*.png'))) >= 6), run.stderr
@@ -234,7 +234,7 @@ class TestPrepareVideo:
         for path in files:
             assert (tmp_path / 'stopped' / path).read_bytes() == (tmp_path / 'whole' / path).read_bytes(), path
 
-    def test_lossy_video_and_folders_of_frames(self, tmp_path: Path) -> None:
+    def test_lossy_videos_and_folders_of_frames_are_read(self, tmp_path: Path) -> None:
         folder = tmp_path / 'footage'
         (folder / 'stills').mkdir(parents=True)
         write_video(folder / 'lossy.mp4', panning(24, seed=3), 'libx264', 'yuv420p')
@@ -247,8 +247,8 @@ class TestPrepareVideo:
         first = open_store(tmp_path / 'tree/train/gt').read('stills_shot1_average3', '00000000')
         np.testing.assert_array_equal(first[..., ::-1], panning(24, seed=4)[1])
 
-    def test_footage_is_read_as_deblur_reads_it(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """Upright, from a name with a colon, the film and not the thumbnails beside it, and no damaged frame."""
+    def test_footage_is_read_as_by_deblur(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Frames are upright, names may contain a colon, images beside videos are left out, and damage is an error."""
         with av.open(str(tmp_path / 'plain.mp4'), 'w') as container:
             stream = container.add_stream('libx264', rate=25)
             stream.height, stream.width, stream.pix_fmt = 96, 128, 'yuv420p'
@@ -272,7 +272,7 @@ class TestPrepareVideo:
         with pytest.raises(DBLRError, match='damaged'):
             list(find_footage(tmp_path / 'bad.mp4')[0].frames())
 
-    def test_unusable_footage(self, tmp_path: Path) -> None:
+    def test_unusable_footage_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DBLRError, match='nothing does not exist'):
             prepare_video(tmp_path / 'nothing', tmp_path / 'tree', BlurSettings())
         (tmp_path / 'empty').mkdir()
