@@ -1,4 +1,4 @@
-"""Measures how far a network looks, to check what its class states as ``receptive_radius``."""
+"""Measures the receptive radius of a network, to check the ``receptive_radius`` of its class."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ['measured_radius']
 
-_LENGTHS = (128, 256, 512)  # pixels of the strips on which a network's reach is measured
+_LENGTHS = (128, 256, 512)  # lengths in pixels of the strips on which a radius is measured
 
 
 def measured_radius(net: nn.Module, num_in_ch: int, num_frame: int, multiple: int = 16) -> int:
-    """Measures how many pixels beyond an aligned block of ``multiple`` pixels a network looks.
+    """Measures on how many pixels beyond an aligned block of ``multiple`` pixels the block's result depends.
 
-    A copy of the network with positive weights and inputs, in which nothing can cancel and no ReLU is closed (those
-    that are layers are taken out, for networks that shift their input), is differentiated in float64: the input pixels
-    whose derivative is not zero are those it looks at. Max pooling would hide some.
+    A copy of the network gets positive weights and inputs, so that nothing cancels and no ReLU is closed (ReLU layers
+    are removed, for networks that shift their input). It is differentiated in float64: the result depends on the input
+    pixels whose derivative is not zero. Max pooling would hide some.
 
     Args:
         net: ``(b, t, c, h, w)`` to ``(b, c, h, w)``; it is not changed.
         num_in_ch: c.
         num_frame: t.
-        multiple: Frames must be multiples of it, tiles begin at multiples of it; measuring 1 is quicker than 16.
+        multiple: Frame sides must be multiples of it, and tiles begin at multiples of it; 1 is measured faster than 16.
 
     Returns:
-        Pixels.
+        The radius in pixels.
     """
     averaging = _averaging_copy(net)
     rows, columns = (_reach(averaging, (1, num_frame, num_in_ch), multiple, axis) for axis in (-2, -1))
@@ -50,7 +50,7 @@ def _averaging_copy(net: nn.Module) -> nn.Module:
 
 @torch.enable_grad()
 def _reach(averaging: nn.Module, shape: tuple[int, ...], multiple: int, axis: int) -> int | None:
-    """How many pixels along an axis a block's result depends on beyond the block; None where no end is found."""
+    """Returns the radius along an axis; None if it exceeds the longest strip."""
     for length in _LENGTHS:
         size = [multiple, multiple]
         size[axis] = -(-length // multiple) * multiple

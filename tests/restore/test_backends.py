@@ -1,4 +1,4 @@
-"""Every way to run a network restores the same picture as the network itself in float32, to within its precision."""
+"""Every backend gives the result of the network in float32, within its precision."""
 
 import copy
 import logging
@@ -31,7 +31,7 @@ DECIBELS = {'fp32': 100, 'fp16': 60, 'bf16': 50}
 
 
 def picture(channels: int, h: int, w: int) -> Tensor:
-    """Smooth texture in [0, 1], in five frames."""
+    """Returns a window (1, 5, c, h, w) of smooth texture in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(5, channels, h // 8 + 1, w // 8 + 1, generator=generator)
     return nn.functional.interpolate(coarse, size=(h, w), mode='bicubic').clamp(0, 1).unsqueeze(0)
@@ -53,7 +53,7 @@ def edvr() -> nn.Module:
     sizes = {'num_feat': 16, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 2}
     net = EDVR(**sizes, hr_in=True, with_predeblur=True).eval()
     for module in net.modules():
-        if hasattr(module, 'conv_offset'):  # which begins with zeros, as if nothing moved
+        if hasattr(module, 'conv_offset'):  # initially zero, as without motion
             nn.init.normal_(module.conv_offset.weight, std=0.1)
             nn.init.normal_(module.conv_offset.bias)
     return net
@@ -83,7 +83,7 @@ def compare(build, channels: int, backend: str, precision: str, sizes=((48, 64),
     net = build()
     weights = copy.deepcopy(net.state_dict())
     forward = build_forward(net, CPU, backend, precision)
-    for size in (*sizes, sizes[0]):  # back to the first, of which something may have been kept
+    for size in (*sizes, sizes[0]):  # the first size again, as something may be cached for it
         window = picture(channels, *size)
         before = window.clone()
         with torch.no_grad():
@@ -102,51 +102,51 @@ def no_fallback(caplog) -> Iterator[None]:
 
 
 @each
-def test_torch(name, precision):
+def test_torch_equals_the_network(name, precision):
     compare(*NETWORKS[name], 'torch', precision)
 
 
 @pytest.mark.slow
 @needs_openvino
 @each
-def test_openvino(name, precision, no_fallback):
+def test_openvino_equals_the_network(name, precision, no_fallback):
     compare(*NETWORKS[name], 'openvino', precision)
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
-def test_torch_edvr(precision):
+def test_torch_equals_edvr(precision):
     compare(edvr, 3, 'torch', precision, sizes=((32, 48),))
 
 
 @needs_openvino
 @pytest.mark.slow
-def test_openvino_edvr(no_fallback):
+def test_openvino_equals_edvr(no_fallback):
     compare(edvr, 3, 'openvino', 'fp32')
 
 
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
-def test_compile(precision, no_fallback):
+def test_compile_equals_the_network(precision, no_fallback):
     compare(lambda: dblrnet(num_block=0, tail_conv=False), 1, 'compile', precision, sizes=((48, 64),))
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
-def test_the_frame_itself_keeps_its_bits(precision):
-    # a network that has learned nothing adds zero to its input, which bf16 must not round to 8 bits
+def test_identity_is_bit_identical(precision):
+    # an untrained network adds zero to its input, which bf16 must not round to 8 bits
     net = DBLRNet(num_feat=16, num_block=1, input_skip=True).eval()
     window = picture(1, 48, 48)
     assert torch.equal(build_forward(net, CPU, 'torch', precision)(window), window[:, 2])
 
 
 @needs_openvino
-def test_a_network_of_one_frame_in_openvino():
+def test_openvino_runs_networks_of_one_frame():
     net, frame = torch.nn.Conv2d(3, 3, 3, padding=1).eval(), picture(3, 48, 64)[:, 0]
     assert decibels(OpenVINOForward(net, 'fp32')(frame), net(frame)) > DECIBELS['fp32']
 
 
 @needs_openvino
-def test_the_frame_keeps_its_bits_in_openvino():
+def test_identity_in_openvino_is_not_rounded_to_bf16():
     net = DBLRNet(num_feat=16, num_block=1, input_skip=True).eval()
     window = picture(1, 48, 48)
     assert decibels(build_forward(net, CPU, 'openvino', 'bf16')(window), window[:, 2]) > 75
@@ -154,7 +154,7 @@ def test_the_frame_keeps_its_bits_in_openvino():
 
 @pytest.mark.slow
 @needs_openvino
-def test_openvino_reports_nothing_to_its_makers(tmp_path):
+def test_openvino_sends_no_telemetry(tmp_path):
     code = (
         'import torch, dblr_plugin; from dblr_plugin.archs import BlurryInput; '
         'from dblr_plugin.restore.backends import build_forward; '
@@ -171,14 +171,14 @@ class Unconvertible(nn.Module):
 
 
 class FixesSize(nn.Module):
-    """Its trace keeps the height of the window that it was traced with."""
+    """Its trace keeps the width of the window that it was traced with."""
 
     def forward(self, x):
         return x[:, 2] * torch.arange(float(int(x.shape[-1])) // 1).sum()
 
 
 class FixesSizeOfLittle(nn.Module):
-    """What it adds to the frame depends on its width, which the trace keeps, but is small beside the frame."""
+    """Adds something small to the frame that depends on the width, which the trace keeps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class FixesSizeOfLittle(nn.Module):
 @pytest.mark.parametrize(
     'net', [Unconvertible(), FixesSize(), FixesSizeOfLittle()], ids=['unknown operation', 'wrong', 'slightly wrong']
 )
-def test_what_openvino_cannot_run_torch_does(net, caplog):
+def test_torch_runs_networks_that_openvino_cannot(net, caplog):
     forward = build_forward(net, CPU, 'openvino', 'fp32')
     for window in (picture(1, 32, 40), picture(1, 48, 32)):
         torch.testing.assert_close(forward(window), net(window))
@@ -202,7 +202,7 @@ def test_what_openvino_cannot_run_torch_does(net, caplog):
     assert len(warnings) == 1 and 'OpenVINO cannot run this network (' in warnings[0]
 
 
-def test_a_compiler_that_fails_is_named_once(caplog):
+def test_failure_of_compile_is_reported_once(caplog):
     def broken(net, **options):
         def forward(window):
             raise RuntimeError('g++ says no\nand more')
@@ -219,7 +219,7 @@ def test_a_compiler_that_fails_is_named_once(caplog):
     assert warnings == ['torch.compile cannot run this network (g++ says no); continuing without it.']
 
 
-def test_running_out_of_memory_is_no_reason_to_fall_back():
+def test_out_of_memory_does_not_fall_back():
     def full(net, **options):
         def forward(window):
             raise MemoryError
@@ -240,7 +240,7 @@ def test_errors_of_the_network_are_raised():
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Sets what this machine has."""
+    """Returns a function that simulates what this machine has."""
 
     def setting(openvino: bool = False, bf16: bool = False, compiler: bool = True, capability=(8, 0)) -> None:
         monkeypatch.setattr(backends, 'openvino_installed', lambda: openvino)
@@ -251,7 +251,7 @@ def machine(monkeypatch):
     return setting
 
 
-def test_auto_on_cpus(machine):
+def test_auto_chooses_backend_and_precision_on_cpus(machine):
     many = FRAMES_WORTH_COMPILING
     for has, frames, expected in (
         ({'openvino': True, 'bf16': True}, 1, ('openvino', 'bf16')),
@@ -266,7 +266,7 @@ def test_auto_on_cpus(machine):
     assert choose(CPU, 'torch', 'fp32') == ('torch', 'fp32')
 
 
-def test_auto_on_gpus(machine):
+def test_auto_chooses_backend_and_precision_on_gpus(machine):
     for capability, precision in (((9, 0), 'bf16'), ((7, 5), 'fp16'), ((6, 1), 'fp32')):
         machine(openvino=True, capability=capability)
         assert choose(GPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('compile', precision)
@@ -276,8 +276,8 @@ def test_auto_on_gpus(machine):
 
 @needs_openvino
 @pytest.mark.slow
-def test_openvino_devices():
-    """No test knows a machine with one of the others; what is not there is refused before anything is built."""
+def test_openvino_devices_are_used_or_refused():
+    """Only the CPU can be tested; missing devices are refused before anything is built."""
     net, options = DBLRNet(num_feat=16, num_block=1), {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
     frames = [np.full((32, 32, 3), 100, np.uint8)] * 2
     one, other = (
@@ -291,7 +291,7 @@ def test_openvino_devices():
         VideoRestorer(net, options, device='openvino:GPU', backend='torch')
 
 
-def test_refusals(machine):
+def test_unknown_or_unavailable_choices_are_refused(machine):
     machine(openvino=False)
     with pytest.raises(DBLRError, match="no backend 'opnvino'.*did you mean 'openvino'"):
         choose(CPU, 'opnvino', 'auto')

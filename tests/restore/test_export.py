@@ -1,4 +1,4 @@
-"""``dblr export``, in this process: ONNX files as onnxruntime sees them, and checkpoints."""
+"""``dblr export`` in this process: ONNX files run by onnxruntime, and checkpoints."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1, 'input_skip': True
 
 
 def trained(options: dict) -> nn.Module:
-    """A network whose layers all do something, as after training."""
+    """Returns a network whose layers all have an effect, as after training."""
     torch.manual_seed(0)
     net = build_network(options).eval()
     for module in net.modules():
@@ -52,7 +52,7 @@ def save(options: dict, folder: Path, **more: object) -> Path:
 
 
 def export(*arguments: object) -> list[str]:
-    """Returns the lines that it prints."""
+    """Runs ``dblr export`` and returns the printed lines."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         main(['export', *map(str, arguments)])
@@ -72,14 +72,14 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def exported(weights) -> types.SimpleNamespace:
-    """Its export: the ONNX file, and what was printed."""
+    """The exported ONNX file, and the printed lines."""
     path = weights.with_suffix('.onnx')
     return types.SimpleNamespace(printed=export('--weights', weights, '-o', path), path=path)
 
 
 @pytest.mark.slow
 class TestONNX:
-    def test_what_was_compared_is_told_and_nothing_else(self, exported):
+    def test_only_the_comparisons_and_the_file_are_printed(self, exported):
         *compared, last = exported.printed
         found = [re.fullmatch(r'(\d+) x (\d+) pixels: at most (\S+) from PyTorch, (\S+) dB', line) for line in compared]
         sizes = [(int(match[1]), int(match[2])) for match in found]
@@ -89,7 +89,7 @@ class TestONNX:
         assert sorted(path.name for path in exported.path.parent.iterdir()) == ['net.onnx', 'net.pth']
         assert logging.root.manager.disable == logging.NOTSET
 
-    def test_the_file_says_what_it_is(self, exported):
+    def test_file_states_shapes_and_metadata(self, exported):
         model = onnx.load(exported.path)
         window, restored = model.graph.input[0], model.graph.output[0]
         assert len(model.graph.input) == len(model.graph.output) == 1
@@ -103,14 +103,14 @@ class TestONNX:
             'num_frame': '5', 'restored_frame': '2', 'pad_multiple': '1', 'trained_on': 'test patterns',
         }  # fmt: skip
 
-    def test_it_holds_no_batch_norm_and_nothing_of_this_machine(self, exported):
+    def test_file_contains_no_batchnorm_and_no_source_paths(self, exported):
         # two 3D layers, two of the block, two of the tail, three of the reconstruction
         kinds = [node.op_type for node in onnx.load(exported.path).graph.node]
         assert kinds.count('Conv') == 9 and 'BatchNormalization' not in kinds
         assert b'.py' not in exported.path.read_bytes() and b'pkg.' not in exported.path.read_bytes()
 
-    def test_it_restores_a_frame_as_its_metadata_say(self, exported, weights):
-        """By another implementation: NumPy, the formulas of the metadata, and a size that was not compared."""
+    def test_metadata_suffice_to_restore_a_frame(self, exported, weights):
+        """An independent NumPy implementation of the metadata's formulas, at a size that the export did not compare."""
         frames = np.random.default_rng(0).integers(60, 200, (5, 45, 58, 3), dtype=np.uint8)
         frames[1:] = (frames[0] * np.linspace(0.99, 1.01, 4)[:, None, None, None]).astype(np.uint8)
         rgb = frames / 255
@@ -123,7 +123,7 @@ class TestONNX:
         assert np.abs(found - expected).max() < 0.51  # rounded
         assert np.abs(found - frames[2].astype(float)).max() > 3
 
-    def test_other_options(self, tmp_path):
+    def test_causal_rgb_network_is_exported(self, tmp_path):
         options = {'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 16, 'num_block': 1, 'num_frame': 3}
         options |= {'causal': True, 'single': True, 'groups': 4}
         export('--weights', save(options, tmp_path), '-o', tmp_path / 'net.onnx')
@@ -134,7 +134,7 @@ class TestONNX:
         with torch.no_grad():
             torch.testing.assert_close(run(tmp_path / 'net.onnx', window), trained(options)(window), atol=1e-5, rtol=0)
 
-    def test_deformable_convolution_and_frames_that_are_multiples(self, tmp_path):
+    def test_deformable_convolution_and_pad_multiple_are_exported(self, tmp_path):
         net, options = Aligned(), {'type': 'EDVR', 'center_frame_idx': 4}
         export_onnx(LoadedNetwork(net, options, Path('ours.pth'), None, 4), tmp_path / 'net.onnx')
         model = onnx.load(tmp_path / 'net.onnx')
@@ -146,7 +146,7 @@ class TestONNX:
 
 
 class Aligned(nn.Module):
-    """A causal EDVR's alignment in one layer; the whole network takes a minute to export."""
+    """Alignment of a causal EDVR in one layer, as exporting the complete network takes a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,14 +165,14 @@ def sides(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 class Noisy(nn.Module):
-    """Computes something else each time."""
+    """Gives another result each time."""
 
     def forward(self, x):
         return x[:, 2] + 0.01 * torch.rand_like(x[:, 2])
 
 
 class Eighths(nn.Module):
-    """Takes frames whose sides are multiples of 8 alone, and amplifies them beyond what 8 bits can hold."""
+    """Takes only frames with sides of multiples of 8, and amplifies them beyond the range of 8 bits."""
 
     def __init__(self, num_in_ch: int = 3) -> None:
         super().__init__()
@@ -185,14 +185,14 @@ class Eighths(nn.Module):
 
 
 class Bessel(nn.Module):
-    """Of which ONNX has no operator."""
+    """Uses a function for which ONNX has no operator."""
 
     def forward(self, x):
         return torch.special.bessel_j0(x[:, 2])
 
 
 class Halves(nn.Module):
-    """Takes frames of even sides alone."""
+    """Takes only frames with even sides."""
 
     def forward(self, x):
         assert x.shape[-2] % 2 == 0 and x.shape[-1] % 2 == 0, 'sides must be even'
@@ -205,7 +205,7 @@ class Halves(nn.Module):
     (Bessel, r'ours.pth: ONNX cannot hold this Bessel \(.*bessel_j0'),
     (Halves, r'ours.pth: ONNX cannot hold this Halves \(.*\); if its frames must be multiples .*val.pad_multiple'),
 ])  # fmt: skip
-def test_a_network_that_onnx_cannot_hold_leaves_the_old_file(tmp_path, capfd, net, message):
+def test_network_that_onnx_cannot_hold_leaves_the_old_file(tmp_path, capfd, net, message):
     (tmp_path / 'net.onnx').write_text('older')
     loaded = LoadedNetwork(net(), {'type': 'BlurryInput'}, Path('ours.pth'), None, 1)
     with pytest.raises(DBLRError, match=message) as caught:
@@ -216,7 +216,7 @@ def test_a_network_that_onnx_cannot_hold_leaves_the_old_file(tmp_path, capfd, ne
 
 
 class TestCheckpoints:
-    def test_there_and_back(self, weights, tmp_path):
+    def test_safetensors_and_back_to_pth_is_lossless(self, weights, tmp_path):
         lines = export('--weights', weights, '-o', tmp_path / 'net.safetensors')
         assert lines == [f'{tmp_path}/net.safetensors: net.pth (DBLRNet, trained on test patterns)']
         export('--weights', tmp_path / 'net.safetensors', '-o', tmp_path / 'back.pth')
@@ -227,7 +227,7 @@ class TestCheckpoints:
         assert all(torch.equal(value, before['params'][key]) for key, value in params.items())
         assert all(value.dtype == before['params'][key].dtype for key, value in params.items())
 
-    def test_averaged_weights_and_what_option_file_and_user_say(self, tmp_path):
+    def test_ema_weights_and_data_of_option_file_and_user_are_exported(self, tmp_path):
         net = trained(NETWORK)
         torch.save(
             {'params': {k: torch.zeros_like(v) for k, v in net.state_dict().items()}, 'params_ema': net.state_dict()},
@@ -249,21 +249,21 @@ class TestCheckpoints:
     ('no/net.onnx', 'no/net.onnx: is a folder, or its folder does not exist'),
     ('net.pth', 'net.pth is the input weights file'),
 ])  # fmt: skip
-def test_an_output_that_cannot_be(weights, output, message):
+def test_invalid_output_is_refused(weights, output, message):
     before = weights.read_bytes()
     with pytest.raises(DBLRError, match=message):
         export('--weights', weights, '-o', weights.parent / output, '--overwrite')
     assert weights.read_bytes() == before
 
 
-def test_frames_to_calibrate_on_are_for_int8(tmp_path):
+def test_calibrate_without_int8_is_refused(tmp_path):
     with pytest.raises(DBLRError, match='--calibrate is for --precision int8'):
         export('-o', tmp_path / 'net.onnx', '--calibrate', tmp_path)
 
 
 @pytest.mark.slow
-def test_int8_of_a_network_of_multiples_and_frames_of_others(tmp_path):
-    """Frames smaller than the crops that it is calibrated on are padded; what is too far from fp32 is not written."""
+def test_int8_far_from_fp32_is_not_written(tmp_path):
+    """The frames are smaller than the calibration crops and no multiples of 8, so they are padded."""
     for number, frame in enumerate(np.random.default_rng(0).integers(0, 256, (6, 30, 50, 3), dtype=np.uint8)):
         cv2.imwrite(str(tmp_path / f'{number}.png'), frame)
     ARCH_REGISTRY._obj_map['Eighths'] = Eighths
@@ -278,13 +278,13 @@ def test_int8_of_a_network_of_multiples_and_frames_of_others(tmp_path):
     assert not (tmp_path / 'net.onnx').exists()
 
 
-def test_a_file_says_that_its_frames_are_aligned():
+def test_metadata_of_networks_with_flow_state_the_alignment():
     for flow in (False, True):
         loaded = LoadedNetwork(nn.Identity(), {'type': 'DBN', 'flow': flow}, Path('ours.pth'), None, 1)
         assert ('flow' in _metadata(loaded, NetworkTraits.of(loaded.options))) == flow
 
 
-def test_missing_packages_are_named_first(monkeypatch, tmp_path):
+def test_missing_packages_are_reported_first(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(DBLRError, match=r"ONNX needs onnxruntime: pip install 'dblr_plugin\[export\]'"):
         export('--weights', tmp_path / 'none.pth', '-o', tmp_path / 'net.onnx')

@@ -1,4 +1,4 @@
-"""Frames are padded, restored in the network's colour, and in tiles that equal whole frames and shrink with memory."""
+"""Frames are padded and converted for the network; tiles give the result of whole frames and shrink to fit memory."""
 
 import logging
 
@@ -31,7 +31,7 @@ def traits(channels: int) -> NetworkTraits:
 
 
 class NeedsMultiples(nn.Module):
-    """The middle frame, if h and w are multiples of 16."""
+    """Returns the middle frame; h and w must be multiples of 16."""
 
     def forward(self, x):
         assert x.shape[-2] % 16 == 0 and x.shape[-1] % 16 == 0
@@ -39,7 +39,7 @@ class NeedsMultiples(nn.Module):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_identity_network_returns_the_same_picture(channels):
+def test_identity_network_returns_the_same_frame(channels):
     picture = torch.randint(0, 256, (1, 5, 3, 21, 34), generator=torch.Generator().manual_seed(0))
     restored = FrameRestorer(BlurryInput(channels), traits(channels))(picture / 255)
     assert (tensor2img(restored, rgb2bgr=False) == picture[0, 2].permute(1, 2, 0).numpy()).all()
@@ -47,31 +47,31 @@ def test_identity_network_returns_the_same_picture(channels):
 
 @pytest.mark.parametrize('size', [(16, 32), (1, 1), (17, 31), (45, 80)])
 @pytest.mark.parametrize('channels', [1, 3])
-def test_pads_and_cuts_back(size, channels):
+def test_frames_are_padded_and_cropped_back(size, channels):
     window = torch.rand(2, 5, 3, *size)
     assert torch.equal(FrameRestorer(NeedsMultiples(), traits(channels), size_multiple=16)(window), window[:, 2])
 
 
-def test_keeps_the_colour_of_the_blurry_frame():
+def test_y_network_keeps_the_chroma_of_the_blurry_frame():
     class Brighter(nn.Module):
         def forward(self, x):
             return x[:, 2] + 0.1
 
     window = torch.rand(1, 5, 3, 8, 8)
     change = FrameRestorer(Brighter(), traits(1))(window) - window[:, 2]
-    # a new Y alone adds the same grey to all channels
+    # a change of only Y adds the same value to all channels
     torch.testing.assert_close(change, torch.full_like(change, 0.1 * 255 / 219))
 
 
 @pytest.mark.parametrize('tile', [0, 16])
-def test_a_network_of_super_resolution_is_refused(tile):
-    """Its upper left corner would be taken for the frame."""
+def test_super_resolution_network_is_refused(tile):
+    """Otherwise its upper left corner would be used as the frame."""
     tiled = TiledForward(lambda x: nn.functional.interpolate(x[:, 2], scale_factor=4), 4, tile)
     with pytest.raises(DBLRError, match=r'the network returns \(1, 3, \d+, \d+\), not \(1, 3, \d+, \d+\)'):
         FrameRestorer(tiled, traits(3))(torch.rand(1, 5, 3, 32, 48))
 
 
-def test_network_colour():
+def test_frames_are_converted_to_the_channels_of_the_network():
     rgb = torch.rand(2, 5, 3, 8, 9)
     y = rgb_to_y(rgb)
     assert to_network_colour(rgb, 3) is rgb and to_network_colour(y, 1) is y
@@ -81,7 +81,7 @@ def test_network_colour():
 
 
 class Mixes(nn.Module):
-    """A window's frames with weights that no flip and no reversal leaves alone; all of them, or one."""
+    """Mixes a window's frames with weights that have no symmetry; returns all frames, or one."""
 
     def __init__(self, restores_all: bool) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class TestSelfEnsemble:
     @pytest.mark.parametrize('restores_all', [False, True])
     @pytest.mark.parametrize('reverse', [False, True])
     @torch.no_grad()
-    def test_is_the_mean_over_flips(self, restores_all, reverse):
+    def test_result_is_the_mean_over_flips(self, restores_all, reverse):
         net, window = Mixes(restores_all), torch.rand(1, 5, 1, 9, 14)
         results = []
         for axes, turned in (([], False), ([3], False), ([4], reverse), ([3, 4], reverse)):
@@ -107,13 +107,13 @@ class TestSelfEnsemble:
             results.append(torch.flip(result, [1]) if turned and restores_all else result)
         torch.testing.assert_close(SelfEnsemble(net, reverse)(window), torch.stack(results).mean(0))
 
-    def test_what_all_agree_on_keeps_its_bits(self):
+    def test_identity_is_bit_identical(self):
         window = torch.rand(1, 5, 1, 33, 47)
         assert torch.equal(SelfEnsemble(BlurryInput(1), reverse=True)(window), window[:, 2])
 
     @pytest.mark.parametrize('causal', [False, True])
     @torch.no_grad()
-    def test_is_used_where_it_is_asked_for_and_shows_causal_networks_no_future(self, causal):
+    def test_self_ensemble_option_reverses_time_only_if_not_causal(self, causal):
         network = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1, 'causal': causal}
         net = DBLRNet(num_feat=8, num_block=1, causal=causal, init_std=0.1).eval()
         settings = {'backend': 'torch', 'precision': 'fp32', 'tile': 32, 'self_ensemble': True}
@@ -126,7 +126,7 @@ class TestSelfEnsemble:
 
 
 class Shifts(nn.Module):
-    """Looks ``radius`` pixels left and right, up and down, and sees the frame's border as zeros; quick."""
+    """A fast network with a receptive radius of ``radius`` pixels in each direction that pads frames with zeros."""
 
     radius = 5
 
@@ -139,7 +139,7 @@ class Shifts(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """Down to a quarter and up again."""
+    """Downscales by 4 and upscales again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def net() -> nn.Module:
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 80), st.integers(5, 9))
-def test_any_frame_any_tile(size, tile, halo):
+def test_tiles_of_any_size_equal_the_whole_frame(size, tile, halo):
     window = torch.rand(1, 3, 1, *size)
     seen = []
     tiled = TiledForward(lambda x: (seen.append(x.shape), Shifts()(x))[1], halo, tile)
@@ -168,24 +168,24 @@ def test_any_frame_any_tile(size, tile, halo):
     assert all(side <= min(whole, tile + 2 * halo) for side, whole in zip(seen[0][-2:], size, strict=True))
 
 
-def test_tiles_are_as_few_and_as_small_as_can_be():
+def test_tiles_are_as_few_and_as_small_as_possible():
     seen = []
     TiledForward(lambda x: (seen.append(x.shape[-2:]), x[:, 0])[1], 35, 640)(torch.zeros(1, 1, 1, 720, 1280))
-    # a halo to one side of each: tiles of 640 in rows from 0 would see 710 rows twice
+    # a halo at one side of each tile; tiles of 640 rows from the top would read 710 rows twice
     assert seen == [(360 + 35, 640 + 35)] * 4
 
 
 @pytest.mark.parametrize(('size', 'halo', 'tiles'), [((720, 1280), 35, 4), ((720, 1280), 41, 1), ((540, 960), 35, 1)])
-def test_large_frames_are_tiled_where_that_is_cheap(size, halo, tiles):
+def test_large_frames_are_tiled_if_the_halo_costs_little(size, halo, tiles):
     seen = []
     TiledForward(lambda x: (seen.append(x), x[:, 0])[1], halo)(torch.zeros(1, 1, 1, *size))
     assert len(seen) == tiles
 
 
-# a tile beyond the frame, as large as it, of one rest pixel, smaller than the halo
+# larger than the frame, as large as it, with a remainder of one pixel, smaller than the halo
 @pytest.mark.parametrize('tile', [0, 100, 48, 47, 24, 16, 7])
 @torch.no_grad()
-def test_network_in_tiles(net, tile):
+def test_dblrnet_in_tiles_equals_the_whole_frame(net, tile):
     halo = net.receptive_radius
     for size in ((48, 61), (33, 48)):
         window = torch.rand(1, 5, 1, *size)
@@ -193,7 +193,7 @@ def test_network_in_tiles(net, tile):
 
 
 @torch.no_grad()
-def test_a_smaller_halo_would_not_do(net):
+def test_smaller_halo_changes_the_result(net):
     window = torch.rand(1, 5, 1, 64, 64)
     halo = net.receptive_radius
     difference = TiledForward(net, halo - 4, 16)(window) - net(window)
@@ -202,7 +202,7 @@ def test_a_smaller_halo_would_not_do(net):
 
 @pytest.mark.parametrize('tile', [8, 13, 20])
 @torch.no_grad()
-def test_strided_network_of_any_frame_size(tile):
+def test_strided_network_in_tiles_equals_the_whole_frame(tile):
     torch.manual_seed(0)
     net = EncoderDecoder().eval()
     tiled = TiledForward(net, measured_radius(net, 1, 5, multiple=4), tile, multiple=4)
@@ -215,13 +215,13 @@ def test_strided_network_of_any_frame_size(tile):
         torch.testing.assert_close(in_tiles, whole, atol=1e-5, rtol=0)
 
 
-def test_refuses_a_frame_that_is_not_aligned():
+def test_frame_whose_sides_are_no_multiples_is_refused():
     with pytest.raises(ValueError, match='multiples of 4'):
         TiledForward(EncoderDecoder(), 8, multiple=4)(torch.rand(1, 5, 1, 30, 32))
 
 
 class Limited:
-    """Runs out of memory on windows above a number of pixels."""
+    """Runs out of memory on windows of more than ``pixels`` pixels."""
 
     def __init__(self, pixels: int, error: Exception) -> None:
         self.pixels, self.error, self.calls = pixels, error, []
@@ -244,7 +244,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize('error', OUT_OF_MEMORY, ids=lambda e: type(e).__name__)
-def test_smaller_tiles_when_memory_runs_out(error, caplog):
+def test_out_of_memory_leads_to_smaller_tiles(error, caplog):
     limited = Limited(100 * 100, error)
     tiled = TiledForward(limited, Shifts.radius)
     window = torch.rand(1, 3, 1, 128, 200)
@@ -257,7 +257,7 @@ def test_smaller_tiles_when_memory_runs_out(error, caplog):
     assert warnings == ['Memory does not suffice for whole frames; frames are restored in smaller tiles.']
 
 
-def test_gives_up_at_the_smallest_tile_and_at_other_errors():
+def test_out_of_memory_at_the_smallest_tile_and_other_errors_are_raised():
     limited = Limited(0, MemoryError('none left'))
     with pytest.raises(MemoryError, match='none left'):
         TiledForward(limited, 5)(torch.rand(1, 3, 1, 200, 300))
@@ -283,16 +283,16 @@ def test_gives_up_at_the_smallest_tile_and_at_other_errors():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_networks_state_how_far_they_look(net, num_in_ch, num_frame, multiple):
+def test_receptive_radius_of_the_class_equals_the_measured_one(net, num_in_ch, num_frame, multiple):
     assert halo_of(net) == net.receptive_radius == measured_radius(net, num_in_ch, num_frame, multiple)
 
 
-def test_radius_of_the_paper_is_35():
-    # two 3D layers, two in each of 14 blocks, two at the tail, three of reconstruction; width does not matter
+def test_receptive_radius_of_the_paper_is_35():
+    # two 3D layers, two in each of 14 blocks, two in the tail, three in the reconstruction; num_feat has no influence
     assert DBLRNet(num_feat=16).receptive_radius == 35
 
 
-def test_networks_without_a_radius_or_with_a_large_one():
+def test_halo_without_a_radius_or_with_a_large_one_is_inexact():
     assert halo_of(FourierBurstAccumulation()) == INEXACT_RADIUS
     assert halo_of(EDVR(num_feat=16, num_reconstruct_block=1, deformable_groups=2)) == INEXACT_RADIUS
     assert halo_of(DeepDeblur(num_feat=4)) == INEXACT_RADIUS

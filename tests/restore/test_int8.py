@@ -1,4 +1,4 @@
-"""int8: close to float32 on what it was calibrated for, exact where the network adds nothing, and refused elsewhere."""
+"""int8 is close to float32 on the calibrated input, exact where the network adds nothing, and refused elsewhere."""
 
 import logging
 
@@ -32,7 +32,7 @@ needs_int8 = pytest.mark.skipif(not (openvino_installed() and nncf_installed()),
 
 
 def frames(count: int = 8, height: int = 72, width: int = 104) -> list[np.ndarray]:
-    """A texture that moves."""
+    """Returns RGB frames (h, w, 3) of a moving texture."""
     coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8 + count, 3), dtype=np.uint8)
     wide = cv2.resize(coarse, (width + 8 * count, height), interpolation=cv2.INTER_CUBIC)
     return [np.ascontiguousarray(wide[:, 4 * i : 4 * i + width]) for i in range(count)]
@@ -47,7 +47,7 @@ def trained(std: float = 0.05) -> MultiScaleDBLRNet:
 
 @pytest.mark.slow
 @needs_int8
-def test_restores_close_to_float32_and_says_so(caplog):
+def test_int8_is_close_to_float32_and_reported(caplog):
     logging.getLogger('basicsr').propagate = True
     restorers = [VideoRestorer(trained(), OPTIONS, 'cpu', precision=p, tile=48) for p in ('int8', 'fp32')]
     assert [r.needs_calibration for r in restorers] == [True, False]
@@ -67,7 +67,7 @@ def test_restores_close_to_float32_and_says_so(caplog):
         MultiScaleDBLRNet(num_feat=(8, 16), num_block=(1, 1)),
     ],
 )
-def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net, caplog):
+def test_identity_is_bit_identical(net, caplog):
     logging.getLogger('basicsr').propagate = True
     window = torch.rand(1, 5, 1, 72, 104)
     with caplog.at_level(logging.INFO):
@@ -77,7 +77,7 @@ def test_a_frame_to_which_nothing_is_added_keeps_its_bits(net, caplog):
 
 @pytest.mark.slow
 @needs_int8
-def test_the_layers_that_compare_frames_and_the_last_one_stay_float():
+def test_layers_that_compare_frames_and_the_last_one_stay_float():
     window = torch.rand(1, 5, 1, 32, 32)
     model = quantise(to_openvino(trained(), window), [window])
     convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == 'Convolution']
@@ -87,7 +87,7 @@ def test_the_layers_that_compare_frames_and_the_last_one_stay_float():
 
 @pytest.mark.slow
 @needs_int8
-def test_auto_takes_int8_only_close_to_float32(monkeypatch):
+def test_auto_uses_int8_only_if_close_to_float32(monkeypatch):
     monkeypatch.setattr(backends, 'int8_is_fast', lambda: True)
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING) == ('openvino', 'int8')
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING - 1)[1] != 'int8'
@@ -99,7 +99,7 @@ def test_auto_takes_int8_only_close_to_float32(monkeypatch):
 
 @pytest.mark.slow
 @needs_int8
-def test_a_network_whose_size_openvino_keeps_is_not_quantised(caplog):
+def test_network_whose_size_openvino_keeps_is_not_quantised(caplog):
     logging.getLogger('basicsr').propagate = True
     net = FixesSizeOfLittle().eval()
     forward = build_forward(net, CPU, 'openvino', 'int8')
@@ -109,15 +109,15 @@ def test_a_network_whose_size_openvino_keeps_is_not_quantised(caplog):
 
 
 @needs_int8
-def test_an_empty_input_leaves_the_choice_to_the_next():
+def test_empty_input_leaves_calibration_to_the_next():
     restorer = VideoRestorer(trained(), OPTIONS, 'cpu', precision='int8')
     assert list(restorer.restore([])) == [] and restorer.needs_calibration
 
 
 @pytest.mark.slow
 @needs_int8
-def test_each_input_is_calibrated_for_itself(tmp_path):
-    """Whatever was restored before it, and though a resumed run begins in its middle."""
+def test_each_input_is_calibrated_separately(tmp_path):
+    """The result depends neither on earlier inputs nor on where a resumed run begins."""
     part = 2, 9
     clips = {'bright': frames(12), 'dark': [frame // 16 for frame in frames(12)]}
     for name, clip in clips.items():
@@ -135,7 +135,7 @@ def test_each_input_is_calibrated_for_itself(tmp_path):
     assert not np.array_equal(calibrated(other, 'bright'), alone) and np.array_equal(calibrated(other, 'dark'), alone)
 
 
-def test_refused_where_there_is_none(monkeypatch):
+def test_int8_is_refused_where_it_is_unavailable(monkeypatch):
     with pytest.raises(DBLRError, match='not for backend torch'):
         choose(CPU, 'torch', 'int8')
     with pytest.raises(DBLRError, match='not for cuda'):
@@ -145,14 +145,14 @@ def test_refused_where_there_is_none(monkeypatch):
         choose(CPU, 'auto', 'int8')
 
 
-def test_crops_have_one_size_and_different_places():
+def test_crops_have_one_size_and_different_positions():
     places = torch.arange(300 * 400.0).reshape(1, 1, 1, 300, 400)
     crops = list(cut_crops([places] * 3 + [places[..., :100, :]]))
     assert {crop.shape for crop in crops} == {(1, 1, 1, 128, 128)}
     assert len({crop[0, 0, 0, 0, 0].item() for crop in crops}) == len(crops) == 6
 
 
-def test_windows_come_from_all_over_a_folder(tmp_path):
+def test_windows_are_spread_over_a_folder(tmp_path):
     for number in range(40):
         cv2.imwrite(str(tmp_path / f'{number:03d}.png'), np.full((16, 16, 3), number, np.uint8))
     with open_source(tmp_path) as source:
@@ -164,8 +164,8 @@ def test_windows_come_from_all_over_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'runs'), [('whole.mp4', WINDOWS), ('cut.mp4', 3)])
-def test_windows_come_from_all_over_a_video(tmp_path, caplog, name, runs):
-    """At 30 frames per second, whose times are no finite decimals; also where the video is shorter than it says."""
+def test_windows_are_spread_over_a_video(tmp_path, caplog, name, runs):
+    """Frame times at 30 per second are no finite decimals; one video is shorter than its header states."""
     import av
 
     with av.open(str(tmp_path / 'whole.mp4'), 'w', container_options={'movflags': 'faststart'}) as container:
@@ -185,7 +185,7 @@ def test_windows_come_from_all_over_a_video(tmp_path, caplog, name, runs):
 
 
 @pytest.mark.slow
-def test_an_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
+def test_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
     for number, frame in enumerate(frames(12)):

@@ -1,4 +1,4 @@
-"""A network with its weights, built from what a file says, and what that may make us do."""
+"""Networks are built as their checkpoint or option file states, and only if that does no more than build them."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ NETWORK = {'type': 'DBLRNet', 'num_feat': 8, 'num_block': 1}
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_a_checkpoint_says_all_there_is_to_say(tmp_path, suffix):
+def test_checkpoint_states_network_data_and_pad_multiple(tmp_path, suffix):
     content = {'params': build_network(NETWORK).state_dict(), 'network': NETWORK}
     save_atomically(content, tmp_path / f'net{suffix}')
     loaded = load_network(tmp_path / f'net{suffix}')
@@ -25,7 +25,7 @@ def test_a_checkpoint_says_all_there_is_to_say(tmp_path, suffix):
     assert str(loaded) == f'net{suffix} (DBLRNet, trained on GoPro)' and loaded.pad_multiple == 4
 
 
-def test_an_option_file_has_the_last_word(tmp_path):
+def test_option_file_overrides_the_checkpoint(tmp_path):
     content = {'params': build_network(NETWORK).state_dict(), 'network': NETWORK, 'pad_multiple': 4}
     save_atomically(content, tmp_path / 'net.safetensors')
     (tmp_path / 'net.yml').write_text(
@@ -36,7 +36,7 @@ def test_an_option_file_has_the_last_word(tmp_path):
 
 
 @pytest.mark.parametrize('multiple', [0, -4, '4'])
-def test_a_pad_multiple_that_is_none(tmp_path, multiple):
+def test_invalid_pad_multiple_is_refused(tmp_path, multiple):
     content = {'params': build_network(NETWORK).state_dict(), 'network': NETWORK, 'pad_multiple': multiple}
     save_atomically(content, tmp_path / 'net.pth')
     with pytest.raises(DBLRError, match=r'net\.pth: pad_multiple is .* name its option file'):
@@ -51,7 +51,7 @@ def test_a_pad_multiple_that_is_none(tmp_path, multiple):
     ('network_g: {type: EDVR, num_feat: 0}', r'net\.yml: its network cannot be built \(.*zero'),
     ('network_g: {type: DBN, num_in_ch: 4, num_out_ch: 4}', r'net\.yml: its network takes frames of 4 channels'),
 ])  # fmt: skip
-def test_an_option_file_that_does_not_fit(tmp_path, text, message):
+def test_invalid_option_file_is_refused(tmp_path, text, message):
     save_atomically({'params': build_network(NETWORK).state_dict(), 'network': NETWORK}, tmp_path / 'net.pth')
     network = '' if 'network_g' in text else 'network_g: {type: DBLRNet, num_feat: 8, num_block: 1}\n'
     (tmp_path / 'net.yml').write_text(network + text)
@@ -59,7 +59,7 @@ def test_an_option_file_that_does_not_fit(tmp_path, text, message):
         load_network(tmp_path / 'net.pth', tmp_path / 'net.yml')
 
 
-def test_what_neither_option_file_nor_checkpoint_says_right(tmp_path):
+def test_pad_multiple_of_the_checkpoint_is_the_default(tmp_path):
     content = {'params': build_network(NETWORK).state_dict(), 'pad_multiple': 4, 'trained_on': {'set': 'GoPro'}}
     save_atomically(content, tmp_path / 'net.pth')
     (tmp_path / 'net.yml').write_text('network_g: {type: DBLRNet, num_feat: 8, num_block: 1}')
@@ -78,7 +78,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize('options', NETWORKS, ids=lambda options: options['type'])
-def test_networks_that_restore_windows_are_built(options):
+def test_networks_that_restore_windows_are_accepted(options):
     if options['type'] == 'MultiScaleDBLRNet':
         options = {'type': 'MultiScaleDBLRNet'}
     check_named_network(options, build_network(options).state_dict(), 'net.pth')
@@ -96,10 +96,10 @@ def test_networks_that_restore_windows_are_built(options):
     ({'type': 'VGGFeatureExtractor', 'layer_name_list': ['conv1_2']}, 'VGGFeatureExtractor has no num_in_ch'),
     ({'type': 'os.system'}, "'os.system' is not a registered class"),
     ({'type': ['DBLRNet']}, 'is not a registered class'),
-    # all bounds kept, and hundreds of thousands of blocks in all
+    # each number is within its bound, but there are hundreds of thousands of blocks in total
     ({'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'num_group': 500, 'num_block': 500}, 'it has more than'),
 ])  # fmt: skip
-def test_what_would_do_more_than_build_is_refused_before_it_is_built(tmp_path, options, reason, monkeypatch):
+def test_oversized_or_unsafe_network_is_refused_before_it_is_built(tmp_path, options, reason, monkeypatch):
     built = []
     for name, cls in ARCH_REGISTRY:
         if name == str(options['type']) and name not in ('DBLRNet', 'RCAN'):

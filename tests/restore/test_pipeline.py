@@ -1,4 +1,4 @@
-"""From a source to a sink: what is held meanwhile, and how long a frame takes."""
+"""Restoring from a source to a sink: memory, latency, errors and resuming."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def restorer(**changes) -> VideoRestorer:
 
 
 class Living:
-    """Counts arrays that nobody has dropped yet."""
+    """Counts arrays that are still referenced, and their maximum."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -50,7 +50,7 @@ class Living:
 
 @dataclass
 class Noise:
-    """A source of so many frames, each of its own."""
+    """A source of ``count`` different frames."""
 
     count: int
     living: Living = field(default_factory=Living)
@@ -71,7 +71,7 @@ class Noise:
 
 @dataclass
 class Bin:
-    """A sink that counts and throws away; the picture ``breaks`` does not fit."""
+    """A sink that counts frames and drops them; it refuses frame number ``breaks``."""
 
     living: Living = field(default_factory=Living)
     breaks: int | None = None
@@ -97,9 +97,9 @@ class Bin:
 
 @pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_video(causal):
-    """Four times the frames, and no more of them held than a window, its look-ahead and both queues take."""
-    # a queue's frames, the one that its thread works on, and the one between it and the network
+def test_memory_does_not_grow_with_the_length(causal):
+    """Only the frames of a window, its look-ahead and both queues are held, whatever the length."""
+    # the queue's frames, the one in its thread, and the one between it and the network
     queue = AHEAD + 2
     window = 5 + (0 if causal else NEIGHBOURS) + 1
     for count in (60, 240):
@@ -111,15 +111,15 @@ def test_memory_does_not_grow_with_the_video(causal):
         assert min(seconds) > 0 and max(seconds) < 60
 
 
-def test_a_sink_that_refuses_ends_everything():
+def test_failing_sink_stops_decoding_and_is_abandoned():
     source, sink = Noise(600), Bin(breaks=7)
     with pytest.raises(DBLRError, match='the bin is full'):
         restore_media(restorer(), source, sink, progress=False)
     assert sink.end == 'abandoned' and len(sink.names) == 7 and source.taken < 40
 
 
-def test_an_error_of_the_network_ends_decoding():
-    """Before the sink is abandoned and the source closed, which a thread that still decodes would not survive."""
+def test_error_of_the_network_stops_decoding():
+    """Decoding stops before the sink is abandoned and the source closed, which would crash a thread that decodes."""
 
     class Slow(Noise):
         def __iter__(self) -> Iterator[Frame]:
@@ -141,8 +141,8 @@ def test_an_error_of_the_network_ends_decoding():
 
 
 @pytest.mark.slow
-def test_latency_is_that_of_the_network_alone():
-    """Not the time that a frame waited before it was taken, nor the time that the sink takes."""
+def test_latency_is_the_time_of_the_network():
+    """It includes neither a frame's waiting time nor the time of the sink."""
     net = restorer(causal=True)
     forward, pause = net.restorer.net, threading.Event()
 
@@ -159,7 +159,7 @@ def test_latency_is_that_of_the_network_alone():
 
 @dataclass
 class Clip:
-    """A source of three shots of moving texture, from any picture on."""
+    """A source of three shots of moving texture, from frame ``first`` on."""
 
     count: int = 40
     first: int = 0
@@ -178,7 +178,7 @@ class Clip:
 
 @dataclass
 class Album(Bin):
-    """A sink that keeps all pictures, by name."""
+    """A sink that keeps all frames by name."""
 
     pictures: dict[str, bytes] = field(default_factory=dict)
 
@@ -188,8 +188,8 @@ class Album(Bin):
 
 @pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.slow
-def test_going_on_gives_the_same_pictures(causal):
-    """Also right behind a cut, and a few pictures behind one, which frames before them decide."""
+def test_resume_gives_the_same_frames(causal):
+    """Including right after a cut and a few frames after one, where earlier frames determine the window."""
     net, whole = restorer(causal=causal), Album()
     with torch.no_grad():  # a network that is not the identity
         for weights in net.restorer.net.parameters() if hasattr(net.restorer.net, 'parameters') else ():

@@ -1,4 +1,4 @@
-"""A network that restores all frames of a clip, one file of a user's own, goes the way that all others go."""
+"""A recurrent network in a user's own file, which restores all frames of a clip, works in all commands."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NETWORK = {'type': 'TinyRecurrent', 'num_frame': 4}
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The class's file, once: a name can be registered once in a process."""
+    """The file of the class, imported once, as a name can be registered only once per process."""
     path = tmp_path_factory.mktemp('recurrent') / 'recurrent.py'
     path.write_text(RECURRENT)
     import_files([str(path)])
@@ -72,7 +72,7 @@ def clip(count: int) -> list[np.ndarray]:
 
 
 def expected(path: Path, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """By the network itself, four frames at a time."""
+    """Returns the result of the network itself, four frames at a time."""
     net = build_network(NETWORK).eval()
     net.load_state_dict(torch.load(path)['params'])
     planes = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
@@ -93,15 +93,15 @@ def psnr_of(frames: list[np.ndarray], truth: list[np.ndarray]) -> float:
     return float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
 
 
-def test_videos(checkpoint):
+def test_restored_frames_equal_those_of_the_network(checkpoint):
     frames = clip(10)
     restorer = VideoRestorer.from_weights(checkpoint, device='cpu', backend='torch', precision='fp32')
     for found, wanted in zip(restorer.restore(frames), expected(checkpoint, frames), strict=True):
         assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
-def test_a_share_of_a_clip_is_what_the_whole_gives(checkpoint):
-    """Several processes validate as one does."""
+def test_part_of_a_clip_equals_the_same_part_of_the_whole(checkpoint):
+    """Otherwise several processes would not validate as one does."""
     frames = clip(10)
     restorer = VideoRestorer.from_weights(checkpoint, device='cpu', backend='torch', precision='fp32')
     whole = [restored for restored, _ in restorer.restore_clip(frames.__getitem__, 10, range(10))]
@@ -110,8 +110,7 @@ def test_a_share_of_a_clip_is_what_the_whole_gives(checkpoint):
 
 
 @pytest.mark.slow
-def test_deblur_test_and_benchmark(source, checkpoint, tmp_path, monkeypatch):
-    """All three give what the network gives."""
+def test_deblur_test_and_benchmark_equal_the_network(source, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frames = clip(6)
     write_clips(tmp_path, frames)
@@ -166,13 +165,13 @@ def test_deblur_test_and_benchmark(source, checkpoint, tmp_path, monkeypatch):
     assert methods[0]['figures']['psnr_basicsr'] == pytest.approx(tested, abs=1e-6)
 
 
-def test_aligning_to_one_frame_is_refused_where_all_are_restored(source):
+def test_flow_is_refused_if_all_frames_are_restored(source):
     with pytest.raises(DBLRError, match='TinyRecurrent restores all frames, .*; set network_g.flow to false'):
         NetworkTraits.of({**NETWORK, 'flow': True})
 
 
 def test_training_is_refused(source, train_options, tmp_path):
-    """Training sets have the sharp version of one frame, to which a loss would compare all of them."""
+    """Training sets have only one sharp frame per window, and a loss would compare all frames with it."""
     train_options |= {'imports': [str(source)], 'network_g': NETWORK}
     (tmp_path / 'train.yml').write_text(yaml.safe_dump(train_options))
     with pytest.raises(DBLRError, match='network_g.type is TinyRecurrent, which restores all frames, and'):

@@ -1,3 +1,5 @@
+"""``VideoRestorer`` restores clips with the results of validation, whatever the size, tiles and frame type."""
+
 from functools import partial
 
 import cv2
@@ -25,7 +27,7 @@ def network(**changes) -> tuple[torch.nn.Module, dict]:
     options = NETWORK | changes
     torch.manual_seed(0)
     net = build_network(options).eval()
-    for parameter in net.reconstruction[-1].parameters():  # which starts as nothing
+    for parameter in net.reconstruction[-1].parameters():  # initially zero
         torch.nn.init.normal_(parameter, std=0.02)
     return net, options
 
@@ -40,8 +42,8 @@ def frames(count: int, size: tuple[int, int] = (40, 33), dtype: type = np.uint8)
     return [(still * (0.97 + 0.03 * rng.random())).astype(dtype) for _ in range(count)]
 
 
-def test_a_video_gets_what_validation_measures(train_options):
-    """To the last bit but for folding, which may round otherwise."""
+def test_restored_frames_equal_those_of_validation(train_options):
+    """Only folding the BatchNorms may round differently."""
     net, options = network()
     dataset = build_dataset(train_options['datasets']['val'] | {'phase': 'val', 'scale': 1})
     restore = FrameRestorer(net, NetworkTraits(1, 5, 2, flow=False))
@@ -56,7 +58,7 @@ def test_a_video_gets_what_validation_measures(train_options):
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 @pytest.mark.parametrize('channels', [1, 3])
-def test_an_identity_returns_every_frame_as_it_was(dtype, channels):
+def test_identity_network_is_bit_identical(dtype, channels):
     clip = frames(7, dtype=dtype)
     options = {'type': 'BlurryInput', 'num_in_ch': channels}
     found = list(plain(build_network(options), options).restore(clip))
@@ -65,7 +67,7 @@ def test_an_identity_returns_every_frame_as_it_was(dtype, channels):
 
 
 @pytest.mark.parametrize('count', [0, 1, 2, 6])
-def test_as_many_frames_come_out_as_go_in(count):
+def test_number_of_frames_is_kept(count):
     assert len(list(plain(*network()).restore(frames(count)))) == count
 
 
@@ -77,14 +79,14 @@ def test_as_many_frames_come_out_as_go_in(count):
     (lambda frame: frame[1:], r'frame 2 is an array \(39, 33, 3\) of uint8, unlike frame 0'),
     (lambda frame: frame.astype(np.uint16), r'of uint16, unlike frame 0, an array \(40, 33, 3\) of uint8'),
 ])  # fmt: skip
-def test_a_frame_of_another_kind_is_named(spoil, found):
+def test_invalid_frame_is_named(spoil, found):
     clip = frames(4)
     clip[2] = spoil(clip[2])
     with pytest.raises(DBLRError, match=found):
         list(plain(*network()).restore(clip))
 
 
-def test_frames_of_another_scene_make_no_difference():
+def test_frames_of_another_scene_have_no_influence():
     restorer = plain(*network())
     first, second = frames(5), [255 - frame for frame in frames(5)]
     together = list(restorer.restore([*first, *second]))
@@ -92,7 +94,7 @@ def test_frames_of_another_scene_make_no_difference():
     assert all(np.array_equal(one, other) for one, other in zip(together, apart, strict=True))
 
 
-def test_tiles_change_nothing():
+def test_tiles_equal_whole_frames():
     net, options = network()
     whole, tiled = (list(plain(net, options, tile=tile).restore(frames(3, (70, 90)))) for tile in (0, 16))
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, tiled, strict=True))
@@ -100,14 +102,14 @@ def test_tiles_change_nothing():
 
 @pytest.mark.parametrize('size', [(203, 61), (50, 219)])
 @pytest.mark.parametrize('name', NETWORKS)
-def test_tiles_of_networks_that_halve_frames_change_nothing_whatever_the_size(name, size):
+def test_tiles_of_strided_networks_equal_whole_frames_of_any_size(name, size):
     net, clip = build_trained(NETWORKS[name]), panned(1, size)
     whole, tiled = (list(plain(net, {'type': name}, tile=tile).restore(clip)) for tile in (0, 20))
     for one, other in zip(whole, tiled, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1 and (one != other).mean() < 1e-3
 
 
-def test_a_causal_network_knows_no_future():
+def test_causal_network_does_not_depend_on_later_frames():
     restorer = plain(*network(causal=True))
     clip = frames(8)
     assert all(
@@ -122,20 +124,20 @@ def test_a_causal_network_knows_no_future():
     ({'num_frame': 3}, 1 + NEIGHBOURS),
     ({'type': 'BlurryInput', 'causal': True}, 0),
 ])  # fmt: skip
-def test_a_frame_waits_for_no_more_later_ones_than_it_needs(changes, later):
-    """Those of its window and those by which cuts are judged; a causal network's frame is there before the next."""
+def test_frame_waits_only_for_the_later_frames_it_needs(changes, later):
+    """Those of its window and those that detect cuts; a causal network returns a frame before it reads the next."""
     options = changes if 'type' in changes else NETWORK | changes
     taken = []
     restored = plain(build_network(options), options).restore(taken.append(i) or f for i, f in enumerate(frames(12)))
     assert [len(taken) for _ in restored] == [min(number + later, 12) for number in range(1, 13)]
 
 
-def test_a_causal_edvr_restores_the_last_frame():
-    """BasicSR's EDVR has another name for it."""
+def test_causal_edvr_restores_the_last_frame():
+    """BasicSR's EDVR is causal by its center_frame_idx."""
     sizes = {'num_feat': 8, 'num_extract_block': 1, 'num_reconstruct_block': 1, 'deformable_groups': 1}
     options = {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'with_tsa': False, 'center_frame_idx': 4, **sizes}
     net = build_network(options)
-    for layer in net.modules():  # what it adds to its frame becomes nothing
+    for layer in net.modules():  # so that it adds nothing to its frame
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
@@ -145,7 +147,7 @@ def test_a_causal_edvr_restores_the_last_frame():
 
 
 def panned(count: int, size: tuple[int, int]) -> list[np.ndarray]:
-    """uint8 (h, w, 3) views of a texture that moves by two pixels."""
+    """Returns uint8 frames (h, w, 3) of a texture that moves by two pixels per frame."""
     noise = np.random.default_rng(0).random((size[0], size[1] + 2 * count, 3))
     texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 1.5), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     return [texture[:, 2 * i : 2 * i + size[1]].copy() for i in range(count)]
@@ -155,7 +157,7 @@ class TestFlow:
     OPTIONS = {'type': 'FourierBurstAccumulation', 'p': 0}
 
     @pytest.mark.parametrize('flow', [True, 'consistent'])
-    def test_a_video_gets_what_validation_measures(self, tmp_path, flow):
+    def test_restored_frames_equal_those_of_validation(self, tmp_path, flow):
         clip = panned(7, (64, 80))
         (tmp_path / 'lq/pan').mkdir(parents=True)
         for i, frame in enumerate(clip):
@@ -168,7 +170,7 @@ class TestFlow:
             assert np.abs(found - expected.permute(1, 2, 0).numpy()).max() <= 1
 
     @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-    def test_the_mean_of_aligned_frames_is_sharp(self, dtype):
+    def test_mean_of_aligned_frames_is_sharp(self, dtype):
         clip = [frame.astype(dtype) * (1 if dtype == np.uint8 else 257) for frame in panned(7, (64, 80))]
         net = FourierBurstAccumulation(p=0)
         errors = []
@@ -180,7 +182,7 @@ class TestFlow:
 
 
 class TestWeights:
-    def test_say_of_which_network_they_are(self, tmp_path):
+    def test_ema_weights_and_network_come_from_the_checkpoint(self, tmp_path):
         net, options = network(num_feat=8)
         wrong = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
         torch.save({'params': wrong, 'params_ema': net.state_dict(), 'network': options}, tmp_path / 'net.pth')
@@ -189,7 +191,7 @@ class TestWeights:
             assert np.array_equal(one, other)
 
     @pytest.mark.slow
-    def test_of_others_need_an_option_file(self, tmp_path):
+    def test_weights_without_a_network_need_an_option_file(self, tmp_path):
         torch.save({'params': network(num_feat=8)[0].state_dict()}, tmp_path / 'net.pth')
         with pytest.raises(DBLRError, match='net.pth: does not state its network.*-opt'):
             VideoRestorer.from_weights(tmp_path / 'net.pth')
@@ -203,14 +205,14 @@ class TestWeights:
         ('name: a', 'has no section network_g'),
         ('network_g: {type: DBLRnet}', 'its network cannot be built .*DBLRnet'),
     ])  # fmt: skip
-    def test_a_faulty_option_file_is_named(self, tmp_path, text, message):
+    def test_invalid_option_file_is_named(self, tmp_path, text, message):
         torch.save({'params': network()[0].state_dict()}, tmp_path / 'net.pth')
         (tmp_path / 'train.yml').write_text(text)
         with pytest.raises(DBLRError, match=f'train.yml:.*{message}'):
             VideoRestorer.from_weights(tmp_path / 'net.pth', tmp_path / 'train.yml')
 
 
-def test_a_device_that_is_not_there_is_named():
+def test_missing_device_is_named():
     net, options = network()
     with pytest.raises(DBLRError, match="device 'gpu' is not available; found: cpu"):
         VideoRestorer(net, options, device='gpu')
