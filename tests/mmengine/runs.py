@@ -1,4 +1,4 @@
-"""The trainings of ``tests/conftest.py`` as configs of MMEngine, and both trainers' runs of them."""
+"""Converts the trainings of ``tests/conftest.py`` to MMEngine configs, and runs them with both trainers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _wrapper(optimizer: dict) -> dict:
 
 
 def as_config(options: dict) -> Config:
-    """The same training for the Runner."""
+    """Returns the Runner's config of the same training."""
     train, train_set = options['train'], options['datasets']['train']
     model = {'type': options['model_type'], 'generator': options['network_g'], **_losses(train)}
     if 'network_d' in options:
@@ -69,7 +69,7 @@ def as_config(options: dict) -> Config:
 
 
 def run(config: Config, folder: Path, *arguments: object, program: str = TRAIN, processes: int = 1) -> str:
-    """Runs a program of ours on a config to its end, in ``folder/work_dirs/net``; returns what was printed."""
+    """Runs one of our programs on a config, in ``folder/work_dirs/net``; returns the printed text."""
     folder.mkdir(exist_ok=True)
     config.dump(folder / 'net.py')
     runs = (
@@ -83,13 +83,13 @@ def run(config: Config, folder: Path, *arguments: object, program: str = TRAIN, 
 
 
 def scalars(folder: Path) -> list[dict[str, Any]]:
-    """What the Runner logged, all runs in the folder one after another."""
+    """Returns the entries that the Runner logged, of all runs in the folder in order."""
     files = sorted((folder / 'work_dirs/net').glob('*/vis_data/scalars.json'))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 class BasicSRRun:
-    """A training by BasicSR's trainer, to its end: its losses by iteration, figures and checkpoints."""
+    """A complete training by BasicSR's trainer: its losses by iteration, scores and checkpoints."""
 
     def __init__(self, options: dict, folder: Path, processes: int = 1) -> None:
         folder.mkdir(exist_ok=True)
@@ -116,7 +116,7 @@ class BasicSRRun:
 
 
 def five_iterations(options: dict) -> dict:
-    """Changes options to five iterations, all logged, validated at the end."""
+    """Changes options to five iterations that are all logged, with validation at the end."""
     options['train']['total_iter'] = 5
     options['val'] |= {'val_freq': 5}
     options['logger'] |= {'print_freq': 1, 'save_checkpoint_freq': 2}

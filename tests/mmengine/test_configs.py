@@ -1,4 +1,4 @@
-"""The configs say what the option files of the same names say, and the page's example runs."""
+"""The configs equal the option files of the same names, and the example of docs/mmengine.md runs."""
 
 import re
 import subprocess
@@ -21,12 +21,12 @@ _RENAMED = {'batch_size_per_gpu': 'batch_size', 'num_worker_per_gpu': 'num_worke
 
 
 def given(section: dict) -> dict:
-    """What is not left at its default; an empty init_std is the default."""
+    """Returns the entries that are not None; an empty init_std is the default."""
     return {key: value for key, value in section.items() if value is not None}
 
 
 @pytest.mark.parametrize('name', ['train_DBLRNet', 'train_DBLRGAN', 'demo_DBLRNet', 'demo_DBLRGAN'])
-def test_same_settings(name):
+def test_config_equals_the_option_file(name):
     options = read_option_file(CONFIGS.parent / f'{name}.yml').plain()
     config = plain(Config.fromfile(CONFIGS / f'{name}.py').to_dict())
     model, train, sets = config['model'], options['train'], options['datasets']
@@ -81,7 +81,7 @@ def block_with(page: str, text: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_network_of_ones_own_as_the_page_says(footage: Path, tmp_path: Path) -> None:
+def test_example_of_the_docs_trains_and_deblurs(footage: Path, tmp_path: Path) -> None:
     (tmp_path / 'options').symlink_to(CONFIGS.parent)
     (tmp_path / 'datasets').mkdir()
     (tmp_path / 'datasets/demo').symlink_to(footage)
@@ -89,7 +89,7 @@ def test_a_network_of_ones_own_as_the_page_says(footage: Path, tmp_path: Path) -
     (tmp_path / 'mine.py').write_text(block_with('mmengine.md', 'AmpOptimWrapper'))
     (tmp_path / 'mine.yml').write_text(block_with('mmengine.md', 'imports: [sharpener.py]'))
     shorter = ('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'train_dataloader.dataset.gt_size=32')
-    command = [sys.executable, '-m', TRAIN, 'mine.py', '--cfg-options', *shorter]  # which finds modules beside it
+    command = [sys.executable, '-m', TRAIN, 'mine.py', '--cfg-options', *shorter]  # -m finds modules in cwd
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     content = read_checkpoint(tmp_path / 'work_dirs/mine/iter_2.pth')

@@ -1,4 +1,4 @@
-"""Both trainers, from the same seed on the same batches; and a run of the Runner that is killed and resumed."""
+"""Both trainers give the same weights from the same seed, also if the Runner is killed and resumed."""
 
 import json
 
@@ -20,12 +20,12 @@ def assert_same(one: dict, two: dict) -> None:
 
 
 @pytest.mark.slow
-def test_one_process_killed_resumed_and_weights_both_ways(train_options, test_options, tmp_path):
+def test_killed_and_resumed_run_equals_basicsr_and_its_weights_load_everywhere(train_options, test_options, tmp_path):
     options = five_iterations(train_options)
     theirs = BasicSRRun(options, tmp_path / 'basicsr')
     config = as_config(options)
 
-    # killed behind its second iteration, somewhere in what follows
+    # killed at some time after its second iteration
     ours = tmp_path / 'runner'
     ours.mkdir()
     config.dump(ours / 'net.py')
@@ -46,18 +46,18 @@ def test_one_process_killed_resumed_and_weights_both_ways(train_options, test_op
     assert {f'basicsr/{name}': value for name, value in figures['mean'].items()}.items() <= logged[-1].items()
     assert len(list(ours.glob('work_dirs/net/*/vis_data/strips/V/*_5.png'))) == 2
 
-    # a checkpoint of BasicSR in the Runner's test
+    # the Runner tests a checkpoint of BasicSR
     run(config, ours, theirs.checkpoint('net_g', 5), program=TEST)
     tested = next(ours.glob('work_dirs/net/*/*.json')).read_text()
     assert f'"basicsr/psnr": {figures["mean"]["psnr"]}' in tested
 
-    # a checkpoint of the Runner in BasicSR's
+    # BasicSR tests a checkpoint of the Runner
     test_options['path']['pretrain_network_g'] = str(checkpoint)
     done = dblr('test', '-opt', write_options(tmp_path / 'test.yml', test_options), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / 'results/tested/metrics.json').read_text())[0]['mean'] == figures['mean']
 
-    # and wherever a network is loaded
+    # the other commands load it too
     exported = tmp_path / 'net.safetensors'
     commands.main(['export', '--weights', str(checkpoint), '-o', str(exported)])
     assert_same(load_state_dict(exported), theirs.weights('net_g', 5))
@@ -75,7 +75,7 @@ def test_one_process_killed_resumed_and_weights_both_ways(train_options, test_op
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_gan_and_resume_as_one(gan_options, tmp_path):
+def test_two_processes_equal_basicsr_and_resume_as_one(gan_options, tmp_path):
     options = five_iterations(gan_options)
     options['datasets']['train']['batch_size_per_gpu'] = 2
     theirs = BasicSRRun(options, tmp_path / 'basicsr', processes=2)

@@ -1,4 +1,4 @@
-"""Registration, data sets, checkpoints and what is fixed in MMEngine, without a whole training."""
+"""Registration, data sets, checkpoints and fixes of MMEngine, without complete trainings."""
 
 import copy
 import functools
@@ -30,7 +30,7 @@ from dblr_plugin.weights.loading import load_state_dict
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
 
 
-def test_names_with_and_without_the_scope():
+def test_classes_are_found_with_and_without_the_scope():
     for prefix in ('', 'dblr.'):
         assert isinstance(MODELS.build({**NETWORK, 'type': f'{prefix}DBLRNet'}), DBLRNet)
         assert isinstance(MODELS.build({'type': f'{prefix}MinimaxGANLoss'}), MinimaxGANLoss)
@@ -46,7 +46,7 @@ def test_unknown_part_is_named():
             build_part({'type': name})
 
 
-def test_the_real_mmengine_is_imported():
+def test_installed_mmengine_is_imported():
     assert 'site-packages' in mmengine.__file__
 
 
@@ -55,11 +55,11 @@ class TestDataSets:
         roots = {f'dataroot_{side}': str(footage / f'train/{side}') for side in ('lq', 'gt')}
         return {'type': 'VideoDeblurDataset', **roots, 'gt_size': 32, **changes}
 
-    def test_is_basicsrs(self, footage):
+    def test_data_set_is_that_of_basicsr(self, footage):
         dataset = DATASETS.build(self.options(footage))
         assert isinstance(dataset, VideoDeblurDataset) and len(dataset) == 8
 
-    def test_what_is_wrong_is_told(self, footage):
+    def test_invalid_options_are_reported(self, footage):
         with pytest.raises(DBLRError) as caught:
             DATASETS.build(self.options(footage, use_hfilp=True, batch_size_per_gpu=4, num_frame=4))
         for text in (
@@ -68,7 +68,7 @@ class TestDataSets:
         ):  # fmt: skip
             assert text in str(caught.value)
 
-    def test_sampler_goes_on_where_it_was(self):
+    def test_sampler_resumes_where_it_stopped(self):
         indices = functools.partial(zip, range(30))
         whole = [int(i) for _, i in indices(ResumableSampler(range(7), batch_size=2, seed=3))]
         sampler = ResumableSampler(range(7), batch_size=2, seed=0)
@@ -84,8 +84,8 @@ def runner(options: dict, folder: Path, **changes) -> Runner:
 
 class TestCheckpoints:
     @pytest.mark.slow
-    def test_averaged_weights(self, train_options, tmp_path):
-        """EMAHook's, in the Runner's file and behind our reader."""
+    def test_checkpoint_contains_ema_weights(self, train_options, tmp_path):
+        """The weights of EMAHook are in the Runner's file and are read by ``read_checkpoint``."""
         train_options['train']['total_iter'] = 2
         hooks = [{'type': 'EMAHook', 'momentum': 0.5}]
         trained = runner(train_options, tmp_path / 'ema', custom_hooks=hooks)
@@ -97,13 +97,13 @@ class TestCheckpoints:
         assert any(not torch.equal(v, content['params_ema'][k]) for k, v in content['params'].items())
         assert content['network'] == train_options['network_g']
 
-    def test_another_networks_weights_are_refused(self, train_options, tmp_path):
+    def test_weights_of_another_network_are_refused(self, train_options, tmp_path):
         save_atomically({'params': DBLRNet(num_feat=16, num_block=2).state_dict()}, tmp_path / 'net.pth')
         model = runner(train_options, tmp_path / 'run', load_from=str(tmp_path / 'net.pth'))
         with pytest.raises(DBLRError, match='load_from: not a checkpoint of this DBLRNet'):
             model.train()
 
-    def test_a_copied_folder_goes_on_from_its_own(self, tmp_path):
+    def test_copied_folder_resumes_from_its_own_checkpoint(self, tmp_path):
         for folder in (tmp_path / 'first', tmp_path / 'copy'):
             folder.mkdir()
             (folder / 'iter_2.pth').touch()
@@ -112,14 +112,14 @@ class TestCheckpoints:
         (tmp_path / 'copy/iter_2.pth').unlink()
         assert newest_checkpoint(str(tmp_path / 'copy')) == str(tmp_path / 'first/iter_2.pth')
 
-    def test_weights_without_notes(self, tmp_path):
-        """As MMagic publishes them."""
+    def test_weights_without_metadata_are_loaded(self, tmp_path):
+        """MMagic publishes weights in this form."""
         model = VideoDeblurModel(NETWORK)
         torch.save({'meta': {}, 'state_dict': model.state_dict()}, tmp_path / 'published.pth')
         weights = load_state_dict(tmp_path / 'published.pth')
         assert weights.keys() == model.generator.state_dict().keys()
 
-    def test_nothing_of_a_log_is_run(self, tmp_path):
+    def test_log_in_a_checkpoint_runs_no_code(self, tmp_path):
         class Malicious:
             def __reduce__(self):
                 return getattr, (Path, 'home')
@@ -130,7 +130,7 @@ class TestCheckpoints:
             with pytest.raises(DBLRError, match='it holds more than tensors and plain values'):
                 read_checkpoint(tmp_path / 'a.pth')
 
-    def test_a_loss_that_is_no_number_ends_the_run(self, train_options, tmp_path):
+    def test_loss_that_is_not_finite_stops_the_run(self, train_options, tmp_path):
         run = runner(train_options, tmp_path / 'run', **{'model.pixel_loss.loss_weight': float('nan')})
         with pytest.raises(DBLRError, match=r'iteration 1: loss, l_pix not finite, with samples [ab]/'):
             run.train()
@@ -138,7 +138,7 @@ class TestCheckpoints:
 
 
 class TestFixes:
-    def test_a_database_is_opened_twice(self, tmp_path):
+    def test_database_can_be_opened_twice(self, tmp_path):
         with lmdb.open(str(tmp_path / 'a.lmdb')) as environment, environment.begin(write=True) as transaction:
             transaction.put(b'clip/0', b'frame')
         one, two = LmdbBackend(tmp_path / 'a.lmdb'), LmdbBackend(tmp_path / 'a.lmdb')
@@ -146,8 +146,8 @@ class TestFixes:
         del one
         assert two.get('clip/0') == b'frame'
 
-    def test_configs_of_installed_packages(self, tmp_path, monkeypatch):
-        package = tmp_path / 'mmagic'  # MMEngine knows OpenMMLab's packages alone
+    def test_configs_of_installed_packages_can_be_bases(self, tmp_path, monkeypatch):
+        package = tmp_path / 'mmagic'  # MMEngine knows only OpenMMLab's packages
         (package / '.mim/configs/nets').mkdir(parents=True)
         (package / '__init__.py').touch()
         (package / '.mim/configs/nets/base.py').write_text('a = 1\n')
@@ -157,7 +157,7 @@ class TestFixes:
         config = Config.fromfile(tmp_path / 'mine.py')
         assert (config.a, config.b) == (1, 2)
 
-    def test_mixed_precision_without_gpus(self):
+    def test_mixed_precision_works_without_gpus(self):
         net = torch.nn.Linear(2, 1)
         before, optimizer = net.weight.clone(), torch.optim.SGD(net.parameters(), lr=1.0)
         wrapper = AmpOptimWrapper(optimizer=optimizer, dtype='bfloat16', clip_grad={'max_norm': 0.5})
@@ -165,11 +165,11 @@ class TestFixes:
             output = net(torch.ones(1, 2))
         assert output.dtype == torch.bfloat16
         wrapper.update_params(output.float().sum())
-        # the gradient of weights and bias is 1 each, clipped to a norm of 0.5
+        # the gradients of both weights and the bias are 1, clipped to a norm of 0.5
         torch.testing.assert_close(before - net.weight, torch.full((1, 2), 0.5 / 3**0.5))
         AmpOptimWrapper(optimizer=optimizer).load_state_dict(wrapper.state_dict())
 
-    def test_a_history_is_loaded(self, tmp_path):
+    def test_history_buffer_is_loaded_as_weights_only(self, tmp_path):
         history = HistoryBuffer([1.0, 2.0], [1, 1])
         torch.save(history, tmp_path / 'a.pth')
         assert torch.load(tmp_path / 'a.pth', weights_only=True).mean() == 1.5
