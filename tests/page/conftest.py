@@ -1,4 +1,4 @@
-"""A page in a process of its own, whose network makes every frame brighter."""
+"""Starts the page in its own process, with a network that makes every frame brighter."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dblr_plugin.archs import DBLRNet
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 4, 'num_block': 1, 'input_skip': True}
 _BIAS = 0.3
-BRIGHTER = _BIAS * 255 * 255 / 219  # what that adds to R, G and B, as BT.601's Y has 219 steps
+BRIGHTER = _BIAS * 255 * 255 / 219  # added to R, G and B, as Y of BT.601 has 219 steps
 
 
 @dataclass
 class Answer:
-    """What the server said."""
+    """A response of the server."""
 
     status: int
     headers: dict[str, str]
@@ -35,10 +35,10 @@ class Answer:
 
 
 class Page:
-    """A server, and the client's side of it.
+    """A server process, and a client for it.
 
     Attributes:
-            temporary: The folder for temporary files.
+        temporary: The folder for temporary files.
     """
 
     def __init__(self, folder: Path, temporary: Path) -> None:
@@ -74,7 +74,7 @@ class Page:
 
     @property
     def left(self) -> list[str]:
-        """Clips and results."""
+        """Clips and results that are on the disk."""
         return [str(path.relative_to(self.temporary)) for path in self.temporary.glob('dblr_page_*/clip_*/**/*')]
 
     def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
@@ -103,13 +103,13 @@ class Page:
         return self.ask('POST', '/gradio_api/upload', body, headers)
 
     def uploaded(self, path: Path) -> str:
-        """The path of a file on the server."""
+        """Uploads a file; returns its path on the server."""
         answer = self.upload(path.name, path.read_bytes())
         assert answer.status == 200, answer
         return json.loads(answer.body)[0]
 
     def call(self, name: str, session: str, *data: object) -> Answer:
-        """Calls one of the page's functions, as the browser does."""
+        """Calls a function of the page, as the browser does."""
         body = {'data': data, 'fn_index': self.numbers[name], 'session_hash': session}
         path = '/gradio_api/run/predict' if name in ('end', 'take') else '/gradio_api/queue/join'
         return self.ask('POST', path, json.dumps(body).encode(), {'Content-Type': 'application/json'})
@@ -120,14 +120,14 @@ class Page:
         self.ask('POST', '/gradio_api/cancel', json.dumps(body).encode(), {'Content-Type': 'application/json'})
 
     def restore(self, path: str, start: object = '', length: object = '') -> str:
-        """Begins to restore an upload; returns the session."""
+        """Starts restoring an upload; returns the session."""
         session = uuid.uuid4().hex
         answer = self.call('restore', session, file(path), start, length)
         assert answer.status == 200, answer
         return session
 
     def events(self, session: str) -> Iterator[dict]:
-        """What the page is told about a restoration, up to its end."""
+        """Yields the events that the page receives about a restoration, up to its end."""
         connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
         connection.request('GET', f'/gradio_api/queue/data?session_hash={session}')
         for line in connection.getresponse():
@@ -138,18 +138,18 @@ class Page:
         connection.close()
 
     def ended(self, session: str) -> dict:
-        """The last event of a restoration."""
+        """Returns the last event of a restoration."""
         return list(self.events(session))[-1]
 
     def error(self, session: str) -> str:
-        """The sentence that it failed with."""
+        """Returns the message of a restoration that fails."""
         event = self.ended(session)
         assert not event['success'], event
         return event['output']['error']
 
 
 def file(path: str) -> dict:
-    """An upload, as the page names it."""
+    """Returns an upload in the form that the page sends."""
     return {'path': path, 'meta': {'_type': 'gradio.FileData'}}
 
 

@@ -1,4 +1,4 @@
-"""The page in Chromium, as somebody sees and uses it."""
+"""The page in Chromium shows a restored clip, and sends no request to other servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_before_and_after_without_a_foreign_request(page: Page, tmp_path: Path):
+def test_before_and_after_are_shown_without_requests_to_others(page: Page, tmp_path: Path):
     with playwright.sync_playwright() as running:
         tab = running.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox']).new_page()
         tab.set_default_timeout(60_000)

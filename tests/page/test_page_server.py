@@ -1,4 +1,4 @@
-"""What the page does for its own browser, and what it refuses to all others."""
+"""The server restores clips for its own page, limits resources, and refuses requests of other sites."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def client(page: Page):
 
 @pytest.fixture(scope='module')
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A minute of work."""
+    """A clip that takes about a minute to restore."""
     options = {'crf': '40', 'preset': 'ultrafast'}
     return make(tmp_path_factory.mktemp('clips') / 'long.mp4', Made(scene(8, (720, 1280)) * 12, options=options))
 
 
 @pytest.fixture(scope='module')
 def silent(page: Page) -> Iterator[list[socket.socket]]:
-    """Half-open requests."""
+    """Connections with incomplete requests."""
     opened = []
     for _ in range(600):
         connection = socket.create_connection(('127.0.0.1', page.port))
@@ -68,18 +68,18 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def shown(path: str) -> np.ndarray:
-    """All frames of a video, RGB, as players show them."""
+    """Returns all frames of a video as RGB (n, h, w, 3), as players show them."""
     with av.open(path) as container:
         return np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)])
 
 
-def test_half_open_requests_do_not_keep_others_out(page, silent):
+def test_half_open_requests_do_not_block_others(page, silent):
     assert page.ask('GET', '/config').status == 200
     page.until(lambda: sum(map(is_closed, silent)) >= 480, 5)
 
 
 def test_before_and_after_have_the_same_frames_at_the_same_times(client, tmp_path):
-    """Of a part of a film with irregular times, 10 bits, 4:2:2, odd height, and sound."""
+    """The input is a part of a clip with irregular times, 10 bits, 4:2:2, odd height, and sound."""
     from gradio_client import handle_file
 
     pts = [0, 10, 20, 50, 60, 75, 80, 90, 100, 110]
@@ -105,7 +105,7 @@ def test_before_and_after_have_the_same_frames_at_the_same_times(client, tmp_pat
         assert cv2.PSNR(expected[0], found[1]) < 30
 
 
-def test_an_image(client, tmp_path):
+def test_image_is_restored_in_its_format(client, tmp_path):
     from gradio_client import handle_file
 
     picture = (np.random.default_rng(0).random((33, 47, 3)) * 100).astype(np.uint8)
@@ -118,7 +118,7 @@ def test_an_image(client, tmp_path):
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A picture of 60 bytes that claims a size."""
+    """Returns a PNG file of about 60 bytes that claims a size."""
     chunks = [
         (b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)),
         (b'IDAT', zlib.compress(b'')),
@@ -139,13 +139,13 @@ def png_header(width: int, height: int) -> bytes:
     ('clip.mp4', None, {'length': '-1'}, "length '-1' is not a time"),
     ('clip.mp4', None, {'length': True}, "length 'True' is not a time"),
 ])  # fmt: skip
-def test_what_cannot_be_restored_is_one_sentence(page, tmp_path, name, content, part, sentence):
+def test_input_that_cannot_be_restored_is_reported_in_one_sentence(page, tmp_path, name, content, part, sentence):
     data = make(tmp_path / 'clip.mp4', Made(3)).read_bytes() if content is None else content
     path = json.loads(page.upload(name, data).body)[0]
     assert page.error(page.restore(path, **part)).startswith(sentence)
 
 
-def test_files_that_are_no_uploads(page, tmp_path):
+def test_files_other_than_uploads_are_neither_read_nor_served(page, tmp_path):
     clip = make(tmp_path / 'clip.mp4', Made(3))
     uploaded = Path(page.uploaded(clip))
     assert uploaded.parent.parent.parent == page.temporary
@@ -171,7 +171,7 @@ def test_cancelling_takes_less_than_a_second(page, long_clip):
     assert time.monotonic() - began < 1
 
 
-def test_more_clips_than_the_queue_takes(page, long_clip):
+def test_clips_beyond_the_queue_are_refused(page, long_clip):
     path = file(page.uploaded(long_clip))
     sessions = [uuid.uuid4().hex for _ in range(20)]
     answers = [page.call('restore', session, path, '', '') for session in sessions]
@@ -184,7 +184,7 @@ def test_more_clips_than_the_queue_takes(page, long_clip):
     page.cancel(sessions[0], answer)
 
 
-def test_bodies_that_are_too_large_or_of_unknown_length(page):
+def test_bodies_too_large_or_of_unknown_length_are_refused(page):
     for path, limit in (('/gradio_api/queue/join', 64_000), ('/gradio_api/upload', 2_064_000)):
         for headers, status in (
             ({'Content-Length': '300000000'}, 413), ({'Content-Length': str(limit + 1)}, 413),
@@ -197,7 +197,7 @@ def test_bodies_that_are_too_large_or_of_unknown_length(page):
                 assert int(connection.recv(1000).split()[1]) == status, (path, headers)
 
 
-def test_all_clips_together_are_limited(page):
+def test_total_size_of_clips_is_limited(page):
     answers = [page.upload('film.mp4', bytes(1_900_000)) for _ in range(6)]
     assert answers[0].status == 200 and answers[-1].status == 507 and b'close other open pages' in answers[-1].body
     for answer in answers:
@@ -208,7 +208,7 @@ def test_all_clips_together_are_limited(page):
     assert page.upload('film.mp4', bytes(1_900_000)).status == 200
 
 
-def test_an_upload_that_breaks_off_is_forgotten(page):
+def test_interrupted_upload_is_deleted(page):
     before = set(page.temporary.rglob('*'))
     head = b'POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1900000\r\n'
     head += b'Content-Type: multipart/form-data; boundary=edge\r\n\r\n'
@@ -222,8 +222,8 @@ def test_an_upload_that_breaks_off_is_forgotten(page):
     page.until(lambda: not any('(deleted)' in os.path.realpath(path) for path in files.iterdir()))
 
 
-def test_thousands_of_requests(page):
-    """Are answered or refused, and leave little behind."""
+def test_thousands_of_requests_leak_no_memory(page):
+    """All are answered or refused, and memory grows by less than 50 MB."""
     body = json.dumps({'data': ['x'], 'fn_index': 99, 'session_hash': 'x'}).encode()
     requests = [
         b'POST /gradio_api/queue/join HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
@@ -241,7 +241,7 @@ def test_thousands_of_requests(page):
 
 
 def memory(pid: int) -> int:
-    """Resident kB."""
+    """Returns the resident memory of a process in kB."""
     return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{pid}/status').read_text())[1])
 
 
@@ -250,19 +250,19 @@ def memory(pid: int) -> int:
     {'Origin': 'http://evil.example'}, {'Origin': 'null'}, {'Origin': 'http://localhost:1'},
     {'Origin': 'https://127.0.0.1'},
 ])  # fmt: skip
-def test_other_pages_are_refused(page, headers):
+def test_requests_of_other_sites_are_refused(page, headers):
     for method, path in (('GET', '/'), ('POST', '/gradio_api/queue/join'), ('GET', '/theme.css')):
         assert page.ask(method, path, b'', headers).status == 403
 
 
-def test_its_own_page_is_not(page):
+def test_own_page_is_served_with_a_content_security_policy(page):
     for host in (f'127.0.0.1:{page.port}', f'localhost:{page.port}'):
         answer = page.ask('GET', '/', headers={'Host': host, 'Origin': f'http://{host}'})
         assert answer.status == 200 and "default-src 'self'" in answer.headers['content-security-policy']
         assert b'"analytics_enabled":false' in answer.body
 
 
-def test_what_gradio_serves_beyond_the_page_is_refused(page):
+def test_unused_routes_of_gradio_are_refused(page):
     for path in (
         'proxy=http://127.0.0.1:1/',
         'file=http://127.0.0.1:1/x',
@@ -286,18 +286,18 @@ def test_leaving_the_page_deletes_its_clip(page, tmp_path):
     page.until(lambda: not path.parent.exists())
 
 
-def test_half_open_requests_end(page, silent):
+def test_half_open_requests_are_closed(page, silent):
     page.until(lambda: all(map(is_closed, silent)), 40)
 
 
-def test_a_port_that_is_taken(page):
+def test_unavailable_port_is_refused(page):
     with pytest.raises(DBLRError, match=rf'port {page.port} is not available .another program uses it'):
         commands.main(['demo-page', '--port', str(page.port)])
     with pytest.raises(DBLRError, match='port 99999 is not available'):
         commands.main(['demo-page', '--port', '99999'])
 
 
-def test_missing_packages_are_named(monkeypatch):
+def test_missing_packages_are_reported(monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', None)
     monkeypatch.setenv('GRADIO_TEMP_DIR', '')
     monkeypatch.setitem(sys.modules, 'gradio', None)
@@ -306,8 +306,8 @@ def test_missing_packages_are_named(monkeypatch):
         commands.main(['demo-page', '--port', '0'])
 
 
-def test_ends_at_once_and_leaves_nothing(page, long_clip, tmp_path):
-    """While a clip is restored and another is sent; what a killed server leaves is deleted by the next one."""
+def test_server_ends_at_once_and_leaves_no_files(page, long_clip, tmp_path):
+    """This happens while a clip is restored and another is sent; files of a killed server are deleted by the next."""
 
     def work(page: Page) -> socket.socket:
         session = page.restore(page.uploaded(long_clip))
@@ -338,6 +338,6 @@ def test_ends_at_once_and_leaves_nothing(page, long_clip, tmp_path):
 
 
 def children(pid: int) -> list[str]:
-    """The processes that a process has started, and those that they have."""
+    """Returns the ids of all descendants of a process."""
     found = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     return found + [grandchild for child in found for grandchild in children(int(child))]
