@@ -52,10 +52,14 @@ def openvino_devices() -> list[str]:
 class OpenVINOForward:
     """Runs a network as a compiled OpenVINO model, cached for the last window size only.
 
+    The number of frames is a constant of a converted network, as tracing unrolls recurrent ones; it is converted again
+    for each other number, such as that of a shot's last frames.
+
     Args:
-        net: ``(1, t, c, h, w)``, or one frame ``(1, c, h, w)``, to ``(1, c, h, w)``; it is not changed.
+        net: ``(1, t, c, h, w)``, or one frame ``(1, c, h, w)``, to ``(1, c, h, w)``; it is not changed. If it restores
+            all frames, to ``(1, t, c, h, w)``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        model: The converted network, if it exists already; it is not verified.
+        model: The converted network, if it exists already, for the first window's number of frames; it is not verified.
         device: One of :func:`openvino_devices`.
 
     Raises, at its first call:
@@ -65,29 +69,36 @@ class OpenVINOForward:
     def __init__(self, net: nn.Module, precision: str, model: Any = None, device: str = 'CPU') -> None:
         self.net = fold(net).cpu()
         self.precision = precision
-        self.model = model
+        self.given = model
+        self.models: dict[torch.Size, Any] = {}  # by the shape of windows without height and width
         self.device = device
         self.shape: torch.Size | None = None
         self.compiled: Any = None
 
     def __call__(self, window: Tensor) -> Tensor:
         """Runs the model on a window; the result is on the CPU."""
-        if self.model is None:
-            self.model = converted(self.net, window.shape[:-2], self.precision, self.device)
         if window.shape != self.shape:
             self._compile(window.shape)
         return torch.from_numpy(self.compiled(np.ascontiguousarray(window))[0])
 
     def _compile(self, shape: torch.Size) -> None:
         self.compiled = self.shape = None  # frees its memory before the next model allocates
-        self.model.reshape(list(shape))
+        model = self._model(shape[:-2])
+        model.reshape(list(shape))
         options = {
             'INFERENCE_PRECISION_HINT': {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[self.precision],
             'PERFORMANCE_HINT': 'LATENCY',
             **({'INFERENCE_NUM_THREADS': torch.get_num_threads()} if self.device == 'CPU' else {}),
         }
-        self.compiled = _openvino_core().compile_model(self.model, self.device, options)
+        self.compiled = _openvino_core().compile_model(model, self.device, options)
         self.shape = shape
+
+    def _model(self, shape: torch.Size) -> Any:
+        """Returns the converted network for windows of this shape, without height and width."""
+        if shape not in self.models:
+            given, self.given = self.given, None
+            self.models[shape] = given or converted(self.net, shape, self.precision, self.device)
+        return self.models[shape]
 
 
 def _import_openvino() -> ModuleType:
@@ -234,13 +245,14 @@ class Int8Forward:
 def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
     """Cuts crops of one size out of windows ``(1, t, c, h, w)``, at positions spread over the frames.
 
-    Windows too small for this size, which depends on the first one, are skipped.
+    Windows too small for this size, which depends on the first one, or of another number of frames are skipped.
     """
-    side = None
+    side, frames = None, None
     for number, window in enumerate(windows):
         h, w = window.shape[-2:]
         side = side or tuple(min(_SIDE, length) for length in (h, w))
-        if h < side[0] or w < side[1]:
+        frames = frames or window.shape[:-2]
+        if h < side[0] or w < side[1] or window.shape[:-2] != frames:
             continue
         for place in range(number * _CROPS, (number + 1) * _CROPS):
             # multiples of the golden ratio and its square cover a frame evenly
