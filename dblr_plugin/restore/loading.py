@@ -159,6 +159,7 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     Raises:
         DBLRError: If the file cannot be read, belongs to another network, or does not name its network.
     """
+    by_default = weights is None
     weights = find_weights(weights)
     content = read_checkpoint(weights)
     theirs = named_weights(content, weights, 'params_ema')
@@ -185,7 +186,14 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
             f'{option_file or weights}: its network takes frames of {channels} channels, not of 1 (Y) or 3 (RGB); '
             'use another one'
         )
-    fill(net, theirs, weights)
+    try:
+        fill(net, theirs, weights)
+    except DBLRError as error:
+        if by_default and option_file is not None:
+            raise DBLRError(
+                f'{option_file}: its network is not that of the default weights; give the weights too (--weights)'
+            ) from error
+        raise
     trained_on = content.get('trained_on')
     return LoadedNetwork(net, options, weights, trained_on if isinstance(trained_on, str) else None, pad_multiple)
 

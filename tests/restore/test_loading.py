@@ -59,6 +59,12 @@ def test_invalid_option_file_is_refused(tmp_path, text, message):
         load_network(tmp_path / 'net.pth', tmp_path / 'net.yml')
 
 
+def test_an_option_file_alone_of_another_network_than_the_default(tmp_path):
+    (tmp_path / 'other.yml').write_text('network_g: {type: DBLRNet, num_feat: 4, num_block: 1}')
+    with pytest.raises(DBLRError, match=r'other.yml: .* not that of the default weights; give the weights too'):
+        load_network(None, tmp_path / 'other.yml')
+
+
 def test_pad_multiple_of_the_checkpoint_is_the_default(tmp_path):
     content = {'params': build_network(NETWORK).state_dict(), 'pad_multiple': 4, 'trained_on': {'set': 'GoPro'}}
     save_atomically(content, tmp_path / 'net.pth')
