@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dblr_plugin.data.images import natural
+from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.errors import DBLRError, counted, nearest, raise_faults
 from dblr_plugin.files import name_fault
 
@@ -212,8 +212,16 @@ def _chosen(store: IndexedFrames, listed: Mapping[str, ListedClip] | None, fault
             wanted = counted(line.count, 'frame')
             faults.append(f"{line.where}: clip '{name}' should have {wanted}; {store.root} has {found}")
     chosen = {name: frames for name, frames in clips.items() if listed is None or name in listed}
-    faults.extend(f"clip '{n}' in {store.root} has no images; remove it" for n, frames in chosen.items() if not frames)
+    faults.extend(_no_images(store.root, name) for name, frames in chosen.items() if not frames)
     return {name: frames for name, frames in chosen.items() if frames}
+
+
+def _no_images(root: Path, clip: str) -> str:
+    """Returns the fault of a clip without images, which may lie one level deeper."""
+    deeper = next((path.parent for path in (root / clip).glob('*/*') if is_image(path.name)), None)
+    if deeper is None:
+        return f"clip '{clip}' in {root} has no images; remove it"
+    return f"clip '{clip}' in {root} has no images, but {deeper} has; move such folders up, into {root}"
 
 
 def _compare_names(stores: list[IndexedFrames], clips: list[Clips], faults: list[str]) -> None:

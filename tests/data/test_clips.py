@@ -65,6 +65,10 @@ class TestLayoutFaults:
         (pair[0] / 'gamma').mkdir()
         assert "clip 'gamma'" in fault(pair) and 'no images' in fault(pair)
 
+    def test_clip_one_level_too_deep(self, pair):
+        shutil.move(pair[0] / 'beta', pair[0] / 'scene/beta')
+        assert f"clip 'scene' in {pair[0]} has no images, but {pair[0] / 'scene/beta'} has; move" in fault(pair)
+
     @pytest.mark.parametrize('side', [0, 1])
     def test_missing_clip_is_named(self, pair, side):
         shutil.rmtree(pair[side] / 'beta')
