@@ -109,6 +109,8 @@ class Metric:
             raise DBLRError(f'{reason}; leave it out for such frames')
         try:
             value = self.function(**{name: images[name] for name in self.needs}, **taken)
+            # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
+            return None if value is None else float(value)
         except DBLRError:
             raise
         except Exception as error:  # third-party functions may raise anything
@@ -116,8 +118,6 @@ class Metric:
             raise DBLRError(
                 f'metric {self.name} fails on frames of {width}x{height} (w x h): {type(error).__name__}: {error}'
             ) from error
-        # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
-        return None if value is None else float(value)
 
 
 def all_metrics() -> dict[str, Callable]:

@@ -79,10 +79,13 @@ class TestNames:
         assert find_metric('warping_error').needs_gt and find_metric('warping_error').needs_before
         assert (find_metric('niqe').better, find_metric('psnr').better) == ('lower', 'higher')
 
-    def test_failing_metric_is_reported_in_one_line(self) -> None:
+    @pytest.mark.parametrize(('function', 'reason'), [
+        (lambda img: 1 / 0, 'ZeroDivisionError'), (lambda img: img, 'TypeError: only .*arrays can be converted'),
+    ])  # fmt: skip
+    def test_failing_metric_is_reported_in_one_line(self, function, reason) -> None:
         frame = np.zeros((100, 90, 3), np.uint8)
-        with pytest.raises(DBLRError, match=r'metric mine fails on frames of 90x100 \(w x h\): ZeroDivisionError'):
-            Metric('mine', lambda img: 1 / 0).score({'img': frame}, {})
+        with pytest.raises(DBLRError, match=rf'metric mine fails on frames of 90x100 \(w x h\): {reason}'):
+            Metric('mine', function).score({'img': frame}, {})
 
     @pytest.mark.parametrize(('name', 'least'), [
         ('niqe', (192, 96)), ('niqe', (96, 192)), ('ms_ssim', (161, 161)), ('ssim_3d', (11, 11)),
