@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from basicsr.utils.registry import ARCH_REGISTRY, Registry
-from torch import Tensor
+from torch import Tensor, nn
 
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.yaml_file import parse
@@ -201,6 +201,8 @@ class ComponentKind:
         annotations = {name: _annotation(cls, parameter, hints) for name, parameter in parameters.items()}
         required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
         open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+        # a loss or network without a constructor has that of nn.Module, which takes anything and then refuses it
+        open_ended = open_ended and getattr(cls, '__init__', None) is not nn.Module.__init__
         return Arguments(annotations | dict(self.extra), required | self.needed, open_ended and not self.closed)
 
 

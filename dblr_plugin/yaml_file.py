@@ -19,7 +19,7 @@ import yaml
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['Located', 'import_files', 'model_type', 'parse', 'read_option_file', 'with_base']
+__all__ = ['Located', 'import_files', 'parse', 'read_option_file', 'with_base']
 
 _MERGE = 'tag:yaml.org,2002:merge'
 
@@ -145,20 +145,6 @@ def _merged(below: Located, above: Located) -> Located:
     return Located(lower | entries, above.where)
 
 
-def model_type(path: str | Path) -> str | None:
-    """Returns the ``model_type`` of an option file or its base, even if the rest is invalid; None if there is none."""
-    seen: set[Path] = set()
-    here = Path(path)
-    while here.resolve() not in seen:
-        seen.add(here.resolve())
-        words = _words(_text(here))
-        found, base = words.get('model_type'), words.get('base')
-        if found is not None or base is None or not (here.parent / base).is_file():
-            return found
-        here = here.parent / base
-    return None
-
-
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding='utf-8')
@@ -166,17 +152,6 @@ def _text(path: Path) -> str:
         raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
     except (OSError, UnicodeDecodeError) as error:
         raise DBLRError(f'{path}: cannot be read as text ({error})') from error
-
-
-def _words(text: str) -> dict[str, str]:
-    """Returns key -> scalar at a document's top level, ignoring everything else; for duplicate keys, the first."""
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError):
-        return {}
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    scalar = yaml.ScalarNode
-    return {k.value: v.value for k, v in reversed(pairs) if isinstance(k, scalar) and isinstance(v, scalar)}
 
 
 class _Reader:

@@ -293,7 +293,11 @@ def _parts(opt: dict) -> Iterator[Conflict]:
 def _trainable(network: dict) -> Iterator[Conflict]:
     name = network['type']
     if NetworkTraits.of(network).restores == 'all':
-        yield 'network_g.type', f'is {name}, which restores all frames, and training sets have one sharp frame a window'
+        yield (
+            'network_g.type',
+            f'is {name}, which restores all frames, and training sets have one sharp frame a window; train it with '
+            "another model and data set, such as BasicSR's VideoRecurrentModel and REDSRecurrentDataset",
+        )
     elif _is_our_network(network) and not any(True for _ in _without_weights(network).parameters()):
         yield 'network_g.type', f'is {name}, which has no weights to train; dblr test scores it'
 

@@ -18,7 +18,7 @@ from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
-from dblr_plugin.yaml_file import Located, import_files, model_type, read_option_file
+from dblr_plugin.yaml_file import Located, import_files, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']
 
@@ -35,14 +35,17 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
         The options to pass to BasicSR; None if the model is not ours.
 
     Raises:
-        DBLRError: The file has faults; the message gives file and line (or the setting), the key and the fix.
+        DBLRError: The file has faults; the message gives file and line (or the setting), the key and the fix. A file
+            for BasicSR's models is only read, and its ``imports`` are imported.
     """
-    model = model_type(path)
-    if model in MODEL_REGISTRY and not issubclass(MODEL_REGISTRY.get(model), VideoDeblurModel):
-        _refuse_overrides(overrides, f'{model} of {path}')
-        return None
     root = read_option_file(path)
     root.value = root.entries('')
+    if not _is_ours(_model_class(root)):
+        _import_own_files(root)  # they may register the model, or classes that BasicSR's needs
+        cls = _model_class(root)
+        if cls is not None and not _is_ours(cls):
+            _refuse_overrides(overrides, f'{root.value["model_type"].value} of {path}')
+            return None
     apply(overrides, root)
     return check_values(root, is_train)
 
@@ -53,12 +56,7 @@ def check_values(root: Located, is_train: bool) -> dict:
     Raises:
         DBLRError: As in :func:`check_option_file`.
     """
-    own_files = root.entries('').get('imports', Located(None, root.where))
-    if own_files.value is not None and not fault(own_files.plain(), list[str]):
-        try:
-            import_files(own_files.value)
-        except DBLRError as error:
-            own_files.fail(str(error))
+    _import_own_files(root)
     checker = _Checker(is_train)
     checker.check(root)
     checker.raise_all()
@@ -77,6 +75,26 @@ def check_values(root: Located, is_train: bool) -> dict:
         where = root.at(f'datasets.{phase}').where
         options['datasets'][phase] = _ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)
     return options
+
+
+def _model_class(root: Located) -> Callable | None:
+    """Returns the class of ``model_type``; None if there is none of that name."""
+    model = root.entries('').get('model_type', Located(None, '')).plain()
+    return registered(MODEL_REGISTRY).get(model) if isinstance(model, str) else None
+
+
+def _is_ours(cls: Callable | None) -> bool:
+    return isinstance(cls, type) and issubclass(cls, VideoDeblurModel)
+
+
+def _import_own_files(root: Located) -> None:
+    """Imports the files in ``imports``, unless its value is invalid, which is reported with the other faults."""
+    own_files = root.entries('').get('imports', Located(None, root.where))
+    if own_files.value is not None and not fault(own_files.plain(), list[str]):
+        try:
+            import_files(own_files.value)
+        except DBLRError as error:
+            own_files.fail(str(error))
 
 
 def check_section(here: Located, schema: type, trail: str = '') -> None:

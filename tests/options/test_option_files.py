@@ -7,8 +7,10 @@ from typing import get_args, get_type_hints
 import basicsr
 import pytest
 import yaml
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
 from changes import changed, leaves, line_of
 from processes import write_options
+from torch import nn
 
 from dblr_plugin.acceleration import AMP_TYPES
 from dblr_plugin.data.video_deblur_test_dataset import PADDINGS
@@ -272,10 +274,33 @@ def test_missing_or_unreadable_file_is_refused(tmp_path):
         check_option_file(tmp_path, is_train=True)
 
 
+def test_a_class_without_a_constructor_takes_no_arguments(train_options, tmp_path):
+    @LOSS_REGISTRY.register()
+    class LossWithoutConstructor(nn.Module):
+        pass
+
+    options = changed(train_options, 'train.pixel_opt', {'type': 'LossWithoutConstructor', 'loss_weight': 1.0})
+    assert "unknown key 'train.pixel_opt.loss_weight'" in refusal(tmp_path, options)
+
+
 def test_options_of_other_models_are_left_to_basicsr(tmp_path):
     path = tmp_path / 'train.yml'
-    path.write_text('model_type: SRModel\ntheir_own_key: 1\nlr: 1e-4\nlr: 2\n')
+    path.write_text('model_type: SRModel\ntheir_own_key: 1\nlr: 1e-4\n')
     assert check_option_file(path, is_train=True) is None
+
+
+def test_other_models_get_classes_of_imported_files(tmp_path):
+    """Networks, and models that are not derived from ours."""
+    source = tmp_path / 'mine.py'
+    source.write_text(
+        'from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY\n'
+        '@ARCH_REGISTRY.register()\nclass MyNetworkForBasicSR: pass\n'
+        '@MODEL_REGISTRY.register()\nclass MyModelForBasicSR: pass\n'
+    )
+    path = tmp_path / 'train.yml'
+    path.write_text(f'model_type: MyModelForBasicSR\nimports: [{source}]\n')
+    assert check_option_file(path, is_train=True) is None
+    assert 'MyNetworkForBasicSR' in ARCH_REGISTRY
 
 
 @pytest.mark.parametrize('empty', ['path', 'val.metrics', 'network_d', 'train.perceptual_opt', 'val'])
