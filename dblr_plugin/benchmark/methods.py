@@ -19,6 +19,7 @@ from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol
 from dblr_plugin.options.option_file import check_section, check_values
 from dblr_plugin.options.overrides import Override, apply
+from dblr_plugin.weights.shipped import SHIPPED, find_weights
 from dblr_plugin.yaml_file import Located, import_files, read_option_file
 
 __all__ = ['BATCH', 'RATE', 'Method', 'settle_methods']
@@ -33,7 +34,7 @@ class MethodSection(TypedDict, total=False):
     options: str  # an option file; or
     network_g: dict  # a network that needs no training
     set: dict  # settings, as for dblr train --set: train.total_iter: 1000
-    weights: str  # a checkpoint, used without training
+    weights: str  # a checkpoint, or a name of `dblr weights`; used without training
     pretrained_from: str  # the method whose weights training starts from
 
 
@@ -236,7 +237,8 @@ class _Methods:
     def _weights(self, name: str) -> Path | None:
         entry = self.entries[name].value
         if 'weights' in entry:
-            return Path(entry['weights'].value)
+            given = entry['weights'].value
+            return find_weights(given) if given in SHIPPED else Path(given)
         return Path('experiments', self._run_name(name), 'models/net_g_latest.pth') if self._is_trained(name) else None
 
     def _tested(self, name: str, root: Located) -> Located:
@@ -245,7 +247,10 @@ class _Methods:
         scored = {phase: entry for phase, entry in sets.items() if str(phase).split('_')[0] in ('val', 'test')}
         if len(scored) != 1:
             found = ', '.join(scored) or 'none'
-            here.fail(f'methods.{name}: a benchmark has one data set to test on, and there is {found} in datasets')
+            here.fail(
+                f'methods.{name}: a benchmark has one data set to test on, and datasets has {found}; the option file '
+                'and set must name the same one'
+            )
         weights = self._weights(name)
         if 'weights' in here.value and weights is not None and not weights.is_file():
             here.value['weights'].fail(f'methods.{name}.weights: {weights} is not a file')

@@ -16,6 +16,7 @@ from dblr_plugin.benchmark.plan import UNSTATED, Plan, read_plan, read_quotes
 from dblr_plugin.benchmark.report import total_iterations
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files, options_folder
+from dblr_plugin.weights.shipped import find_weights
 
 
 @pytest.fixture
@@ -86,6 +87,11 @@ def test_a_network_without_option_file_gets_the_windows_it_takes(content: dict) 
     assert plan.methods['Last'].test_set['causal'] is True
     assert plan.methods['FBA'].test_set.items() >= {'num_frame': 3, 'flow': 'consistent'}.items()
     assert plan.methods['Causal'].test_set['causal'] is True
+
+
+def test_weights_that_come_with_the_package_are_named(content: dict) -> None:
+    content['methods']['Light'] = {'network_g': {'type': 'MultiScaleDBLRNet'}, 'weights': 'light'}
+    assert plan_of(content).methods['Light'].weights == find_weights('light')
 
 
 @pytest.mark.parametrize('name', ['benchmark.yml', 'benchmark_demo.yml'])
