@@ -120,7 +120,7 @@ def _packages() -> Iterator[Finding]:
     for name, module in _MODULES.items():
         text, problem = f'{name} {_version(name)}{_taken_from(name)}', '' if sound else _import_problem(module)
         if problem in problems:
-            yield Finding(NOTE, f'{name} cannot be imported either', f'first see to {problems[problem]}')
+            yield Finding(NOTE, f'{name} cannot be imported either', f'fix {problems[problem]} first')
         elif problem:
             problems[problem] = name
             yield Finding(FAULT, f'{text} cannot be imported: {problem}', *_import_fix(name, problem))

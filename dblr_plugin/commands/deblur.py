@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='speed of the encoder: ultrafast to placebo for libx264 and libx265; slower presets make smaller files '
         '(default: medium)',
     )
-    parser.add_argument('--fps', help='frames a second, for a video made of a folder (default: 25)')
+    parser.add_argument('--fps', help='frames per second of a video made from a folder (default: 25)')
     parser.add_argument('--lossless', action='store_true', help='lossless encoding')
 
 

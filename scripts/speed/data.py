@@ -57,7 +57,7 @@ METHOD = {
     'threads': 1,
     'cache': 'warm',
     'order': 'all ways in every round, the first round not counted',
-    'figure': 'median over rounds of the mean milliseconds for a sample',
+    'figure': 'median over rounds of the mean milliseconds per sample',
     'share': "of a sample's time, what copying as many bytes takes",
     'memory': LIMITS['memory'],
     'sample': f'{WINDOW} blurry frames and the sharp one, as float32 tensors',

@@ -53,7 +53,7 @@ METHOD = {
     'window': WINDOW,
     'weights': 'random; the last layer of DBLRNet fitted, so that it gives the middle frame',
     'order': 'all steps in every round, the first round not counted',
-    'figure': 'median over rounds of the milliseconds for a frame',
+    'figure': 'median over rounds, in milliseconds per frame',
     'decibels': 'PSNR, peak 1, of the output against that of eager fp32',
     'operations': 'of convolutions and matrix products, two for a multiplication with addition',
     'peak': MEMORY,

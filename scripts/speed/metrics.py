@@ -26,7 +26,7 @@ METHOD = {
     'frame': 'a blurry and a sharp frame of 1280x720, uint8',
     'threads': 1,
     'order': 'all ways in every round, the first round not counted',
-    'figure': 'median over rounds of the milliseconds for a frame',
+    'figure': 'median over rounds, in milliseconds per frame',
     'difference': "of the figure from BasicSR's",
 }
 

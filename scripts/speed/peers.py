@@ -36,7 +36,7 @@ __all__ = ['METHOD', 'NETWORKS', 'measure']
 _PIXELS = 1280 * 720
 METHOD = {
     'order': 'all ways of all networks in every round, the first round not counted',
-    'figure': 'median over rounds of the milliseconds for a run, which restores one frame, or as many as is said',
+    'figure': 'median over rounds, in milliseconds per run, which restores one frame unless stated otherwise',
     'decibels': 'PSNR, peak 1, of the output against that of eager fp32',
     'operations': 'multiply-adds of convolutions and matrix products',
     'peak': MEMORY,

@@ -37,7 +37,7 @@ METHOD = {
     'networks': "the paper's: DBLRNet, and for DBLRGAN its discriminator",
     'step': 'optimize_parameters on the same batch: forward and backward passes, losses, clipping, optimiser, log',
     'order': 'all ways in every round, the first round not counted',
-    'figure': 'median over rounds of the milliseconds for a step',
+    'figure': 'median over rounds, in milliseconds per step',
     'operations': 'of convolutions and matrix products of the networks in a plain step, two for a multiply-add',
     **LIMITS,
 }

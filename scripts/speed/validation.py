@@ -55,7 +55,7 @@ METHOD = {
     'validation': "a clip's frames read (PNG), restored and scored with PSNR and SSIM (RGB), set-up of the network "
     'included',
     'order': 'all ways in every round, the first round not counted',
-    'figure': 'median over rounds of the milliseconds for the clip',
+    'figure': 'median over rounds, in milliseconds per clip',
     'difference': "of the mean figure from BasicSR's",
     'operations': 'of convolutions and matrix products of the network, two for a multiply-add',
     **LIMITS,
