@@ -97,7 +97,8 @@ class Protocol:
                 reason = metric.too_small(height, width) if with_truth or not metric.needs_gt else None
                 if reason is None:
                     continue
-                fix = f'crop less than crop_border {crop}' if crop else 'leave that metric out'
+                fits_uncropped = metric.too_small(height + 2 * crop, width + 2 * crop) is None
+                fix = f'crop less than crop_border {crop}' if fits_uncropped else 'leave that metric out'
                 faults.append(f"clip '{clip}' of {size[1]}x{size[0]}, protocol {self.name}: {reason}; {fix}")
         raise_faults(faults, 'sizes of frames')
 

@@ -87,6 +87,12 @@ class TestNames:
         with pytest.raises(DBLRError, match=rf'metric mine fails on frames of 90x100 \(w x h\): {reason}'):
             Metric('mine', function).score({'img': frame}, {})
 
+    @pytest.mark.parametrize(('side', 'fix'), [(160, 'leave that metric out'), (165, 'crop less than crop_border 4')])
+    def test_a_smaller_crop_is_advised_where_it_helps(self, side, fix) -> None:
+        protocol = Protocol('own', '', metrics={'ms_ssim': {'type': 'ms_ssim'}}, crop=4)
+        with pytest.raises(DBLRError, match=fix):
+            protocol.check_sizes({'c': (side, side)})
+
     @pytest.mark.parametrize(('name', 'least'), [
         ('niqe', (192, 96)), ('niqe', (96, 192)), ('ms_ssim', (161, 161)), ('ssim_3d', (11, 11)),
         ('warping_error', (32, 32)),
