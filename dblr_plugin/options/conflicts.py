@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import itertools
 import logging
@@ -379,14 +380,16 @@ def check_options(opt: dict) -> None:
     process, where BasicSR would use ``DataParallel``, ``num_gpu`` becomes 1.
 
     Raises:
-        DBLRError: More GPUs are requested than available, prefetching or compiling cannot work, or a path does not
-            exist.
+        DBLRError: More GPUs are requested than available, prefetching or compiling cannot work, or wandb or a path
+            does not exist.
     """
     found = torch.cuda.device_count()
     if opt['num_gpu'] > found:
         raise DBLRError(f'num_gpu is {opt["num_gpu"]}, but {found} CUDA devices are visible; set num_gpu: auto')
     if opt['num_gpu'] == 0:
         _check_without_gpu(opt)
+    if ((opt.get('logger') or {}).get('wandb') or {}).get('project') and importlib.util.find_spec('wandb') is None:
+        raise DBLRError('logger.wandb needs: pip install wandb; or leave its project empty')
     _check_paths(opt)
     if opt['num_gpu'] > 1 and not opt['dist']:
         logging.getLogger('dblr_plugin').warning(

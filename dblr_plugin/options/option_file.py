@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_ty
 import basicsr
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
+from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.conflicts import conflicts
@@ -238,6 +239,10 @@ class _Checker:
         cls = _class_of(here.value['type'], registered(DATASET_REGISTRY), f'{trail}.type')
         if cls.__module__.startswith('dblr_plugin.'):
             self.data_set(here, cls.__name__, phase == 'train', trail)
+        elif phase != 'train' and not (isinstance(cls, type) and issubclass(cls, VideoDeblurTestDataset)):
+            here.value['type'].fail(
+                f'{trail}.type is {cls.__name__}, which has no clips to restore; write {" or ".join(TEST_SETS)}'
+            )
         else:
             self.foreign[phase] = cls.__name__
 

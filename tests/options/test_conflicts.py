@@ -1,6 +1,7 @@
 """Options that conflict with each other or with this machine are refused."""
 
 import re
+import sys
 
 import pytest
 from changes import changed, line_of
@@ -172,6 +173,12 @@ def test_options_that_this_machine_cannot_fulfil_are_refused(machine, trail, val
     check_options(opt)
     with pytest.raises(DBLRError, match=message):
         check_options(changed(opt, trail, value))
+
+
+def test_wandb_that_is_not_installed(machine, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(DBLRError, match='logger.wandb needs: pip install wandb'):
+        check_options(changed(machine(0), 'logger.wandb', {'project': 'p'}))
 
 
 def test_all_missing_paths_are_reported_at_once(machine):

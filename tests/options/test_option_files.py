@@ -274,6 +274,12 @@ def test_missing_or_unreadable_file_is_refused(tmp_path):
         check_option_file(tmp_path, is_train=True)
 
 
+def test_images_that_are_no_clips_cannot_be_validated_on(train_options, tmp_path):
+    images = {'name': 'images', 'type': 'PairedImageDataset', 'dataroot_lq': 'lq', 'dataroot_gt': 'gt'}
+    said = refusal(tmp_path, changed(train_options, 'datasets.val', images))
+    assert 'datasets.val.type is PairedImageDataset, which has no clips to restore; write VideoDeblurTest' in said
+
+
 def test_a_class_without_a_constructor_takes_no_arguments(train_options, tmp_path):
     @LOSS_REGISTRY.register()
     class LossWithoutConstructor(nn.Module):
