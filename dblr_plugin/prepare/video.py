@@ -70,7 +70,10 @@ def find_footage(src: Path) -> list[Footage]:
     ]
     if not found:
         suffixes = ', '.join(READ_SUFFIXES)
-        raise DBLRError(f'{src} holds neither images, nor folders of images, nor videos ({suffixes})')
+        raise DBLRError(
+            f'{src} holds neither images, nor folders of images, nor videos ({suffixes}); folders further down are not '
+            'searched'
+        )
     named: dict[str, Footage] = {}
     for footage in found:
         if footage.name in named:

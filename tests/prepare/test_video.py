@@ -276,7 +276,7 @@ class TestPrepareVideo:
         with pytest.raises(DBLRError, match='nothing does not exist'):
             prepare_video(tmp_path / 'nothing', tmp_path / 'tree', BlurSettings())
         (tmp_path / 'empty').mkdir()
-        with pytest.raises(DBLRError, match='neither images, nor folders of images, nor videos'):
+        with pytest.raises(DBLRError, match='neither images, nor folders of images, nor videos .*; folders further'):
             prepare_video(tmp_path / 'empty', tmp_path / 'tree', BlurSettings())
         short = write_video(tmp_path / 'short.mkv', panning(4))
         with pytest.raises(DBLRError, match='no shot of 11 frames, .* 5 exposures of 7 .*; average fewer'):
