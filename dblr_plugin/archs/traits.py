@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['NetworkTraits', 'network_argument', 'restored_index']
+__all__ = ['NetworkTraits', 'network_argument', 'pad_multiple', 'restored_index']
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,20 @@ class NetworkTraits:
 def restored_index(num_frame: int, causal: bool) -> int:
     """Returns the index of the frame to restore: the last of a causal window, otherwise the middle one."""
     return num_frame - 1 if causal else num_frame // 2
+
+
+#: BasicSR's networks that need sides of multiples; ours pad frames themselves
+_PAD_MULTIPLES = {'EDVR': 16}
+
+
+def pad_multiple(name: str, given: int = 1) -> int:
+    """Returns the number that the sides of a network's frames must be multiples of.
+
+    Args:
+        name: The network's class.
+        given: ``val.pad_multiple`` of the options, for networks of others.
+    """
+    return math.lcm(given, _PAD_MULTIPLES.get(name, 1))
 
 
 def network_argument(network: Mapping[str, Any], name: str, missing: object) -> Any:

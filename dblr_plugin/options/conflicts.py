@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
-from dblr_plugin.archs.traits import NetworkTraits, network_argument
+from dblr_plugin.archs.traits import NetworkTraits, network_argument, pad_multiple
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.evaluation.metrics import check_metrics
 from dblr_plugin.evaluation.protocols import choose_protocols
@@ -45,7 +45,6 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     yield from _windows(opt)
     yield from _placement(opt)
     yield from _alignment(opt)
-    yield from _padding(opt)
     yield from _names(opt)
     yield from _scores(opt)
     if is_train:
@@ -167,23 +166,6 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
                 else 'set both to the same value'
             )
             yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {fix}'
-
-
-#: EDVR halves frames four times
-_MULTIPLE_OF_EDVR = 16
-
-
-def _padding(opt: dict) -> Iterator[Conflict]:
-    """Checks that EDVR gets frames and crops whose sides it can halve; our networks pad them themselves."""
-    if ARCH_REGISTRY.get(opt['network_g']['type']).__name__ != 'EDVR':
-        return
-    multiple = (opt.get('val') or {'pad_multiple': _MULTIPLE_OF_EDVR}).get('pad_multiple', 1)
-    if multiple % _MULTIPLE_OF_EDVR:
-        yield 'val.pad_multiple', f'is {multiple}, and EDVR needs sides of multiples of 16; write pad_multiple: 16'
-    size = opt['datasets'].get('train', {}).get('gt_size', _MULTIPLE_OF_EDVR)
-    if size % _MULTIPLE_OF_EDVR:
-        fit = _rounded_up(size, _MULTIPLE_OF_EDVR)
-        yield 'datasets.train.gt_size', f'is {size}, and EDVR needs crops of multiples of 16; write {fit}'
 
 
 def _names(opt: dict) -> Iterator[Conflict]:
@@ -325,10 +307,11 @@ def _training_set(opt: dict) -> Iterator[Conflict]:
 
 
 def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
-    multiple = (opt.get('val') or {}).get('pad_multiple', 1)
+    network = opt['network_g']['type']
+    multiple = pad_multiple(network, (opt.get('val') or {}).get('pad_multiple', 1))
     if size % multiple:
         fit = _rounded_up(size, multiple)
-        yield trail, f'is {size}, which is not a multiple of val.pad_multiple, {multiple}; write {fit}'
+        yield trail, f'is {size}, and the sides of frames of {network} are multiples of {multiple}; write {fit}'
     if opt.get('network_d'):
         name = opt['network_d']['type']
         least = getattr(ARCH_REGISTRY.get(name), 'min_size', 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs.traits import NetworkTraits
+from dblr_plugin.archs.traits import NetworkTraits, pad_multiple
 from dblr_plugin.colour import replace_y, to_network_colour
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import Forward, build_forward, is_out_of_memory
@@ -220,7 +220,7 @@ def build_restorer(
         self_ensemble: Whether the results of four flips are averaged, see :class:`SelfEnsemble`.
     """
     # our networks pad frames themselves, but tiles must start at multiples
-    size_multiple = math.lcm(size_multiple, getattr(net, 'size_multiple', 1))
+    size_multiple = math.lcm(pad_multiple(type(net).__name__, size_multiple), getattr(net, 'size_multiple', 1))
     forward = build_forward(net, device, backend, precision, frames)
     run: Forward = TiledForward(forward, halo_of(net), tile, size_multiple)
     if self_ensemble:

@@ -14,7 +14,7 @@ from basicsr.archs import build_network
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from dblr_plugin.archs.traits import network_argument
+from dblr_plugin.archs.traits import network_argument, pad_multiple
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
@@ -169,10 +169,10 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     else:
         options, val = _read_options(option_file)
     if 'pad_multiple' in val:
-        pad_multiple = _natural(val['pad_multiple'], f'{option_file}: val.pad_multiple', 'correct it')
+        multiple = _natural(val['pad_multiple'], f'{option_file}: val.pad_multiple', 'correct it')
     else:
         fix = 'name its option file (-opt), with val.pad_multiple'
-        pad_multiple = _natural(content.get('pad_multiple', 1), f'{weights}: pad_multiple', fix)
+        multiple = _natural(content.get('pad_multiple', 1), f'{weights}: pad_multiple', fix)
     try:
         net = build_network(options).eval()
     except Exception as error:  # a class may raise anything for bad arguments
@@ -195,7 +195,8 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
             ) from error
         raise
     trained_on = content.get('trained_on')
-    return LoadedNetwork(net, options, weights, trained_on if isinstance(trained_on, str) else None, pad_multiple)
+    multiple = pad_multiple(options['type'], multiple)
+    return LoadedNetwork(net, options, weights, trained_on if isinstance(trained_on, str) else None, multiple)
 
 
 def _network_of(content: dict, weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:

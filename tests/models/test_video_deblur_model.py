@@ -104,7 +104,6 @@ class TestTraining:
             'type': 'EDVR', 'num_feat': 8, 'deformable_groups': 1, 'num_extract_block': 1, 'num_reconstruct_block': 1,
             'hr_in': True, 'with_predeblur': True,
         }  # fmt: skip
-        train_options['val']['pad_multiple'] = 16
         model = build_model(parsed(train_options, tmp_path))
         train(model, 1)
         assert model.restorer().restorer(torch.rand(1, 5, 3, 48, 40)).shape == (1, 3, 48, 40)
