@@ -112,7 +112,7 @@ class Run:
         path = Path(self._outputs.name, name)
         return path.read_text(errors='replace') if path.exists() else ''
 
-    def until(self, condition: Callable[[], Any], timeout: float = 120, every: float = 2e-3) -> bool:
+    def until(self, condition: Callable[[], Any], timeout: float = 120, every: float = 0.01) -> bool:
         """Waits for a condition, checked every ``every`` seconds; returns False if the run ends first."""
         deadline = time.monotonic() + timeout
         while not condition():

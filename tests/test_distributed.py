@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from processes import Run, dblr, free_port, run_python, start_ranks, torchrun, warm, write_options
+from processes import Run, dblr, free_port, start_ranks, warm, write_options
 
 from dblr_plugin import hooks
 
@@ -58,7 +58,7 @@ class Job:
         deadline = time.monotonic() + within
         while not re.search(pattern, self.output):
             assert self.process.poll() is None and time.monotonic() < deadline, self.output
-            time.sleep(2e-3)
+            time.sleep(0.02)
 
     def ends(self, within: float = 240) -> int:
         """Waits for the end; returns the exit code."""
@@ -110,8 +110,8 @@ def folder(root: Path, name: str) -> Path:
     return root / name
 
 
-def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
-    """Two of scripts/dist_train.sh, which share no folder; SIGTERM to torchrun, and the same command goes on.
+def test_two_nodes_that_were_stopped_end_as_one_node(options, start, tmp_path):
+    """Two of scripts/dist_train.sh, which share no folder; SIGTERM to torchrun, and they go on from one's checkpoint.
 
     torch.distributed.launch adds ``--local-rank=N`` to the arguments, its predecessors ``--local_rank=N``.
     """
@@ -123,26 +123,27 @@ def test_two_nodes_and_a_stopped_run_end_as_one_node(options, start, tmp_path):
 
     meeting = {'NNODES': '2', 'MASTER_ADDR': '127.0.0.1', 'PORT': str(free_port())}
     nodes = [folder(tmp_path, rank) for rank in '01']
-    for job in [start(node, 'bash', DIST_TRAIN, 1, path, NODE_RANK=node.name, **meeting) for node in nodes]:
-        assert job.ends() == 0, job.output
-    assert not different(results(nodes[0]), expected)
+    command = ['bash', DIST_TRAIN, 1, path, '--local_rank=0']
+    jobs = [start(node, *command, NODE_RANK=node.name, **meeting) for node in nodes]
+    jobs[0].until(r'iter:\s+3,')
+    for job in jobs:
+        job.process.send_signal(signal.SIGTERM)
+    for job in jobs:
+        assert job.ends() != 0
+    iteration = int(re.search(r'Stopped and saved at iteration (\d+);', jobs[0].output).group(1))
+    assert 3 <= iteration < 10
+    assert (nodes[0] / f'experiments/gan/training_states/{iteration}.state').exists()
+
     for run in start_ranks(nodes, 'train', '-opt', path, '--auto_resume'):
         assert run.wait() == 1
         (error,) = errors_in(run.stderr)
-        assert 'checkpoints of different iterations ([12, None])' in error
-
-    stopped = folder(tmp_path, 'stopped')
-    job = start(stopped, 'bash', DIST_TRAIN, 2, path, '--local_rank=0')
-    job.until(r'iter:\s+3,')
-    job.process.send_signal(signal.SIGTERM)
-    assert job.ends() != 0
-    iteration = int(re.search(r'Stopped and saved at iteration (\d+);', job.output).group(1))
-    assert 3 <= iteration < 10
-    assert (stopped / f'experiments/gan/training_states/{iteration}.state').exists()
-    result = dblr('train', '-opt', path, '--auto_resume', '--local-rank=0', cwd=stopped, processes=2)
-    assert result.returncode == 0, result.stderr
-    assert f'iter: {iteration}.' in result.stderr
-    assert not different(results(stopped), expected)
+        assert f'checkpoints of different iterations ([{iteration}, None])' in error
+    shutil.rmtree(nodes[1] / 'experiments', ignore_errors=True)
+    shutil.copytree(nodes[0] / 'experiments', nodes[1] / 'experiments')
+    resumed = start_ranks(nodes, 'train', '-opt', path, '--auto_resume', '--local-rank=0')
+    assert [run.wait() for run in resumed] == [0, 0], resumed[0].stderr
+    assert f'iter: {iteration}.' in resumed[0].stderr
+    assert not different(results(nodes[0]), expected)
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'slurm_train.sh'])
@@ -165,20 +166,26 @@ def damage(path: Path) -> None:
 LOST = 'another process of this run has ended; the cause is in its own error, above or on its machine'
 
 
-def test_a_rank_that_fails_ends_all(options, footage, start, tmp_path):
+def torchrun(program: str, folder: Path, options: Path) -> Run:
+    """Two processes, started by a fork of the warm process, which has imported what torchrun needs."""
+    arguments = ['--standalone', '--nproc-per-node=2', '-m', 'dblr_plugin.train', '-opt', options]
+    return Run(*arguments, cwd=folder, program=program)
+
+
+def test_a_rank_that_fails_ends_all(options, footage, tmp_path):
     """One rank comes to a frame that was damaged after the start, while the other waits for its gradients."""
     shutil.copytree(footage / 'train', tmp_path / 'train')
     roots = {'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt'}
     options['datasets']['train'] |= {**roots, 'dataset_enlarge_ratio': 1000}
     options['train']['total_iter'] = 10000
-    job = start(tmp_path, 'bash', DIST_TRAIN, 2, write_options(tmp_path / 'gan.yml', options))
-    job.until(r'iter:\s+3,')
+    run = torchrun('dblr_plugin.launch', tmp_path, write_options(tmp_path / 'gan.yml', options))
+    assert run.until(lambda: re.search(r'iter:\s+3,', run.stderr)), run.stderr
     damage(tmp_path / 'train/lq/a/00000000.png')
-    job.until('dblr: error: train/lq/a/00000000.png cannot be decoded')
-    assert job.ends(within=30) == 1
+    assert run.until(lambda: 'dblr: error: train/lq/a/00000000.png cannot be decoded' in run.stderr), run.stderr
+    assert run.wait(30) == 1
     cause = 'train/lq/a/00000000.png cannot be decoded as an image; replace it with an intact copy'
-    assert cause in errors_in(job.output) and errors_in(job.output) <= {cause, LOST}
-    assert 'Traceback' not in job.output  # torchrun's
+    assert cause in errors_in(run.stderr) and errors_in(run.stderr) <= {cause, LOST}
+    assert 'Traceback' not in run.stdout + run.stderr  # torchrun's
 
 
 def test_a_rank_that_hangs_ends_the_others(options, tmp_path):
@@ -236,9 +243,10 @@ def test_processes_share_the_seed_that_one_of_them_draws(options, tmp_path):
 
 def test_one_error_of_all_is_told_once(tmp_path):
     """All processes read the same faulty file; each that told its fault would hide the others' own."""
-    (tmp_path / 'none.yml').write_text('name: x\nmodel_type: VideoDeblurModel\n')
-    result = run_python(*torchrun(2, '-m', 'dblr_plugin.train', '-opt', 'none.yml'), cwd=tmp_path)
-    assert result.returncode != 0
-    told = re.findall('^dblr: error: (.*)', result.stderr, flags=re.MULTILINE)
-    assert len(told) == 1, result.stderr
-    assert f'traceback : {told[0]}' in result.stderr.partition('Root Cause')[2]
+    options = tmp_path / 'none.yml'
+    options.write_text('name: x\nmodel_type: VideoDeblurModel\n')
+    run = torchrun('torch.distributed.run', tmp_path, options)
+    assert run.wait() != 0
+    told = re.findall('^dblr: error: (.*)', run.stderr, flags=re.MULTILINE)
+    assert len(told) == 1, run.stderr
+    assert f'traceback : {told[0]}' in run.stderr.partition('Root Cause')[2]
