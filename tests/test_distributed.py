@@ -166,7 +166,7 @@ def damage(path: Path) -> None:
 LOST = 'another process of this run has ended; the cause is in its own error, above or on its machine'
 
 
-def torchrun(program: str, folder: Path, options: Path) -> Run:
+def start_torchrun(program: str, folder: Path, options: Path) -> Run:
     """Two processes, started by a fork of the warm process, which has imported what torchrun needs."""
     arguments = ['--standalone', '--nproc-per-node=2', '-m', 'dblr_plugin.train', '-opt', options]
     return Run(*arguments, cwd=folder, program=program)
@@ -178,7 +178,7 @@ def test_a_rank_that_fails_ends_all(options, footage, tmp_path):
     roots = {'dataroot_lq': 'train/lq', 'dataroot_gt': 'train/gt'}
     options['datasets']['train'] |= {**roots, 'dataset_enlarge_ratio': 1000}
     options['train']['total_iter'] = 10000
-    run = torchrun('dblr_plugin.launch', tmp_path, write_options(tmp_path / 'gan.yml', options))
+    run = start_torchrun('dblr_plugin.launch', tmp_path, write_options(tmp_path / 'gan.yml', options))
     assert run.until(lambda: re.search(r'iter:\s+3,', run.stderr)), run.stderr
     damage(tmp_path / 'train/lq/a/00000000.png')
     assert run.until(lambda: 'dblr: error: train/lq/a/00000000.png cannot be decoded' in run.stderr), run.stderr
@@ -245,7 +245,7 @@ def test_one_error_of_all_is_told_once(tmp_path):
     """All processes read the same faulty file; each that told its fault would hide the others' own."""
     options = tmp_path / 'none.yml'
     options.write_text('name: x\nmodel_type: VideoDeblurModel\n')
-    run = torchrun('torch.distributed.run', tmp_path, options)
+    run = start_torchrun('torch.distributed.run', tmp_path, options)
     assert run.wait() != 0
     told = re.findall('^dblr: error: (.*)', run.stderr, flags=re.MULTILINE)
     assert len(told) == 1, run.stderr
