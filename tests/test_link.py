@@ -119,7 +119,7 @@ def ending(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
-    """DBLRGAN, from a trained DBLRNet: BasicSR's command ends what ``dblr train`` began as that at one go; then tests."""
+    """DBLRGAN, from a trained DBLRNet: BasicSR ends what ``dblr train`` began as that does at one go; then it tests."""
     link(checkout)
     lay_out(checkout, footage)
     small = [*SHORT, 'network_g:num_feat=16']
