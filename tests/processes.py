@@ -174,6 +174,8 @@ def _become_a_run(program: str, arguments: list[str], cwd: str, env: dict[str, s
     os.chdir(cwd)
     os.environ |= env
     sys.argv = ['dblr', *arguments]
+    if program != 'dblr_plugin.commands':  # python -m, which finds modules beside it
+        sys.path.insert(0, cwd)
 
     try:
         importlib.import_module(program).main()

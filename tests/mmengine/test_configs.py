@@ -1,13 +1,11 @@
 """The configs equal the option files of the same names, and the example of docs/mmengine.md runs."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from processes import dblr
+from processes import Run, dblr
 from runs import CONFIGS, TRAIN
 
 from dblr_plugin.mmengine.registry import plain
@@ -89,9 +87,8 @@ def test_example_of_the_docs_trains_and_deblurs(footage: Path, tmp_path: Path) -
     (tmp_path / 'mine.py').write_text(block_with('mmengine.md', 'AmpOptimWrapper'))
     (tmp_path / 'mine.yml').write_text(block_with('mmengine.md', 'imports: [sharpener.py]'))
     shorter = ('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'train_dataloader.dataset.gt_size=32')
-    command = [sys.executable, '-m', TRAIN, 'mine.py', '--cfg-options', *shorter]  # -m finds modules in cwd
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    trained = Run('mine.py', '--cfg-options', *shorter, cwd=tmp_path, program=TRAIN)
+    assert trained.wait() == 0, trained.stdout + trained.stderr
     content = read_checkpoint(tmp_path / 'work_dirs/mine/iter_2.pth')
     assert content['network'] == {'type': 'Sharpener', 'num_in_ch': 3}
     assert content['params'].keys() == content['params_ema'].keys()

@@ -9,6 +9,8 @@ from processes import Run, dblr, write_options
 from runs import TEST, TRAIN, BasicSRRun, as_config, five_iterations, run, scalars
 
 from dblr_plugin import commands
+from dblr_plugin.benchmark.plan import read_plan
+from dblr_plugin.benchmark.run import run_benchmark
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.weights.checkpoint import read_checkpoint
 from dblr_plugin.weights.loading import load_state_dict
@@ -20,7 +22,7 @@ def assert_same(one: dict, two: dict) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_run_equals_basicsr_and_its_weights_load_everywhere(train_options, test_options, tmp_path):
+def test_killed_and_resumed_run_equals_basicsr_and_its_weights_load_everywhere(train_options, test_options, tmp_path, monkeypatch):
     options = five_iterations(train_options)
     theirs = BasicSRRun(options, tmp_path / 'basicsr')
     config = as_config(options)
@@ -68,10 +70,10 @@ def test_killed_and_resumed_run_equals_basicsr_and_its_weights_load_everywhere(t
         'set': {f'datasets.val.{key}': options['datasets']['val'][key] for key in ('dataroot_lq', 'dataroot_gt')},
         'methods': {'Runner': {'network_g': options['network_g'], 'weights': str(checkpoint)}},
     }  # fmt: skip
-    done = dblr('benchmark', '-opt', write_options(tmp_path / 'both.yml', benchmark), cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (method,) = json.loads((tmp_path / 'benchmarks/both/report.json').read_text())['methods']
-    assert method['figures']['psnr_basicsr'] == figures['mean']['psnr']
+    monkeypatch.chdir(tmp_path)
+    results = run_benchmark(read_plan(write_options(tmp_path / 'both.yml', benchmark)))
+    assert not results.failures
+    assert results.quality['Runner']['figures'][0]['mean']['psnr'] == figures['mean']['psnr']
 
 
 @pytest.mark.slow
