@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_python, write_options
+from processes import dblr, run_python, write_options
 
 from dblr_plugin import doctor
 from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
@@ -229,7 +229,7 @@ class TestOptionFile:
     @pytest.mark.slow
     def test_the_program_finds_nothing_wrong(self, own_options):
         path = self.file(own_options)
-        result = run_python('-m', 'dblr_plugin', 'doctor', '-opt', path, cwd=Path.cwd())
+        result = dblr('doctor', '-opt', path, cwd=Path.cwd())
         assert (result.returncode, result.stderr) == (0, ''), result.stdout
         for words in (
             f'torch {torch.__version__.split("+")[0]}',

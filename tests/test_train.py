@@ -36,7 +36,7 @@ def test_dblrnet_then_dblrgan_then_test(train_options, gan_options, test_options
     """The main job, on footage a person could look at."""
     net = without_gan(gan_options)
     net['datasets']['train'] |= {'num_worker_per_gpu': 2, 'random_reverse': True}
-    net['train'] = {**net['train'], 'total_iter': 120, 'ema_decay': 0.9}
+    net['train'] = {**net['train'], 'total_iter': 90, 'ema_decay': 0.9}
     train(net, tmp_path)
     start = tmp_path / 'experiments/net/models/net_g_latest.pth'
     gan = {**gan_options, 'path': {'pretrain_network_g': str(start), 'param_key_g': 'params_ema'}}
