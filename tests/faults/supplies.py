@@ -75,9 +75,9 @@ def _folders(name: str) -> Iterator[tuple[str, list[str]]]:
                 frames = numbered(count, digits=6, first=1)
                 yield from ((f'{part}/{sequence}/{side}', frames) for side in ('blur_gamma', 'sharp'))
     elif name == 'bsd':
-        for part, count, clips in (('train', 100, 60), ('test', 150, 20)):
+        for part, clips in (('train', 60), ('test', 20)):  # of two frames, as no case is about their number
             for number in range(clips):
-                yield from ((f'{part}/{number:03d}/{side}/RGB', numbered(count)) for side in ('Blur', 'Sharp'))
+                yield from ((f'{part}/{number:03d}/{side}/RGB', numbered(2)) for side in ('Blur', 'Sharp'))
     elif name == 'kitti':
         frames = [f'{scene:06d}_{frame}.png' for scene in range(199) for frame in ('09', '10', '11')]
         yield from ((f'{side}/{camera}', frames) for side in ('blur', 'sharp') for camera in ('image_2', 'image_3'))

@@ -61,7 +61,7 @@ def export_safetensors(desk: Desk, disk: Path) -> list[object]:
 
 
 def export_onnx(desk: Desk, disk: Path) -> list[object]:
-    return ['export', '-o', disk / 'net.onnx']
+    return ['export', '--weights', 'light', '-o', disk / 'net.onnx']
 
 
 def prepare_layout(desk: Desk, disk: Path) -> list[object]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from processes import dblr
+from shared import made_once
 from source_trees import Picture, link_frames, numbered
 
 
@@ -27,11 +29,14 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Picture:
 
 
 @pytest.fixture(scope='session')
-def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
+def dvd(request: pytest.FixtureRequest, picture: Picture) -> Path:
     """All 6708 pairs of DVD, in its numbering and shapes: landscape, larger, portrait. Do not write to it."""
+    return made_once(request, 'dvd', partial(_write_dvd, picture))
+
+
+def _write_dvd(picture: Picture, root: Path) -> Path:
     from dblr_plugin.prepare.data_sets import DVD_TEST, DVD_TRAIN
 
-    root = tmp_path_factory.mktemp('dvd')
     shapes = {'C0036': (18, 32), 'C0041': (18, 32), 'IMG_0051': (16, 12), 'IMG_0053': (16, 12)}
     for video, count in {**DVD_TRAIN, **DVD_TEST}.items():
         names = numbered(count, digits=5, first=30 if video == 'IMG_0009' else 0, suffix='.jpg')
@@ -42,11 +47,13 @@ def dvd(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> Path:
 
 
 @pytest.fixture(scope='session')
-def dvd_run(dvd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+def dvd_run(request: pytest.FixtureRequest, dvd: Path) -> tuple[Path, subprocess.CompletedProcess]:
     """The complete DVD prepared by the command: the tree, and the finished process. Do not write to it."""
-    folder = tmp_path_factory.mktemp('prepared')
-    result = dblr('prepare', 'dvd', dvd, 'datasets/DVD', cwd=folder)
-    return folder / 'datasets/DVD', result
+
+    def prepare(folder: Path) -> tuple[Path, subprocess.CompletedProcess]:
+        return folder / 'datasets/DVD', dblr('prepare', 'dvd', dvd, 'datasets/DVD', cwd=folder)
+
+    return made_once(request, 'prepared', prepare)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_torch_equals_edvr(precision):
 @needs_openvino
 @pytest.mark.slow
 def test_openvino_equals_edvr(no_fallback):
-    compare(edvr, 3, 'openvino', 'fp32')
+    compare(edvr, 3, 'openvino', 'fp32', sizes=((32, 48),))
 
 
 @needs_compiler

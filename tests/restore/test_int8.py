@@ -191,7 +191,7 @@ def test_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
     for number, frame in enumerate(frames(12)):
         cv2.imwrite(str(tmp_path / f'{number:03d}.png'), frame)
     output = tmp_path / 'net.onnx'
-    arguments = ['export', '-o', str(output), '--precision', 'int8', '--calibrate', str(tmp_path)]
+    arguments = ['export', '--weights', 'light', '-o', str(output), '--precision', 'int8', '--calibrate', str(tmp_path)]
     assert main(arguments) in (None, 0)
     model = onnx.load(output)
     dequantised = {node.output[0] for node in model.graph.node if node.op_type == 'DequantizeLinear'}
