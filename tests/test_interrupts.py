@@ -26,7 +26,7 @@ KEPT = 3
 @pytest.fixture
 def options(gan_options: dict) -> dict:
     """DBLRGAN with EMA and augmentation; saves and validates at different iterations."""
-    gan_options['datasets']['train'] |= {'batch_size_per_gpu': 2, 'use_rot': True}
+    gan_options['datasets']['train'] |= {'batch_size_per_gpu': 2, 'use_rot': True, 'gt_size': 16}
     gan_options['train'] |= {'ema_decay': 0.9, 'total_iter': 10}
     gan_options['val']['val_freq'] = 3
     gan_options['logger'] = {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False}
