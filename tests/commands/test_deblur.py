@@ -144,7 +144,7 @@ def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
 def test_kills_end_in_the_same_film(weights, kills, tmp_path):
     """Killed at any moment and resumed: bit for bit what one run gives."""
     frames = 200 + 60 * kills
-    write_video(tmp_path / 'long.mp4', frames, (48, 64))
+    write_video(tmp_path / 'long.mp4', frames, (32, 48))
     arguments = ('deblur', '-i', 'long.mp4', '--weights', weights, '--backend', 'torch', '--fp32')
     assert dblr(*arguments, '-o', 'whole.mp4', cwd=tmp_path).returncode == 0
     moments = random.Random(0)
