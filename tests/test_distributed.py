@@ -153,6 +153,12 @@ def test_scripts_say_how_they_are_used(script):
     assert result.returncode == 2 and result.stderr.startswith('usage: ')
 
 
+def test_the_end_of_all_processes_is_that_of_the_launcher(tmp_path):
+    for program, code in (('true', 0), ('false', 1)):
+        arguments = ['--standalone', '--nproc-per-node=2', '--no-python', program]
+        assert Run(*arguments, cwd=tmp_path, program='dblr_plugin.launch').wait() == code
+
+
 # ---------------------------------------------------------------------- failures
 
 
