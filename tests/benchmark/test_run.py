@@ -49,13 +49,13 @@ def test_a_killed_run_leaves_no_training_behind(footage: Path, tmp_path: Path) -
     """``kill -9`` lets it hand nothing on: neither to torchrun nor to the processes that it has started."""
     benchmark = tiny_benchmark(footage)
     net = {'options': str(options_folder() / 'train_DBLRNet.yml'), 'set': benchmark['methods']['Net']['set']}
-    net['set'] |= {'train.total_iter': 10**6, 'val.val_freq': 10**6}
+    net['set'] |= {'train.total_iter': 10**6, 'val.val_freq': 10**6, 'datasets.train.num_worker_per_gpu': 1}
     write_options(tmp_path / 'tiny.yml', benchmark | {'methods': {'Net': net}, 'quoted': None})
     run = Run('benchmark', '-opt', 'tiny.yml', '--nproc', 2, cwd=tmp_path, GLOO_SOCKET_IFNAME='lo')
     log = tmp_path / 'benchmarks/tiny/Net/train.log'
     assert run.until(lambda: log.exists() and 'iter:       3' in log.read_text(), every=0.05), run.stderr
     started = descendants(run.pid)
-    assert len(started) >= 3  # torchrun and two ranks
+    assert len(started) >= 7  # torchrun, two ranks, and the fork server and worker of each
     run.kill()
     deadline = time.monotonic() + 30
     while any(is_running(pid) for pid in started):

@@ -22,7 +22,7 @@ def assert_same(one: dict, two: dict) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_run_equals_basicsr_and_its_weights_load_everywhere(train_options, test_options, tmp_path, monkeypatch):
+def test_killed_and_resumed_run_equals_basicsr_and_its_weights_load(train_options, test_options, tmp_path, monkeypatch):
     options = five_iterations(train_options)
     theirs = BasicSRRun(options, tmp_path / 'basicsr')
     config = as_config(options)
