@@ -50,7 +50,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         DBLRError: If the options are invalid, or not supported on this machine.
     """
     # these import the registries, which may still be being filled when this module is imported
-    from dblr_plugin.options.conflicts import check_options, is_ours
+    from dblr_plugin.options.machine import check_options, is_ours
     from dblr_plugin.options.option_file import check_option_file
     from dblr_plugin.options.overrides import take_overrides
 

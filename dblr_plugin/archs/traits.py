@@ -12,7 +12,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['NetworkTraits', 'network_argument', 'pad_multiple', 'restored_index']
+__all__ = ['NetworkTraits', 'network_argument', 'pad_multiple', 'restored_index', 'round_up']
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ def pad_multiple(name: str, given: int = 1) -> int:
         given: ``val.pad_multiple`` of the options, for networks of others.
     """
     return math.lcm(given, _PAD_MULTIPLES.get(name, 1))
+
+
+def round_up(side: int, multiple: int) -> int:
+    """Returns the smallest multiple that is not below ``side``."""
+    return -(-side // multiple) * multiple
 
 
 def network_argument(network: Mapping[str, Any], name: str, missing: object) -> Any:

@@ -17,7 +17,7 @@ from basicsr.data import build_dataset
 from basicsr.models import build_model
 from basicsr.utils import get_root_logger
 
-from dblr_plugin.archs.traits import NetworkTraits, pad_multiple
+from dblr_plugin.archs.traits import NetworkTraits, pad_multiple, round_up
 from dblr_plugin.benchmark.crops import window_errors
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
@@ -75,7 +75,7 @@ def count_operations(method: Method, size: tuple[int, int]) -> dict:
     with _quiet():
         net = build_network(network).to('cuda' if torch.cuda.is_available() else 'cpu')
     multiple = pad_multiple(network['type'], method.test['val'].get('pad_multiple', 1))
-    height, width = (-(-side // multiple) * multiple for side in size[::-1])
+    height, width = (round_up(side, multiple) for side in size[::-1])
     traits = NetworkTraits.of(network)
     counted = {'parameters': sum(parameter.numel() for parameter in net.parameters()), 'macs': None}
     try:

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of :func:`build_restorer`."""
     add_weights_arguments(parser)
-    ensemble_help = 'average four flips of each frame: about 0.1 dB better, in four times the time'
+    ensemble_help = 'average four flips of each frame: 0.1 dB better with balanced, in four times the time'
     parser.add_argument('--self-ensemble', action='store_true', help=ensemble_help)
     tile_help = 'tile size in pixels; smaller tiles need less memory (default: 640 for large frames on CPUs)'
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)

@@ -1,29 +1,23 @@
-"""Checks for options that conflict with each other, and for options that this machine cannot run."""
+"""Checks for options that conflict with each other."""
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import itertools
-import logging
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
-from dblr_plugin.archs.traits import NetworkTraits, network_argument, pad_multiple
-from dblr_plugin.errors import DBLRError, nearest, raise_faults
+from dblr_plugin.archs.traits import NetworkTraits, network_argument, pad_multiple, round_up
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.metrics import check_metrics
 from dblr_plugin.evaluation.protocols import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.training.optimizers import build_optimizer
-from dblr_plugin.weights.shipped import SHIPPED
 
-__all__ = ['check_options', 'conflicts', 'is_ours']
+__all__ = ['conflicts']
 
 Conflict = tuple[str, str]
 
@@ -226,15 +220,11 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
     if not hasattr(network, 'pyramid'):
         yield 'train.multi_scale', f'is true, and {name} restores only one size; remove it'
     elif size % network.size_multiple:
-        fit = _rounded_up(size, network.size_multiple)
+        fit = round_up(size, network.size_multiple)
         yield (
             'datasets.train.gt_size',
             f'is {size}, and train.multi_scale needs a multiple of {network.size_multiple}; write {fit}',
         )
-
-
-def _rounded_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 def _graphs(opt: dict) -> Iterator[Conflict]:
@@ -310,7 +300,7 @@ def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
     network = opt['network_g']['type']
     multiple = pad_multiple(network, (opt.get('val') or {}).get('pad_multiple', 1))
     if size % multiple:
-        fit = _rounded_up(size, multiple)
+        fit = round_up(size, multiple)
         yield trail, f'is {size}, and the sides of frames of {network} are multiples of {multiple}; write {fit}'
     if opt.get('network_d'):
         name = opt['network_d']['type']
@@ -349,58 +339,3 @@ def _ignored_networks(opt: dict) -> Iterator[Conflict]:
     for name in opt['path'].get('ignore_resume_networks') or []:
         if name not in known:
             yield 'path.ignore_resume_networks', f"names '{name}'; the networks are {' and '.join(known)}"
-
-
-def is_ours(opt: dict) -> bool:
-    """Returns whether the options are for one of the plugin's models."""
-    return issubclass(MODEL_REGISTRY.get(opt['model_type']), VideoDeblurModel)
-
-
-def check_options(opt: dict) -> None:
-    """Rejects parsed options that this machine cannot run.
-
-    BasicSR would fail only after archiving an older experiment with the same name. With several GPUs and a single
-    process, where BasicSR would use ``DataParallel``, ``num_gpu`` becomes 1.
-
-    Raises:
-        DBLRError: More GPUs are requested than available, prefetching or compiling cannot work, or wandb or a path
-            does not exist.
-    """
-    found = torch.cuda.device_count()
-    if opt['num_gpu'] > found:
-        raise DBLRError(f'num_gpu is {opt["num_gpu"]}, but {found} CUDA devices are visible; set num_gpu: auto')
-    if opt['num_gpu'] == 0:
-        _check_without_gpu(opt)
-    if ((opt.get('logger') or {}).get('wandb') or {}).get('project') and importlib.util.find_spec('wandb') is None:
-        raise DBLRError('logger.wandb needs: pip install wandb; or leave its project empty')
-    _check_paths(opt)
-    if opt['num_gpu'] > 1 and not opt['dist']:
-        logging.getLogger('dblr_plugin').warning(
-            'One of %d GPUs is used. All are with: torchrun --nproc_per_node=%d -m dblr_plugin.%s -opt FILE',
-            opt['num_gpu'], opt['num_gpu'], 'train' if opt['is_train'] else 'test',
-        )  # fmt: skip
-        opt['num_gpu'] = 1
-
-
-def _check_without_gpu(opt: dict) -> None:
-    if opt['datasets'].get('train', {}).get('prefetch_mode') == 'cuda':
-        raise DBLRError('datasets.train.prefetch_mode: cuda needs a GPU; remove the line')
-    compilers = (os.environ.get('CXX'), 'g++', 'clang++', 'c++')
-    if (opt.get('train') or {}).get('compile') and not any(shutil.which(name) for name in compilers if name):
-        raise DBLRError('train.compile needs a C++ compiler on the CPU; install g++, or remove the line')
-
-
-def _check_paths(opt: dict) -> None:
-    paths = {
-        f'datasets.{name}.{key}': dataset.get(key)
-        for name, dataset in opt['datasets'].items()
-        for key in ('dataroot_lq', 'dataroot_gt', 'meta_info_file')
-    }
-    if not (opt['auto_resume'] or opt['path'].get('resume_state')):
-        paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network_')}
-    faults = []
-    for key, path in paths.items():
-        if path is not None and not Path(path).exists():
-            hint = '; dblr prepare makes data sets' if key.startswith('datasets.') else nearest(path, SHIPPED)
-            faults.append(f'{key}: {path} does not exist (looked up from {Path.cwd()}){hint}')
-    raise_faults(faults, 'options')

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dblr_plugin.archs.traits import NetworkTraits, pad_multiple
+from dblr_plugin.archs.traits import NetworkTraits, pad_multiple, round_up
 from dblr_plugin.colour import replace_y, to_network_colour
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import Forward, build_forward, is_out_of_memory
@@ -58,8 +58,8 @@ class TiledForward:
 
     def __init__(self, forward: Forward, halo: int, tile: int = 0, multiple: int = 1) -> None:
         self.forward = forward
-        self.halo = _round_up(halo, multiple)
-        self.tile = _round_up(tile, multiple)
+        self.halo = round_up(halo, multiple)
+        self.tile = round_up(tile, multiple)
         self.multiple = multiple
         self._warned = False
 
@@ -92,7 +92,7 @@ class TiledForward:
     def _halve(self, window: Tensor) -> bool:
         """Halves the tile size; returns False if it is already the smallest."""
         before, longest = self._tile_of(window), max(window.shape[-2:])
-        self.tile = _round_up(max(before // 2, SMALLEST_TILE), self.multiple)
+        self.tile = round_up(max(before // 2, SMALLEST_TILE), self.multiple)
         if self.tile < before and not self._warned:
             self._warned = True
             logging.getLogger('dblr_plugin').warning(
@@ -169,7 +169,7 @@ def _spans(size: int, tile: int, halo: int, multiple: int) -> list[_Span]:
     between = size - 2 * halo
     if between <= tile:
         return [_Span(slice(0, size), slice(0, size), slice(0, size))]
-    step = _round_up(-(-between // -(-between // tile)), multiple)
+    step = round_up(-(-between // -(-between // tile)), multiple)
     firsts = range(0, between, step)
     seen = step + 2 * halo
     spans = []
@@ -187,10 +187,6 @@ def _check_shape(restored: Tensor, expected: tuple[int, ...]) -> None:
             f'the network returns {tuple(restored.shape)}, not {expected}; use one that restores frames at their size: '
             "one of each window, or all if its class sets restores = 'all'"
         )
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 def build_restorer(

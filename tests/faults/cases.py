@@ -139,7 +139,8 @@ def complaints(case: Case, desk: Desk, result: subprocess.CompletedProcess, befo
     found = [] if result.returncode > 0 else [f'the exit code is {result.returncode}']
     if 'Traceback' in result.stdout + result.stderr:
         found.append('there is a traceback')
-    found += _about_message(case, result.stderr)
+    # the name of pytest's folder may contain that of the culprit
+    found += _about_message(case, result.stderr.replace(str(desk.root), ''))
     after = desk.content()
     changed_paths = [path for path in after if path.is_file() and after[path] != before.get(path)]
     found += [f'{path} has been written' for path in changed_paths if not _may_be_written(case, desk, path)]
