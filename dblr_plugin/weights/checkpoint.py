@@ -31,9 +31,7 @@ __all__ = ['FORMAT_VERSION', 'NETWORK_KEY', 'read_checkpoint', 'save_atomically'
 FORMAT_VERSION = 1
 
 _DIGEST = 'tensors_sha256'  # the safetensors format has no checksum
-# networks have hundreds of tensors, a training state a few times as many; a name and its offsets take 150 bytes
-_MOST_TENSORS = 100_000
-_LONGEST_HEADER = 4 << 20
+_MOST_TENSORS = 100_000  # networks have hundreds, a training state a few times as many
 _JSON = {'network': dict, 'pad_multiple': int, 'format_version': int}
 
 
@@ -97,12 +95,8 @@ def _read_torch(path: Path) -> object:
         if damaged is not None:
             raise ValueError(f'{damaged} does not fit its checksum')
     try:
-        try:
+        with torch.serialization.safe_globals([(_Skipped, name) for name in _names_in_log(path)]):
             return torch.load(path, map_location='cpu', weights_only=True)
-        except pickle.UnpicklingError:
-            if not _may_have_log(path):
-                raise
-            return _read_without_log(path)
     except (pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
         # torch's message suggests running code from the file; for a text file it raises whatever its bytes lead to
         raise ValueError('torch cannot read it, or it holds more than tensors and plain values') from error
@@ -119,14 +113,6 @@ def _refuse_inflated(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError('its records overlap')
 
 
-def _refuse_long_header(path: Path) -> None:
-    """Checks the length of the list of tensors before it is read."""
-    with open(path, 'rb') as file:
-        length = int.from_bytes(file.read(8), 'little')
-    if length > min(_LONGEST_HEADER, path.stat().st_size):
-        raise ValueError(f'its list of tensors has {length} bytes')
-
-
 def _save_safetensors(content: dict, path: Path) -> None:
     # safetensors refuses tensors that share memory, as those of tied layers do
     params = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in content['params'].items()}
@@ -137,15 +123,14 @@ def _save_safetensors(content: dict, path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict:
-    _refuse_long_header(path)
     with safe_open(path, framework='pt') as file:
         metadata = file.metadata() or {}
         params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     digest = metadata.pop(_DIGEST, None)
     if digest not in (None, _digest(params)):
         raise ValueError('its tensors do not fit their checksum')
-    values = {key: _parsed(metadata.pop(key)) for key in _JSON if key in metadata}
-    for key, value in values.items():
+    for key in _JSON.keys() & metadata.keys():
+        value = _parsed(metadata.pop(key))
         if isinstance(value, _JSON[key]):
             metadata[key] = value
         elif digest is not None:  # other programs have other meanings for these names
@@ -195,19 +180,10 @@ class _Skipped:
         pass
 
 
-def _may_have_log(path: Path) -> bool:
-    """Returns whether a torch file contains the objects of a Runner's log, and no others."""
-    if not zipfile.is_zipfile(path):
-        return False
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return _LOG in names and all(name.startswith(_PARTS_OF_LOG) for name in names)
-
-
-def _read_without_log(path: Path) -> object:
-    """Reads such a file to the CPU, without its log."""
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
-        return torch.load(path, map_location='cpu', weights_only=True)
+def _names_in_log(path: Path) -> list[str]:
+    """Returns the classes and functions of the Runner's log in a torch file; none if there are others too."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    return names if _LOG in names and all(name.startswith(_PARTS_OF_LOG) for name in names) else []
 
 
 def _is_of_runner(content: Mapping[str, Any]) -> bool:
