@@ -39,28 +39,11 @@ class Shipped:
 #: Name -> weights.
 SHIPPED = {
     'light': Shipped(
-        'light.safetensors',
-        'half the gain, three times as fast on a CPU',
-        kmacs=29.4,
-        motion=0.79,
-        hand=0.66,
-        sharp=51.3,
+        'light.safetensors', 'half the gain, three times as fast on a CPU', 29.4, motion=0.79, hand=0.66, sharp=51.3
     ),
-    'balanced': Shipped(
-        'balanced.safetensors',
-        'the default',
-        kmacs=116.1,
-        motion=1.39,
-        hand=1.42,
-        sharp=52.8,
-    ),
+    'balanced': Shipped('balanced.safetensors', 'the default', 116.1, motion=1.39, hand=1.42, sharp=52.8),
     'light-causal': Shipped(
-        'light-causal.safetensors',
-        'for live video: uses no later frames',
-        kmacs=29.4,
-        motion=0.60,
-        hand=0.54,
-        sharp=51.8,
+        'light-causal.safetensors', 'for live video: uses no later frames', 29.4, motion=0.60, hand=0.54, sharp=51.8
     ),
 }
 #: Used if no weights are named.
