@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 from basicsr.archs import build_network
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from dblr_plugin.archs.traits import network_argument, pad_multiple
 from dblr_plugin.console import printable
@@ -27,7 +25,6 @@ __all__ = ['LoadedNetwork', 'check_named_network', 'load_network']
 
 _LEAST_BOUND = 512  # for numbers, such as frames or groups, that the weights do not reveal
 _MOST_FRAMES = 64
-_MODULES_OF_A_TENSOR = 8  # at most: an activation or container per layer, and their parents
 # arguments that make networks load or download files when they are built
 _LOADS = re.compile('path|file|pretrain|load|download|url', re.IGNORECASE)
 
@@ -86,29 +83,11 @@ def _out_of_bounds(value: object, bound: int) -> str | None:
     return None
 
 
-@contextmanager
-def _few_modules(most: int) -> Iterator[None]:
-    """Aborts building a network with more than ``most`` modules, which takes minutes even without real weights."""
-    count = 0
-
-    def note(*_: object) -> None:
-        nonlocal count
-        count += 1
-        if count > most:
-            raise ValueError(f'it has more than {most} modules, far more than its weights have')
-
-    handle = register_module_module_registration_hook(note)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _too_large(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:
     """Builds the network without allocating its weights, and compares its size with that of the file's weights."""
     arguments = dict(options)
     try:
-        with torch.device('meta'), _few_modules(_MODULES_OF_A_TENSOR * len(weights) + _LEAST_BOUND):
+        with torch.device('meta'):
             network = NETWORK.classes()[arguments.pop('type')](**arguments)
     except Exception as error:  # a class may raise anything for bad arguments
         yield f'cannot be built ({error})'
