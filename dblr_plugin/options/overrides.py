@@ -6,10 +6,11 @@ They are applied to the option file's values before validation, so they are chec
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.yaml_file import Located, parse
@@ -57,15 +58,6 @@ class _Parser(argparse.ArgumentParser):
         raise DBLRError(f'{message}; write --set KEY=VALUE or --protocol NAME')
 
 
-class _Collect(argparse.Action):
-    """Appends values to ``overrides``, so that the settings of all options stay in order."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        texts = values if isinstance(values, list) else [values]
-        given = [Override(self.option_strings[0], text) for text in texts]
-        namespace.overrides = [*namespace.overrides, *given]
-
-
 def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
     """Extracts our options from a command line; they may be anywhere and repeated.
 
@@ -80,10 +72,12 @@ def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
     """
     overrides: list[Override] = []
     # --protocol goes first: arguments after it may still belong to a preceding --set or --force_yml
-    for options, nargs in ((['--protocol'], None), (['--set', '--force_yml'], '+')):
+    for options in (['--protocol'], ['--set', '--force_yml']):
         parser = _Parser(add_help=False)
         for option in options:
-            parser.add_argument(option, dest='overrides', nargs=nargs, action=_Collect, default=overrides)
+            nargs = 1 if option == '--protocol' else '+'
+            made = functools.partial(Override, option)
+            parser.add_argument(option, dest='overrides', nargs=nargs, action='extend', type=made, default=overrides)
         given, argv = parser.parse_known_args(argv)
         overrides = given.overrides
     return overrides, list(argv)
