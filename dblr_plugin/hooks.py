@@ -50,14 +50,14 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         DBLRError: If the options are invalid, or not supported on this machine.
     """
     # these import the registries, which may still be being filled when this module is imported
-    from dblr_plugin.options.machine import check_options, is_ours
+    from dblr_plugin.options.machine import check_options
     from dblr_plugin.options.option_file import check_option_file
     from dblr_plugin.options.overrides import take_overrides
 
     never_fail_to_print()  # the stock commands start here
     show_errors_in_one_line()
     overrides, arguments = take_overrides(sys.argv[1:])
-    path = _option_file(arguments)
+    path = _value_of('-opt', arguments)
     options = None if path is None else check_option_file(path, is_train, overrides)
     seed, roots = None, {}
     if options is not None:
@@ -74,7 +74,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     parsed_options.clear()
     parsed_options.update(opt)
     writes_into(opt['path'].get('experiments_root') or opt['path'].get('results_root') or '')
-    if is_ours(opt):
+    if options is not None:
         check_options(opt)
         _take_part(opt)
     return opt, args
@@ -134,15 +134,14 @@ def _take_part(opt: dict) -> None:
         opt['datasets']['train']['persistent_workers'] = False  # torch's loader refuses it without workers
 
 
-def _option_file(arguments: list[str]) -> str | None:
+def _value_of(option: str, arguments: list[str]) -> str | None:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('-opt')
-    return parser.parse_known_args(arguments)[0].opt
+    parser.add_argument(option, dest='value')
+    return parser.parse_known_args(arguments)[0].value
 
 
 def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) -> tuple[dict, argparse.Namespace]:
     """Makes BasicSR parse these arguments, and restores the user's, which it writes into the run's option file."""
-    _require_launcher(arguments)
     typed = sys.argv
     sys.argv = [typed[0], *_torchrun_arguments(arguments)]
     try:
@@ -183,28 +182,25 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
 
 
 #: Value of ``--launcher`` -> a variable that the launcher sets, and how it starts processes
-_LAUNCHERS = {'pytorch': ('RANK', 'torchrun --nproc_per_node=N'), 'slurm': ('SLURM_PROCID', 'srun')}
-
-
-def _require_launcher(argv: list[str]) -> None:
-    """Rejects a launcher that has not started this process; BasicSR fails where it reads the launcher's variables."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument('--launcher')
-    launcher = parser.parse_known_args(argv)[0].launcher
-    if launcher not in _LAUNCHERS:
-        return
-    variable, start = _LAUNCHERS[launcher]
-    if variable not in os.environ:
-        raise DBLRError(
-            f'--launcher {launcher} needs processes started by {start}; start it that way, or remove --launcher'
-        )
+_LAUNCHERS: dict[str | None, tuple] = {
+    'pytorch': ('RANK', 'torchrun --nproc_per_node=N'),
+    'slurm': ('SLURM_PROCID', 'srun'),
+}
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:
-    """Accepts both spellings of local rank, and detects torchrun by the variables that it sets."""
+    """Accepts both spellings of local rank, and detects torchrun by the variables that it sets.
+
+    Rejects a launcher that has not started this process; BasicSR fails where it reads the launcher's variables.
+    """
     argv = [a.replace('--local-rank', '--local_rank', 1) if a.startswith('--local-rank') else a for a in argv]
-    under_torchrun = {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys()
-    if under_torchrun and not any(a == '--launcher' or a.startswith('--launcher=') for a in argv):
+    launcher = _value_of('--launcher', argv)
+    variable, start = _LAUNCHERS.get(launcher, (None, None))
+    if variable is not None and variable not in os.environ:
+        raise DBLRError(
+            f'--launcher {launcher} needs processes started by {start}; start it that way, or remove --launcher'
+        )
+    if launcher is None and {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys():
         # first, because BasicSR's --force_yml, left to it for its own models, takes all arguments after it
         argv = ['--launcher', 'pytorch', *argv]
     return argv

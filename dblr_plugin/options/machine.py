@@ -9,18 +9,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from basicsr.utils.registry import MODEL_REGISTRY
 
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
-from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.weights.shipped import SHIPPED
 
-__all__ = ['check_options', 'is_ours']
-
-
-def is_ours(opt: dict) -> bool:
-    """Returns whether the options are for one of the plugin's models."""
-    return issubclass(MODEL_REGISTRY.get(opt['model_type']), VideoDeblurModel)
+__all__ = ['check_options']
 
 
 def check_options(opt: dict) -> None:
