@@ -9,10 +9,10 @@ import json
 import logging
 import os
 import re
-import select
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -145,21 +145,13 @@ def explain(error: BaseException, folder: str = '') -> str | None:
     # torch's errors are all RuntimeErrors
     if not isinstance(error, RuntimeError):
         return None
-    text = '\n'.join(_messages(error))
+    # the messages of its causes too: only the cause says what killed a loader worker
+    text = ''.join(traceback.format_exception(error, limit=0))
     for pattern, meaning in _MEANINGS.items():
         found = re.search(pattern, text, re.DOTALL)
         if found:
             return meaning.format(*found.groups())
     return None
-
-
-def _messages(error: BaseException | None) -> Iterator[str]:
-    """Yields an error's message and those of its causes: only the cause says what killed a loader worker."""
-    seen = set()
-    while error is not None and id(error) not in seen:  # ``raise error from error`` makes a circle
-        seen.add(id(error))
-        yield str(error)
-        error = error.__cause__
 
 
 def show_errors_in_one_line() -> None:
@@ -212,14 +204,12 @@ def _tell_torchrun(meaning: str) -> None:
 
 def _nobody_reads() -> bool:
     """Returns whether standard output is a pipe closed by its reader, as ``head`` does once it has enough."""
-    if not isinstance(sys.stdout, io.TextIOWrapper):
-        return False
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    closed = any(event & select.POLLERR for _, event in output.poll(0))
-    if closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushing the buffer would raise another error
-    return closed
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would raise another error
+        return True
+    return False
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

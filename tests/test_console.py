@@ -1,7 +1,6 @@
 """What a terminal can show."""
 
 import io
-import itertools
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ import pytest
 from processes import Run
 
 from dblr_plugin import commands
-from dblr_plugin.console import _messages, never_fail_to_print, printable
+from dblr_plugin.console import never_fail_to_print, printable
 
 
 def test_characters_that_a_console_lacks(monkeypatch):
@@ -19,12 +18,6 @@ def test_characters_that_a_console_lacks(monkeypatch):
     never_fail_to_print()
     print('café.mp4: 2 frames restored', flush=True)
     assert written.getvalue() == b'caf\\xe9.mp4: 2 frames restored\n'
-
-
-def test_an_error_that_is_its_own_cause_has_one_message():
-    error = RuntimeError('once')
-    error.__cause__ = error
-    assert list(itertools.islice(_messages(error), 3)) == ['once']
 
 
 def test_streams_that_know_no_encoding(monkeypatch):
