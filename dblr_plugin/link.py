@@ -89,9 +89,7 @@ def link(checkout: str | Path) -> list[Path]:
     if (root / _MANIFEST).exists():
         raise DBLRError(f'{root} is linked already; run dblr link --unlink first to write the files again')
     files = _contents(root)
-    folders = {str(Path(name).parent) for name in files}
     taken = [name for name in files if (root / name).exists()]
-    taken += sorted(name for name in folders if (root / name).exists() and not (root / name).is_dir())
     if taken:
         raise DBLRError(f'{root} has files of these names already: {", ".join(taken)}; move them away')
     manifest = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in files.items()}
@@ -176,20 +174,10 @@ def _contents(root: Path) -> dict[str, str]:
         'basicsr/basicsr/__init__.py': _PATH_SHIM,
     }
     if not (root / 'basicsr' / 'version.py').exists():
-        files['basicsr/version.py'] = _version_file(_read_version(root / 'VERSION'))
+        # as BasicSR's setup.py would write it; a checkout that was never installed lacks it
+        version = (root / 'VERSION').read_text(encoding='utf-8', errors='replace').strip()
+        files['basicsr/version.py'] = f"# Written by `dblr link`\n__version__ = '{version}'\n__gitsha__ = 'unknown'\n"
     return files | {f'options/{path.name}': path.read_text(encoding='utf-8') for path in option_files()}
-
-
-def _read_version(path: Path) -> str:
-    try:
-        return path.read_text(encoding='utf-8').strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DBLRError(f'{path} cannot be read as text ({error}); restore it') from error
-
-
-def _version_file(version: str) -> str:
-    """Returns what BasicSR's setup.py would write; a checkout that was never installed lacks it."""
-    return f"# Written by `dblr link`\n__version__ = '{version}'\n__gitsha__ = 'unknown'\n"
 
 
 def _remove_if_empty(folder: Path) -> None:

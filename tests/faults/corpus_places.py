@@ -57,13 +57,6 @@ def link_without_version(desk: Desk) -> list[object]:
     return ['link', root]
 
 
-def link_version_of_noise(desk: Desk) -> list[object]:
-    """A VERSION that is not text."""
-    root = desk.copy('checkout')
-    (root / 'VERSION').write_bytes(b'\xff\xfe\x81')
-    return ['link', root]
-
-
 def link_taken(desk: Desk) -> list[object]:
     """A checkout with another file of the same name as ours."""
     root = desk.copy('checkout')
@@ -221,7 +214,7 @@ def no_such_command(desk: Desk) -> list[object]:
 
 _CASES = (
     (link_nothing, 'nothing'), (link_no_checkout, 'clips'), (link_without_version, 'VERSION'),
-    (link_version_of_noise, 'VERSION'), (link_taken, 'dblr_model.py'), (link_options_is_file, 'options'),
+    (link_taken, 'dblr_model.py'), (link_options_is_file, 'options'),
     (link_not_linked, '.dblr_link.json'),
     (evaluate_json_nowhere, '--json'), (evaluate_json_is_folder, '--json'), (evaluate_protocol, 'psnrr'),
     (evaluate_file, '00000003.mp4'), (evaluate_suffixes, "'b/"), (evaluate_lmdb_of_text, 'results.lmdb'),
