@@ -41,11 +41,7 @@ FRAMES_WORTH_COMPILING = 100
 
 
 def build_forward(
-    net: nn.Module,
-    device: torch.device,
-    backend: str = 'auto',
-    precision: str = 'auto',
-    frames: int = 1,
+    net: nn.Module, device: torch.device, backend: str = 'auto', precision: str = 'auto', frames: int = 1
 ) -> Forward:
     """Prepares a copy of a network for restoring frames.
 
@@ -75,9 +71,12 @@ def build_forward(
         return Int8Forward(net, build_forward(net, device, 'openvino', other), other, insists=asked == 'int8')
     if asked == 'auto' and device.type == 'cpu':
         get_root_logger().info(f'Precision {precision}, no int8: {obstacle}.')
-    plain = _TorchForward(net, device, precision)
+    prepared = _prepared(net, device)
+    plain = _in_torch(prepared, device, precision)
     if backend == 'compile':
-        return _FallingBack(_compiled(plain), plain, 'torch.compile')
+        # weights as constants ("freezing") are converted and laid out only once
+        compiled = torch.compile(prepared, dynamic=False, options={'freezing': True})
+        return _FallingBack(_in_torch(compiled, device, precision), plain, 'torch.compile')
     if backend == 'openvino':
         return _FallingBack(OpenVINOForward(net, precision), plain, 'OpenVINO')
     return plain
@@ -92,7 +91,7 @@ def _on_openvino_device(net: nn.Module, target: str, precision: str) -> Forward:
     if precision not in ('auto', 'fp16', 'fp32'):
         raise DBLRError(f'device openvino:{target} takes precision fp16 or fp32, not {precision}')
     forward = OpenVINOForward(net, 'fp32' if precision == 'fp32' else 'fp16', device=target)
-    return _FallingBack(forward, _TorchForward(net, torch.device('cpu'), 'fp32'), f'OpenVINO on {target}')
+    return _FallingBack(forward, build_forward(net, torch.device('cpu'), 'torch', 'fp32'), f'OpenVINO on {target}')
 
 
 def choose(device: torch.device, backend: str, precision: str, frames: int = 1) -> tuple[str, str]:
@@ -106,14 +105,11 @@ def choose(device: torch.device, backend: str, precision: str, frames: int = 1) 
         raise DBLRError('backend openvino needs: pip install openvino')
     if precision == 'int8':
         _require_int8(device, backend)
+    elif precision == 'auto':
+        precision = _best_precision(device) if _why_not_int8(device, backend, frames) else 'int8'
+    if precision == 'int8':
         return 'openvino', 'int8'
-    if precision == 'auto' and _why_not_int8(device, backend, frames) is None:
-        return 'openvino', 'int8'
-    if precision == 'auto':
-        precision = _best_precision(device)
-    if backend == 'auto':
-        backend = _best_backend(device, precision, frames)
-    return backend, precision
+    return _best_backend(device, precision, frames) if backend == 'auto' else backend, precision
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -180,29 +176,20 @@ def _bf16_is_fast() -> bool:
     return min(times[torch.float32]) > 1.5 * min(times[torch.bfloat16])
 
 
-class _TorchForward:
-    """The folded network, channels_last, under autocast, which keeps the sum with the blurry frame in float32."""
-
-    def __init__(self, net: nn.Module, device: torch.device, precision: str) -> None:
-        self.net = fold(net).to(device)
-        self.device = device
-        self.amp = None if precision == 'fp32' else precision
-        prepare_network(self.net, channels_last=True)
-
-    @torch.no_grad()
-    def __call__(self, window: Tensor) -> Tensor:
-        with autocast(self.device, self.amp):
-            return self.net(window.to(self.device)).to(window)
+def _prepared(net: nn.Module, device: torch.device) -> nn.Module:
+    folded = fold(net).to(device)
+    prepare_network(folded, channels_last=True)
+    return folded
 
 
-def _compiled(plain: _TorchForward) -> Forward:
-    """Compiles with weights as constants ("freezing"), so that they are converted and laid out only once."""
-    compiled = torch.compile(plain.net, dynamic=False, options={'freezing': True})
+def _in_torch(net: Callable[[Tensor], Tensor], device: torch.device, precision: str) -> Forward:
+    """Runs a network under autocast, which keeps the sum with the blurry frame in float32."""
+    amp = None if precision == 'fp32' else precision
 
     @torch.no_grad()
     def forward(window: Tensor) -> Tensor:
-        with autocast(plain.device, plain.amp):
-            return compiled(window.to(plain.device)).to(window)
+        with autocast(device, amp):
+            return net(window.to(device)).to(window)
 
     return forward
 
