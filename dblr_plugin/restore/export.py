@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from dblr_plugin.restore.loading import LoadedNetwork
 from dblr_plugin.restore.openvino_forward import LEAST_DECIBELS
 from dblr_plugin.version import __version__
 from dblr_plugin.weights.checkpoint import FORMAT_VERSION, save_atomically
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ['OPSET', 'TOLERANCE', 'Difference', 'export_checkpoint', 'export_onnx']
 
@@ -60,16 +63,12 @@ class Difference:
 
 def export_checkpoint(loaded: LoadedNetwork, path: Path) -> None:
     """Writes a ``.safetensors`` or ``.pth`` file that names its network and what it was trained on."""
-    content: dict[str, Any] = {
-        'params': loaded.net.state_dict(),
-        'network': loaded.options,
-        'format_version': FORMAT_VERSION,
-    }
+    content: dict[str, Any] = {'network': loaded.options, 'format_version': FORMAT_VERSION}
     if loaded.trained_on:
         content['trained_on'] = loaded.trained_on
     if loaded.pad_multiple != 1:
         content['pad_multiple'] = loaded.pad_multiple
-    save_atomically(content, path)
+    save_atomically({'params': loaded.net.state_dict(), **content}, path)
 
 
 def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor] = ()) -> list[Difference]:
@@ -100,9 +99,10 @@ def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor]
     window, *others = (_window(shape, *size) for size in sizes)
     program = _translate(loaded, window)
     with atomic_write(path) as partial:
-        _write(program, _metadata(loaded, traits), partial)
+        metadata = _metadata(loaded, traits)
+        _write(program.model_proto, metadata, partial)
         if calibration:
-            _quantise(partial, calibration, _metadata(loaded, traits) | {'precision': 'int8'})
+            _write(_quantised(partial, calibration), metadata | {'precision': 'int8'}, partial)
         differences = [_compare(loaded.net, partial, window) for window in calibration or others]
         listed = '; '.join(map(str, differences))
         if calibration and not all(each.psnr >= LEAST_DECIBELS for each in differences):
@@ -139,10 +139,9 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = first_line(cause)
         raise DBLRError(
-            f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({reason}); if its frames must be '
-            'multiples of some size, give the option file that has val.pad_multiple'
+            f'{loaded.weights}: ONNX cannot hold this {type(loaded.net).__name__} ({first_line(cause)}); if its frames '
+            'must be multiples of some size, give the option file that has val.pad_multiple'
         ) from cause
     assert program is not None  # None is for the exporter before dynamo
     return program
@@ -168,15 +167,9 @@ class _DeformableConv(nn.Module):
         """``(b, c, h, w)``, and the features for the offsets, of the same shape, to ``(b, out, h, w)``."""
         pack = self.pack
         rows, columns, mask = pack.conv_offset(feat).chunk(3, dim=1)
+        offsets = torch.cat((rows, columns), dim=1)
         return deform_conv2d(
-            x,
-            torch.cat((rows, columns), dim=1),
-            pack.weight,
-            pack.bias,
-            pack.stride,
-            pack.padding,
-            pack.dilation,
-            mask.sigmoid(),
+            x, offsets, pack.weight, pack.bias, pack.stride, pack.padding, pack.dilation, mask.sigmoid()
         )
 
 
@@ -192,10 +185,9 @@ def _metadata(loaded: LoadedNetwork, traits: NetworkTraits) -> dict[str, str]:
     }
 
 
-def _write(program: torch.onnx.ONNXProgram, metadata: dict[str, str], path: Path) -> None:
+def _write(model: onnx.ModelProto, metadata: dict[str, str], path: Path) -> None:
     import onnx
 
-    model = program.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField('metadata_props')  # the exporter's notes, and stack traces from this machine
@@ -205,19 +197,16 @@ def _write(program: torch.onnx.ONNXProgram, metadata: dict[str, str], path: Path
     onnx.save(model, path)
 
 
-@torch.no_grad()
-def _quantise(path: Path, windows: Sequence[Tensor], metadata: dict[str, str]) -> None:
-    """Rewrites a file with int8 convolutions, each between quantise and dequantise operations (QDQ)."""
+def _quantised(path: Path, windows: Sequence[Tensor]) -> onnx.ModelProto:
+    """Returns a file's network with int8 convolutions, each between quantise and dequantise operations (QDQ)."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Windows(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.waiting = iter(windows)
+        waiting = ({'window': window.numpy()} for window in windows)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            window = next(self.waiting, None)
-            return None if window is None else {'window': window.numpy()}
+            return next(self.waiting, None)
 
     model = onnx.load(path)
     convolutions = [node.name for node in model.graph.node if node.op_type == 'Conv']
@@ -233,11 +222,10 @@ def _quantise(path: Path, windows: Sequence[Tensor], metadata: dict[str, str]) -
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, path)
+    return onnx.load(path)
 
 
+@torch.no_grad()
 def _compare(net: nn.Module, path: Path, window: Tensor) -> Difference:
     import onnxruntime
 
