@@ -34,13 +34,8 @@ def check_named_network(options: Mapping[str, Any], weights: Mapping[str, Tensor
 
     The class must take windows (``num_in_ch``), and the arguments must fit its signature.
 
-    Args:
-        options: ``type`` and arguments.
-        weights: All weights in the file.
-        path: The file, for messages.
-
     Raises:
-        DBLRError: If it is rejected; names the argument and the workaround, an option file.
+        DBLRError: If it is rejected; names the file, the argument and the workaround, an option file.
     """
     problem = next(_problems(options, weights), None)
     if problem is not None:
@@ -147,11 +142,13 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
         options = _network_of(content, theirs, weights)
     else:
         options, val = _read_options(option_file)
+    name, multiple = f'{weights}: pad_multiple', content.get('pad_multiple', 1)
     if 'pad_multiple' in val:
-        multiple = _natural(val['pad_multiple'], f'{option_file}: val.pad_multiple', 'correct it')
-    else:
-        fix = 'name its option file (-opt), with val.pad_multiple'
-        multiple = _natural(content.get('pad_multiple', 1), f'{weights}: pad_multiple', fix)
+        name, multiple = f'{option_file}: val.pad_multiple', val['pad_multiple']
+    if not isinstance(multiple, int) or multiple < 1:
+        raise DBLRError(
+            f'{name} is {multiple!r}, not a number from 1; name its option file (-opt), with val.pad_multiple'
+        )
     try:
         net = build_network(options).eval()
     except Exception as error:  # a class may raise anything for bad arguments
@@ -185,12 +182,6 @@ def _network_of(content: dict, weights: Mapping[str, Tensor], path: Path) -> dic
     if any(name.startswith('L_in.') for name in weights):
         return dict(_SIMDEBLUR)
     raise DBLRError(f'{path}: does not state its network; give the option file that it was trained with (-opt)')
-
-
-def _natural(value: object, name: str, fix: str) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise DBLRError(f'{name} is {value!r}, not a number from 1; {fix}')
-    return value
 
 
 def _read_options(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
