@@ -71,7 +71,8 @@ def build_forward(
         return Int8Forward(net, build_forward(net, device, 'openvino', other), other, insists=asked == 'int8')
     if asked == 'auto' and device.type == 'cpu':
         get_root_logger().info(f'Precision {precision}, no int8: {obstacle}.')
-    prepared = _prepared(net, device)
+    prepared = fold(net).to(device)
+    prepare_network(prepared, channels_last=True)
     plain = _in_torch(prepared, device, precision)
     if backend == 'compile':
         # weights as constants ("freezing") are converted and laid out only once
@@ -174,12 +175,6 @@ def _bf16_is_fast() -> bool:
             matrix @ matrix
             times[dtype].append(time.perf_counter() - start)
     return min(times[torch.float32]) > 1.5 * min(times[torch.bfloat16])
-
-
-def _prepared(net: nn.Module, device: torch.device) -> nn.Module:
-    folded = fold(net).to(device)
-    prepare_network(folded, channels_last=True)
-    return folded
 
 
 def _in_torch(net: Callable[[Tensor], Tensor], device: torch.device, precision: str) -> Forward:
