@@ -18,13 +18,13 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dblr_plugin
 from dblr_plugin.errors import DBLRError, counted
-from dblr_plugin.link import option_files
 from dblr_plugin.prepare.data_sets import (
     BSD_EXPOSURES,
     GOPRO_BLURS,
@@ -47,16 +47,14 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a subcommand for each kind of preparation, with its own ``prepare`` function."""
     kinds = parser.add_subparsers(title='kinds', metavar='KIND', required=True)
-    _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', lambda a: plan_dvd(a.src))
-    _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', lambda a: plan_dvd_qualitative(a.src))
-    parser_gopro = _add_layout(kinds, 'gopro', 'GoPro (GOPRO_Large)', _plan_gopro)
-    parser_gopro.add_argument('--blur', choices=GOPRO_BLURS, help=_choices(GOPRO_BLURS))
-    parser_reds = _add_layout(kinds, 'reds', 'REDS', _plan_reds)
-    parser_reds.add_argument('--blur', choices=REDS_BLURS, help=_choices(REDS_BLURS))
-    parser_bsd = _add_layout(kinds, 'bsd', 'BSD, beam-splitter recordings', _plan_bsd)
-    exposure_help = 'exposure times of the sharp and the blurry camera'
-    parser_bsd.add_argument('--exposure', choices=BSD_EXPOSURES, help=exposure_help)
-    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', lambda a: plan_kitti(a.src), _print_kitti_padding)
+    _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', plan_dvd)
+    _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', plan_dvd_qualitative)
+    _add_layout(kinds, 'gopro', 'GoPro (GOPRO_Large)', plan_gopro, '--blur', GOPRO_BLURS)
+    _add_layout(kinds, 'reds', 'REDS', plan_reds, '--blur', REDS_BLURS)
+    exposures = dict.fromkeys(BSD_EXPOSURES, '')
+    text = 'BSD, beam-splitter recordings at given exposure times of the sharp and the blurry camera'
+    _add_layout(kinds, 'bsd', text, plan_bsd, '--exposure', exposures)
+    _add_layout(kinds, 'kitti', 'Blurred KITTI, test only', plan_kitti)
     _add_video(kinds)
     _add_motion(kinds)
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
@@ -79,52 +77,46 @@ def _add_layout(
     kinds: argparse._SubParsersAction,
     name: str,
     text: str,
-    plan: Callable[[argparse.Namespace], Plan],
-    afterwards: Callable[[], None] | None = None,
-) -> argparse.ArgumentParser:
-    """Adds a data set: ``plan`` makes its plan from the arguments, ``afterwards`` prints further advice."""
+    plan: Callable[..., Plan],
+    option: str = '',
+    choices: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Adds a data set: ``plan`` makes its plan from the folder, and from the value of ``option`` if there is one."""
     parser = kinds.add_parser(name, help=text, description=text)
     parser.add_argument('src', type=Path, metavar='SRC', help='the unpacked download')
     parser.add_argument('--copy', action='store_true', help='copy the files instead of linking them')
     parser.add_argument('--allow-partial', action='store_true', help='leave out clips that have faults')
+    explained = '; '.join(f'{value} ({meaning})' if meaning else value for value, meaning in choices.items())
+    if option:
+        parser.add_argument(option, dest='variant', choices=choices, help=explained)
     _add_results(parser)
 
     def prepare(args: argparse.Namespace) -> None:
         from dblr_plugin.prepare.layout import prepare_layout, summary
 
-        prepared = prepare_layout(plan(args), args.dst, args.copy, args.allow_partial, _databases(args))
-        print(summary(args.dst, prepared))
-        if afterwards is not None:
-            afterwards()
+        if option and args.variant is None:
+            raise DBLRError(f'{option} is missing, and scores depend on it. Give one of: {explained}')
+        planned = plan(args.src, args.variant) if option else plan(args.src)
+        print(summary(args.dst, prepare_layout(planned, args.dst, args.copy, args.allow_partial, _databases(args))))
+        if name == 'kitti':
+            print('three frames do not fill a window of five: test_DBLRNet_KITTI.yml fills it by padding: replicate')
 
     parser.set_defaults(prepare=prepare)
-    return parser
 
 
 def _add_video(kinds: argparse._SubParsersAction) -> None:
     text = 'blurry and sharp clips made from sharp footage'
     parser = kinds.add_parser('video', help=text, argument_default=argparse.SUPPRESS)
     parser.add_argument('src', type=Path, metavar='SRC', help='a video, a folder of frames, or a folder of either')
-    parser.add_argument(
-        '--average',
-        type=int,
-        nargs='+',
-        metavar='N',
-        help='source frames in one exposure, odd; each number gives clips of its own (default: 7)',
-    )
+    average_help = 'source frames in one exposure, odd; each number gives clips of its own (default: 7)'
+    parser.add_argument('--average', type=int, nargs='+', metavar='N', help=average_help)
     parser.add_argument('--stride', type=int, help='source frames from one exposure to the next (default: N)')
-    parser.add_argument(
-        '--in-between', type=int, metavar='K', help='frames made by optical flow between two (default: 0)'
-    )
-    parser.add_argument(
-        '--shake',
-        type=float,
-        metavar='AMPLITUDE',
-        help='simulate a hand-held camera that shakes by so many pixels (default: 0)',
-    )
-    parser.add_argument(
-        '--test-share', type=float, help='share at the end of each shot that is kept for testing (default: 0.2)'
-    )
+    flow_help = 'frames made by optical flow between two (default: 0)'
+    parser.add_argument('--in-between', type=int, metavar='K', help=flow_help)
+    shake_help = 'simulate a hand-held camera that shakes by so many pixels (default: 0)'
+    parser.add_argument('--shake', type=float, metavar='AMPLITUDE', help=shake_help)
+    share_help = 'share at the end of each shot that is kept for testing (default: 0.2)'
+    parser.add_argument('--test-share', type=float, help=share_help)
     parser.add_argument('--seed', type=int, help='random seed of the shake (default: 0)')
     _add_results(parser)
     parser.set_defaults(prepare=_prepare_video)
@@ -159,37 +151,6 @@ def _databases(args: argparse.Namespace) -> list[DatabaseKind]:
     from dblr_plugin.prepare.layout import LMDB, TILES
 
     return [kind for kind, wanted in ((LMDB, args.lmdb), (TILES, args.tiles)) if wanted]
-
-
-def _plan_gopro(args: argparse.Namespace) -> Plan:
-    return plan_gopro(args.src, _chosen('--blur', args.blur, GOPRO_BLURS))
-
-
-def _plan_reds(args: argparse.Namespace) -> Plan:
-    return plan_reds(args.src, _chosen('--blur', args.blur, REDS_BLURS))
-
-
-def _plan_bsd(args: argparse.Namespace) -> Plan:
-    return plan_bsd(args.src, _chosen('--exposure', args.exposure, dict.fromkeys(BSD_EXPOSURES, '')))
-
-
-def _chosen(option: str, value: str | None, choices: dict[str, str]) -> str:
-    """Returns ``value``; if it is None, raises a DBLRError that explains the choices, as scores depend on it."""
-    if value is None:
-        raise DBLRError(f'{option} is missing, and scores depend on it. Give one of: {_choices(choices)}')
-    return value
-
-
-def _choices(choices: dict[str, str]) -> str:
-    return '; '.join(f'{name} ({text})' if text else name for name, text in choices.items())
-
-
-def _print_kitti_padding() -> None:
-    from dblr_plugin.yaml_file import read_option_file
-
-    path = next(path for path in option_files() if path.name == 'test_DBLRNet_KITTI.yml')
-    padding = read_option_file(path).plain()['datasets']['test']['padding']
-    print(f'three frames do not fill a window of five: {path.name} fills it by padding: {padding}')
 
 
 def _prepare_video(args: argparse.Namespace) -> None:
