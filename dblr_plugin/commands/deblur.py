@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +31,6 @@ __all__ = ['add_arguments', 'add_network_arguments', 'build_restorer', 'check_ne
 
 #: Assumed if the number of frames is unknown: enough to justify slow preparation.
 MANY_FRAMES = 1000
-_SMALLER = 'a smaller network (--weights light), smaller frames (--scale-down 2) or another --device'
 # arguments that determine the output, besides the weights; the device changes no more than the last bit
 _SETTINGS = ('start', 'end', 'scale_down', 'compare', 'precision', 'self_ensemble', 'encoder', 'quality', 'preset',
              'lossless', 'fps', 'suffix')  # fmt: skip
@@ -51,21 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--end', metavar='TIME', help='where to end')
     scale_help = 'reduce the frame size N times, for trials'
     parser.add_argument('--scale-down', type=float, default=1, metavar='N', help=scale_help)
-    parser.add_argument(
-        '--compare',
-        nargs='?',
-        const='beside',
-        choices=('beside', 'stacked'),
-        help='show the input beside (default) or above the restored frames',
-    )
+    compare_help = 'show the input beside (default) or above the restored frames'
+    parser.add_argument('--compare', nargs='?', const='beside', choices=('beside', 'stacked'), help=compare_help)
     parser.add_argument('--causal', action='store_true', help='use no later frames (default weights: light-causal)')
     parser.add_argument('--encoder', help='an FFmpeg encoder, such as libx265 (default: libx264)')
     parser.add_argument('--quality', type=float, help="the encoder's constant quality, lower is better")
-    parser.add_argument(
-        '--preset',
-        help='speed of the encoder: ultrafast to placebo for libx264 and libx265; slower presets make smaller files '
-        '(default: medium)',
-    )
+    presets = 'ultrafast to placebo for libx264 and libx265; slower ones make smaller files (default: medium)'
+    parser.add_argument('--preset', help=f'speed of the encoder: {presets}')
     parser.add_argument('--fps', help='frames per second of a video made from a folder (default: 25)')
     parser.add_argument('--lossless', action='store_true', help='lossless encoding')
 
@@ -211,12 +201,14 @@ class _Job:
                 seconds = restore_media(restorer, source, sink, args.compare, done=sink.done)
             except Exception as error:
                 if is_out_of_memory(error):  # though tiles have become as small as they can
-                    raise DBLRError(f'{path}: the memory is full; close other programs, or give {_SMALLER}') from error
+                    raise DBLRError(
+                        f'{path}: the memory is full; close other programs, or give a smaller network (--weights '
+                        'light), smaller frames (--scale-down 2) or another --device'
+                    ) from error
                 raise
         before = f', {sink.done} of them in an earlier run' if sink.done else ''
         frames = counted(sink.done + len(seconds), 'frame')
-        text = f'{output}: {frames} restored{before}; in: {source.extent()}; out: {sink.extent()}'
-        print(printable(text))
+        print(printable(f'{output}: {frames} restored{before}; in: {source.extent()}; out: {sink.extent()}'))
         if restorer.traits.causal and seconds:
             half, most = np.percentile(seconds, (50, 95)) * 1000
             print(f'latency, from decoded to restored: {half:.1f} ms median, {most:.1f} ms 95th percentile')
@@ -244,7 +236,8 @@ class _Job:
         from dblr_plugin.weights.shipped import find_weights
 
         settings = {name: getattr(self.args, name) for name in _SETTINGS}
-        settings |= {'weights': _checksum(find_weights(self.args.weights)), 'opt': _checksum(self.args.opt)}
+        settings['weights'] = sha256_of(find_weights(self.args.weights))
+        settings['opt'] = None if self.args.opt is None else sha256_of(self.args.opt)
         return settings | {'input': fingerprint(source)}
 
 
@@ -271,14 +264,8 @@ def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
         raise DBLRError('\n  '.join([f'{of} could not be restored:', *faults]))
 
 
-def _checksum(path: Path | None) -> str | None:
-    return None if path is None else sha256_of(path)
-
-
 def _end_like_ctrl_c() -> None:
     """Treats SIGTERM and SIGHUP (job queue, closed terminal) like Ctrl-C, so that the output stays playable."""
-    if threading.current_thread() is threading.main_thread():
-        for name in ('SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP; nohup's stays ignored
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
 def _print_finding(finding: Finding) -> None:
     print(f'  {finding.level:<5}  {finding.text}')
     if finding.level != OK and finding.fix:
-        print(
-            *(f'         {line}' for line in (f'fix: {finding.fix}', *map('  {}'.format, finding.commands))), sep='\n'
-        )
+        print(f'         fix: {finding.fix}')
+        for command in finding.commands:
+            print(f'           {command}')
     sys.stdout.flush()

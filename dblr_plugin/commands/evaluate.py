@@ -25,15 +25,10 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds RESULTS, GT, --protocol, --metric, --imports and --json; the help explains each protocol."""
     parser.add_argument('results', metavar='RESULTS', help='restored frames: RESULTS/<clip>/<frame>.png, or a video')
-    parser.add_argument(
-        'truth',
-        metavar='GT',
-        nargs='?',
-        help='sharp frames, in the same layout; without them, only metrics such as niqe',
-    )
-    parser.add_argument(
-        '--protocol', action='append', metavar='NAME', help='a name below, or all; may be repeated (default: basicsr)'
-    )
+    truth_help = 'sharp frames, in the same layout; without them, only metrics such as niqe'
+    parser.add_argument('truth', metavar='GT', nargs='?', help=truth_help)
+    protocol_help = 'a name below, or all; may be repeated (default: basicsr)'
+    parser.add_argument('--protocol', action='append', metavar='NAME', help=protocol_help)
     parser.add_argument(
         '--metric',
         action='append',
@@ -44,13 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '161x161), lpips, warping_error (temporal consistency), niqe (needs no GT), or one that --imports registers; '
         'may be repeated',
     )
-    parser.add_argument(
-        '--imports',
-        action='append',
-        default=[],
-        metavar='FILE.py',
-        help="a Python file that registers metrics with BasicSR's METRIC_REGISTRY",
-    )
+    imports_help = "a Python file that registers metrics with BasicSR's METRIC_REGISTRY"
+    parser.add_argument('--imports', action='append', default=[], metavar='FILE.py', help=imports_help)
     parser.add_argument('--json', type=Path, metavar='FILE', help='also write the scores to this file')
     parser.epilog = '\n'.join(['protocols:', *(f'  {p.name:<14}{p.meaning}' for p in PROTOCOLS.values())])
 
