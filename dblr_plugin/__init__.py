@@ -36,7 +36,23 @@ def register() -> None:
         ImportError: If BasicSR, or a dependency of BasicSR or the plugin, cannot be imported.
     """
     try:
-        _register()
+        from dblr_plugin import compat
+
+        compat.prepare_import()
+        with compat.deferred('scipy.stats', 'multivariate_normal'):
+            import basicsr  # noqa: F401
+
+        from dblr_plugin import archs, hooks, losses, models  # noqa: F401
+        from dblr_plugin.data import (  # noqa: F401
+            synthetic_motion_dataset,
+            video_deblur_dataset,
+            video_deblur_test_dataset,
+        )
+        from dblr_plugin.evaluation import metrics  # noqa: F401
+
+        compat.repair_archiving()
+        compat.repair_distributed()
+        hooks.install()
     except Exception as error:  # mismatched packages raise RuntimeError, OSError, AttributeError and more
         raise ImportError(
             f"dblr_plugin cannot be imported ({type(error).__name__}: {error}); run 'dblr doctor', which finds the "
@@ -57,22 +73,6 @@ def register_within_work() -> None:
         signal.signal(signal.SIGINT, before)
     for number in received[:1]:
         signal.raise_signal(number)
-
-
-def _register() -> None:
-    from dblr_plugin import compat
-
-    compat.prepare_import()
-    with compat.deferred('scipy.stats', 'multivariate_normal'):
-        import basicsr  # noqa: F401
-
-    from dblr_plugin import archs, hooks, losses, models  # noqa: F401
-    from dblr_plugin.data import synthetic_motion_dataset, video_deblur_dataset, video_deblur_test_dataset  # noqa: F401
-    from dblr_plugin.evaluation import metrics  # noqa: F401
-
-    compat.repair_archiving()
-    compat.repair_distributed()
-    hooks.install()
 
 
 def _program() -> str | None:
