@@ -23,14 +23,11 @@ Conflict = tuple[str, str]
 
 
 def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
-    """Yields options that conflict with others, with the fix.
+    """Yields options that conflict with others: the key, as ``a.b.c``, and the message to print after it.
 
     Args:
         opt: Options that match the schema.
         is_train: Whether they are for training.
-
-    Yields:
-        The key, as ``a.b.c``, and the message to print after it.
     """
     of_networks = list(_networks(opt))
     yield from of_networks
@@ -70,13 +67,15 @@ def _networks(opt: dict) -> Iterator[Conflict]:
     if discriminator:
         judged = network_argument(discriminator, 'num_in_ch', out)
         if judged != out:
-            yield (
-                'network_d.num_in_ch',
-                f'is {judged}, and network_g restores {out} channels; set network_d to the same',
-            )
+            fault = f'is {judged}, and network_g restores {out} channels; set network_d to the same'
+            yield 'network_d.num_in_ch', fault
     for section in ('network_g', 'network_d'):
-        if opt.get(section):
-            yield from _refusal(section, opt[section])
+        # constructors of other networks may have side effects
+        if opt.get(section) and _is_our_network(opt[section]):
+            try:
+                _without_weights(opt[section])
+            except (ValueError, RuntimeError) as error:
+                yield section, f'cannot be built: {error}'
 
 
 def _of_basicsr(network: dict) -> Iterator[Conflict]:
@@ -90,15 +89,6 @@ def _of_basicsr(network: dict) -> Iterator[Conflict]:
     for needed in ('hr_in', 'with_predeblur'):
         if network_argument(network, needed, True) is False:
             yield f'network_g.{needed}', f'is false, and the network would enlarge frames fourfold; set {needed}: true'
-
-
-def _refusal(section: str, network: dict) -> Iterator[Conflict]:
-    """Builds one of our networks to check its arguments; constructors of other networks may have side effects."""
-    if _is_our_network(network):
-        try:
-            _without_weights(network)
-        except (ValueError, RuntimeError) as error:
-            yield section, f'cannot be built: {error}'
 
 
 def _is_our_network(network: dict) -> bool:
@@ -120,10 +110,8 @@ def _windows(opt: dict) -> Iterator[Conflict]:
     for name, dataset in opt['datasets'].items():
         given = dataset.get('num_frame', 5)
         if frames is not None and given != frames:
-            yield (
-                f'datasets.{name}.num_frame',
-                f'is {given}, but network_g takes windows of {frames} frames; set both to the same value',
-            )
+            fault = f'is {given}, but network_g takes windows of {frames} frames; set both to the same value'
+            yield f'datasets.{name}.num_frame', fault
 
 
 def _placement(opt: dict) -> Iterator[Conflict]:
@@ -135,12 +123,10 @@ def _placement(opt: dict) -> Iterator[Conflict]:
         yield 'network_g.center_frame_idx', f'must be {last // 2} (the middle frame of a window) or {last} (the last)'
     for name, dataset in opt['datasets'].items():
         trail = f'datasets.{name}'
-        if bool(dataset.get('causal', False)) != traits.causal:
-            is_set = 'true' if dataset.get('causal') else 'false'
-            yield (
-                f'{trail}.causal',
-                f'is {is_set}, unlike network_g; set both to the same value (EDVR: center_frame_idx: {last})',
-            )
+        causal = bool(dataset.get('causal', False))
+        if causal != traits.causal:
+            fix = f'set both to the same value (EDVR: center_frame_idx: {last})'
+            yield f'{trail}.causal', f'is {str(causal).lower()}, unlike network_g; {fix}'
         if traits.causal and dataset.get('random_reverse'):
             yield f'{trail}.random_reverse', 'would put another frame at the end of causal windows; set it to false'
         if traits.causal and dataset.get('padding', 'replicate') != 'replicate':
@@ -154,23 +140,20 @@ def _alignment(opt: dict) -> Iterator[Conflict]:
     for name, dataset in opt['datasets'].items():
         given = dataset.get('flow', False)
         if given != (flow or False):
-            fix = (
-                f'{network["type"]} takes frames as they are; remove it'
-                if flow is None
-                else 'set both to the same value'
-            )
+            fix = 'set both to the same value'
+            if flow is None:
+                fix = f'{network["type"]} takes frames as they are; remove it'
             yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {fix}'
 
 
 def _names(opt: dict) -> Iterator[Conflict]:
     """Checks that dataset names are unique, as scores and images are saved under them."""
     seen: dict[str, str] = {}
-    for phase, dataset in opt['datasets'].items():
-        name = dataset.get('name')
-        if phase != 'train' and name in seen:
-            yield f'datasets.{phase}.name', f"is '{name}', as that of datasets.{seen[name]}; give it one of its own"
-        if phase != 'train':
-            seen[name] = phase
+    names = {phase: dataset.get('name') for phase, dataset in opt['datasets'].items() if phase != 'train'}
+    for phase, name in names.items():
+        first = seen.setdefault(name, phase)
+        if first != phase:
+            yield f'datasets.{phase}.name', f"is '{name}', as that of datasets.{first}; give it one of its own"
 
 
 def _scores(opt: dict) -> Iterator[Conflict]:
@@ -221,10 +204,8 @@ def _sizes(opt: dict) -> Iterator[Conflict]:
         yield 'train.multi_scale', f'is true, and {name} restores only one size; remove it'
     elif size % network.size_multiple:
         fit = round_up(size, network.size_multiple)
-        yield (
-            'datasets.train.gt_size',
-            f'is {size}, and train.multi_scale needs a multiple of {network.size_multiple}; write {fit}',
-        )
+        fault = f'is {size}, and train.multi_scale needs a multiple of {network.size_multiple}; write {fit}'
+        yield 'datasets.train.gt_size', fault
 
 
 def _graphs(opt: dict) -> Iterator[Conflict]:
@@ -287,10 +268,8 @@ def _training_set(opt: dict) -> Iterator[Conflict]:
         yield f'{trail}.prefetch_mode', 'is cuda, which needs pinned memory; add pin_memory: true beside it'
     batch, micro_batches = train_set.get('batch_size_per_gpu', 1), opt['train'].get('accumulate', 1)
     if batch % micro_batches:
-        yield (
-            'train.accumulate',
-            f'is {micro_batches}, and does not divide batch_size_per_gpu, {batch}; set it to a divisor',
-        )
+        fault = f'is {micro_batches}, and does not divide batch_size_per_gpu, {batch}; set it to a divisor'
+        yield 'train.accumulate', fault
     size = train_set.get('gt_size')
     if size is not None:
         yield from _crop(opt, size, f'{trail}.gt_size')
@@ -323,10 +302,8 @@ def _schedule(train: dict) -> Iterator[Conflict]:
         yield f'{trail}.restart_weights', f'are {weights}, and {key} are {count}; give each of these one weight'
     total = sum(scheduler.get('periods', [train['total_iter']]))
     if total < train['total_iter'] - 1:
-        yield (
-            f'{trail}.periods',
-            f'add up to {total} iterations, less than total_iter, {train["total_iter"]}; lengthen the last',
-        )
+        fault = f'add up to {total} iterations, less than total_iter, {train["total_iter"]}; lengthen the last'
+        yield f'{trail}.periods', fault
 
 
 def _wandb(logger: dict) -> Iterator[Conflict]:
