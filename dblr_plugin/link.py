@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sysconfig
 from pathlib import Path
 
@@ -75,9 +76,6 @@ def link(checkout: str | Path) -> list[Path]:
 
     Afterwards ``python basicsr/train.py -opt options/train_DBLRGAN.yml`` works there, and so does torchrun.
 
-    Args:
-        checkout: The folder with BasicSR's ``basicsr/`` and ``VERSION``.
-
     Returns:
         The files written.
 
@@ -119,12 +117,10 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
     removed, kept = [], []
     for name, digest in _read_manifest(root / _MANIFEST).items():
         path = root / name
-        if not path.is_file():
-            continue
-        if sha256_of(path) == digest:
+        if path.is_file() and sha256_of(path) == digest:
             path.unlink()
             removed.append(path)
-        else:
+        elif path.is_file():
             kept.append(path)
     for folder in (root / 'basicsr' / 'basicsr', root / 'options'):
         _remove_if_empty(folder)
@@ -135,8 +131,8 @@ def unlink(checkout: str | Path) -> tuple[list[Path], list[Path]]:
 def _read_manifest(path: Path) -> dict[str, str]:
     try:
         manifest = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        manifest = error
+    except (OSError, ValueError):
+        manifest = None
     is_sound = isinstance(manifest, dict) and all(isinstance(digest, str) for digest in manifest.values())
     # the manifest may come with the checkout, so files that it names outside must not be removed
     if not is_sound or any(map(name_fault, manifest)):
@@ -181,10 +177,5 @@ def _contents(root: Path) -> dict[str, str]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    cache = folder / '__pycache__'
-    if cache.is_dir() and not any(p for p in folder.iterdir() if p != cache):
-        for compiled in cache.iterdir():
-            compiled.unlink()
-        cache.rmdir()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {'__pycache__'}:
+        shutil.rmtree(folder)
