@@ -23,6 +23,7 @@ from basicsr.utils.dist_util import master_only
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line, writes_into
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.yaml_file import parse, read_option_file, take_overrides, with_base
 
 __all__ = ['install', 'parse_options']
 
@@ -43,8 +44,8 @@ def install() -> None:
 def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse.Namespace]:
     """Runs BasicSR's ``parse_options`` on checked options, with support for torchrun.
 
-    ``--set KEY=VALUE ...``, ``--force_yml KEY:KEY=VALUE ...`` and ``--protocol NAME`` may appear anywhere in the
-    arguments. BasicSR gets the options as checked; ``sys.argv`` stays as the user typed it.
+    ``--set``, ``--force_yml`` and ``--protocol`` may appear anywhere in the arguments. BasicSR gets the options as
+    checked; ``sys.argv`` stays as the user typed it.
 
     Raises:
         DBLRError: If the options are invalid, or not supported on this machine.
@@ -52,7 +53,6 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     # these import the registries, which may still be being filled when this module is imported
     from dblr_plugin.options.machine import check_options
     from dblr_plugin.options.option_file import check_option_file
-    from dblr_plugin.options.overrides import take_overrides
 
     never_fail_to_print()  # the stock commands start here
     show_errors_in_one_line()
@@ -107,8 +107,6 @@ def _share_seed(opt: dict) -> None:
 @master_only
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
     """Runs BasicSR's ``copy_opt_file``, and writes out an option file's ``base``, as the copy is in another folder."""
-    from dblr_plugin.yaml_file import parse, read_option_file
-
     _basicsr_copy_opt_file(opt_file, experiments_root)
     text = Path(opt_file).read_text(encoding='utf-8')
     if 'base' in parse(text, opt_file).entries(''):
@@ -156,7 +154,6 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
 
     BasicSR's own loader would run code that a file names. All its versions get YAML's loader from ``ordered_yaml``.
     """
-    from dblr_plugin.yaml_file import parse, with_base
 
     class Loader:
         def __init__(self, stream: Any) -> None:

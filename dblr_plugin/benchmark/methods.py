@@ -18,9 +18,8 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol
 from dblr_plugin.options.option_file import check_section, check_values
-from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
-from dblr_plugin.yaml_file import Located, import_files, read_option_file
+from dblr_plugin.yaml_file import Located, Override, apply, import_files, read_option_file
 
 __all__ = ['BATCH', 'RATE', 'Method', 'settle_methods']
 

@@ -1,1 +1,1 @@
-"""Option files: their schema, command-line settings, and checks before anything is built."""
+"""Option files: their schema, and checks before anything is built."""

@@ -15,11 +15,10 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.conflicts import conflicts
-from dblr_plugin.options.overrides import Override, apply
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
-from dblr_plugin.yaml_file import Located, import_files, read_option_file
+from dblr_plugin.yaml_file import Located, Override, apply, import_files, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']
 
@@ -30,7 +29,7 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     Args:
         path: The file.
         is_train: Whether it is for training; testing needs other sections.
-        overrides: Settings from the command line, which take precedence.
+        overrides: Settings from the command line.
 
     Returns:
         The options to pass to BasicSR; None if the model is not ours.
@@ -206,12 +205,10 @@ class _Checker:
             with self.recording():
                 if str(phase).split('_')[0] not in kinds or str(phase).startswith('train_'):
                     misnamed = True
-                    what, names = (
-                        ('training', 'train, val, val_2') if self.is_train else ('testing', 'test, test_2, val')
-                    )
-                    entry.fail(
-                        f'{trail}: the data sets of {what} must be called {names} and so on{nearest(phase, kinds)}'
-                    )
+                    what = 'training must be called train, val, val_2'
+                    if not self.is_train:
+                        what = 'testing must be called test, test_2, val'
+                    entry.fail(f'{trail}: the data sets of {what} and so on{nearest(phase, kinds)}')
                 self.any_data_set(entry, phase, trail)
         if self.is_train and 'train' not in here.value and not misnamed:
             with self.recording():

@@ -16,7 +16,7 @@ from dblr_plugin import hooks
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.options.option_file import check_option_file
-from dblr_plugin.options.overrides import Override, take_overrides
+from dblr_plugin.yaml_file import Override, take_overrides
 
 SET, FORCE, PROTOCOL = '--set', '--force_yml', '--protocol'
 

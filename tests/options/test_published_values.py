@@ -9,8 +9,7 @@ import pytest
 
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
-from dblr_plugin.options.overrides import take_overrides
-from dblr_plugin.yaml_file import read_option_file
+from dblr_plugin.yaml_file import read_option_file, take_overrides
 
 TRAININGS = {path.stem: path for path in option_files() if path.name.startswith('train_')}
 

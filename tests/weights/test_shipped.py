@@ -21,12 +21,12 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.link import options_folder
 from dblr_plugin.options.option_file import check_option_file
-from dblr_plugin.options.overrides import take_overrides
 from dblr_plugin.prepare.exposures import average_exposure
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.weights.loading import load_weights
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
+from dblr_plugin.yaml_file import take_overrides
 
 CARD = find_weights(None).with_name('README.md')
 
