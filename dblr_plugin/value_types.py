@@ -22,14 +22,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Constraint:
-    """A requirement beyond a value's type: ``Annotated[int, Constraint('from 1', lambda v: v >= 1)]``.
+    """A requirement beyond a value's type: ``Annotated[int, Constraint('from 1', lambda v: v >= 1)]``."""
 
-    Attributes:
-        text: Follows the name of the type in messages.
-        holds: Returns whether a value of that type meets the requirement.
-    """
-
-    text: str
+    text: str  # follows the name of the type in messages
     holds: Callable[[Any], bool]
 
 
@@ -159,48 +154,32 @@ _KNOWN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments allowed beside a ``type``.
+    """The arguments allowed beside a ``type``."""
 
-    Attributes:
-        annotations: Argument -> type; ``Any`` if unknown.
-        required: Required arguments.
-        others: Whether the class accepts arbitrary other arguments.
-    """
-
-    annotations: dict[str, Any]
+    annotations: dict[str, Any]  # argument -> type; Any if unknown
     required: set[str]
-    others: bool
+    others: bool  # whether the class accepts any others
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that it can mark annotations
 class ComponentKind:
-    """A kind of class that option files name.
+    """A kind of class that option files name."""
 
-    Attributes:
-        classes: Returns name -> class or function; a function, as registries fill while modules are imported.
-        given: Arguments supplied by the trainer, which option files cannot set.
-        needed: Arguments that the trainer requires although they have a default.
-        extra: Keys for the trainer -> their types.
-        closed: Whether to ignore ``**kwargs``, i.e. accept no other arguments.
-    """
-
+    # name -> class or function; called when needed, as registries fill while modules are imported
     classes: Callable[[], Mapping[str, Callable]]
-    given: frozenset[str] = frozenset()
-    needed: frozenset[str] = frozenset()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    closed: bool = False
+    given: frozenset[str] = frozenset()  # arguments supplied by the trainer, which option files cannot set
+    needed: frozenset[str] = frozenset()  # arguments that the trainer requires although they have a default
+    extra: Mapping[str, Any] = field(default_factory=dict)  # keys for the trainer -> their types
+    closed: bool = False  # whether **kwargs are ignored, so that there are no other arguments
 
     def arguments(self, cls: Callable) -> Arguments:
         """Returns the arguments of one of the classes."""
-        parameters = {
-            name: parameter
-            for name, parameter in inspect.signature(cls).parameters.items()
-            if name not in self.given and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        }
+        parameters = inspect.signature(cls).parameters.values()
+        own = [p for p in parameters if p.name not in self.given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         hints = _hints(cls)
-        annotations = {name: _annotation(cls, parameter, hints) for name, parameter in parameters.items()}
-        required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+        annotations = {p.name: _annotation(cls, p, hints) for p in own}
+        required = {p.name for p in own if p.default is p.empty}
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
         # a loss or network without a constructor has that of nn.Module, which takes anything and then refuses it
         open_ended = open_ended and getattr(cls, '__init__', None) is not nn.Module.__init__
         return Arguments(annotations | dict(self.extra), required | self.needed, open_ended and not self.closed)
@@ -230,8 +209,9 @@ def _annotation(cls: Callable, parameter: inspect.Parameter, hints: Mapping[str,
         return type(default)
     if isinstance(default, (int, float)):
         return float
-    containers: dict[type, Any] = {tuple: list, list: list, dict: dict}
-    return containers.get(type(default), Any)
+    if isinstance(default, (tuple, list)):
+        return list
+    return dict if isinstance(default, dict) else Any
 
 
 NETWORK = ComponentKind(lambda: registered(ARCH_REGISTRY))

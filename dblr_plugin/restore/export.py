@@ -44,18 +44,12 @@ _CHANNELS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between ONNX's and PyTorch's results, for one frame size.
-
-    Attributes:
-        height, width: The frame size, in pixels.
-        largest: The largest difference between two values in [0, 1].
-        psnr: In dB.
-    """
+    """The difference between ONNX's and PyTorch's results, for frames of one size, in pixels."""
 
     height: int
     width: int
-    largest: float
-    psnr: float
+    largest: float  # between two values in [0, 1]
+    psnr: float  # dB
 
     def __str__(self) -> str:
         return f'{self.height} x {self.width} pixels: at most {self.largest:.1e} from PyTorch, {self.psnr:.1f} dB'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -107,14 +108,13 @@ class TiledForward:
         if len(rows) == len(columns) == 1:
             return self.forward(window)
         restored = None
-        for row in rows:
-            for column in columns:
-                tile = window[..., row.source, column.source]
-                piece = self.forward(tile)
-                _check_shape(piece, (*piece.shape[:-2], *tile.shape[-2:]))
-                if restored is None:
-                    restored = piece.new_empty(*piece.shape[:-2], h, w)
-                restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
+        for row, column in itertools.product(rows, columns):
+            tile = window[..., row.source, column.source]
+            piece = self.forward(tile)
+            _check_shape(piece, (*piece.shape[:-2], *tile.shape[-2:]))
+            if restored is None:
+                restored = piece.new_empty(*piece.shape[:-2], h, w)
+            restored[..., row.target, column.target] = piece[..., row.inner, column.inner]
         assert restored is not None  # as there are several tiles
         return restored
 
@@ -148,17 +148,11 @@ class SelfEnsemble:
 
 @dataclass(frozen=True)
 class _Span:
-    """One tile along one axis.
+    """One tile along one axis."""
 
-    Attributes:
-        source: The part of the frame that the network sees.
-        target: The part of the frame taken from the network's result.
-        inner: The same part within the result.
-    """
-
-    source: slice
-    target: slice
-    inner: slice
+    source: slice  # the part of the frame that the network sees
+    target: slice  # the part of the frame taken from the network's result
+    inner: slice  # the same part within the result
 
 
 def _spans(size: int, tile: int, halo: int, multiple: int) -> list[_Span]:
@@ -206,13 +200,10 @@ def build_restorer(
     Args:
         net: The network; it is not changed.
         traits: Its inputs and outputs.
-        device: Where to run it.
-        backend: ``auto``, ``torch``, ``compile`` or ``openvino``; see :func:`build_forward`.
-        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        device, backend, precision, frames: See :func:`build_forward`.
         tile: Side of the square tiles that a frame is split into, in pixels. Affects memory use, but not the result,
             except for networks without a fixed receptive field, such as EDVR; for 0 see :class:`TiledForward`.
         size_multiple: Frames are padded to a multiple of this, for networks that need it.
-        frames: Approximate number of frames, for ``auto`` to decide whether compiling pays off.
         self_ensemble: Whether the results of four flips are averaged, see :class:`SelfEnsemble`.
     """
     # our networks pad frames themselves, but tiles must start at multiples

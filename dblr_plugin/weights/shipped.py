@@ -12,23 +12,14 @@ __all__ = ['DEFAULT', 'SHIPPED', 'Shipped', 'find_weights']
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights bundled with this package, with the figures from the ``README.md`` beside them.
-
-    Attributes:
-        file: Name of the file.
-        purpose: What they are for.
-        kmacs: Thousand multiply-adds per pixel.
-        motion: PSNR gain in dB on held-out films blurred by averaging their own motion, mean of 12 clips.
-        hand: PSNR gain in dB on the same films, averaged with simulated camera shake.
-        sharp: PSNR in dB of the output for their sharp frames, mean of 12 clips.
-    """
+    """Weights bundled with this package, with the figures from the ``README.md`` beside them, means of 12 clips."""
 
     file: str
     purpose: str
-    kmacs: float
-    motion: float
-    hand: float
-    sharp: float
+    kmacs: float  # thousand multiply-adds per pixel
+    motion: float  # gain in PSNR, dB, on held-out films blurred by averaging their own motion
+    hand: float  # the same on films averaged with simulated camera shake
+    sharp: float  # PSNR in dB of the output for their sharp frames
 
     @property
     def path(self) -> Path:
