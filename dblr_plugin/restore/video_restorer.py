@@ -16,7 +16,6 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
-from dblr_plugin.data.frames import unit_range
 from dblr_plugin.data.windows import StreamFrame, first_uses, gather, lead_of, shots, spread, window_indices, windows
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer
@@ -153,7 +152,7 @@ class VideoRestorer:
 
         Args:
             read: Returns the frame with a given number, RGB uint8 ``(h, w, 3)``; called once per frame, in a separate
-                thread, and before that for the frames that int8 is calibrated on.
+                thread.
             length: Number of frames in the clip.
             numbers: The frames to restore.
             padding: How windows are padded at the clip's ends, see :func:`window_indices`.
@@ -162,8 +161,6 @@ class VideoRestorer:
             Each restored frame, float32 RGB ``(3, h, w)``, not clipped or rounded, and the blurry frame as read.
         """
         plan, numbers_of = self._plan(length, numbers, padding)
-        if self.needs_calibration:
-            self.calibrate([read(index) for index in part] for part in spread(plan, WINDOWS))
         frames = (self._buffered(frame) for frame in prefetch(map(read, first_uses(plan))))
         for part, restored_numbers in zip(gather(plan, frames), numbers_of, strict=True):
             for number, (restored, blurry) in zip(restored_numbers, self._restored(part), strict=True):
@@ -196,18 +193,13 @@ class VideoRestorer:
         return [self._on_device(frame) for frame in aligned]
 
     def _restored(self, part: list) -> list[tuple[Tensor, BufferedFrame]]:
-        """Restores the frames of one forward pass.
-
-        Returns:
-            Each restored frame, float32 ``(3, h, w)``, and the blurry one.
-        """
-        traits = self.traits
+        """Returns the restored frames of one forward pass, float32 ``(3, h, w)``, each with the blurry one."""
         part = self._aligned(part)
-        window = _stacked(part)
-        if traits.restores == 'all':
+        window, restores = _stacked(part), self.traits.restores
+        if restores == 'all':
             planes = torch.stack([_planes(frame.pixels) for frame in part]).unsqueeze(0)
             return list(zip(self.restorer.restore(window, planes)[0], part, strict=True))
-        blurry = part[traits.restores]
+        blurry = part[restores]
         return [(self.restorer.restore(window, _planes(blurry.pixels).unsqueeze(0))[0], blurry)]
 
     def _on_device(self, frame: np.ndarray) -> BufferedFrame:
@@ -265,16 +257,11 @@ def _eight_bits(frame: np.ndarray) -> np.ndarray:
 
 def _planes(pixels: Tensor) -> Tensor:
     """Converts RGB ``(h, w, 3)`` to float32 ``(3, h, w)`` in [0, 1], on the same device."""
-    planes = pixels.permute(2, 0, 1)
-    if pixels.dtype == torch.uint8 and pixels.device.type == 'cpu':
-        return unit_range([planes.contiguous().numpy()])[0]
-    return planes.float() / (255 if pixels.dtype == torch.uint8 else 65535)
+    return pixels.permute(2, 0, 1).contiguous().float().div_(255 if pixels.dtype == torch.uint8 else 65535)
 
 
 def _pixels(planes: Tensor, dtype: np.dtype) -> np.ndarray:
     """Inverts :func:`_planes`, with clipping and rounding, and copies to the CPU."""
-    top = 255 if dtype == np.uint8 else 65535
+    top, exact = (255, torch.uint8) if dtype == np.uint8 else (65535, torch.int32)
     values = planes.clamp(0, 1).mul_(top).round_().permute(1, 2, 0)
-    if dtype == np.uint8:
-        return values.to(torch.uint8).contiguous().cpu().numpy()
-    return values.to(torch.int32).contiguous().cpu().numpy().astype(np.uint16)
+    return values.to(exact).contiguous().cpu().numpy().astype(dtype, copy=False)
