@@ -83,7 +83,10 @@ class OpenVINOForward:
 
     def _compile(self, shape: torch.Size) -> None:
         self.compiled = self.shape = None  # frees its memory before the next model allocates
-        model = self._model(shape[:-2])
+        if shape[:-2] not in self.models:
+            given, self.given = self.given, None
+            self.models[shape[:-2]] = given or converted(self.net, shape[:-2], self.precision, self.device)
+        model = self.models[shape[:-2]]
         model.reshape(list(shape))
         options = {
             'INFERENCE_PRECISION_HINT': {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[self.precision],
@@ -92,13 +95,6 @@ class OpenVINOForward:
         }
         self.compiled = _openvino_core().compile_model(model, self.device, options)
         self.shape = shape
-
-    def _model(self, shape: torch.Size) -> Any:
-        """Returns the converted network for windows of this shape, without height and width."""
-        if shape not in self.models:
-            given, self.given = self.given, None
-            self.models[shape] = given or converted(self.net, shape, self.precision, self.device)
-        return self.models[shape]
 
 
 def _import_openvino() -> ModuleType:
@@ -129,12 +125,12 @@ def to_openvino(net: nn.Module, example: Tensor) -> Any:
 
 @torch.no_grad()
 def converted(net: nn.Module, shape: tuple[int, ...], precision: str = 'fp32', device: str = 'CPU') -> Any:
-    """Converts a network with a small window, and verifies it with one of another size.
+    """Converts a network on the CPU with a small window, and verifies it with one of another size.
 
     A size that has become a constant may change the result by little, so float32 is always compared too.
 
     Args:
-        net: The network, on the CPU.
+        net: The network.
         shape: That of its input, without height and width.
         precision, device: How it will be run.
 
@@ -229,11 +225,8 @@ class Int8Forward:
             self.forward = quantised
         log.log(
             logging.INFO if near else logging.WARNING,
-            'Precision %s: int8 is %.1f dB from fp32 on %d crops of what is to be restored (auto asks for %.0f).',
-            'int8' if self.forward is quantised else self.other_name,
-            decibels,
-            len(crops),
-            LEAST_DECIBELS,
+            f'Precision {"int8" if self.forward is quantised else self.other_name}: int8 is {decibels:.1f} dB from '
+            f'fp32 on {len(crops)} crops of what is to be restored (auto asks for {LEAST_DECIBELS:.0f}).',
         )
 
     @torch.no_grad()

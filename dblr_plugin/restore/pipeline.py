@@ -75,12 +75,8 @@ def calibrate(
 ) -> None:
     """Calibrates int8 for an input if int8 may be used, replacing any earlier calibration.
 
-    The choice of frames depends on the input alone, so a resumed run quantises like the interrupted one.
-
-    Args:
-        restorer: The network.
-        path: Path from which the source was opened, with the same ``start``, ``end`` and ``scale_down``.
-        source: Provides the number of frames; it is not read.
+    The choice of frames depends on the input alone, so a resumed run quantises like the interrupted one. ``source`` was
+    opened from ``path`` with the same ``start``, ``end`` and ``scale_down``; it is not read.
     """
     if not restorer.may_use_int8:
         return
@@ -97,14 +93,9 @@ def sample_windows(
 ) -> Iterator[list[np.ndarray]]:
     """Yields runs of consecutive frames spread over the input, by seeking; the source itself is not read.
 
-    If the number of frames is unknown before decoding, only the first run is used. Runs that cannot be read, such as
-    those behind the end of a truncated video, are left out, without a message: reading the source itself gives one.
-
-    Args:
-        path: Path from which the source was opened, in full.
-        source: Provides the number of frames.
-        num_frame: Frames in a run.
-        scale_down: As for the source.
+    If the number of frames is unknown before decoding, only the first run, of ``num_frame`` frames, is used. Runs that
+    cannot be read, such as those behind the end of a truncated video, are left out, without a message: reading the
+    source itself gives one. It was opened from all of ``path`` with the same ``scale_down``.
     """
     info = getattr(source, 'info', None)  # videos have one, and positions in seconds
     last = max((source.count or 0) - 2 * num_frame, 0)  # videos may end slightly before their stated length

@@ -79,7 +79,7 @@ def read_checkpoint(path: str | Path) -> dict:
             f'{path}: its format is version {version}, and this dblr_plugin reads version {FORMAT_VERSION} and older; '
             'update dblr_plugin'
         )
-    return _networks_of_runner(content) if _is_of_runner(content) else content
+    return _networks_of_runner(content)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -186,15 +186,12 @@ def _names_in_log(path: Path) -> list[str]:
     return names if _LOG in names and all(name.startswith(_PARTS_OF_LOG) for name in names) else []
 
 
-def _is_of_runner(content: Mapping[str, Any]) -> bool:
-    """Returns whether this is a Runner's checkpoint of a model with a ``generator``."""
+def _networks_of_runner(content: dict[str, Any]) -> dict[str, Any]:
+    """Converts a Runner's checkpoint of a model with a ``generator`` to our format; returns others unchanged."""
     state = content.get('state_dict')
-    return isinstance(state, dict) and any(str(name).startswith('generator.') for name in state)
-
-
-def _networks_of_runner(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts a Runner's checkpoint to our format: ``params``, ``params_ema``, ``params_d``, ``network`` etc."""
-    weights = _by_network(content['state_dict'])
+    if not isinstance(state, dict) or not any(str(name).startswith('generator.') for name in state):
+        return content
+    weights = _by_network(state)
     averaged = content.get('ema_state_dict')
     if isinstance(averaged, dict):
         trained = {str(name).removeprefix('module.'): value for name, value in averaged.items()}

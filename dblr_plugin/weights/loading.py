@@ -47,15 +47,9 @@ def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[
 
 
 def named_weights(content: dict, path: str | Path, param_key: str | None = 'params') -> dict[str, Tensor]:
-    """Returns the weights in a checkpoint's content, under the names of the network that was saved.
+    """Returns the weights in what :func:`~dblr_plugin.weights.checkpoint.read_checkpoint` read from ``path``.
 
-    Args:
-        content: As returned by :func:`~dblr_plugin.weights.checkpoint.read_checkpoint`.
-        path: The file, for messages.
-        param_key: See :func:`load_state_dict`.
-
-    Raises:
-        DBLRError: There are no weights under that key.
+    They have the names of the network that was saved. ``param_key`` and errors are those of :func:`load_state_dict`.
     """
     while not all(isinstance(v, Tensor) for v in content.values()):
         groups = [k for k, v in content.items() if isinstance(v, dict)]
@@ -85,14 +79,9 @@ def translated(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unwrapped(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Extracts a network's weights from a larger module's, as from Lightning (``model.``) and MMagic (``generator.``).
+    """Returns the weights under one prefix, if it has all names of the network (``own``); else all weights.
 
-    Args:
-        state: Weights by name.
-        own: The network's own weights by name.
-
-    Returns:
-        The weights under one prefix, if it has all names of the network; else all weights.
+    Larger modules have such a prefix: Lightning's ``model.``, MMagic's ``generator.``.
     """
     first = next(iter(own), '')
     prefixes = [name.removesuffix(first) for name in state if name.endswith(f'.{first}')]
@@ -129,16 +118,9 @@ def fill(net: nn.Module, theirs: dict[str, Tensor], path: str | Path, strict: bo
 def matching_weights(
     net: nn.Module, state: dict[str, Tensor], path: str | Path, strict: bool = True
 ) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint that belong to a network.
+    """Returns the weights in ``state`` that belong to a network, under its names.
 
-    Args:
-        net: The bare network.
-        state: The weights, under the network's names.
-        path: The file, for messages.
-        strict: See :func:`load_weights`.
-
-    Raises:
-        DBLRError: As in :func:`load_weights`.
+    ``path``, the file, is for messages; ``strict`` and errors are those of :func:`load_weights`.
     """
     own = net.state_dict()
     matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -161,9 +143,5 @@ def matching_weights(
 def _mismatches(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
     faults = [f'{k} is missing' for k in own if k not in state]
     faults += [f'{k} is unknown' for k in state if k not in own]
-    faults += [
-        f'{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}'
-        for k, v in own.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    return faults
+    shapes = {k: (tuple(state[k].shape), tuple(v.shape)) for k, v in own.items() if k in state}
+    return faults + [f'{k} is {theirs}, not {ours}' for k, (theirs, ours) in shapes.items() if theirs != ours]
