@@ -34,8 +34,6 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     if of_networks:
         return  # the other checks need networks that can be built
     yield from _windows(opt)
-    yield from _placement(opt)
-    yield from _alignment(opt)
     yield from _names(opt)
     yield from _scores(opt)
     if is_train:
@@ -104,25 +102,23 @@ def _without_weights(network: dict) -> torch.nn.Module:
 
 
 def _windows(opt: dict) -> Iterator[Conflict]:
-    frames = network_argument(opt['network_g'], 'num_frame', None)
-    if NetworkTraits.of(opt['network_g']).restores == 'all':  # accepts clips of any length
-        return
-    for name, dataset in opt['datasets'].items():
-        given = dataset.get('num_frame', 5)
-        if frames is not None and given != frames:
-            fault = f'is {given}, but network_g takes windows of {frames} frames; set both to the same value'
-            yield f'datasets.{name}.num_frame', fault
+    """Checks that datasets make the windows that the network takes, as video inference does.
 
-
-def _placement(opt: dict) -> Iterator[Conflict]:
-    """Checks that datasets and network restore the same frame of a window."""
+    That is their number of frames, which one is restored, and whether the others are aligned to it.
+    """
     network = opt['network_g']
     traits = NetworkTraits.of(network)
     last = traits.num_frame - 1
+    frames = network_argument(network, 'num_frame', None) if traits.restores != 'all' else None  # None: any number
+    flow = network_argument(network, 'flow', None)
     if network.get('center_frame_idx') not in (None, last // 2, last):
         yield 'network_g.center_frame_idx', f'must be {last // 2} (the middle frame of a window) or {last} (the last)'
     for name, dataset in opt['datasets'].items():
         trail = f'datasets.{name}'
+        given = dataset.get('num_frame', 5)
+        if frames is not None and given != frames:
+            fault = f'is {given}, but network_g takes windows of {frames} frames; set both to the same value'
+            yield f'{trail}.num_frame', fault
         causal = bool(dataset.get('causal', False))
         if causal != traits.causal:
             fix = f'set both to the same value (EDVR: center_frame_idx: {last})'
@@ -131,19 +127,11 @@ def _placement(opt: dict) -> Iterator[Conflict]:
             yield f'{trail}.random_reverse', 'would put another frame at the end of causal windows; set it to false'
         if traits.causal and dataset.get('padding', 'replicate') != 'replicate':
             yield f'{trail}.padding', f'is {dataset["padding"]}, and causal windows are padded by replicate; remove it'
-
-
-def _alignment(opt: dict) -> Iterator[Conflict]:
-    """Checks that datasets align windows if and only if the network expects it, as video inference does."""
-    network = opt['network_g']
-    flow = network_argument(network, 'flow', None)
-    for name, dataset in opt['datasets'].items():
-        given = dataset.get('flow', False)
-        if given != (flow or False):
-            fix = 'set both to the same value'
-            if flow is None:
-                fix = f'{network["type"]} takes frames as they are; remove it'
-            yield f'datasets.{name}.flow', f'is {str(given).lower()}, unlike network_g: {fix}'
+        aligned = dataset.get('flow', False)
+        if aligned != (flow or False):
+            unaligned = f'{network["type"]} takes frames as they are; remove it'
+            fix = unaligned if flow is None else 'set both to the same value'
+            yield f'{trail}.flow', f'is {str(aligned).lower()}, unlike network_g: {fix}'
 
 
 def _names(opt: dict) -> Iterator[Conflict]:

@@ -51,11 +51,7 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
 
 
 def check_values(root: Located, is_train: bool) -> dict:
-    """Imports the files in ``imports``, checks an option file's values, and returns the options to pass to BasicSR.
-
-    Raises:
-        DBLRError: As in :func:`check_option_file`.
-    """
+    """Checks an option file's values as :func:`check_option_file` does; returns the options to pass to BasicSR."""
     _import_own_files(root)
     checker = _Checker(is_train)
     checker.check(root)
