@@ -65,8 +65,9 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         repair_distributed(options.get('dist_params', {}).pop('timeout', None), options['num_gpu'] == 0)
         seed = options.get('manual_seed')
         roots = {key: options['path'].pop(key, None) for key in ('experiments_root', 'results_root')}
-    with _basicsr_reading(options):  # BasicSR handles --force_yml for its own models
-        opt, args = _run_basicsr_parser(sys.argv[1:] if options is None else arguments, root_path, is_train)
+    # BasicSR handles --force_yml for its own models
+    with _basicsr_reading(sys.argv[1:] if options is None else arguments, options):
+        opt, args = _basicsr_parse_options(root_path, is_train)
     if options is not None:
         _place_results(opt, roots['experiments_root' if is_train else 'results_root'])
         if seed is None:
@@ -138,21 +139,13 @@ def _value_of(option: str, arguments: list[str]) -> str | None:
     return parser.parse_known_args(arguments)[0].value
 
 
-def _run_basicsr_parser(arguments: list[str], root_path: str, is_train: bool) -> tuple[dict, argparse.Namespace]:
-    """Makes BasicSR parse these arguments, and restores the user's, which it writes into the run's option file."""
-    typed = sys.argv
-    sys.argv = [typed[0], *_torchrun_arguments(arguments)]
-    try:
-        return _basicsr_parse_options(root_path, is_train)
-    finally:
-        sys.argv = typed
-
-
 @contextlib.contextmanager
-def _basicsr_reading(options: dict | None) -> Iterator[None]:
-    """Makes BasicSR read these options whatever the file, or for None the file's content, read by our loader.
+def _basicsr_reading(arguments: list[str], options: dict | None) -> Iterator[None]:
+    """Makes BasicSR parse these arguments, and read these options whatever the file.
 
-    BasicSR's own loader would run code that a file names. All its versions get YAML's loader from ``ordered_yaml``.
+    For None, it reads the file's content by our loader, as its own would run code that a file names. All versions of
+    BasicSR get YAML's loader from ``ordered_yaml``. The user's arguments are restored: it writes them into the run's
+    option file.
     """
 
     class Loader:
@@ -170,19 +163,17 @@ def _basicsr_reading(options: dict | None) -> Iterator[None]:
         def dispose(self) -> None:
             pass
 
-    original = basicsr_options.ordered_yaml
+    original, typed = basicsr_options.ordered_yaml, sys.argv
     basicsr_options.ordered_yaml = lambda: (Loader, None)
+    sys.argv = [typed[0], *_torchrun_arguments(arguments)]
     try:
         yield
     finally:
-        basicsr_options.ordered_yaml = original
+        basicsr_options.ordered_yaml, sys.argv = original, typed
 
 
 #: Value of ``--launcher`` -> a variable that the launcher sets, and how it starts processes
-_LAUNCHERS: dict[str | None, tuple] = {
-    'pytorch': ('RANK', 'torchrun --nproc_per_node=N'),
-    'slurm': ('SLURM_PROCID', 'srun'),
-}
+_LAUNCHERS = {'pytorch': ('RANK', 'torchrun --nproc_per_node=N'), 'slurm': ('SLURM_PROCID', 'srun')}
 
 
 def _torchrun_arguments(argv: list[str]) -> list[str]:
@@ -192,8 +183,8 @@ def _torchrun_arguments(argv: list[str]) -> list[str]:
     """
     argv = [a.replace('--local-rank', '--local_rank', 1) if a.startswith('--local-rank') else a for a in argv]
     launcher = _value_of('--launcher', argv)
-    variable, start = _LAUNCHERS.get(launcher, (None, None))
-    if variable is not None and variable not in os.environ:
+    variable, start = _LAUNCHERS.get(launcher or '', ('', ''))
+    if variable and variable not in os.environ:
         raise DBLRError(
             f'--launcher {launcher} needs processes started by {start}; start it that way, or remove --launcher'
         )
