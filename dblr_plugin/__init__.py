@@ -92,12 +92,6 @@ def _program() -> str | None:
     return None
 
 
-def end_on_ctrl_c() -> None:
-    """Makes Ctrl-C end this program with one line, as libraries may swallow the exception while they are imported."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
-
-
 def raise_on_ctrl_c() -> None:
     """Makes Ctrl-C raise KeyboardInterrupt again, for work that must be finished or undone."""
     if signal.getsignal(signal.SIGINT) is _end:
@@ -105,6 +99,7 @@ def raise_on_ctrl_c() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    """Ends this program with one line on Ctrl-C, as libraries may swallow the exception while they are imported."""
     if os.environ.get('RANK', '0') == '0':  # a terminal interrupts all processes of a run
         os.write(2, b'dblr: error: interrupted\n')
     signal.signal(number, signal.SIG_DFL)
@@ -112,8 +107,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 _PROGRAM = _program()
-if _PROGRAM is not None:
-    end_on_ctrl_c()
+if _PROGRAM is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end)
 if _PROGRAM not in ('dblr_plugin', 'dblr_plugin.launch'):  # needed by the launched program, and later by dblr
     register()
     if _PROGRAM is not None:

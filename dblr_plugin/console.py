@@ -186,10 +186,8 @@ def _is_first_to_tell(meaning: str) -> bool:
     told = folder / f'told_{hashlib.sha256(meaning.encode()).hexdigest()}'
     try:
         told.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:  # better twice than never
-        return True
+    except OSError as error:  # better twice than never
+        return not isinstance(error, FileExistsError)
     return True
 
 

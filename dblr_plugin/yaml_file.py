@@ -237,7 +237,7 @@ class Override:
         return keys, parse('' if value.lower() == 'none' else value, self.origin, lines=False)
 
 
-class _Parser(argparse.ArgumentParser):
+class _SettingsParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise DBLRError(f'{message}; write --set KEY=VALUE or --protocol NAME')
 
@@ -254,7 +254,7 @@ def take_overrides(argv: Sequence[str]) -> tuple[list[Override], list[str]]:
     overrides: list[Override] = []
     # --protocol goes first: arguments after it may still belong to a preceding --set or --force_yml
     for options in (['--protocol'], ['--set', '--force_yml']):
-        parser = _Parser(add_help=False)
+        parser = _SettingsParser(add_help=False)
         for option in options:
             nargs = 1 if option == '--protocol' else '+'
             made = functools.partial(Override, option)

@@ -147,21 +147,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 class _Job:
-    """Restores any number of inputs with one network.
+    """Restores any number of inputs with one network."""
 
-    Args:
-        args: The arguments.
-        frames: Approximate number of frames to restore; None for that of the first input.
-
-    Raises:
-        DBLRError: If the encoder's settings are invalid.
-    """
-
-    def __init__(self, args: argparse.Namespace, frames: int | None = None) -> None:
+    def __init__(self, args: argparse.Namespace, frames: int | None) -> None:
         from dblr_plugin.video import EncoderSettings
 
         self.args = args
-        self.frames = frames
+        self.frames = frames  # about how many are to be restored; None for those of the first input
         self.encoder = EncoderSettings(args.encoder, args.quality, args.lossless, args.preset)
         self.restorer: VideoRestorer | None = None
 
@@ -242,11 +234,7 @@ class _Job:
 
 
 def _restore_all(job: _Job, batch: list[tuple[Path, Path]]) -> None:
-    """Restores videos one after the other, continuing if one fails.
-
-    Raises:
-        DBLRError: Some could not be restored; the message has a line for each.
-    """
+    """Restores videos one after the other; raises DBLRError at the end, with a line for each that failed."""
     from dblr_plugin.console import explain
 
     faults = []
