@@ -1,20 +1,24 @@
 """Connects the plugin to BasicSR's ``train.py`` and ``test.py``, stock or ours.
 
 ``parse_options`` is the first function that both programs call, and they look it up when they start. Ours checks the
-option file, supports torchrun, ``--set`` and ``--protocol``, calls BasicSR's, and installs our parts of training. Runs
-with other models are left to BasicSR.
+option file, supports torchrun, ``--set`` and ``--protocol``, calls BasicSR's, checks that this machine can run the
+options, and installs our parts of training. Runs with other models are left to BasicSR.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
+import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from basicsr.utils import options as basicsr_options
 from basicsr.utils import set_random_seed
@@ -22,10 +26,11 @@ from basicsr.utils.dist_util import master_only
 
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line, writes_into
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
+from dblr_plugin.weights.shipped import SHIPPED
 from dblr_plugin.yaml_file import parse, read_option_file, take_overrides, with_base
 
-__all__ = ['install', 'parse_options']
+__all__ = ['check_options', 'install', 'parse_options']
 
 _basicsr_parse_options = basicsr_options.parse_options
 _basicsr_copy_opt_file = basicsr_options.copy_opt_file
@@ -50,8 +55,7 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     Raises:
         DBLRError: If the options are invalid, or not supported on this machine.
     """
-    # these import the registries, which may still be being filled when this module is imported
-    from dblr_plugin.options.machine import check_options
+    # this imports the registries, which may still be being filled when this module is imported
     from dblr_plugin.options.option_file import check_option_file
 
     never_fail_to_print()  # the stock commands start here
@@ -79,6 +83,56 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
         check_options(opt)
         _take_part(opt)
     return opt, args
+
+
+def check_options(opt: dict) -> None:
+    """Rejects parsed options that this machine cannot run.
+
+    BasicSR would fail only after archiving an older experiment with the same name. With several GPUs and a single
+    process, where BasicSR would use ``DataParallel``, ``num_gpu`` becomes 1.
+
+    Raises:
+        DBLRError: More GPUs are requested than available, prefetching or compiling cannot work, or wandb or a path
+            does not exist.
+    """
+    found = torch.cuda.device_count()
+    if opt['num_gpu'] > found:
+        raise DBLRError(f'num_gpu is {opt["num_gpu"]}, but {found} CUDA devices are visible; set num_gpu: auto')
+    if opt['num_gpu'] == 0:
+        _check_without_gpu(opt)
+    if ((opt.get('logger') or {}).get('wandb') or {}).get('project') and importlib.util.find_spec('wandb') is None:
+        raise DBLRError('logger.wandb needs: pip install wandb; or leave its project empty')
+    _check_paths(opt)
+    if opt['num_gpu'] > 1 and not opt['dist']:
+        logging.getLogger('dblr_plugin').warning(
+            'One of %d GPUs is used. All are with: torchrun --nproc_per_node=%d -m dblr_plugin.%s -opt FILE',
+            opt['num_gpu'], opt['num_gpu'], 'train' if opt['is_train'] else 'test',
+        )  # fmt: skip
+        opt['num_gpu'] = 1
+
+
+def _check_without_gpu(opt: dict) -> None:
+    if opt['datasets'].get('train', {}).get('prefetch_mode') == 'cuda':
+        raise DBLRError('datasets.train.prefetch_mode: cuda needs a GPU; remove the line')
+    compilers = (os.environ.get('CXX'), 'g++', 'clang++', 'c++')
+    if (opt.get('train') or {}).get('compile') and not any(shutil.which(name) for name in compilers if name):
+        raise DBLRError('train.compile needs a C++ compiler on the CPU; install g++, or remove the line')
+
+
+def _check_paths(opt: dict) -> None:
+    paths = {
+        f'datasets.{name}.{key}': dataset.get(key)
+        for name, dataset in opt['datasets'].items()
+        for key in ('dataroot_lq', 'dataroot_gt', 'meta_info_file')
+    }
+    if not (opt['auto_resume'] or opt['path'].get('resume_state')):
+        paths |= {f'path.{key}': value for key, value in opt['path'].items() if key.startswith('pretrain_network_')}
+    faults = []
+    for key, path in paths.items():
+        if path is not None and not Path(path).exists():
+            hint = '; dblr prepare makes data sets' if key.startswith('datasets.') else nearest(path, SHIPPED)
+            faults.append(f'{key}: {path} does not exist (looked up from {Path.cwd()}){hint}')
+    raise_faults(faults, 'options')
 
 
 def _place_results(opt: dict, root: str | None) -> None:

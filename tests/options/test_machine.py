@@ -6,7 +6,7 @@ import pytest
 from changes import changed
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.options.machine import check_options
+from dblr_plugin.hooks import check_options
 
 
 @pytest.fixture
