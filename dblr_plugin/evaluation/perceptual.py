@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.psnr_ssim import compared
-from dblr_plugin.weights.loading import load_state_dict
+from dblr_plugin.weights.checkpoint import load_state_dict
 
 __all__ = ['MIN_SIDE', 'cached_backbone', 'lpips', 'missing_for_lpips']
 

@@ -26,8 +26,7 @@ from dblr_plugin.training.objectives import (
     output_is_probability,
     restore_sizes,
 )
-from dblr_plugin.weights.checkpoint import NETWORK_KEY
-from dblr_plugin.weights.loading import matching_weights, named_weights, translated
+from dblr_plugin.weights.checkpoint import NETWORK_KEY, matching_weights, named_weights, translated
 
 __all__ = ['DBLRGANModel', 'VideoDeblurModel']
 

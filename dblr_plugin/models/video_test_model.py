@@ -19,7 +19,7 @@ from dblr_plugin.evaluation.scores import ValidationRecord
 from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers, write_picture
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights.loading import load_weights
+from dblr_plugin.weights.checkpoint import load_weights
 
 __all__ = ['VideoTestModel']
 

@@ -16,8 +16,7 @@ from dblr_plugin.archs.traits import network_argument, pad_multiple
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
-from dblr_plugin.weights.checkpoint import read_checkpoint
-from dblr_plugin.weights.loading import fill, named_weights
+from dblr_plugin.weights.checkpoint import fill, named_weights, read_checkpoint
 from dblr_plugin.weights.shipped import find_weights
 from dblr_plugin.yaml_file import import_files, read_option_file
 

@@ -27,8 +27,7 @@ from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.data.motion.pictures import CELL, TRIES, SharpPictures
 from dblr_plugin.data.motion.windows import MotionWindows
 from dblr_plugin.training.optimizers import move_average
-from dblr_plugin.weights.checkpoint import save_atomically
-from dblr_plugin.weights.loading import load_state_dict
+from dblr_plugin.weights.checkpoint import load_state_dict, save_atomically
 from dblr_plugin.weights.shipped import find_weights
 
 # isort: split

@@ -12,8 +12,7 @@ from dblr_plugin import commands
 from dblr_plugin.benchmark.plan import read_plan
 from dblr_plugin.benchmark.run import run_benchmark
 from dblr_plugin.restore.loading import load_network
-from dblr_plugin.weights.checkpoint import read_checkpoint
-from dblr_plugin.weights.loading import load_state_dict
+from dblr_plugin.weights.checkpoint import load_state_dict, read_checkpoint
 
 
 def assert_same(one: dict, two: dict) -> None:

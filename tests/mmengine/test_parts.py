@@ -24,8 +24,7 @@ from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.mmengine import DBLRGANModel, ResumableSampler, VideoDeblurModel
 from dblr_plugin.mmengine.registry import build_part
 from dblr_plugin.mmengine.train import newest_checkpoint
-from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
-from dblr_plugin.weights.loading import load_state_dict
+from dblr_plugin.weights.checkpoint import load_state_dict, read_checkpoint, save_atomically
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
 

@@ -24,7 +24,7 @@ from dblr_plugin.options.option_file import check_option_file
 from dblr_plugin.prepare.exposures import average_exposure
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights.loading import load_weights
+from dblr_plugin.weights.checkpoint import load_weights
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
 from dblr_plugin.yaml_file import take_overrides
 

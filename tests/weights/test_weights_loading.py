@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dblr_plugin.archs import DBN, DBLRDiscriminator, DBLRNet, DeepDeblur
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.loading import load_network
-from dblr_plugin.weights.loading import load_state_dict, load_weights
+from dblr_plugin.weights.checkpoint import load_state_dict, load_weights
 
 
 def net(seed: int = 0, **kwargs) -> DBLRNet:
