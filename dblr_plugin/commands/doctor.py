@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections import Counter
 
-from dblr_plugin.doctor import FAULT, NOTE, OK, Finding, examine
+from dblr_plugin.doctor import FAULT, NOTE, OK, examine
 from dblr_plugin.errors import counted
 
 __all__ = ['add_arguments', 'run']
@@ -31,17 +31,13 @@ def run(args: argparse.Namespace) -> None:
         if heading != printed:
             printed = heading
             print(f'\n{heading}')
-        _print_finding(finding)
+        print(f'  {finding.level:<5}  {finding.text}')
+        if finding.level != OK and finding.fix:
+            print(f'         fix: {finding.fix}')
+            for command in finding.commands:
+                print(f'           {command}')
+        sys.stdout.flush()
         counts[finding.level] += 1
     print(f'\n{counted(counts[FAULT], "fault")}, {counted(counts[NOTE], "note")}, {counts[OK]} ok')
     if counts[FAULT]:
         sys.exit(1)
-
-
-def _print_finding(finding: Finding) -> None:
-    print(f'  {finding.level:<5}  {finding.text}')
-    if finding.level != OK and finding.fix:
-        print(f'         fix: {finding.fix}')
-        for command in finding.commands:
-            print(f'           {command}')
-    sys.stdout.flush()

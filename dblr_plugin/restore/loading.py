@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,34 +36,41 @@ def check_named_network(options: Mapping[str, Any], weights: Mapping[str, Tensor
     Raises:
         DBLRError: If it is rejected; names the file, the argument and the workaround, an option file.
     """
-    problem = next(_problems(options, weights), None)
+    problem = _problem(options, weights)
     if problem is not None:
         raise DBLRError(
             f'{path}: its network {problem}; if you trust it, name the option file it was trained with (-opt)'
         )
 
 
-def _problems(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:
+def _problem(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str | None:
     name, classes = options.get('type'), NETWORK.classes()
     if not isinstance(name, str) or name not in classes:
-        yield f'cannot be built ({name!r} is not a registered class)'
-        return
+        return f'cannot be built ({name!r} is not a registered class)'
     accepted = NETWORK.arguments(classes[name])
     if 'num_in_ch' not in accepted.annotations:
-        yield f'cannot be built from a checkpoint alone: {name} has no num_in_ch'
+        return f'cannot be built from a checkpoint alone: {name} has no num_in_ch'
     bound = max([_LEAST_BOUND, len(weights), *(side for tensor in weights.values() for side in tensor.shape)])
     for key, value in options.items():
         if key == 'type':
             continue
         if key not in accepted.annotations:
-            yield f'cannot be built ({name} has no argument {key!r})'
-        elif _LOADS.search(key) and value:
-            yield f'names another file or loads one ({key}: {value!r})'
-        elif found := fault(value, accepted.annotations[key]) or _out_of_bounds(value, bound):
-            yield f'cannot be built ({key} {found})'
+            return f'cannot be built ({name} has no argument {key!r})'
+        if _LOADS.search(key) and value:
+            return f'names another file or loads one ({key}: {value!r})'
+        if found := fault(value, accepted.annotations[key]) or _out_of_bounds(value, bound):
+            return f'cannot be built ({key} {found})'
     if options.get('num_frame', 5) > _MOST_FRAMES:
-        yield f'cannot be built (num_frame is {options["num_frame"]})'
-    yield from _too_large(options, weights)
+        return f'cannot be built (num_frame is {options["num_frame"]})'
+    try:
+        with torch.device('meta'):  # allocates no weights
+            network = classes[name](**{key: value for key, value in options.items() if key != 'type'})
+    except Exception as error:  # a class may raise anything for bad arguments
+        return f'cannot be built ({error})'
+    needed, given = (sum(t.numel() for t in state.values()) for state in (network.state_dict(), weights))
+    if needed > 2 * given + 1_000_000:
+        return f'cannot be that of its weights: it has {needed} numbers, and they {given}'
+    return None
 
 
 def _out_of_bounds(value: object, bound: int) -> str | None:
@@ -77,24 +84,8 @@ def _out_of_bounds(value: object, bound: int) -> str | None:
     return None
 
 
-def _too_large(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[str]:
-    """Builds the network without allocating its weights, and compares its size with that of the file's weights."""
-    arguments = dict(options)
-    try:
-        with torch.device('meta'):
-            network = NETWORK.classes()[arguments.pop('type')](**arguments)
-    except Exception as error:  # a class may raise anything for bad arguments
-        yield f'cannot be built ({error})'
-        return
-    needed, given = (sum(t.numel() for t in state.values()) for state in (network.state_dict(), weights))
-    if needed > 2 * given + 1_000_000:
-        yield f'cannot be that of its weights: it has {needed} numbers, and they {given}'
-
-
 # the network of SimDeblur's weights, which do not name it
-_SIMDEBLUR = {
-    'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_block': 15, 'tail_conv': False,
-}  # fmt: skip
+_SIMDEBLUR = {'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_block': 15, 'tail_conv': False}
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,9 @@ class Int8Forward:
         try:
             model = converted(self.net, crops[0].shape[:-2])
             quantised = OpenVINOForward(self.net, 'fp32', quantise(model, crops))
-            decibels = self._distance(quantised, crops)
+            with torch.no_grad():
+                errors = [(quantised(crop) - self.net(crop)).double().square().mean() for crop in crops]
+            decibels = -10 * torch.stack(errors).mean().clamp(min=1e-20).log10().item()
         except Exception as error:
             log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
             return
@@ -228,11 +230,6 @@ class Int8Forward:
             f'Precision {"int8" if self.forward is quantised else self.other_name}: int8 is {decibels:.1f} dB from '
             f'fp32 on {len(crops)} crops of what is to be restored (auto asks for {LEAST_DECIBELS:.0f}).',
         )
-
-    @torch.no_grad()
-    def _distance(self, quantised: Callable[[Tensor], Tensor], crops: list[Tensor]) -> float:
-        errors = [(quantised(crop) - self.net(crop)).double().square().mean() for crop in crops]
-        return -10 * torch.stack(errors).mean().clamp(min=1e-20).log10().item()
 
 
 def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:
