@@ -1,7 +1,7 @@
-"""Shared code of the speed programs: arguments, models to measure, the report they write, and how they print it.
+"""Shared code of the speed programs: arguments, models to measure, and the report they write and print.
 
 Each program measures all variants in interleaved rounds of one run: stock BasicSR or eager fp32, and ours. It prints
-medians, their range, speed-ups, and the share of the machine's measured limits that each variant reaches.
+the tables of tables.py: medians, quartiles, speed-ups, and the share of the machine's limits that each variant reaches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import torch
+from tables import page
 
 from dblr_plugin.console import show_errors_in_one_line
 from dblr_plugin.errors import DBLRError
@@ -25,10 +26,7 @@ from dblr_plugin.measure.provenance import describe_commit, describe_machine, de
 if TYPE_CHECKING:
     from basicsr.models.base_model import BaseModel
 
-__all__ = [
-    'SPEED', 'arguments', 'build_bench_model', 'decibels', 'difference', 'megabytes', 'place', 'print_limits',
-    'print_ways', 'run', 'share', 'shown', 'single_threaded', 'size_ratio', 'without_messages',
-]  # fmt: skip
+__all__ = ['arguments', 'build_bench_model', 'run', 'single_threaded', 'without_messages']
 
 _PACKAGES = (
     'dblr_plugin', 'basicsr', 'numpy', 'opencv-python', 'lmdb', 'torch', 'torchvision', 'openvino', 'zstandard',
@@ -45,7 +43,7 @@ def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
 
 
 def run(kind: str, args: argparse.Namespace, method: dict, report: Callable[[argparse.Namespace], dict]) -> None:
-    """Measures, prints, and writes the report, headed by the machine, versions, commit and method.
+    """Measures and prints its tables; writes the report, headed by the machine, versions, commit and method.
 
     Raises:
         DBLRError: The data or the paths do not allow it.
@@ -64,6 +62,7 @@ def run(kind: str, args: argparse.Namespace, method: dict, report: Callable[[arg
         'method': method,
         **report(args),
     }
+    print(*page(found), sep='\n')
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
 
@@ -110,59 +109,3 @@ def build_bench_model(kind: str, folder: Path, **sections: Any) -> BaseModel:
         'path': {key: str(path) for key, path in paths.items()},
         **sections,
     })  # fmt: skip
-
-
-Column = Callable[[dict], str]
-
-
-def print_ways(ways: dict[str, dict], unit: str, columns: dict[str, Column], parts: int = 1) -> None:
-    """Prints a line per variant: median and extremes divided by ``parts``, speed-up, and further columns."""
-    print(f'{unit:>12} {"from":>9} {"to":>9} {"times":>7}' + ''.join(f' {title:>10}' for title in columns))
-    for way in ways.values():
-        median, least, most = (way[key] / parts for key in ('median_ms', 'min_ms', 'max_ms'))
-        further = ''.join(f' {show(way):>10}' for show in columns.values())
-        print(f'{median:12.2f} {least:9.2f} {most:9.2f} {way["ratio"]:6.2f}x{further}  {way["text"]}')
-
-
-def print_limits(limits: dict[str, dict]) -> None:
-    """Prints a line with all limits, each with its speed and unit."""
-    print('limits: ' + ', '.join(f'{name} {limit["speed"]:.0f} {limit["unit"]}' for name, limit in limits.items()))
-
-
-def place(figures: dict) -> str:
-    """Formats device and threads of a report."""
-    return f'{figures["device"]}, {figures["threads"]} threads'
-
-
-def shown(size: list[int]) -> str:
-    """Formats a size (h, w) as ``1280x720``."""
-    height, width = size
-    return f'{width}x{height}'
-
-
-def share(way: dict) -> str:
-    """Formats the share of the limit that a variant reaches, in percent."""
-    return f'{way["share"]:.0%}'
-
-
-SPEED: dict[str, Column] = {'GFLOPS': lambda way: f'{way["gflops"]:.0f}', 'share': share}
-
-
-def size_ratio(way: dict) -> str:
-    """Formats a variant's bytes relative to the source's; a dash if it has no files."""
-    return '-' if way['bytes_ratio'] is None else f'{way["bytes_ratio"]:.2f}x'
-
-
-def decibels(way: dict) -> str:
-    """Formats PSNR against eager fp32; ``equal`` if there is no difference."""
-    return 'equal' if way['decibels'] is None else f'{way["decibels"]:.0f}'
-
-
-def megabytes(way: dict) -> str:
-    """Formats peak memory in MB; a dash if the system does not report it."""
-    return '-' if way['peak_bytes'] is None else f'{way["peak_bytes"] / 1e6:.0f}'
-
-
-def difference(metric: str) -> Column:
-    """Returns a column with a metric's difference from BasicSR's."""
-    return lambda way: f'{way[f"{metric}_difference"]:+.0e}'

@@ -23,17 +23,7 @@ import numpy as np
 import torch
 from basicsr.data.reds_dataset import REDSDataset
 from basicsr.data.video_test_dataset import VideoTestDataset
-from common import (
-    arguments,
-    print_limits,
-    print_ways,
-    run,
-    share,
-    shown,
-    single_threaded,
-    size_ratio,
-    without_messages,
-)
+from common import arguments, run, single_threaded, without_messages
 from frames import Sample, generate_sample, take_sample, write_png
 from limits import METHOD as LIMITS
 from limits import limit_figures, memory_limit
@@ -231,13 +221,7 @@ class _DecodedStore:
 def _report(args: argparse.Namespace) -> dict:
     if len(args.roots) not in (0, 2):
         raise DBLRError('give both folders, ROOT_LQ and ROOT_GT, or none')
-    sets = measure_own(*args.roots, args.seconds) if args.roots else measure_generated(args.seconds)
-    for found in sets:
-        size = f'{found["frames"]} pairs of {shown(found["size"])}, {found["bytes"] / 1e6:.1f} MB'
-        print(f'\n{found["origin"]}: {size}')
-        print_limits(found['limits'])
-        print_ways(found['ways'], 'ms a sample', {'share': share, 'bytes': size_ratio})
-    return {'sets': sets}
+    return {'sets': measure_own(*args.roots, args.seconds) if args.roots else measure_generated(args.seconds)}
 
 
 def main(argv: list[str] | None = None) -> None:

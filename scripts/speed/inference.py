@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from basicsr.archs import build_network
 from basicsr.archs.edvr_arch import EDVR
-from common import SPEED, arguments, decibels, megabytes, place, print_limits, print_ways, run, shown
+from common import arguments, run
 from end_to_end import DBLR, measure_video
 from frames import generate_sample
 from limits import METHOD as LIMITS
@@ -249,18 +249,7 @@ def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.devic
 def _report(args: argparse.Namespace) -> dict:
     size = (1280, 720) if args.full else args.size
     origin, window = own_window(args.input, size) if args.input else generated_window(size)
-    found = measure(window, args.seconds, args.full)
-    print(f'\n{origin}: {shown(found["size"])}, {place(found)}; auto is {found["auto"]}')
-    print_limits(found['limits'])
-    for name, network in found['networks'].items():
-        print(f'\n{name}, {network["gflop"]:.0f} GFLOP a frame')
-        print_ways(network['ways'], 'ms a frame', {'dB': decibels, **SPEED, 'MB': megabytes})
-    video = found['video']
-    print(f'\nH.264 video of {video["frames"]} frames, causal DBLRNet, from file to file')
-    print_ways(video['ways'], 'ms a frame', SPEED, video['frames'])
-    latency = video['ways'][DBLR]['latency_ms']
-    print(f'latency: {latency["median"]:.1f} ms median, {latency["percentile_95"]:.1f} ms 95th percentile')
-    return {'origin': origin, **found}
+    return {'origin': origin, **measure(window, args.seconds, args.full)}
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 
 # isort: split
 
-import argparse
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from common import arguments, print_ways, run, shown, single_threaded
+from common import arguments, run, single_threaded
 from frames import generate_sample
 
 from dblr_plugin.evaluation.psnr_ssim import psnr, ssim
@@ -66,17 +65,10 @@ def _frames() -> tuple[str, tuple[np.ndarray, np.ndarray]]:
         return sample.origin, (blurry, sharp)
 
 
-def _report(args: argparse.Namespace) -> dict:
-    found = measure(args.seconds)
-    print(f'\n{found["origin"]}: a frame of {shown(found["size"])}')
-    print_ways(found['ways'], 'ms a frame', {'difference': lambda way: f'{way["difference"]:.0e}'})
-    return found
-
-
 def main(argv: list[str] | None = None) -> None:
     """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=20)
-    run('metrics', parser.parse_args(argv), METHOD, _report)
+    run('metrics', parser.parse_args(argv), METHOD, lambda args: measure(args.seconds))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from basicsr.archs import build_network
-from common import arguments, decibels, megabytes, place, print_ways, run, shown, without_messages
+from common import arguments, run, without_messages
 from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
 from limits import best_device
 from peer_networks import DMPHN, NAFNet, QuarterBasicVSR
@@ -160,13 +160,7 @@ def _frame_maker(name: str, step: str, shape: torch.Size, device: torch.device) 
 
 def _report(args: argparse.Namespace) -> dict:
     origin, window = own_window(args.input, args.size) if args.input else generated_window(args.size)
-    found = measure(window, args.seconds, args.only or list(NETWORKS))
-    print(f'\n{origin}: {shown(found["size"])}, {place(found)}')
-    columns = {'dB': decibels, 'MB': megabytes, '720p/s': lambda way: f'{way["frames_720p"]:.2f}'}
-    for name, network in found['networks'].items():
-        print(f'\n{name}, {network["kmacs"]:.1f} thousand multiply-adds per pixel')
-        print_ways(network['ways'], 'ms a run', columns)
-    return {'origin': origin, **found}
+    return {'origin': origin, **measure(window, args.seconds, args.only or list(NETWORKS))}
 
 
 def main(argv: list[str] | None = None) -> None:

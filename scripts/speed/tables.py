@@ -1,4 +1,4 @@
-"""Prints what the speed programs measured as Markdown tables, those of docs/speed/README.md; draws ``peers.py``'s.
+"""Markdown tables of what the speed programs measured, as in docs/speed/README.md; draws the picture of ``peers.py``.
 
 python scripts/speed/tables.py [FILE ...]     (without files: all of docs/speed/results, and the picture beside them)
 """
@@ -59,7 +59,8 @@ def _parts(report: dict) -> Iterator[tuple[str, dict]]:
     for name, part in (report.get('networks') or report.get('models') or {}).items():
         yield f'{name}, {part["kmacs"]:.1f} thousand multiply-adds per pixel' if 'kmacs' in part else name, part
     if 'video' in report:
-        yield f'video of {report["video"]["frames"]} frames, file to file', report['video']
+        latency = report['video']['ways']['dblr deblur']['latency_ms']['median']
+        yield f'video of {report["video"]["frames"]} frames, file to file, latency {latency:.1f} ms', report['video']
 
 
 def _table(ways: dict[str, dict]) -> Iterator[str]:

@@ -10,7 +10,6 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 
 # isort: split
 
-import argparse
 import functools
 import itertools
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
-from common import SPEED, arguments, build_bench_model, place, print_limits, print_ways, run, without_messages
+from common import arguments, build_bench_model, run, without_messages
 from limits import METHOD as LIMITS
 from limits import best_device, limit_figures, limit_ways, share_of
 from torch import Tensor, nn
@@ -141,23 +140,12 @@ def _model(kind: str, folder: Path, num_feat: int, train: dict[str, Any] | None 
     )  # fmt: skip
 
 
-def _report(args: argparse.Namespace) -> dict:
-    found = measure(args.seconds, args.batch, full=args.full)
-    batch = 'x'.join(map(str, found['batch']))
-    print(f'\nbatches of {batch}, {place(found)}')
-    print_limits(found['limits'])
-    for name, model in found['models'].items():
-        print(f'\n{name}, {model["gflop"]:.0f} GFLOP a step')
-        print_ways(model['ways'], 'ms a step', SPEED)
-    return found
-
-
 def main(argv: list[str] | None = None) -> None:
     """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=120)
     parser.add_argument('--batch', type=int, default=4, help='windows in a batch; 4 as published')
     parser.add_argument('--full', action='store_true', help='also compiled: takes long')
-    run('train', parser.parse_args(argv), METHOD, _report)
+    run('train', parser.parse_args(argv), METHOD, lambda args: measure(args.seconds, args.batch, full=args.full))
 
 
 if __name__ == '__main__':

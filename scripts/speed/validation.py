@@ -22,18 +22,7 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
-from common import (
-    SPEED,
-    arguments,
-    build_bench_model,
-    difference,
-    place,
-    print_limits,
-    print_ways,
-    run,
-    shown,
-    without_messages,
-)
+from common import arguments, build_bench_model, run, without_messages
 from data import basicsr_test_set, own_test_set
 from frames import generate_sample
 from limits import METHOD as LIMITS
@@ -191,13 +180,7 @@ def _operations(model: BaseModel, size: tuple[int, int]) -> int:
 
 def _report(args: argparse.Namespace) -> dict:
     size = (1280, 720) if args.full else (320, 176)
-    found = measure(args.seconds, size, args.frames, _NETWORKS[args.network])
-    clip = f'{found["frames"]} frames of {shown(found["size"])}, {place(found)}'
-    print(f'\n{found["origin"]}: {clip}, {found["gflop"]:.0f} GFLOP')
-    print_limits(found['limits'])
-    differences = {'PSNR': difference('psnr'), 'SSIM': difference('ssim')}
-    print_ways(found['ways'], 'ms a clip', SPEED | differences)
-    return found
+    return measure(args.seconds, size, args.frames, _NETWORKS[args.network])
 
 
 def main(argv: list[str] | None = None) -> None:

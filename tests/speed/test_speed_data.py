@@ -31,12 +31,10 @@ def roots(tmp_path) -> list[str]:
     return [str(tmp_path / 'lq'), str(tmp_path / 'gt')]
 
 
-def test_own_clips_are_measured(roots, bench, capsys):
+def test_own_clips_are_measured(roots, bench):
     report = bench('data', *roots)
-    lines = capsys.readouterr().out.splitlines()
-    assert "clip 'my clip'" in lines[1] and '7 pairs of 150x140' in lines[1] and 'memory' in lines[2]
-    assert len(lines) == 4 + len(WAYS) and lines[4].endswith("BasicSR's REDSDataset, LMDB of PNG")
     (figures,) = report['sets']
+    assert figures['origin'].startswith("clip 'my clip'") and (figures['frames'], figures['size']) == (7, [140, 150])
     assert list(figures['ways']) == WAYS
     for way in figures['ways'].values():
         assert 0 < way['min_ms'] <= way['median_ms'] <= way['max_ms'] and len(way['rounds_ms']) == 1
@@ -50,15 +48,15 @@ def test_own_clips_are_measured(roots, bench, capsys):
 
 
 @pytest.mark.parametrize('footage', [True, False])
-def test_generated_frames_are_measured(footage, bench, capsys, monkeypatch, tmp_path):
+def test_generated_frames_are_measured(footage, bench, monkeypatch, tmp_path):
     monkeypatch.setattr(frames, 'FRAMES', 5)
     monkeypatch.setattr(frames, 'SIZE', (160, 144))
     if not footage:
         monkeypatch.setattr('sysconfig.get_path', lambda name: str(tmp_path))
-    bench('data')
-    out = capsys.readouterr().out
-    assert ', jpg: 5 pairs of 160x144' in out and ', png: 5 pairs of 160x144' in out
-    assert ('moving texture' in out) == (not footage)
+    jpg, png = bench('data')['sets']
+    assert jpg['origin'].endswith(', jpg') and png['origin'].endswith(', png')
+    assert jpg['frames'] == png['frames'] == 5 and jpg['size'] == png['size'] == [144, 160]
+    assert ('moving texture' in png['origin']) == (not footage)
 
 
 def test_missing_folder_and_too_few_frames_are_refused(roots, bench):

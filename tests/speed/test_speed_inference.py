@@ -60,13 +60,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_own_frames_are_measured(folder, bench, capsys):
+def test_own_frames_are_measured(folder, bench):
     report = bench('inference', '--input', str(folder), '--size', '64x1000')
-    lines = capsys.readouterr().out.splitlines()
-    assert f'{folder}: 64x128' in lines[1] and 'matrix fp32' in lines[2]
-    assert [line.split('  ')[-1] for line in lines[6 : 6 + len(STEPS)]] == STEPS
-    assert len(lines) == 3 + 3 * (3 + len(STEPS)) + 6 and lines[-2].endswith(end_to_end.DBLR)
-    assert report['size'] == [128, 64]
+    assert report['origin'] == str(folder) and report['size'] == [128, 64]
     video = report['video']['ways'][end_to_end.DBLR]
     assert 0 < video['latency_ms']['median'] <= video['latency_ms']['percentile_95'] < video['max_ms']
     assert list(report['networks']) == [inference.PAPER, inference.EDVR_M, inference.DBN]

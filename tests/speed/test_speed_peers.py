@@ -44,7 +44,7 @@ def test_basicvsr_has_the_published_size_and_a_skip_connection():
 
 
 @pytest.mark.slow
-def test_tiny_run_reports_and_prints_networks(bench, capsys, monkeypatch):
+def test_tiny_run_reports_and_prints_networks(bench, monkeypatch):
     monkeypatch.setattr(peers, 'peak_memory', lambda make, device: 1)
     monkeypatch.setattr(peers, 'nncf_installed', lambda: False)  # int8 has its own tests
     monkeypatch.setitem(
@@ -56,7 +56,6 @@ def test_tiny_run_reports_and_prints_networks(bench, capsys, monkeypatch):
     assert light['kmacs'] == pytest.approx(28.6, abs=1)  # with the zeros of the banded first layer
     assert light['ways']['openvino fp32']['decibels'] > 90
     assert all(way['frames_720p'] > 0 for way in light['ways'].values())
-    assert 'thousand multiply-adds per pixel' in capsys.readouterr().out
 
 
 def test_every_variant_of_every_network_is_plotted():
