@@ -18,6 +18,7 @@ from basicsr.models import build_model
 from basicsr.utils import get_root_logger
 
 from dblr_plugin.archs.traits import NetworkTraits, pad_multiple, round_up
+from dblr_plugin.benchmark.complexity import multiply_adds
 from dblr_plugin.benchmark.crops import window_errors
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import MethodFolder
@@ -28,7 +29,6 @@ from dblr_plugin.evaluation.perceptual import lpips
 from dblr_plugin.evaluation.protocols import Protocol
 from dblr_plugin.evaluation.validation import RestoredFrame, score_dataset, write_picture
 from dblr_plugin.files import atomic_write
-from dblr_plugin.measure.complexity import complexity
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.yaml_file import import_files, read_option_file
@@ -39,14 +39,13 @@ __all__ = ['build_restorer', 'count_operations', 'measure_quality']
 _OWN = ('lpips', 'warping_error', 'warping_error_truth')
 
 
-def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | None, folder: MethodFolder) -> dict:
+def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | None) -> dict:
     """Restores and scores the data set; writes the frames and the window errors for choosing crops.
 
     Args:
         method: The method, with its weights in place.
         protocols: Protocols to score by; crops are chosen from the frames scored by the first.
         backbone: AlexNet weights for LPIPS; None to skip it.
-        folder: The method's folder.
 
     Returns:
         ``figures``, entries of :func:`~dblr_plugin.evaluation.scores.summarise`; ``clips``, clip -> ``frames`` (indices
@@ -55,7 +54,7 @@ def measure_quality(method: Method, protocols: list[Protocol], backbone: Path | 
     """
     torch.backends.cudnn.benchmark = True  # as in BasicSR's test: figures must be the same
     dataset = build_dataset(method.test_set)
-    model = _build_model(method.test, folder.root)
+    folder, model = method.folder, _build_model(method.test, method.folder.root)
     observer = _Observer(folder, protocols[0], backbone)
     shutil.rmtree(folder.frames, ignore_errors=True)
     figures = score_dataset(dataset, model.restorer(), protocols, [observer])
@@ -77,11 +76,12 @@ def count_operations(method: Method, size: tuple[int, int]) -> dict:
     multiple = pad_multiple(network['type'], method.test['val'].get('pad_multiple', 1))
     height, width = (round_up(side, multiple) for side in size[::-1])
     traits = NetworkTraits.of(network)
-    counted = {'parameters': sum(parameter.numel() for parameter in net.parameters()), 'macs': None}
+    parameters = sum(parameter.numel() for parameter in net.parameters())
     try:
-        return {**counted, 'macs': complexity(net, (1, traits.num_frame, traits.channels, height, width)).macs}
+        operators = multiply_adds(net, (1, traits.num_frame, traits.channels, height, width))
     except DBLRError as error:
-        return {**counted, 'uncounted': str(error)}
+        return {'parameters': parameters, 'macs': None, 'uncounted': str(error)}
+    return {'parameters': parameters, 'macs': sum(operators.values())}
 
 
 def build_restorer(option_file: str) -> VideoRestorer:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from dblr_plugin.archs.traits import NetworkTraits
-from dblr_plugin.errors import DBLRError, nearest
+from dblr_plugin.benchmark.record import MethodFolder
+from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol
 from dblr_plugin.options.option_file import check_section, check_values
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
@@ -43,7 +44,7 @@ class Method:
 
     Attributes:
         name: Name in reports.
-        slug: Name as a folder name.
+        folder: Its files.
         train: Training options; None if nothing is trained.
         test: Test options; ``path.pretrain_network_g`` names the weights that training will write.
         start: The method whose weights training starts from.
@@ -52,7 +53,7 @@ class Method:
     """
 
     name: str
-    slug: str
+    folder: MethodFolder
     train: dict | None
     test: dict
     start: str | None
@@ -133,27 +134,21 @@ class _Methods:
         for check in (self._section, self._start):
             for name in self.entries:
                 self._collect(check, name)
-            self._raise_faults()
-        noted = [self._collect(self._method, name) for name in self._ordered()]
-        self._raise_faults()
-        methods = [method for method in noted if method is not None]
+            raise_faults(self.faults, 'methods')
+        methods = [self._collect(self._method, name) for name in self._ordered()]
+        raise_faults(self.faults, 'methods')
         self._compare(methods)
-        self._raise_faults()
+        raise_faults(self.faults, 'methods')
         return {method.name: method for method in methods}
 
-    def _collect(self, check: Callable, name: str) -> Method | None:
+    def _collect(self, check: Callable, name: str) -> Any:
+        """Returns what a check of a method returns, or None after collecting its fault."""
         try:
             return check(name, self.entries[name])
         except DBLRError as error:
             # methods may share a fault
             self.faults += [str(error)] if str(error) not in self.faults else []
             return None
-
-    def _raise_faults(self) -> None:
-        if len(self.faults) == 1:
-            raise DBLRError(self.faults[0])
-        if self.faults:
-            raise DBLRError('\n  '.join([f'{len(self.faults)} faults:', *self.faults]))
 
     def _section(self, name: str, here: Located) -> None:
         trail = f'methods.{name}'
@@ -228,7 +223,8 @@ class _Methods:
         files = (*option_files, *map(Path, test.get('imports') or ()))
         after = _values(root, (BATCH, RATE))
         changes = {key: value for key, value in before.items() if after.get(key) != value}
-        return Method(str(name), _slug(name), train, test, start, files, changes)
+        folder = MethodFolder(Path('benchmarks', self.name, _slug(name)))
+        return Method(str(name), folder, train, test, start, files, changes)
 
     def _run_name(self, name: str) -> str:
         return f'{self.name}_{_slug(name)}'

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from dblr_plugin.benchmark.methods import Method, settle_methods
-from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_metrics
 from dblr_plugin.options.option_file import check_section
@@ -73,11 +72,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """The output folder for everything except training runs."""
-        return Path('benchmarks') / self.name
-
-    def folder_of(self, method: Method) -> MethodFolder:
-        """Returns the files of a method."""
-        return MethodFolder(self.folder / method.slug)
+        return Path('benchmarks', self.name)
 
     def wanted(self, names: Sequence[str]) -> list[Method]:
         """Returns the methods of these names, or all, together with those they start from.
@@ -87,16 +82,13 @@ class Plan:
         """
         for name in names:
             if name not in self.methods:
-                raise DBLRError(f"--only: no method is called '{name}'{nearest(name, self.methods) or _known(self)}")
+                hint = nearest(name, self.methods) or f'; there are {", ".join(self.methods)}'
+                raise DBLRError(f"--only: no method is called '{name}'{hint}")
         chosen = set(names or self.methods)
         for method in reversed(self.methods.values()):
             if method.name in chosen and method.start is not None:
                 chosen.add(method.start)
         return [method for method in self.methods.values() if method.name in chosen]
-
-
-def _known(plan: Plan) -> str:
-    return f'; there are {", ".join(plan.methods)}'
 
 
 def read_plan(path: str | Path) -> Plan:

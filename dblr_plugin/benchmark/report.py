@@ -17,17 +17,17 @@ import torch
 from basicsr.data import build_dataset
 from basicsr.utils import tensor2img
 
+from dblr_plugin.benchmark import timing
 from dblr_plugin.benchmark.crops import RULE, Crop, choose_crops, draw_crops, window_of
 from dblr_plugin.benchmark.methods import BATCH, RATE, Method
 from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
 from dblr_plugin.benchmark.plan import Plan
 from dblr_plugin.benchmark.plots import draw_figures, validations
+from dblr_plugin.benchmark.record import describe_run
 from dblr_plugin.benchmark.run import Results, test_command
 from dblr_plugin.benchmark.training import train_command
 from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import make_folder, write_whole
-from dblr_plugin.measure import timing
-from dblr_plugin.measure.provenance import describe_run
 
 __all__ = ['kept_rates', 'total_iterations', 'training_budget', 'write_report']
 
@@ -92,7 +92,7 @@ def _report(plan: Plan, results: Results) -> dict:
 
 def _entry(plan: Plan, method: Method, results: Results) -> dict:
     """Builds a method's entry in the report."""
-    folder = plan.folder_of(method)
+    folder = method.folder
     training = training_budget(method, results.training.get(method.name))
     entry = {
         'name': method.name,
@@ -183,7 +183,7 @@ def _notes(plan: Plan, results: Results) -> list[str]:
 
 def _provenance(plan: Plan) -> dict:
     methods = list(plan.methods.values())
-    folders = [plan.folder_of(method) for method in methods]
+    folders = [method.folder for method in methods]
     written = [path for folder in folders for path in (folder.train_options, folder.test_options)]
     weights = [method.weights for method in methods if method.weights]
     files = dict.fromkeys([plan.path, *(path for method in methods for path in method.files), *written, *weights])
@@ -209,7 +209,7 @@ def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
     clips = results.quality[measured[0]]['clips']
     errors = {}
     for name in measured:
-        with np.load(plan.folder_of(plan.methods[name]).window_errors) as file:
+        with np.load(plan.methods[name].folder.window_errors) as file:
             errors[name] = {clip: file[clip] for clip in clips}
     frames = {clip: entry['frames'] for clip, entry in clips.items()}
     chosen = choose_crops(errors, frames, {clip: tuple(entry['size']) for clip, entry in clips.items()})
@@ -251,7 +251,7 @@ def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.
     """Returns method -> its restored frame, with the ground truth last; uint8 BGR."""
     frames = {}
     for name in names:
-        folder = plan.folder_of(plan.methods[name])
+        folder = plan.methods[name].folder
         frames[name] = cv2.imread(str(folder.frame(crop['clip'], crop['name'])))
     dataset = build_dataset(next(iter(plan.methods.values())).test_set)
     index = dataset.data_info['folder'].index(crop['clip']) + crop['frame']

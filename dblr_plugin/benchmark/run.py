@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from dblr_plugin.benchmark import timing
 from dblr_plugin.benchmark.measuring import build_restorer, count_operations, measure_quality
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import Plan
@@ -17,6 +18,8 @@ from dblr_plugin.benchmark.record import (
     MethodFolder,
     code_checksums,
     data_checksums,
+    describe_machine,
+    describe_versions,
     fingerprint_of,
     keep,
     kept,
@@ -26,8 +29,6 @@ from dblr_plugin.benchmark.training import train, trained, write_options
 from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
 from dblr_plugin.files import write_whole
-from dblr_plugin.measure import timing
-from dblr_plugin.measure.provenance import describe_machine, describe_versions
 from dblr_plugin.version import __version__
 
 __all__ = ['Results', 'run_benchmark']
@@ -89,9 +90,9 @@ class _Run:
 
     def make(self, method: Method) -> None:
         """Trains and tests a method, as far as that is missing."""
-        folder = self.plan.folder_of(method)
+        folder = method.folder
         try:
-            self._make(method, folder)
+            self._make(method)
             folder.failure.unlink(missing_ok=True)
             folder.traceback.unlink(missing_ok=True)
         except Exception as error:  # a failed method must not stop the others
@@ -102,12 +103,13 @@ class _Run:
                 write_whole(folder.traceback, traceback.format_exc())
             keep(folder.failure, _asked(method), {'reason': reason})
 
-    def _make(self, method: Method, folder: MethodFolder) -> None:
+    def _make(self, method: Method) -> None:
+        folder = method.folder
         write_options(folder.test_options, method.test, test_command(folder))
-        if method.train is not None and not trained(method, folder):
+        if method.train is not None and not trained(method):
             self._require_start(method)
             self.tell(f'{method.name}: training, see {folder.train_log}')
-            train(method, folder, self.processes)
+            train(method, self.processes)
         if kept(folder.complexity, self._complexity_fingerprint(method)) is None:
             counted = count_operations(method, self.plan.size)
             keep(folder.complexity, self._complexity_fingerprint(method), counted)
@@ -115,20 +117,20 @@ class _Run:
             self.tell(f'{method.name}: testing')
             folder.figures.unlink(missing_ok=True)  # before its frames are replaced
             backbone = None if self.results.no_lpips else self.lpips_weights
-            quality = measure_quality(method, self.plan.protocols, backbone, folder)
+            quality = measure_quality(method, self.plan.protocols, backbone)
             keep(folder.figures, self._quality_fingerprint(method), quality)
 
     def _require_start(self, method: Method) -> None:
         if method.start is not None:
             start = self.plan.methods[method.start]
-            if start.train is not None and not trained(start, self.plan.folder_of(start)):
+            if start.train is not None and not trained(start):
                 raise DBLRError(f'{start.name}, from whose weights it starts, was not trained')
 
     def collect(self, method: Method) -> None:
         """Loads a method's existing results that belong to these options."""
-        folder, results = self.plan.folder_of(method), self.results
+        folder, results = method.folder, self.results
         failure = kept(folder.failure, _asked(method))
-        training = trained(method, folder) if method.train is not None else {}
+        training = trained(method) if method.train is not None else {}
         quality = self._quality(method) if training is not None else None
         counted = kept(folder.complexity, self._complexity_fingerprint(method))
         if failure is not None:
@@ -140,7 +142,7 @@ class _Run:
 
     def _quality(self, method: Method) -> dict | None:
         """Returns a method's scores that belong to these options; None if they, or files for the crops, are missing."""
-        folder = self.plan.folder_of(method)
+        folder = method.folder
         quality = kept(folder.figures, self._quality_fingerprint(method))
         if quality is None:
             return None
@@ -152,7 +154,7 @@ class _Run:
         plan, results = self.plan, self.results
         if plan.seconds is None or not results.quality:
             return
-        files = {name: self.plan.folder_of(plan.methods[name]).test_options for name in results.quality}
+        files = {name: plan.methods[name].folder.test_options for name in results.quality}
         path, fingerprint = plan.folder / 'timing.json', self._timing_fingerprint(files)
         results.timing = kept(path, fingerprint)
         if results.timing is None:

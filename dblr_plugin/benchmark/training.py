@@ -20,15 +20,7 @@ import yaml
 from tqdm import tqdm
 
 from dblr_plugin.benchmark.methods import Method
-from dblr_plugin.benchmark.record import (
-    MethodFolder,
-    code_checksums,
-    data_checksums,
-    fingerprint_of,
-    keep,
-    kept,
-    sha256,
-)
+from dblr_plugin.benchmark.record import code_checksums, data_checksums, fingerprint_of, keep, kept, sha256
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_whole
 from dblr_plugin.version import __version__
@@ -39,19 +31,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # for Linux's prctl
 
 
-def trained(method: Method, folder: MethodFolder) -> dict | None:
+def trained(method: Method) -> dict | None:
     """Returns the record of a finished training if it matches the options and its weights exist."""
-    record = kept(folder.training, _fingerprint(method))
+    record = kept(method.folder.training, _fingerprint(method))
     is_done = record is not None and record['sha256'] is not None and record['sha256'] == sha256(method.weights)
     return record if is_done else None
 
 
-def train(method: Method, folder: MethodFolder, processes: int) -> dict:
+def train(method: Method, processes: int) -> dict:
     """Trains a method, or resumes a training with the same options.
 
     Args:
         method: A method that is trained.
-        folder: Where its option file and log are written.
         processes: Number of training processes, started by torchrun.
 
     Returns:
@@ -61,6 +52,7 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
         DBLRError: Training failed; the message is its last output.
         SystemExit: This process received a signal, and the training was saved and stopped.
     """
+    folder = method.folder
     write_options(folder.train_options, method.training, train_command(folder.train_options))
     fingerprint = _fingerprint(method)
     earlier = kept(folder.training, fingerprint)
@@ -70,7 +62,7 @@ def train(method: Method, folder: MethodFolder, processes: int) -> dict:
     arguments = ['-opt', str(folder.train_options), *(['--auto_resume'] if earlier else [])]
     start = time.perf_counter()
     try:
-        _run(_program(processes) + arguments, method, folder.train_log, append=earlier is not None)
+        _run(_program(processes) + arguments, method, append=earlier is not None)
     finally:
         record['seconds'] += time.perf_counter() - start
         keep(folder.training, fingerprint, record)
@@ -107,14 +99,14 @@ def _program(processes: int) -> list[str]:
     return [sys.executable, *module]
 
 
-def _run(command: list[str], method: Method, log_path: Path, append: bool) -> None:
+def _run(command: list[str], method: Method, append: bool) -> None:
     """Runs a training to its end, logging its output and showing iterations as a progress bar."""
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     output: dict[str, Any] = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True, 'errors': 'replace'}
     lines: list[str] = []
     total = method.training['train']['total_iter']
     with (
-        open(log_path, 'ab' if append else 'wb', buffering=0) as log,
+        open(method.folder.train_log, 'ab' if append else 'wb', buffering=0) as log,
         tqdm(total=total, desc=method.name, unit='iter', disable=None) as bar,
         subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent(), **output) as process,
         _signals_to(process) as received,
@@ -131,7 +123,7 @@ def _run(command: list[str], method: Method, log_path: Path, append: bool) -> No
     if received:
         raise SystemExit(128 + received[0])
     if code:
-        raise DBLRError(f'training failed: {_last_words(lines, code)} ({log_path})')
+        raise DBLRError(f'training failed: {_last_words(lines, code)} ({method.folder.train_log})')
 
 
 def _end_with_parent() -> Callable[[], object] | None:

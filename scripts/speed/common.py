@@ -19,9 +19,9 @@ import cv2
 import torch
 from tables import page
 
+from dblr_plugin.benchmark.record import describe_commit, describe_machine, describe_versions
 from dblr_plugin.console import show_errors_in_one_line
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.provenance import describe_commit, describe_machine, describe_versions
 
 if TYPE_CHECKING:
     from basicsr.models.base_model import BaseModel

@@ -1,6 +1,6 @@
 """How fast training and validation samples are read: BasicSR's variants and ours, on the same frames, in one run.
 
-All variants run in every round, see :mod:`dblr_plugin.measure.timing`; a round's figure is the mean time for a sample.
+All variants run in every round (:mod:`dblr_plugin.benchmark.timing`); a round's figure is the mean time for a sample.
 Everything runs in one thread of one process and from the page cache: this measures processing, not disks.
 
 The machine's limit is the speed of copying memory, as a sample's bytes must at least be written. The time that remains
@@ -30,12 +30,12 @@ from limits import limit_figures, memory_limit
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dblr_plugin.benchmark.timing import Variant, figures, run_rounds
 from dblr_plugin.data.lmdb_writer import write_lmdb, write_tiles
 from dblr_plugin.data.store import FrameStore
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.timing import Variant, figures, run_rounds
 
 __all__ = ['METHOD', 'basicsr_test_set', 'measure_generated', 'measure_own', 'own_test_set']
 
@@ -64,7 +64,7 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
 
     Returns:
         One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``, the figures of
-        :func:`dblr_plugin.measure.timing.figures` with ``share``, ``bytes`` and ``bytes_ratio`` (relative to the
+        :func:`figures` with ``share``, ``bytes`` and ``bytes_ratio`` (relative to the
         source; None if a variant has no files), and ``limits`` of memory.
 
     Raises:

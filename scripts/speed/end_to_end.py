@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dblr_plugin.benchmark.timing import Variant, figures, run_rounds
 from dblr_plugin.colour import replace_y, rgb_to_y
 from dblr_plugin.data.frames import unit_range
-from dblr_plugin.measure.timing import Variant, figures, run_rounds
 from dblr_plugin.restore.pipeline import restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_sink, open_source
@@ -45,7 +45,7 @@ def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: floa
         device: Where networks run.
 
     Returns:
-        ``frames`` and ``ways``, as :func:`dblr_plugin.measure.timing.figures` for the whole video; ``dblr deblur`` also
+        ``frames`` and ``ways``, as :func:`figures` for the whole video; ``dblr deblur`` also
         has ``latency_ms``: median and 95th percentile of a frame's time from decoded to restored.
     """
     net = build(causal=True).eval().to(device)

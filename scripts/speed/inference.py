@@ -1,6 +1,6 @@
 """How fast networks restore frames on this machine, step by step from plain PyTorch to what ``dblr deblur`` does.
 
-All steps of all networks and the machine's limits are measured in every round, see :mod:`dblr_plugin.measure.timing`.
+All steps of all networks and the machine's limits are measured in every round, see :mod:`dblr_plugin.benchmark.timing`.
 Weights are random, which does not affect timing; the last layer of DBLRNet is fitted to the frame, so that precisions
 differ as much as in a trained network.
 """
@@ -31,12 +31,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.acceleration import fold
 from dblr_plugin.archs import DBLRNet
+from dblr_plugin.benchmark.record import describe_device
+from dblr_plugin.benchmark.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.frames import to_planes, unit_range
 from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError, counted
-from dblr_plugin.measure.provenance import describe_device
-from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 
 __all__ = [
@@ -120,7 +120,7 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
     Returns:
         ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
         a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ``ways`` are the
-        figures of :func:`dblr_plugin.measure.timing.figures` with ``gflops`` and ``share``; those of networks also have
+        figures of :func:`figures` with ``gflops`` and ``share``; those of networks also have
         ``decibels`` (None for equality) and ``peak_bytes`` (None if the system does not report it).
     """
     device = best_device()

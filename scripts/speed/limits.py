@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dblr_plugin.measure.timing import Variant, spread, waited_for
+from dblr_plugin.benchmark.timing import Variant, spread, waited_for
 
 __all__ = [
     'METHOD',

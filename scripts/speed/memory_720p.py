@@ -2,7 +2,7 @@
 
     python scripts/speed/memory_720p.py
 
-The paper's network with random weights; each variant in its own process, as in :mod:`dblr_plugin.measure.timing`.
+The paper's network with random weights; each variant in its own process, as in :mod:`dblr_plugin.benchmark.timing`.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ import torch
 
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.archs.traits import NetworkTraits
-from dblr_plugin.measure.timing import peak_memory
+from dblr_plugin.benchmark.timing import peak_memory
 from dblr_plugin.restore.frame_restorer import build_restorer
 
 SHAPE = 1, 5, 1, 720, 1280

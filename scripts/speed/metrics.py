@@ -16,8 +16,8 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from common import arguments, run, single_threaded
 from frames import generate_sample
 
+from dblr_plugin.benchmark.timing import Variant, figures, run_rounds
 from dblr_plugin.evaluation.psnr_ssim import psnr, ssim
-from dblr_plugin.measure.timing import Variant, figures, run_rounds
 
 __all__ = ['METHOD', 'measure']
 
@@ -38,7 +38,7 @@ def measure(seconds: float) -> dict:
 
     Returns:
         ``origin`` of the frames, their ``size`` (h, w), and ``ways``: the figures of
-        :func:`dblr_plugin.measure.timing.figures`, with ``value``, the metric, and its ``difference``.
+        :func:`figures`, with ``value``, the metric, and its ``difference``.
     """
     origin, images = _frames()
     ways = {}

@@ -1,6 +1,6 @@
 """What a frame costs on this machine with the networks of this package, and with those that could be run instead.
 
-Each network runs in the fastest ways available for it, all in every round (:mod:`dblr_plugin.measure.timing`). Frames
+Each network runs in the fastest ways available for it, all in every round (:mod:`dblr_plugin.benchmark.timing`). Frames
 per second are given for 1280x720, whatever size was measured: all of these networks do the same for every pixel. Only
 the shipped weights are trained; for the others, the distance of int8 from fp32 says nothing about footage.
 """
@@ -25,9 +25,9 @@ from limits import best_device
 from peer_networks import DMPHN, NAFNet, QuarterBasicVSR
 from torch import Tensor, nn
 
+from dblr_plugin.benchmark.record import describe_device
+from dblr_plugin.benchmark.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.colour import to_network_colour
-from dblr_plugin.measure.provenance import describe_device
-from dblr_plugin.measure.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.openvino_forward import nncf_installed
 
@@ -109,7 +109,7 @@ def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
 
     Returns:
         ``size``, ``device``, ``threads``, and ``networks``, which maps a name to ``kmacs`` (thousand multiply-adds per
-        pixel) and ``ways``, the figures of :func:`dblr_plugin.measure.timing.figures` with ``decibels``, ``peak_bytes``
+        pixel) and ``ways``, the figures of :func:`figures` with ``decibels``, ``peak_bytes``
         and ``frames_720p`` (per second).
     """
     device = best_device()

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
-from dblr_plugin.measure.provenance import describe_device
-from dblr_plugin.measure.timing import Variant, figures, run_rounds, waited_for
+from dblr_plugin.benchmark.record import describe_device
+from dblr_plugin.benchmark.timing import Variant, figures, run_rounds, waited_for
 
 __all__ = ['METHOD', 'measure']
 
@@ -65,7 +65,7 @@ def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64,
 
     Returns:
         ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (per
-        step) and ``ways``: the figures of :func:`dblr_plugin.measure.timing.figures` with ``gflops`` and ``share``.
+        step) and ``ways``: the figures of :func:`figures` with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
     device = best_device()

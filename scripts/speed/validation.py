@@ -32,9 +32,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs import MultiScaleDBLRNet
+from dblr_plugin.benchmark.record import describe_device
+from dblr_plugin.benchmark.timing import Variant, figures, run_rounds
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.provenance import describe_device
-from dblr_plugin.measure.timing import Variant, figures, run_rounds
 from dblr_plugin.restore.backends import choose
 
 __all__ = ['METHOD', 'measure']
@@ -80,7 +80,7 @@ def measure(
 
     Returns:
         ``network``, ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for
-        the clip), ``limits``, and ``ways``: the figures of :func:`dblr_plugin.measure.timing.figures` with ``backend``,
+        the clip), ``limits``, and ``ways``: the figures of :func:`figures` with ``backend``,
         ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:

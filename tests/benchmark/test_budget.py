@@ -12,7 +12,6 @@ from tiny_benchmark import tiny_benchmark
 from dblr_plugin.benchmark import training
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import read_plan
-from dblr_plugin.benchmark.record import MethodFolder
 from dblr_plugin.benchmark.report import kept_rates, total_iterations, training_budget
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import options_folder
@@ -47,8 +46,8 @@ def test_a_budget_is_what_was_run_and_not_what_the_option_file_says(footage: Pat
 def test_a_batch_that_changed_on_the_way_is_not_told(
     footage: Path, monkeypatch: pytest.MonkeyPatch, processes: tuple[int, ...], batch: int | None
 ) -> None:
-    net, folder = settled(footage, {'Net': {'options': NET}})['Net'], MethodFolder(Path('benchmarks/tiny/Net'))
-    for path in (net.weights, folder.train_log):
+    net = settled(footage, {'Net': {'options': NET}})['Net']
+    for path in (net.weights, net.folder.train_log):
         path.parent.mkdir(parents=True)
     python = Path('python')  # what trainings are run by: one that stops until there is what it is to write
     python.write_text(f'#!/bin/sh\ncp weights {net.weights}\n')
@@ -56,11 +55,11 @@ def test_a_batch_that_changed_on_the_way_is_not_told(
     monkeypatch.setattr(sys, 'executable', str(python.absolute()))
     for number in processes[:-1]:
         with pytest.raises(DBLRError, match='training failed: cp: .*weights'):
-            training.train(net, folder, number)
-        assert training.trained(net, folder) is None
+            training.train(net, number)
+        assert training.trained(net) is None
     Path('weights').write_bytes(b'weights')
-    training.train(net, folder, processes[-1])
-    assert training_budget(net, training.trained(net, folder))['batch'] == batch
+    training.train(net, processes[-1])
+    assert training_budget(net, training.trained(net))['batch'] == batch
 
 
 def test_iterations_are_counted_from_the_first_weights_on(footage: Path) -> None:

@@ -210,7 +210,7 @@ def test_all_faults_of_all_methods_are_told_at_once(content: dict) -> None:
     content['methods']['Broken']['set']['train.optim_g.lr'] = 'fast'
     content['methods']['Blurry input']['network_g']['type'] = 'BluryInput'
     said = refusal(content).splitlines()
-    assert said[0] == '3 faults:' and len(said) == 4
+    assert said[0] == '3 faults in the methods:' and len(said) == 4
     assert "did you mean 'BlurryInput'" in said[1]
     assert 'network_g.num_feats' in said[2] and 'train.optim_g.lr' in said[3]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from dblr_plugin.measure import timing
+from dblr_plugin.benchmark import timing
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'scripts/speed'))  # the programs import each other

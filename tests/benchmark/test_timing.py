@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dblr_plugin.archs import DBLRNet
-from dblr_plugin.measure import timing
-from dblr_plugin.measure.timing import MIN_ROUNDS, Variant, figures, measure, peak_memory, run_rounds
+from dblr_plugin.benchmark import timing
+from dblr_plugin.benchmark.timing import MIN_ROUNDS, Variant, figures, measure, peak_memory, run_rounds
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU = torch.device('cpu')

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dblr_plugin.benchmark.record import describe_data, describe_run
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.measure.provenance import describe_data, describe_run
 from dblr_plugin.prepare.manifest import TreeClip, begin, finish
 
 
@@ -76,8 +76,3 @@ def test_run_description_is_json(tree):
     assert found['data']['DVD']['kind'] == 'dvd'
     assert {'torch', 'basicsr', 'python'} <= found['versions'].keys()
     assert {'machine', 'commit'} <= found.keys()
-
-
-def test_missing_file_is_refused(tree):
-    with pytest.raises(DBLRError, match='absent.pth cannot be read'):
-        describe_run([tree / 'absent.pth'], {}, torch.device('cpu'), [])

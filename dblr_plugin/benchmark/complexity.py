@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of networks, counted in the same way for all methods.
+"""Multiply-adds of networks, counted in the same way for all methods.
 
 mmengine's analysis traces the network and counts; what it calls flops are multiply-adds (MACs), each of them two
 floating-point operations. It counts
@@ -22,7 +22,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,28 +30,13 @@ from torch import nn
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['Complexity', 'complexity']
+__all__ = ['multiply_adds']
 
 # what mmengine calls for an operation, with its traced inputs and outputs (torch._C.Value)
 _Handle = Callable[[list[Any], list[Any]], int]
 
 
-@dataclass(frozen=True)
-class Complexity:
-    """The cost of a network.
-
-    Attributes:
-        parameters: Number of all parameters, trainable or not.
-        macs: Multiply-adds for one window.
-        operators: Multiply-adds by operator: ``conv``, ``deform_conv2d``, ``matmul`` and so on.
-    """
-
-    parameters: int
-    macs: int
-    operators: dict[str, int]
-
-
-def complexity(net: nn.Module, window_shape: tuple[int, ...]) -> Complexity:
+def multiply_adds(net: nn.Module, window_shape: tuple[int, ...]) -> dict[str, int]:
     """Counts by running a copy of the network once on its device, which takes the time and memory of one frame.
 
     If the frame's sides are multiples of all strides, the count per pixel is constant, except for Fourier transforms.
@@ -60,6 +44,9 @@ def complexity(net: nn.Module, window_shape: tuple[int, ...]) -> Complexity:
     Args:
         net: The network as trained, not folded; it is not modified.
         window_shape: Shape of its input, ``(1, t, c, h, w)``.
+
+    Returns:
+        Multiply-adds for one window by operator: ``conv``, ``deform_conv2d``, ``matmul`` and so on.
 
     Raises:
         DBLRError: mmengine is not installed, or no rule counts an operation of the network.
@@ -82,7 +69,7 @@ def complexity(net: nn.Module, window_shape: tuple[int, ...]) -> Complexity:
         raise DBLRError(
             f'{type(net).__name__}: no rule counts the operations of {", ".join(unknown)}; add one to {__name__}'
         )
-    return Complexity(sum(p.numel() for p in net.parameters()), sum(operators.values()), operators)
+    return operators
 
 
 def _sizes(value: Any) -> list[int]:

@@ -1,1 +1,0 @@
-"""Shared measurement tools: timing in rounds, memory, operations, provenance of reports."""
