@@ -20,10 +20,7 @@ from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
 from dblr_plugin.threads import parallel
 from dblr_plugin.video import open_source
 
-__all__ = ['NamedFrames', 'evaluate', 'open_frames', 'pair_frames']
-
-#: clip -> frame name in the ground truth -> frame name in the store
-Names = Mapping[str, Mapping[str, str]]
+__all__ = ['evaluate']
 
 
 class _OneClip(FolderStore):
@@ -34,80 +31,63 @@ class _OneClip(FolderStore):
         self._files = {folder.resolve().name: frame_files(folder)}
 
     def path(self, clip: str, frame: str) -> Path:
-        """Returns the file of a frame."""
         return self.root / self._files[clip][frame]
 
 
-class NamedFrames:
-    """Selected frames of a store under their pairing names; reads like a store."""
+class _NamedFrames:
+    """Frames of a store under the names they are paired by; reads like a store.
 
-    def __init__(self, store: FrameStore, names: Names, clip_names: Mapping[str, str]) -> None:
-        self.root = store.root
-        self._store = store
-        self._names = names
-        self._clip_names = clip_names
+    Args:
+        store: The store.
+        keys: Clip -> frame -> clip and frame in the store.
+    """
+
+    def __init__(self, store: FrameStore, keys: Mapping[str, Mapping[str, tuple[str, str]]]) -> None:
+        self.root, self._store, self._keys = store.root, store, keys
 
     def clips(self) -> dict[str, tuple[str, ...]]:
-        """Returns clip name -> frame names."""
-        return {clip: tuple(frames) for clip, frames in self._names.items()}
+        return {clip: tuple(frames) for clip, frames in self._keys.items()}
 
     def where(self, clip: str, frame: str) -> str:
-        """Returns the path of a frame in the store."""
-        return self._store.where(*self._key(clip, frame))
+        return self._store.where(*self._keys[clip][frame])
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width); raises DBLRError for a damaged frame."""
-        return self._store.inspect(*self._key(clip, frame))
+        return self._store.inspect(*self._keys[clip][frame])
 
     def read(self, clip: str, frame: str) -> np.ndarray:
-        """Decodes one frame to uint8 (h, w, 3), BGR."""
-        return self._store.read(*self._key(clip, frame))
-
-    def _key(self, clip: str, frame: str) -> tuple[str, str]:
-        return self._clip_names.get(clip, clip), self._names[clip][frame]
+        return self._store.read(*self._keys[clip][frame])
 
 
-def open_frames(root: str | Path) -> FrameStore:
-    """Opens a folder of clips, an LMDB database, or a folder with only one clip's frames.
-
-    Raises:
-        DBLRError: There is nothing usable at ``root``.
-    """
-    folder = Path(root)
-    if folder.suffix != '.lmdb' and folder.is_dir():
-        entries = list(os.scandir(folder))
+def _open_frames(root: Path) -> FrameStore:
+    """Opens a folder of clips, an LMDB database, or a folder with only one clip's frames."""
+    if root.suffix != '.lmdb' and root.is_dir():
+        entries = list(os.scandir(root))
         if any(is_image(entry.name) for entry in entries) and not any(entry.is_dir() for entry in entries):
-            return _OneClip(folder)
+            return _OneClip(root)
     return open_store(root)
 
 
-def pair_frames(
+def _pair_frames(
     results: FrameStore, truth: FrameStore, protocols: Sequence[Protocol]
-) -> tuple[NamedFrames, NamedFrames]:
+) -> tuple[_NamedFrames, _NamedFrames]:
     """Pairs restored frames with the ground truth by name and checks every one of them.
 
     Restored frames may carry a suffix as added by validation (``00000000_net``), the same throughout a clip. Two
     folders of one clip each are paired whatever their names. The ground truth may have extra frames if no protocol
     needs them.
-
-    Returns:
-        Both sides, with the same clips and frames.
-
-    Raises:
-        DBLRError: There are faults; one message lists them all.
     """
-    restored, sharp = results.clips(), truth.clips()
-    clip_names = {}
-    if isinstance(results, _OneClip) and isinstance(truth, _OneClip):
-        clip_names = dict(zip(sharp, restored, strict=True))
-        restored = dict(zip(sharp, restored.values(), strict=True))
-    ours = {clip: _without_suffix(frames, sharp.get(clip, ())) for clip, frames in restored.items()}
+    sharp, are_single_clips = truth.clips(), isinstance(results, _OneClip) and isinstance(truth, _OneClip)
+    ours = {}
+    for clip, frames in results.clips().items():
+        name = next(iter(sharp)) if are_single_clips else clip
+        names = _without_suffix(frames, sharp.get(name, ()))
+        ours[name] = {paired: (clip, frame) for paired, frame in names.items()}
     theirs = {}
     for clip, frames in sharp.items():
         needed = {index for protocol in protocols for index in _needed(protocol, len(frames))}
         there = ours.get(clip, {})
-        theirs[clip] = {frame: frame for i, frame in enumerate(frames) if i in needed or frame in there}
-    sides = NamedFrames(results, ours, clip_names), NamedFrames(truth, theirs, {})
+        theirs[clip] = {frame: (clip, frame) for i, frame in enumerate(frames) if i in needed or frame in there}
+    sides = _NamedFrames(results, ours), _NamedFrames(truth, theirs)
     index_pairs(*sides)
     return sides
 
@@ -203,11 +183,11 @@ def _without_truth(protocols: Sequence[Protocol]) -> list[Protocol]:
 
 def _tasks_of_frames(paths: list[Path], protocols: Sequence[Protocol]) -> tuple[Iterator[_Task], int]:
     """Tasks for the frames of folders or databases, which each task reads itself, and their number."""
-    stores = [open_frames(path) for path in paths]
+    stores = [_open_frames(path) for path in paths]
     clips = stores[-1].clips()
-    sides: Sequence[FrameStore | NamedFrames] = stores
+    sides: Sequence[FrameStore | _NamedFrames] = stores
     if len(stores) == 2:
-        sides = pair_frames(stores[0], stores[1], protocols)
+        sides = _pair_frames(stores[0], stores[1], protocols)
     else:
         index_pairs(stores[0])
     _check_sizes(protocols, {clip: stores[-1].inspect(clip, frames[0]) for clip, frames in clips.items()})

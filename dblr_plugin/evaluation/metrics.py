@@ -103,10 +103,6 @@ class Metric:
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         known = settings.keys() - {'type'} if takes_all else settings.keys() & parameters.keys()
         taken = {key: settings[key] for key in known}
-        height, width = (side - 2 * taken.get('crop_border', 0) for side in images['img'].shape[:2])
-        reason = self.too_small(height, width)
-        if reason is not None:
-            raise DBLRError(f'{reason}; leave it out for such frames')
         try:
             value = self.function(**{name: images[name] for name in self.needs}, **taken)
             # BasicSR's functions return NumPy scalars, which checkpoints cannot hold

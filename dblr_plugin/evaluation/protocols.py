@@ -138,8 +138,7 @@ class Protocol:
         """Prepares a frame for the metrics: rounded, cut, aligned and in the protocol's colours."""
         import numpy as np
 
-        from dblr_plugin.evaluation.psnr_ssim import LUMINANCE
-        from dblr_plugin.evaluation.registration import register
+        from dblr_plugin.evaluation.psnr_ssim import LUMINANCE, register
 
         if truth is not None and truth.shape != restored.shape:
             ours, theirs = (f'{frame.shape[1]}x{frame.shape[0]}' for frame in (restored, truth))

@@ -179,10 +179,7 @@ class ValidationRecord:
             best: The best scores in that iteration's training state, which was saved before its validation.
             iteration: The iteration to resume from.
         """
-        is_sound = _are_best_figures(best)
-        self.best = best if is_sound else {}
-        if not is_sound:
-            get_root_logger().warning('The best scores in the training state are damaged; metrics.json is taken.')
+        self.best = best
         for name, at, figures in self._earlier():
             if isinstance(at, int) and at <= iteration:
                 self._record_best(name, figures, at)
@@ -265,19 +262,6 @@ def _is_entry(entry: object) -> bool:
         return False
     return isinstance(entry['mean'], dict) and all(
         isinstance(value, int | float) or value in ('inf', '-inf', 'nan') for value in entry['mean'].values()
-    )
-
-
-def _are_best_figures(best: object) -> bool:
-    """Whether this maps data set -> metric -> better, val, iter."""
-    if not isinstance(best, dict) or not all(isinstance(metrics, dict) for metrics in best.values()):
-        return False
-    figures = [figure for metrics in best.values() for figure in metrics.values()]
-    return all(
-        isinstance(figure, dict)
-        and {'better', 'val', 'iter'} <= figure.keys()
-        and isinstance(figure['val'], int | float)
-        for figure in figures
     )
 
 

@@ -173,7 +173,15 @@ class _Scores:
 
     def add(self, is_scored: bool, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
         """Scores the next frame, unless it only precedes this process's share."""
-        frame = _restored_frame(self.dataset, clip, number, restored, blurry)
+        frame = RestoredFrame(
+            clip=clip.name,
+            name=clip.frames[number],
+            index=number,
+            count=len(clip.frames),
+            blurry=cv2.cvtColor(blurry, cv2.COLOR_RGB2BGR),
+            restored=to_image(restored),
+            truth=self.dataset.read_truth(clip, number),
+        )
         if is_scored:
             for callback in self.callbacks:
                 callback(frame)
@@ -219,20 +227,6 @@ def _restored(
             pairs = restorer.restore_clip(partial(dataset.read_blurry, clip), count, numbers, dataset.padding)
             for number, (restored, blurry) in zip(numbers, pairs, strict=True):
                 yield clip, number, restored, blurry
-
-
-def _restored_frame(
-    dataset: VideoDeblurTestDataset, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray
-) -> RestoredFrame:
-    return RestoredFrame(
-        clip=clip.name,
-        name=clip.frames[number],
-        index=number,
-        count=len(clip.frames),
-        blurry=cv2.cvtColor(blurry, cv2.COLOR_RGB2BGR),
-        restored=to_image(restored),
-        truth=dataset.read_truth(clip, number),
-    )
 
 
 def to_image(restored: Tensor) -> np.ndarray:

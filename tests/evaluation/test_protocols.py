@@ -7,8 +7,7 @@ from skimage.metrics import structural_similarity
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS, choose_protocols, with_metrics
-from dblr_plugin.evaluation.psnr_ssim import ms_ssim
-from dblr_plugin.evaluation.registration import shifted
+from dblr_plugin.evaluation.psnr_ssim import ms_ssim, shifted
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

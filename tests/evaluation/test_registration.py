@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dblr_plugin.evaluation.registration import estimate_gain, estimate_shift, register, shifted
+from dblr_plugin.evaluation.psnr_ssim import estimate_gain, estimate_shift, register, shifted
 
 
 @pytest.mark.parametrize('gain', [0.5, 0.97, 1.0, 1.3])

@@ -164,16 +164,6 @@ class TestInTraining:
         with pytest.raises(DBLRError, match=r'metrics\.json'):
             ValidationRecord(path, None).add('V', figures(psnr=30.0), 20, None)
 
-    @pytest.mark.parametrize('best', [
-        None, 3, [], {'V': 3}, {'V': {'psnr': 3}}, {'V': {'psnr': {'val': 3.0}}},
-        {'V': {'psnr': {'better': 'higher', 'val': 'x', 'iter': 5}}},
-    ])  # fmt: skip
-    def test_damaged_best_scores_of_a_state_are_recomputed(self, path, caplog, best):
-        record = ValidationRecord(path, None, lenient=True)
-        record.resume(best, 10)
-        assert record.best['V']['psnr'] == {'better': 'higher', 'val': 29.0, 'iter': 10}
-        assert 'are damaged' in caplog.text
-
     def test_infinity_is_read_back(self, path):
         record = ValidationRecord(path, None)
         record.add('W', figures(psnr=float('inf')), 10, None)
