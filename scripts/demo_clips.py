@@ -18,8 +18,6 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import exposures
 from dblr_plugin.prepare.blur_settings import BlurSettings, Span
 
-__all__ = ['EXPOSURE', 'SPANS', 'find_footage', 'make_clips', 'read_video']
-
 # Source frames in one exposure. Each exposure starts where the last one ended, like a camera with an always open
 # shutter: frames of a clip share no source frame.
 EXPOSURE = 5
@@ -42,7 +40,7 @@ def find_footage() -> Path:
     return path
 
 
-def make_clips(footage: Path, root: Path, window: tuple[int, int] | None = None) -> dict:
+def make_clips(footage: Path, root: Path, window: tuple[int, int, int, int] | None = None) -> dict:
     """Writes ``root/{train,val}/{lq,gt}/<clip>/00000000.png`` and so on, or reuses them if complete.
 
     A training span gives ``EXPOSURE`` clips, each starting one source frame later, so that no frame is wasted. A
@@ -51,7 +49,7 @@ def make_clips(footage: Path, root: Path, window: tuple[int, int] | None = None)
     Args:
         footage: The video.
         root: Folder of the clips. It appears once all are written; an outdated one is replaced.
-        window: Height and width of the top-left window to keep; by default the whole frame.
+        window: Top, left, height and width of the part of the frames to keep; by default all.
 
     Returns:
         The recipe of the clips: footage, exposure, window, spans, and the number of frames of each clip.
@@ -104,12 +102,15 @@ def _complete(root: Path, recipe: dict) -> dict | None:
     return {**found, 'clips': clips} if whole and found == recipe else None
 
 
-def _read(footage: Path, window: tuple[int, int] | None) -> list[np.ndarray]:
+def _read(footage: Path, window: tuple[int, int, int, int] | None) -> list[np.ndarray]:
     wanted = 1 + max(last for *_, last in SPANS)
     frames = list(islice(read_video(footage), wanted))
     if len(frames) < wanted:
         raise DBLRError(f'{footage}: {wanted} frames are needed, it has {len(frames)}')
-    return [frame[: window[0], : window[1]] for frame in frames] if window else frames
+    if window is None:
+        return frames
+    top, left, height, width = window
+    return [frame[top : top + height, left : left + width] for frame in frames]
 
 
 def read_video(path: str | Path) -> Iterator[np.ndarray]:

@@ -45,7 +45,7 @@ if [ -n "$toy" ]; then
         train:scheduler:periods=[2] train:warmup_iter=-1 train:amp=bf16 val:val_freq=2 logger:print_freq=1
         logger:save_checkpoint_freq=2
     )
-    clips='make_clips(find_footage(), Path("datasets/demo"), (64, 96))'
+    clips='make_clips(find_footage(), Path("datasets/demo"), (0, 0, 64, 96))'
 else
     seconds=40 size=(--size 1280x720) programs=(inference train validation data metrics)
     demo=(train:amp=bf16 train:compile=true)

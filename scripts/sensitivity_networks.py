@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from dblr_plugin.archs import DBLRDiscriminator, DBLRNet
 
-__all__ = ['FlattenDiscriminator', 'FullRangeDBLRNet', 'MaxPoolDiscriminator']
-
 
 @ARCH_REGISTRY.register()
 class FullRangeDBLRNet(DBLRNet):

@@ -68,7 +68,7 @@ class TestClips:
         frame.unlink()
         demo_clips.make_clips(footage, tmp_path / 'demo')
         assert frame.is_file()
-        demo_clips.make_clips(footage, tmp_path / 'demo', window=(8, 12))
+        demo_clips.make_clips(footage, tmp_path / 'demo', window=(2, 4, 8, 12))
         assert cv2.imread(str(tmp_path / 'demo/val/lq/shot1_0/00000000.png')).shape == (8, 12, 3)
 
     def test_footage_that_ends_too_early(self, footage: Path, tmp_path: Path) -> None:

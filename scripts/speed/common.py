@@ -26,8 +26,6 @@ from dblr_plugin.errors import DBLRError
 if TYPE_CHECKING:
     from basicsr.models.base_model import BaseModel
 
-__all__ = ['arguments', 'build_bench_model', 'run', 'single_threaded', 'without_messages']
-
 _PACKAGES = (
     'dblr_plugin', 'basicsr', 'numpy', 'opencv-python', 'lmdb', 'torch', 'torchvision', 'openvino', 'zstandard',
 )  # fmt: skip

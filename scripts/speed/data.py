@@ -37,8 +37,6 @@ from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['METHOD', 'basicsr_test_set', 'measure_generated', 'measure_own', 'own_test_set']
-
 CROP, WINDOW = 128, 5
 TURN = 0.2  # seconds that a variant reads for in a round
 METHOD = {
@@ -56,16 +54,7 @@ TRAINING_BASELINE, WHOLE_BASELINE = 'basicsr_lmdb_png', 'basicsr_whole_png'
 
 
 def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
-    """Measures on a sample of the user's clips.
-
-    Args:
-        root_lq, root_gt: Folders of clips.
-        seconds: Time to measure for; at least three rounds are run, however long they take.
-
-    Returns:
-        One set's figures: ``origin``, ``frames``, ``size`` (h, w), ``bytes``, ``ways``, the figures of
-        :func:`figures` with ``share``, ``bytes`` and ``bytes_ratio`` (relative to the
-        source; None if a variant has no files), and ``limits`` of memory.
+    """Measures on a sample of the user's clips; returns the only entry of ``sets``.
 
     Raises:
         DBLRError: The clips cannot be used, or the disk is full.
@@ -75,7 +64,7 @@ def measure_own(root_lq: Path, root_gt: Path, seconds: float) -> list[dict]:
 
 
 def measure_generated(seconds: float) -> list[dict]:
-    """Measures on generated frames, once as JPEG and once as PNG, but otherwise like :func:`measure_own`."""
+    """Measures on generated frames, once as JPEG and once as PNG; returns both entries of ``sets``."""
     figures = []
     for suffix in ('.jpg', '.png'):
         with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:

@@ -27,8 +27,6 @@ from dblr_plugin.restore.pipeline import restore_media
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.video import open_sink, open_source
 
-__all__ = ['DBLR', 'LOOP', 'measure_video']
-
 FRAMES = 8
 RATE = 25
 LOOP, DBLR = 'plain loop', 'dblr deblur'
@@ -41,12 +39,12 @@ def measure_video(build: Callable[..., nn.Module], window: Tensor, seconds: floa
     Args:
         build: Builds the one-channel network; called with ``causal=True``.
         window: The video's frames, RGB ``(1, t, 3, h, w)`` in [0, 1] with even h and w; played back and forth.
-        seconds: Time to measure for; at least three rounds are run, however long they take.
+        seconds: Time to measure for.
         device: Where networks run.
 
     Returns:
-        ``frames`` and ``ways``, as :func:`figures` for the whole video; ``dblr deblur`` also
-        has ``latency_ms``: median and 95th percentile of a frame's time from decoded to restored.
+        ``frames`` and ``ways``, as :func:`figures` for the whole video; ``dblr deblur`` also has ``latency_ms``: median
+        and 95th percentile of a frame's time from decoded to restored.
     """
     net = build(causal=True).eval().to(device)
     restorer = VideoRestorer(net, {'type': type(net).__name__, 'causal': True}, device=str(device), frames=1000)

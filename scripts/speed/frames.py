@@ -14,8 +14,6 @@ from dblr_plugin.data.clips import index_pairs
 from dblr_plugin.data.store import FolderStore, open_store
 from dblr_plugin.errors import DBLRError, counted
 
-__all__ = ['Sample', 'generate_sample', 'take_sample', 'write_png']
-
 FRAMES = 24
 SIZE = (1280, 720)  # width, height
 EXPOSURE = 5  # source frames averaged into a blurry one

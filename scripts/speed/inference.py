@@ -39,11 +39,6 @@ from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
 
-__all__ = [
-    'BASELINE', 'METHOD', 'generated_window', 'make_forward', 'measure', 'operations', 'own_window', 'parse_size',
-    'psnr_between',
-]  # fmt: skip
-
 WINDOW = 5
 MULTIPLE = 16  # required by EDVR
 RIDGE = 0.1  # of the mean diagonal
@@ -114,14 +109,11 @@ def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
 
     Args:
         window: RGB ``(1, 5, 3, h, w)`` in [0, 1].
-        seconds: Time to measure for; at least three rounds are run, however long they take.
+        seconds: Time to measure for.
         full: Also compiles EDVR and fp32, which takes minutes and gained nothing on the machines measured so far.
 
     Returns:
-        ``size`` (h, w), ``device``, ``threads``, ``auto`` (what would be chosen), ``limits``, ``networks``, which maps
-        a name to ``gflop`` (for a frame) and ``ways``, and ``video``: see :func:`measure_video`. All ``ways`` are the
-        figures of :func:`figures` with ``gflops`` and ``share``; those of networks also have
-        ``decibels`` (None for equality) and ``peak_bytes`` (None if the system does not report it).
+        The report, except its origin; docs/speed/schema.json explains it. ``auto`` is what would be chosen.
     """
     device = best_device()
     video = measure_video(_paper, window, seconds / 2, device)  # first, before anything else holds threads and memory

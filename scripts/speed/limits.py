@@ -17,16 +17,6 @@ from torch.nn import functional as F
 
 from dblr_plugin.benchmark.timing import Variant, spread, waited_for
 
-__all__ = [
-    'METHOD',
-    'Limit',
-    'best_device',
-    'limit_figures',
-    'limit_ways',
-    'memory_limit',
-    'share_of',
-]
-
 SIDE = {'cpu': 2048, 'cuda': 4096}
 FEATURES = 64
 MATRICES = 16  # copied matrices: more than fits into caches

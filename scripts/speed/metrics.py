@@ -19,8 +19,6 @@ from frames import generate_sample
 from dblr_plugin.benchmark.timing import Variant, figures, run_rounds
 from dblr_plugin.evaluation.psnr_ssim import psnr, ssim
 
-__all__ = ['METHOD', 'measure']
-
 METHOD = {
     'frame': 'a blurry and a sharp frame of 1280x720, uint8',
     'threads': 1,
@@ -31,15 +29,7 @@ METHOD = {
 
 
 def measure(seconds: float) -> dict:
-    """Measures all variants.
-
-    Args:
-        seconds: Time to measure for; at least three rounds are run, however long they take.
-
-    Returns:
-        ``origin`` of the frames, their ``size`` (h, w), and ``ways``: the figures of
-        :func:`figures`, with ``value``, the metric, and its ``difference``.
-    """
+    """Measures all variants for so many seconds and returns the report (docs/speed/schema.json)."""
     origin, images = _frames()
     ways = {}
     for colour, luma in (('rgb', False), ('y', True)):

@@ -6,8 +6,6 @@ import torch
 from basicsr.archs.basicvsr_arch import BasicVSR
 from torch import Tensor, nn
 
-__all__ = ['DMPHN', 'NAFNet', 'QuarterBasicVSR']
-
 
 class QuarterBasicVSR(BasicVSR):
     """Maps a clip of RGB frames ``(b, t, 3, h, w)``, with sides multiples of 4, to the same (Chan et al., CVPR 2021).

@@ -31,8 +31,6 @@ from dblr_plugin.colour import to_network_colour
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.openvino_forward import nncf_installed
 
-__all__ = ['METHOD', 'NETWORKS', 'measure']
-
 _PIXELS = 1280 * 720
 METHOD = {
     'order': 'all ways of all networks in every round, the first round not counted',
@@ -100,17 +98,12 @@ NETWORKS = {
 
 
 def measure(window: Tensor, seconds: float, names: list[str]) -> dict:
-    """Measures networks.
+    """Measures networks and returns the report, except its origin (docs/speed/schema.json).
 
     Args:
         window: RGB ``(1, 5, 3, h, w)`` in [0, 1].
-        seconds: Time to measure for; at least three rounds are run, however long they take.
+        seconds: Time to measure for.
         names: Keys of ``NETWORKS``.
-
-    Returns:
-        ``size``, ``device``, ``threads``, and ``networks``, which maps a name to ``kmacs`` (thousand multiply-adds per
-        pixel) and ``ways``, the figures of :func:`figures` with ``decibels``, ``peak_bytes``
-        and ``frames_720p`` (per second).
     """
     device = best_device()
     pixels = window.shape[-2] * window.shape[-1]

@@ -29,8 +29,6 @@ from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.benchmark.record import describe_device
 from dblr_plugin.benchmark.timing import Variant, figures, run_rounds, waited_for
 
-__all__ = ['METHOD', 'measure']
-
 WINDOW = 5
 METHOD = {
     'networks': "the paper's: DBLRNet, and for DBLRGAN its discriminator",
@@ -54,18 +52,14 @@ _GRAPHS = {'bf16, channels_last, CUDA graphs': {'amp': 'bf16', 'channels_last': 
 
 
 def measure(seconds: float, batch: int = 4, crop: int = 128, num_feat: int = 64, full: bool = False) -> dict:
-    """Measures steps of DBLRNet and of DBLRGAN.
+    """Measures steps of DBLRNet and of DBLRGAN and returns the report (docs/speed/schema.json).
 
     Args:
-        seconds: Time to measure for; at least three rounds are run, however long they take.
+        seconds: Time to measure for.
         batch: Windows per batch.
         crop: Height and width of windows.
         num_feat: Width of both networks.
         full: Also measures compiled variants, which take minutes at first.
-
-    Returns:
-        ``device``, ``threads``, ``batch`` (b, t, h, w), ``limits`` and ``models``, which maps a name to ``gflop`` (per
-        step) and ``ways``: the figures of :func:`figures` with ``gflops`` and ``share``.
     """
     torch.manual_seed(0)
     device = best_device()

@@ -37,8 +37,6 @@ from dblr_plugin.benchmark.timing import Variant, figures, run_rounds
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.backends import choose
 
-__all__ = ['METHOD', 'measure']
-
 METHOD = {
     'network': 'on RGB, with random weights',
     'validation': "a clip's frames read (PNG), restored and scored with PSNR and SSIM (RGB), set-up of the network "
@@ -70,18 +68,13 @@ def measure(
     frames: int = 5,
     network: dict[str, Any] | None = None,
 ) -> dict:
-    """Measures validations of a generated clip.
+    """Measures validations of a generated clip and returns the report (docs/speed/schema.json).
 
     Args:
-        seconds: Time to measure for; at least three rounds are run, however long they take.
+        seconds: Time to measure for.
         size: Width and height of the clip.
         frames: Number of frames, at least 5.
         network: ``type`` and arguments of the network; the paper's by default.
-
-    Returns:
-        ``network``, ``origin`` of the clip, its ``frames`` and ``size`` (h, w), ``device``, ``threads``, ``gflop`` (for
-        the clip), ``limits``, and ``ways``: the figures of :func:`figures` with ``backend``,
-        ``precision``, ``gflops`` and ``share``, ``psnr`` and ``ssim``, ``psnr_difference`` and ``ssim_difference``.
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', frames, size)
