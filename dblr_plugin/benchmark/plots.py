@@ -212,16 +212,12 @@ def _draw_levels(ax: Axes, references: Sequence[Pictured], theme: Theme) -> None
 
 def _plain_ticks(ax: Axes) -> None:
     """Labels ticks as 20 or 300, not as powers, even if the axis spans less than a decade."""
-    from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    class Plain(LogFormatter):
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f'{x:,.10g}'
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     low, high = ax.get_xlim()
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     ax.xaxis.set_major_locator(LogLocator(subs=steps) if high / low > 10 else MaxNLocator(6, steps=[1, 2, 5, 10]))
-    ax.xaxis.set_major_formatter(Plain())
+    ax.xaxis.set_major_formatter(StrMethodFormatter('{x:,.10g}'))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -296,14 +296,5 @@ def estimate_shift(restored: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
 
 def shifted(frame: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
     """Shifts a frame ``(h, w, c)`` by ``shift`` (rows down, columns right) within its bounds, filling with 0."""
-    moved = np.zeros_like(frame)
-    (to_rows, from_rows), (to_columns, from_columns) = (_overlap(by) for by in shift)
-    moved[to_rows, to_columns] = frame[from_rows, from_columns]
-    return moved
-
-
-def _overlap(by: int) -> tuple[slice, slice]:
-    """Slices of the shifted part along one axis, after and before the shift."""
-    if by == 0:
-        return slice(None), slice(None)
-    return (slice(by, None), slice(None, -by)) if by > 0 else (slice(None, by), slice(-by, None))
+    matrix = np.array([[1.0, 0, shift[1]], [0, 1, shift[0]]])
+    return cv2.warpAffine(frame, matrix, frame.shape[1::-1], flags=cv2.INTER_NEAREST).reshape(frame.shape)

@@ -3,6 +3,9 @@
     python scripts/weights/heldout.py datasets/weights unsharp fourier light experiments/light/models/net_g_latest.pth
 
 Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
+With ``--flicker``, the warping error (dblr_plugin/evaluation/consistency.py) of each method's output instead: the mean
+squared difference of each frame and the next, warped to it along the flow of the sharp clip, in thousandths, as the
+mean of each clip. The sharp clip's own error comes from flow, interpolation and noise.
 A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), a name of
 ``dblr weights``, or a file of weights; with ``@int8`` appended (``light@int8``), weights are run in int8, and with a
 plus (``light+``), the results of four flips are averaged (``--self-ensemble``).
@@ -13,12 +16,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dblr_plugin.archs import FourierBurstAccumulation
+from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
 from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
@@ -34,8 +39,12 @@ def main() -> None:
     parser.add_argument('root', type=Path, help='where corpus.py and heldout.sh put the clips')
     parser.add_argument('methods', nargs='+')
     parser.add_argument('--skip-sharp', action='store_true')
+    parser.add_argument('--flicker', action='store_true', help='the warping error instead of PSNR')
     args = parser.parse_args()
     methods = {name: method_of(name) for name in args.methods}
+    if args.flicker:
+        print_flicker(args.root / 'test' / 'motion' / 'train', methods)
+        return
     for kind in BLURRED:
         print_gains(args.root / 'test' / kind / 'train', kind, methods)
     if not args.skip_sharp:
@@ -95,6 +104,29 @@ def print_sharp(root: Path, methods: dict[str, Restore]) -> None:
         show(clip.name.split('_')[0], [np.nan, *lines[-1]])
     show('mean', [np.nan, *np.mean(lines, 0)])
     show('worst', [np.nan, *np.min(lines, 0)])
+
+
+def print_flicker(root: Path, methods: dict[str, Restore]) -> None:
+    """Prints a row for each clip: the warping error of the sharp and blurry frames and of each method's output."""
+    heading('warping error, thousandths', ['sharp', 'blurry', *methods])
+    lines = []
+    for clip in sorted((root / 'lq').iterdir()):
+        sharp, blurry = read(root / 'gt' / clip.name), read(clip)
+        bgr = [np.ascontiguousarray(frame[..., ::-1]) for frame in sharp]
+        flows = [flow_and_visible(first, second) for first, second in pairwise(bgr)]
+        restored = (restore(blurry) for restore in methods.values())
+        lines.append([mean_warping_error(frames, flows) for frames in (sharp, blurry, *restored)])
+        show(clip.name.split('_')[0], lines[-1])
+    ratios = np.array(lines) / np.array(lines)[:, 1:2]
+    show('mean', np.mean(lines, 0))
+    show('times the blurry one: mean', ratios.mean(0))
+    show('times the blurry one: largest', ratios.max(0))
+
+
+def mean_warping_error(frames: Iterable[np.ndarray], flows: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Mean over the pairs of consecutive frames with common pixels, in thousandths."""
+    pairs = zip(pairwise(frames), flows, strict=True)
+    return 1000 * float(np.mean([warped_difference(*pair, *flow) for pair, flow in pairs if flow[1].any()]))
 
 
 def read(folder: Path) -> list[np.ndarray]:

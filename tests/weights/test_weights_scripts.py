@@ -78,7 +78,7 @@ def test_flicker_is_relative_to_the_sharp_clip_and_rises_with_sharpening(picture
             noise = np.random.default_rng(number).normal(0, 4, (96, 96, 3))
             frame = picture[20 : 20 + 96, 20 + 2 * number : 20 + 2 * number + 96] + noise
             cv2.imwrite(str(folder / f'{number:08d}.png'), frame.clip(0, 255).astype(np.uint8))
-    last = run('flicker', tmp_path, 'unsharp').splitlines()[-1]
+    last = run('heldout', tmp_path, 'unsharp', '--flicker').splitlines()[-1]
     sharp, blurry, unsharp = (float(cell) for cell in last.strip('| ').split(' | ')[1:])
     assert (sharp, blurry) == (1, 1) and unsharp > 1.05
 
