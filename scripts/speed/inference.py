@@ -16,8 +16,10 @@ import copy
 import re
 import tempfile
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from basicsr.archs import build_network
 from basicsr.archs.edvr_arch import EDVR
@@ -34,10 +36,9 @@ from dblr_plugin.archs import DBLRNet
 from dblr_plugin.benchmark.record import describe_device
 from dblr_plugin.benchmark.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.colour import to_network_colour
-from dblr_plugin.data.frames import to_planes, unit_range
-from dblr_plugin.data.images import decode, is_image, natural, opened
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
+from dblr_plugin.video import open_source
 
 WINDOW = 5
 MULTIPLE = 16  # required by EDVR
@@ -58,50 +59,38 @@ METHOD = {
 }
 
 
-def own_window(folder: Path, size: tuple[int, int]) -> tuple[str, Tensor]:
-    """Returns the middle five frames of a folder, in the form of :func:`generated_window`.
-
-    Raises:
-        DBLRError: There are fewer, or they cannot be used.
-    """
-    if not folder.is_dir():
-        raise DBLRError(f'{folder} is not a folder of frames')
-    paths = sorted((p for p in folder.iterdir() if is_image(p.name)), key=lambda path: natural(path.name))
-    if len(paths) < WINDOW:
-        raise DBLRError(f'{folder} holds {counted(len(paths), "frame")}; {WINDOW} are needed')
-    return str(folder), _window(paths, size)
-
-
-def generated_window(size: tuple[int, int]) -> tuple[str, Tensor]:
-    """Generates five frames.
+def make_window(frames: Path | None, size: tuple[int, int]) -> tuple[str, Tensor]:
+    """Reads five frames, or generates them.
 
     Args:
+        frames: Folder of at least five frames, or a video, of which the first five are taken; None to generate them.
         size: Width and height of the centre crop in pixels, rounded down to multiples of 16.
 
     Returns:
         The origin of the frames, and RGB ``(1, 5, 3, h, w)`` in [0, 1].
 
     Raises:
-        DBLRError: The frames are smaller than 16x16.
+        DBLRError: There are fewer frames, they are smaller than 16x16, or they cannot be read.
     """
+    if frames is not None:
+        return str(frames), _window(frames, size)
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', WINDOW)
-        return sample.origin, _window(sorted(sample.lq.glob('*/*')), size)
+        return sample.origin, _window(sample.lq / '000', size)
 
 
-def _window(paths: list[Path], size: tuple[int, int]) -> Tensor:
-    first = (len(paths) - WINDOW) // 2
-    planes = []
-    for path in paths[first : first + WINDOW]:
-        with opened(path) as file:
-            planes.append(to_planes(decode(file.read(), str(path))))
-    if len({p.shape for p in planes}) > 1:
-        raise DBLRError(f'{paths[0].parent} holds frames of different sizes')
-    h, w = (min(have, want) // MULTIPLE * MULTIPLE for have, want in zip(planes[0].shape[1:], size[::-1], strict=True))
+def _window(path: Path, size: tuple[int, int]) -> Tensor:
+    with open_source(path) as source:
+        frames = [frame.pixels for frame in islice(source, WINDOW)]
+    if len(frames) < WINDOW:
+        raise DBLRError(f'{path} has {counted(len(frames), "frame")}; {WINDOW} are needed')
+    pixels = np.stack(frames)
+    h, w = (min(have, want) // MULTIPLE * MULTIPLE for have, want in zip(pixels.shape[1:3], size[::-1], strict=True))
     if not h * w:
         raise DBLRError(f'frames and size must be at least {MULTIPLE}x{MULTIPLE}')
-    top, left = (planes[0].shape[1] - h) // 2, (planes[0].shape[2] - w) // 2
-    return unit_range([p[:, top : top + h, left : left + w].copy() for p in planes]).unsqueeze(0)
+    top, left = (pixels.shape[1] - h) // 2, (pixels.shape[2] - w) // 2
+    crop = pixels[:, top : top + h, left : left + w].astype(np.float32) / np.iinfo(pixels.dtype).max
+    return torch.from_numpy(crop).permute(0, 3, 1, 2).unsqueeze(0).contiguous()
 
 
 def measure(window: Tensor, seconds: float, full: bool = False) -> dict:
@@ -240,7 +229,7 @@ def _frame_maker(network: str, step: str, shape: torch.Size, device: torch.devic
 
 def _report(args: argparse.Namespace) -> dict:
     size = (1280, 720) if args.full else args.size
-    origin, window = own_window(args.input, size) if args.input else generated_window(size)
+    origin, window = make_window(args.input, size)
     return {'origin': origin, **measure(window, args.seconds, args.full)}
 
 
@@ -255,7 +244,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> None:
     """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=60)
-    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
+    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 frames, or a video')
     size_help = "of the frames' middle (default: 320x176, a few minutes on two cores)"
     parser.add_argument('--size', type=parse_size, default=(320, 176), metavar='WIDTHxHEIGHT', help=size_help)
     parser.add_argument('--full', action='store_true', help='1280x720, and everything compiled: takes long')

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from basicsr.archs import build_network
 from common import arguments, run, without_messages
-from inference import BASELINE, generated_window, make_forward, operations, own_window, parse_size, psnr_between
+from inference import BASELINE, make_forward, make_window, operations, parse_size, psnr_between
 from limits import best_device
 from peer_networks import DMPHN, NAFNet, QuarterBasicVSR
 from torch import Tensor, nn
@@ -152,14 +152,14 @@ def _frame_maker(name: str, step: str, shape: torch.Size, device: torch.device) 
 
 
 def _report(args: argparse.Namespace) -> dict:
-    origin, window = own_window(args.input, args.size) if args.input else generated_window(args.size)
+    origin, window = make_window(args.input, args.size)
     return {'origin': origin, **measure(window, args.seconds, args.only or list(NETWORKS))}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the program with the given arguments, by default those of the command line."""
     parser = arguments(__doc__, seconds=60)
-    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 consecutive frames')
+    parser.add_argument('--input', type=Path, metavar='FRAMES', help='folder of at least 5 frames, or a video')
     parser.add_argument(
         '--size', type=parse_size, default=(320, 176), metavar='WIDTHxHEIGHT', help='(default: 320x176)'
     )

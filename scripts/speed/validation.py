@@ -25,11 +25,11 @@ from basicsr.models.base_model import BaseModel
 from common import arguments, build_bench_model, run, without_messages
 from data import basicsr_test_set, own_test_set
 from frames import generate_sample
+from inference import operations
 from limits import METHOD as LIMITS
 from limits import limit_figures, limit_ways, share_of
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from dblr_plugin.archs import MultiScaleDBLRNet
 from dblr_plugin.benchmark.record import describe_device
@@ -97,7 +97,8 @@ def measure(
             ways[name] = Variant(name, _validation(model, own), 'basicsr')
         limiting = limit_ways(device)
         run_rounds([*ways.values(), *limiting.values()], seconds)
-    gflop, limits, found = frames * _operations(stock, size) / 1e9, limit_figures(limiting), figures(ways)
+    window = torch.rand(1, 5, 3, *size[::-1], device=device)
+    gflop, limits, found = frames * operations(stock.net_g, window) / 1e9, limit_figures(limiting), figures(ways)
     for name, way in found.items():
         settings = _PLAIN | _OURS.get(name, {})
         backend, precision = choose(device, **settings, frames=frames)
@@ -161,14 +162,6 @@ def _without_bar(run: Callable[[], Any]) -> Callable[[], Any]:
             return run()
 
     return quiet
-
-
-def _operations(model: BaseModel, size: tuple[int, int]) -> int:
-    """Operations for a frame, scaled up from a small crop, as every pixel costs the same."""
-    side = 64
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.net_g(torch.rand(1, 5, 3, side, side, device=model.device))
-    return counter.get_total_flops() * size[0] * size[1] // side**2
 
 
 def _report(args: argparse.Namespace) -> dict:
