@@ -11,10 +11,7 @@ from typing import Literal
 
 from dblr_plugin.evaluation.metrics import find_metric
 
-__all__ = [
-    'MEASURED', 'Column', 'best_of', 'cell', 'columns_of', 'csv_page', 'csv_table', 'markdown_page', 'markdown_row',
-    'markdown_table',
-]  # fmt: skip
+__all__ = ['MEASURED', 'Column', 'best_of', 'cell', 'columns_of', 'csv_page', 'markdown_page', 'markdown_table']
 
 #: Status of a method with figures in the report.
 MEASURED = 'measured'
@@ -68,7 +65,11 @@ def csv_page(report: dict) -> str:
         keys += [key for key in clips if key not in keys]
         own = {'method': entry['name'], 'status': entry['status'], 'reason': entry['reason']}
         rows.append({**own, **entry['figures'], **clips})
-    return csv_table(keys, rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def markdown_page(report: dict) -> str:
@@ -217,21 +218,7 @@ def _shown(column: Column, number: float) -> str:
     return '∞' if number == math.inf else column.shown(number)
 
 
-def markdown_row(cells: Sequence[str]) -> str:
-    """One row of a table; bars in cells are escaped."""
-    return '| ' + ' | '.join(text.replace('|', '\\|') for text in cells) + ' |'
-
-
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with a left-aligned first column and all others right-aligned."""
-    lines = [markdown_row(head), '|:--|' + '--:|' * (len(head) - 1)]
-    return '\n'.join([*lines, *map(markdown_row, rows)])
-
-
-def csv_table(keys: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """A CSV table with full precision; missing figures are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, keys, extrasaction='ignore', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    """A table with a left-aligned first column and all others right-aligned; bars in cells are escaped."""
+    lines = ['| ' + ' | '.join(text.replace('|', '\\|') for text in cells) + ' |' for cells in (head, *rows)]
+    return '\n'.join([lines[0], '|:--|' + '--:|' * (len(head) - 1), *lines[1:]])

@@ -27,10 +27,7 @@ from tqdm import tqdm
 from dblr_plugin.processes import fork_context
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
-__all__ = [
-    'MEMORY', 'METHOD', 'MIN_ROUNDS', 'Variant', 'figures', 'measure', 'peak_memory', 'run_rounds', 'spread',
-    'waited_for',
-]  # fmt: skip
+__all__ = ['MEMORY', 'MIN_ROUNDS', 'Variant', 'figures', 'measure', 'peak_memory', 'run_rounds', 'spread', 'waited_for']
 
 MIN_ROUNDS = 3
 
@@ -171,18 +168,8 @@ def _high_water() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM')), None)
 
 
-METHOD = {
-    'order': 'all methods in every round, the first round not counted',
-    'figure': 'median, quartiles and extremes over rounds, in milliseconds per frame, with the device synchronised',
-    'memory': MEMORY,
-}
-
-
 def measure(
-    methods: Mapping[str, Callable[[], VideoRestorer]],
-    device: torch.device,
-    size: tuple[int, int] = (1280, 720),
-    seconds: float = 60,
+    methods: Mapping[str, Callable[[], VideoRestorer]], device: torch.device, size: tuple[int, int], seconds: float
 ) -> dict:
     """Measures all methods.
 

@@ -40,12 +40,9 @@ def warping_error(
         From 0 to 1; None if no pixel is visible in both frames, as after a cut.
 
     Raises:
-        DBLRError: The frames are too small for optical flow or differ in size.
+        DBLRError: The frames are too small for optical flow.
     """
     images = [img, img2, img_before, img2_before]
-    if len({image.shape for image in images}) > 1:
-        shapes = ', '.join(f'{f.shape[1]}x{f.shape[0]}' for f in images)
-        raise DBLRError(f'warping error: frames of one clip must have one size, and are {shapes} (w x h)')
     if crop_border:
         images = [image[crop_border:-crop_border, crop_border:-crop_border] for image in images]
     img, img2, img_before, img2_before = images
