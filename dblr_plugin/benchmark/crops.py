@@ -49,6 +49,7 @@ class Crop:
         frame: Index of the frame in the clip.
         top, left: First row and column of the window.
         deviation: Standard deviation of the methods' mean squared errors there, in squared grey values.
+        name: Name of the frame.
     """
 
     clip: str
@@ -56,6 +57,7 @@ class Crop:
     top: int
     left: int
     deviation: float
+    name: str
 
 
 def window_of(height: int, width: int) -> tuple[int, int]:
@@ -90,27 +92,25 @@ def _window_means(values: np.ndarray) -> np.ndarray:
     return (cells[:-1, :-1] + cells[1:, :-1] + cells[:-1, 1:] + cells[1:, 1:]) / 4
 
 
-def choose_crops(
-    errors: Mapping[str, Mapping[str, np.ndarray]],
-    frames: Mapping[str, list[int]],
-    sizes: Mapping[str, tuple[int, int]],
-) -> list[Crop]:
+def choose_crops(errors: Mapping[str, Mapping[str, np.ndarray]], clips: Mapping[str, Mapping]) -> list[Crop]:
     """Chooses crops by the rule.
 
     Args:
         errors: Method -> clip -> :func:`window_errors` of the scored frames, ``(n, rows, columns)``.
-        frames: Clip -> indices of its scored frames.
-        sizes: Clip -> height and width of its frames.
+        clips: Clip -> ``frames``, the indices of its scored frames; ``names`` of all its frames; ``size``, height and
+            width.
 
     Returns:
         One :class:`Crop` for each of up to four clips, in clip order.
     """
     crops = []
-    for clip, indices in frames.items():
+    for clip, about in clips.items():
         deviation = np.std([per_clip[clip] for per_clip in errors.values()], axis=0)
         frame, row, column = np.unravel_index(deviation.argmax(), deviation.shape)
-        h, w = (side // 2 for side in window_of(*sizes[clip]))
-        crops.append(Crop(clip, indices[frame], int(row) * h, int(column) * w, float(deviation.max())))
+        h, w = (side // 2 for side in window_of(*about['size']))
+        index = about['frames'][frame]
+        place = int(row) * h, int(column) * w
+        crops.append(Crop(clip, index, *place, float(deviation.max()), about['names'][index]))
     shown = sorted(crops, key=lambda crop: crop.deviation, reverse=True)[:MAX_CROPS]
     return [crop for crop in crops if crop in shown]
 
@@ -119,7 +119,6 @@ def draw_crops(
     crops: Sequence[Crop],
     pictures: Sequence[Mapping[str, np.ndarray]],
     numbers: Mapping[str, int],
-    frames: Sequence[str],
     folder: Path,
 ) -> None:
     """Draws the page of crops: for each, the whole frame with the crop marked at the left, then every method.
@@ -128,7 +127,6 @@ def draw_crops(
         crops: The crops to show.
         pictures: For each crop, the whole frames: name -> uint8 BGR ``(h, w, 3)``, the ground truth last.
         numbers: Positions of the methods in the report.
-        frames: For each crop, the name of the frame.
         folder: Output folder; created if missing.
     """
     names = list(pictures[0])
@@ -137,7 +135,7 @@ def draw_crops(
     cell = 1.75, 1.75 * h / w
     title = 0.2 * max(wrapped(name, 18).count('\n') + 1 for name in names)
     size = cell[0] * (columns + _WHOLE_FRAME), (cell[1] + 0.35 + title) * lines * len(crops)
-    draw(folder, 'crops', size, partial(_paint_crops, crops, pictures, numbers, frames))
+    draw(folder, 'crops', size, partial(_paint_crops, crops, pictures, numbers))
 
 
 def _crop_grid(number: int) -> tuple[int, int]:
@@ -150,20 +148,19 @@ def _paint_crops(
     crops: Sequence[Crop],
     pictures: Sequence[Mapping[str, np.ndarray]],
     numbers: Mapping[str, int],
-    frames: Sequence[str],
     figure: Figure,
     theme: Theme,
 ) -> None:
     names = list(pictures[0])
     lines, columns = _crop_grid(len(names))
     grid = figure.add_gridspec(len(crops) * lines, columns + 1, width_ratios=[_WHOLE_FRAME] + [1] * columns)
-    for number, (crop, frame, shown) in enumerate(zip(crops, frames, pictures, strict=True)):
+    for number, (crop, shown) in enumerate(zip(crops, pictures, strict=True)):
         first, truth = number * lines, shown[names[-1]]
         h, w = window_of(*truth.shape[:2])
         ax = figure.add_subplot(grid[first : first + lines, 0])
         _show(ax, truth)
         _outline(ax, crop, (h, w))
-        ax.set_xlabel(wrapped(f'{crop.clip}, frame {frame}', 34), fontsize=8)
+        ax.set_xlabel(wrapped(f'{crop.clip}, frame {crop.name}', 34), fontsize=8)
         cut = (slice(crop.top, crop.top + h), slice(crop.left, crop.left + w))
         for place, name in enumerate(names):
             ax = figure.add_subplot(grid[first + place // columns, 1 + place % columns])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -52,6 +53,9 @@ class MethodFolder:
         self.complexity = root / 'complexity.json'
         self.failure = root / 'failure.json'
         self.traceback = root / 'failure.txt'
+        #: Commands that repeat the training and the test
+        self.train_command = f'dblr train -opt {shlex.quote(str(self.train_options))}'
+        self.test_command = f'dblr test -opt {shlex.quote(str(self.test_options))}'
 
     def frame(self, clip: str, name: str) -> Path:
         """Returns the file of a restored frame."""

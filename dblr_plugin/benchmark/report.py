@@ -24,8 +24,7 @@ from dblr_plugin.benchmark.pages import MEASURED, csv_page, markdown_page
 from dblr_plugin.benchmark.plan import Plan
 from dblr_plugin.benchmark.plots import draw_figures, validations
 from dblr_plugin.benchmark.record import describe_run
-from dblr_plugin.benchmark.run import Results, test_command
-from dblr_plugin.benchmark.training import train_command
+from dblr_plugin.benchmark.run import Results
 from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import make_folder, write_whole
 
@@ -102,7 +101,7 @@ def _entry(plan: Plan, method: Method, results: Results) -> dict:
         'clips': {},
         'training': training,
         'curve': None,
-        'commands': [train_command(folder.train_options)] * (method.train is not None) + [test_command(folder)],
+        'commands': [folder.train_command] * (method.train is not None) + [folder.test_command],
     }
     if entry['reason'] is not None:
         return entry | {'status': 'failed'}
@@ -212,11 +211,10 @@ def _crops(plan: Plan, results: Results, measured: list[str]) -> dict | None:
     for name in measured:
         with np.load(plan.methods[name].folder.window_errors) as file:
             errors[name] = {clip: file[clip] for clip in clips}
-    frames = {clip: entry['frames'] for clip, entry in clips.items()}
-    chosen = choose_crops(errors, frames, {clip: tuple(entry['size']) for clip, entry in clips.items()})
+    chosen = choose_crops(errors, clips)
     height, width = window_of(*clips[chosen[0].clip]['size'])
-    shown = [{**asdict(crop), 'name': clips[crop.clip]['names'][crop.frame]} for crop in chosen]
-    return {'rule': RULE.format(width=width, height=height), 'methods': measured, 'shown': shown}
+    rule = RULE.format(width=width, height=height)
+    return {'rule': rule, 'methods': measured, 'shown': [asdict(crop) for crop in chosen]}
 
 
 def _draw(plan: Plan, report: dict) -> dict[str, str]:
@@ -239,23 +237,18 @@ def _draw(plan: Plan, report: dict) -> dict[str, str]:
         return {}
     made = draw_figures(pictured, protocol, f'{plan.size[0]}x{plan.size[1]}', folder)
     if report['crops']:
-        shown = report['crops']['shown']
-        crops = [Crop(**{key: value for key, value in crop.items() if key != 'name'}) for crop in shown]
-        pictures = [_whole_frames(plan, report['crops']['methods'], crop) for crop in shown]
-        numbers = {entry['name']: entry['number'] for entry in pictured}
-        draw_crops(crops, pictures, numbers, [crop['name'] for crop in shown], folder)
+        crops = [Crop(**crop) for crop in report['crops']['shown']]
+        pictures = [_whole_frames(plan, report['crops']['methods'], crop) for crop in crops]
+        draw_crops(crops, pictures, {entry['name']: entry['number'] for entry in pictured}, folder)
         made['crops'] = f'where the methods differ most: {report["crops"]["rule"]}'
     return made
 
 
-def _whole_frames(plan: Plan, names: Iterable[str], crop: dict) -> dict[str, np.ndarray]:
+def _whole_frames(plan: Plan, names: Iterable[str], crop: Crop) -> dict[str, np.ndarray]:
     """Returns method -> its restored frame, with the ground truth last; uint8 BGR."""
-    frames = {}
-    for name in names:
-        folder = plan.methods[name].folder
-        frames[name] = cv2.imread(str(folder.frame(crop['clip'], crop['name'])))
+    frames = {name: cv2.imread(str(plan.methods[name].folder.frame(crop.clip, crop.name))) for name in names}
     dataset = build_dataset(next(iter(plan.methods.values())).test_set)
-    index = dataset.data_info['folder'].index(crop['clip']) + crop['frame']
+    index = dataset.data_info['folder'].index(crop.clip) + crop.frame
     return {**frames, 'Ground truth': tensor2img(dataset[index]['gt'])}
 
 

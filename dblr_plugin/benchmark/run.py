@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from dblr_plugin.benchmark.measuring import build_restorer, count_operations, me
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import Plan
 from dblr_plugin.benchmark.record import (
-    MethodFolder,
     code_checksums,
     data_checksums,
     describe_machine,
@@ -105,7 +103,7 @@ class _Run:
 
     def _make(self, method: Method) -> None:
         folder = method.folder
-        write_options(folder.test_options, method.test, test_command(folder))
+        write_options(folder.test_options, method.test, folder.test_command)
         if method.train is not None and not trained(method):
             self._require_start(method)
             self.tell(f'{method.name}: training, see {folder.train_log}')
@@ -186,11 +184,6 @@ class _Run:
         networks = {name: _built(self.plan.methods[name]) for name in names}
         machine = describe_machine(), gpu, torch.get_num_threads(), describe_versions(('torch', 'dblr_plugin'))
         return fingerprint_of([networks, self.plan.size, self.plan.seconds, machine])
-
-
-def test_command(folder: MethodFolder) -> str:
-    """Returns the command for repeating a test."""
-    return f'dblr test -opt {shlex.quote(str(folder.test_options))}'
 
 
 def _asked(method: Method) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_whole
 from dblr_plugin.version import __version__
 
-__all__ = ['train', 'train_command', 'trained', 'write_options']
+__all__ = ['train', 'trained', 'write_options']
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # for Linux's prctl
@@ -53,7 +52,7 @@ def train(method: Method, processes: int) -> dict:
         SystemExit: This process received a signal, and the training was saved and stopped.
     """
     folder = method.folder
-    write_options(folder.train_options, method.training, train_command(folder.train_options))
+    write_options(folder.train_options, method.training, folder.train_command)
     fingerprint = _fingerprint(method)
     earlier = kept(folder.training, fingerprint)
     as_before = earlier is None or earlier.get('processes', processes) == processes
@@ -68,11 +67,6 @@ def train(method: Method, processes: int) -> dict:
         keep(folder.training, fingerprint, record)
     record |= {'sha256': sha256(method.weights), 'version': __version__}
     return keep(folder.training, fingerprint, record)
-
-
-def train_command(option_file: Path) -> str:
-    """Returns the command for the same training."""
-    return f'dblr train -opt {shlex.quote(str(option_file))}'
 
 
 def write_options(path: Path, options: dict, command: str) -> None:

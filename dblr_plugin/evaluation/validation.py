@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -156,20 +156,17 @@ def score_dataset(
     return _entries(shares, protocols)
 
 
+@dataclass
 class _Scores:
     """Collects the scores of this process's frames; arguments as for :func:`score_dataset`."""
 
-    def __init__(
-        self,
-        dataset: VideoDeblurTestDataset,
-        protocols: Sequence[Protocol],
-        callbacks: Sequence[Callable[[RestoredFrame], None]],
-        score_input: bool,
-    ) -> None:
-        self.dataset, self.protocols, self.callbacks, self.score_input = dataset, protocols, callbacks, score_input
-        self.rows: list[Row] = []
-        self.input_rows: list[Row] = []
-        self.before: RestoredFrame | None = None
+    dataset: VideoDeblurTestDataset
+    protocols: Sequence[Protocol]
+    callbacks: Sequence[Callable[[RestoredFrame], None]]
+    score_input: bool
+    rows: list[Row] = field(default_factory=list)
+    input_rows: list[Row] = field(default_factory=list)
+    before: RestoredFrame | None = None
 
     def add(self, is_scored: bool, clip: ClipPair, number: int, restored: Tensor, blurry: np.ndarray) -> None:
         """Scores the next frame, unless it only precedes this process's share."""

@@ -112,8 +112,8 @@ def test_crops_are_those_of_the_frames(tmp_path: Path) -> None:
         frames[name] = truth.copy()
         frames[name][60:120, 40:120] = colour
     frames['Ground truth'] = truth
-    crop = Crop('clip', 0, 60, 40, 1.0)
-    draw_crops([crop], [frames], {'Net': 0, 'Other': 1}, ['00000000'], tmp_path)
+    crop = Crop('clip', 0, 60, 40, 1.0, '00000000')
+    draw_crops([crop], [frames], {'Net': 0, 'Other': 1}, tmp_path)
     for theme in plots.THEMES:
         picture = cv2.imread(str(tmp_path / f'crops_{theme.name}.png')).astype(int)
         for colour in colours.values():
@@ -127,8 +127,8 @@ def test_crops_are_those_of_the_frames(tmp_path: Path) -> None:
 def test_crops_page_is_readable(figures: list[Figure], tmp_path: Path) -> None:
     frame = np.zeros((120, 160, 3), np.uint8)
     frames = {name: frame for name in [*NAMES, 'Ground truth']}
-    crops = [Crop(clip, 0, 30, 40, 1.0) for clip in CLIPS]
-    draw_crops(crops, [frames] * 3, {name: i for i, name in enumerate(NAMES)}, ['00000012'] * 3, tmp_path)
+    crops = [Crop(clip, 0, 30, 40, 1.0, '00000012') for clip in CLIPS]
+    draw_crops(crops, [frames] * 3, {name: i for i, name in enumerate(NAMES)}, tmp_path)
     assert_readable(figures[0])
 
 

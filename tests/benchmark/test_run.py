@@ -155,9 +155,10 @@ def test_of_many_clips_the_four_with_the_largest_difference_are_shown() -> None:
     truth = rng.integers(0, 256, (48, 64, 3))
     flat = window_errors(truth, truth)[None]
     errors = {'a': {clip: flat for clip in clips}, 'b': {clip: flat + size for clip, size in clips.items()}}
-    crops = choose_crops(errors, {clip: [4] for clip in clips}, {clip: (48, 64) for clip in clips})
+    about = {'frames': [4], 'names': list('abcde'), 'size': (48, 64)}
+    crops = choose_crops(errors, dict.fromkeys(clips, about))
     assert [crop.clip for crop in crops] == ['c9', 'c7', 'c5', 'c8']
-    assert {crop.frame for crop in crops} == {4}
+    assert {(crop.frame, crop.name) for crop in crops} == {(4, 'e')}
 
 
 @pytest.mark.parametrize(('low', 'high'), [(0, 30), (235, 256), (128, 130)])
@@ -169,7 +170,7 @@ def test_flat_black_and_white_windows_are_not_shown(low: int, high: int) -> None
     restored[:60, :80] = 255 - restored[:60, :80]  # the largest error, where there is nothing to see
     restored[120:, 160:] //= 2
     errors = {'a': {'clip': window_errors(restored, truth)[None]}, 'b': {'clip': window_errors(truth, truth)[None]}}
-    (crop,) = choose_crops(errors, {'clip': [0]}, {'clip': (240, 320)})
+    (crop,) = choose_crops(errors, {'clip': {'frames': [0], 'names': ['0'], 'size': (240, 320)}})
     assert (crop.top, crop.left) == (120, 160)
 
 
