@@ -60,9 +60,9 @@ def run(kind: str, args: argparse.Namespace, method: dict, report: Callable[[arg
         'method': method,
         **report(args),
     }
-    print(*page(found), sep='\n')
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+    print(*page(found), sep='\n')
 
 
 @contextlib.contextmanager
