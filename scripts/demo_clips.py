@@ -16,7 +16,7 @@ import numpy as np
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare import exposures
-from dblr_plugin.prepare.blur_settings import BlurSettings, Span
+from dblr_plugin.prepare.exposures import BlurSettings, Span
 
 # Source frames in one exposure. Each exposure starts where the last one ended, like a camera with an always open
 # shutter: frames of a clip share no source frame.

@@ -22,7 +22,7 @@ import torch
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import make_folder, sha256_of
-from dblr_plugin.prepare.manifest import MANIFEST, complete, roots
+from dblr_plugin.prepare.tree import MANIFEST, complete, roots
 
 __all__ = [
     'MethodFolder', 'code_checksums', 'data_checksums', 'describe_commit', 'describe_data', 'describe_device',

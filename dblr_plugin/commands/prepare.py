@@ -39,7 +39,7 @@ from dblr_plugin.prepare.data_sets import (
 
 if TYPE_CHECKING:
     from dblr_plugin.prepare.data_sets import Plan
-    from dblr_plugin.prepare.layout import DatabaseKind
+    from dblr_plugin.prepare.tree import DatabaseKind
 
 __all__ = ['add_arguments', 'run']
 
@@ -92,7 +92,8 @@ def _add_layout(
     _add_results(parser)
 
     def prepare(args: argparse.Namespace) -> None:
-        from dblr_plugin.prepare.layout import prepare_layout, summary
+        from dblr_plugin.prepare.layout import prepare_layout
+        from dblr_plugin.prepare.tree import summary
 
         if option and args.variant is None:
             raise DBLRError(f'{option} is missing, and scores depend on it. Give one of: {explained}')
@@ -148,14 +149,14 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _databases(args: argparse.Namespace) -> list[DatabaseKind]:
-    from dblr_plugin.prepare.layout import LMDB, TILES
+    from dblr_plugin.prepare.tree import LMDB, TILES
 
     return [kind for kind, wanted in ((LMDB, args.lmdb), (TILES, args.tiles)) if wanted]
 
 
 def _prepare_video(args: argparse.Namespace) -> None:
-    from dblr_plugin.prepare.blur_settings import BlurSettings
-    from dblr_plugin.prepare.layout import summary
+    from dblr_plugin.prepare.exposures import BlurSettings
+    from dblr_plugin.prepare.tree import summary
     from dblr_plugin.prepare.video import prepare_video
 
     settings = BlurSettings(**_given(args, BlurSettings))

@@ -1,57 +1,218 @@
-"""Arranges a dataset's clips as ``DST/{train,test}/{lq,gt}/<clip>/<frame>.<suffix>``, with databases beside them.
+"""Brings a data set from its original layout into a tree: compares its files with the plan, then links or copies them.
 
-Files are checked first, then linked or copied; an interrupted run can be resumed.
+All faults are reported before anything is written; an interrupted run can be resumed.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dblr_plugin.data.lmdb_writer import database_bytes, tiles_bytes, write_lmdb, write_tiles
-from dblr_plugin.data.store import open_store
-from dblr_plugin.errors import DBLRError, counted
+from dblr_plugin.data.images import inspected_size, is_image, natural, refuse_undecodable
+from dblr_plugin.errors import DBLRError, counted, first_faults
 from dblr_plugin.files import atomic_write, make_folder, require_space
-from dblr_plugin.prepare import manifest
-from dblr_plugin.prepare.check import CheckedClip, Fault, check, raise_faults
-from dblr_plugin.prepare.data_sets import Plan
-from dblr_plugin.prepare.manifest import files_below, roots
+from dblr_plugin.prepare import tree
+from dblr_plugin.prepare.data_sets import Clip, Plan
 from dblr_plugin.threads import DISK_THREADS, parallel
 
-__all__ = [
-    'LMDB', 'TILES', 'DatabaseKind', 'Prepared', 'bytes_needed', 'clip_folder', 'finish_databases', 'place',
-    'prepare_layout', 'summary', 'targets', 'unplanned', 'write_databases',
-]  # fmt: skip
+__all__ = ['CheckedClip', 'Fault', 'check', 'prepare_layout']
 
 LINK_BYTES = 512  # a link's directory entry, and the inode that a symbolic link takes on some file systems
 
-
-def clip_folder(part: str, side: str, clip: str) -> str:
-    """Returns a clip's folder, relative to the tree."""
-    return f'{part}/{side}/{clip}'
+Files = dict[str, dict[str, Path]]  # 'lq' or 'gt' -> frame -> source file
 
 
-def targets(clips: list[CheckedClip]) -> dict[str, Path]:
-    """Returns path within the tree -> source file, for all frames."""
-    return {
-        f'{clip_folder(checked.clip.part, side, checked.clip.name)}/{frame}{source.suffix}': source
+class Fault(NamedTuple):
+    """A fault and the clip that has it; None if it does not concern a particular clip."""
+
+    clip: Clip | None
+    text: str
+
+
+@dataclass(frozen=True)
+class CheckedClip:
+    """A clip without faults: its source files by side and frame, and their common (height, width)."""
+
+    clip: Clip
+    files: Files
+    size: tuple[int, int]
+
+
+def prepare_layout(
+    plan: Plan,
+    dst: Path,
+    copy: bool = False,
+    allow_partial: bool = False,
+    databases: Sequence[tree.DatabaseKind] = (),
+) -> tree.Prepared:
+    """Arranges a dataset in the tree ``dst/{train,test}/{lq,gt}/<clip>/``, resuming an earlier run.
+
+    Args:
+        plan: The dataset.
+        dst: The tree's folder. ``dataset.json`` appears there once everything is in place.
+        copy: Copy the files instead of linking them.
+        allow_partial: Skip clips with faults; otherwise any fault stops the preparation.
+        databases: Database formats to write for each folder of clips.
+
+    Raises:
+        DBLRError: The sources have faults, ``dst`` contains something else, or the disk is full.
+    """
+    tree.refuse_others(dst, plan.kind, plan.variant)
+    held = tree.complete(dst, plan.kind, plan.variant)
+    if held is not None and not (copy and held['placed'] == 'linked'):
+        return tree.Prepared(held, tree.write_databases(dst, databases), was_complete=True)
+    clips, faults = check(plan)
+    if faults and not (allow_partial and clips):
+        raise _error(faults, plan, len(clips))
+    files = {
+        f'{tree.clip_folder(checked.clip.part, side, checked.clip.name)}/{frame}{source.suffix}': source
         for checked in clips
         for side, frames in checked.files.items()
         for frame, source in frames.items()
     }
+    tree.refuse_unplanned(dst, files, plan.kind)
+    tree.begin(dst, plan.kind, plan.variant)
+    lengths = {path: source.stat().st_size for path, source in files.items()}
+    require_space(dst, tree.bytes_needed(dst, databases, lengths), 'the databases')
+    _place(dst, files, copy)
+    written = tree.write_databases(dst, databases)
+    details: dict[str, Any] = {'source': str(plan.source.resolve()), 'placed': 'copied' if copy else 'linked'}
+    if faults:
+        details['left_out'] = [fault.text for fault in faults]
+    members = [tree.TreeClip(c.clip.part, c.clip.name, len(c.files['lq']), c.size) for c in clips]
+    content = tree.finish(dst, plan.kind, plan.variant, members, details)
+    return tree.Prepared(content, written, was_complete=False)
 
 
-def unplanned(dst: Path, files: Collection[str]) -> list[str]:
-    """Returns the frames in the tree that are not among ``files``."""
-    return [path for path in files_below(dst) if path not in files]
+def check(plan: Plan) -> tuple[list[CheckedClip], list[Fault]]:
+    """Checks every folder, every name, and the header and end of every file.
+
+    Returns:
+        The clips without faults, in the plan's order, and all faults.
+    """
+    faults: list[Fault] = [Fault(None, f'{path} is not a clip of {plan.kind}; move it away') for path in plan.unknown]
+    for part, total in plan.totals.items():
+        count = sum(clip.part == part for clip in plan.clips)
+        if count != total:
+            faults.append(Fault(None, f'{part} has {count} of {total} clips'))
+    images = functools.cache(_images)  # lists a folder shared by several clips only once
+    found = {clip: _listed(clip, images, faults) for clip in plan.clips}
+    sizes = _inspected(found, faults)
+    bad = {fault.clip for fault in faults}
+    checked = []
+    for clip, files in found.items():
+        if clip not in bad:
+            (first, size), *others = sizes[clip].items()
+            odd = next(((path, other) for path, other in others if other != size), None)
+            if odd is None:
+                checked.append(CheckedClip(clip, files, size))
+            else:
+                text = f'{odd[0]} is {_text(odd[1])}, but {first} is {_text(size)}'
+                faults.append(Fault(clip, f'{_label(clip)}: {text}; all its frames must have one size'))
+    return checked, faults
 
 
-def place(dst: Path, files: dict[str, Path], copy: bool) -> None:
+def _error(faults: list[Fault], plan: Plan, usable: int) -> DBLRError:
+    """Returns an error that lists the first ten faults, counts the others, and says what to do."""
+    fix = f'download again what is missing or damaged (the layout is {plan.layout})'
+    if usable:
+        fix += f', or continue with the {counted(usable, "complete clip")}: --allow-partial'
+    head = f'{counted(len(faults), "fault")} in {plan.source}:'
+    return DBLRError('\n  '.join([head, *first_faults([fault.text for fault in faults])]) + f'\n{fix}')
+
+
+def _listed(clip: Clip, images: Callable[[Path], list[str]], faults: list[Fault]) -> Files:
+    """Returns the clip's files; reports missing folders, frames without a counterpart, and wrong counts."""
+    missing = [str(folder) for folder in clip.folders.values() if not folder.is_dir()]
+    if missing:
+        faults.append(Fault(clip, f'{_label(clip)} is missing: no folder {" and no ".join(missing)}'))
+        return {}
+    try:
+        files = {side: _frame_files(folder, images(folder), clip.stem) for side, folder in clip.folders.items()}
+    except (DBLRError, OSError) as error:
+        faults.append(Fault(clip, f'{_label(clip)}: {error}'))
+        return {}
+    for side, other in (('lq', 'gt'), ('gt', 'lq')) if clip.gt else ():
+        faults += [
+            Fault(clip, f'{_label(clip)}: {path} has no counterpart in {clip.folders[other]}')
+            for frame, path in files[side].items()
+            if frame not in files[other]
+        ]
+    for side, folder in clip.folders.items():
+        if not files[side] or clip.frames not in (None, len(files[side])):
+            count = len(files[side])
+            found = f'{count} of {counted(clip.frames, "frame")}' if clip.frames else counted(count, 'frame')
+            faults.append(Fault(clip, f'{_label(clip)}: {folder} has {found}{_gaps(files[side])}'))
+    return files
+
+
+def _images(folder: Path) -> list[str]:
+    """Returns the names of a folder's images, in natural order; raises DBLRError if one is not UTF-8."""
+    names = sorted(filter(is_image, os.listdir(folder)), key=natural)
+    refuse_undecodable(folder, names)
+    return names
+
+
+def _frame_files(folder: Path, images: list[str], stem: str) -> dict[str, Path]:
+    """Returns frame -> file for a clip's images; raises DBLRError if there are two files for one frame."""
+    files: dict[str, Path] = {}
+    pattern = re.compile(stem)
+    for name in images:  # in KITTI, each clip's folder contains the images of all clips
+        match = pattern.fullmatch(name.rpartition('.')[0])
+        if match and match[1] in files:
+            raise DBLRError(f'{folder} has two files of one frame: {files[match[1]].name} and {name}; remove one')
+        if match:
+            files[match[1]] = folder / name
+    return files
+
+
+def _gaps(frames: Iterable[str]) -> str:
+    """Returns a hint listing gaps in the numbering of a clip's frames."""
+    names = list(frames)
+    if not all(name.isdecimal() for name in names) or not names:
+        return ''
+    numbers = sorted(map(int, names))
+    gaps = (number for before, after in pairwise(numbers) for number in range(before + 1, after))
+    missing = [f'{number:0{len(names[0])}d}' for number in islice(gaps, 4)]  # a gap can be millions of frames wide
+    return f': {", ".join(missing[:3])}{" ..." if len(missing) > 3 else ""} missing' if missing else ''
+
+
+def _inspected(found: dict[Clip, Files], faults: list[Fault]) -> dict[Clip, dict[Path, tuple[int, int]]]:
+    """Returns the size of every intact file; reports files that are empty, truncated or not images."""
+
+    def inspect(task: tuple[Clip, Path]) -> tuple[int, int] | str:
+        try:
+            return inspected_size(task[1])
+        except DBLRError as error:
+            return str(error)
+
+    tasks = [(clip, path) for clip, files in found.items() for frames in files.values() for path in frames.values()]
+    sizes: dict[Clip, dict[Path, tuple[int, int]]] = {clip: {} for clip in found}
+    results = parallel(inspect, tasks, DISK_THREADS, len(tasks), 'checking')
+    for (clip, path), size in zip(tasks, results, strict=True):
+        if isinstance(size, str):
+            faults.append(Fault(clip, f'{_label(clip)}: {size}'))
+        else:
+            sizes[clip][path] = size
+    return sizes
+
+
+def _label(clip: Clip) -> str:
+    return f"clip '{clip.part}/{clip.name}'"
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f'{size[1]}x{size[0]} (w x h)'
+
+
+def _place(dst: Path, files: dict[str, Path], copy: bool) -> None:
     """Links or copies files into the tree, skipping those already there.
 
     Links are hard links, or symbolic links across disks. A copy gets its final name once it is complete.
@@ -91,184 +252,3 @@ def _in_place(path: Path, source: Path, copy: bool) -> bool:
         return path.stat().st_size == source.stat().st_size and path.stat().st_mtime >= source.stat().st_mtime
     except FileNotFoundError:
         return False
-
-
-@dataclass(frozen=True)
-class DatabaseKind:
-    """A database format.
-
-    Args:
-        suffix: Suffix of the database's name, after ``train_lq`` etc.
-        write: Writes a folder of clips into a new database, which appears once it is complete.
-        estimate: Returns an upper estimate of its size in bytes, from the sizes of the frames' files.
-    """
-
-    suffix: str
-    write: Callable[[Path, Path], object]
-    estimate: Callable[[list[int]], int]
-
-
-LMDB = DatabaseKind('.lmdb', write_lmdb, database_bytes)
-TILES = DatabaseKind('.tiles.lmdb', write_tiles, tiles_bytes)
-
-
-def bytes_needed(dst: Path, kinds: Sequence[DatabaseKind], files: dict[str, int]) -> int:
-    """Returns the bytes needed for the databases still to be written.
-
-    Args:
-        dst: The tree, which need not exist yet.
-        kinds: The database formats wanted.
-        files: Path within the tree -> size in bytes, for all frames.
-    """
-    lengths: dict[str, list[int]] = {}
-    for path, size in files.items():
-        part, side, _ = path.split('/', 2)
-        lengths.setdefault(f'{part}_{side}', []).append(size)
-    return sum(
-        kind.estimate(sizes)
-        for kind in kinds
-        for name, sizes in lengths.items()
-        if not (dst / f'{name}{kind.suffix}').exists()
-    )
-
-
-def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
-    """Writes databases for every folder of clips in a tree, such as ``train_lq.lmdb`` for ``train/lq``.
-
-    Existing databases are kept.
-
-    Returns:
-        The paths of all databases.
-
-    Raises:
-        DBLRError: An existing database contains other frames, or one cannot be written.
-    """
-    written = []
-    for kind in kinds:
-        for root in roots(dst):
-            database = dst / f'{root.parent.name}_{root.name}{kind.suffix}'
-            if not database.exists():
-                for stale in dst.glob(f'.{database.name}.partial-*'):  # left by a killed run
-                    shutil.rmtree(stale)
-                kind.write(root, database)
-            elif open_store(database).clips() != open_store(root).clips():
-                raise DBLRError(f'{database} holds other frames than {root}; remove it and run the command again')
-            written.append(database)
-    return written
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Result of a preparation.
-
-    Args:
-        manifest: The content of ``dataset.json``.
-        databases: The requested databases.
-        was_complete: Whether the tree was already complete, so that it was only verified.
-    """
-
-    manifest: dict[str, Any]
-    databases: list[Path]
-    was_complete: bool
-
-
-def prepare_layout(
-    plan: Plan,
-    dst: Path,
-    copy: bool = False,
-    allow_partial: bool = False,
-    databases: Sequence[DatabaseKind] = (),
-) -> Prepared:
-    """Arranges a dataset in the tree ``dst/{train,test}/{lq,gt}/<clip>/``, resuming an earlier run.
-
-    Args:
-        plan: The dataset.
-        dst: The tree's folder. ``dataset.json`` appears there once everything is in place.
-        copy: Copy the files instead of linking them.
-        allow_partial: Skip clips with faults; otherwise any fault stops the preparation.
-        databases: Database formats to write for each folder of clips.
-
-    Raises:
-        DBLRError: The sources have faults, ``dst`` contains something else, or the disk is full.
-    """
-    manifest.refuse_others(dst, plan.kind, plan.variant)
-    held = manifest.complete(dst, plan.kind, plan.variant)
-    if held is not None and not (copy and held['placed'] == 'linked'):
-        return Prepared(held, finish_databases(dst, databases), was_complete=True)
-    clips, faults = check(plan)
-    if not (allow_partial and clips):
-        raise_faults([fault.text for fault in faults], plan, len(clips))
-    files = targets(clips)
-    if unexpected_files := unplanned(dst, files):
-        found = f'{counted(len(unexpected_files), "frame")} besides those of {plan.kind}'
-        raise DBLRError(f'{dst} has {found}, such as {unexpected_files[0]}; remove what does not belong there')
-    manifest.begin(dst, plan.kind, plan.variant)
-    lengths = {path: source.stat().st_size for path, source in files.items()}
-    require_space(dst, bytes_needed(dst, databases, lengths), 'the databases')
-    place(dst, files, copy)
-    written = write_databases(dst, databases)
-    content = manifest.finish(dst, plan.kind, plan.variant, _tree_clips(clips), _details(plan, copy, faults))
-    return Prepared(content, written, was_complete=False)
-
-
-def finish_databases(dst: Path, databases: Sequence[DatabaseKind]) -> list[Path]:
-    """Writes the databases missing from a complete tree, and returns all requested ones."""
-    require_space(dst, bytes_needed(dst, databases, files_below(dst)), 'the databases')
-    return write_databases(dst, databases)
-
-
-def _tree_clips(clips: list[CheckedClip]) -> list[manifest.TreeClip]:
-    return [manifest.TreeClip(c.clip.part, c.clip.name, len(c.files['lq']), c.size) for c in clips]
-
-
-def _details(plan: Plan, copy: bool, faults: list[Fault]) -> dict[str, Any]:
-    """Returns the entries of ``dataset.json`` other than counts; ``left_out`` is omitted if no clip was."""
-    details = {'source': str(plan.source.resolve()), 'placed': 'copied' if copy else 'linked'}
-    return details | ({'left_out': [fault.text for fault in faults]} if faults else {})
-
-
-MAX_SHOWN = 10
-
-
-def summary(dst: Path, prepared: Prepared) -> str:
-    """Returns a short summary of ``dst``: parts, clips, frames, sizes, databases, and what was left out."""
-    content = prepared.manifest
-    name = ' '.join(filter(None, (content['kind'], content['variant'])))
-    state = 'was complete already; verified' if prepared.was_complete else 'prepared'
-    rows: list[tuple[str, ...]] = [('part', 'clips', 'frames', 'ground truth', 'bytes', 'clips of size (w x h)')]
-    for part, facts in content['parts'].items():
-        sizes = ', '.join(f'{count} of {size}' for size, count in facts['sizes'].items())
-        truth = 'yes' if facts['ground_truth'] else 'no'
-        rows.append((part, str(facts['clips']), str(facts['frames']), truth, f'{facts["bytes"]:,}', sizes))
-    lines = [f'{dst}: {name}, {state}', *_table(rows), *_psnr_lines(content['parts'])]
-    lines += [f'{path}: written or kept' for path in prepared.databases]
-    lines.append(f'{dst / "dataset.json"}: {counted(content["files"], "file")}, sha256 {content["sha256"]}')
-    return '\n'.join(lines + _left_out_lines(content.get('left_out') or content.get('too_short') or []))
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Formats rows as aligned columns: text to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    figures = [all(re.fullmatch('[0-9.,]+', cell) for cell in column) for column in zip(*rows[1:], strict=True)]
-    lines = (
-        '  '.join(c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, figures, strict=True))
-        for row in rows
-    )
-    return [f'  {line}'.rstrip() for line in lines]
-
-
-def _psnr_lines(parts: dict[str, dict]) -> list[str]:
-    """Returns a table with a row for each clip with generated blurry frames and their measured PSNR."""
-    rows = [
-        (f'{part}/{clip}', f'{psnr:.2f}')
-        for part, facts in parts.items()
-        for clip, psnr in facts.get('blurry_psnr', {}).items()
-    ]
-    return _table([('clip', 'PSNR of the blurry frames (dB)'), *rows]) if rows else []
-
-
-def _left_out_lines(faults: list[str]) -> list[str]:
-    if not faults:
-        return []
-    more = [f'  and {len(faults) - MAX_SHOWN} more, in dataset.json'] if len(faults) > MAX_SHOWN else []
-    return ['left out, because of:', *(f'  {fault}' for fault in faults[:MAX_SHOWN]), *more]

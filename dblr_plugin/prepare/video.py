@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -16,18 +15,10 @@ from dblr_plugin.data.cuts import find_shots, thumbnail
 from dblr_plugin.data.images import is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
-from dblr_plugin.prepare import manifest
-from dblr_plugin.prepare.blur_settings import LEAST_FRAMES, BlurSettings, Span, split
-from dblr_plugin.prepare.exposures import frame_paths, make_clips
-from dblr_plugin.prepare.layout import (
-    DatabaseKind,
-    Prepared,
-    bytes_needed,
-    finish_databases,
-    unplanned,
-    write_databases,
-)
+from dblr_plugin.prepare import tree
+from dblr_plugin.prepare.exposures import LEAST_FRAMES, BlurSettings, Span, frame_paths, make_clips, split
 from dblr_plugin.video import READ_SUFFIXES, is_video, open_source
+from dblr_plugin.video.frames import eight_bits
 
 __all__ = ['Footage', 'find_footage', 'prepare_video']
 
@@ -95,8 +86,7 @@ def _footage(path: Path) -> Footage:
                     raise DBLRError(
                         f'{path}: a frame at {picture.name} is damaged; get an intact copy, or remove that part'
                     )
-                deep = picture.pixels.dtype == np.uint16
-                yield cv2.convertScaleAbs(picture.pixels, alpha=1 / 257) if deep else picture.pixels
+                yield eight_bits(picture.pixels)
 
     return Footage(path.stem if path.is_file() else path.resolve().name, path, frames)
 
@@ -116,7 +106,9 @@ class _Source:
     skipped: list[str]
 
 
-def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequence[DatabaseKind] = ()) -> Prepared:
+def prepare_video(
+    src: Path, dst: Path, recipe: BlurSettings, databases: Sequence[tree.DatabaseKind] = ()
+) -> tree.Prepared:
     """Makes blurry and sharp clips in the tree ``dst``, resuming an earlier run with the same recipe.
 
     Args:
@@ -130,10 +122,10 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
     """
     videos = find_footage(src)
     variant = f'of {src.resolve().name} ({_bytes(videos)} bytes): {recipe}'
-    manifest.refuse_others(dst, KIND, variant)
-    held = manifest.complete(dst, KIND, variant)
+    tree.refuse_others(dst, KIND, variant)
+    held = tree.complete(dst, KIND, variant)
     if held is not None:
-        return Prepared(held, finish_databases(dst, databases), was_complete=True)
+        return tree.Prepared(held, tree.write_databases(dst, databases), was_complete=True)
     sources = [_looked_through(footage, recipe) for footage in videos]
     for line in (line for source in sources for line in source.skipped):
         _log.warning('%s', line)
@@ -143,16 +135,14 @@ def prepare_video(src: Path, dst: Path, recipe: BlurSettings, databases: Sequenc
             f'{src} has no shot of {recipe.least_shot} frames, from which {LEAST_FRAMES} exposures of '
             f'{max(recipe.average)} could be made to train on; average fewer, or lower the stride'
         )
-    if unexpected_files := unplanned(dst, files):
-        found = counted(len(unexpected_files), 'other frame')
-        raise DBLRError(f'{dst} has {found}, such as {unexpected_files[0]}; remove what does not belong there')
-    manifest.begin(dst, KIND, variant)
+    tree.refuse_unplanned(dst, files, KIND)
+    tree.begin(dst, KIND, variant)
     missing = sum(size for path, size in files.items() if not (dst / path).exists())
-    require_space(dst, missing + bytes_needed(dst, databases, files), 'the tree')
+    require_space(dst, missing + tree.bytes_needed(dst, databases, files), 'the tree')
     clips = [clip for source in sources for clip in _made(dst, source, recipe)]
-    written = write_databases(dst, databases)
-    content = manifest.finish(dst, KIND, variant, clips, _details(src, sources, recipe))
-    return Prepared(content, written, was_complete=False)
+    written = tree.write_databases(dst, databases)
+    content = tree.finish(dst, KIND, variant, clips, _details(src, sources, recipe))
+    return tree.Prepared(content, written, was_complete=False)
 
 
 def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
@@ -180,13 +170,13 @@ def _planned(dst: Path, source: _Source) -> Iterator[tuple[Path, int]]:
             yield from ((path, size) for path in frame_paths(dst, span, index).values())
 
 
-def _made(dst: Path, source: _Source, recipe: BlurSettings) -> list[manifest.TreeClip]:
+def _made(dst: Path, source: _Source, recipe: BlurSettings) -> list[tree.TreeClip]:
     """Makes all clips of a video."""
     if not source.spans:
         return []
     figures = make_clips(dst, source.footage.frames(), source.spans, recipe, source.footage.name)
     return [
-        manifest.TreeClip(span.part, span.clip, len(span.centres), source.size, round(psnr, 2))
+        tree.TreeClip(span.part, span.clip, len(span.centres), source.size, round(psnr, 2))
         for span, psnr in zip(source.spans, figures, strict=True)
     ]
 

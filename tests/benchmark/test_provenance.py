@@ -9,7 +9,7 @@ import torch
 
 from dblr_plugin.benchmark.record import describe_data, describe_run
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare.manifest import TreeClip, begin, finish
+from dblr_plugin.prepare.tree import TreeClip, begin, finish
 
 
 def write_frames(root: Path, frames: int = 2) -> Path:

@@ -15,7 +15,6 @@ from dblr_plugin import commands
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare.check import check
 from dblr_plugin.prepare.data_sets import (
     BSD_EXPOSURES,
     GOPRO_BLURS,
@@ -29,7 +28,7 @@ from dblr_plugin.prepare.data_sets import (
     plan_kitti,
     plan_reds,
 )
-from dblr_plugin.prepare.layout import prepare_layout
+from dblr_plugin.prepare.layout import check, prepare_layout
 
 
 def stems(folder: Path) -> list[str]:

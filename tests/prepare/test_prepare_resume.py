@@ -17,7 +17,8 @@ from dblr_plugin.data import open_store
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import Plan, plan_dvd, plan_dvd_qualitative
-from dblr_plugin.prepare.layout import LMDB, prepare_layout
+from dblr_plugin.prepare.layout import prepare_layout
+from dblr_plugin.prepare.tree import LMDB
 
 
 @pytest.fixture

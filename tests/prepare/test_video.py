@@ -19,9 +19,18 @@ from dblr_plugin.data.cuts import find_shots, thumbnail
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare.blur_settings import BlurSettings, Span, split
-from dblr_plugin.prepare.exposures import Exposure, HandHeld, average_exposure, blurry_frame, in_betweens, moved
-from dblr_plugin.prepare.layout import LMDB
+from dblr_plugin.prepare.exposures import (
+    BlurSettings,
+    Exposure,
+    HandHeld,
+    Span,
+    average_exposure,
+    blurry_frame,
+    in_betweens,
+    moved,
+    split,
+)
+from dblr_plugin.prepare.tree import LMDB
 from dblr_plugin.prepare.video import find_footage, prepare_video
 
 

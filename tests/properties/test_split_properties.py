@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from dblr_plugin.data.cuts import find_shots
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.prepare.blur_settings import BlurSettings, split
 from dblr_plugin.prepare.data_sets import plan_dvd, plan_gopro, plan_reds
-from dblr_plugin.prepare.exposures import exposures
+from dblr_plugin.prepare.exposures import BlurSettings, exposures, split
 from dblr_plugin.prepare.video import prepare_video
 
 recipes = st.builds(
