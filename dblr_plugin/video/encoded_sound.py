@@ -9,27 +9,23 @@ import av
 from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.container import OutputContainer
+from av.stream import Stream
 
-__all__ = ['EncodedSound', 'sound_encoder', 'usual_layout']
+__all__ = ['LAYOUTS', 'EncodedSound', 'sound_encoder']
 
-# FFmpeg's name of the container -> encoder, lossless where the container allows it
+# FFmpeg's name of the container -> encoder of sound that it cannot hold, lossless where the container allows it
 _ENCODERS = {'matroska': 'flac', 'webm': 'libopus'}
 _ELSEWHERE = 'aac'
 _RATE = 48000  # samples per second, if the encoder does not support the source's rate
 _BITS = 96000  # per second and channel, for lossy encoders: hardly distinguishable from the source
 
-# FFmpeg's names, by number of channels; libopus rejects 5.1(side), which AC-3 uses
-_LAYOUTS = {1: 'mono', 2: 'stereo', 3: '3.0', 4: '4.0', 5: '5.0', 6: '5.1', 7: '6.1', 8: '7.1'}
+#: FFmpeg's names of the usual speaker layouts, by number of channels; libopus rejects 5.1(side), which AC-3 uses
+LAYOUTS = {1: 'mono', 2: 'stereo', 3: '3.0', 4: '4.0', 5: '5.0', 6: '5.1', 7: '6.1', 8: '7.1'}
 
 
-def usual_layout(channels: int) -> str | None:
-    """Returns FFmpeg's name of the usual speaker layout for a number of channels; None if there is none."""
-    return _LAYOUTS.get(channels)
-
-
-def sound_encoder(stream: AudioStream, format_name: str) -> str | None:
-    """Returns the encoder to use in a container for an audio stream; None if FFmpeg cannot decode the stream."""
-    if stream.codec_context is None or stream.codec_context.channels not in _LAYOUTS:
+def sound_encoder(stream: Stream, format_name: str) -> str | None:
+    """Returns the encoder to use in a container for a stream; None if it is no sound that FFmpeg can decode."""
+    if stream.type != 'audio' or stream.codec_context is None or stream.codec_context.channels not in LAYOUTS:
         return None
     return _ENCODERS.get(format_name, _ELSEWHERE)
 
@@ -39,20 +35,17 @@ class EncodedSound:
 
     Sound begins when the source's does. Gaps, and what cannot be decoded, become silence of the same length, so that
     the rest stays in sync.
-
-    Args:
-        source: The stream.
-        target: The output, to which a stream is added.
-        encoder: FFmpeg's name.
     """
 
     def __init__(self, source: AudioStream, target: OutputContainer, encoder: str) -> None:
         context = source.codec_context
         codec = Codec(encoder, 'w')
-        rates = codec.audio_rates
+        rates, formats = codec.audio_rates, [offered.name for offered in codec.audio_formats]
+        deep = [name for name in formats if name.startswith('s32')]
         self._decoder = context
-        self._format = _sample_format(context.format.name, [offered.name for offered in codec.audio_formats])
-        self._layout = _LAYOUTS[context.channels]
+        # integers of more than 16 bits are kept, others become the first format on offer
+        self._format = deep[0] if deep and context.format.name.startswith('s32') else formats[0]
+        self._layout = LAYOUTS[context.channels]
         self._rate = _RATE if rates and context.sample_rate not in rates else context.sample_rate
         bits = _BITS * context.channels if codec.lossy else 0
         self.stream = target.add_stream(encoder, self._rate, layout=self._layout, format=self._format, bit_rate=bits)
@@ -89,9 +82,3 @@ class EncodedSound:
 
     def _rest(self) -> list[av.AudioFrame]:
         return [] if self._resampler is None else self._resampler.resample(None)
-
-
-def _sample_format(source: str, offered: list[str]) -> str:
-    """Returns the sample format: integers of more than 16 bits (s32) are kept, others become the first on offer."""
-    deep = [name for name in offered if name.startswith('s32')]
-    return deep[0] if deep and source.startswith('s32') else offered[0]

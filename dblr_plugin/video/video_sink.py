@@ -287,7 +287,7 @@ class VideoSink:
         """Completes the file and moves it to its final name."""
         self._container.close()
         if self._copied is not None:
-            self._copied.warn_lost_tags(self._partial, self.path)
+            self._copied.warn_lost_tags(self._partial)
         self._release()
         self._write_aspect()
         os.replace(self._partial, self.path)
