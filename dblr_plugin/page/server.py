@@ -1,4 +1,4 @@
-"""Serves the page to this computer only, and limits the origin, number, size and duration of requests."""
+"""Serves the page to this computer only, and limits the origin, routes and size of requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.page.process import Cancelled, Task
@@ -135,8 +134,7 @@ class _Clips:
         return html.escape(re.sub(rf'{self.folder}/\w+/(tmp\w+/)?', '', message), quote=False)
 
 
-_MAX_WAITING, _MAX_CONNECTIONS, _MAX_JSON = 8, 100, 64_000  # clips; from browsers; bytes
-_SECONDS_TO_ASK, _SECONDS_TO_SEND = 10, 600  # for a request's head; for its body
+_MAX_WAITING, _MAX_JSON = 8, 64_000  # clips; bytes
 # gradio's other routes fetch from elsewhere or keep what they are sent
 _ROUTES = re.compile(
     r'GET /(|config|theme\.css|favicon\.ico|(assets|static)/.+)'
@@ -173,7 +171,6 @@ def build_server(folder: Path, build: Any, max_bytes: int) -> uvicorn.Server:
     gr.mount_gradio_app(app, page, '/', theme=theme, footer_links=[], run_history=False)
     config = uvicorn.Config(
         _Guard(app, max_bytes + _MAX_JSON),
-        http=_Connection,
         ws='none',
         log_level='critical',  # requests cut short by shutdown are not errors
         proxy_headers=False,
@@ -204,7 +201,7 @@ async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
 
 
 class _Guard:
-    """Refuses requests from other sites, routes that the page does not need, and bodies that are too large or slow."""
+    """Refuses requests from other sites, routes that the page does not need, and bodies that are too large."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app, self.max_bytes = app, max_bytes
@@ -212,17 +209,6 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] != 'http':
             return await self.app(scope, receive, send)
-        deadline: float | None = asyncio.get_running_loop().time() + _SECONDS_TO_SEND
-
-        async def receive_in_time() -> Message:
-            nonlocal deadline
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                return {'type': 'http.disconnect'}
-            deadline = deadline if message.get('more_body') else None
-            return message
 
         async def send_with_headers(message: Message) -> None:
             if message['type'] == 'http.response.start':
@@ -230,7 +216,7 @@ class _Guard:
             await send(message)
 
         app = self._refusal(scope['method'], scope['path'], Headers(scope=scope)) or self.app
-        return await app(scope, receive_in_time, send_with_headers)
+        return await app(scope, receive, send_with_headers)
 
     def _refusal(self, method: str, path: str, headers: Headers) -> Response | None:
         limit = self.max_bytes if path.endswith('/upload') else _MAX_JSON
@@ -250,23 +236,3 @@ def _is_own(host: str, origin: str | None) -> bool:
     with contextlib.suppress(ValueError):
         return urlsplit(f'//{host}').hostname in ('localhost', '127.0.0.1') and origin in (None, f'http://{host}')
     return False
-
-
-class _Connection(H11Protocol):
-    """A connection that closes after a while without requests, or at once when there are too many."""
-
-    _last: object = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        others = [each for each in self.connections if each is not self and not each.transport.is_closing()]
-        if len(others) >= _MAX_CONNECTIONS:
-            next((each for each in others if each.cycle is None), self).transport.abort()
-        self.loop.call_later(_SECONDS_TO_ASK, self._end_if_silent)
-
-    def _end_if_silent(self) -> None:
-        if self.cycle is self._last and (self.cycle is None or self.cycle.response_complete):
-            self.transport.abort()
-        elif not self.transport.is_closing():
-            self._last = self.cycle
-            self.loop.call_later(_SECONDS_TO_ASK, self._end_if_silent)

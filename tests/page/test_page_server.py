@@ -13,7 +13,6 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -44,38 +43,10 @@ def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp('clips') / 'long.mp4', Made(scene(8, (720, 1280)) * 12, options=options))
 
 
-@pytest.fixture(scope='module')
-def silent(page: Page) -> Iterator[list[socket.socket]]:
-    """Connections with incomplete requests."""
-    opened = []
-    for _ in range(600):
-        connection = socket.create_connection(('127.0.0.1', page.port))
-        connection.sendall(b'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n')
-        opened.append(connection)
-    yield opened
-    for connection in opened:
-        connection.close()
-
-
-def is_closed(connection: socket.socket) -> bool:
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) == b''
-    except BlockingIOError:
-        return False
-    except ConnectionError:
-        return True
-
-
 def shown(path: str) -> np.ndarray:
     """Returns all frames of a video as RGB (n, h, w, 3), as players show them."""
     with av.open(path) as container:
         return np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)])
-
-
-def test_half_open_requests_do_not_block_others(page, silent):
-    assert page.ask('GET', '/config').status == 200
-    page.until(lambda: sum(map(is_closed, silent)) >= 480, 5)
 
 
 def test_before_and_after_have_the_same_frames_at_the_same_times(client, tmp_path):
@@ -284,10 +255,6 @@ def test_leaving_the_page_deletes_its_clip(page, tmp_path):
         assert page.call('take', session, file(str(path))).status == 200
         assert path.exists()
     page.until(lambda: not path.parent.exists())
-
-
-def test_half_open_requests_are_closed(page, silent):
-    page.until(lambda: all(map(is_closed, silent)), 40)
 
 
 def test_unavailable_port_is_refused(page):
