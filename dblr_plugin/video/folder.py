@@ -16,15 +16,16 @@ from PIL import Image
 from dblr_plugin.data.images import imdecode, inspected_size, natural, opened
 from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.files import atomic_write, check_writable, make_folder, partial_of, write_fault
-from dblr_plugin.video.frames import Extent, Frame, Source, eight_bits, scaled_size, shrink
+from dblr_plugin.video.frames import Extent, Frame, Source, scaled_size, shrink
 from dblr_plugin.video.image_metadata import (
     COLOUR_TAGS,
+    DEEP_FORMATS,
     DESCRIBED,
     EXIF,
     PROFILE,
     ImageMetadata,
     colour_chunk,
-    with_metadata,
+    encoded,
 )
 from dblr_plugin.video.settings import described_part
 from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished, is_begun
@@ -32,10 +33,6 @@ from dblr_plugin.video.unfinished import AlreadyComplete, Existing, Unfinished, 
 __all__ = ['FolderSink', 'FolderSource', 'warn_left_out']
 
 _log = logging.getLogger(__name__)
-
-_DEEP_FORMATS = ('.png', '.tif', '.tiff')
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-_WRITING = {'.jpg': _JPEG, '.jpeg': _JPEG, '.webp': (cv2.IMWRITE_WEBP_QUALITY, 101)}  # above 100 is lossless
 
 
 class FolderSource:
@@ -200,10 +197,7 @@ class FolderSink:
     def _write(self, picture: Frame) -> None:
         path = self._target(picture.name)
         with atomic_write(path) as partial:
-            data = _encoded(picture.pixels, path)
-            if path.suffix.lower() in DESCRIBED:
-                data = with_metadata(data, self._metadata(picture.name), picture.pixels.shape[:2], path)
-            partial.write_bytes(data)
+            partial.write_bytes(encoded(picture.pixels, path, self._metadata(picture.name)))
         if self.only is None:
             self._add_to_list([picture.name])
 
@@ -280,7 +274,7 @@ class FolderSink:
             left_out |= {kind: lost} if lost else {}
         warn_left_out(left_out, self.folder)
         target = self._target(source.files[0].name)
-        if source.high_bit_depth and target.suffix.lower() not in _DEEP_FORMATS:
+        if source.high_bit_depth and target.suffix.lower() not in DEEP_FORMATS:
             _log.warning('%s holds 8 bits only, and its source has 16; give .png or .tif to keep them', target)
 
 
@@ -345,15 +339,3 @@ def warn_left_out(kinds: Mapping[str, Sequence[Path]], output: Path) -> None:
 
 def _count(files: Sequence[Path]) -> str:
     return f' ({len(files)} files)' if len(files) > 1 else ''
-
-
-def _encoded(pixels: np.ndarray, path: Path) -> bytes:
-    """Returns the content of an image file; raises DBLRError if its format does not hold as many pixels."""
-    extension = path.suffix.lower()
-    if extension not in _DEEP_FORMATS:
-        pixels = eight_bits(pixels)
-    is_done, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _WRITING.get(extension, ()))
-    if not is_done:
-        height, width = pixels.shape[:2]
-        raise DBLRError(f'{path}: {extension} cannot hold {width}x{height} pixels; make .png files of the source first')
-    return data.tobytes()

@@ -1,4 +1,4 @@
-"""Metadata of image files, read from one format and written into another."""
+"""Encodes image files with the metadata of another file, which may be of another format."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.video.frames import eight_bits
 
-__all__ = ['COLOUR_TAGS', 'DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'colour_chunk', 'with_metadata']
+__all__ = ['COLOUR_TAGS', 'DEEP_FORMATS', 'DESCRIBED', 'EXIF', 'PROFILE', 'ImageMetadata', 'colour_chunk', 'encoded']
 
 PROFILE, EXIF, COLOUR_TAGS = 'ICC profile', 'Exif', 'PNG colour tags'
+#: Suffixes of the formats that hold 16 bits.
+DEEP_FORMATS = ('.png', '.tif', '.tiff')
+_JPEG = {'format': 'JPEG', 'quality': 98, 'subsampling': 0}
+_BY_PILLOW: dict[str, dict[str, Any]] = {
+    '.jpg': _JPEG, '.jpeg': _JPEG, '.webp': {'format': 'WEBP', 'lossless': True, 'quality': 70},
+}  # fmt: skip
+_JPEG_SEGMENT = 65533  # bytes
 #: Suffixes of the formats into which colour profile and Exif are written.
-DESCRIBED = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff')
+DESCRIBED = (*DEEP_FORMATS, *_BY_PILLOW)
 
 _DIRECTORIES = (0x8769, 0x8825)  # Exif's own and GPS
 _PROFILE_TAG = 0x8773
@@ -36,8 +47,6 @@ _WIDE_PRIMARIES = (9, 11, 12)  # BT.2020, DCI-P3, Display P3
 _HDR_TRANSFERS = (16, 18)  # PQ, HLG
 # what they say about sRGB, as which images without them are shown
 _SRGB = {b'gAMA': (45455,), b'cHRM': (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)}
-
-_JPEG_SEGMENT = 65533  # bytes
 
 
 @dataclass(frozen=True)
@@ -136,31 +145,40 @@ def _described(source: Image.Exif) -> Image.Exif | None:
     return exif if len(exif) or any(map(exif.get_ifd, _DIRECTORIES)) else None
 
 
-def with_metadata(data: bytes, metadata: ImageMetadata, size: tuple[int, int], path: Path) -> bytes:
-    """Returns an image file's content with colour profile, Exif and tags added; the encoded pixels are unchanged.
+def encoded(pixels: np.ndarray, path: Path, metadata: ImageMetadata) -> bytes:
+    """Returns the content of an image file: JPEG of quality 98 without chroma subsampling, or lossless.
+
+    Pillow writes JPEG and WebP. It cannot write 16-bit RGB, so OpenCV writes the others, and the metadata are added.
 
     Args:
-        data: The file as OpenCV writes it.
-        metadata: What to add.
-        size: (h, w) of the image.
-        path: The file, whose suffix is one of :data:`DESCRIBED`.
+        pixels: RGB (h, w, 3), uint8 or uint16.
+        path: The file, whose suffix selects the format.
+        metadata: What to write if the format is one of :data:`DESCRIBED`.
 
     Raises:
-        DBLRError: If the Exif data are too large for a JPEG file.
+        DBLRError: The format does not hold as many pixels, or as much Exif data.
     """
     suffix = path.suffix.lower()
-    if not metadata.profile and metadata.exif is None and not (metadata.chunks and suffix == '.png'):
-        return data
-    exif = b'' if metadata.exif is None else metadata.exif.tobytes()  # starts with b'Exif\0\0', which only JPEG has
+    if suffix not in DEEP_FORMATS:
+        pixels = eight_bits(pixels)
+    exif = b'' if metadata.exif is None else metadata.exif.tobytes()
+    if suffix in ('.jpg', '.jpeg') and len(exif) > _JPEG_SEGMENT:
+        raise DBLRError(f'{path}: the Exif data of its source are too large for JPEG; give .png, .tif or .webp')
+    try:
+        if suffix in _BY_PILLOW:
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, icc_profile=metadata.profile, exif=exif, **_BY_PILLOW[suffix])
+            return file.getvalue()
+        is_done, codes = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    except (OSError, ValueError):
+        is_done = False
+    if not is_done:
+        height, width = pixels.shape[:2]
+        raise DBLRError(f'{path}: {suffix} cannot hold {width}x{height} pixels; make .png files of the source first')
+    data = codes.tobytes()
     if suffix == '.png':
-        return _in_png(data, metadata.profile, exif[6:], metadata.chunks)
-    if suffix in ('.jpg', '.jpeg'):
-        if len(exif) > _JPEG_SEGMENT:
-            raise DBLRError(f'{path}: the Exif data of its source are too large for JPEG; give .png, .tif or .webp')
-        return _in_jpeg(data, metadata.profile, exif)
-    if suffix == '.webp':
-        return _in_webp(data, metadata.profile, exif[6:], size)
-    return _in_tiff(data, metadata)
+        return _in_png(data, metadata)
+    return _in_tiff(data, metadata) if suffix in DEEP_FORMATS and (metadata.profile or exif) else data
 
 
 def colour_chunk(primaries: int, transfer: int) -> bytes:
@@ -178,38 +196,14 @@ def _chunk(part: bytes) -> bytes:
     return struct.pack('>I', len(part) - 4) + part + struct.pack('>I', zlib.crc32(part))
 
 
-def _in_png(data: bytes, profile: bytes, exif: bytes, chunks: bytes) -> bytes:
+def _in_png(data: bytes, metadata: ImageMetadata) -> bytes:
     """Inserts chunks after the signature and the header."""
-    parts = [b'iCCP' + b'ICC profile\0\0' + zlib.compress(profile)] if profile else []
-    parts += [b'eXIf' + exif] if exif else []
-    return data[:33] + chunks + b''.join(map(_chunk, parts)) + data[33:]
-
-
-def _in_jpeg(data: bytes, profile: bytes, exif: bytes) -> bytes:
-    """Inserts segments after the signature and the JFIF segment."""
-    parts = [b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif] if exif else []
-    room = _JPEG_SEGMENT - 14
-    pieces = [profile[at : at + room] for at in range(0, len(profile), room)]
-    parts += [
-        b'\xff\xe2' + struct.pack('>H', len(piece) + 16) + b'ICC_PROFILE\0' + bytes((number, len(pieces))) + piece
-        for number, piece in enumerate(pieces, 1)
-    ]
-    behind = 4 + int.from_bytes(data[4:6], 'big') if data[2:4] == b'\xff\xe0' else 2
-    return data[:behind] + b''.join(parts) + data[behind:]
-
-
-def _in_webp(data: bytes, profile: bytes, exif: bytes, size: tuple[int, int]) -> bytes:
-    """Turns a file of one chunk into the extended format."""
-    flags = 0x20 * bool(profile) | 0x08 * bool(exif)
-    height, width = ((side - 1).to_bytes(3, 'little') for side in size)
-    first = [(b'VP8X', bytes((flags, 0, 0, 0)) + width + height), *([(b'ICCP', profile)] if profile else [])]
-    last = [(b'EXIF', exif)] if exif else []
-    before, behind = (
-        b''.join(name + struct.pack('<I', len(part)) + part + bytes(len(part) % 2) for name, part in parts)
-        for parts in (first, last)
-    )
-    content = b'WEBP' + before + data[12:] + behind
-    return b'RIFF' + struct.pack('<I', len(content)) + content
+    chunks = metadata.chunks
+    if metadata.profile:
+        chunks += _chunk(b'iCCP' + b'ICC profile\0\0' + zlib.compress(metadata.profile))
+    if metadata.exif is not None:
+        chunks += _chunk(b'eXIf' + metadata.exif.tobytes().removeprefix(b'Exif\0\0'))  # which only JPEG has
+    return data[:33] + chunks + data[33:]
 
 
 def _in_tiff(data: bytes, metadata: ImageMetadata) -> bytes:

@@ -18,7 +18,7 @@ from made_videos import Made, decoded, make, scene  # noqa: E402
 from media_copying import copy  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
-from dblr_plugin.video.image_metadata import ImageMetadata, with_metadata  # noqa: E402
+from dblr_plugin.video.image_metadata import ImageMetadata, encoded  # noqa: E402
 
 HDR10 = (
     'log-level=0:hdr10=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:max-cll=1000,400:'
@@ -199,10 +199,8 @@ def test_icc_profile_and_exif_are_kept_or_their_loss_reported(tmp_path, caplog, 
 @pytest.mark.parametrize('target', ['.png', '.tif'])
 def test_icc_profile_of_sixteen_bit_images_is_kept(tmp_path, source, target):
     pixels = scene(1, high_bit_depth=True)[0]
-    data = cv2.imencode(source, pixels)[1].tobytes()
-    (tmp_path / f'p{source}').write_bytes(
-        with_metadata(data, ImageMetadata(PROFILE), pixels.shape[:2], tmp_path / f'p{source}')
-    )
+    path = tmp_path / f'p{source}'
+    path.write_bytes(encoded(np.ascontiguousarray(pixels[..., ::-1]), path, ImageMetadata(PROFILE)))
     copy(tmp_path / f'p{source}', tmp_path / f'out{target}')
     assert np.array_equal(cv2.imread(str(tmp_path / f'out{target}'), cv2.IMREAD_UNCHANGED), pixels)
     assert described(tmp_path / f'out{target}')[0] == PROFILE

@@ -15,7 +15,6 @@ from PIL import Image
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video import Frame, find_batch, fingerprint, open_sink, open_source
-from dblr_plugin.video.image_metadata import DESCRIBED, ImageMetadata, with_metadata
 
 
 def written(folder: Path, names: list[str], high_bit_depth: bool = False) -> list[np.ndarray]:
@@ -217,10 +216,3 @@ def test_sixteen_bit_image_is_rounded_to_eight_bits(tmp_path):
     copy(tmp_path / 'deep.png', tmp_path / 'flat.bmp')
     again = cv2.imread(str(tmp_path / 'flat.bmp'), cv2.IMREAD_UNCHANGED)[..., ::-1]
     assert np.abs(again - frame / 257).max() <= 0.5
-
-
-@pytest.mark.parametrize('suffix', DESCRIBED)
-def test_empty_metadata_leaves_the_file_unchanged(suffix):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-    data = cv2.imencode(suffix, pixels)[1].tobytes()
-    assert with_metadata(data, ImageMetadata(), (9, 7), Path(f'a{suffix}')) == data
