@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,6 +156,4 @@ def name_fault(name: str) -> str | None:
     """
     if not name.isprintable():
         return f'{name!a} has characters that cannot be printed'
-    # on Windows drive letters and backslashes lead elsewhere, and names have neither
-    parts = name.split('/') if os.name != 'nt' else re.split(r'[/\\:]', name)
-    return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*parts} else None
+    return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*name.split('/')} else None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError, counted
@@ -30,8 +30,6 @@ __all__ = [
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
-
-Position = TypeVar('Position', int, Fraction)  # in a folder, or in a video in seconds
 
 #: Suffixes of the videos that can be written; encoders.FORMATS maps them to containers.
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
@@ -74,7 +72,7 @@ def open_source(
     return VideoSource(path, *_part(parse_time, start, end), scale_down)
 
 
-def _part(parse: Callable[[Any, str], Position], start: Any, end: Any) -> tuple[Position | None, Position | None]:
+def _part(parse: Callable[[Any, str], Any], start: Any, end: Any) -> tuple[Any, Any]:
     """Returns where to start and end; raises DBLRError if one of them cannot be parsed, or nothing is between them."""
     first = None if start is None else parse(start, '--start')
     last = None if end is None else parse(end, '--end')
@@ -111,7 +109,7 @@ def open_sink(
         DBLRError: The output cannot be written as requested.
         AlreadyComplete: The output to resume is already complete.
     """
-    ends_in_slash = str(path).endswith(('/', os.sep))
+    ends_in_slash = str(path).endswith('/')
     path = Path(path)
     try:
         is_folder = ends_in_slash or path.is_dir() or not path.suffix
@@ -273,14 +271,9 @@ def _below(root: Path, output: Path) -> list[Path]:
         here = Path(folder)
         for link in (here / d for d in folders if (here / d).is_symlink()):
             _log.warning('%s is a link to a folder; videos in it are left out', link)
-        hidden_or_output = [d for d in folders if d.startswith('.') or _is_same(here / d, output)]
-        folders[:] = [d for d in folders if d not in hidden_or_output]
+        folders[:] = [d for d in folders if not d.startswith('.') and (here / d).resolve() != output.resolve()]
         found += [here / name for name in files if is_video(name)]
     return found
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return other.exists() and os.path.samefile(one, other)
 
 
 def _paired(videos: Iterable[Path], root: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:

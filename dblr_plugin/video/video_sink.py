@@ -77,7 +77,7 @@ class VideoSink:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self._info = path, info
-        is_there = _exists(path)
+        is_there = path.exists()
         if info.copied is not None and is_there and os.path.samefile(path, info.copied):
             raise DBLRError(f'{path} is the input; give another output')
         self._settings = encoder
@@ -129,7 +129,11 @@ class VideoSink:
                 self._join(whole=False)
                 self._close()
         if self._container is not None and not self._complete:
-            self._give_up()
+            with suppress(av.error.FFmpegError):  # closing finalises the file, which is what just failed
+                self._container.close()
+            if self._copied is not None:
+                self._copied.close()
+            self._partial.unlink(missing_ok=True)
         self._segments.close()
         if self._segments.pictures and not self._complete:
             _log.warning('%s: kept for --resume: %s', self.path, counted(self._segments.pictures, 'frame'))
@@ -288,7 +292,7 @@ class VideoSink:
         self._container.close()
         if self._copied is not None:
             self._copied.warn_lost_tags(self._partial)
-        self._release()
+            self._copied.close()
         self._write_aspect()
         os.replace(self._partial, self.path)
         self._complete = True
@@ -302,16 +306,6 @@ class VideoSink:
                 text = '%s: the pixel aspect ratio, %s, is left out; write .mp4 to keep it'
                 _log.warning(text, self.path, self._info.aspect)
 
-    def _give_up(self) -> None:
-        with suppress(av.error.FFmpegError):  # closing finalises the file, which is what just failed
-            self._container.close()
-        self._release()
-        self._partial.unlink(missing_ok=True)
-
-    def _release(self) -> None:
-        if self._copied is not None:
-            self._copied.close()
-
     @contextmanager
     def _raising_failure(self) -> Iterator[None]:
         """Turns errors from the disk or FFmpeg into a DBLRError."""
@@ -323,11 +317,3 @@ class VideoSink:
                 raise write_fault(self.path, error) from error
             reason = getattr(error, 'strerror', None) or error
             raise DBLRError(f'{self.path} could not be written ({reason}); try another encoder or container') from error
-
-
-def _exists(path: Path) -> bool:
-    """Returns whether the output exists; raises DBLRError for an impossible name."""
-    try:
-        return path.exists()
-    except OSError as error:
-        raise write_fault(path, error) from error

@@ -6,6 +6,7 @@ import logging
 import math
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -120,16 +121,12 @@ class VideoSource:
         self.path = path
         self._complaints = Complaints()
         weakref.finalize(self, self._complaints.close)  # in case the source is never closed
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._complaints.close)
             self._container = open_container(path)
-        except BaseException:
-            self._complaints.close()
-            raise
-        try:
+            opened.callback(self._close)
             self._open(start, end, scale_down)
-        except BaseException:
-            self._close()
-            raise
+            opened.pop_all()  # nothing failed, so all stays open
 
     def _open(self, start: Fraction | None, end: Fraction | None, scale_down: float) -> None:
         stream = require_main_stream(self._container, self.path)
@@ -162,6 +159,7 @@ class VideoSource:
         self._interlaced = False
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, said, scale_down)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
         part_start = None if start is None else self._first_pts * self._time_base
         self.info = StreamInfo(
             time_base=self._time_base,
@@ -170,7 +168,7 @@ class VideoSource:
             begin=begin,
             start=part_start,
             end=self._end,
-            aspect=_upright_aspect(stream, self._orientation),
+            aspect=1 / aspect if self._orientation.transposed else aspect,
             colour=self._colour,
             chroma=_chroma(self._first.format),
             bits=bits_of(self._first.format),
@@ -341,11 +339,6 @@ class VideoSource:
         if said is not None:
             text = '%s: FFmpeg met an error in it and continued, so frames may be damaged or missing: %s'
             _log.warning(text, self.path, said)
-
-
-def _upright_aspect(stream: VideoStream, orientation: Orientation) -> Fraction:
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    return 1 / aspect if orientation.transposed else aspect
 
 
 def _chroma(video_format: av.VideoFormat) -> str:
