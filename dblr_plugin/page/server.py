@@ -26,7 +26,6 @@ from dblr_plugin.page.process import Cancelled, Task
 
 __all__ = ['build_blocks', 'build_server']
 
-_MAX_SECONDS = 3600
 _PROGRESS = gr.Progress()
 
 
@@ -107,17 +106,14 @@ class _Clips:
         task = self.tasks[request.session_hash] = Task('restore', self.build, Path(clip), folder, start, length)
         progress(0, desc='Starting')
         try:
-            async with asyncio.timeout(_MAX_SECONDS):
-                count, result = await task.result(
-                    lambda *frames: progress(frames, unit='frames'), lambda text: gr.Warning(self._text(text))
-                )
+            count, result = await task.result(
+                lambda *frames: progress(frames, unit='frames'), lambda text: gr.Warning(self._text(text))
+            )
         except Cancelled:
             gr.Info('nothing was restored', title='Cancelled')
             return [gr.skip()] * 5
-        except (DBLRError, TimeoutError) as error:
-            raise gr.Error(
-                self._text(str(error) or 'stopped after an hour; choose a shorter part'), print_exception=False
-            ) from None
+        except DBLRError as error:
+            raise gr.Error(self._text(str(error)), print_exception=False) from None
         finally:
             self.tasks.pop(request.session_hash, None)
         videos = [str(path) if path.exists() else None for path in (folder / 'before.mp4', folder / 'after.mp4')]
