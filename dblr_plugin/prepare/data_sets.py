@@ -72,11 +72,7 @@ class Plan:
 
 
 def _existing(src: Path, folder: str) -> Path:
-    """Returns ``src/folder`` if it exists, otherwise ``src``, so that users can give either.
-
-    Raises:
-        DBLRError: ``src`` is not a folder.
-    """
+    """Returns ``src/folder`` if it exists, otherwise ``src``, so that users can give either."""
     if not src.is_dir():
         reason = 'is not a folder; unpack it first' if src.exists() else 'does not exist; check the path'
         raise DBLRError(f'{src} {reason}')
@@ -84,11 +80,7 @@ def _existing(src: Path, folder: str) -> Path:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Returns the names of the folders in ``folder``, in natural order; an empty list if it does not exist.
-
-    Raises:
-        DBLRError: The folder cannot be listed, or a name is not UTF-8.
-    """
+    """Returns the names of the folders in ``folder``, in natural order; an empty list if it does not exist."""
     from dblr_plugin.data.images import natural, refuse_undecodable  # here, because the package imports torch
 
     if not folder.is_dir():
@@ -108,11 +100,10 @@ def _unknown_folders(folder: Path, known: Mapping[str, object]) -> list[Path]:
 
 # VideoDeblurring (DVD) by Su et al., CVPR 2017: 71 videos with ground truth, 22 scenes without.
 #
-# ``quantitative_datasets/<video>/{input,GT}/00000.jpg`` and ``qualitative_datasets/<scene>/input/``. The published
-# split is below. Frame numbers and sizes are read from the files, as they vary: IMG_0009 is numbered from 00030, C0036
-# and C0041 are 1080x1920 (h x w), IMG_0051 and IMG_0053 are portrait.
+# Frame numbers and sizes are read from the files, as they vary: IMG_0009 is numbered from 00030, C0036 and C0041 are
+# 1080x1920 (h x w), IMG_0051 and IMG_0053 are portrait.
 
-# in the published order, 1 to 10
+# the published split, in the published order, 1 to 10
 DVD_TEST = dict.fromkeys(
     (
         'IMG_0030', 'IMG_0049', 'IMG_0021', '720p_240fps_2', 'IMG_0032',
@@ -160,7 +151,7 @@ def plan_dvd_qualitative(src: Path) -> Plan:
     return Plan('dvd-qualitative', '', root, layout, clips, totals={'test': DVD_SCENES})
 
 
-# GoPro by Nah et al., CVPR 2017: ``GOPRO_Large/{train,test}/<sequence>/{blur,blur_gamma,sharp}/000047.png``.
+# GoPro by Nah et al., CVPR 2017.
 
 GOPRO_BLURS = {
     'blur_gamma': "averaged in linear light and encoded with gamma 2.2: the authors' standard",
@@ -197,9 +188,8 @@ def plan_gopro(src: Path, blur: str) -> Plan:
     return Plan('gopro', blur, root, layout, clips, unknown=unknown)
 
 
-# REDS by Nah et al., CVPRW 2019: ``train/train_{sharp,blur,blur_comp}/000/00000000.png`` and ``val/val_*``.
-#
-# The validation clips serve as the test set, as the ground truth of the official test set is not public.
+# REDS by Nah et al., CVPRW 2019. The validation clips serve as the test set, as the official one's ground truth is not
+# public.
 
 REDS_BLURS = {'blur': 'motion blur', 'blur_comp': 'motion blur and video compression'}
 
@@ -222,9 +212,8 @@ def plan_reds(src: Path, blur: str) -> Plan:
     return Plan('reds', blur, root, layout, tuple(clips), unknown=tuple(unknown))
 
 
-# BSD by Zhong et al., ECCV 2020: ``BSD_3ms24ms/{train,test}/<sequence>/{Blur,Sharp}/RGB/00000000.png``, 640x480.
-#
-# Recorded by two cameras through a beam splitter; the names give the exposure times of the sharp and the blurry camera.
+# BSD by Zhong et al., ECCV 2020: 640x480, recorded by two cameras through a beam splitter; the names give the exposure
+# times of the sharp and the blurry camera.
 
 BSD_EXPOSURES = ('1ms8ms', '2ms16ms', '3ms24ms')
 
@@ -245,10 +234,8 @@ def plan_bsd(src: Path, exposure: str) -> Plan:
 
 
 # Blurred KITTI by Pan et al., CVPR 2017: 199 scenes of three frames from two cameras, for testing only.
-#
-# ``{blur,sharp}/{image_2,image_3}/000005_10.png``: frames 09, 10 and 11 of scene 000005; image_2 is the left camera,
-# image_3 the right one. The blurry frames are the authors' own; the sharp ones come from KITTI's scene flow benchmark
-# (multi-view extension). Sizes vary around 1242x375.
+# The blurry frames are the authors' own; the sharp ones come from KITTI's scene flow benchmark (multi-view extension).
+# Sizes vary around 1242x375.
 
 KITTI_CAMERAS = {'left': 'image_2', 'right': 'image_3'}
 

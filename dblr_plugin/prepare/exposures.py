@@ -18,7 +18,7 @@ from dblr_plugin.data.flow import MIN_SIDE, optical_flow, warped
 from dblr_plugin.data.images import decode
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder
-from dblr_plugin.prepare.tree import clip_folder
+from dblr_plugin.prepare.tree import TreeClip, clip_folder
 from dblr_plugin.threads import parallel
 
 __all__ = [
@@ -236,8 +236,8 @@ class Exposure:
 
 def make_clips(
     dst: Path, frames: Iterable[np.ndarray], spans: Sequence[Span], recipe: BlurSettings, label: str
-) -> list[float]:
-    """Writes the frames of all spans of a video into a tree; frames that already exist are only measured.
+) -> list[TreeClip]:
+    """Writes the clips of a video into a tree, and returns them; frames that already exist are only measured.
 
     Args:
         dst: The tree.
@@ -245,20 +245,21 @@ def make_clips(
         spans: The video's clips.
         recipe: How exposures are made.
         label: Label of the progress bar.
-
-    Returns:
-        The mean PSNR of each span's blurry frames, in dB.
     """
     total = sum(len(span.centres) for span in spans)
     figures: dict[Span, list[float]] = {span: [] for span in spans}
 
-    def make(exposure: Exposure) -> tuple[Span, float]:
-        return exposure.span, _make(dst, exposure, recipe)
+    def make(exposure: Exposure) -> tuple[Exposure, float]:
+        return exposure, _make(dst, exposure, recipe)
 
     cores = os.cpu_count() or 1
-    for span, psnr in parallel(make, exposures(frames, spans), cores, total, label, unit='frame'):
-        figures[span].append(psnr)
-    return [float(np.mean(figures[span])) for span in spans]
+    for exposure, psnr in parallel(make, exposures(frames, spans), cores, total, label, unit='frame'):
+        figures[exposure.span].append(psnr)
+        size = exposure.sharp.shape[:2]  # the same for all
+    return [
+        TreeClip(span.part, span.clip, len(psnrs), size, round(float(np.mean(psnrs)), 2))
+        for span, psnrs in figures.items()
+    ]
 
 
 def exposures(frames: Iterable[np.ndarray], spans: Sequence[Span]) -> Iterator[Exposure]:

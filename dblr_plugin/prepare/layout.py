@@ -213,13 +213,7 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _place(dst: Path, files: dict[str, Path], copy: bool) -> None:
-    """Links or copies files into the tree, skipping those already there.
-
-    Links are hard links, or symbolic links across disks. A copy gets its final name once it is complete.
-
-    Raises:
-        DBLRError: The disk has too little space for the missing files, or a write fails.
-    """
+    """Links or copies files into the tree, skipping those already there."""
     missing = [task for task in files.items() if not _in_place(dst / task[0], task[1], copy)]
     require_space(dst, sum(source.stat().st_size if copy else LINK_BYTES for _, source in missing), 'the tree')
     for folder in {os.path.dirname(path) for path, _ in missing}:

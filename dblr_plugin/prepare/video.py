@@ -139,18 +139,18 @@ def prepare_video(
     tree.begin(dst, KIND, variant)
     missing = sum(size for path, size in files.items() if not (dst / path).exists())
     require_space(dst, missing + tree.bytes_needed(dst, databases, files), 'the tree')
-    clips = [clip for source in sources for clip in _made(dst, source, recipe)]
+    clips = []
+    for source in sources:
+        if source.spans:
+            frames = source.footage.frames()
+            clips += make_clips(dst, frames, source.spans, recipe, source.footage.name)
     written = tree.write_databases(dst, databases)
     content = tree.finish(dst, KIND, variant, clips, _details(src, sources, recipe))
     return tree.Prepared(content, written, was_complete=False)
 
 
 def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
-    """Decodes a video once to find its size and shots.
-
-    Raises:
-        DBLRError: The video has no frames, they differ in size, or one is damaged.
-    """
+    """Decodes a video once to find its size and shots."""
     sizes: list[tuple[int, int]] = []
 
     def small() -> Iterator[np.ndarray]:
@@ -168,17 +168,6 @@ def _planned(dst: Path, source: _Source) -> Iterator[tuple[Path, int]]:
     for span in source.spans:
         for index in range(len(span.centres)):
             yield from ((path, size) for path in frame_paths(dst, span, index).values())
-
-
-def _made(dst: Path, source: _Source, recipe: BlurSettings) -> list[tree.TreeClip]:
-    """Makes all clips of a video."""
-    if not source.spans:
-        return []
-    figures = make_clips(dst, source.footage.frames(), source.spans, recipe, source.footage.name)
-    return [
-        tree.TreeClip(span.part, span.clip, len(span.centres), source.size, round(psnr, 2))
-        for span, psnr in zip(source.spans, figures, strict=True)
-    ]
 
 
 def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[str, Any]:
