@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Footage:
-    """A video: its name, its file or folder, and a function that yields its uint8 RGB frames (h, w, 3) in order."""
+    """A video: its name, and its file or folder of frames."""
 
     name: str
     path: Path
-    frames: Callable[[], Iterator[np.ndarray]]
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yields uint8 RGB frames (h, w, 3) in order, as ``dblr deblur`` reads them; raises DBLRError for damage."""
+        with open_source(self.path) as source:
+            for picture in source:
+                if getattr(source, 'damaged', 0):  # only videos count damaged frames
+                    raise DBLRError(
+                        f'{self.path}: a frame at {picture.name} is damaged; get an intact copy, or remove that part'
+                    )
+                yield eight_bits(picture.pixels)
 
 
 def find_footage(src: Path) -> list[Footage]:
@@ -76,19 +85,8 @@ def find_footage(src: Path) -> list[Footage]:
 
 
 def _footage(path: Path) -> Footage:
-    """Returns a video file or a folder of frames, read as by ``dblr deblur`` except that damage is an error."""
     refuse_undecodable(path.parent, [path.name])
-
-    def frames() -> Iterator[np.ndarray]:
-        with open_source(path) as source:
-            for picture in source:
-                if getattr(source, 'damaged', 0):  # only videos count damaged frames
-                    raise DBLRError(
-                        f'{path}: a frame at {picture.name} is damaged; get an intact copy, or remove that part'
-                    )
-                yield eight_bits(picture.pixels)
-
-    return Footage(path.stem if path.is_file() else path.resolve().name, path, frames)
+    return Footage(path.stem if path.is_file() else path.resolve().name, path)
 
 
 KIND = 'video'

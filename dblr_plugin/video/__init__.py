@@ -167,11 +167,7 @@ def _video_sink(
 
 
 def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
-    """Returns the path to read and its images; a video has none.
-
-    Raises:
-        DBLRError: A glob matches nothing usable, a folder has no images, or two images share a name.
-    """
+    """Returns the path to read and its images; a video has none."""
     path = Path(path_or_glob)
     if path.is_dir():
         files = [file for file in path.iterdir() if is_image(file.name)]

@@ -79,14 +79,18 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
         DBLRError: The encoder does not exist, does not fit the container, is not lossless as requested, or does not
             support the quality or preset.
     """
-    name = settings.encoder
-    if name is None:
-        name = _default(path.suffix.lower(), settings.lossless, high_bit_depth)
+    suffix = path.suffix.lower()
+    if settings.encoder is not None:
+        name = settings.encoder
+    elif settings.lossless:
+        name = _LOSSLESS.get(suffix, _LOSSLESS_ELSEWHERE)[high_bit_depth]
+    else:
+        name = _DEFAULT.get(suffix, 'libx264')
     codec = _found(name)
     _options(codec, settings)
     if settings.lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
         raise DBLRError(f'the encoder {name} is not lossless here; use libx264rgb, libx265 or ffv1')
-    with av.open(f'file:{path}', 'w', format=FORMATS[path.suffix.lower()]) as container:  # creates no file yet
+    with av.open(f'file:{path}', 'w', format=FORMATS[suffix]) as container:  # creates no file yet
         if name not in container.supported_codecs:
             raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; write .mkv, or use libx264')
     return name
@@ -121,12 +125,6 @@ def choose_encoding(
     )
 
 
-def _default(suffix: str, lossless: bool, high_bit_depth: bool) -> str:
-    if lossless:
-        return _LOSSLESS.get(suffix, _LOSSLESS_ELSEWHERE)[high_bit_depth]
-    return _DEFAULT.get(suffix, 'libx264')
-
-
 def _found(name: str) -> Codec:
     try:
         codec = Codec(name, 'w')
@@ -141,11 +139,7 @@ def _found(name: str) -> Codec:
 
 
 def _options(codec: Codec, settings: EncoderSettings) -> dict[str, str]:
-    """Returns an encoder's options.
-
-    Raises:
-        DBLRError: The encoder does not support the quality or preset.
-    """
+    """Returns an encoder's options; raises DBLRError if it does not support the quality or preset."""
     private = {option.name for option in codec.create('video').supported_options.private}
     if settings.preset is not None and 'preset' not in private:
         raise DBLRError(f'the encoder {codec.name} has no presets; remove --preset, or use --encoder libx264')

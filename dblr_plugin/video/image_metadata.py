@@ -96,10 +96,9 @@ class ImageMetadata:
 
 
 def _read_png(image: Image.Image) -> tuple[bytes, bool, bool]:
-    """Reads the Exif data, which may follow the pixels, without decoding these.
+    """Returns the chunks about how the image is shown, whether they say anything but sRGB, and whether there is text.
 
-    Returns:
-        The chunks about how the image is shown, whether they say anything but sRGB, and whether there is text.
+    Also reads the Exif data, which Pillow leaves unread if they follow the pixels.
     """
     chunks, has_colour_tags, has_text = b'', False, False
     image.info.setdefault('exif', b'')

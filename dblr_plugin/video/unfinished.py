@@ -38,7 +38,6 @@ _log = logging.getLogger(__name__)
 #: What to do about an existing output: replace it, refuse to, or resume it if it is incomplete.
 Existing = Literal['replace', 'refuse', 'resume']
 
-
 _SETTINGS = 'settings.json'
 
 
@@ -220,7 +219,7 @@ class Segments:
         dts = _NO_TIME if packet.dts is None else packet.dts
         data, duration = bytes(packet), packet.duration or 0
         self._put(_RECORD.pack(len(data), packet.pts, dts, duration, packet.is_keyframe) + data)
-        self._record(KeptPacket(data, packet.pts, packet.dts, duration, packet.is_keyframe))
+        self._count(packet.pts, duration)
 
     def seal(self, pictures: int) -> None:
         """Ends the segment, which has ``pictures`` frames; from now on it survives kills and power cuts."""
@@ -247,9 +246,9 @@ class Segments:
         for path in [*paths, *([self._open_path] if self._file is not None else [])]:
             with open(path, 'rb') as file:
                 file.readline()
-                for record, data in _records(file):
-                    if record[0] != _SEAL:
-                        yield _packet(record, data)
+                for (size, pts, dts, duration, is_key), data in _records(file):
+                    if size != _SEAL:
+                        yield KeptPacket(data, pts, None if dts == _NO_TIME else dts, duration, bool(is_key))
 
     def _path(self, number: int) -> Path:
         return self.folder / f'{number:06d}.packets'
@@ -258,21 +257,21 @@ class Segments:
         self._file.write(data)
         self._crc = zlib.crc32(data, self._crc)
 
-    def _record(self, packet: KeptPacket) -> None:
-        self.first = packet.pts if self.first is None else min(self.first, packet.pts)
-        self.last = packet.pts if self.last is None else max(self.last, packet.pts)
-        self.end = max(self.end, packet.pts + packet.duration)
+    def _count(self, pts: int, duration: int) -> None:
+        self.first = pts if self.first is None else min(self.first, pts)
+        self.last = pts if self.last is None else max(self.last, pts)
+        self.end = max(self.end, pts + duration)
 
     def _take_whole(self) -> bool:
         """Returns whether the next segment exists and is undamaged, and adds its packets to the totals."""
         try:
             with open(self._path(self._whole), 'rb') as file:
                 line = file.readline(1000)
-                head, crc, packets = json.loads(line), zlib.crc32(line), []
+                head, crc, times = json.loads(line), zlib.crc32(line), []
                 for record, data in _records(file):
                     if record[0] == _SEAL:
                         break
-                    packets.append(_packet(record, b''))
+                    times.append((record[1], record[3]))
                     crc = zlib.crc32(data, zlib.crc32(_RECORD.pack(*record), crc))
                 else:
                     return False
@@ -282,8 +281,8 @@ class Segments:
             return False
         self.size, self.high_bit_depth = tuple(head['size']), head['high_bit_depth']
         self.pictures += record[1]
-        for packet in packets:
-            self._record(packet)
+        for pts, duration in times:
+            self._count(pts, duration)
         return True
 
     def _drop_rest(self) -> None:
@@ -309,8 +308,3 @@ def _records(file: BinaryIO) -> Iterator[tuple[tuple[int, ...], bytes]]:
         if len(data) < size:
             return
         yield record, data
-
-
-def _packet(record: tuple[int, ...], data: bytes) -> KeptPacket:
-    _, pts, dts, duration, is_key = record
-    return KeptPacket(data, pts, None if dts == _NO_TIME else dts, duration, bool(is_key))

@@ -238,11 +238,7 @@ class VideoSink:
         return max(1, round(picture.duration * self._info.time_base / self._encoding.time_base))
 
     def _place(self, picture: Frame) -> int:
-        """Returns a frame's pts in the output.
-
-        Raises:
-            DBLRError: A constant frame rate is required, and the frame does not fit it.
-        """
+        """Returns a frame's pts in the output; raises DBLRError if it does not fit a required constant frame rate."""
         if picture.pts is None:
             return 0 if self._last_tick is None else self._last_tick + 1
         time = picture.pts * self._info.time_base
