@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import DeformConv2d
 
 from dblr_plugin.archs.dblrnet_arch import DBLRNet, TimeStackedConv
+from dblr_plugin.archs.multi_scale_dblrnet_arch import MultiScaleDBLRNet
 
 __all__ = [
     'AMP_TYPES', 'StackedConv', 'autocast', 'fold', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
@@ -104,7 +105,7 @@ def fold(net: nn.Module) -> nn.Module:
     """Returns a frozen copy in eval mode that computes the same, up to rounding, with fewer operations.
 
     BatchNorm is folded into a convolution directly before it in an ``nn.Sequential``; elsewhere it stays. The 3D layers
-    of a :class:`DBLRNet` build their 2D weights once instead of at each call.
+    of a DBLRNet, of several scales too, build their 2D weights once instead of at each call.
 
     Args:
         net: Any network; it is not changed.
@@ -113,7 +114,8 @@ def fold(net: nn.Module) -> nn.Module:
     for module in folded.modules():
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
-    if isinstance(folded, DBLRNet) and isinstance(folded.conv_l1, TimeStackedConv):  # not folded before
+    is_dblrnet = isinstance(folded, (DBLRNet, MultiScaleDBLRNet))
+    if is_dblrnet and isinstance(folded.conv_l1, TimeStackedConv):  # not folded before
         folded.set_submodule('conv_l1', StackedConv(folded.conv_l1, folded.num_frame))
         folded.set_submodule('conv_l2', StackedConv(folded.conv_l2, folded.conv_l2.kernel_size[0]))
     return folded

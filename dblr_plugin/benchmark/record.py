@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _PACKAGES = (
-    'dblr_plugin', 'basicsr', 'torch', 'torchvision', 'numpy', 'opencv-python', 'openvino', 'lpips', 'mmengine',
+    'dblr_plugin', 'basicsr', 'torch', 'torchvision', 'numpy', 'opencv-python', 'openvino', 'mnn', 'lpips', 'mmengine',
 )  # fmt: skip
 
 

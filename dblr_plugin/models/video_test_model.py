@@ -30,7 +30,7 @@ class VideoTestModel(SRModel):
     Options under ``val`` that BasicSR's ``SRModel`` lacks:
         protocol: Names of :mod:`dblr_plugin.evaluation.protocols`, in place of ``metrics``.
         pad_multiple: Frames are padded to a multiple of this, for networks that need it.
-        backend: ``torch`` (the default), ``compile``, ``openvino`` or ``auto``, the fastest.
+        backend: ``torch`` (the default), ``compile``, ``openvino``, ``mnn`` or ``auto``, the fastest.
         precision: ``fp32`` (the default), ``bf16``, ``fp16``, ``int8`` or ``auto``, the fastest. Lower precisions
             change scores slightly; int8 is calibrated on windows from the whole set.
         self_ensemble: Whether the results of four flips are averaged, as by EDVR's authors; false by default.

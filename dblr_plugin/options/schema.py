@@ -193,7 +193,7 @@ class Val(TypedDict, total=False):
     suffix: str | None
     pbar: bool
     pad_multiple: Count  # frames are padded to a multiple of it
-    backend: Literal['torch', 'compile', 'openvino', 'auto']
+    backend: Literal['torch', 'compile', 'openvino', 'mnn', 'auto']
     precision: Literal['fp32', 'bf16', 'fp16', 'int8', 'auto']
     self_ensemble: bool
     metrics: dict[str, Metric] | None

@@ -1,4 +1,4 @@
-"""Runs a network as fast as this machine allows: precision, memory layout, PyTorch, compilation or OpenVINO.
+"""Runs a network as fast as this machine allows: precision, memory layout, PyTorch, compilation, OpenVINO or MNN.
 
 Every backend computes the same as the network in float32, up to the rounding of the chosen precision; ``torch`` with
 ``fp32`` is the reference. ``scripts/speed/inference.py`` measures the gain of each step on a machine.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dblr_plugin.acceleration import autocast, fold, prepare_network
 from dblr_plugin.errors import DBLRError, first_line, nearest
+from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed, mnn_is_fastest
 from dblr_plugin.restore.openvino_forward import (
     Int8Forward,
     OpenVINOForward,
@@ -33,7 +34,7 @@ __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_o
 
 Forward = Callable[[Tensor], Tensor]
 
-BACKENDS = ('auto', 'torch', 'compile', 'openvino')
+BACKENDS = ('auto', 'torch', 'compile', 'openvino', 'mnn')
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
 
 #: Number of frames from which torch.compile or quantisation is worth its half a minute.
@@ -48,8 +49,8 @@ def build_forward(
     Args:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
         device: Where to run it.
-        backend: ``torch``, ``compile`` (torch.compile), ``openvino`` (CPUs), or ``auto``: the fastest available.
-            OpenVINO's other devices follow a colon: ``openvino:GPU``, ``openvino:NPU``.
+        backend: ``torch``, ``compile`` (torch.compile), ``openvino`` or ``mnn`` (CPUs), or ``auto``: the fastest
+            available. OpenVINO's other devices follow a colon: ``openvino:GPU``, ``openvino:NPU``.
         precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (OpenVINO, see :class:`Int8Forward`), or ``auto``: a lower
             precision where it is faster on this device.
         frames: Number of frames to restore, for ``auto`` to decide whether compiling and quantising pay off.
@@ -64,12 +65,13 @@ def build_forward(
     backend, _, target = backend.partition(':')
     if target and target != 'CPU':
         return _on_openvino_device(net, target, precision)
-    asked, obstacle = precision, _why_not_int8(device, backend, frames)
+    asked_backend, asked_precision = backend, precision
+    obstacle = _why_not_int8(device, backend, frames)
     backend, precision = choose(device, backend, precision, frames)
     if precision == 'int8':
         other = _best_precision(device)
-        return Int8Forward(net, build_forward(net, device, 'openvino', other), other, insists=asked == 'int8')
-    if asked == 'auto' and device.type == 'cpu':
+        return Int8Forward(net, build_forward(net, device, 'openvino', other), other, asked_precision == 'int8')
+    if asked_precision == 'auto' and device.type == 'cpu':
         get_root_logger().info(f'Precision {precision}, no int8: {obstacle}.')
     prepared = fold(net).to(device)
     prepare_network(prepared, channels_last=True)
@@ -80,6 +82,10 @@ def build_forward(
         return _FallingBack(_in_torch(compiled, device, precision), plain, 'torch.compile')
     if backend == 'openvino':
         return _FallingBack(OpenVINOForward(net, precision), plain, 'OpenVINO')
+    if backend == 'mnn' and asked_backend == 'auto' and openvino_installed():  # it knows more operations
+        return _FallingBack(MNNForward(net), build_forward(net, device, 'openvino', 'fp32'), 'MNN', logging.INFO)
+    if backend == 'mnn':
+        return _FallingBack(MNNForward(net), plain, 'MNN')
     return plain
 
 
@@ -100,12 +106,18 @@ def choose(device: torch.device, backend: str, precision: str, frames: int = 1) 
     for value, known, name in ((backend, BACKENDS, 'backend'), (precision, PRECISIONS, 'precision')):
         if value not in known:
             raise DBLRError(f"there is no {name} '{value}', only {', '.join(known)}{nearest(value, known)}")
-    if backend == 'openvino' and device.type != 'cpu':
-        raise DBLRError(f'backend openvino runs on the CPU, not on {device}; use auto')
+    if backend in ('openvino', 'mnn') and device.type != 'cpu':
+        raise DBLRError(f'backend {backend} runs on the CPU, not on {device}; use auto')
     if backend == 'openvino' and not openvino_installed():
         raise DBLRError('backend openvino needs: pip install openvino')
+    if backend == 'mnn' and not mnn_installed():
+        raise DBLRError('backend mnn needs: pip install mnn')
+    if backend == 'mnn' and precision not in ('auto', 'fp32', 'int8'):
+        raise DBLRError(f'backend mnn takes precision fp32, not {precision}')
     if precision == 'int8':
         _require_int8(device, backend)
+    elif precision == 'auto' and backend == 'mnn':
+        precision = 'fp32'
     elif precision == 'auto':
         precision = _best_precision(device) if _why_not_int8(device, backend, frames) else 'int8'
     if precision == 'int8':
@@ -151,6 +163,8 @@ def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None
 
 
 def _best_backend(device: torch.device, precision: str, frames: int) -> str:
+    if device.type == 'cpu' and precision == 'fp32' and mnn_installed() and mnn_is_fastest():
+        return 'mnn'
     if device.type == 'cpu' and openvino_installed():
         return 'openvino'
     # measured: no gain on CPUs in fp32
@@ -195,10 +209,11 @@ class _FallingBack:
     Running out of memory does not count as a failure: it is handled by smaller tiles.
     """
 
-    def __init__(self, forward: Forward, fallback: Forward, name: str) -> None:
+    def __init__(self, forward: Forward, fallback: Forward, name: str, level: int = logging.WARNING) -> None:
         self.forward = forward
         self.fallback = fallback
         self.name = name
+        self.level = level  # of the message
 
     def __call__(self, window: Tensor) -> Tensor:
         try:
@@ -206,8 +221,7 @@ class _FallingBack:
         except Exception as error:
             if self.forward is self.fallback or is_out_of_memory(error):
                 raise
-            logging.getLogger('dblr_plugin').warning(
-                '%s cannot run this network (%s); continuing without it.', self.name, first_line(error)
-            )
+            message = '%s cannot run this network (%s); continuing without it.'
+            logging.getLogger('dblr_plugin').log(self.level, message, self.name, first_line(error))
             self.forward = self.fallback
         return self.fallback(window)

@@ -29,8 +29,9 @@ from dblr_plugin.console import quiet
 from dblr_plugin.errors import first_line
 
 __all__ = [
-    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'converted', 'cut_crops', 'int8_is_fast',
-    'nncf_installed', 'openvino_devices', 'openvino_installed', 'quantise', 'to_openvino',
+    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'check_result', 'converted', 'cut_crops',
+    'int8_is_fast', 'nncf_installed', 'openvino_devices', 'openvino_installed', 'probe_windows', 'quantise',
+    'to_openvino',
 ]  # fmt: skip
 
 # largest accepted error of OpenVINO's model, relative to the result's amplitude: float32 gives 1e-6 on CPUs, and a
@@ -127,8 +128,6 @@ def to_openvino(net: nn.Module, example: Tensor) -> Any:
 def converted(net: nn.Module, shape: tuple[int, ...], precision: str = 'fp32', device: str = 'CPU') -> Any:
     """Converts a network on the CPU with a small window, and verifies it with one of another size.
 
-    A size that has become a constant may change the result by little, so float32 is always compared too.
-
     Args:
         net: The network.
         shape: That of its input, without height and width.
@@ -137,15 +136,27 @@ def converted(net: nn.Module, shape: tuple[int, ...], precision: str = 'fp32', d
     Raises:
         RuntimeError: If the converted network computes something else.
     """
-    first, second = (torch.linspace(0, 1, h * w).reshape(h, w).repeat(*shape, 1, 1) for h, w in _PROBE_SIZES)
+    first, second = probe_windows(shape)
     model = to_openvino(net, first)
     expected = net(second)
+    # a size that has become a constant may change the result by little, so float32 is always compared too
     for run in dict.fromkeys([('fp32', 'CPU'), (precision, device)]):
-        difference = OpenVINOForward(net, run[0], model, run[1])(second) - expected
-        share = (difference.square().mean() / expected.square().mean().clamp(min=1e-12)).sqrt().item()
-        if not share < (_EXACT if run == ('fp32', 'CPU') else _ROUNDED):
-            raise RuntimeError(f'its result differs by {share:.1%}')
+        restored = OpenVINOForward(net, run[0], model, run[1])(second)
+        check_result(restored, expected, _EXACT if run == ('fp32', 'CPU') else _ROUNDED)
     return model
+
+
+def probe_windows(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Returns two windows of different sizes: one to convert a network with, one to verify it with."""
+    first, second = (torch.linspace(0, 1, h * w).reshape(h, w).repeat(*shape, 1, 1) for h, w in _PROBE_SIZES)
+    return first, second
+
+
+def check_result(restored: Tensor, expected: Tensor, tolerance: float = _EXACT) -> None:
+    """Raises RuntimeError if a converted network's result differs by more than a share of its amplitude."""
+    share = ((restored - expected).square().mean() / expected.square().mean().clamp(min=1e-12)).sqrt().item()
+    if not share < tolerance:
+        raise RuntimeError(f'its result differs by {share:.1%}')
 
 
 # ---------------------------------------------------------------------- int8

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from basicsr.models.base_model import BaseModel
 
 _PACKAGES = (
-    'dblr_plugin', 'basicsr', 'numpy', 'opencv-python', 'lmdb', 'torch', 'torchvision', 'openvino', 'zstandard',
+    'dblr_plugin', 'basicsr', 'numpy', 'opencv-python', 'lmdb', 'torch', 'torchvision', 'openvino', 'mnn', 'zstandard',
 )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ from dblr_plugin.benchmark.timing import MEMORY, Variant, figures, peak_memory, 
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.restore.backends import Forward, build_forward, choose, openvino_installed
+from dblr_plugin.restore.mnn_forward import mnn_installed
 from dblr_plugin.video import open_source
 
 WINDOW = 5
@@ -197,7 +198,7 @@ def _step_names(device: torch.device, compiles: bool, full: bool) -> list[str]:
     names += ['compile fp32'] * full + ['compile bf16'] * compiles
     if device.type == 'cuda':
         return [*names, 'torch fp16']
-    return names + ['openvino fp32', 'openvino bf16'] * openvino_installed()
+    return names + ['openvino fp32', 'openvino bf16'] * openvino_installed() + ['mnn fp32'] * mnn_installed()
 
 
 def make_forward(net: nn.Module, step: str, device: torch.device) -> Forward:

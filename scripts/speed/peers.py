@@ -29,6 +29,7 @@ from dblr_plugin.benchmark.record import describe_device
 from dblr_plugin.benchmark.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.restore.loading import load_network
+from dblr_plugin.restore.mnn_forward import mnn_installed
 from dblr_plugin.restore.openvino_forward import nncf_installed
 
 _PIXELS = 1280 * 720
@@ -51,6 +52,7 @@ class Network:
         window: Whether it takes five frames or only the middle one.
         int8: Whether OpenVINO can run it in int8.
         openvino: Whether OpenVINO can run it at all; BasicSR's SpyNet computes sizes that it would keep as constants.
+        mnn: Whether MNN can run it; not deformable convolutions.
         restored: Number of the five frames that a run restores.
     """
 
@@ -59,6 +61,7 @@ class Network:
     window: bool = True
     int8: bool = False
     openvino: bool = True
+    mnn: bool = True
     restored: int = 1
 
     def input(self, window: Tensor) -> Tensor:
@@ -89,9 +92,10 @@ NETWORKS = {
             num_reconstruct_block=10,
             hr_in=True,
             with_predeblur=True,
-        )
+        ),
+        mnn=False,
     ),
-    'BasicVSR, on quarter-size frames, five at once': Network(QuarterBasicVSR, openvino=False, restored=5),
+    'BasicVSR, on quarter-size frames, five at once': Network(QuarterBasicVSR, openvino=False, mnn=False, restored=5),
     'NAFNet-32': Network(NAFNet, window=False),
     'DMPHN': Network(DMPHN, window=False),
 }
@@ -139,7 +143,9 @@ def _ways(name: str, net_input: Tensor, device: torch.device) -> dict[str, Varia
         steps = [BASELINE, 'torch bf16', *['compile bf16'] * network.int8]
     else:
         steps = [BASELINE, *['openvino fp32'] * network.openvino]
-        steps += ['openvino int8'] * (network.int8 and nncf_installed())
+        steps += ['openvino int8'] * (network.int8 and nncf_installed()) + ['mnn fp32'] * (
+            network.mnn and mnn_installed()
+        )
     net = _built(name)
     return {
         step: Variant(step, waited_for(partial(make_forward(net, step, device), net_input), device), BASELINE)

@@ -72,7 +72,7 @@ def _table(ways: dict[str, dict]) -> Iterator[str]:
         yield f'| {way["text"]} | ' + ' | '.join(cells) + ' |'
 
 
-_WAYS = ('eager fp32', 'openvino fp32', 'openvino int8')
+_WAYS = ('eager fp32', 'openvino fp32', 'openvino int8', 'mnn fp32')
 
 
 def draw_peers(networks: dict[str, dict], folder: Path) -> None:
@@ -84,8 +84,8 @@ def _paint(networks: dict[str, dict], figure: Figure, theme: Theme) -> None:
     ax = figure.subplots()
     for number, way in enumerate(_WAYS):
         found = {row: network['ways'][way] for row, network in enumerate(networks.values()) if way in network['ways']}
-        rows = [row + 0.27 * (number - 1) for row in found]
-        bars = ax.barh(rows, [f['frames_720p'] for f in found.values()], 0.25, color=theme.methods[number], label=way)
+        rows = [row + 0.21 * (number - 1.5) for row in found]
+        bars = ax.barh(rows, [f['frames_720p'] for f in found.values()], 0.2, color=theme.methods[number], label=way)
         ax.bar_label(bars, fmt='%.2g', padding=3, fontsize=8, color=theme.text)
     ax.set_yticks(range(len(networks)), [f'{n}\n{network["kmacs"]:.0f} kMAC/pixel' for n, network in networks.items()])
     ax.invert_yaxis()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest import mock
 
@@ -17,17 +18,20 @@ from basicsr.archs.edvr_arch import EDVR
 from networks import build_trained
 from torch import Tensor, nn
 
-from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur
+from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, MultiScaleDBLRNet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
+from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed
 from dblr_plugin.restore.openvino_forward import OpenVINOForward
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda')
 needs_openvino = pytest.mark.skipif(not openvino_installed(), reason='openvino is not installed')
+needs_mnn = pytest.mark.skipif(not mnn_installed(), reason='mnn is not installed')
 needs_compiler = pytest.mark.skipif(shutil.which('g++') is None, reason='no C++ compiler')
 DECIBELS = {'fp32': 100, 'fp16': 60, 'bf16': 50}
+WINOGRAD = 95  # its transforms round, too
 
 
 def picture(channels: int, h: int, w: int) -> Tensor:
@@ -90,7 +94,7 @@ def compare(build, channels: int, backend: str, precision: str, sizes=((48, 64),
             expected = net(window)
         restored = forward(window)
         assert restored.dtype == torch.float32 and restored.shape == expected.shape and not restored.requires_grad
-        assert decibels(restored, expected) > DECIBELS[precision]
+        assert decibels(restored, expected) > (WINOGRAD if backend == 'mnn' else DECIBELS[precision])
         assert torch.equal(window, before)
     assert all(torch.equal(value, weights[key]) for key, value in net.state_dict().items())
 
@@ -111,6 +115,51 @@ def test_torch_equals_the_network(name, precision):
 @each
 def test_openvino_equals_the_network(name, precision, no_fallback):
     compare(*NETWORKS[name], 'openvino', precision)
+
+
+@needs_mnn
+@pytest.mark.parametrize('name', [*NETWORKS, 'several scales'])
+def test_mnn_equals_the_network(name, no_fallback):
+    scales = partial(MultiScaleDBLRNet, num_feat=(8, 16), num_block=(1, 1))
+    compare(*NETWORKS.get(name, (lambda: build_trained(scales), 1)), 'mnn', 'fp32', sizes=((48, 64), (33, 45)))
+
+
+@needs_mnn
+def test_mnn_writes_nothing_and_runs_in_any_thread(capfd):
+    net = dblrnet()
+    forward, windows = MNNForward(net), [picture(1, 32, 48), picture(1, 48, 32)] * 3
+    with torch.no_grad(), ThreadPoolExecutor(3) as threads:
+        forward(windows[0])
+        restored = list(threads.map(forward, windows[1:2])) + [forward(window) for window in windows[2:]]
+        for window, found in zip(windows[1:], restored, strict=True):
+            assert decibels(found, net(window)) > WINOGRAD
+    assert capfd.readouterr() == ('', '')
+
+
+@needs_mnn
+@needs_openvino
+@pytest.mark.slow
+def test_auto_runs_in_openvino_what_mnn_cannot(machine, caplog):
+    machine(openvino=True, mnn=True)
+    net, window = edvr(), picture(3, 32, 48)
+    forward = build_forward(net, CPU, 'auto', 'fp32')
+    with torch.no_grad(), caplog.at_level(logging.INFO):
+        assert decibels(forward(window), net(window)) > DECIBELS['fp32']
+    (message,) = [r for r in caplog.records if 'cannot run' in r.getMessage()]
+    assert message.levelno == logging.INFO and 'MNN cannot run this network (' in message.getMessage()
+
+
+@needs_mnn
+@pytest.mark.slow
+def test_mnn_installs_and_reports_nothing():
+    """Its package of tools installs one that reports to its authors."""
+    code = (
+        'import sys, torch, dblr_plugin; from dblr_plugin.archs import BlurryInput; '
+        'from dblr_plugin.restore.backends import build_forward; '
+        "build_forward(BlurryInput(1), torch.device('cpu'), 'mnn', 'fp32')(torch.rand(1, 5, 1, 32, 32)); "
+        "assert 'MNN' in sys.modules and not any(name.startswith('MNN.tools') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
@@ -190,16 +239,19 @@ class FixesSizeOfLittle(nn.Module):
         return x[:, 2] + 0.05 * self.convs(x[:, 2]) * int(x.shape[-1]) / 64
 
 
-@needs_openvino
+@pytest.mark.parametrize(
+    ('backend', 'title'),
+    [pytest.param('openvino', 'OpenVINO', marks=needs_openvino), pytest.param('mnn', 'MNN', marks=needs_mnn)],
+)
 @pytest.mark.parametrize(
     'net', [Unconvertible(), FixesSize(), FixesSizeOfLittle()], ids=['unknown operation', 'wrong', 'slightly wrong']
 )
-def test_torch_runs_networks_that_openvino_cannot(net, caplog):
-    forward = build_forward(net, CPU, 'openvino', 'fp32')
+def test_torch_runs_networks_that_others_cannot(net, backend, title, caplog):
+    forward = build_forward(net, CPU, backend, 'fp32')
     for window in (picture(1, 32, 40), picture(1, 48, 32)):
         torch.testing.assert_close(forward(window), net(window))
     warnings = [r.getMessage() for r in caplog.records if r.name == 'dblr_plugin']
-    assert len(warnings) == 1 and 'OpenVINO cannot run this network (' in warnings[0]
+    assert len(warnings) == 1 and f'{title} cannot run this network (' in warnings[0]
 
 
 def test_failure_of_compile_is_reported_once(caplog):
@@ -242,8 +294,12 @@ def test_errors_of_the_network_are_raised():
 def machine(monkeypatch):
     """Returns a function that simulates what this machine has."""
 
-    def setting(openvino: bool = False, bf16: bool = False, compiler: bool = True, capability=(8, 0)) -> None:
+    def setting(
+        openvino: bool = False, mnn: bool = False, bf16: bool = False, compiler: bool = True, capability=(8, 0)
+    ) -> None:
         monkeypatch.setattr(backends, 'openvino_installed', lambda: openvino)
+        monkeypatch.setattr(backends, 'mnn_installed', lambda: mnn)
+        monkeypatch.setattr(backends, 'mnn_is_fastest', lambda: mnn)
         monkeypatch.setattr(backends, '_bf16_is_fast', lambda: bf16)
         monkeypatch.setattr(backends, '_has_compiler', lambda device: compiler)
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
@@ -256,6 +312,8 @@ def test_auto_chooses_backend_and_precision_on_cpus(machine):
     for has, frames, expected in (
         ({'openvino': True, 'bf16': True}, 1, ('openvino', 'bf16')),
         ({'openvino': True}, many, ('openvino', 'fp32')),
+        ({'openvino': True, 'mnn': True}, 1, ('mnn', 'fp32')),
+        ({'openvino': True, 'mnn': True, 'bf16': True}, many, ('openvino', 'bf16')),
         ({'bf16': True}, many, ('compile', 'bf16')),
         ({'bf16': True}, many - 1, ('torch', 'bf16')),
         ({'bf16': True, 'compiler': False}, many, ('torch', 'bf16')),
@@ -299,5 +357,11 @@ def test_unknown_or_unavailable_choices_are_refused(machine):
         choose(CPU, 'auto', 'int9')
     with pytest.raises(DBLRError, match='pip install openvino'):
         choose(CPU, 'openvino', 'auto')
-    with pytest.raises(DBLRError, match='runs on the CPU, not on cuda'):
-        choose(GPU, 'openvino', 'auto')
+    with pytest.raises(DBLRError, match='pip install mnn'):
+        choose(CPU, 'mnn', 'auto')
+    for backend in ('openvino', 'mnn'):
+        with pytest.raises(DBLRError, match='runs on the CPU, not on cuda'):
+            choose(GPU, backend, 'auto')
+    machine(mnn=True)
+    with pytest.raises(DBLRError, match='mnn takes precision fp32, not bf16'):
+        choose(CPU, 'mnn', 'bf16')

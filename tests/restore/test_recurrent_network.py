@@ -93,11 +93,11 @@ def psnr_of(frames: list[np.ndarray], truth: list[np.ndarray]) -> float:
     return float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
 
 
-@pytest.mark.parametrize('backend', ['torch', 'openvino'])
+@pytest.mark.parametrize('backend', ['torch', 'openvino', 'mnn'])
 def test_restored_frames_equal_those_of_the_network(checkpoint, backend):
     """The last run of frames is shorter than the others."""
-    if backend == 'openvino':
-        pytest.importorskip('openvino')
+    if backend != 'torch':
+        pytest.importorskip({'mnn': 'MNN'}.get(backend, backend))
     frames = clip(10)
     restorer = VideoRestorer.from_weights(checkpoint, device='cpu', backend=backend, precision='fp32')
     for found, wanted in zip(restorer.restore(frames), expected(checkpoint, frames), strict=True):
