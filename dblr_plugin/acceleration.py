@@ -114,10 +114,11 @@ def fold(net: nn.Module) -> nn.Module:
     for module in folded.modules():
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)
-    is_dblrnet = isinstance(folded, (DBLRNet, MultiScaleDBLRNet))
-    if is_dblrnet and isinstance(folded.conv_l1, TimeStackedConv):  # not folded before
-        folded.set_submodule('conv_l1', StackedConv(folded.conv_l1, folded.num_frame))
-        folded.set_submodule('conv_l2', StackedConv(folded.conv_l2, folded.conv_l2.kernel_size[0]))
+    if isinstance(folded, (DBLRNet, MultiScaleDBLRNet)):
+        for name, time in (('conv_l1', folded.num_frame), ('conv_l2', None)):
+            conv = getattr(folded, name)
+            if isinstance(conv, TimeStackedConv):  # not folded before
+                folded.set_submodule(name, StackedConv(conv, time or conv.kernel_size[0]))
     return folded
 
 

@@ -172,13 +172,14 @@ class TestValidation:
             ('torch', 'fp32', 2e-3),
             pytest.param('torch', 'bf16', 0.2, marks=pytest.mark.slow),
             pytest.param('openvino', 'fp32', 2e-3, marks=pytest.mark.slow),
+            ('mnn', 'fp32', 2e-3),
             pytest.param('openvino', 'int8', 0.2, marks=pytest.mark.slow),
             pytest.param('auto', 'auto', 0.2, marks=pytest.mark.slow),
         ],
     )
     def test_fast_backends_score_like_the_plain_network(self, train_options, tmp_path, backend, precision, tolerance):
-        if backend == 'openvino':
-            pytest.importorskip('openvino')
+        if backend in ('openvino', 'mnn'):
+            pytest.importorskip({'mnn': 'MNN'}.get(backend, backend))
         if precision == 'int8':
             pytest.importorskip('nncf')
         train_options['val'] |= {'backend': backend, 'precision': precision}
