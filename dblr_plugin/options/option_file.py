@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import basicsr
 from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
@@ -40,12 +40,12 @@ def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Over
     """
     root = read_option_file(path)
     root.value = root.entries('')
-    _import_own_files(root)  # they may register the model, or classes that BasicSR's needs
-    model = root.value.get('model_type', Located(None, '')).plain()
-    cls = registered(MODEL_REGISTRY).get(model) if isinstance(model, str) else None
-    if cls is not None and not (isinstance(cls, type) and issubclass(cls, VideoDeblurModel)):
-        _refuse_overrides(overrides, f'{model} of {path}')
-        return None
+    if not _is_ours(_model_class(root)):
+        _import_own_files(root)  # they may register the model, or classes that BasicSR's needs
+        cls = _model_class(root)
+        if cls is not None and not _is_ours(cls):
+            _refuse_overrides(overrides, f'{root.value["model_type"].value} of {path}')
+            return None
     apply(overrides, root)
     return check_values(root, is_train)
 
@@ -67,7 +67,20 @@ def check_values(root: Located, is_train: bool) -> dict:
     for key in path.keys() & {'pretrain_network_g', 'pretrain_network_d'}:
         if path[key] in SHIPPED:
             path[key] = str(find_weights(path[key]))
+    for phase, cls in checker.foreign.items():
+        where = root.at(f'datasets.{phase}').where
+        options['datasets'][phase] = _ForeignSection(options['datasets'][phase], f'{where}: datasets.{phase}', cls)
     return options
+
+
+def _model_class(root: Located) -> Callable | None:
+    """Returns the class of ``model_type``; None if there is none of that name."""
+    model = root.entries('').get('model_type', Located(None, '')).plain()
+    return registered(MODEL_REGISTRY).get(model) if isinstance(model, str) else None
+
+
+def _is_ours(cls: Callable | None) -> bool:
+    return isinstance(cls, type) and issubclass(cls, VideoDeblurModel)
 
 
 def _import_own_files(root: Located) -> None:
@@ -102,6 +115,7 @@ class _Checker:
 
     def __init__(self, is_train: bool) -> None:
         self.faults: list[str] = []
+        self.foreign: dict[str, str] = {}  # dataset -> its class, for datasets without a schema
         self.needs = {RequiredWhen.ALWAYS, RequiredWhen.TRAINING if is_train else RequiredWhen.TESTING}
         self.is_train = is_train
 
@@ -211,26 +225,26 @@ class _Checker:
                 here.fail('datasets lacks train; add it')
 
     def any_data_set(self, here: Located, phase: str, trail: str) -> None:
-        """Checks a dataset; if it is not ours, only the keys that BasicSR reads of any."""
+        """Checks a dataset; if it is not ours, only its type, as its keys are unknown until it reads them."""
         self.fields(here, {}, {'type'}, trail, others=True)
         if 'type' not in here.entries(trail):
             return
         cls = _class_of(here.value['type'], registered(DATASET_REGISTRY), f'{trail}.type')
-        fitting: Mapping[str, type] = TRAIN_SETS if phase == 'train' else TEST_SETS
         if cls.__module__.startswith('dblr_plugin.'):
-            if cls.__name__ not in fitting:
-                here.value['type'].fail(
-                    f'{trail}.type is {cls.__name__}, which cannot be used here; write {" or ".join(fitting)}'
-                )
-            self.section(here, fitting[cls.__name__], trail)
-        elif phase == 'train':
-            self.fields(here, {}, {'name', 'batch_size_per_gpu', 'num_worker_per_gpu'}, trail, others=True)
-        elif not (isinstance(cls, type) and issubclass(cls, VideoDeblurTestDataset)):
+            self.data_set(here, cls.__name__, phase == 'train', trail)
+        elif phase != 'train' and not (isinstance(cls, type) and issubclass(cls, VideoDeblurTestDataset)):
             here.value['type'].fail(
                 f'{trail}.type is {cls.__name__}, which has no clips to restore; write {" or ".join(TEST_SETS)}'
             )
         else:
-            self.fields(here, {}, {'name'}, trail, others=True)
+            self.foreign[phase] = cls.__name__
+
+    def data_set(self, here: Located, cls: str, is_train: bool, trail: str) -> None:
+        """Checks one of our datasets."""
+        fitting = TRAIN_SETS if is_train else TEST_SETS
+        if cls not in fitting:
+            here.value['type'].fail(f'{trail}.type is {cls}, which cannot be used here; write {" or ".join(fitting)}')
+        self.section(here, fitting[cls], trail)
 
 
 def _parts(annotation: Any) -> tuple[Any, list[Any]]:
@@ -259,3 +273,29 @@ def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any
             f'{", ".join(sorted(classes))} (basicsr {basicsr.__version__} imported from {basicsr.__path__[0]})'
         )
     return classes[name]
+
+
+class _ForeignSection(dict):
+    """Options of a third-party class; reading a missing key is reported like any other fault.
+
+    Args:
+        values: The keys and values.
+        where: Location and name of the section, for messages.
+        reader: The class that reads it.
+    """
+
+    def __init__(self, values: dict[str, Any], where: str, reader: str) -> None:
+        super().__init__(values)
+        self.where, self.reader = where, reader
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _MissingKeyError(f'{self.where} lacks {key}, which {self.reader} or its loader needs; add it')
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _ForeignSection, (dict(self), self.where, self.reader)
+
+
+class _MissingKeyError(DBLRError, KeyError):
+    """A DBLRError, shown in one line, that is also the KeyError that EAFP code expects."""
+
+    __str__ = Exception.__str__

@@ -1,4 +1,7 @@
-"""All faults of an option file are reported at once."""
+"""All faults of an option file are reported at once; other data sets' missing keys are reported when they are read."""
+
+import copy
+import pickle
 
 import pytest
 from basicsr.utils import options as basicsr_options
@@ -43,11 +46,15 @@ def test_conflicts_are_reported_at_once(full_options, tmp_path):
     assert {line.split()[1] for line in lines} >= {'datasets.train.num_frame', 'datasets.val.num_frame'}
 
 
-def test_another_data_set_needs_what_basicsr_reads_of_it(full_options, tmp_path):
-    options = changed(full_options, 'datasets.train.type', 'REDSDataset')
-    check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
-    del options['datasets']['train']['batch_size_per_gpu']
-    assert refusal(tmp_path, options)[0].endswith('datasets.train lacks batch_size_per_gpu; add it')
+def test_missing_key_of_another_data_set_is_reported_when_read(full_options, tmp_path):
+    path = write_options(tmp_path / 'train.yml', changed(full_options, 'datasets.train.type', 'REDSDataset'))
+    section = check_option_file(path, is_train=True)['datasets']['train']
+    for found in (section, copy.deepcopy(section), pickle.loads(pickle.dumps(section))):
+        assert found.get('val_partition') is None and 'val_partition' not in found
+        with pytest.raises(DBLRError, match=r'train\.yml:\d+: datasets\.train lacks val_partition, which REDSDataset'):
+            found['val_partition']
+        with pytest.raises(KeyError):
+            found['val_partition']
 
 
 def test_option_file_of_any_model_runs_no_code(tmp_path, monkeypatch):
