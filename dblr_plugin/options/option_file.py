@@ -207,7 +207,8 @@ class _Checker:
         self.fields(here, annotations, arguments.required, trail, arguments.others)
 
     def data_sets(self, here: Located) -> None:
-        """Checks the sections of ``datasets``."""
+        """Checks the sections of ``datasets``; a null one is left out, as a file may not want one of its base's."""
+        here.value = {phase: entry for phase, entry in here.value.items() if entry.value is not None}
         kinds = ('train', 'val') if self.is_train else ('test', 'val')
         misnamed = False
         for phase, entry in here.value.items():

@@ -34,6 +34,14 @@ def test_section_with_another_type_replaces_the_whole_section(child):
     assert options['train']['scheduler'] == {'type': 'PlateauLR'} and 'optim_g' in options['train']
 
 
+def test_a_data_set_of_the_base_can_be_left_out(child):
+    child.write_text(child.read_text() + 'datasets: {val: ~}\n')
+    assert [*check_option_file(child, is_train=True)['datasets']] == ['train']
+    child.write_text(child.read_text().replace('val: ~', 'train: ~'))
+    with pytest.raises(DBLRError, match='datasets lacks train'):
+        check_option_file(child, is_train=True)
+
+
 def test_faults_name_the_file_that_contains_them(child):
     base = child.parents[1] / 'first.yml'
     base.write_text(base.read_text().replace('total_iter', 'total_iters'))
