@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from basicsr.utils import get_root_logger
 from torch import nn
@@ -14,24 +14,9 @@ from torch.optim import Optimizer
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.checkpoint_folder import CheckpointFolder, size_of
-from dblr_plugin.training.step import Step
 from dblr_plugin.weights.checkpoint import FORMAT_VERSION
 
-__all__ = [
-    'Checkpoints', 'Training', 'overruled', 'refuse_damage', 'refuse_other_optimizers', 'refuse_other_schedulers',
-]  # fmt: skip
-
-
-class Training(Protocol):
-    """The parts of a model that checkpoints save."""
-
-    optimizers: list[Optimizer]
-    schedulers: list[Any]
-    steps: list[Step]
-    record: Any  # dblr_plugin.evaluation's ValidationRecord
-
-    def trained_networks(self) -> dict[str, dict[str, nn.Module]]:
-        """Returns the networks: file, such as ``net_g`` -> key in it, such as ``params_ema`` -> network."""
+__all__ = ['Checkpoints', 'overruled', 'refuse_other_optimizers', 'refuse_other_schedulers']
 
 
 class Checkpoints:
@@ -39,13 +24,15 @@ class Checkpoints:
 
     Args:
         opt: The run's options.
-        training: What to save and resume.
+        training: The model. Saved and resumed are its ``optimizers``, ``schedulers``, ``steps``, the best scores of its
+            ``record``, and ``trained_networks()``: file, such as ``net_g`` -> key in it, such as ``params_ema`` ->
+            network.
 
     Raises:
         DBLRError: If the disk has no room for a single checkpoint.
     """
 
-    def __init__(self, opt: dict, training: Training) -> None:
+    def __init__(self, opt: dict, training: Any) -> None:
         self.opt = opt
         self.training = training
         self.saved: int | None = None  # the iteration of the newest checkpoint
@@ -129,7 +116,6 @@ class Checkpoints:
         optimizers, schedulers = self.training.optimizers, self.training.schedulers
         refuse_other_optimizers(optimizers, state)
         refuse_other_schedulers(schedulers, state)
-        refuse_damage(optimizers, schedulers, state)
         self._warn_of_overruled_settings(state)
         for part, saved in zip([*optimizers, *schedulers], state['optimizers'] + state['schedulers'], strict=True):
             part.load_state_dict(saved)
@@ -183,13 +169,11 @@ def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> Non
     """
     if len(optimizers) != len(state['optimizers']):
         raise ValueError(f'it has {len(state["optimizers"])} optimisers, and this training has {len(optimizers)}')
-    names = state.get('optimizer_types') or [None] * len(optimizers)  # missing in older states and BasicSR's
-    for optimizer, saved, name in zip(optimizers, state['optimizers'], names, strict=True):
-        own = type(optimizer).__name__
-        unknown = next((key for key in ('betas', 'momentum', 'alpha', 'rho') if _has(optimizer, key, saved)), None)
-        if (name is not None and name != own) or (name is None and unknown is not None):
-            what = name or f'another one, without {unknown}'
-            raise ValueError(f'its optimiser is {what}, and that of the option file is {own}')
+    own_names = [type(optimizer).__name__ for optimizer in optimizers]
+    names = state.get('optimizer_types') or own_names  # missing in older states and BasicSR's
+    for optimizer, saved, name, own in zip(optimizers, state['optimizers'], names, own_names, strict=True):
+        if name != own:
+            raise ValueError(f'its optimiser is {name}, and that of the option file is {own}')
         groups, own_groups = len(saved['param_groups']), len(optimizer.param_groups)
         if groups != own_groups:
             raise ValueError(f'its train.lr_mul makes {groups} groups of parameters, and this one {own_groups}')
@@ -206,38 +190,6 @@ def refuse_other_schedulers(schedulers: Sequence[Any], state: dict) -> None:
         if lacking := own - saved.keys():
             what = f'another one, without {min(lacking)}'
             raise ValueError(f'its scheduler is {what}; that of the option file is {type(scheduler).__name__}')
-
-
-def refuse_damage(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> None:
-    """Rejects numbers and tensors that torch loads into optimisers and schedulers, only to fail at the next step.
-
-    Raises:
-        ValueError: If there is such a value.
-    """
-    for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
-        for own, theirs in zip(optimizer.param_groups, saved['param_groups'], strict=False):
-            _refuse_other_numbers(own, theirs)
-            for parameter, index in zip(own['params'], theirs['params'], strict=False):
-                kept = saved['state'].get(index, {})
-                unfit = next((k for k in _OF_PARAMETERS if k in kept and kept[k].shape != parameter.shape), None)
-                if unfit is not None:
-                    raise ValueError(f'{unfit} of parameter {index} has another shape')
-    for scheduler, saved in zip(schedulers, state['schedulers'], strict=True):
-        _refuse_other_numbers(scheduler.state_dict(), saved)
-
-
-#: Optimiser state that has the shape of its parameter
-_OF_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg', 'acc_delta')
-
-
-def _refuse_other_numbers(own: dict, saved: dict) -> None:
-    for key, value in own.items():
-        if isinstance(value, int | float) and isinstance(saved.get(key), str | bytes | list | tuple | dict):
-            raise ValueError(f'{key} is {saved[key]!r}, not a number')
-
-
-def _has(optimizer: Optimizer, key: str, saved: dict) -> bool:
-    return key in optimizer.defaults and not all(key in group for group in saved['param_groups'])
 
 
 def overruled(optimizers: Sequence[Optimizer], schedulers: Sequence[Any], state: dict) -> Iterator[str]:
