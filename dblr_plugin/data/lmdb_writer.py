@@ -130,26 +130,17 @@ def _cut_exactly(data: bytes, image: np.ndarray) -> tuple[FrameHead, list[list[b
 
 
 def _look_through(src: str | Path, dst: Path) -> tuple[FolderStore, list[ClipPair], list[tuple[str, Path]], list[int]]:
-    """Returns the store at ``src``, its clips, the key and file of each frame, and the files' sizes in bytes.
-
-    Raises:
-        DBLRError: ``src`` has faults, or ``dst`` cannot be created.
-    """
-    _check_destination(dst)
-    store = FolderStore(src)
-    clips = index_pairs(store)
-    frames = [(f'{clip.name}/{frame}', store.path(clip.name, frame)) for clip in clips for frame in clip.frames]
-    return store, clips, frames, [path.stat().st_size for _, path in frames]
-
-
-def _check_destination(dst: Path) -> None:
-    """Raises DBLRError unless a database with this name can be created."""
+    """Returns the store at ``src``, its clips, the key and file of each frame, and the files' sizes in bytes."""
     if dst.suffix != '.lmdb':
         raise DBLRError(f'{dst} does not end in .lmdb; BasicSR knows a database by that ending')
     if os.path.lexists(dst):
         raise DBLRError(f'{dst} exists; remove it or choose another name')
     if not dst.parent.is_dir():
         raise DBLRError(f'{dst.parent} is not a folder; create it first')
+    store = FolderStore(src)
+    clips = index_pairs(store)
+    frames = [(f'{clip.name}/{frame}', store.path(clip.name, frame)) for clip in clips for frame in clip.frames]
+    return store, clips, frames, [path.stat().st_size for _, path in frames]
 
 
 def database_bytes(lengths: list[int]) -> int:
@@ -158,42 +149,24 @@ def database_bytes(lengths: list[int]) -> int:
 
 
 @contextmanager
-def _whole_folder(dst: Path) -> Iterator[Path]:
-    """Yields a new folder beside ``dst`` that is renamed to ``dst`` when the block ends, or removed if it fails."""
+def _new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
+    """Yields the environment of a new database of about ``size`` bytes, which becomes ``dst`` when the block ends."""
+    require_space(dst.parent, size, 'the database')
     partial = dst.with_name(f'.{dst.name}.partial-{os.getpid()}')
     try:
-        partial.mkdir()
-        yield partial
-        os.replace(partial, dst)
-        _sync_folder(dst.parent)
-    except BaseException:  # Ctrl-C as well
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def _new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
-    """Yields the environment of a new database that is renamed to ``dst`` when the block ends.
-
-    Args:
-        dst: The ``.lmdb`` folder to create.
-        size: Estimated upper limit of its size in bytes; it may turn out larger.
-
-    Raises:
-        DBLRError: The disk is full; nothing is left behind.
-    """
-    require_space(dst.parent, size, 'the database')
-    try:
         # one sync at the end is enough: the folder is not visible before
-        with _whole_folder(dst) as folder, lmdb.open(str(folder), map_size=size, sync=False) as environment:
+        with lmdb.open(str(partial), map_size=size, sync=False) as environment:
             yield environment
             environment.sync(True)
+        os.replace(partial, dst)
     except lmdb.DiskError as error:  # how lmdb reports ENOSPC
         raise write_fault(dst, OSError(errno.ENOSPC, str(error))) from error
     except lmdb.Error as error:
         raise DBLRError(f'{dst} could not be written ({error}); nothing was left behind') from error
     except OSError as error:
         raise write_fault(dst, error) from error
+    finally:  # after Ctrl-C as well
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _put_values(environment: lmdb.Environment, values: list[tuple[str, bytes]]) -> None:
@@ -215,15 +188,3 @@ def _write_meta_info(folder: Path, store: FolderStore, clips: list[ClipPair]) ->
             height, width = clip.size
             for frame in clip.frames:
                 file.write(f'{clip.name}/{store.path(clip.name, frame).name} ({height},{width},3) 1\n')
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` survive a power failure, on systems that can open folders (POSIX)."""
-    if os.name == 'posix':
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
