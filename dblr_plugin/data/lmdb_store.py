@@ -11,11 +11,10 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
+from dblr_plugin.data import tiles
 from dblr_plugin.data.clips import read_lmdb_meta
-from dblr_plugin.data.crops import cut, decode_crop
-from dblr_plugin.data.images import TAIL_BYTES, decode, is_whole, looks_whole
-from dblr_plugin.data.tile_cells import MARGIN, decode_jpeg, decode_pixels
-from dblr_plugin.data.tile_format import JPEG, PIXELS, TILES_JSON, VERSION, FrameHead, load_fast, unpack_cells
+from dblr_plugin.data.images import MARGIN, TAIL_BYTES, decode, decode_crop, is_whole, looks_whole, luma_of
+from dblr_plugin.data.tiles import VERSION, FrameHead
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['LmdbStore', 'TileStore', 'shared_environment']
@@ -187,16 +186,16 @@ class TileStore(LmdbStore):
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)
-        path = self.root / TILES_JSON
+        path = self.root / tiles.TILES_JSON
         try:
             marker = json.loads(path.read_text(encoding='utf-8'))
-            version, has_pixels = marker['version'], PIXELS in marker['codecs']
+            version, has_pixels = marker['version'], tiles.PIXELS in marker['codecs']
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DBLRError(f'{path} cannot be read ({error}); write the database again') from error
         if version != VERSION:
             raise DBLRError(f'{self.root} has tiles of version {version}, not {VERSION}; write the database again')
         if has_pixels:
-            load_fast('zstandard')
+            tiles.load_fast('zstandard')
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
         """Returns (height, width) after checking the frame's header; the cells are checked when they are read.
@@ -221,7 +220,8 @@ class TileStore(LmdbStore):
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
         """Decodes one square crop of a frame from the cells that cover it; see :meth:`LmdbStore.read_crop`."""
-        return cut(self._read_rectangle(clip, frame, top, left, size, size, y_only), 0, 0, size, y_only)
+        part = self._read_rectangle(clip, frame, top, left, size, size, y_only)
+        return luma_of(part) if y_only else part
 
     def _read_rectangle(
         self, clip: str, frame: str, top: int, left: int, height: int, width: int, grey: bool
@@ -229,11 +229,11 @@ class TileStore(LmdbStore):
         """Returns uint8 (height, width, 3) BGR; with ``grey`` and a JPEG source (height, width), its Y channel."""
         with shared_environment(self.root).begin(buffers=True) as transaction:
             head = self._head(transaction, clip, frame)
-            is_jpeg = head.codec == JPEG
+            is_jpeg = head.codec == tiles.JPEG
             rows, columns = head.cells_around(top, left, height, width, MARGIN if is_jpeg else 0)
             try:
                 cells = [self._cells(transaction, clip, frame, head, column, rows) for column in columns]
-                image = decode_jpeg(head, cells, rows, columns, grey) if is_jpeg else decode_pixels(cells)
+                image = tiles.decode_jpeg(head, cells, rows, columns, grey) if is_jpeg else tiles.decode_pixels(cells)
             except ValueError as error:
                 raise self._damaged(clip, frame, error) from error
         top, left = top - rows.start * head.cell_height, left - columns.start * head.cell_width
@@ -254,7 +254,7 @@ class TileStore(LmdbStore):
         """Returns the encoded cells of some rows of one column."""
         bundle, place = divmod(column, head.bundle)
         value = self._value(transaction, f'{clip}/{frame}/{bundle}')
-        return unpack_cells(value, place * head.rows + rows.start, len(rows))
+        return tiles.unpack_cells(value, place * head.rows + rows.start, len(rows))
 
     def _damaged(self, clip: str, frame: str, error: ValueError) -> DBLRError:
         return DBLRError(f"frame '{clip}/{frame}' of {self.root} is damaged ({error}); write the database again")

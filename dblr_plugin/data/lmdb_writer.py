@@ -19,12 +19,11 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
+from dblr_plugin.data import tiles
 from dblr_plugin.data.clips import ClipPair, index_pairs
-from dblr_plugin.data.crops import is_jpeg
-from dblr_plugin.data.images import decode
+from dblr_plugin.data.images import decode, is_jpeg
 from dblr_plugin.data.store import FolderStore
-from dblr_plugin.data.tile_cells import cut_jpeg, cut_pixels, decode_jpeg
-from dblr_plugin.data.tile_format import TILES_JSON, VERSION, FrameHead, bundle_columns, pack_bundle
+from dblr_plugin.data.tiles import FrameHead
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space, write_fault
 
@@ -99,8 +98,8 @@ def write_tiles(src: str | Path, dst: str | Path, progress: bool = True) -> int:
                 codecs.add(head.codec)
                 bar.update()
         _write_meta_info(Path(environment.path()), store, clips)
-        marker = {'version': VERSION, 'codecs': sorted(codecs), 'source_bytes': sum(lengths)}
-        (Path(environment.path()) / TILES_JSON).write_text(json.dumps(marker, indent=2) + '\n', encoding='utf-8')
+        marker = {'version': tiles.VERSION, 'codecs': sorted(codecs), 'source_bytes': sum(lengths)}
+        (Path(environment.path()) / tiles.TILES_JSON).write_text(json.dumps(marker, indent=2) + '\n', encoding='utf-8')
     return len(frames)
 
 
@@ -113,17 +112,17 @@ def _encode_file(frame: tuple[str, Path]) -> tuple[FrameHead, list[bytes]]:
     """Returns a frame's header and its bundles."""
     data = frame[1].read_bytes()
     image = decode(data, str(frame[1]))
-    head, columns = (_cut_exactly(data, image) if is_jpeg(data) else None) or cut_pixels(image)
-    bundle = bundle_columns(columns)
-    bundles = [pack_bundle(columns[start : start + bundle]) for start in range(0, len(columns), bundle)]
+    head, columns = (_cut_exactly(data, image) if is_jpeg(data) else None) or tiles.cut_pixels(image)
+    bundle = tiles.bundle_columns(columns)
+    bundles = [tiles.pack_bundle(columns[start : start + bundle]) for start in range(0, len(columns), bundle)]
     return replace(head, bundle=bundle), bundles
 
 
 def _cut_exactly(data: bytes, image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]] | None:
     """Cuts a JPEG into cells that decode to exactly ``image``; returns None if that is not possible."""
     try:
-        head, columns = cut_jpeg(data)
-        decoded = decode_jpeg(head, columns, range(head.rows), range(head.columns), grey=False)
+        head, columns = tiles.cut_jpeg(data)
+        decoded = tiles.decode_jpeg(head, columns, range(head.rows), range(head.columns), grey=False)
     except ValueError:
         return None
     return (head, columns) if np.array_equal(decoded, image) else None

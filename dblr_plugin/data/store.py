@@ -8,10 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dblr_plugin.data.crops import decode_crop
-from dblr_plugin.data.images import decode, header_size, inspected_size, is_image, natural, opened, refuse_undecodable
+from dblr_plugin.data.images import (
+    decode,
+    decode_crop,
+    header_size,
+    inspected_size,
+    is_image,
+    natural,
+    opened,
+    refuse_undecodable,
+)
 from dblr_plugin.data.lmdb_store import LmdbStore, TileStore
-from dblr_plugin.data.tile_format import TILES_JSON
+from dblr_plugin.data.tiles import TILES_JSON
 from dblr_plugin.errors import DBLRError, nearest
 
 __all__ = ['FolderStore', 'FrameStore', 'LmdbStore', 'frame_files', 'open_store']

@@ -12,7 +12,7 @@ from basicsr.utils import FileClient
 from tile_images import encode, picture
 
 from dblr_plugin.commands import prepare
-from dblr_plugin.data import open_store, tile_cells
+from dblr_plugin.data import open_store, tiles
 from dblr_plugin.data.lmdb_writer import _new_database, _put_values, database_bytes, write_lmdb, write_tiles
 from dblr_plugin.errors import DBLRError
 
@@ -126,7 +126,7 @@ def test_undecodable_frame_is_named_by_write_tiles(tree, tmp_path):
 @pytest.mark.parametrize('package', ['turbojpeg', 'zstandard'])
 def test_missing_package_is_named(tree, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    tile_cells._library.cache_clear()
+    tiles._library.cache_clear()
     with pytest.raises(DBLRError, match=rf"need the package {package} .*pip install 'dblr_plugin\[fast\]'"):
         write_tiles(tree, tmp_path / 'x.lmdb', progress=False)
     assert os.listdir(tmp_path) == ['clips']
@@ -134,7 +134,7 @@ def test_missing_package_is_named(tree, tmp_path, monkeypatch, package):
 
 def test_lossless_crop_refuses_data_that_is_not_a_jpeg():
     with pytest.raises(ValueError, match='JPEG'):
-        tile_cells.crop_losslessly(b'text' * 99, [(0, 0, 8, 8)])
+        tiles.crop_losslessly(b'text' * 99, [(0, 0, 8, 8)])
 
 
 def test_command_reports_clips_and_frames(tree: Path, tmp_path, capsys):

@@ -196,7 +196,7 @@ def indices_beyond_the_end(database: Path) -> None:
 
 def cells_swapped(database: Path) -> None:
     """A cell of another format, with a valid checksum."""
-    from dblr_plugin.data.tile_format import pack_bundle
+    from dblr_plugin.data.tiles import pack_bundle
 
     _edit(database, f'{KEY}/0', lambda value: pack_bundle([[b'no compressed pixels']]))
 
