@@ -17,8 +17,8 @@ from dblr_plugin.errors import DBLRError, counted, nearest, raise_faults
 from dblr_plugin.files import name_fault
 
 __all__ = [
-    'ClipPair', 'ListedClip', 'index_pairs', 'label', 'num_frame_of', 'positive_int', 'read_clip_list',
-    'read_lmdb_meta', 'require_unit_scale', 'required',
+    'ClipPair', 'ListedClip', 'index_pairs', 'label', 'positive_int', 'read_clip_list', 'read_lmdb_meta', 'required',
+    'window_of',
 ]  # fmt: skip
 
 # names may contain spaces, so both patterns are anchored at the numbers that end a line
@@ -115,18 +115,18 @@ def positive_int(opt: Mapping[str, Any], key: str, value: Any) -> int:
     return value
 
 
-def num_frame_of(opt: Mapping[str, Any]) -> int:
-    """Returns the number of frames in a window, 5 by default; raises DBLRError unless odd, as a centre is needed."""
+def window_of(opt: Mapping[str, Any]) -> tuple[int, bool]:
+    """Returns the frames in a window, 5 by default, and whether it ends with the one to restore.
+
+    Raises:
+        DBLRError: The number is not odd, as a centre needs, or the options ask for super-resolution.
+    """
+    if opt.get('scale', 1) != 1:
+        raise DBLRError(f'{label(opt)}: scale is {opt["scale"]}; deblurring keeps the size, so it must be 1')
     num_frame = positive_int(opt, 'num_frame', opt.get('num_frame', 5))
     if num_frame % 2 == 0:
         raise DBLRError(f'{label(opt)}: num_frame is {num_frame}; it must be odd, such as {num_frame + 1}')
-    return num_frame
-
-
-def require_unit_scale(opt: Mapping[str, Any]) -> None:
-    """Raises DBLRError if the options ask for super-resolution."""
-    if opt.get('scale', 1) != 1:
-        raise DBLRError(f'{label(opt)}: scale is {opt["scale"]}; deblurring keeps the size, so it must be 1')
+    return num_frame, bool(opt.get('causal', False))
 
 
 # reading a header takes 0.1 ms from the page cache and 10 ms from a network disk; the threads are for the latter

@@ -1,9 +1,9 @@
-"""Flips decoded frames, converts them to tensors, and caches a limited number of them."""
+"""Reads the frames of a window, flips them, and converts them to tensors."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -12,7 +12,7 @@ import torch
 
 from dblr_plugin.errors import DBLRError, raise_faults
 
-__all__ = ['FrameCache', 'flip', 'read_each', 'to_planes', 'to_tensor', 'unit_range']
+__all__ = ['coin', 'flip', 'flip_randomly', 'read_each', 'to_planes', 'to_tensor', 'unit_range']
 
 # n / 255 in float32, bit-exact: a lookup is four times as fast as a division
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -46,6 +46,16 @@ def flip(stack: np.ndarray, horizontal: bool, vertical: bool, transpose: bool) -
     return stack.transpose(0, 2, 1, 3) if transpose else stack
 
 
+def flip_randomly(stack: np.ndarray, opt: Mapping[str, Any], rng: random.Random) -> np.ndarray:
+    """Flips a stack as the data set's options ``use_hflip`` and ``use_rot`` allow; see :func:`flip`."""
+    return flip(stack, coin(opt, 'use_hflip', rng), coin(opt, 'use_rot', rng), coin(opt, 'use_rot', rng))
+
+
+def coin(opt: Mapping[str, Any], option: str, rng: random.Random) -> bool:
+    """Draws whether to apply an augmentation, half the time; never if its option is off."""
+    return bool(opt.get(option, False)) and rng.random() < 0.5
+
+
 def to_tensor(stack: np.ndarray) -> torch.Tensor:
     """Converts a stack of crops to a contiguous float32 tensor.
 
@@ -71,34 +81,3 @@ def unit_range(planes: Sequence[np.ndarray]) -> torch.Tensor:
         flat = -1, source.shape[-1]
         cv2.LUT(source.reshape(flat), _UNIT, dst=target.reshape(flat))
     return torch.from_numpy(values)
-
-
-class FrameCache:
-    """Caches the most recently used frames, so that overlapping windows read in order decode each frame once.
-
-    Args:
-        read: Decodes ``(clip, frame)``, such as a store's ``read``.
-        capacity: Maximum number of frames. A window's length is enough for windows read in order.
-    """
-
-    def __init__(self, read: Callable[[str, str], np.ndarray], capacity: int) -> None:
-        self._read = read
-        self._capacity = capacity
-        self._frames: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
-
-    def __call__(self, clip: str, frame: str) -> np.ndarray:
-        """Returns the decoded frame; it is shared between calls and must not be modified."""
-        key = clip, frame
-        if key not in self._frames:
-            self._frames[key] = self._read(clip, frame)
-        self._frames.move_to_end(key)
-        if len(self._frames) > self._capacity:
-            self._frames.popitem(last=False)
-        return self._frames[key]
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns the state without frames: they are cheaper to decode again than to send to another process."""
-        return {**self.__dict__, '_frames': OrderedDict()}

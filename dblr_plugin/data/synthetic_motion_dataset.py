@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dblr_plugin.colour import luma_of_bgr, luma_of_jpeg
-from dblr_plugin.data.clips import label, num_frame_of, positive_int, require_unit_scale, required
-from dblr_plugin.data.frames import flip
+from dblr_plugin.data.clips import label, positive_int, required, window_of
+from dblr_plugin.data.frames import coin, flip_randomly
 from dblr_plugin.data.motion import MotionWindows, WindowStore, is_window_store, read_pictures
 from dblr_plugin.data.motion.windows import picture_side
-from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.data.train_sampler import rng_of
 from dblr_plugin.errors import DBLRError
 
 __all__ = ['SyntheticMotionDataset']
@@ -47,10 +47,8 @@ class SyntheticMotionDataset(Dataset):
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__()
         self.opt = dict(opt)
-        require_unit_scale(opt)
-        self.num_frame = num_frame_of(opt)
+        self.num_frame, self.causal = window_of(opt)
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
-        self.causal = bool(opt.get('causal', False))
         self.y_only = bool(opt.get('y_only', False))
         self.root = required(opt, 'dataroot_gt')
         self.store: WindowStore | None = None
@@ -74,17 +72,11 @@ class SyntheticMotionDataset(Dataset):
             gt: The sharp version of the frame to restore, likewise, without the first dimension.
             key: The image's name, or the window's number in its store.
         """
-        rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
+        rng = rng_of(index)
         stack, key = self._made(index, rng) if self.store is None else self._stored(self.store, index, rng)
-        if self._coin(rng, 'random_reverse'):
+        if coin(self.opt, 'random_reverse', rng):
             stack = np.concatenate([stack[-2::-1], stack[-1:]])
-        stack = flip(
-            stack,
-            horizontal=self._coin(rng, 'use_hflip'),
-            vertical=self._coin(rng, 'use_rot'),
-            transpose=self._coin(rng, 'use_rot'),
-        )
-        sample = self._to_tensor(stack)
+        sample = self._to_tensor(flip_randomly(stack, self.opt, rng))
         return {'lq': sample[:-1], 'gt': sample[-1], 'key': key}
 
     def _made(self, index: int, rng: random.Random) -> tuple[np.ndarray, str]:
@@ -109,9 +101,6 @@ class SyntheticMotionDataset(Dataset):
         else:
             values = stack.astype(np.float32) / 255
         return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
-
-    def _coin(self, rng: random.Random, option: str) -> bool:
-        return bool(self.opt.get(option, False)) and rng.random() < 0.5
 
     def _checked_store(self) -> WindowStore:
         store = WindowStore(self.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset
 
-__all__ = ['SampleIndex', 'TrainSampler']
+__all__ = ['SampleIndex', 'TrainSampler', 'rng_of']
 
 
 class SampleIndex(int):
@@ -26,6 +27,12 @@ class SampleIndex(int):
 
     def __reduce__(self) -> tuple:
         return SampleIndex, (int(self), self.seed)
+
+
+def rng_of(index: int) -> random.Random:
+    """Returns the random numbers of a sample: the same each time with a :class:`SampleIndex`, otherwise new ones."""
+    # otherwise from torch: BasicSR's worker_init_fn gives `random` the same seed in every epoch
+    return random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
 
 
 class TrainSampler(EnlargedSampler):

@@ -9,24 +9,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import (
-    ClipPair,
-    index_pairs,
-    label,
-    num_frame_of,
-    positive_int,
-    require_unit_scale,
-    required,
-)
+from dblr_plugin.data.clips import ClipPair, index_pairs, label, positive_int, required, window_of
 from dblr_plugin.data.flow import align, too_small_for_flow
-from dblr_plugin.data.frames import flip, read_each, to_tensor
+from dblr_plugin.data.frames import coin, flip_randomly, read_each, to_tensor
 from dblr_plugin.data.store import open_store
-from dblr_plugin.data.train_sampler import SampleIndex
+from dblr_plugin.data.train_sampler import rng_of
 from dblr_plugin.data.windows import reach_of
 from dblr_plugin.errors import DBLRError, counted, raise_faults
 
@@ -68,10 +59,8 @@ class VideoDeblurDataset(Dataset):
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__()
         self.opt = dict(opt)
-        require_unit_scale(opt)
-        self.num_frame = num_frame_of(opt)
+        self.num_frame, self.causal = window_of(opt)
         self.gt_size = positive_int(opt, 'gt_size', required(opt, 'gt_size'))
-        self.causal = bool(opt.get('causal', False))
         self.flow = opt.get('flow', False)
         self.y_only = bool(opt.get('y_only', False))
         self.intervals = _intervals(opt)
@@ -96,34 +85,24 @@ class VideoDeblurDataset(Dataset):
             key: ``clip/frame`` of that frame.
         """
         clip, centre = self.centres[index]
-        # without our sampler, seed from torch: BasicSR's worker_init_fn gives `random` the same seed in every epoch
-        rng = random.Random(index.seed if isinstance(index, SampleIndex) else int(torch.randint(2**62, ())))
+        rng = rng_of(index)
         window = self._window(rng, clip, centre)
         height, width = clip.size
         top, left = rng.randint(0, height - self.gt_size), rng.randint(0, width - self.gt_size)
         names = [clip.frames[i] for i in window]
         read_gt = partial(self.gt_store.read_crop, clip.name, clip.frames[centre], top, left, self.gt_size, self.y_only)
-        stack = flip(
-            np.stack(
-                (self._aligned_crops if self.flow else self._crops)(clip, names, top, left, self.gt_size, read_gt)
-            ),
-            horizontal=self._coin(rng, 'use_hflip'),
-            vertical=self._coin(rng, 'use_rot'),
-            transpose=self._coin(rng, 'use_rot'),
-        )
-        sample = to_tensor(stack)
+        read = self._aligned_crops if self.flow else self._crops
+        stack = np.stack(read(clip, names, top, left, self.gt_size, read_gt))
+        sample = to_tensor(flip_randomly(stack, self.opt, rng))
         return {'lq': sample[:-1], 'gt': sample[-1], 'key': f'{clip.name}/{clip.frames[centre]}'}
 
     def _window(self, rng: random.Random, clip: ClipPair, centre: int) -> list[int]:
         """Draws the indices of the window's frames, in order or reversed."""
         before, after = reach_of(self.num_frame, self.causal)
         behind = len(clip.frames) - 1 - centre
-        fitting = [
-            interval for interval in self.intervals if before * interval <= centre and after * interval <= behind
-        ]
-        interval = rng.choice(fitting)
+        interval = rng.choice([n for n in self.intervals if before * n <= centre and after * n <= behind])
         window = [centre + offset * interval for offset in range(-before, after + 1)]
-        return window[::-1] if self._coin(rng, 'random_reverse') else window
+        return window[::-1] if coin(self.opt, 'random_reverse', rng) else window
 
     def _crops(
         self, clip: ClipPair, names: list[str], top: int, left: int, size: int, read_gt: Callable[[], np.ndarray]
@@ -142,10 +121,6 @@ class VideoDeblurDataset(Dataset):
         *blurry, sharp = self._crops(clip, names, y, x, seen, read_gt)
         aligned = align(blurry, reference, self.flow == 'consistent')
         return [*(frame[top - y : top - y + size, left - x : left - x + size] for frame in aligned), sharp]
-
-    def _coin(self, rng: random.Random, key: str) -> bool:
-        """Decides randomly whether to apply an augmentation; never if it is disabled."""
-        return bool(self.opt.get(key, False)) and rng.random() < 0.5
 
     def _check_extent(self) -> None:
         """Rejects clips that are shorter than a window or smaller than a crop."""

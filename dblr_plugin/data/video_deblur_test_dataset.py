@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
@@ -11,9 +11,9 @@ import numpy as np
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch.utils.data import Dataset
 
-from dblr_plugin.data.clips import ClipPair, index_pairs, label, num_frame_of, require_unit_scale, required
+from dblr_plugin.data.clips import ClipPair, index_pairs, label, required, window_of
 from dblr_plugin.data.flow import align, too_small_for_flow
-from dblr_plugin.data.frames import FrameCache, read_each, to_planes, unit_range
+from dblr_plugin.data.frames import read_each, to_planes, unit_range
 from dblr_plugin.data.store import FrameStore, open_store
 from dblr_plugin.data.windows import reach_of, window_indices
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
@@ -55,11 +55,9 @@ class VideoDeblurTestDataset(Dataset):
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__()
         self.opt = dict(opt)
-        require_unit_scale(opt)
         if opt.get('y_only'):
             raise DBLRError(f'{label(opt)}: y_only is for training alone, as the Y of JPEG is not exact; remove it')
-        self.num_frame = num_frame_of(opt)
-        self.causal = bool(opt.get('causal', False))
+        self.num_frame, self.causal = window_of(opt)
         self.flow = opt.get('flow', False)
         self.padding = opt.get('padding', 'replicate')
         if self.padding not in PADDINGS:
@@ -75,9 +73,21 @@ class VideoDeblurTestDataset(Dataset):
         for clip in self.clips:
             self._add(clip)
         self._positions = [(clip, i) for clip in self.clips for i in range(len(clip.frames))]
+        self._start_cache()
+
+    def _start_cache(self) -> None:
+        """Makes overlapping windows, read in order, decode each frame once."""
         # flow takes images, not planes; aligned frames differ from window to window, so unaligned ones are cached
         read = self.lq_store.read if self.flow else partial(_read_planes, self.lq_store)
-        self._read_lq = FrameCache(read, self.num_frame)
+        self._read_lq = lru_cache(self.num_frame)(read)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state without frames: decoding is cheaper than sending them to another process."""
+        return {name: value for name, value in self.__dict__.items() if name != '_read_lq'}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_cache()
 
     def __len__(self) -> int:
         return len(self._positions)

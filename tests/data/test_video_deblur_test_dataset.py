@@ -10,9 +10,8 @@ import torch
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.data.video_test_dataset import VideoTestDataset
 
-from dblr_plugin.data.frames import FrameCache
 from dblr_plugin.data.lmdb_writer import write_lmdb
-from dblr_plugin.data.store import open_store
+from dblr_plugin.data.store import FolderStore
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import window_indices
@@ -82,19 +81,17 @@ def test_basicsr_builds_data_set_and_loader(pair):
 
 
 @pytest.mark.parametrize('padding', PADDINGS)
-def test_each_frame_is_decoded_once(pair, padding):
-    store, decoded = open_store(pair[0]), Counter()
+def test_each_frame_is_decoded_once(pair, padding, monkeypatch):
+    read, decoded = FolderStore.read, Counter()
 
-    def read(clip, frame):
+    def counted(store, clip, frame):
         decoded[clip, frame] += 1
-        return store.read(clip, frame)
+        return read(store, clip, frame)
 
-    cache = FrameCache(read, 5)
-    for clip, frames in store.clips().items():
-        for centre in range(len(frames)):
-            for index in window_indices(centre, len(frames), 5, padding):
-                cache(clip, frames[index])
-            assert len(cache) <= 5
+    monkeypatch.setattr(FolderStore, 'read', counted)
+    dataset = VideoDeblurTestDataset(options(pair[0], padding=padding))
+    for _ in dataset:
+        assert dataset._read_lq.cache_info().currsize <= 5
     assert set(decoded.values()) == {1} and len(decoded) == 15
 
 
