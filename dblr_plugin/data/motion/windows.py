@@ -1,30 +1,128 @@
-"""Generates windows of blurry frames with a sharp ground truth from images; a seed determines every window."""
+"""Generates windows of blurry frames with a sharp ground truth from images; a seed determines every window.
+
+The windows show crops of the images that contain some detail.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from dblr_plugin.archs.traits import restored_index
 from dblr_plugin.colour import to_linear_light
-from dblr_plugin.data.motion.pictures import SharpPictures
-from dblr_plugin.data.motion.scene import (
-    Layer,
-    Path,
-    pixel_line,
-    random_depth,
-    random_masks,
-    random_path,
-    render,
-    uniform,
-)
+from dblr_plugin.data.images import decode, is_image, natural
+from dblr_plugin.data.motion import scene
+from dblr_plugin.data.motion.scene import Layer, random_path, render, uniform
 from dblr_plugin.data.motion.sensor import compressed, encoded, flickering, noisy, require_h264
+from dblr_plugin.errors import DBLRError, counted
 
-__all__ = ['MotionWindows', 'picture_side']
+__all__ = ['CELL', 'TRIES', 'MotionWindows', 'SharpPictures', 'picture_side', 'read_pictures']
+
+CELL = 32  # side of the cells in which detail is measured, in pixels
+TRIES = 4  # candidate positions for each crop
+_LONGEST = 2560  # longer side in pixels; larger images are scaled down
+
+
+class SharpPictures:
+    """Images held in memory.
+
+    Args:
+        names: Their names in messages.
+        pictures: uint8 ``(h, w, 1)`` or ``(h, w, 3)`` RGB, all with the same number of channels.
+    """
+
+    def __init__(self, names: Sequence[str], pictures: Sequence[np.ndarray]) -> None:
+        self.names = list(names)
+        self.pictures = list(pictures)
+        self._detail = [_detail(picture) for picture in self.pictures]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def crops(self, count: int, size: int, generator: Generator, picture: int | None = None) -> Tensor:
+        """Draws square crops, each at the most detailed of a few random positions in an image.
+
+        Args:
+            count: Number of crops.
+            size: Their side in pixels, at most the shortest side of any image.
+            generator: Random generator, on the CPU.
+            picture: Index of the image to crop; by default, each crop is from a random one.
+
+        Returns:
+            uint8 ``(count, c, size, size)``, where c is 1 or 3 (RGB).
+        """
+        crops = np.empty((count, size, size, self.pictures[0].shape[2]), np.uint8)
+        for crop in crops:
+            number = int(torch.randint(len(self), (), generator=generator)) if picture is None else picture
+            places = [self._place(number, size, generator) for _ in range(TRIES)]
+            _, top, left = max(places)
+            crop[:] = self.pictures[number][top : top + size, left : left + size]
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+
+    def _place(self, number: int, size: int, generator: Generator) -> tuple[float, int, int]:
+        """Draws a random position in an image: the detail in the middle of the crop, top, left."""
+        height, width = self.pictures[number].shape[:2]
+        top = int(torch.randint(height - size + 1, (), generator=generator))
+        left = int(torch.randint(width - size + 1, (), generator=generator))
+        inner = slice((top + size // 4) // CELL, (top + 3 * size // 4) // CELL + 1)
+        outer = slice((left + size // 4) // CELL, (left + 3 * size // 4) // CELL + 1)
+        return float(self._detail[number][inner, outer].mean()), top, left
+
+
+def _detail(picture: np.ndarray) -> np.ndarray:
+    """Returns the mean brightness difference between neighbouring pixels at half size, in cells of 32 image pixels."""
+    brightness = torch.from_numpy(picture).float().mean(-1)[None, None]
+    half = F.avg_pool2d(brightness, 2)
+    down, right = (half.diff(dim=axis).abs() for axis in (-2, -1))
+    change = down[..., :-1] + right[..., :-1, :]
+    return F.avg_pool2d(change, CELL // 2, ceil_mode=True)[0, 0].numpy()
+
+
+def read_pictures(folder: str | Path, grey: bool, least: int) -> SharpPictures:
+    """Decodes all images in a folder and its subfolders into memory; those that are too small are skipped.
+
+    Args:
+        folder: Folder of PNG, JPEG, WebP, TIFF or BMP files.
+        grey: Convert to greyscale.
+        least: Minimum length of the shorter side, in pixels.
+
+    Raises:
+        DBLRError: There is no such folder, no image is large enough, or one is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DBLRError(f'{folder}: no such folder of pictures')
+    files = sorted((f for f in folder.rglob('*') if is_image(f.name) and f.is_file()), key=lambda f: natural(str(f)))
+    pictures = {str(file.relative_to(folder)): _read(file, grey) for file in files}
+    large = {name: picture for name, picture in pictures.items() if min(picture.shape[:2]) >= least}
+    if not large:
+        raise DBLRError(
+            f'{folder}: none of its {counted(len(files), "image")} has {least} pixels or more on its shorter side; add '
+            'larger ones'
+        )
+    return SharpPictures(list(large), list(large.values()))
+
+
+def _read(path: Path, grey: bool) -> np.ndarray:
+    """Reads an image as uint8 (h, w, 1), or (h, w, 3) RGB."""
+    picture = decode(path.read_bytes(), str(path))
+    factor = _LONGEST / max(picture.shape[:2])
+    if factor < 1:
+        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    if grey:
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[..., None]
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+# ---------------------------------------------------------------------- windows
 
 _SPACING = 1.5  # maximum distance in pixels between the moments averaged for one exposure;
 _MOST_MOMENTS = 20  # but up to 2.5 pixels if objects blur by more than 30 pixels
@@ -95,7 +193,7 @@ class MotionWindows:
             require_h264()
         self.restored = restored_index(num_frame, causal)
         self.offsets = [frame - self.restored for frame in range(num_frame)]
-        self._line = pixel_line(size, self.device)
+        self._line = scene.pixel_line(size, self.device)
         self._light = torch.from_numpy(to_linear_light(np.arange(256, dtype=np.uint8))).to(self.device)
 
     @torch.no_grad()
@@ -156,7 +254,7 @@ class MotionWindows:
         picture: int | None,
         generator: Generator,
         brightness: tuple[Tensor, Tensor],
-        path: Path,
+        path: scene.Path,
     ) -> Layer:
         light = self._texture(self.pictures.crops(count, picture_side(self.size), places, picture), brightness)
         return Layer(
@@ -164,16 +262,16 @@ class MotionWindows:
             uniform(1.4, 2, (count,), generator),
             uniform(-0.5, 0.5, (count, 2), generator),
             path,
-            random_depth(count, self.size, generator),
+            scene.random_depth(count, self.size, generator),
             is_opaque=True,
         )
 
     def _object(
-        self, count: int, places: Generator, generator: Generator, brightness: tuple[Tensor, Tensor], path: Path
+        self, count: int, places: Generator, generator: Generator, brightness: tuple[Tensor, Tensor], path: scene.Path
     ) -> Layer:
         side = 2 * self.size
         light = self._texture(self.pictures.crops(count, side, places), brightness)
-        opacity = random_masks(count, light.shape[-1], generator)
+        opacity = scene.random_masks(count, light.shape[-1], generator)
         return Layer(
             torch.cat([light * opacity, opacity], 1),
             uniform(1.4, 2, (count,), generator),
@@ -182,14 +280,14 @@ class MotionWindows:
         )
 
 
-def _moving(path: Path, share: float, generator: Generator) -> Path:
+def _moving(path: scene.Path, share: float, generator: Generator) -> scene.Path:
     """Returns the path with a random ``share`` of the scenes moving and the others at rest."""
     return path.select((uniform(0, 1, (len(path.velocity),), generator) < share).float())
 
 
-def _together(camera: Path, own: Path) -> Path:
+def _together(camera: scene.Path, own: scene.Path) -> scene.Path:
     """Returns an object's motion relative to the camera: the sum of both motions."""
-    return Path(
+    return scene.Path(
         camera.velocity + own.velocity,
         torch.cat([camera.tremor, own.tremor], 1),
         torch.cat([camera.rates, own.rates], 1),
@@ -197,7 +295,7 @@ def _together(camera: Path, own: Path) -> Path:
     )
 
 
-def _fastest(paths: list[Path]) -> Tensor:
+def _fastest(paths: list[scene.Path]) -> Tensor:
     """Returns the maximum speed of anything in each scene, ``(b,)``, in pixels per frame, mid-window."""
     half = torch.full((len(paths[0].velocity),), 0.5, device=paths[0].velocity.device)
     speeds = [(path.pose(half) - path.pose(-half))[:, :2].norm(dim=1) for path in paths]
