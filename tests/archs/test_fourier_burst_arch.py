@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from dblr_plugin.archs import FourierBurstAccumulation
-from dblr_plugin.archs.fourier_burst_arch import _windows
+from dblr_plugin.archs.untrained_arch import _windows
 
 
 def texture(height: int = 96, width: int = 128) -> torch.Tensor:

@@ -15,7 +15,7 @@ from dblr_plugin.archs import BlurryInput, DBLRNet
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.archs.dbn_arch import DBN
 from dblr_plugin.archs.deepdeblur_arch import DeepDeblur
-from dblr_plugin.archs.fourier_burst_arch import FourierBurstAccumulation
+from dblr_plugin.archs.untrained_arch import FourierBurstAccumulation
 from dblr_plugin.benchmark.complexity import multiply_adds
 from dblr_plugin.errors import DBLRError
 

@@ -1,9 +1,11 @@
-"""Fourier burst accumulation: a weighted mean of frames that favours, at each frequency, the strongest frame.
+"""Methods without training: the blurry input, and Fourier burst accumulation.
+
+The latter is a weighted mean of frames that favours, at each frequency, the strongest frame.
 
 "Burst Deblurring: Removing Camera Shake Through Fourier Burst Accumulation" (Delbracio and Sapiro, CVPR 2015), block by
 block as for video ("Hand-held Video Deblurring via Efficient Fourier Aggregation", arXiv 1509.05251). Camera shake
 blurs each frame differently and amplifies no frequency, so a mean weighted by the frames' spectra is sharper than any
-of them. There is nothing to train. Blocks, windows, noise floor and their values follow fbaLib (O. Wang, an author of
+of them. Blocks, windows, noise floor and their values follow fbaLib (O. Wang, an author of
 DBN), which merges frames that are already aligned. As in the second paper, occluded pixels are taken from the middle
 frame, by data sets and video inference (:func:`dblr_plugin.data.flow.align`). Our changes: blocks are no larger than
 the frame, and weights are smoothed periodically, across the spectrum's ends. The CVPR paper's final sharpening is left
@@ -20,7 +22,35 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ['FourierBurstAccumulation']
+from dblr_plugin.archs.traits import restored_index
+
+__all__ = ['BlurryInput', 'FourierBurstAccumulation', 'MiddleFrame']
+
+
+@ARCH_REGISTRY.register()
+class BlurryInput(nn.Module):
+    """Returns the frame to restore, unchanged: the blurry input, evaluated like any method.
+
+    Args:
+        num_in_ch: Channels of one frame.
+        causal: Returns the last frame of a window instead of the middle one.
+    """
+
+    receptive_radius = 0
+
+    def __init__(self, num_in_ch: int = 3, causal: bool = False) -> None:
+        super().__init__()
+        self.num_in_ch = num_in_ch
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b, t, c, h, w)`` to ``(b, c, h, w)``."""
+        return x[:, restored_index(x.shape[1], self.causal)]
+
+
+@ARCH_REGISTRY.register()
+class MiddleFrame(BlurryInput):
+    """The old name of :class:`BlurryInput`, for option files of version 0.1."""
 
 
 @ARCH_REGISTRY.register()
