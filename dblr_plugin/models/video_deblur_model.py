@@ -23,15 +23,18 @@ from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoints import Checkpoints
 from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
 from dblr_plugin.training.objectives import content_losses, restore_sizes, seed_iteration
-from dblr_plugin.training.optimizers import PlateauLR, build_optimizer, move_average, multiply_rates, train_alone
 from dblr_plugin.training.step import (
+    PlateauLR,
     Step,
     StepResult,
-    end_program,
+    build_optimizer,
     mean_over_processes,
+    move_average,
+    multiply_rates,
     of_all_processes,
     share_gradients,
     suspects,
+    train_alone,
 )
 
 __all__ = ['VideoDeblurModel']
@@ -247,7 +250,7 @@ class VideoDeblurModel(VideoTestModel):
         if self.iteration:
             self.save(-1, -1)
             get_root_logger().info(f'Stopped and saved at iteration {self.iteration}; --auto_resume continues there.')
-        end_program()
+        interrupts.end_program()
 
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool

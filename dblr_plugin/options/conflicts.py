@@ -15,7 +15,7 @@ from dblr_plugin.evaluation.metrics import check_metrics
 from dblr_plugin.evaluation.protocols import choose_protocols
 from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
-from dblr_plugin.training.optimizers import build_optimizer
+from dblr_plugin.training.step import build_optimizer
 
 __all__ = ['conflicts']
 

@@ -15,7 +15,7 @@ from basicsr.models import lr_scheduler
 from basicsr.utils.registry import LOSS_REGISTRY
 
 from dblr_plugin.evaluation.metrics import IMAGES, all_metrics
-from dblr_plugin.training.optimizers import PlateauLR
+from dblr_plugin.training.step import PlateauLR
 from dblr_plugin.value_types import NATURAL, NETWORK, ComponentKind, Constraint, registered
 
 __all__ = ['TEST_SETS', 'TRAIN_SETS', 'Options', 'RequiredWhen']

@@ -10,7 +10,9 @@ import threading
 from multiprocessing.connection import wait
 from types import FrameType
 
-__all__ = ['ignore_in_worker', 'received', 'watch']
+import torch.distributed as dist
+
+__all__ = ['end_program', 'ignore_in_worker', 'received', 'watch']
 
 _received: int | None = None
 
@@ -63,3 +65,11 @@ def _record(number: int, frame: FrameType | None) -> None:
         # not print or the logger, which the signal may have interrupted; stderr's reader may be gone
         with contextlib.suppress(OSError):
             os.write(2, b'\ndblr: stopping after this iteration, once it is saved (Ctrl-\\ stops at once)\n')
+
+
+def end_program() -> None:
+    """Ends the program on all processes after a signal; the exit code is the shell's for that signal."""
+    if dist.is_initialized():
+        dist.barrier()  # torchrun kills the others once one has ended, and the first may still be saving
+        dist.destroy_process_group()
+    raise SystemExit(128 + (received() or 15))

@@ -23,7 +23,7 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.data.motion import WindowStore
 from dblr_plugin.data.synthetic_motion_dataset import SyntheticMotionDataset
 from dblr_plugin.data.train_sampler import SampleIndex
-from dblr_plugin.training.optimizers import move_average
+from dblr_plugin.training.step import move_average
 
 # isort: split
 

@@ -24,9 +24,8 @@ from torch import Tensor, nn
 
 import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.acceleration import prepare_network
-from dblr_plugin.data.motion.pictures import CELL, TRIES, SharpPictures
-from dblr_plugin.data.motion.windows import MotionWindows
-from dblr_plugin.training.optimizers import move_average
+from dblr_plugin.data.motion.windows import CELL, TRIES, MotionWindows, SharpPictures
+from dblr_plugin.training.step import move_average
 from dblr_plugin.weights.checkpoint import load_state_dict, save_atomically
 from dblr_plugin.weights.shipped import find_weights
 

@@ -5,7 +5,7 @@ import torch
 from basicsr.models.lr_scheduler import CosineAnnealingRestartLR, MultiStepRestartLR
 
 from dblr_plugin.training.checkpoints import overruled, refuse_other_optimizers, refuse_other_schedulers
-from dblr_plugin.training.optimizers import PlateauLR, multiply_rates
+from dblr_plugin.training.step import PlateauLR, multiply_rates
 
 
 def weights() -> list[torch.nn.Parameter]:

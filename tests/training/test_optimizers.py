@@ -8,7 +8,7 @@ from basicsr.models.video_base_model import VideoBaseModel
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dblr_plugin.training.optimizers import PlateauLR, multiply_rates, train_alone
+from dblr_plugin.training.step import PlateauLR, multiply_rates, train_alone
 
 
 def optimizer(lr: float = 1e-4) -> torch.optim.Adam:
