@@ -50,7 +50,6 @@ def register() -> None:
         )
         from dblr_plugin.evaluation import metrics  # noqa: F401
 
-        compat.repair_archiving()
         compat.repair_distributed()
         hooks.install()
     except Exception as error:  # mismatched packages raise RuntimeError, OSError, AttributeError and more

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['deferred', 'prepare_import', 'repair_archiving', 'repair_distributed']
+__all__ = ['deferred', 'prepare_import', 'repair_distributed']
 
 
 def prepare_import() -> None:
@@ -103,26 +103,6 @@ def _alias_distutils() -> None:
     module.LooseVersion = Version
     package.version = module
     sys.modules.update({'distutils': package, 'distutils.version': module})
-
-
-def repair_archiving() -> None:
-    """Gives archived runs unique names: BasicSR (all versions) names them by the second, where a third one fails."""
-    from basicsr import utils
-    from basicsr.utils import misc
-
-    utils.mkdir_and_rename = misc.mkdir_and_rename = _mkdir_and_rename
-
-
-def _mkdir_and_rename(path: str) -> None:
-    from basicsr.utils.misc import get_time_str
-
-    if os.path.exists(path):
-        archive = f'{path}_archived_{get_time_str()}'
-        names = (archive, *(f'{archive}_{number}' for number in range(2, 1000)))
-        name = next(name for name in names if not os.path.exists(name))
-        sys.stdout.write(f'Path already exists. Rename it to {name}\n')
-        os.rename(path, name)
-    os.makedirs(path, exist_ok=True)
 
 
 def repair_distributed(timeout: float | None = None, on_cpu: bool = False) -> None:

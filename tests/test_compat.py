@@ -80,14 +80,3 @@ def test_distutils_alias_serves_basicsrs_one_use():
         'assert sys.modules["distutils"].__spec__ is None\n'
     )
     assert result.returncode == 0, result.stderr
-
-
-def test_any_number_of_runs_of_a_name_in_one_second(tmp_path, monkeypatch):
-    from basicsr.utils import misc
-
-    monkeypatch.setattr(misc, 'get_time_str', lambda: 'now')
-    for number in range(4):
-        misc.mkdir_and_rename(str(tmp_path / 'run'))
-        (tmp_path / 'run/result').write_text(str(number))
-    names = ['run', 'run_archived_now', 'run_archived_now_2', 'run_archived_now_3']
-    assert [(tmp_path / name / 'result').read_text() for name in names] == ['3', '0', '1', '2']
