@@ -59,12 +59,7 @@ def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> 
     """Makes BatchNorm use the batches of all processes (``train.sync_bn``); weights and statistics keep their names.
 
     torch supports this only on GPUs. On other devices, or with one process, the network is unchanged and the log says
-    why.
-
-    Args:
-        net: A bare network, on its device, before it is wrapped, laid out or compiled.
-        device_type: ``cuda`` or ``cpu``.
-        processes: Number of processes in the training.
+    why. The network is bare and on its device, before it is wrapped, laid out or compiled.
     """
     if processes > 1 and device_type == 'cuda':
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)

@@ -63,8 +63,7 @@ class PSNRLoss(nn.Module):
         """Compares restored frames with the ground truth.
 
         Args:
-            pred: Restored frames ``(b, c, h, w)``, peak 1.
-            target: The ground truth, of the same shape.
+            pred, target: Restored frames and the ground truth, ``(b, c, h, w)``, peak 1.
             kwargs: Arguments that BasicSR's losses accept (``weight``); unused.
 
         Returns:

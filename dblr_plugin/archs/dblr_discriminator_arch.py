@@ -74,16 +74,10 @@ class DBLRDiscriminator(nn.Module):
             draw_weights(self, init_std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores patches.
-
-        Args:
-            x: ``(b, num_in_ch, h, w)``, h and w at least 16, as they are halved four times.
-
-        Returns:
-            Logits ``(b, 1)``, positive for real.
+        """Patches ``(b, num_in_ch, h, w)`` to logits ``(b, 1)``, positive for real.
 
         Raises:
-            ValueError: If the patches are smaller than 16x16.
+            ValueError: If the patches are smaller than 16x16, as they are halved four times.
         """
         if min(x.shape[-2:]) < self.min_size:
             raise ValueError(

@@ -148,23 +148,14 @@ class DBLRNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(num_feat * 4, num_out_ch, 3, padding=1),
         )
-        self._init_weights(init_std)
-
-    def _init_weights(self, std: float | None) -> None:
-        if std is not None:
-            draw_weights(self, std)
-        if self.input_skip:
+        if init_std is not None:
+            draw_weights(self, init_std)
+        if input_skip:
             for parameter in self.reconstruction[-1].parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restores one frame of each window, the middle one unless ``causal``.
-
-        Args:
-            x: ``(b, num_frame, num_in_ch, h, w)``, any h and w.
-
-        Returns:
-            ``(b, num_out_ch, h, w)``.
+        """``(b, num_frame, num_in_ch, h, w)``, any h and w, to ``(b, num_out_ch, h, w)``.
 
         Raises:
             ValueError: If the windows do not have ``num_frame`` frames.
@@ -181,12 +172,9 @@ class DBLRNet(nn.Module):
 
 
 def rename_simdeblur_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the weights of SimDeblur's DBLRNet to ours.
+    """Renames the weights of SimDeblur's DBLRNet (``L_in``, ``Ln``, ``L_out``) to ours.
 
     The result fits ``DBLRNet(num_in_ch=3, num_out_ch=3, num_block=15, tail_conv=False)``.
-
-    Args:
-        state: Weights whose keys start with ``L_in``, ``Ln`` and ``L_out``.
     """
     prefixes = {'L_in.0.': 'conv_l1.', 'L_in.2.': 'conv_l2.', 'Ln.': 'body.', 'L_out.': 'reconstruction.'}
     renamed = {}

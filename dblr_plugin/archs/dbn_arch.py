@@ -114,13 +114,9 @@ class DBN(nn.Module):
             nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restores one frame of each window, the middle one unless ``causal``.
+        """``(b, num_frame, num_in_ch, h, w)`` in [0, 1], any h and w, to ``(b, num_out_ch, h, w)``.
 
-        Args:
-            x: ``(b, num_frame, num_in_ch, h, w)`` in [0, 1], any h and w.
-
-        Returns:
-            ``(b, num_out_ch, h, w)``, in (0, 1) unless ``simdeblur`` or ``input_skip``.
+        The result is in (0, 1) unless ``simdeblur`` or ``input_skip``.
 
         Raises:
             ValueError: If the windows do not have ``num_frame`` frames.
@@ -147,13 +143,7 @@ class DBN(nn.Module):
 
 
 def rename_simdeblur_dbn_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the weights of SimDeblur's DBN (``backbone/dbn/dbn.py``) to ours.
-
-    The result fits ``DBN(simdeblur=True)``.
-
-    Args:
-        state: Weights whose keys start with ``F0`` to ``F6_2``, ``D1`` to ``D3`` and ``U1`` to ``U3``.
-    """
+    """Renames the weights of SimDeblur's DBN (``backbone/dbn/dbn.py``) to ours, for ``DBN(simdeblur=True)``."""
     blocks = {'F1_': 'f1_f2', 'F2_': 'f3_f5', 'F3_': 'f6_f8', 'F4_': 'f9_f11', 'F5_': 'f12_f13'}
     places = {'F6_1': 'f14', 'F6_2': 'f15'}
     renamed = {}

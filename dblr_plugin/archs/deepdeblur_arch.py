@@ -121,24 +121,15 @@ class DeepDeblur(nn.Module):
         self.middle_up = _enlarge(num_out_ch)
 
     def pyramid(self, frames: Tensor) -> list[Tensor]:
-        """Returns the frames at the three sizes, full size first.
-
-        Args:
-            frames: ``(b, c, h, w)``, h and w multiples of 4.
-        """
+        """Returns frames ``(b, c, h, w)``, h and w multiples of 4, at the three sizes, full size first."""
         half = self.halve(frames)
         return [frames, half, self.halve(half)]
 
     def forward(self, x: Tensor, sizes: bool = False) -> Tensor | list[Tensor]:
-        """Restores the middle frame of each window.
+        """``(b, t, num_in_ch, h, w)`` in [0, 1], any h and w, to ``(b, num_out_ch, h, w)``.
 
-        Args:
-            x: ``(b, t, num_in_ch, h, w)`` in [0, 1], any h and w.
-            sizes: Whether to also return half and quarter size, for the training loss.
-
-        Returns:
-            ``(b, num_out_ch, h, w)``; with ``sizes``, a list of it and the two smaller sizes, at 1/2 and 1/4 of h and w
-            rounded up to multiples of 4.
+        With ``sizes``, for the training loss, returns a list of it and the two smaller sizes, at 1/2 and 1/4 of h and w
+        rounded up to multiples of 4.
         """
         h, w = x.shape[-2:]
         padding = 0, -w % self.size_multiple, 0, -h % self.size_multiple

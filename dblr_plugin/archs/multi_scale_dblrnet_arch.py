@@ -101,13 +101,7 @@ class MultiScaleDBLRNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restores one frame of each window, the middle one unless ``causal``.
-
-        Args:
-            x: ``(b, num_frame, num_in_ch, h, w)``, any h and w.
-
-        Returns:
-            ``(b, num_out_ch, h, w)``.
+        """``(b, num_frame, num_in_ch, h, w)``, any h and w, to ``(b, num_out_ch, h, w)``.
 
         Raises:
             ValueError: If the windows do not have ``num_frame`` frames.

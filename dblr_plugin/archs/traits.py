@@ -75,12 +75,7 @@ _PAD_MULTIPLES = {'EDVR': 16}
 
 
 def pad_multiple(name: str, given: int = 1) -> int:
-    """Returns the number that the sides of a network's frames must be multiples of.
-
-    Args:
-        name: The network's class.
-        given: ``val.pad_multiple`` of the options, for networks of others.
-    """
+    """Returns what the sides of a network's frames must be multiples of; ``given`` is ``val.pad_multiple``."""
     return math.lcm(given, _PAD_MULTIPLES.get(name, 1))
 
 
@@ -90,13 +85,7 @@ def round_up(side: int, multiple: int) -> int:
 
 
 def network_argument(network: Mapping[str, Any], name: str, missing: object) -> Any:
-    """Returns an argument of a network's class: its value in the options, or else the class's default.
-
-    Args:
-        network: ``network_g`` or ``network_d`` of the options.
-        name: The argument, such as ``num_in_ch``.
-        missing: Returned if the class has no such argument.
-    """
+    """Returns an argument of ``network_g`` or ``network_d``: its value, or the class's default, or ``missing``."""
     if name in network:
         return network[name]
     argument = inspect.signature(ARCH_REGISTRY.get(network['type'])).parameters.get(name)

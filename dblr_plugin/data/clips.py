@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.errors import DBLRError, counted, nearest, raise_faults
 from dblr_plugin.files import name_fault
+from dblr_plugin.threads import DISK_THREADS
 
 __all__ = [
     'ClipPair', 'ListedClip', 'index_pairs', 'label', 'positive_int', 'read_clip_list', 'read_lmdb_meta', 'required',
@@ -40,10 +41,8 @@ class ListedClip:
 def read_clip_list(path: str | Path, faults: list[str]) -> list[ListedClip]:
     """Reads a ``meta_info_file``: one clip per line, ``000 100 (720,1280,3)``; blank lines are ignored.
 
-    Malformed and duplicate lines are skipped and reported in ``faults``, each with its ``file:line``.
-
-    Raises:
-        DBLRError: The file cannot be read.
+    Malformed and duplicate lines are skipped and reported in ``faults``, each with its ``file:line``. Raises DBLRError
+    if the file cannot be read.
     """
     listed: dict[str, ListedClip] = {}
     for where, line in _numbered_lines(path):
@@ -63,11 +62,8 @@ def read_clip_list(path: str | Path, faults: list[str]) -> list[ListedClip]:
 def read_lmdb_meta(path: str | Path) -> dict[str, dict[str, tuple[int, int]]]:
     """Reads a database's ``meta_info.txt``: one frame per line, ``000/00000000.png (720,1280,3) 1``.
 
-    Returns:
-        Clip name -> frame name -> (height, width); clips and frames in natural order.
-
-    Raises:
-        DBLRError: The file cannot be read, or a line is malformed or repeats a frame.
+    Returns clip name -> frame name -> (height, width), in natural order. Raises DBLRError if the file cannot be read,
+    or a line is malformed or repeats a frame.
     """
     clips: dict[str, dict[str, tuple[int, int]]] = {}
     for where, line in _numbered_lines(path):
@@ -129,9 +125,6 @@ def window_of(opt: Mapping[str, Any]) -> tuple[int, bool]:
     return num_frame, bool(opt.get('causal', False))
 
 
-# reading a header takes 0.1 ms from the page cache and 10 ms from a network disk; the threads are for the latter
-THREADS = 16
-
 FrameSize = tuple[int, int]
 Clips = dict[str, tuple[str, ...]]
 
@@ -168,8 +161,7 @@ def index_pairs(
     Suffixes are ignored, so a JPEG can pair with a PNG. Only the header and the end of each file are read, no pixels.
 
     Args:
-        lq_store: The degraded frames.
-        gt_store: The sharp frames, or None for clips without ground truth.
+        lq_store, gt_store: The blurry frames, and the sharp ones or None.
         meta_info_file: Optional list of the clips to use, in lines ``clip frames (h,w,c)``; all others are ignored.
 
     Returns:
@@ -254,7 +246,7 @@ def _inspect(store: IndexedFrames, clips: Clips, faults: list[str]) -> dict[str,
 
     keys = [(name, frame) for name, frames in clips.items() for frame in frames]
     sizes: dict[str, dict[str, FrameSize]] = {name: {} for name in clips}
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(DISK_THREADS) as pool:
         for (name, frame), found in zip(keys, pool.map(size_or_fault, keys), strict=True):
             if isinstance(found, str):
                 faults.append(found)

@@ -58,11 +58,8 @@ def _aligned(frame: np.ndarray, target: np.ndarray, grey: np.ndarray, consistent
 
 
 def _reliability(there: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Returns the reliability of a flow: it must end inside the other frame, and flow back to within a pixel.
-
-    Returns:
-        float32 ``(h, w)`` in [0, 1]; unreliable areas are grown by 5 pixels and fade out beyond that.
-    """
+    """Returns a flow's reliability, ``(h, w)`` in [0, 1]: it ends inside the frame and flows back to within a pixel."""
+    # unreliable areas are grown by 5 pixels and fade out beyond that
     height, width = there.shape[:2]
     closing = there + warped(back, there, cv2.INTER_LINEAR)
     closes = (np.linalg.norm(closing, axis=2) < 1).astype(np.float32)
@@ -76,12 +73,8 @@ def _reliability(there: np.ndarray, back: np.ndarray) -> np.ndarray:
 def optical_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Computes where each pixel of a frame has moved to in another one (DIS, Kroeger et al., ECCV 2016).
 
-    Args:
-        first: uint8 grey frame ``(h, w)``, at least ``MIN_SIDE`` in both dimensions.
-        second: The other frame, of the same size.
-
-    Returns:
-        float32 ``(h, w, 2)``, pixels to the right and down.
+    Both are uint8 grey ``(h, w)``, at least ``MIN_SIDE`` in both dimensions; the result is float32 ``(h, w, 2)``, in
+    pixels to the right and down.
     """
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return method.calc(first, second, None)  # type: ignore[call-overload]  # the stub lacks None, which OpenCV accepts

@@ -19,14 +19,7 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 def read_each(reads: Iterable[Callable[[], np.ndarray]]) -> list[np.ndarray]:
-    """Reads all frames of a window, and reports all faults in one message.
-
-    Args:
-        reads: Functions that each read a frame, and raise DBLRError if they cannot.
-
-    Raises:
-        DBLRError: Some frames cannot be read; the message lists them all.
-    """
+    """Calls each function, which reads a frame of a window; one DBLRError lists all that cannot be read."""
     frames, faults = [], []
     for read in reads:
         try:
@@ -57,13 +50,9 @@ def coin(opt: Mapping[str, Any], option: str, rng: random.Random) -> bool:
 
 
 def to_tensor(stack: np.ndarray) -> torch.Tensor:
-    """Converts a stack of crops to a contiguous float32 tensor.
+    """Converts crops, uint8 BGR (t, h, w, 3), to contiguous float32 RGB (t, 3, h, w) in [0, 1].
 
-    Args:
-        stack: uint8 BGR (t, h, w, 3), or float32 Y (t, h, w, 1), which keeps its values.
-
-    Returns:
-        RGB (t, 3, h, w) in [0, 1], or Y (t, 1, h, w).
+    Float32 Y (t, h, w, 1) becomes (t, 1, h, w), with its values.
     """
     planes = stack[..., ::-1].transpose(0, 3, 1, 2).copy()
     return torch.from_numpy(planes) if planes.dtype == np.float32 else unit_range([planes])[0]

@@ -136,17 +136,12 @@ def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
 
 
 def looks_whole(head: bytes, tail: bytes, length: int) -> bool:
-    """Tests cheaply for truncation, from both ends of an encoded image.
-
-    OpenCV silently fills the missing part of a truncated JPEG or PNG with grey, hence this check.
+    """Returns whether the format's end, if it has one, is in place; OpenCV fills the missing part silently with grey.
 
     Args:
         head: The first 12 bytes or more.
         tail: The last ``TAIL_BYTES``; fewer if the image is shorter.
         length: Total number of bytes.
-
-    Returns:
-        True if the format's end is in place, or if the format has no end to check for.
     """
     if head.startswith(b'\x89PNG'):
         return b'IEND' in tail
@@ -204,8 +199,7 @@ def decode_crop(
     """Decodes one square crop of an image.
 
     Args:
-        data: The encoded image.
-        where: Its name in messages.
+        data: The encoded image, which messages call ``where``.
         top, left, size: The square, in pixels, within the image.
         y_only: Return luma only.
 
@@ -274,22 +268,14 @@ _SEQUENTIAL = {0xC0, 0xC1}
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """Contents of the markers before a JPEG's first scan.
-
-    Attributes:
-        height, width: In pixels.
-        unit_height, unit_width: Size of the minimum coded unit (MCU), in pixels.
-        sequential: Whether it is coded sequentially (one pass from top to bottom), with Huffman coding.
-        size_at: Offset of the height (uint16), which the width follows.
-        scan_header_at, scan_at: Offsets of the first scan's header and of the scan itself.
-    """
+    """Contents of the markers before a JPEG's first scan: sizes in pixels, and offsets in bytes."""
 
     height: int
     width: int
-    unit_height: int
+    unit_height: int  # of the minimum coded unit (MCU)
     unit_width: int
-    sequential: bool
-    size_at: int
+    sequential: bool  # one pass from top to bottom, with Huffman coding
+    size_at: int  # offset of the height (uint16), which the width follows
     scan_header_at: int
     scan_at: int
 

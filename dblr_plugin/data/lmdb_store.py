@@ -53,11 +53,7 @@ def _open(path: Path, length: int) -> lmdb.Environment:
 
 
 def _close_inherited() -> None:
-    """Closes the environments that a forked child inherited.
-
-    LMDB forbids using an environment across a fork, and lmdb refuses to open a database again while the inherited one
-    is open. Closing them in the child does not affect the parent's.
-    """
+    """Closes a forked child's environments, which LMDB forbids to use and which keep it from opening them again."""
     global _lock
     _lock = threading.Lock()  # another thread of the parent may have held the old one
     for environment in _environments.values():
@@ -116,10 +112,7 @@ class LmdbStore:
         return self.size(clip, frame)
 
     def read(self, clip: str, frame: str) -> np.ndarray:
-        """Decodes one frame.
-
-        Returns:
-            uint8 (h, w, 3), BGR.
+        """Decodes one frame to uint8 (h, w, 3), BGR.
 
         Raises:
             DBLRError: The key is missing, its value cannot be decoded, or its size differs from ``meta_info.txt``.
@@ -174,8 +167,7 @@ class LmdbStore:
 class TileStore(LmdbStore):
     """Frames of clips in a database written by :func:`~dblr_plugin.data.lmdb_writer.write_tiles`.
 
-    Reading a crop decodes little more than its own pixels, which are bit-identical to the source's. Like an LmdbStore,
-    it can be pickled and forked at any time.
+    Reading a crop decodes little more than its own pixels, which are bit-identical to the source's.
 
     Args:
         root: The ``.lmdb`` folder, with ``tiles.json`` inside.
@@ -198,24 +190,13 @@ class TileStore(LmdbStore):
             tiles.load_fast('zstandard')
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) after checking the frame's header; the cells are checked when they are read.
-
-        Raises:
-            DBLRError: The header is missing or damaged.
-        """
+        """Returns (height, width); raises DBLRError if the header is damaged. Cells are checked when they are read."""
         with shared_environment(self.root).begin(buffers=True) as transaction:
             self._head(transaction, clip, frame)
         return self.size(clip, frame)
 
     def read(self, clip: str, frame: str) -> np.ndarray:
-        """Decodes one frame.
-
-        Returns:
-            uint8 (h, w, 3), BGR.
-
-        Raises:
-            DBLRError: Cells are missing or damaged.
-        """
+        """Decodes one frame to uint8 (h, w, 3), BGR; raises DBLRError if cells are missing or damaged."""
         return self._read_rectangle(clip, frame, 0, 0, *self.size(clip, frame), grey=False)
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:

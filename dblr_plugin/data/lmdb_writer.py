@@ -73,16 +73,7 @@ def write_tiles(src: str | Path, dst: str | Path, progress: bool = True) -> int:
     JPEG files are cut without decoding, and each result is decoded and compared before it is accepted. JPEG files that
     cannot be cut (such as CMYK) and all other formats are stored as losslessly compressed pixels.
 
-    Args:
-        src: Folder of clips; validated like a dataset.
-        dst: The ``.lmdb`` folder to create. It appears once it is complete.
-        progress: Show a progress bar.
-
-    Returns:
-        Number of frames written.
-
-    Raises:
-        DBLRError: ``src`` has faults, ``dst`` exists or has another suffix, the disk is full, or a package is missing.
+    For the arguments and the result, see :func:`write_lmdb`; DBLRError also says which package is missing.
     """
     store, clips, frames, lengths = _look_through(src, Path(dst))
     codecs = set()

@@ -69,22 +69,11 @@ class FolderStore:
             return header_size(file, str(path))
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) after checking that the file is not truncated, usually without decoding it.
-
-        Raises:
-            DBLRError: The file is missing, empty, truncated, or has no readable header.
-        """
+        """Returns (height, width); see :func:`~dblr_plugin.data.images.inspected_size`."""
         return inspected_size(self.path(clip, frame))
 
     def read(self, clip: str, frame: str) -> np.ndarray:
-        """Decodes one frame.
-
-        Returns:
-            uint8 (h, w, 3), BGR.
-
-        Raises:
-            DBLRError: The file is missing, empty or not an image.
-        """
+        """Decodes one frame to uint8 (h, w, 3), BGR; raises DBLRError if it is missing, empty or not an image."""
         path = self.path(clip, frame)
         with opened(path) as file:
             return decode(file.read(), str(path))
@@ -112,11 +101,8 @@ FrameStore = FolderStore | LmdbStore
 def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None) -> FrameStore:
     """Opens the frames under ``root``: an LMDB database if the name ends in ``.lmdb``, otherwise a folder of clips.
 
-    An LMDB database that contains ``tiles.json`` is a tile database.
-
-    Args:
-        root: Folder of clips, or ``.lmdb`` folder.
-        io_backend: BasicSR's option ``{type: disk | lmdb}``. Optional, but must not contradict the path.
+    An LMDB database that contains ``tiles.json`` is a tile database. ``io_backend`` is BasicSR's optional
+    ``{type: disk | lmdb}``.
 
     Raises:
         DBLRError: There is nothing usable at ``root``, or ``io_backend`` contradicts it.

@@ -67,9 +67,7 @@ class SyntheticMotionDataset(Dataset):
         """Returns one sample: with a plain index a new random draw each time, with a ``SampleIndex`` always the same.
 
         Returns:
-            lq: float32 RGB in [0, 1], (num_frame, 3, gt_size, gt_size), or with ``y_only`` BasicSR's Y in
-                [16/255, 235/255], (num_frame, 1, gt_size, gt_size).
-            gt: The sharp version of the frame to restore, likewise, without the first dimension.
+            lq, gt: As from ``VideoDeblurDataset``: float32 (num_frame, c, gt_size, gt_size) and (c, gt_size, gt_size).
             key: The image's name, or the window's number in its store.
         """
         rng = rng_of(index)

@@ -58,23 +58,15 @@ _CHECKSUM = struct.Struct('<I')
 
 @dataclass(frozen=True)
 class FrameHead:
-    """Frame header: what is needed to read a frame's cells.
+    """Frame header: what is needed to read a frame's cells; sizes in pixels."""
 
-    Attributes:
-        codec: JPEG or PIXELS.
-        height, width: Size of the frame, in pixels.
-        cell_height, cell_width: Size of a cell; the last cells of a row or column may be cut off by the frame's edge.
-        bundle: Columns in one value.
-        jpeg: The bytes of a JPEG file before and after the height and width in its header, up to its scan.
-    """
-
-    codec: str
+    codec: str  # JPEG or PIXELS
     height: int
     width: int
-    cell_height: int
+    cell_height: int  # the last cells of a row or column may be cut off by the frame's edge
     cell_width: int
-    bundle: int
-    jpeg: tuple[bytes, bytes] = (b'', b'')
+    bundle: int  # columns in one value
+    jpeg: tuple[bytes, bytes] = (b'', b'')  # a JPEG file before and after the size in its header, up to its scan
 
     _FIXED: ClassVar[struct.Struct] = struct.Struct('<7I')
 
@@ -200,11 +192,7 @@ def _library() -> ctypes.CDLL:
 
 
 def crop_losslessly(data: bytes, regions: Sequence[tuple[int, int, int, int]]) -> list[bytes]:
-    """Cuts rectangles out of a JPEG; releases the GIL meanwhile.
-
-    Args:
-        data: The JPEG file.
-        regions: (x, y, width, height) of each; x and y are multiples of the JPEG's MCU size.
+    """Cuts regions (x, y, width, height) out of a JPEG file, with x and y multiples of its MCU size.
 
     Returns:
         A JPEG file for each region: baseline, with the standard Huffman tables and without metadata.
@@ -238,8 +226,7 @@ _RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
 def cut_jpeg(data: bytes) -> tuple[FrameHead, list[list[bytes]]]:
     """Cuts a JPEG file into cells without touching its coefficients.
 
-    Args:
-        data: The file, baseline or progressive; its metadata is dropped.
+    The file may be baseline or progressive; its metadata is dropped.
 
     Returns:
         The header, with bundle still 1, and the columns of cells.
@@ -281,13 +268,7 @@ def _join(head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows
 def decode_jpeg(
     head: FrameHead, columns: Sequence[Sequence[bytes | memoryview]], rows: range, lefts: range, grey: bool
 ) -> np.ndarray:
-    """Decodes a rectangle of cells.
-
-    Args:
-        head: The frame's header.
-        columns: The rectangle's columns of cells.
-        rows, lefts: The rectangle's rows and columns within the frame.
-        grey: Whether only Y is wanted.
+    """Decodes the columns of cells of a rectangle, which is at ``rows`` and ``lefts`` of the frame's cells.
 
     Returns:
         uint8 (h, w, 3) BGR, or with ``grey`` (h, w), the JPEG's Y channel. Along edges inside the frame, the outermost
@@ -327,13 +308,7 @@ def cut_pixels(image: np.ndarray) -> tuple[FrameHead, list[list[bytes]]]:
 
 
 def decode_pixels(columns: Sequence[Sequence[bytes | memoryview]]) -> np.ndarray:
-    """Decodes a rectangle of cells.
-
-    Args:
-        columns: Its columns of cells, all of equal length.
-
-    Returns:
-        uint8 (h, w, 3), BGR; at the frame's edges including the padding of the last cells.
+    """Decodes the columns of cells of a rectangle to uint8 (h, w, 3), BGR, including the padding of the last cells.
 
     Raises:
         ValueError: The cells are damaged.

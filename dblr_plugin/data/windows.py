@@ -90,15 +90,10 @@ def gather(plan: Sequence[Sequence[int]], items: Iterable[Item]) -> Iterator[lis
 
 @dataclass(frozen=True)
 class StreamFrame(Generic[Item]):
-    """A frame of a stream that is split into windows.
+    """A frame of a stream that is split into windows."""
 
-    Attributes:
-        item: What the windows consist of.
-        small: The frame's :func:`thumbnail`, used to detect cuts.
-    """
-
-    item: Item
-    small: np.ndarray
+    item: Item  # what the windows consist of
+    small: np.ndarray  # its thumbnail, used to detect cuts
 
 
 def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = False) -> Iterator[list[Item]]:
@@ -142,10 +137,7 @@ def lead_of(num_frame: int, causal: bool) -> int:
 class _Stream(Generic[Item]):
     """Buffer of the frames around the current one, by number, and the differences between consecutive ones.
 
-    Args:
-        frames: All frames.
-        keep: How many earlier differences are kept for comparison.
-        look_ahead: How many later differences are compared.
+    Of the differences, ``keep`` earlier ones are kept for comparison, and ``look_ahead`` later ones are compared.
     """
 
     def __init__(self, frames: Iterable[StreamFrame[Item]], keep: int, look_ahead: int) -> None:
@@ -204,14 +196,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
 
 
 def find_shots(small: Sequence[np.ndarray]) -> list[range]:
-    """Splits a video into shots.
-
-    Args:
-        small: The :func:`thumbnail` of each frame.
-
-    Returns:
-        The frame numbers of each shot, in order; together they cover all frames.
-    """
+    """Splits a video, given the :func:`thumbnail` of each frame, into the frame numbers of each shot, in order."""
     change = [change_of(before, after) for before, after in pairwise(small)]
     starts = [0, *(number + 1 for number in range(len(change)) if _stands_out(change, number)), len(small)]
     return [range(first, end) for first, end in pairwise(starts) if first < end]

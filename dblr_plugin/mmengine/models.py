@@ -227,9 +227,6 @@ def _take_any_checkpoint(model: VideoDeblurModel, state: dict[str, Any], prefix:
     """Converts the checkpoint read by ``load_from`` to weights of the generator, and rejects those that do not fit.
 
     MMEngine itself loads weights with matching names and ignores the rest.
-
-    Raises:
-        DBLRError: If the weights belong to another network.
     """
     if prefix:  # part of another model, such as EMAHook's
         return

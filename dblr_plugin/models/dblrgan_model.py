@@ -30,8 +30,7 @@ class DBLRGANModel(VideoDeblurModel, SRGANModel):
     ``train.net_d_init_iters`` trains D alone at first, ``train.net_d_iters`` is the number of D steps per G step.
 
     Differences from BasicSR's ``SRGANModel``, which provides networks, losses and optimisers: D scores sharp and
-    restored patches in one batch. In separate batches, BatchNorm would give both the same statistics and so remove what
-    distinguishes them, and with the few patches of video training D would stay at chance. In G's step, D uses its
+    restored patches in one batch; in separate ones, with BatchNorm, it would stay at chance. In G's step, D uses its
     running statistics. G's own running statistics change only in G's steps, once per micro-batch, not when G restores
     for D. D's mean probabilities (``p_d_real``, ``p_d_fake``) are logged, with a warning when D has won or collapsed.
     """

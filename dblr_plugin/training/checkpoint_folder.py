@@ -113,14 +113,7 @@ class CheckpointFolder:
                 path.unlink()
 
     def check_space(self, needed: int) -> None:
-        """Checks, before a save or a run, that a checkpoint fits on the disk.
-
-        Args:
-            needed: Size of a checkpoint in bytes.
-
-        Raises:
-            DBLRError: If the disk has less space.
-        """
+        """Raises DBLRError if the disk has no room for a checkpoint of this size, in bytes."""
         require_space(self.models, needed, 'a checkpoint')
 
     def _prune(self) -> None:

@@ -118,23 +118,14 @@ _VERDICTS = {
 
 
 class SkipMonitor:
-    """Names the samples of a batch whose step was skipped, and ends the run after too many skips in a row.
-
-    Args:
-        limit: Number of skipped steps in a row that ends the run.
-    """
+    """Names the samples of a batch whose step was skipped, and ends the run after ``limit`` skips in a row."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_a_row = 0
 
     def record(self, current_iter: int, skipped: bool, keys: list[str]) -> None:
-        """Records the result of an iteration.
-
-        Args:
-            current_iter: The iteration.
-            skipped: Whether a step was skipped.
-            keys: ``clip/frame`` of the samples that may be the cause.
+        """Records whether a step was skipped; ``keys`` are ``clip/frame`` of the samples that may be the cause.
 
         Raises:
             DBLRError: If ``limit`` steps in a row were skipped.

@@ -76,12 +76,9 @@ def content_losses(
 
 
 def discriminator_logits(net_d: nn.Module, gt: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores sharp and restored patches ``(b, c, h, w)`` in one batch.
+    """Scores sharp and restored patches ``(b, c, h, w)`` in one batch; returns float32 logits ``(b, 1)`` of each.
 
     In separate batches, BatchNorm would give both the same statistics, and so remove what distinguishes them.
-
-    Returns:
-        Logits ``(b, 1)``, float32, of the sharp and of the restored patches.
     """
     return net_d(torch.cat([gt, restored.detach()])).float().chunk(2)
 
@@ -94,9 +91,7 @@ def discriminator_losses(gan_loss: nn.Module, real: Tensor, fake: Tensor) -> dic
 def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
     """Returns D's logits of a restored batch, with its running statistics; D itself gets no gradients.
 
-    Args:
-        net_d: The bare network, as it has no gradients to synchronise; left in evaluation mode.
-        restored: ``(b, c, h, w)``.
+    ``net_d`` is the bare network, as it has no gradients to synchronise, and is left in evaluation mode.
     """
     net_d.eval().requires_grad_(False)
     logits = net_d(restored).float()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeVar
@@ -51,10 +51,8 @@ def build_optimizer(name: str, params: Iterable[Tensor], **arguments: Any) -> to
 def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, float]) -> None:
     """Moves parameters into separate groups, with learning rates that are multiples of the base rate.
 
-    Args:
-        optimizer: A new optimiser with all the network's parameters in one group, before schedulers are built.
-        net: The network.
-        factors: Part of a parameter's name -> its factor; the first match applies.
+    The optimiser is new, with all parameters in one group and no scheduler. ``factors`` maps a part of a parameter's
+    name to its factor; the first match applies.
     """
     rest = optimizer.param_groups[0]
     left = dict(net.named_parameters())
@@ -67,11 +65,8 @@ def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, f
 def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -> None:
     """Freezes all other parameters while some are trained alone. Depends only on the iteration, so runs can resume.
 
-    Args:
-        net: The network.
-        iterations: Part of a parameter's name -> the iteration from which everything is trained, like BasicSR's
-            ``tsa_iter``; parts whose periods overlap are trained together.
-        iteration: The current iteration, from 1.
+    ``iterations`` maps a part of a parameter's name to the iteration from which everything is trained, like BasicSR's
+    ``tsa_iter``; parts whose periods overlap are trained together. The first ``iteration`` is 1.
     """
     parts = [part for part, first_of_all in iterations.items() if iteration < first_of_all]
     for name, parameter in net.named_parameters():
@@ -154,20 +149,14 @@ class PlateauLR(ReduceLROnPlateau):
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of a step.
+    """The result of a step."""
 
-    Attributes:
-        losses: Mean of each loss over the micro-batches, detached scalars.
-        grad_norm: 2-norm of all gradients before clipping, a scalar; not finite if they overflowed.
-        skipped: Whether the weights were left unchanged because a loss or gradient was not finite on any process. Not
-            set for the overflows by which fp16's loss scale finds its value.
-        loss_is_finite: Whether this process's own losses were finite.
-    """
-
-    losses: dict[str, Tensor]
-    grad_norm: Tensor
+    losses: dict[str, Tensor]  # mean of each over the micro-batches, detached scalars
+    grad_norm: Tensor  # 2-norm of all gradients before clipping, a scalar; not finite if they overflowed
+    #: Whether the weights were left unchanged because a loss or gradient was not finite on any process. Not set for the
+    #: overflows by which fp16's loss scale finds its value.
     skipped: bool
-    loss_is_finite: bool
+    loss_is_finite: bool  # of this process's own losses
 
 
 class Step:
@@ -213,18 +202,14 @@ class Step:
         """
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(micro_batches, 1):
-            with self._synchronised(number == len(micro_batches)):
+            # processes exchange gradients once per batch, with its last micro-batch
+            is_last = number == len(micro_batches)
+            with nullcontext() if is_last or not isinstance(self.net, DistributedDataParallel) else self.net.no_sync():
                 losses = {name: loss / len(micro_batches) for name, loss in losses_of(part).items()}
                 self.scaler.scale(reduce(operator.add, losses.values())).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach()
         return self._update(totals)
-
-    def _synchronised(self, last: bool) -> AbstractContextManager:
-        """Synchronises gradients between processes once per batch, with its last micro-batch."""
-        if last or not isinstance(self.net, DistributedDataParallel):
-            return nullcontext()
-        return self.net.no_sync()
 
     def _update(self, losses: dict[str, Tensor]) -> StepResult:
         self.scaler.unscale_(self.optimizer)
@@ -277,12 +262,7 @@ def mean_over_processes(values: dict[str, Tensor], device: torch.device) -> dict
 
 
 def suspects(keys: list[str], results: Sequence[StepResult]) -> list[str]:
-    """Returns the samples of the processes with a non-finite loss; of all processes if only a gradient was non-finite.
-
-    Args:
-        keys: Names of this process's samples.
-        results: The results of its steps.
-    """
+    """Returns the samples of the processes with a non-finite loss; of all if only a gradient was non-finite."""
     everyone = of_all_processes((keys, all(result.loss_is_finite for result in results)))
     guilty = [keys for keys, finite in everyone if not finite] or [keys for keys, _ in everyone]
     return [key for keys in guilty for key in keys]

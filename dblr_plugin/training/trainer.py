@@ -34,10 +34,7 @@ __all__ = ['ForgivingWriter', 'patch_log', 'patch_trainer']
 def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTestDataset], None]) -> None:
     """Replaces BasicSR's parts with ours in the module that defines ``train_pipeline``, for a run with these options.
 
-    Args:
-        trainer: The module.
-        opt: The options.
-        check: Called with each validation set, to reject it before training.
+    ``check`` is called with each validation set, to reject it before training.
     """
     vars(trainer).update(
         load_resume_state=load_resume_state,

@@ -21,29 +21,15 @@ def uniform(low: float, high: float, shape: tuple[int, ...], generator: Generato
 
 @dataclass(frozen=True)
 class Path:
-    """Smooth motion of ``b`` cameras or objects; every pose is zero at time 0, the middle of the window.
+    """Smooth motion of ``b`` cameras or objects; every pose is zero at time 0, the middle of the window."""
 
-    Attributes:
-        velocity: ``(b, 4)``: x and y in pixels per frame, rotation in radians per frame, log of the zoom per frame.
-        tremor: ``(b, waves, 4)``: amplitudes of sine waves, in pixels, radians and log of the zoom.
-        rates: ``(b, waves, 4)``: their angular frequencies, in radians per frame.
-        phases: ``(b, waves, 4)``: their phases, in radians.
-    """
-
-    velocity: Tensor
-    tremor: Tensor
-    rates: Tensor
-    phases: Tensor
+    velocity: Tensor  # (b, 4): x and y in pixels, rotation in radians, log of the zoom, per frame
+    tremor: Tensor  # (b, waves, 4): amplitudes of sine waves, in pixels, radians and log of the zoom
+    rates: Tensor  # (b, waves, 4): their angular frequencies, in radians per frame
+    phases: Tensor  # (b, waves, 4): their phases, in radians
 
     def pose(self, times: Tensor) -> Tensor:
-        """Returns the poses at given times.
-
-        Args:
-            times: ``(..., b)``, in frames from the middle of the window.
-
-        Returns:
-            ``(..., b, 4)``: x, y, rotation, log of the zoom.
-        """
+        """Returns the poses ``(..., b, 4)``, x, y, rotation, log of the zoom, at ``times`` ``(..., b)``, in frames."""
         at = times[..., None, None]
         waves = self.tremor * ((self.rates * at + self.phases).sin() - self.phases.sin())
         return self.velocity * times[..., None] + waves.sum(-2)
@@ -59,10 +45,7 @@ def random_path(batch: int, speed: float, generator: Generator) -> Path:
     A third of the paths are straight, a third are hand tremor, and a third mix both. A third rotate, by up to 1.5
     degrees per frame, and a third zoom, by up to 2 percent per frame; both less if ``speed`` is below 10 pixels.
 
-    Args:
-        batch: Number of paths.
-        speed: Maximum speed of the constant motion and tremor together, in pixels per frame.
-        generator: Random generator; the result is on its device.
+    ``speed`` is the maximum of the constant motion and tremor together. The result is on the generator's device.
     """
     share = uniform(-1, 2, (batch, 1), generator).clamp(0, 1)  # of the constant motion
     pace = speed * uniform(0.15, 1, (batch, 1), generator)
@@ -157,19 +140,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class View:
-    """Texture coordinates of a layer at ``n`` times, in the units of ``grid_sample``: rows + columns + shift.
+    """Texture coordinates of a layer at ``n`` times, in the units of ``grid_sample``: rows + columns + shift."""
 
-    Attributes:
-        rows: ``(n, b, 2, 1, w)``: x and y along the pixels of a row.
-        columns: ``(n, b, 2, h, 1)``: the same down a column, including the layer's position.
-        shift: ``(n, b, 2, 1, 1)``: offset at a depth of 1, for layers that have depths.
-        texel: ``(2,)``: size of a texel.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    shift: Tensor
-    texel: Tensor
+    rows: Tensor  # (n, b, 2, 1, w): x and y along the pixels of a row
+    columns: Tensor  # (n, b, 2, h, 1): the same down a column, including the layer's position
+    shift: Tensor  # (n, b, 2, 1, 1): offset at a depth of 1, for layers that have depths
+    texel: Tensor  # (2,): size of a texel
 
 
 def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:

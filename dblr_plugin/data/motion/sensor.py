@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from dblr_plugin.data.motion.scene import uniform
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['compressed', 'encoded', 'flickering', 'h264', 'jpeg', 'noisy', 'require_h264', 'with_noise']
+__all__ = ['compressed', 'encoded', 'flickering', 'h264', 'jpeg', 'noisy', 'require_h264', 'to_bytes', 'with_noise']
 
 # Table K.1 of ITU-T T.81: the luminance quantisation table, which libjpeg scales by quality
 _LUMINANCE = (
@@ -37,10 +37,7 @@ def encoded(light: Tensor) -> Tensor:
 def flickering(light: Tensor, restored: int, generator: Generator) -> Tensor:
     """Varies the brightness between frames by up to 20 %, like lamp flicker, in a tenth of the windows.
 
-    Args:
-        light: ``(b, t, c, h, w)`` linear light.
-        restored: Index of the frame to restore, which keeps its brightness.
-        generator: Random generator.
+    The light is linear, ``(b, t, c, h, w)``; the frame to restore, at index ``restored``, keeps its brightness.
     """
     gain = uniform(0.8, 1.2, (*light.shape[:2], 1, 1, 1), generator)
     gain[:, restored] = 1
@@ -51,12 +48,8 @@ def flickering(light: Tensor, restored: int, generator: Generator) -> Tensor:
 def noisy(light: Tensor, generator: Generator) -> Tensor:
     """Adds sensor noise to a third of the windows, with a random strength for each.
 
-    The variance is proportional to the light (shot noise, 1e-5 to 5e-4 of it), plus a floor (read noise, with a
-    standard deviation of 2e-4 to 2e-3).
-
-    Args:
-        light: ``(b, t, c, h, w)`` linear light.
-        generator: Random generator.
+    The light is linear, ``(b, t, c, h, w)``. The variance is proportional to it (shot noise, 1e-5 to 5e-4 of it), plus
+    a floor (read noise, with a standard deviation of 2e-4 to 2e-3).
     """
     shape = (len(light), 1, 1, 1, 1)
     shot, read = (10 ** uniform(*range_, shape, generator) for range_ in ((-5.0, -3.3), (-3.7, -2.7)))
@@ -65,14 +58,7 @@ def noisy(light: Tensor, generator: Generator) -> Tensor:
 
 
 def with_noise(light: Tensor, shot: Tensor | float, read: Tensor | float, generator: Generator) -> Tensor:
-    """Adds sensor noise of a given strength.
-
-    Args:
-        light: Linear light, any shape.
-        shot: Variance per unit of light.
-        read: Standard deviation without light.
-        generator: Random generator.
-    """
+    """Adds noise to linear light: ``shot``, its variance per unit; ``read``, its standard deviation without light."""
     amount = (shot * light.clamp_min(0) + read**2).sqrt()
     return light + amount * torch.randn(light.shape, generator=generator, device=light.device)
 
@@ -90,13 +76,18 @@ def compressed(values: Tensor, generator: Generator) -> Tensor:
     factor = uniform(20, 32, (len(values),), generator).tolist()
     kind = uniform(0, 1, (len(values),), generator)
     values = torch.where((kind < 1 / 3).view(-1, 1, 1, 1, 1), jpeg(values, quality), values)
-    frames = (values.clamp(0, 1) * 255).round().to(torch.uint8)
+    frames = to_bytes(values)
     if values.device.type != 'cpu':
         return frames
     for index in (kind > 5 / 6).nonzero().flatten().tolist():
         window = frames[index].permute(0, 2, 3, 1).numpy()
         frames[index] = torch.from_numpy(h264(window, factor[index])).permute(0, 3, 1, 2)
     return frames
+
+
+def to_bytes(values: Tensor) -> Tensor:
+    """Converts values in [0, 1] to uint8."""
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def require_h264() -> None:

@@ -20,27 +20,16 @@ _HEADER = 128  # bytes before the values in a NumPy file
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """Description of a store's contents.
+    """Description of a store's contents."""
 
-    Attributes:
-        windows: Number of windows when complete.
-        part: Windows per file; the last may hold fewer.
-        size: Side of a window in pixels.
-        num_frame: Blurry frames in a window; the ground truth follows them.
-        channels: 1 (grey) or 3 (RGB).
-        causal: Whether the ground truth is for the last frame, not the middle one.
-        seed: Random seed of the windows.
-        source: The images' folder, number and size in bytes.
-    """
-
-    windows: int
-    part: int
-    size: int
-    num_frame: int
-    channels: int
-    causal: bool
+    windows: int  # their number when complete
+    part: int  # windows per file; the last may hold fewer
+    size: int  # side of a window in pixels
+    num_frame: int  # blurry frames in a window; the ground truth follows them
+    channels: int  # 1 (grey) or 3 (RGB)
+    causal: bool  # whether the ground truth is for the last frame, not the middle one
     seed: int
-    source: str
+    source: str  # the images' folder, number and size in bytes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,14 +96,7 @@ class WindowWriter:
 
 
 class WindowStore:
-    """Reads the windows of a store.
-
-    Args:
-        folder: The store.
-
-    Raises:
-        DBLRError: The store is incomplete or damaged.
-    """
+    """Reads the windows of a store; raises DBLRError if it is incomplete or damaged."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

@@ -21,7 +21,7 @@ from dblr_plugin.colour import to_linear_light
 from dblr_plugin.data.images import decode, is_image, natural
 from dblr_plugin.data.motion import scene
 from dblr_plugin.data.motion.scene import Layer, random_path, render, uniform
-from dblr_plugin.data.motion.sensor import compressed, encoded, flickering, noisy, require_h264
+from dblr_plugin.data.motion.sensor import compressed, encoded, flickering, noisy, require_h264, to_bytes
 from dblr_plugin.errors import DBLRError, counted
 
 __all__ = ['CELL', 'TRIES', 'MotionWindows', 'SharpPictures', 'picture_side', 'read_pictures']
@@ -32,12 +32,7 @@ _LONGEST = 2560  # longer side in pixels; larger images are scaled down
 
 
 class SharpPictures:
-    """Images held in memory.
-
-    Args:
-        names: Their names in messages.
-        pictures: uint8 ``(h, w, 1)`` or ``(h, w, 3)`` RGB, all with the same number of channels.
-    """
+    """Named images in memory: uint8 ``(h, w, 1)`` or ``(h, w, 3)`` RGB, all with the same number of channels."""
 
     def __init__(self, names: Sequence[str], pictures: Sequence[np.ndarray]) -> None:
         self.names = list(names)
@@ -214,7 +209,8 @@ class MotionWindows:
         kind = _KINDS[int(torch.multinomial(torch.tensor([k.share for k in _KINDS]), 1, generator=places))]
         objects = int(torch.multinomial(torch.tensor([0.35, 0.4, 0.25]), 1, generator=places))
         brightness = self._brightness(count, generator)
-        camera = _moving(random_path(count, kind.camera, generator), 0.8, generator)
+        camera = random_path(count, kind.camera, generator)
+        camera = camera.select((uniform(0, 1, (count,), generator) < 0.8).float())  # the others stand on a tripod
         layers = [self._background(count, places, picture, generator, brightness, camera)]
         paths = [camera]
         for _ in range(objects):
@@ -231,7 +227,7 @@ class MotionWindows:
         if kind.is_sharp:
             return frames, frames[:, self.restored].clone()
         now = torch.zeros(1, count, device=self.device)
-        return frames, _bytes(encoded(render(layers, now, self._line)))
+        return frames, to_bytes(encoded(render(layers, now, self._line)))
 
     def _brightness(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draws, for each window, a gain for the light, and how far its highlights exceed white."""
@@ -280,11 +276,6 @@ class MotionWindows:
         )
 
 
-def _moving(path: scene.Path, share: float, generator: Generator) -> scene.Path:
-    """Returns the path with a random ``share`` of the scenes moving and the others at rest."""
-    return path.select((uniform(0, 1, (len(path.velocity),), generator) < share).float())
-
-
 def _together(camera: scene.Path, own: scene.Path) -> scene.Path:
     """Returns an object's motion relative to the camera: the sum of both motions."""
     return scene.Path(
@@ -300,8 +291,3 @@ def _fastest(paths: list[scene.Path]) -> Tensor:
     half = torch.full((len(paths[0].velocity),), 0.5, device=paths[0].velocity.device)
     speeds = [(path.pose(half) - path.pose(-half))[:, :2].norm(dim=1) for path in paths]
     return torch.stack(speeds).max(0).values
-
-
-def _bytes(values: Tensor) -> Tensor:
-    """Converts values in [0, 1] to uint8."""
-    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
