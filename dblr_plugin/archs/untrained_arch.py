@@ -1,15 +1,14 @@
 """Methods without training: the blurry input, and Fourier burst accumulation.
 
-The latter is a weighted mean of frames that favours, at each frequency, the strongest frame.
-
-"Burst Deblurring: Removing Camera Shake Through Fourier Burst Accumulation" (Delbracio and Sapiro, CVPR 2015), block by
-block as for video ("Hand-held Video Deblurring via Efficient Fourier Aggregation", arXiv 1509.05251). Camera shake
-blurs each frame differently and amplifies no frequency, so a mean weighted by the frames' spectra is sharper than any
-of them. Blocks, windows, noise floor and their values follow fbaLib (O. Wang, an author of
-DBN), which merges frames that are already aligned. As in the second paper, occluded pixels are taken from the middle
-frame, by data sets and video inference (:func:`dblr_plugin.data.flow.align`). Our changes: blocks are no larger than
-the frame, and weights are smoothed periodically, across the spectrum's ends. The CVPR paper's final sharpening is left
-out: it is not part of the method and would improve any frame.
+The latter is a weighted mean of frames that favours, at each frequency, the strongest: "Burst Deblurring: Removing
+Camera Shake Through Fourier Burst Accumulation" (Delbracio and Sapiro, CVPR 2015), block by block as for video
+("Hand-held Video Deblurring via Efficient Fourier Aggregation", arXiv 1509.05251). Camera shake blurs each frame
+differently and amplifies no frequency, so a mean weighted by the frames' spectra is sharper than any of them. Blocks,
+windows, noise floor and their values follow fbaLib (O. Wang, an author of DBN), which merges frames that are already
+aligned. As in the second paper, occluded pixels are taken from the middle frame, by data sets and video inference
+(:func:`dblr_plugin.data.flow.align`). Our changes: blocks are no larger than the frame, and weights are smoothed
+periodically, across the spectrum's ends. The CVPR paper's final sharpening is left out: it is not part of the method
+and would improve any frame.
 """
 
 from __future__ import annotations

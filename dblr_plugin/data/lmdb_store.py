@@ -61,8 +61,7 @@ def _close_inherited() -> None:
     _environments.clear()
 
 
-if hasattr(os, 'register_at_fork'):  # missing on Windows, which does not fork
-    os.register_at_fork(after_in_child=_close_inherited)
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class LmdbStore:

@@ -23,9 +23,8 @@ from dblr_plugin.data.lmdb_store import shared_environment
 __all__ = ['apply']
 
 
-@functools.cache  # once per process
 def apply() -> None:
-    """Fixes all defects in this process."""
+    """Fixes all defects in this process; call it once."""
     _load_logs_in_checkpoints()
     _find_packages_without_pkg_resources()
     _open_databases_once()

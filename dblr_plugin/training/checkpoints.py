@@ -88,8 +88,7 @@ class Checkpoints:
     def resume(self, state: dict) -> None:
         """Restores optimisers, schedulers, loss scales and best scores; networks are loaded already.
 
-        Args:
-            state: The result of ``load_resume_state``; its epoch is recomputed for this run's data.
+        ``state`` is the result of ``load_resume_state``; its epoch is recomputed for this run's data.
 
         Raises:
             DBLRError: If the state belongs to another training or is damaged.

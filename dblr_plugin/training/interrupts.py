@@ -39,9 +39,8 @@ def ignore_in_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run = multiprocessing.parent_process()
     assert run is not None
-    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads started later
-        threading.Thread(target=_end_with, args=(run.pid,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads started later
+    threading.Thread(target=_end_with, args=(run.pid,), daemon=True).start()
     threading.Thread(target=_end_after, args=(run.sentinel,), daemon=True).start()
 
 

@@ -188,10 +188,7 @@ class Step:
     def begin(self) -> None:
         """Clears gradients and saves BatchNorm's statistics; call it before the network's first forward pass."""
         self.optimizer.zero_grad()
-        if not self._kept:
-            self._kept = [buffer.clone() for buffer in self._buffers]
-        else:
-            copy_all(self._kept, self._buffers)
+        self._kept = [buffer.clone() for buffer in self._buffers]
 
     def run(self, micro_batches: Sequence[Part], losses_of: Callable[[Part], dict[str, Tensor]]) -> StepResult:
         """Accumulates the gradients of the micro-batches and updates the weights.
