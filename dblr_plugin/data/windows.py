@@ -1,37 +1,26 @@
-"""Selects the frames of each window: padded at the ends of a clip, and confined to one shot of a video.
-
-A cut lies where consecutive frames differ far more than those around them.
-"""
+"""Selects the frames of each window: padded at the ends of a clip, and confined to one shot of a video."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Generic, TypeVar
 
-import cv2
 import numpy as np
 from basicsr.data.data_util import generate_frame_indices
 
 from dblr_plugin.archs.traits import restored_index
+from dblr_plugin.data.cuts import change_of, is_cut
 
 __all__ = [
-    'StreamFrame', 'find_shots', 'first_uses', 'gather', 'lead_of', 'reach_of', 'shots', 'spread', 'thumbnail',
-    'window_indices', 'windows',
+    'StreamFrame', 'first_uses', 'gather', 'lead_of', 'reach_of', 'shots', 'spread', 'window_indices', 'windows',
 ]  # fmt: skip
 
 Item = TypeVar('Item')
 
-_THUMBNAIL = (32, 18)  # width, height: small enough to forgive motion, noise and compression
-
-# A cut changes the whole frame at once: several times more than between neighbouring frames, and by at least a few grey
-# levels, as frames from a static camera hardly differ. In the demo footage: 42 at its cut, 0.7 elsewhere.
-_RATIO = 3.0
-_FLOOR = 6.0
-# Frame differences on either side that a candidate cut is compared with: preparation has all frames; elsewhere, each
-# one delays the output by a frame.
-_NEIGHBOURS_OF_ALL = 12
+# Frame differences on either side that a candidate cut is compared with. Preparation, which has all frames, uses 12;
+# here, each one delays the output by a frame.
 NEIGHBOURS = 3
 
 
@@ -184,36 +173,3 @@ class _Stream(Generic[Item]):
             del self.items[old]
         for old in [n for n in self.changes if n < number - self.keep]:
             del self.changes[old]
-
-
-# ---------------------------------------------------------------------- cuts
-
-
-def thumbnail(frame: np.ndarray) -> np.ndarray:
-    """Reduces a uint8 RGB frame (h, w, 3) to a small greyscale one, float32 (18, 32)."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
-
-
-def find_shots(small: Sequence[np.ndarray]) -> list[range]:
-    """Splits a video, given the :func:`thumbnail` of each frame, into the frame numbers of each shot, in order."""
-    change = [change_of(before, after) for before, after in pairwise(small)]
-    starts = [0, *(number + 1 for number in range(len(change)) if _stands_out(change, number)), len(small)]
-    return [range(first, end) for first, end in pairwise(starts) if first < end]
-
-
-def change_of(before: np.ndarray, after: np.ndarray) -> float:
-    """Returns the mean absolute difference of two thumbnails, in grey levels."""
-    return float(np.abs(after - before).mean())
-
-
-def is_cut(change: float, neighbours: Sequence[float]) -> bool:
-    """Returns whether the difference between two consecutive frames stands out from its neighbours."""
-    usual = float(np.median(neighbours)) if neighbours else 0.0
-    return change > max(_FLOOR, _RATIO * usual)
-
-
-def _stands_out(change: Sequence[float], number: int) -> bool:
-    before = change[max(0, number - _NEIGHBOURS_OF_ALL) : number]
-    after = change[number + 1 : number + 1 + _NEIGHBOURS_OF_ALL]
-    return is_cut(change[number], [*before, *after])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dblr_plugin.data.cuts import find_shots, thumbnail
 from dblr_plugin.data.images import is_image, natural, refuse_undecodable
-from dblr_plugin.data.windows import find_shots, thumbnail
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
 from dblr_plugin.prepare import tree

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import to_network_colour
+from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
-from dblr_plugin.data.windows import StreamFrame, first_uses, gather, lead_of, shots, spread, thumbnail, window_indices, windows
+from dblr_plugin.data.windows import StreamFrame, first_uses, gather, lead_of, shots, spread, window_indices, windows
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer
 from dblr_plugin.restore.loading import load_network

@@ -15,9 +15,9 @@ from processes import Run
 
 from dblr_plugin.colour import linear_to_srgb, to_linear_light
 from dblr_plugin.data import open_store
+from dblr_plugin.data.cuts import find_shots, thumbnail
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
-from dblr_plugin.data.windows import find_shots, thumbnail
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.exposures import (
     BlurSettings,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dblr_plugin.data.windows import find_shots
+from dblr_plugin.data.cuts import find_shots
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import plan_dvd, plan_gopro, plan_reds
 from dblr_plugin.prepare.exposures import BlurSettings, exposures, split
