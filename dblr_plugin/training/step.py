@@ -82,10 +82,14 @@ def move_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def copy_all(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
-    """Copies all tensors in one call; there may be none."""
-    pairs = [*targets], [*sources]
-    if pairs[0]:
-        torch._foreach_copy_(*pairs)
+    """Copies tensors in one call per dtype, as each call on a GPU costs as much as a small layer."""
+    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in zip(targets, sources, strict=True):
+        some = pairs.setdefault(target.dtype, ([], []))
+        some[0].append(target)
+        some[1].append(source)
+    for some in pairs.values():
+        torch._foreach_copy_(*some)
 
 
 class PlateauLR(ReduceLROnPlateau):
@@ -188,7 +192,10 @@ class Step:
     def begin(self) -> None:
         """Clears gradients and saves BatchNorm's statistics; call it before the network's first forward pass."""
         self.optimizer.zero_grad()
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        if not self._kept:
+            self._kept = [buffer.clone() for buffer in self._buffers]
+        else:
+            copy_all(self._kept, self._buffers)
 
     def run(self, micro_batches: Sequence[Part], losses_of: Callable[[Part], dict[str, Tensor]]) -> StepResult:
         """Accumulates the gradients of the micro-batches and updates the weights.
