@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -202,12 +203,14 @@ def _tell_torchrun(meaning: str) -> None:
 
 def _nobody_reads() -> bool:
     """Returns whether standard output is a pipe closed by its reader, as ``head`` does once it has enough."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would raise another error
-        return True
-    return False
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushing the buffer would raise another error
+    return closed
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

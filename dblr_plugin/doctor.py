@@ -247,14 +247,14 @@ def _operators() -> Iterator[Finding]:
 
     for device in ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']:
         box, one = torch.tensor([[0.0, 0, 9, 9]] * 2, device=device), torch.ones(1, 1, 3, 3, device=device)
-        text = f'nms and deform_conv2d on {device}'
         try:
-            nms(box, box[:, 2], 0.5)
-            deform_conv2d(one, one.new_zeros(1, 18, 1, 1), one)
-            yield Finding(OK, f'{text} work')
+            right = nms(box, box[:, 2], 0.5).tolist() == [0]
+            right = right and deform_conv2d(one, one.new_zeros(1, 18, 1, 1), one).item() == 9
+            result = 'work' if right else 'give a wrong result'
         except (RuntimeError, NotImplementedError, AttributeError) as error:
-            fix = 'install torch and torchvision together:'
-            yield Finding(FAULT, f'{text}: {_reason(error)}', fix, (_reinstall('torch'),))
+            right, result = False, _reason(error)
+        fix, commands = 'install torch and torchvision together:', (_reinstall('torch'),)
+        yield Finding(OK if right else FAULT, f'nms and deform_conv2d on {device}: {result}', fix, commands)
 
 
 def _devices() -> Iterator[Finding]:

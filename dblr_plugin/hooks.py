@@ -218,8 +218,8 @@ def _basicsr_reading(arguments: list[str], options: dict | None) -> Iterator[Non
             pass
 
     original, typed = basicsr_options.ordered_yaml, sys.argv
-    basicsr_options.ordered_yaml = lambda: (Loader, None)
     sys.argv = [typed[0], *_torchrun_arguments(arguments)]
+    basicsr_options.ordered_yaml = lambda: (Loader, None)
     try:
         yield
     finally:

@@ -143,6 +143,7 @@ def _new_database(dst: Path, size: int) -> Iterator[lmdb.Environment]:
     """Yields the environment of a new database of about ``size`` bytes, which becomes ``dst`` when the block ends."""
     require_space(dst.parent, size, 'the database')
     partial = dst.with_name(f'.{dst.name}.partial-{os.getpid()}')
+    shutil.rmtree(partial, ignore_errors=True)  # a killed process may have had the same number
     try:
         # one sync at the end is enough: the folder is not visible before
         with lmdb.open(str(partial), map_size=size, sync=False) as environment:

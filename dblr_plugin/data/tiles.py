@@ -11,8 +11,8 @@ cells, joined by restart markers under the source's header with a new size, form
 offsets and checksums, add 2 % to the source's size, and a 128x128 crop decodes less than twice its own pixels.
 
 At the edge of such a file, a decoder interpolates half-resolution chroma as at the edge of an image; there, one chroma
-pixel deep, the result differs from decoding the source. With a ``MARGIN`` of one luma pixel around a crop, the cells
-with the neighbouring chroma are read as well, so the crop is bit-identical to the source's.
+pixel deep, the result differs from decoding the source. With ``images.MARGIN``, one luma pixel, around a crop, the
+cells with the neighbouring chroma are read as well, so the crop is bit-identical to the source's.
 
 Coefficients are cut by libjpeg-turbo's own transform, without decoding to pixels. The ``turbojpeg`` wheel includes
 libjpeg-turbo 3. Its Python function reads the whole file for each rectangle, which would take seconds for a frame's 900
@@ -272,7 +272,7 @@ def decode_jpeg(
 
     Returns:
         uint8 (h, w, 3) BGR, or with ``grey`` (h, w), the JPEG's Y channel. Along edges inside the frame, the outermost
-        ``MARGIN`` of BGR can differ from the frame's pixels.
+        ``images.MARGIN`` of BGR can differ from the frame's pixels.
 
     Raises:
         ValueError: The cells are damaged.

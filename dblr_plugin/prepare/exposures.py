@@ -249,13 +249,15 @@ def make_clips(
     total = sum(len(span.centres) for span in spans)
     figures: dict[Span, list[float]] = {span: [] for span in spans}
 
-    def make(exposure: Exposure) -> tuple[Exposure, float]:
-        return exposure, _make(dst, exposure, recipe)
+    def make(exposure: Exposure) -> tuple[Span, tuple[int, int], float]:
+        # not the exposure itself, whose frames would stay in memory while its result waits
+        height, width, _ = exposure.sharp.shape
+        return exposure.span, (height, width), _make(dst, exposure, recipe)
 
     cores = os.cpu_count() or 1
-    for exposure, psnr in parallel(make, exposures(frames, spans), cores, total, label, unit='frame'):
-        figures[exposure.span].append(psnr)
-        size = exposure.sharp.shape[:2]  # the same for all
+    for span, frame_size, psnr in parallel(make, exposures(frames, spans), cores, total, label, unit='frame'):
+        figures[span].append(psnr)
+        size = frame_size  # the same for all
     return [
         TreeClip(span.part, span.clip, len(psnrs), size, round(float(np.mean(psnrs)), 2))
         for span, psnrs in figures.items()

@@ -213,7 +213,8 @@ def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
     Raises:
         DBLRError: An existing database contains other frames, the disk has too little space, or a write fails.
     """
-    require_space(dst, bytes_needed(dst, kinds, _files_below(dst)), 'the databases')
+    if kinds:
+        require_space(dst, bytes_needed(dst, kinds, _files_below(dst)), 'the databases')
     written = []
     for kind in kinds:
         for root in roots(dst):

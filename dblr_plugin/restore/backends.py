@@ -70,9 +70,14 @@ def build_forward(
     backend, precision = choose(device, backend, precision, frames)
     if precision == 'int8':
         other = _best_precision(device)
-        return Int8Forward(net, build_forward(net, device, 'openvino', other), other, asked_precision == 'int8')
+        return Int8Forward(net, build_forward(net, device, asked_backend, other), other, asked_precision == 'int8')
     if asked_precision == 'auto' and device.type == 'cpu':
         get_root_logger().info(f'Precision {precision}, no int8: {obstacle}.')
+    if backend == 'mnn':
+        forward, is_auto = MNNForward(net), asked_backend == 'auto'
+        # OpenVINO knows more operations
+        fallback = build_forward(net, device, 'openvino' if is_auto and openvino_installed() else 'torch', precision)
+        return _FallingBack(forward, fallback, 'MNN', logging.INFO if is_auto else logging.WARNING)
     prepared = fold(net).to(device)
     prepare_network(prepared, channels_last=True)
     plain = _in_torch(prepared, device, precision)
@@ -82,10 +87,6 @@ def build_forward(
         return _FallingBack(_in_torch(compiled, device, precision), plain, 'torch.compile')
     if backend == 'openvino':
         return _FallingBack(OpenVINOForward(net, precision), plain, 'OpenVINO')
-    if backend == 'mnn' and asked_backend == 'auto' and openvino_installed():  # it knows more operations
-        return _FallingBack(MNNForward(net), build_forward(net, device, 'openvino', 'fp32'), 'MNN', logging.INFO)
-    if backend == 'mnn':
-        return _FallingBack(MNNForward(net), plain, 'MNN')
     return plain
 
 

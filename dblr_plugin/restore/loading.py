@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from basicsr.archs import build_network
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from dblr_plugin.archs.traits import network_argument, pad_multiple
 from dblr_plugin.console import printable
@@ -24,6 +26,7 @@ __all__ = ['LoadedNetwork', 'check_named_network', 'load_network']
 
 _LEAST_BOUND = 512  # for numbers, such as frames or groups, that the weights do not reveal
 _MOST_FRAMES = 64
+_MODULES_OF_A_TENSOR = 8  # at most: an activation or container per layer, and their parents
 # arguments that make networks load or download files when they are built
 _LOADS = re.compile('path|file|pretrain|load|download|url', re.IGNORECASE)
 
@@ -63,7 +66,8 @@ def _problem(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str |
     if options.get('num_frame', 5) > _MOST_FRAMES:
         return f'cannot be built (num_frame is {options["num_frame"]})'
     try:
-        with torch.device('meta'):  # allocates no weights
+        # allocates no weights
+        with torch.device('meta'), _few_modules(_MODULES_OF_A_TENSOR * len(weights) + _LEAST_BOUND):
             network = classes[name](**{key: value for key, value in options.items() if key != 'type'})
     except Exception as error:  # a class may raise anything for bad arguments
         return f'cannot be built ({error})'
@@ -71,6 +75,24 @@ def _problem(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str |
     if needed > 2 * given + 1_000_000:
         return f'cannot be that of its weights: it has {needed} numbers, and they {given}'
     return None
+
+
+@contextmanager
+def _few_modules(most: int) -> Iterator[None]:
+    """Aborts building a network with more than ``most`` modules, which takes minutes even without real weights."""
+    count = 0
+
+    def note(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError(f'it has more than {most} modules, far more than its weights have')
+
+    handle = register_module_module_registration_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _out_of_bounds(value: object, bound: int) -> str | None:
@@ -133,12 +155,11 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     else:
         options, val = _read_options(option_file)
     name, multiple = f'{weights}: pad_multiple', content.get('pad_multiple', 1)
+    fix = 'name its option file (-opt), with val.pad_multiple'
     if 'pad_multiple' in val:
-        name, multiple = f'{option_file}: val.pad_multiple', val['pad_multiple']
+        name, multiple, fix = f'{option_file}: val.pad_multiple', val['pad_multiple'], 'correct it'
     if not isinstance(multiple, int) or multiple < 1:
-        raise DBLRError(
-            f'{name} is {multiple!r}, not a number from 1; name its option file (-opt), with val.pad_multiple'
-        )
+        raise DBLRError(f'{name} is {multiple!r}, not a number from 1; {fix}')
     try:
         net = build_network(options).eval()
     except Exception as error:  # a class may raise anything for bad arguments

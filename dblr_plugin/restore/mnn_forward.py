@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def mnn_is_fastest() -> bool:
 
 
 class MNNForward:
-    """Runs a network with MNN. It is converted once for each number of frames, and takes frames of any size.
+    """Runs a network with MNN. It takes frames of any size, and is converted again for another number of frames.
 
     Args:
         net: ``(1, t, c, h, w)``, or one frame ``(1, c, h, w)``, to ``(1, c, h, w)``; it is not changed. If it restores
@@ -53,25 +54,33 @@ class MNNForward:
 
     def __init__(self, net: nn.Module) -> None:
         self.net = fold(net).cpu()
-        self.models: dict[torch.Size, Callable[[Tensor], Tensor]] = {}  # by a window's shape without height and width
+        self.shape: torch.Size | None = None  # of a window, without height and width
+        self.model: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, window: Tensor) -> Tensor:
-        """Runs the model on a window; the result is on the CPU."""
-        shape = window.shape[:-2]
-        if shape not in self.models:
-            first, second = probe_windows(shape)
+        """Runs the model on a window; the result is on the CPU.
+
+        Raises:
+            MemoryError: If memory runs out.
+        """
+        if self.model is None or window.shape[:-2] != self.shape:
+            self.model = None  # frees its memory before the next model allocates
+            first, second = probe_windows(window.shape[:-2])
             model = _converted(self.net, first)
-            check_result(model(second), self.net(second))
-            self.models[shape] = model
-        return self.models[shape](window)
+            try:
+                restored = model(second)
+            except MemoryError as error:  # not for want of memory, as the window is small
+                raise RuntimeError('it gives no result') from error
+            check_result(restored, self.net(second))
+            self.model, self.shape = model, window.shape[:-2]
+        return self.model(window)
 
 
 def _converted(net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     """Returns the network as a function of windows, traced with an example."""
-    with tempfile.TemporaryDirectory() as folder, _quiet(), warnings.catch_warnings(action='ignore'):
+    with _CONVERSION, tempfile.TemporaryDirectory() as folder, _quiet(), warnings.catch_warnings(action='ignore'):
         onnx, mnn = (str(Path(folder, name)) for name in ('net.onnx', 'net.mnn'))
-        axes = {example.dim() - 2: 'height', example.dim() - 1: 'width'}
         # the exporter before dynamo: a tenth of the time, and results are compared anyway
         torch.onnx.export(
             net,
@@ -79,7 +88,7 @@ def _converted(net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
             onnx,
             input_names=['window'],
             output_names=['restored'],
-            dynamic_axes={'window': axes},
+            dynamic_axes={'window': {example.dim() - 2: 'height', example.dim() - 1: 'width'}},
             opset_version=17,
             dynamo=False,
         )
@@ -95,19 +104,30 @@ def _converted(net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 
     def forward(window: Tensor) -> Tensor:
         given = MNN.expr.const(np.ascontiguousarray(window), list(window.shape), MNN.expr.NCHW)
-        return torch.from_numpy(module.forward([given])[0].read().copy())
+        results = module.forward([given])
+        if not results:
+            raise MemoryError('MNN ran out of memory')
+        return torch.from_numpy(results[0].read().copy())
 
     return forward
 
 
+_CONVERSION = threading.Lock()  # torch's exporter can run only once at a time
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Discards what native code writes to standard output."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with open(os.devnull, 'wb') as nowhere:
-        os.dup2(nowhere.fileno(), 1)
+    """Discards what native code writes to standard output, if that is open."""
     try:
+        kept = os.dup(1)
+    except OSError:
+        yield
+        return
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    try:
+        with open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), 1)
         yield
     finally:
         ctypes.CDLL(None).fflush(None)  # before its buffer can reach the real output

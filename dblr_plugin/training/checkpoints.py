@@ -161,21 +161,33 @@ def _weights(net: nn.Module) -> dict:
 
 
 def refuse_other_optimizers(optimizers: Sequence[Optimizer], state: dict) -> None:
-    """Rejects a training state of other optimiser classes, which torch loads, only to fail at the first step.
+    """Rejects a training state of other optimisers or networks, which torch loads, only to fail at the first step.
 
     Raises:
-        ValueError: If an optimiser's class, or the number of optimisers or of parameter groups, differs.
+        ValueError: If an optimiser's class, the number of optimisers or of parameter groups, or the shape of a
+            parameter differs.
     """
     if len(optimizers) != len(state['optimizers']):
         raise ValueError(f'it has {len(state["optimizers"])} optimisers, and this training has {len(optimizers)}')
-    own_names = [type(optimizer).__name__ for optimizer in optimizers]
-    names = state.get('optimizer_types') or own_names  # missing in older states and BasicSR's
-    for optimizer, saved, name, own in zip(optimizers, state['optimizers'], names, own_names, strict=True):
-        if name != own:
-            raise ValueError(f'its optimiser is {name}, and that of the option file is {own}')
+    names = state.get('optimizer_types') or [None] * len(optimizers)  # missing in older states and BasicSR's
+    for optimizer, saved, name in zip(optimizers, state['optimizers'], names, strict=True):
+        own, (first, *_) = type(optimizer).__name__, saved['param_groups']
+        lacking = ({'betas', 'momentum', 'alpha', 'rho'} & optimizer.defaults.keys()) - first.keys()
+        if name not in (None, own) or (name is None and lacking):
+            what = name or f'another one, without {min(lacking)}'
+            raise ValueError(f'its optimiser is {what}, and that of the option file is {own}')
         groups, own_groups = len(saved['param_groups']), len(optimizer.param_groups)
         if groups != own_groups:
             raise ValueError(f'its train.lr_mul makes {groups} groups of parameters, and this one {own_groups}')
+        for own_group, group in zip(optimizer.param_groups, saved['param_groups'], strict=True):
+            for parameter, index in zip(own_group['params'], group['params'], strict=False):
+                for key, value in saved['state'].get(index, {}).items():
+                    if key in _OF_PARAMETERS and value.shape != parameter.shape:
+                        raise ValueError(f'{key} of parameter {index} has another shape')
+
+
+#: Optimiser state that has the shape of its parameter
+_OF_PARAMETERS = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg', 'acc_delta')
 
 
 def refuse_other_schedulers(schedulers: Sequence[Any], state: dict) -> None:

@@ -102,11 +102,13 @@ def test_networks_that_restore_windows_are_accepted(options):
     ({'type': 'VGGFeatureExtractor', 'layer_name_list': ['conv1_2']}, 'VGGFeatureExtractor has no num_in_ch'),
     ({'type': 'os.system'}, "'os.system' is not a registered class"),
     ({'type': ['DBLRNet']}, 'is not a registered class'),
+    # each number is within its bound, but there are hundreds of thousands of blocks in total
+    ({'type': 'RCAN', 'num_in_ch': 3, 'num_out_ch': 3, 'num_group': 500, 'num_block': 500}, 'it has more than'),
 ])  # fmt: skip
 def test_oversized_or_unsafe_network_is_refused_before_it_is_built(tmp_path, options, reason, monkeypatch):
     built = []
     for name, cls in ARCH_REGISTRY:
-        if name == str(options['type']) and name != 'DBLRNet':
+        if name == str(options['type']) and name not in ('DBLRNet', 'RCAN'):
             monkeypatch.setattr(cls, '__init__', lambda self, **arguments: built.append(arguments))
     torch.save({'params': {'w': torch.ones(3)}, 'network': options}, tmp_path / 'net.pth')
     with pytest.raises(DBLRError, match=r'net\.pth: its network ') as caught:

@@ -1,4 +1,4 @@
-"""Settings that a resumed state overrides are reported; states of other optimisers are refused."""
+"""Settings that a resumed state overrides are reported; states of other optimisers and networks are refused."""
 
 import pytest
 import torch
@@ -122,3 +122,22 @@ class TestOverruled:
         state['optimizers'][0]['param_groups'][0]['initial_lr'] = 1e-3
         own = torch.optim.Adam([{'params': weights(), 'initial_lr': 1e-3}], lr=1e-3)
         assert list(overruled([own], [], state)) == []
+
+
+@pytest.mark.parametrize(('ours', 'theirs'), [('Adam', 'SGD'), ('SGD', 'Adam')])
+def test_state_of_an_unnamed_other_optimiser_is_refused(ours, theirs):
+    state = {'optimizers': [stepped(OPTIMIZERS[theirs](weights())).state_dict()]}
+    with pytest.raises(ValueError, match='its optimiser is another one, without'):
+        refuse_other_optimizers([OPTIMIZERS[ours](weights())], state)
+    refuse_other_optimizers([OPTIMIZERS[theirs](weights())], state)
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_state_of_parameters_of_other_shapes_is_refused(name):
+    state = {'optimizers': [stepped(OPTIMIZERS[name](weights())).state_dict()]}
+    refuse_other_optimizers([OPTIMIZERS[name](weights())], state)
+    kept = state['optimizers'][0]['state'].get(0, {})
+    if 'exp_avg' in kept:
+        kept['exp_avg'] = kept['exp_avg'][:1]
+        with pytest.raises(ValueError, match='exp_avg of parameter 0 has another shape'):
+            refuse_other_optimizers([OPTIMIZERS[name](weights())], state)
