@@ -93,7 +93,7 @@ def test_auto_uses_int8_only_if_close_to_float32(monkeypatch):
     assert choose(CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING - 1)[1] != 'int8'
     window = torch.rand(1, 5, 1, 64, 64)
     auto = build_forward(trained(std=5), CPU, 'auto', 'auto', FRAMES_WORTH_COMPILING)
-    exact = build_forward(trained(std=5), CPU, 'openvino', backends._best_precision(CPU))
+    exact = build_forward(trained(std=5), CPU, 'auto', backends._best_precision(CPU))
     assert torch.equal(auto(window), exact(window))
 
 
