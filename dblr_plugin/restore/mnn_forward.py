@@ -1,6 +1,6 @@
 """Runs networks with MNN in float32: its Winograd convolutions need less than half of the usual multiplications.
 
-On processors with AVX2 alone, this is up to twice as fast as OpenVINO, at 90 dB and more from PyTorch (docs/speed.md).
+On processors with AVX2 alone, this is 1.5 to 2.5 times as fast as OpenVINO (docs/speed.md).
 """
 
 from __future__ import annotations
