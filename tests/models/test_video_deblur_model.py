@@ -172,7 +172,7 @@ class TestValidation:
             ('torch', 'fp32', 2e-3),
             pytest.param('torch', 'bf16', 0.2, marks=pytest.mark.slow),
             pytest.param('openvino', 'fp32', 2e-3, marks=pytest.mark.slow),
-            ('mnn', 'fp32', 2e-3),
+            pytest.param('mnn', 'fp32', 2e-3, marks=pytest.mark.slow),
             pytest.param('openvino', 'int8', 0.2, marks=pytest.mark.slow),
             pytest.param('auto', 'auto', 0.2, marks=pytest.mark.slow),
         ],
