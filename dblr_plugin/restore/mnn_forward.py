@@ -1,6 +1,6 @@
 """Runs networks with MNN in float32: its Winograd convolutions need less than half of the usual multiplications.
 
-On processors with AVX2 alone, this is 1.5 to 2.5 times as fast as OpenVINO (docs/speed.md).
+On a processor with AVX2 alone, this was 1.5 to 2.5 times as fast as OpenVINO (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import fold
-from dblr_plugin.restore.openvino_forward import check_result, probe_windows
+from dblr_plugin.restore.openvino_forward import check_result, cpu_flags, probe_windows
 
 __all__ = ['MNNForward', 'mnn_installed', 'mnn_is_fastest']
 
@@ -33,11 +32,8 @@ def mnn_installed() -> bool:
 
 
 def mnn_is_fastest() -> bool:
-    """Whether MNN was measured to be the fastest on such a processor: AVX2 without AVX-512, according to Linux."""
-    try:
-        flags = set(re.findall(r'\bavx\w*', Path('/proc/cpuinfo').read_text()))
-    except OSError:
-        return False
+    """Whether the processor is of the kind on which MNN was measured to be the fastest: AVX2 without AVX-512."""
+    flags = cpu_flags()
     return 'avx2' in flags and 'avx512f' not in flags
 
 

@@ -29,9 +29,9 @@ from dblr_plugin.console import quiet
 from dblr_plugin.errors import first_line
 
 __all__ = [
-    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'check_result', 'converted', 'cut_crops',
-    'int8_is_fast', 'nncf_installed', 'openvino_devices', 'openvino_installed', 'probe_windows', 'quantise',
-    'to_openvino',
+    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'check_result', 'converted', 'cpu_flags',
+    'cut_crops', 'int8_is_fast', 'nncf_installed', 'openvino_devices', 'openvino_installed', 'probe_windows',
+    'quantise', 'to_openvino',
 ]  # fmt: skip
 
 # largest accepted error of OpenVINO's model, relative to the result's amplitude: float32 gives 1e-6 on CPUs, and a
@@ -169,7 +169,6 @@ LEAST_DECIBELS = 48.0
 _CROPS = 2  # per window
 _SIDE = 128  # pixels; statistics of whole frames would take minutes
 _CONVOLUTIONS = ('Convolution', 'GroupConvolution')
-_QUICK = re.compile(r'\b(avx512_vnni|avx_vnni|amx_int8)\b')
 
 
 def nncf_installed() -> bool:
@@ -178,11 +177,16 @@ def nncf_installed() -> bool:
 
 
 def int8_is_fast() -> bool:
-    """Whether the processor is much faster in int8 than in float32: VNNI or AMX, according to Linux's CPU flags."""
+    """Whether the processor is much faster in int8 than in float32: VNNI or AMX."""
+    return not cpu_flags().isdisjoint({'avx512_vnni', 'avx_vnni', 'amx_int8'})
+
+
+def cpu_flags() -> set[str]:
+    """Returns Linux's names of the processor's vector and matrix units, such as ``avx2``; empty elsewhere."""
     try:
-        return _QUICK.search(Path('/proc/cpuinfo').read_text()) is not None
+        return set(re.findall(r'\b(?:avx|amx)\w*', Path('/proc/cpuinfo').read_text()))
     except OSError:
-        return False
+        return set()
 
 
 class Int8Forward:
