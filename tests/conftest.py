@@ -16,9 +16,14 @@ _FAULTS = Path(__file__).with_name('faults')
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes BasicSR importable in the processes that run tests; the process that starts them does not need it."""
+    """Makes BasicSR importable in the processes that run tests; the process that starts them does not need it.
+
+    That one imports yapf, which writes a cache at its first import; two processes at once may read it half written.
+    """
     if hasattr(config, 'workerinput') or not config.getoption('numprocesses', None):
         import dblr_plugin  # noqa: F401
+    else:
+        import yapf  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

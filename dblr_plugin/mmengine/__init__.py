@@ -4,12 +4,15 @@ A config only needs ``custom_imports = dict(imports=['dblr_plugin.mmengine'])``.
 protocols are those of the rest of the plugin; see ``docs/mmengine.md``.
 """
 
+from dblr_plugin.mmengine import yapf_cache
+
+yapf_cache.write_whole()
 try:
     import mmengine  # noqa: F401
 except ImportError as error:
     raise ImportError("dblr_plugin.mmengine needs MMEngine: pip install 'dblr_plugin[mmengine]'") from error
 
-from dblr_plugin.mmengine import fixes
+from dblr_plugin.mmengine import fixes  # noqa: E402
 
 fixes.apply()
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 from pathlib import Path
 
 import lmdb
@@ -16,6 +17,8 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from runs import as_config
+from yapf_third_party._ylib2to3 import pygram
+from yapf_third_party._ylib2to3.pgen2.grammar import Grammar
 
 from dblr_plugin.archs import DBLRNet
 from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
@@ -47,6 +50,21 @@ def test_unknown_part_is_named():
 
 def test_installed_mmengine_is_imported():
     assert 'site-packages' in mmengine.__file__
+
+
+def test_cache_of_yapf_is_whole_once_it_has_its_name(tmp_path, monkeypatch):
+    named = []
+    for name in ('rename', 'replace'):
+        rename = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda source, to, rename=rename: named.append(Path(source).read_bytes()) or rename(source, to)
+        )
+    cache = tmp_path / 'Grammar.pickle'
+    pygram.pattern_grammar.dump(str(cache))
+    assert named == [cache.read_bytes()]
+    read = Grammar()
+    read.load(str(cache))
+    assert read.keywords == pygram.pattern_grammar.keywords
 
 
 class TestDataSets:
