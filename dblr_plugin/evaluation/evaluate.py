@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from basicsr.utils import get_root_logger
 
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
 from dblr_plugin.data.images import is_image
@@ -121,14 +122,20 @@ class _Task:
     protocols: list[Protocol]
     images: Callable[[], tuple[FramePair, FramePair | None]]
 
-    def score(self, faults: list[str]) -> list[Row]:
-        """Scores the frame; read errors are collected in ``faults``, after which further frames are only read."""
+    def score(self, faults: list[str], grey: set[str]) -> list[Row]:
+        """Scores the frame; read errors are collected in ``faults``, after which further frames are only read.
+
+        The clip is added to ``grey`` if the restored frame has no colour, but the ground truth has.
+        """
         try:
             images = self.images()
         except DBLRError as error:
             faults.append(str(error))
         if faults:
             return []
+        restored, truth = images[0]
+        if truth is not None and _is_grey(restored) and not _is_grey(truth):
+            grey.add(self.clip)
         return list(score_frame(self.protocols, self.clip, self.frame, *images))
 
 
@@ -157,9 +164,15 @@ def evaluate(
     paths = [Path(path) for path in (results, truth) if path is not None]
     tasks, count = (_tasks_of_videos if any(path.is_file() for path in paths) else _tasks_of_frames)(paths, protocols)
     faults: list[str] = []
-    score = functools.partial(_Task.score, faults=faults)
+    grey: set[str] = set()
+    score = functools.partial(_Task.score, faults=faults, grey=grey)
     rows = list(parallel(score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress))
     raise_faults(sorted(set(faults)), 'frames')  # a frame may be read twice
+    if grey:
+        get_root_logger().warning(
+            f'{results}: {", ".join(sorted(grey))}: restored frames are grey, and the ground truth has colour; scores '
+            'of RGB are of little use, those of luma (--protocol luma) are not affected'
+        )
     return summarise([row for frame in rows for row in frame], protocols)
 
 
@@ -243,6 +256,10 @@ def _check_sizes(protocols: Sequence[Protocol], sizes: Mapping[str, tuple[int, i
 def _size_of_video(path: Path) -> tuple[int, int]:
     with open_source(path) as source:
         return source.size
+
+
+def _is_grey(bgr: np.ndarray) -> bool:
+    return np.array_equal(bgr[..., 0], bgr[..., 1]) and np.array_equal(bgr[..., 0], bgr[..., 2])
 
 
 def _paired(images: Sequence[np.ndarray]) -> FramePair:

@@ -25,6 +25,7 @@ from dblr_plugin.training.objectives import (
     logs_of_logits,
     output_is_probability,
     restore_sizes,
+    total_loss,
 )
 from dblr_plugin.weights.checkpoint import NETWORK_KEY, matching_weights, named_weights, translated
 
@@ -100,7 +101,7 @@ class VideoDeblurModel(BaseModel):
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum of all losses, and the log values; MMEngine only sums losses with ``loss`` in their name."""
-        total: Any = sum(losses.values())
+        total = total_loss(losses)
         return total, {'loss': total, **losses}
 
     def train(self, mode: bool = True) -> VideoDeblurModel:
@@ -193,7 +194,7 @@ class DBLRGANModel(VideoDeblurModel):
         with wrapper.optim_context(self.discriminator):
             real, fake = discriminator_logits(self.discriminator, gt, restored[0])
         losses = discriminator_losses(self.gan_loss, real, fake)
-        wrapper.update_params(sum(losses.values()))
+        wrapper.update_params(total_loss(losses))
         return losses | logs_of_logits(real.detach(), fake.detach(), output_is_probability(self.gan_loss))
 
     def _step_of_g(self, restored: list[Tensor], gt: Tensor, wrapper: OptimWrapper) -> dict[str, Tensor]:
@@ -202,7 +203,7 @@ class DBLRGANModel(VideoDeblurModel):
         self.discriminator.train()
         losses = {'l_g_gan': self.gan_loss(logits, True, is_disc=False)}
         losses |= {name.replace('l_', 'l_g_', 1): loss for name, loss in self._content_losses(restored, gt).items()}
-        wrapper.update_params(sum(losses.values()))
+        wrapper.update_params(total_loss(losses))
         return losses
 
 

@@ -147,6 +147,12 @@ class Checkpoints:
                 f'option file, start a new run from its weights: another name, path.pretrain_network_g: {network}, '
                 'neither --auto_resume nor path.resume_state.'
             )
+        seed, own_seed = state.get('manual_seed'), self.opt['manual_seed']
+        if seed not in (None, own_seed):
+            get_root_logger().warning(
+                f'Resuming from {path}: manual_seed is {own_seed} in the option file and was {seed} so far; samples '
+                'and augmentation are now drawn by the new one.'
+            )
         total = int(self.opt['train']['total_iter'])
         if total <= state['iter']:
             get_root_logger().warning(

@@ -5,8 +5,10 @@ Networks may be wrapped for distributed training unless stated otherwise. Both t
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from dblr_plugin.losses import MinimaxGANLoss
 
 __all__ = [
     'content_losses', 'discriminator_logits', 'discriminator_losses', 'generator_logits', 'logs_of_logits',
-    'output_is_probability', 'restore_sizes', 'seed_iteration',
+    'output_is_probability', 'restore_sizes', 'seed_iteration', 'total_loss',
 ]  # fmt: skip
 
 
@@ -68,11 +70,24 @@ def content_losses(
     losses = {}
     with torch.autocast(gt.device.type, enabled=False):  # MMEngine computes losses within its autocast
         if pixel:
-            losses['l_pix'] = sum(map(pixel, restored, [gt] if pyramid is None else pyramid(gt)))
+            losses['l_pix'] = reduce(operator.add, map(pixel, restored, [gt] if pyramid is None else pyramid(gt)))
         if perceptual:
             percep, style = perceptual(restored[0], gt)
             losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
     return losses
+
+
+def total_loss(losses: dict[str, Tensor]) -> Tensor:
+    """Returns the sum of all losses.
+
+    Raises:
+        DBLRError: If one is not a scalar, as those with ``reduction: none``.
+    """
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.ndim:
+            what = f'a tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
+            raise DBLRError(f'{name}: the loss returns {what}; it must be a scalar tensor, such as the mean of pixels')
+    return reduce(operator.add, losses.values())
 
 
 def discriminator_logits(net_d: nn.Module, gt: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:

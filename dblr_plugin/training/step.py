@@ -6,11 +6,9 @@ EDVR's recipe needs a separate learning rate for ``dcn`` (deformable convolution
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from dblr_plugin.training.objectives import total_loss
 
 __all__ = [
     'PlateauLR', 'Step', 'StepResult', 'build_optimizer', 'mean_over_processes', 'move_average', 'multiply_rates',
@@ -209,10 +209,10 @@ class Step:
             # processes exchange gradients once per batch, with its last micro-batch
             is_last = number == len(micro_batches)
             with nullcontext() if is_last or not isinstance(self.net, DistributedDataParallel) else self.net.no_sync():
-                losses = {name: loss / len(micro_batches) for name, loss in losses_of(part).items()}
-                self.scaler.scale(reduce(operator.add, losses.values())).backward()
+                losses = losses_of(part)
+                self.scaler.scale(total_loss(losses) / len(micro_batches)).backward()
             for name, loss in losses.items():
-                totals[name] = totals.get(name, 0) + loss.detach()
+                totals[name] = totals.get(name, 0) + loss.detach() / len(micro_batches)
         return self._update(totals)
 
     def _update(self, losses: dict[str, Tensor]) -> StepResult:

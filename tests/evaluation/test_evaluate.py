@@ -73,6 +73,16 @@ class TestScores:
         assert together == [figures(lq, gt, [protocol])[0] for protocol in ALL]
         assert len({(entry['mean']['psnr'], entry['mean']['ssim']) for entry in together}) == len(ALL)
 
+    def test_grey_results_are_told(self, tmp_path, lq, gt, caplog):
+        grey = tmp_path / 'grey'
+        for path in lq.glob('*/*.png'):
+            (grey / path.parent.name).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(grey / path.parent.name / path.name), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        figures(lq, gt)
+        assert not caplog.records
+        figures(grey, gt)
+        assert 'v, w: restored frames are grey, and the ground truth has colour' in caplog.text
+
     def test_written_images_score_as_in_validation(self, train_options, tmp_path, lq, gt):
         """Scores of a test, and of its input, can be reproduced from the images that it saves."""
         places = {name: str(tmp_path / name) for name in ('models', 'training_states', 'visualization', 'log')}

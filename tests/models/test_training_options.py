@@ -151,6 +151,16 @@ def test_state_without_loss_scales_is_resumed_in_fp16(train_options, tmp_path):
     assert again.step_g.scaler.get_scale() == 2**16
 
 
+def test_another_seed_is_told_when_resuming(train_options, tmp_path, caplog):
+    model, _ = trained(train_options, tmp_path, 1)
+    model.save(0, 1)
+    for seed, told in ((train_options['manual_seed'], False), (7, True)):
+        again, _ = trained(train_options | {'manual_seed': seed}, tmp_path, 0)
+        again.opt['path']['resume_state'] = '1.state'
+        again.resume_training(torch.load(tmp_path / 'net/states/1.state'))
+        assert ('manual_seed is 7 in the option file and was' in caplog.text) is told
+
+
 def test_sync_bn_without_effect_is_reported(gan_options, tmp_path, caplog):
     model, _ = trained(gan_options, tmp_path, 1, sync_bn=True)
     assert caplog.text.count('train.sync_bn changes nothing: one process trains') == 2  # G and D

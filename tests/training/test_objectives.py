@@ -6,7 +6,7 @@ from basicsr.losses import build_loss
 
 from dblr_plugin.archs import DeepDeblur
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.objectives import content_losses
+from dblr_plugin.training.objectives import content_losses, total_loss
 
 
 def test_losses_are_computed_in_full_precision():
@@ -25,3 +25,12 @@ def test_output_of_another_shape_is_refused(shape):
     """The mean squared error would broadcast outputs with all frames or with one channel."""
     with pytest.raises(DBLRError, match=r'the network returns .*, and the ground truth is \(1, 3, 16, 16\)'):
         content_losses([torch.rand(shape)], torch.rand(1, 3, 16, 16), build_loss({'type': 'MSELoss'}))
+
+
+@pytest.mark.parametrize(
+    ('loss', 'what'), [(torch.zeros(2, 3), r'a tensor of shape \(2, 3\)'), (0.5, 'float'), (None, 'NoneType')]
+)
+def test_loss_that_is_no_scalar_is_refused(loss, what):
+    assert total_loss({'l_pix': torch.tensor(1.0), 'l_percep': torch.tensor(0.5)}) == 1.5
+    with pytest.raises(DBLRError, match=f'l_percep: the loss returns {what}; it must be a scalar'):
+        total_loss({'l_pix': torch.tensor(1.0), 'l_percep': loss})
