@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Makes BasicSR importable in the processes that run tests; the process that starts them does not need it.
 
     That one imports yapf, which writes a cache at its first import; two processes at once may read it half written.
+    All processes have one thread: with another number, trainings end with other bits.
     """
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
     if hasattr(config, 'workerinput') or not config.getoption('numprocesses', None):
         import dblr_plugin  # noqa: F401
     else:
