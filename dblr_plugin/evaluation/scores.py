@@ -225,10 +225,14 @@ class ValidationRecord:
     def _log(self, name: str, label: str, entry: dict, iteration: int | str, tb_logger: SummaryWriter | None) -> None:
         lines = [f'Validation {name} (protocol {entry["protocol"]})']
         for metric, value in entry['mean'].items():
-            best = self.best[name][label + metric]
             blurry = entry.get('input') or {'mean': {}, 'clips': {}}
-            told = f'\tBlurry input: {_text(blurry["mean"][metric])}' if metric in blurry['mean'] else ''
-            lines.append(f'\t # {metric}: {_text(value)}\tBest: {_text(best["val"])} @ {best["iter"]} iter{told}')
+            line = f'\t # {metric}: {_text(value)}'
+            if isinstance(iteration, int):  # a test has only one
+                best = self.best[name][label + metric]
+                line += f'\tBest: {_text(best["val"])} @ {best["iter"]} iter'
+            if metric in blurry['mean']:
+                line += f'\tBlurry input: {_text(blurry["mean"][metric])}'
+            lines.append(line)
             clip_mean, frame_mean = entry['clip_mean'][metric], entry['frame_mean'][metric]
             lines.append(f'\t    clip mean {_text(clip_mean)}, frame mean {_text(frame_mean)}')
             clips = {clip: means[metric] for clip, means in entry['clips'].items() if metric in means}

@@ -125,6 +125,12 @@ def test_log_has_scores_of_the_blurry_input(path, caplog):
     assert 'a: 30.0000 (blurry input 27.2500)' in caplog.text
 
 
+def test_log_of_a_test_has_no_best(path, caplog):
+    with caplog.at_level(logging.INFO):
+        ValidationRecord(path, None).add('W', figures(psnr=30.0), 'test_DBLRNet', None)
+    assert 'psnr: 30.0000' in caplog.text and 'Best' not in caplog.text and 'iter' not in caplog.text
+
+
 def test_clip_may_lack_a_score(path, caplog):
     """A clip of one frame has no warping error, and neither has its blurry input."""
     rows = [('basicsr', clip, 'psnr', 30.0) for clip in 'ab'] + [('basicsr', 'a', 'warping_error', 0.002)]
