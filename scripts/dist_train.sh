@@ -36,4 +36,5 @@ else
         --master-port="${PORT:-29500}"
     )
 fi
-exec "$python" -m dblr_plugin.launch "${meeting[@]}" --nproc-per-node="$processes" -m dblr_plugin.train -opt "$options" "$@"
+exec "$python" -m dblr_plugin.launch "${meeting[@]}" --nproc-per-node="$processes" \
+    -m dblr_plugin.train -opt "$options" "$@"

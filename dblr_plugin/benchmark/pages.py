@@ -83,7 +83,7 @@ def markdown_page(report: dict) -> str:
         parts += ['## Clips', _clips_table(report), _picture(report, 'clips')]
     if 'crops' in report['plots']:
         rule = report['crops']['rule']
-        parts += ['## Crops', f'Shown is {rule}. PSNR is that of the crop.', _picture(report, 'crops')]
+        parts += ['## Crops', f'Shown: {rule}. PSNR is that of the crop.', _picture(report, 'crops')]
     if any(entry['training'] for entry in report['methods']):
         parts += ['## Training', _training_table(report), _picture(report, 'training')]
     if report['quoted']:

@@ -70,7 +70,9 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--device', default='auto', help='auto, cpu, cuda, cuda:1, mps, openvino:GPU, openvino:NPU (default: auto)'
     )
-    parser.add_argument('--backend', default='auto', choices=('auto', 'torch', 'compile', 'openvino', 'mnn'))
+    backends = ('auto', 'torch', 'compile', 'openvino', 'mnn')
+    backend_help = 'what runs the network (default: auto, the fastest that is installed)'
+    parser.add_argument('--backend', default='auto', choices=backends, help=backend_help)
     precision_help = 'int8 is fastest on processors with VNNI or AMX (default: auto, the fastest that is close to fp32)'
     precisions = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
     parser.add_argument('--precision', default='auto', choices=precisions, help=precision_help)

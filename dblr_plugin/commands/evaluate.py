@@ -2,7 +2,7 @@
 
 dblr evaluate RESULTS [GT] [--protocol all] [--metric ms_ssim --metric lpips] [--json figures.json]
 compares two folders of clips, two LMDB databases or two folders of one clip each, frame by frame, paired by name; or
-two videos. Names as tests write them, such as 00000000_DBLRNet.png, are paired with 00000000.
+two videos. Names as tests write them, such as 00000000_test_DBLRNet.png, are paired with 00000000.
 dblr evaluate RESULTS --metric niqe
 scores a folder, a database or a video without ground truth.
 """
