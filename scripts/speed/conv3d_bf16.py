@@ -58,7 +58,7 @@ def outcome(name: str, case: int) -> str:
 
 
 if __name__ == '__main__':
-    if sys.argv[1:]:
+    if len(sys.argv) == 3:  # a case in its own process
         compare(sys.argv[1], int(sys.argv[2]))
     else:
         cpuinfo = Path('/proc/cpuinfo')

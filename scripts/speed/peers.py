@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         '--size', type=parse_size, default=(320, 176), metavar='WIDTHxHEIGHT', help='(default: 320x176)'
     )
-    parser.add_argument('--only', nargs='+', choices=list(NETWORKS), metavar='NETWORK', help=', '.join(NETWORKS))
+    parser.add_argument('--only', nargs='+', choices=list(NETWORKS), metavar='NETWORK', help='; '.join(NETWORKS))
     run('peers', parser.parse_args(argv), METHOD, _report)
 
 

@@ -5,8 +5,8 @@ python scripts/speed/tables.py [FILE ...]     (without files: all of docs/speed/
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -96,9 +96,12 @@ def _paint(networks: dict[str, dict], figure: Figure, theme: Theme) -> None:
 
 
 if __name__ == '__main__':
-    for file in [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob('*.json')):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('files', nargs='*', type=Path, metavar='FILE', help='what a speed program wrote with --json')
+    files = parser.parse_args().files
+    for file in files or sorted(RESULTS.glob('*.json')):
         found = json.loads(file.read_text())
         print(f'### {found["schema"].split("_")[2].split("/")[0]} ({file.name})\n')
         print(*page(found), '', sep='\n')
-    if not sys.argv[1:]:
+    if not files:
         draw_peers(json.loads((RESULTS / 'peers.json').read_text())['networks'], RESULTS.parent)

@@ -116,11 +116,11 @@ def print_flicker(root: Path, methods: dict[str, Restore]) -> None:
         flows = [flow_and_visible(first, second) for first, second in pairwise(bgr)]
         restored = (restore(blurry) for restore in methods.values())
         lines.append([mean_warping_error(frames, flows) for frames in (sharp, blurry, *restored)])
-        show(clip.name.split('_')[0], lines[-1])
+        show(clip.name.split('_')[0], lines[-1], '.2f')
     ratios = np.array(lines) / np.array(lines)[:, 1:2]
-    show('mean', np.mean(lines, 0))
-    show('times the blurry one: mean', ratios.mean(0))
-    show('times the blurry one: largest', ratios.max(0))
+    show('mean', np.mean(lines, 0), '.2f')
+    show('relative to blurry, mean of clips', ratios.mean(0), '.2f')
+    show('relative to blurry, largest', ratios.max(0), '.2f')
 
 
 def mean_warping_error(frames: Iterable[np.ndarray], flows: list[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -150,13 +150,13 @@ def label(method: str) -> str:
     return Path(method).name.replace('.pth', '').replace('.safetensors', '')
 
 
-def show(name: str, values: Iterable[float]) -> None:
-    """Prints a row of a table in dB; in tables of gains, all columns but the first are signed."""
+def show(name: str, values: Iterable[float], others_as: str = '+.2f') -> None:
+    """Prints a row of a table; without a first value, that column is empty and the others have one digit."""
     first, *others = values
     if np.isnan(first):
         cells = ['', *(f'{value:.1f}' for value in others)]
     else:
-        cells = [f'{first:.2f}', *(f'{value:+.2f}' for value in others)]
+        cells = [f'{first:.2f}', *(f'{value:{others_as}}' for value in others)]
     print(f'| {name} | {" | ".join(cells)} |')
     sys.stdout.flush()
 
