@@ -81,6 +81,7 @@ def test_flicker_is_relative_to_the_sharp_clip_and_rises_with_sharpening(picture
     last = run('heldout', tmp_path, 'unsharp', '--flicker').splitlines()[-1]
     sharp, blurry, unsharp = (float(cell) for cell in last.strip('| ').split(' | ')[1:])
     assert (sharp, blurry) == (1, 1) and unsharp > 1.05
+    assert '+' not in last  # ratios and errors are no gains
 
 
 def test_lists_have_source_checksum_and_licence():
