@@ -11,6 +11,8 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 from torch.utils.data import Dataset
 
+from dblr_plugin.errors import DBLRError
+
 __all__ = ['SampleIndex', 'TrainSampler', 'rng_of']
 
 
@@ -54,6 +56,9 @@ class TrainSampler(EnlargedSampler):
         seed: ``manual_seed``.
         resume_iter: Last iteration before the run was stopped.
         total_iter: Last iteration of the training; unlimited by default.
+
+    Raises:
+        DBLRError: If the data set has no samples.
     """
 
     num_samples: int
@@ -72,6 +77,8 @@ class TrainSampler(EnlargedSampler):
         total_iter: int = sys.maxsize,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, ratio)
+        if not self.num_samples:
+            raise DBLRError(f'the training set, {type(dataset).__name__}, has no samples; check its folders')
         self.batch_size = batch_size
         self.iters_per_epoch = math.ceil(self.num_samples / self.batch_size)
         self.num_samples = self.iters_per_epoch * self.batch_size

@@ -6,6 +6,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.data.train_sampler import SampleIndex, TrainSampler
+from dblr_plugin.errors import DBLRError
 
 
 class Numbers(Dataset):
@@ -33,6 +34,12 @@ def batches(sampler: TrainSampler, epoch: int) -> list[set]:
     items = [(int(i), i.seed) for i in sampler]
     size = sampler.batch_size
     return [set(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def test_empty_data_set_is_refused():
+    """BasicSR would divide by its number of iterations."""
+    with pytest.raises(DBLRError, match='the training set, Numbers, has no samples'):
+        samplers(0, 2, 1)
 
 
 @pytest.mark.parametrize('length', [3, 16, 17, 50])
