@@ -134,6 +134,7 @@ class VideoSource:
         self._codec = stream.codec_context.codec.name
         context = stream.codec_context  # holds the container's tags until the first frame is decoded
         said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
+        self._open_decoder(context)
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         begin = self._begin = beginning_of(self._container)
         self._start = None if start is None else begin + start
@@ -175,6 +176,17 @@ class VideoSource:
             light=Light.of(self._first),
             copied=self.path,
         )
+
+    def _open_decoder(self, context: av.VideoCodecContext) -> None:
+        """Opens the decoder, as one that cannot be opened returns the same error for every packet, and at the end."""
+        try:
+            context.open()
+        except av.error.BlockingIOError:  # no more threads, which says nothing about the file
+            raise
+        except av.error.FFmpegError as error:
+            raise DBLRError(
+                f'{self.path}: the {self._codec} decoder does not start ({error.strerror}); give an intact copy'
+            ) from error
 
     def skip(self, pictures: int) -> None:
         """See :class:`Source`."""

@@ -18,6 +18,7 @@ from made_videos import Made, decoded, make, scene  # noqa: E402
 from media_copying import copy  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
+from dblr_plugin.video import open_source  # noqa: E402
 from dblr_plugin.video.image_metadata import ImageMetadata, encoded  # noqa: E402
 
 HDR10 = (
@@ -152,6 +153,16 @@ def test_unknown_suffixes_are_refused(tmp_path, name):
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 EXPOSURE, NORTH = 0.02, 'N'
+
+
+def test_a_decoder_that_does_not_start_is_reported(tmp_path):
+    """It returns the same error for each packet, and without end when asked for the last frames."""
+    source = make(tmp_path / 'a.mkv', Made(frames=3, codec='ffv1', options={'level': '3'}))
+    with av.open(str(source)) as container:
+        description = container.streams.video[0].codec_context.extradata
+    source.write_bytes(source.read_bytes().replace(description, bytes(len(description))))
+    with pytest.raises(DBLRError, match=r'a\.mkv: the ffv1 decoder does not start \(Invalid data .*intact copy'):
+        open_source(source)
 
 
 def photograph(path: Path, pixels: np.ndarray, profile: bytes = PROFILE) -> Path:
