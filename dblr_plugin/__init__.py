@@ -49,7 +49,9 @@ def register() -> None:
             video_deblur_test_dataset,
         )
         from dblr_plugin.evaluation import metrics  # noqa: F401
+        from dblr_plugin.processes import shorten_socket_paths
 
+        shorten_socket_paths()
         compat.repair_distributed()
         hooks.install()
     except Exception as error:  # mismatched packages raise RuntimeError, OSError, AttributeError and more
@@ -109,9 +111,11 @@ _PROGRAM = _program()
 if _PROGRAM is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end)
 if _PROGRAM not in ('dblr_plugin', 'dblr_plugin.launch'):  # needed by the launched program, and later by dblr
+    if _PROGRAM is not None:
+        from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line
+
+        never_fail_to_print()
     register()
     if _PROGRAM is not None:
-        from dblr_plugin.console import show_errors_in_one_line
-
         show_errors_in_one_line()
         raise_on_ctrl_c()

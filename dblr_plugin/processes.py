@@ -9,10 +9,33 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from multiprocessing import forkserver, get_context
+import tempfile
+from contextlib import suppress
+from multiprocessing import forkserver, get_context, util
 from multiprocessing.context import ForkServerContext
 
-__all__ = ['fork_context']
+__all__ = ['fork_context', 'shorten_socket_paths']
+
+#: Most bytes of a socket's path, less what multiprocessing appends to the folder: ``/pymp-12345678/listener-12345678``
+_LONGEST_FOLDER = 107 - 32
+
+
+def shorten_socket_paths() -> None:
+    """Puts the sockets of this process and its children below ``/tmp`` if those in ``TMPDIR`` had too long a path.
+
+    A loader worker could not send a batch, and training would wait for it. Python 3.14 does the same.
+    """
+    with suppress(FileNotFoundError):  # there is no folder for temporary files
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+            return
+        try:
+            for tempfile.tempdir in ('/tmp', '/var/tmp'):
+                with suppress(OSError):
+                    util.get_temp_dir()  # kept from the first call on
+                    return
+        finally:
+            tempfile.tempdir = folder
 
 
 @functools.cache
@@ -22,6 +45,7 @@ def fork_context(module: str = 'dblr_plugin') -> ForkServerContext:
     Args:
         module: The module to import. The first call of a process decides.
     """
+    shorten_socket_paths()
     context = get_context('forkserver')
     context.set_forkserver_preload([module])
     before = os.environ.get('PYTHONPATH')
