@@ -34,8 +34,14 @@ _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 def never_fail_to_print() -> None:
     r"""Makes consoles print characters that they lack as ``\xe9``, where Python would end the program.
 
-    Warnings are printed without terminal control characters.
+    Warnings are printed without terminal control characters. Streams that the caller has closed become ``/dev/null``:
+    the next file to be opened would take a closed one's number, and libraries' messages would be written into it.
     """
+    for name in ('stdin', 'stdout', 'stderr'):  # in the order of their numbers, as each takes the lowest one free
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, 'r' if name == 'stdin' else 'w'))  # noqa: SIM115  (until the process ends)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # not a replacement by a notebook or a test
             stream.reconfigure(errors='backslashreplace')
@@ -75,6 +81,11 @@ PEER_ENDED = 'another process of this run has ended; the cause is in its own err
 # errors of writing rather than reading
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
+_NO_THREADS = (
+    'the system lets this program start no more threads: close other programs, or raise the limit (ulimit -u, ulimit '
+    '-v, docker run --pids-limit)'
+)
+
 _MEANINGS = {
     # data loader
     r'DataLoader timed out after ([\d.]+) seconds': (
@@ -92,6 +103,7 @@ _MEANINGS = {
     r'Too many open files': (
         'too many files are open: raise the limit (ulimit -n 65536), or lower datasets.train.num_worker_per_gpu'
     ),
+    r"can't start new thread": _NO_THREADS,
     # memory
     r'CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED': (
         "the GPU's memory is full: end other programs that use it; in training, lower "
@@ -140,6 +152,13 @@ def explain(error: BaseException, folder: str = '') -> str | None:
     """
     if isinstance(error, KeyboardInterrupt):
         return 'interrupted'
+    if isinstance(error, OSError) and error.errno == errno.EAGAIN:
+        return _NO_THREADS
+    if isinstance(error, OSError) and _is_of_a_semaphore(error):
+        return (
+            f'processes cannot share memory here ({error.strerror}): make /dev/shm writable, or, in training, set '
+            'datasets.train.num_worker_per_gpu: 0'
+        )
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
         unnamed = f'a file below {folder}' if folder else 'a file'
         return str(write_fault(error.filename2 or error.filename or unnamed, error))
@@ -153,6 +172,11 @@ def explain(error: BaseException, folder: str = '') -> str | None:
         if found:
             return meaning.format(*found.groups())
     return None
+
+
+def _is_of_a_semaphore(error: OSError) -> bool:
+    modules = [frame.f_globals.get('__name__') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return modules[-1:] == ['multiprocessing.synchronize']
 
 
 def show_errors_in_one_line() -> None:

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import subprocess
 import sys
 
 import pytest
@@ -40,6 +41,21 @@ def test_warnings_do_not_steer_terminals(capsys, monkeypatch):
 
 def test_other_text_stays():
     assert printable('GoPro, "blurred" färbig\n  日本\t') == 'GoPro, "blurred" färbig\n  日本\t'
+
+
+def test_streams_that_the_caller_has_closed(footage, tmp_path):
+    """The next file to be opened would take their numbers: the output would hold a library's messages."""
+    code = """
+import os, sys
+sys.orig_argv = ['python', '-m', 'dblr_plugin']
+from dblr_plugin.commands import main
+main(sys.argv[1:])
+print('written by Python')
+assert all(os.path.samefile(f'/proc/self/fd/{number}', os.devnull) for number in range(3))
+"""
+    command = [sys.executable, '-c', code, 'prepare', 'lmdb', str(footage / 'val/lq'), str(tmp_path / 'val.lmdb')]
+    result = subprocess.run(['sh', '-c', 'exec "$@" <&- >&- 2>&-', 'sh', *command], timeout=60)
+    assert result.returncode == 0 and (tmp_path / 'val.lmdb/data.mdb').exists()
 
 
 def main():

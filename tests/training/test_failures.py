@@ -1,17 +1,20 @@
 """Explanations of torch's errors. Each error is really caused, as torch may change its messages."""
 
 import datetime
+import errno
+import multiprocessing
 import os
 import re
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
 import torch.distributed as dist
-from processes import free_port, warm
+from processes import files_of_at_most, free_port, warm
 from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.console import explain
@@ -88,6 +91,24 @@ def test_other_errors_keep_their_traceback():
     assert explain(error_of(torch.matmul, torch.ones(2, 3), torch.ones(2, 3))) is None
     assert explain(BrokenPipeError(32, 'Broken pipe')) is None
     assert explain(KeyboardInterrupt()) == 'interrupted'
+
+
+def test_a_limit_of_threads_is_explained():
+    before = threading.stack_size(1 << 47)  # no system has room for it
+    try:
+        error = error_of(threading.Thread(target=print).start)
+    finally:
+        threading.stack_size(before)
+    assert_meaning(error, r'the system lets this program start no more threads: .*ulimit -u')
+    of_ffmpeg = BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable', '')
+    assert explain(of_ffmpeg) == explain(error)
+
+
+def test_shared_memory_that_is_not_writable_is_explained():
+    """Not as a file of the run: an error of a semaphore names no file."""
+    with files_of_at_most(0):
+        error = error_of(multiprocessing.get_context('fork').Semaphore)
+    assert_meaning(error, r'processes cannot share memory here \(File too large\): make /dev/shm writable')
 
 
 def join(rank: int, port: int, seconds: float = 1) -> None:
