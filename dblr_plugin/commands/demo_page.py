@@ -14,6 +14,7 @@ import errno
 import functools
 import signal
 import socket
+from types import FrameType
 
 from dblr_plugin.commands.deblur import add_network_arguments, build_restorer, check_network_arguments
 from dblr_plugin.errors import DBLRError
@@ -34,7 +35,14 @@ def run(args: argparse.Namespace) -> None:
     from dblr_plugin.page.process import Task, prepare_tasks, temporary_folder
 
     check_network_arguments(args)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stops: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stops.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     build = functools.partial(build_restorer, args)
     with _listen(args.port) as listener:
         folder = temporary_folder()
@@ -45,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
             raise DBLRError(f"the page needs more packages ({error}): pip install 'dblr_plugin[page]'") from error
         asyncio.run(Task('build', build).result(print, print))
         server = build_server(folder, build, round(args.max_size * 1e6))
+        if stops:  # the exception was lost in a library's import or a destructor
+            raise KeyboardInterrupt
         print(f'http://127.0.0.1:{listener.getsockname()[1]}  (stop with Ctrl-C)', flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.run([listener])

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 from page.conftest import BRIGHTER, Page, file
+from processes import run_python
 from video.made_videos import Made, make, packets, scene, times
 
 from dblr_plugin import commands
@@ -302,6 +303,30 @@ def test_server_ends_at_once_and_leaves_no_files(page, long_clip, tmp_path):
         assert list(page.temporary.iterdir()) == []
     finally:
         started.process.kill()
+
+
+def test_a_stop_that_is_lost_while_it_starts(tmp_path):
+    """An exception is lost in a destructor, as those of event loops, and in many an import."""
+    code = """
+import signal, sys
+sys.orig_argv = ['python', '-m', 'dblr_plugin']
+from dblr_plugin.commands import main
+from dblr_plugin.page import process
+
+class Stopped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def prepare(real=process.prepare_tasks):
+    Stopped()
+    real()
+
+process.prepare_tasks = prepare
+main(['demo-page', '--weights', 'light', '--backend', 'torch', '--port', '0'])
+"""
+    result = run_python('-c', code, cwd=tmp_path, timeout=120, TMPDIR=str(tmp_path))
+    assert result.returncode == 130 and result.stderr.endswith('dblr: error: interrupted\n'), result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def children(pid: int) -> list[str]:
