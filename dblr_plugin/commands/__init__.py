@@ -97,7 +97,7 @@ def _build_parser(argv: list[str]) -> argparse.ArgumentParser:
         )
         if argv[:1] == [name]:
             module = importlib.import_module(f'dblr_plugin.commands.{name.replace("-", "_")}')
-            subparser.description = (module.__doc__ or '').strip()
+            subparser.description = (module.__doc__ or text).strip()
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run, parser=subparser)
     return parser
