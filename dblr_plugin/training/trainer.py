@@ -1,4 +1,4 @@
-"""Replaces parts of BasicSR's programs: sampler, loader, resuming and signals in its trainer; logging in both.
+"""Replaces parts of BasicSR's programs: sampler, loader, resuming, folders and signals in its trainer; logging in both.
 
 BasicSR logs the whole option tree and every layer of every network, hundreds of lines, before anything important, and
 its programs end if TensorBoard's file cannot be written. Here the file gets everything and the screen a summary, and a
@@ -7,22 +7,28 @@ run survives files that cannot be written.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import get_start_method
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from basicsr.data import build_dataloader
 from basicsr.models import build_model
 from basicsr.utils import logger as basicsr_logger
+from basicsr.utils import make_exp_dirs
 from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_fault
 from dblr_plugin.processes import fork_context
 from dblr_plugin.training import interrupts
@@ -37,12 +43,43 @@ def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTe
     ``check`` is called with each validation set, to reject it before training.
     """
     vars(trainer).update(
-        load_resume_state=load_resume_state,
+        load_resume_state=_load_resume_state,
+        make_exp_dirs=_make_exp_dirs,
         # the trainer passes four arguments to its sampler; resuming also needs the options
         EnlargedSampler=functools.partial(_build_sampler, opt=opt),
         build_dataloader=functools.partial(_build_dataloader, check=check),
         build_model=_build_model,
     )
+
+
+def _load_resume_state(opt: dict) -> dict | None:
+    _hold(opt)  # BasicSR archives an older folder next, and the run that still writes to it would go on in ours
+    return load_resume_state(opt)
+
+
+def _make_exp_dirs(opt: dict) -> None:
+    make_exp_dirs(opt)
+    _hold(opt)
+
+
+_held: dict[str, int] = {}
+
+
+def _hold(opt: dict) -> None:
+    """Locks the run's folder, if it exists, until this process ends; raises DBLRError if another run holds it."""
+    folder = opt['path']['experiments_root']
+    if opt['rank'] != 0:
+        return
+    if folder in _held:  # that of an earlier run of this process, or now archived
+        os.close(_held.pop(folder))
+    with contextlib.suppress(OSError):  # no folder yet, or one that cannot be written, which is reported later
+        _held[folder] = os.open(Path(folder, '.lock'), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(_held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with loader workers
+        except (BlockingIOError, PermissionError) as error:
+            raise DBLRError(
+                f'{folder} is being written by another run; wait for it, or give another name (--set name=...)'
+            ) from error
 
 
 def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *, opt: dict) -> TrainSampler:
