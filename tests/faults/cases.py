@@ -167,5 +167,5 @@ def _may_be_written(case: Case, desk: Desk, path: Path) -> bool:
         return unfinished or path.suffix in ('.png', '.jpg', '.mp4')
     if case.trained and path.name in ('net_g_1.pth', 'net_g_latest.pth', '1.state', 'metrics.json'):
         return True
-    # a run's log and a copy of its options are written before its data are read
-    return path.suffix in ('.log', '.yml') or 'tfevents' in path.name
+    # a run's lock, its log and a copy of its options are written before its data are read
+    return path.suffix in ('.log', '.yml') or path.name == '.lock' or 'tfevents' in path.name
