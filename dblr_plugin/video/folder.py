@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -148,6 +149,7 @@ class FolderSink:
         if isinstance(source, FolderSource):
             self._refuse_sources(source.files)
             self._warn_of_losses(source)
+        self._is_new = not folder.exists()
         make_folder(folder)
         hidden = partial_of(folder / 'pictures')
         begun = only is None and is_begun(hidden)
@@ -192,6 +194,9 @@ class FolderSink:
         """See :class:`Sink`."""
         if self._unfinished is not None:
             self._unfinished.abandon(keep=self.written > 0)
+        if self._is_new:
+            with suppress(OSError):  # it holds something
+                self.folder.rmdir()
         return self.written > 0
 
     def _write(self, picture: Frame) -> None:

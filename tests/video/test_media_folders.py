@@ -203,8 +203,11 @@ def test_damaged_images_and_unequal_sizes_are_refused_by_name(tmp_path):
 
 def test_abandoned_folder_keeps_complete_files(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png'])
+    (tmp_path / 'older').mkdir()
     with open_source(tmp_path / 'in') as source:
-        assert not open_sink(tmp_path / 'out', source).abandon()
+        for folder in ('out', 'older'):
+            assert not open_sink(tmp_path / folder, source).abandon()
+        assert not (tmp_path / 'out').exists() and (tmp_path / 'older').exists()
         sink = open_sink(tmp_path / 'out', source)
         sink.write(Frame(np.zeros((4, 4, 3), np.uint8), '1.png', None))
         assert sink.abandon()
