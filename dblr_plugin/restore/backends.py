@@ -24,6 +24,7 @@ from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed, mnn_is_fa
 from dblr_plugin.restore.openvino_forward import (
     Int8Forward,
     OpenVINOForward,
+    cpu_flags,
     int8_is_fast,
     nncf_installed,
     openvino_devices,
@@ -71,8 +72,11 @@ def build_forward(
     if precision == 'int8':
         other = _best_precision(device)
         return Int8Forward(net, build_forward(net, device, asked_backend, other), other, asked_precision == 'int8')
-    if asked_precision == 'auto' and device.type == 'cpu':
-        get_root_logger().info(f'Precision {precision}, no int8: {obstacle}.')
+    if asked_precision == 'auto':
+        reason = f', no int8: {obstacle}' if device.type == 'cpu' else ''
+        get_root_logger().info(f'Backend {backend}, precision {precision}{reason}.')
+    if asked_backend == 'auto' and device.type == 'cpu' and (extra := _missing_extra()):
+        get_root_logger().info(f"Faster on this processor: pip install 'dblr_plugin[{extra}]'.")
     if backend == 'mnn':
         forward, is_auto = MNNForward(net), asked_backend == 'auto'
         # OpenVINO knows more operations
@@ -152,15 +156,22 @@ def _require_int8(device: torch.device, backend: str) -> None:
 
 def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None:
     """Returns why ``auto`` does not try int8; None if it does."""
-    if device.type != 'cpu' or backend not in ('auto', 'openvino') or not openvino_installed():
+    if device.type != 'cpu' or backend not in ('auto', 'openvino'):
         return 'it is for OpenVINO on the CPU'
-    if not nncf_installed():
-        return "it needs pip install 'dblr_plugin[int8]'"
     if not int8_is_fast():
         return 'the processor has neither VNNI nor AMX-int8'
+    if not (openvino_installed() and nncf_installed()):
+        return "it needs pip install 'dblr_plugin[int8]'"
     if frames < FRAMES_WORTH_COMPILING:
         return 'calibrating takes longer than so few frames'
     return None
+
+
+def _missing_extra() -> str | None:
+    """Returns the extra with a faster backend that is not installed; None if there is none, or none was measured."""
+    if mnn_is_fastest():
+        return None if mnn_installed() else 'mnn'
+    return 'openvino' if 'avx2' in cpu_flags() and not openvino_installed() else None
 
 
 def _best_backend(device: torch.device, precision: str, frames: int) -> str:

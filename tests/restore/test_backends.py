@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, MultiScaleDBLRNet
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore import backends
+from dblr_plugin.restore import backends, mnn_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
 from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed
 from dblr_plugin.restore.openvino_forward import OpenVINOForward
@@ -322,6 +322,22 @@ def test_auto_chooses_backend_and_precision_on_cpus(machine):
         machine(**has)
         assert choose(CPU, 'auto', 'auto', frames) == expected
     assert choose(CPU, 'torch', 'fp32') == ('torch', 'fp32')
+
+
+@pytest.mark.parametrize(('flags', 'installed', 'extra'), [
+    ({'avx2'}, (), 'mnn'), ({'avx2'}, ('openvino',), 'mnn'), ({'avx2'}, ('mnn',), None),
+    ({'avx2', 'avx512f'}, ('mnn',), 'openvino'), ({'avx2', 'avx512f'}, ('openvino',), None), (set(), (), None),
+])  # fmt: skip
+def test_faster_backends_that_are_missing_are_named(monkeypatch, caplog, flags, installed, extra):
+    for module in (mnn_forward, backends):
+        monkeypatch.setattr(module, 'cpu_flags', lambda: flags)
+    monkeypatch.setattr(backends, 'openvino_installed', lambda: 'openvino' in installed)
+    monkeypatch.setattr(backends, 'mnn_installed', lambda: 'mnn' in installed)
+    with caplog.at_level(logging.INFO, 'basicsr'):
+        build_forward(dblrnet(), CPU, 'auto', 'fp32')
+        build_forward(dblrnet(), CPU, 'torch', 'fp32')
+    expected = [] if extra is None else [f"Faster on this processor: pip install 'dblr_plugin[{extra}]'."]
+    assert [record.getMessage() for record in caplog.records if 'Faster' in record.getMessage()] == expected
 
 
 def test_auto_chooses_backend_and_precision_on_gpus(machine):
