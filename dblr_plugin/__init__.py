@@ -5,6 +5,7 @@ The ``dblr`` command registers later, after parsing its arguments, so that help 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -35,11 +36,17 @@ def register() -> None:
     Raises:
         ImportError: If BasicSR, or a dependency of BasicSR or the plugin, cannot be imported.
     """
+    collects = gc.isenabled()
+    gc.disable()  # what imports make is kept; looking through it for garbage takes a tenth of their time
     try:
         from dblr_plugin import compat
 
         compat.prepare_import()
-        with compat.deferred('scipy.stats', 'multivariate_normal'):
+        with (
+            compat.deferred('scipy.stats', 'multivariate_normal'),
+            compat.deferred('scipy.special', 'gamma'),
+            compat.deferred('scipy.ndimage.filters', 'convolve'),
+        ):
             import basicsr  # noqa: F401
 
         from dblr_plugin import archs, hooks, losses, models  # noqa: F401
@@ -59,6 +66,11 @@ def register() -> None:
             f"dblr_plugin cannot be imported ({type(error).__name__}: {error}); run 'dblr doctor', which finds the "
             'cause and names the fix'
         ) from error
+    finally:
+        if collects:
+            gc.enable()
+    if _PROGRAM is not None:
+        gc.freeze()  # nor need later collections look through it, such as the one at the end of the process
 
 
 def register_within_work() -> None:
