@@ -36,27 +36,20 @@ def register() -> None:
     Raises:
         ImportError: If BasicSR, or a dependency of BasicSR or the plugin, cannot be imported.
     """
-    collects = gc.isenabled()
-    gc.disable()  # what imports make is kept; looking through it for garbage takes a tenth of their time
     try:
         from dblr_plugin import compat
 
-        compat.prepare_import()
-        with (
-            compat.deferred('scipy.stats', 'multivariate_normal'),
-            compat.deferred('scipy.special', 'gamma'),
-            compat.deferred('scipy.ndimage.filters', 'convolve'),
-        ):
+        with compat.light_import():
             import basicsr  # noqa: F401
 
-        from dblr_plugin import archs, hooks, losses, models  # noqa: F401
-        from dblr_plugin.data import (  # noqa: F401
-            synthetic_motion_dataset,
-            video_deblur_dataset,
-            video_deblur_test_dataset,
-        )
-        from dblr_plugin.evaluation import metrics  # noqa: F401
-        from dblr_plugin.processes import shorten_socket_paths
+            from dblr_plugin import archs, hooks, losses, models  # noqa: F401
+            from dblr_plugin.data import (  # noqa: F401
+                synthetic_motion_dataset,
+                video_deblur_dataset,
+                video_deblur_test_dataset,
+            )
+            from dblr_plugin.evaluation import metrics  # noqa: F401
+            from dblr_plugin.processes import shorten_socket_paths
 
         shorten_socket_paths()
         compat.repair_distributed()
@@ -66,11 +59,8 @@ def register() -> None:
             f"dblr_plugin cannot be imported ({type(error).__name__}: {error}); run 'dblr doctor', which finds the "
             'cause and names the fix'
         ) from error
-    finally:
-        if collects:
-            gc.enable()
     if _PROGRAM is not None:
-        gc.freeze()  # nor need later collections look through it, such as the one at the end of the process
+        gc.freeze()  # it is kept: no collection need look through it, such as the one at the end of the process
 
 
 def register_within_work() -> None:

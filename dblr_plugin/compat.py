@@ -1,13 +1,14 @@
 """Fixes for stock BasicSR on current Python, torch and torchvision: one small function per defect.
 
 This module imports nothing else of the plugin and may be executed on its own: the shim that ``dblr link`` writes into
-a checkout runs it before BasicSR's archs and data are imported.
+a checkout runs it before BasicSR is imported.
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
+import gc
 import importlib
 import importlib.util
 import os
@@ -17,7 +18,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['deferred', 'prepare_import', 'repair_distributed']
+__all__ = ['deferred', 'light_import', 'prepare_import', 'repair_distributed']
+
+
+@contextmanager
+def light_import() -> Iterator[None]:
+    """Makes ``import basicsr`` possible, and within it faster: what few need is imported when it is used."""
+    collects = gc.isenabled()
+    gc.disable()  # what imports make is kept; looking through it for garbage takes a tenth of their time
+    try:
+        prepare_import()
+        with (
+            deferred('scipy.stats', 'multivariate_normal'),
+            deferred('scipy.special', 'gamma'),
+            deferred('scipy.ndimage.filters', 'convolve'),
+        ):
+            yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def prepare_import() -> None:

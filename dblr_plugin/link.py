@@ -15,19 +15,22 @@ __all__ = ['is_checkout', 'link', 'missing_files', 'option_files', 'options_fold
 
 _MANIFEST = '.dblr_link.json'
 
+# the file alone: importing the package would register classes before BasicSR has its registries filled
+_LOAD_COMPAT = """\
+_plugin = importlib.util.find_spec('dblr_plugin')
+if _plugin is not None:
+    _spec = importlib.util.spec_from_file_location('_dblr_compat', Path(_plugin.origin).with_name('compat.py'))
+    _compat = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(_compat)
+"""
+
 # BasicSR imports every *_arch.py before its data modules, which cannot be imported with current torchvision
-_COMPAT_SHIM = '''\
+_COMPAT_SHIM = f'''\
 """Written by `dblr link`: lets BasicSR import on today's torchvision. `dblr link --unlink` removes it."""
 import importlib.util
 from pathlib import Path
 
-_plugin = importlib.util.find_spec('dblr_plugin')
-if _plugin is not None:
-    # the file alone: importing the package would register classes before BasicSR has its registries filled
-    _spec = importlib.util.spec_from_file_location('_dblr_compat', Path(_plugin.origin).with_name('compat.py'))
-    _compat = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(_compat)
-    _compat.prepare_import()
+{_LOAD_COMPAT}    _compat.prepare_import()
 '''
 
 _MODEL_SHIM = '''\
@@ -43,18 +46,22 @@ else:
 '''
 
 # `python basicsr/train.py` puts basicsr/ itself first on the path, where this stands in for the package
-_PATH_SHIM = '''\
-"""Written by `dblr link`: makes `python basicsr/train.py` import this checkout, not an installed BasicSR.
+_PATH_SHIM = f'''\
+"""Written by `dblr link`: makes `python basicsr/train.py` import this checkout, not an installed BasicSR, and faster.
 
 `dblr link --unlink` removes it.
 """
-import importlib
+import contextlib
+import importlib.util
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 del sys.modules['basicsr']
-importlib.import_module('basicsr')
+_importing = contextlib.nullcontext()
+{_LOAD_COMPAT}    _importing = _compat.light_import()
+with _importing:
+    importlib.import_module('basicsr')
 '''
 
 

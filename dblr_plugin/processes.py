@@ -47,7 +47,7 @@ def fork_context(module: str = 'dblr_plugin') -> ForkServerContext:
     """
     shorten_socket_paths()
     context = get_context('forkserver')
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload([module, 'dblr_plugin.frozen'])
     before = os.environ.get('PYTHONPATH')
     # before Python 3.13 the server looks for modules on Python's default path, not on this process's
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))

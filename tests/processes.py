@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import atexit
 import functools
-import gc
 import importlib
 import multiprocessing
 import os
-import pkgutil
 import resource
 import signal
 import socket
@@ -68,10 +66,7 @@ def warm() -> ForkServerContext:
     That process has a single thread. The process that runs the tests may have more, and a fork of it could hang.
     """
     context = multiprocessing.get_context('forkserver')
-    modules = pkgutil.walk_packages(dblr_plugin.__path__, 'dblr_plugin.')
-    # gradio takes seconds to import, and few tests need it
-    names = [m.name for m in modules if not m.name.endswith('__main__') and '.page.' not in m.name]
-    context.set_forkserver_preload([*names, *_LATE])
+    context.set_forkserver_preload([*_modules(), *_LATE, 'dblr_plugin.frozen'])
     before = dict(os.environ)
     os.environ |= {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, sys.path))
@@ -81,6 +76,16 @@ def warm() -> ForkServerContext:
         os.environ.clear()
         os.environ |= before
     return context
+
+
+def _modules() -> list[str]:
+    """Returns our modules, but not those of the page: gradio takes seconds to import, and few tests need it.
+
+    pkgutil would import the packages here, and with one of them MMEngine.
+    """
+    root = Path(dblr_plugin.__file__).parent
+    paths = (path.relative_to(root.parent).with_suffix('') for path in sorted(root.rglob('*.py')))
+    return ['.'.join(path.parts) for path in paths if path.name[:2] != '__' and 'page' not in path.parts]
 
 
 class Run:
@@ -167,7 +172,6 @@ def start_ranks(folders: Sequence[Path], *arguments: object, **env: str) -> list
 def _become_a_run(program: str, arguments: list[str], cwd: str, env: dict[str, str], outputs: str) -> None:
     """Does in a fork what the interpreter does for a program, from its start to its exit code."""
     multiprocessing.set_start_method(None, force=True)  # the program starts its own processes with the default method
-    gc.freeze()  # garbage collection would copy the memory shared with the warm process
     os.setpgid(0, 0)
     for number, name in enumerate(('stdout', 'stderr'), start=1):
         os.dup2(os.open(os.path.join(outputs, name), os.O_WRONLY | os.O_CREAT), number)

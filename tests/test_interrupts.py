@@ -131,7 +131,7 @@ def test_kills_change_nothing(options, kills, tmp_path):
     total = 10 + 3 * kills
     options['train']['total_iter'] = total
     options['logger']['max_keep_ckpts'] = KEPT
-    options['val']['val_freq'] = 5
+    options['val']['val_freq'] = 10
     expected = uninterrupted(Folder(tmp_path / 'whole', options))
     folder = Folder(tmp_path / 'killed', options)
     rng = random.Random(0)
@@ -200,7 +200,7 @@ def test_a_validation_cut_short_is_made_up_for(options, large_footage, tmp_path)
     second |= {f'dataroot_{side}': str(large_footage / side) for side in ('lq', 'gt')}
     options['datasets']['val_2'] = second
     options['datasets']['train']['num_worker_per_gpu'] = 1
-    options['train']['total_iter'] = 7
+    options['train']['total_iter'] = 4
     options['val']['pbar'] = True
     expected = uninterrupted(Folder(tmp_path / 'whole', options))
     folder = Folder(tmp_path / 'stopped', options)
