@@ -155,11 +155,11 @@ def test_stock_commands_do_what_the_plugins_do(checkout, footage, tmp_path):
 
 @pytest.mark.slow
 def test_stock_command_under_torchrun(checkout, footage):
-    """With an option file that has a ``base``; one process, which is distributed to BasicSR as several are."""
+    """With an option file that has a ``base``."""
     link(uninstalled(checkout))
     lay_out(checkout, footage, 'REDS')
     arguments = ['--launcher', 'pytorch', '-opt', 'options/train_DBLRNet_REDS.yml', '--force_yml', *SHORT[:-2]]
-    result = run_python(*torchrun(1, 'basicsr/train.py', *arguments), cwd=checkout)
+    result = run_python(*torchrun(2, 'basicsr/train.py', *arguments), cwd=checkout)
     assert result.returncode == 0, result.stderr
     assert 'REDS-test (protocol basicsr)' in result.stderr
     assert 'base' not in (checkout / 'experiments/DBLRNet_REDS/train_DBLRNet_REDS.yml').read_text()
