@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['deferred', 'light_import', 'prepare_import', 'repair_distributed']
+__all__ = ['defer_compiler', 'deferred', 'light_import', 'prepare_import', 'repair_distributed']
 
 
 @contextmanager
@@ -91,6 +91,35 @@ def deferred(module: str, name: str) -> Iterator[None]:
         yield
     finally:
         remove()
+
+
+def defer_compiler() -> None:
+    """Keeps torch's optimisers from importing its compiler, which takes seconds and 160 MB, before something uses it.
+
+    Each step of an optimiser imports it, only to tell it what it must not compile. DistributedDataParallel uses it.
+    """
+    name = 'torch._dynamo'
+    if name in sys.modules:
+        return
+
+    class Compiler(types.ModuleType):
+        def __getattr__(self, attribute: str) -> Any:
+            if attribute.startswith('__') and attribute != '__path__':  # which imports of submodules ask for
+                raise AttributeError(attribute)
+            return getattr(real(), attribute)
+
+    def real() -> Any:
+        if sys.modules.get(name) is compiler:
+            del sys.modules[name]
+        return importlib.import_module(name)
+
+    def disable(function: Any, *args: Any, **kwargs: Any) -> Any:
+        disabled = functools.cache(lambda: real().disable(function, *args, **kwargs))
+        return lambda *a, **k: (function if sys.modules.get(name) is compiler else disabled())(*a, **k)
+
+    compiler: Any = Compiler(name)
+    compiler.disable, compiler.graph_break = disable, lambda *_args: None
+    sys.modules[name] = compiler
 
 
 def _alias_functional_tensor() -> None:

@@ -28,7 +28,7 @@ import yaml
 
 import dblr_plugin
 
-# torch._dynamo is imported by torch's optimisers
+# torch._dynamo is imported by DistributedDataParallel
 _LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard', 'torch._dynamo')
 
 

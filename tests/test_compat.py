@@ -44,6 +44,30 @@ def test_what_is_deferred_is_imported_when_it_is_used():
     assert asked == importlib.import_module('torch._dynamo.utils').is_compile_supported('cpu')
 
 
+def test_optimisers_import_the_compiler_only_once_something_is_compiled():
+    result = run(
+        'import copy, sys, dblr_plugin, torch\n'
+        'from dblr_plugin.training.step import build_optimizer\n'
+        'from torch.optim.lr_scheduler import MultiStepLR\n'
+        'net = torch.nn.Conv2d(1, 1, 3)\n'
+        'optimizer = build_optimizer("Adam", net.parameters(), lr=0.1)\n'
+        'scheduler = MultiStepLR(optimizer, [1])\n'
+        'def step():\n'
+        '    optimizer.zero_grad()\n'
+        '    net(torch.ones(1, 1, 4, 4)).sum().backward()\n'
+        '    optimizer.step()\n'
+        'step(), scheduler.step(), optimizer.load_state_dict(optimizer.state_dict())\n'
+        'optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})\n'
+        'assert "torch._dynamo.eval_frame" not in sys.modules\n'
+        'import torch._dynamo.config\n'
+        'assert torch._dynamo.eval_frame is sys.modules["torch._dynamo.eval_frame"]\n'
+        'twice = torch.compile(lambda x: (optimizer.zero_grad(), 2 * x)[1], backend="eager")\n'
+        'assert torch.equal(twice(torch.ones(3)), 2 * torch.ones(3)) and net.weight.grad is None\n'
+        'step()\n'
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize('wanted', ['one', 'other', 'whole'])
 def test_anything_else_of_a_deferred_module_is_the_real_one(wanted, tmp_path, monkeypatch):
     (tmp_path / 'package').mkdir()
