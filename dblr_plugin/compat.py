@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ['defer_compiler', 'deferred', 'light_import', 'prepare_import', 'repair_distributed']
+__all__ = ['deferred', 'light_import', 'prepare_import', 'repair_distributed']
 
 
 @contextmanager
@@ -34,6 +34,7 @@ def light_import() -> Iterator[None]:
             deferred('scipy.ndimage.filters', 'convolve'),
         ):
             yield
+        _defer_compiler()
     finally:
         if collects:
             gc.enable()
@@ -93,10 +94,10 @@ def deferred(module: str, name: str) -> Iterator[None]:
         remove()
 
 
-def defer_compiler() -> None:
-    """Keeps torch's optimisers from importing its compiler, which takes seconds and 160 MB, before something uses it.
+def _defer_compiler() -> None:
+    """Keeps torch from importing its compiler, which takes seconds and 160 MB, before something uses it.
 
-    Each step of an optimiser imports it, only to tell it what it must not compile. DistributedDataParallel uses it.
+    Steps of optimisers and parts of the meta device only tell it what it must not compile.
     """
     name = 'torch._dynamo'
     if name in sys.modules:

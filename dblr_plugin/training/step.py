@@ -19,7 +19,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dblr_plugin import compat
 from dblr_plugin.training.objectives import total_loss
 
 __all__ = [
@@ -43,7 +42,6 @@ def build_optimizer(name: str, params: Iterable[Tensor], **arguments: Any) -> to
     """
     if 'betas' in arguments:  # torch rejects [0, 0.9], as 0 is not a float
         arguments['betas'] = tuple(map(float, arguments['betas']))
-    compat.defer_compiler()
     parameters = list(params)
     if name in _FUSED and not {'fused', 'foreach'} & set(arguments) and all(p.is_cuda for p in parameters):
         arguments['fused'] = True
