@@ -35,7 +35,8 @@ def apply() -> None:
 
 def _load_logs_in_checkpoints() -> None:
     """The Runner cannot load its own checkpoints: they contain ``HistoryBuffer``; torch >= 2.6 loads only weights."""
-    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # private, but named in the pickles
+    # private, but named in the pickles; numpy 1 calls it core
+    multiarray = (getattr(np, '_core', None) or np.core).multiarray
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
