@@ -114,9 +114,11 @@ def _window(shape: tuple[int, ...], height: int, width: int) -> Tensor:
 
 
 def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
-    height, width = (torch.export.Dim(name, min=1) for name in ('height', 'width'))
+    # not named dimensions: torch < 2.15 must prove that they are free, and cannot for networks that pad frames
+    height: Any = torch.export.Dim.DYNAMIC
+    width: Any = torch.export.Dim.DYNAMIC
     if loaded.pad_multiple != 1:
-        height, width = (loaded.pad_multiple * side for side in (height, width))
+        height, width = (loaded.pad_multiple * torch.export.Dim(name, min=1) for name in ('height', 'width'))
     try:
         with quiet():
             program = torch.onnx.export(
@@ -185,10 +187,22 @@ def _write(model: onnx.ModelProto, metadata: dict[str, str], path: Path) -> None
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField('metadata_props')  # the exporter's notes, and stack traces from this machine
+    _name_sides(graph, int(metadata['pad_multiple']))
     model.producer_name, model.producer_version = 'dblr_plugin', __version__
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def _name_sides(graph: onnx.GraphProto, unit: int) -> None:
+    """Names the sides of frames, which some versions of torch call s0 and the like, wherever they are stated."""
+    *_, height, width = (side.dim_param for side in graph.input[0].type.tensor_type.shape.dim)
+    factor = '' if unit == 1 else f'{unit}*'
+    names = {height: f'{factor}height', width: f'{factor}width'}
+    for part in (*graph.input, *graph.output, *graph.value_info):
+        for side in part.type.tensor_type.shape.dim:
+            if side.dim_param in names:
+                side.dim_param = names[side.dim_param]
 
 
 def _quantised(path: Path, windows: Sequence[Tensor]) -> onnx.ModelProto:
