@@ -119,6 +119,7 @@ def _defer_compiler() -> None:
         return lambda *a, **k: (function if sys.modules.get(name) is compiler else disabled())(*a, **k)
 
     compiler: Any = Compiler(name)
+    compiler.__spec__ = importlib.util.find_spec(name)
     compiler.disable, compiler.graph_break = disable, lambda *_args: None
     sys.modules[name] = compiler
 

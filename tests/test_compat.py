@@ -46,7 +46,7 @@ def test_what_is_deferred_is_imported_when_it_is_used():
 
 def test_compiler_is_imported_once_something_is_compiled():
     result = run(
-        'import copy, sys, dblr_plugin, torch\n'
+        'import importlib.util, sys, dblr_plugin, torch\n'
         'from dblr_plugin.training.step import build_optimizer\n'
         'from torch.optim.lr_scheduler import MultiStepLR\n'
         'torch.nn.Conv2d(1, 1, 3, device="meta")\n'
@@ -59,6 +59,7 @@ def test_compiler_is_imported_once_something_is_compiled():
         '    optimizer.step()\n'
         'step(), scheduler.step(), optimizer.load_state_dict(optimizer.state_dict())\n'
         'optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})\n'
+        'assert importlib.util.find_spec("torch._dynamo").submodule_search_locations\n'
         'assert "torch._dynamo.eval_frame" not in sys.modules\n'
         'import torch._dynamo.config\n'
         'assert torch._dynamo.eval_frame is sys.modules["torch._dynamo.eval_frame"]\n'
