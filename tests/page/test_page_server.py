@@ -31,10 +31,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
-def client(page: Page):
+def client(page: Page, tmp_path_factory: pytest.TempPathFactory):
     from gradio_client import Client
 
-    return Client(page.address, verbose=False)
+    # its own folder is shared by all users of a computer, who cannot write into each other's
+    return Client(page.address, verbose=False, download_files=tmp_path_factory.mktemp('results'))
 
 
 @pytest.fixture(scope='module')
