@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'REFUSALS', 'atomic_write', 'check_writable', 'make_folder', 'name_fault', 'partial_of', 'require_space',
+    'REFUSALS', 'atomic_write', 'check_writable', 'hold_folder', 'make_folder', 'name_fault', 'partial_of',
+    'require_space',
     'sha256_of', 'write_fault', 'write_whole',
 ]  # fmt: skip
 
@@ -157,3 +159,26 @@ def name_fault(name: str) -> str | None:
     if not name.isprintable():
         return f'{name!a} has characters that cannot be printed'
     return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*name.split('/')} else None
+
+
+_held: dict[str, int] = {}
+
+
+def hold_folder(folder: str, otherwise: str) -> None:
+    """Locks the folder of a training, if it exists, until this process ends.
+
+    Args:
+        folder: The folder.
+        otherwise: What to do instead of waiting.
+
+    Raises:
+        DBLRError: Another training holds it.
+    """
+    if folder in _held:  # that of an earlier run of this process, or now archived
+        os.close(_held.pop(folder))
+    with suppress(OSError):  # no folder yet, or one that cannot be written, which is reported later
+        _held[folder] = os.open(Path(folder, '.lock'), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(_held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with loader workers
+        except (BlockingIOError, PermissionError) as error:
+            raise DBLRError(f'{folder} is being written by another run; wait for it, or {otherwise}') from error

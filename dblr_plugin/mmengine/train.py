@@ -13,6 +13,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from dblr_plugin import hooks
 from dblr_plugin.console import never_fail_to_print
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.files import hold_folder
 
 __all__ = ['build_runner', 'main', 'newest_checkpoint', 'parser_of']
 
@@ -82,11 +83,14 @@ def newest_checkpoint(work_dir: str) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains; ``arguments`` defaults to ``sys.argv[1:]``."""
+    """Trains; ``arguments`` defaults to ``sys.argv[1:]``. Raises DBLRError if another run writes to the folder."""
     parser = parser_of('train', "Train a config with MMEngine's Runner.")
     parser.add_argument('--resume', action='store_true', help='resume from the newest checkpoint, if there is one')
     args = parser.parse_args(arguments)
-    build_runner(args, resume=args.resume).train()
+    runner = build_runner(args, resume=args.resume)
+    if runner.rank == 0:
+        hold_folder(runner.work_dir, 'give another --work-dir')
+    runner.train()
 
 
 if __name__ == '__main__':

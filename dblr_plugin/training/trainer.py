@@ -7,16 +7,12 @@ run survives files that cannot be written.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import get_start_method
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -28,8 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
-from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import write_fault
+from dblr_plugin.files import hold_folder, write_fault
 from dblr_plugin.processes import fork_context
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoint_folder import load_resume_state
@@ -62,24 +57,9 @@ def _make_exp_dirs(opt: dict) -> None:
     _hold(opt)
 
 
-_held: dict[str, int] = {}
-
-
 def _hold(opt: dict) -> None:
-    """Locks the run's folder, if it exists, until this process ends; raises DBLRError if another run holds it."""
-    folder = opt['path']['experiments_root']
-    if opt['rank'] != 0:
-        return
-    if folder in _held:  # that of an earlier run of this process, or now archived
-        os.close(_held.pop(folder))
-    with contextlib.suppress(OSError):  # no folder yet, or one that cannot be written, which is reported later
-        _held[folder] = os.open(Path(folder, '.lock'), os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.lockf(_held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with loader workers
-        except (BlockingIOError, PermissionError) as error:
-            raise DBLRError(
-                f'{folder} is being written by another run; wait for it, or give another name (--set name=...)'
-            ) from error
+    if opt['rank'] == 0:
+        hold_folder(opt['path']['experiments_root'], 'give another name (--set name=...)')
 
 
 def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *, opt: dict) -> TrainSampler:

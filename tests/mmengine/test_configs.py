@@ -1,5 +1,6 @@
 """The configs equal the option files of the same names, and the example of docs/mmengine.md runs."""
 
+import fcntl
 import re
 from pathlib import Path
 
@@ -87,6 +88,12 @@ def test_example_of_the_docs_trains_and_deblurs(footage: Path, tmp_path: Path) -
     (tmp_path / 'mine.py').write_text(block_with('mmengine.md', 'AmpOptimWrapper'))
     (tmp_path / 'mine.yml').write_text(block_with('mmengine.md', 'imports: [sharpener.py]'))
     shorter = ('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'train_dataloader.dataset.gt_size=32')
+    (tmp_path / 'work_dirs/mine').mkdir(parents=True)
+    with open(tmp_path / 'work_dirs/mine/.lock', 'w') as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        refused = Run('mine.py', '--cfg-options', *shorter, cwd=tmp_path, program=TRAIN)
+        assert refused.wait() == 1
+    assert 'work_dirs/mine is being written by another run; wait for it, or give another --work-dir' in refused.stderr
     trained = Run('mine.py', '--cfg-options', *shorter, cwd=tmp_path, program=TRAIN)
     assert trained.wait() == 0, trained.stdout + trained.stderr
     content = read_checkpoint(tmp_path / 'work_dirs/mine/iter_2.pth')
