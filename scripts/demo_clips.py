@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sysconfig
@@ -135,4 +136,5 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__).parse_args()
     make_clips(find_footage(), Path('datasets/demo'))

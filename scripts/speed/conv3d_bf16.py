@@ -7,6 +7,7 @@ returned garbage (oneDNN's kernels). The same layer as Conv2d over time-stacked 
 On CPUs without AMX no errors were found; there, this only proves that the comparison works.
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,10 @@ def outcome(name: str, case: int) -> str:
 
 
 if __name__ == '__main__':
-    if len(sys.argv) == 3:  # a case in its own process
-        compare(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('case', nargs='*', help=argparse.SUPPRESS)  # in its own process
+    if given := parser.parse_args().case:
+        compare(given[0], int(given[1]))
     else:
         cpuinfo = Path('/proc/cpuinfo')
         amx = 'amx_bf16' in cpuinfo.read_text() if cpuinfo.is_file() else 'unknown'

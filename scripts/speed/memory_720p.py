@@ -5,6 +5,7 @@
 The paper's network with random weights; each variant in its own process, as in :mod:`dblr_plugin.benchmark.timing`.
 """
 
+import argparse
 from functools import partial
 
 import torch
@@ -29,5 +30,6 @@ def deblur() -> partial:
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     before, after = (peak_memory(make, torch.device('cpu')) / 1e6 for make in (plain, deblur))
     print(f'plain fp32: {before:.0f} MB, dblr deblur: {after:.0f} MB, {after / before:.0%}')
