@@ -97,30 +97,41 @@ def deferred(module: str, name: str) -> Iterator[None]:
 def _defer_compiler() -> None:
     """Keeps torch from importing its compiler, which takes seconds and 160 MB, before something uses it.
 
-    Steps of optimisers and parts of the meta device only tell it what it must not compile.
+    Steps of optimisers and parts of the meta device only tell it what it must not compile; starting processes and
+    DistributedDataParallel only clear its cache and ask for a setting. That is answered here as it would answer.
     """
     name = 'torch._dynamo'
     if name in sys.modules:
         return
 
-    class Compiler(types.ModuleType):
+    def real(path: str) -> types.ModuleType:
+        if sys.modules.get(name) is compiler:
+            del sys.modules[name]
+        return importlib.import_module(path)
+
+    class StandIn(types.ModuleType):
         def __getattr__(self, attribute: str) -> Any:
             if attribute.startswith('__') and attribute != '__path__':  # which imports of submodules ask for
                 raise AttributeError(attribute)
-            return getattr(real(), attribute)
-
-    def real() -> Any:
-        if sys.modules.get(name) is compiler:
-            del sys.modules[name]
-        return importlib.import_module(name)
+            return getattr(real(self.__name__), attribute)
 
     def disable(function: Any, *args: Any, **kwargs: Any) -> Any:
-        disabled = functools.cache(lambda: real().disable(function, *args, **kwargs))
+        disabled = functools.cache(lambda: real(name).disable(function, *args, **kwargs))
         return lambda *a, **k: (function if sys.modules.get(name) is compiler else disabled())(*a, **k)
 
-    compiler: Any = Compiler(name)
-    compiler.__spec__ = importlib.util.find_spec(name)
-    compiler.disable, compiler.graph_break = disable, lambda *_args: None
+    def stand_in(path: str, **attributes: Any) -> types.ModuleType:
+        module = StandIn(path)
+        vars(module).update(attributes)
+        return module
+
+    compiler = stand_in(
+        name,
+        __spec__=importlib.util.find_spec(name),
+        disable=disable,
+        graph_break=lambda *_args: None,
+        trace_rules=stand_in(f'{name}.trace_rules', clear_lru_cache=lambda: None),
+        utils=stand_in(f'{name}.utils', get_optimize_ddp_mode=lambda: 'ddp_optimizer'),
+    )
     sys.modules[name] = compiler
 
 

@@ -28,8 +28,7 @@ import yaml
 
 import dblr_plugin
 
-# torch._dynamo is imported by DistributedDataParallel
-_LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard', 'torch._dynamo')
+_LATE = ('av', 'pytest', 'processes', 'torch.utils.tensorboard')
 
 
 def write_options(path: Path, options: dict) -> Path:

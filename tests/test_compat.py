@@ -59,13 +59,20 @@ def test_compiler_is_imported_once_something_is_compiled():
         '    optimizer.step()\n'
         'step(), scheduler.step(), optimizer.load_state_dict(optimizer.state_dict())\n'
         'optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})\n'
+        'torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)\n'
+        'shared = torch.nn.parallel.DistributedDataParallel(net)\n'
+        'shared(torch.ones(1, 1, 4, 4)).sum().backward()\n'
         'assert importlib.util.find_spec("torch._dynamo").submodule_search_locations\n'
         'assert "torch._dynamo.eval_frame" not in sys.modules\n'
+        'assert torch._dynamo.utils.get_optimize_ddp_mode() == "ddp_optimizer"\n'
+        'assert torch._dynamo.utils.counters is sys.modules["torch._dynamo.utils"].counters\n'
         'import torch._dynamo.config\n'
+        'assert torch._dynamo.utils.get_optimize_ddp_mode() == "ddp_optimizer"\n'
         'assert torch._dynamo.eval_frame is sys.modules["torch._dynamo.eval_frame"]\n'
         'twice = torch.compile(lambda x: (optimizer.zero_grad(), 2 * x)[1], backend="eager")\n'
         'assert torch.equal(twice(torch.ones(3)), 2 * torch.ones(3)) and net.weight.grad is None\n'
         'step()\n'
+        'torch.distributed.destroy_process_group()\n'
     )
     assert result.returncode == 0, result.stderr
 

@@ -114,7 +114,7 @@ def _window(shape: tuple[int, ...], height: int, width: int) -> Tensor:
 
 
 def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
-    # not named dimensions: torch < 2.15 must prove that they are free, and cannot for networks that pad frames
+    # not named dimensions: torch < 2.14 must prove that they are free, and cannot for networks that pad frames
     height: Any = torch.export.Dim.DYNAMIC
     width: Any = torch.export.Dim.DYNAMIC
     if loaded.pad_multiple != 1:
