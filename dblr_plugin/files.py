@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, and explains why a file cannot be written."""
+"""Writes files completely or not at all, explains why one cannot be written, and locks folders of trainings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = [
     'REFUSALS', 'atomic_write', 'check_writable', 'hold_folder', 'make_folder', 'name_fault', 'partial_of',
-    'require_space',
-    'sha256_of', 'write_fault', 'write_whole',
+    'require_space', 'sha256_of', 'write_fault', 'write_whole',
 ]  # fmt: skip
 
 #: Reasons and fixes for failed writes; an error made without a number has None.

@@ -114,11 +114,10 @@ def _window(shape: tuple[int, ...], height: int, width: int) -> Tensor:
 
 
 def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
-    # not named dimensions: torch < 2.14 must prove that they are free, and cannot for networks that pad frames
-    height: Any = torch.export.Dim.DYNAMIC
-    width: Any = torch.export.Dim.DYNAMIC
+    # not named: torch < 2.14 must prove that named sides are free, and cannot for networks that pad frames
+    sides: list[Any] = [torch.export.Dim.DYNAMIC] * 2
     if loaded.pad_multiple != 1:
-        height, width = (loaded.pad_multiple * torch.export.Dim(name, min=1) for name in ('height', 'width'))
+        sides = [loaded.pad_multiple * torch.export.Dim(name, min=1) for name in ('height', 'width')]
     try:
         with quiet():
             program = torch.onnx.export(
@@ -127,7 +126,7 @@ def _translate(loaded: LoadedNetwork, window: Tensor) -> torch.onnx.ONNXProgram:
                 input_names=['window'],
                 output_names=['restored'],
                 opset_version=OPSET,
-                dynamic_shapes=({3: height, 4: width},),
+                dynamic_shapes=(dict(enumerate(sides, start=3)),),
                 dynamo=True,
                 verbose=False,
             )
