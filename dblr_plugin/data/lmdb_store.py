@@ -88,6 +88,18 @@ class LmdbStore:
         """Returns clip name -> frame names, both in natural order."""
         return {clip: tuple(sizes) for clip, sizes in self._sizes.items()}
 
+    def source_bytes(self) -> int:
+        """Returns the total size of the frames' files, in bytes, without reading them.
+
+        Raises:
+            DBLRError: The database is unreadable.
+        """
+        try:
+            with shared_environment(self.root).begin(buffers=True) as transaction:
+                return sum(len(value) for _, value in transaction.cursor())
+        except lmdb.Error as error:
+            raise DBLRError(f'{self.root} is unreadable ({error}); write it again or copy it') from error
+
     def where(self, clip: str, frame: str) -> str:
         """Returns a path-like name for a frame; its last part is the frame's name."""
         return f'{self.root}/{clip}/{frame}'
@@ -181,12 +193,17 @@ class TileStore(LmdbStore):
         try:
             marker = json.loads(path.read_text(encoding='utf-8'))
             version, has_pixels = marker['version'], tiles.PIXELS in marker['codecs']
+            self._source_bytes: int = marker.get('source_bytes', 0)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DBLRError(f'{path} cannot be read ({error}); write the database again') from error
         if version != VERSION:
             raise DBLRError(f'{self.root} has tiles of version {version}, not {VERSION}; write the database again')
         if has_pixels:
             tiles.load_fast('zstandard')
+
+    def source_bytes(self) -> int:
+        """Returns the total size of the files that the database was written from, in bytes."""
+        return self._source_bytes
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
         """Returns (height, width); raises DBLRError if the header is damaged. Cells are checked when they are read."""

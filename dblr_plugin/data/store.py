@@ -58,6 +58,10 @@ class FolderStore:
         """Returns the path of a frame's file."""
         return self.root / clip / self._files[clip][frame]
 
+    def source_bytes(self) -> int:
+        """Returns the total size of the frames' files, in bytes."""
+        return sum(self.path(clip, frame).stat().st_size for clip, frames in self.clips().items() for frame in frames)
+
     def where(self, clip: str, frame: str) -> str:
         """Returns the path of a frame's file as text."""
         return str(self.path(clip, frame))

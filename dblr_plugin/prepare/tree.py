@@ -211,10 +211,16 @@ def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
     Existing databases are kept.
 
     Raises:
-        DBLRError: An existing database contains other frames, the disk has too little space, or a write fails.
+        DBLRError: An existing database contains other frames (by name or total size), the disk has too little space,
+            or a write fails.
     """
     if kinds:
         require_space(dst, bytes_needed(dst, kinds, _files_below(dst)), 'the databases')
+
+    def contents(root: Path) -> tuple[Mapping[str, tuple[str, ...]], int]:
+        store = open_store(root)
+        return store.clips(), store.source_bytes()
+
     written = []
     for kind in kinds:
         for root in roots(dst):
@@ -223,7 +229,7 @@ def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
                 for stale in dst.glob(f'.{database.name}.partial-*'):  # left by a killed run
                     shutil.rmtree(stale)
                 kind.write(root, database)
-            elif open_store(database).clips() != open_store(root).clips():
+            elif contents(database) != contents(root):
                 raise DBLRError(f'{database} holds other frames than {root}; remove it and run the command again')
             written.append(database)
     return written

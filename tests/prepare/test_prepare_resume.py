@@ -18,7 +18,7 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.prepare.data_sets import Plan, plan_dvd, plan_dvd_qualitative
 from dblr_plugin.prepare.layout import prepare_layout
-from dblr_plugin.prepare.tree import LMDB
+from dblr_plugin.prepare.tree import LMDB, TILES, DatabaseKind
 
 
 @pytest.fixture
@@ -150,6 +150,17 @@ def test_database_of_other_frames_is_refused(plan: Plan, tmp_path: Path) -> None
     meta.write_text('\n'.join(meta.read_text().splitlines()[:-1]))
     with pytest.raises(DBLRError, match='test_lq.lmdb holds other frames than .*remove it'):
         prepare_layout(plan, tmp_path / 'tree', databases=[LMDB])
+
+
+@pytest.mark.parametrize('kind', [LMDB, TILES], ids=['lmdb', 'tiles'])
+def test_database_of_frames_that_were_replaced_is_refused(plan: Plan, tmp_path: Path, kind: DatabaseKind) -> None:
+    tree = tmp_path / 'tree'
+    prepare_layout(plan, tree, databases=[kind])
+    frame = sorted((tree / 'test/lq').rglob('*.*'))[0].resolve()
+    with frame.open('ab') as file:
+        file.write(b'a repaired copy has another size')
+    with pytest.raises(DBLRError, match='test_lq.*lmdb holds other frames than .*remove it'):
+        prepare_layout(plan, tree, databases=[kind])
 
 
 def test_manifest_is_plain_json(plan: Plan, source: Path, tmp_path: Path) -> None:
