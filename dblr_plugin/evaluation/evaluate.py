@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,8 +167,13 @@ def evaluate(
     faults: list[str] = []
     grey: set[str] = set()
     score = functools.partial(_Task.score, faults=faults, grey=grey)
-    rows = list(parallel(score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress))
+    with warnings.catch_warnings():
+        # NIQE's, of blocks without texture, such as a film's black bars, which it leaves out
+        warnings.filterwarnings('ignore', 'Mean of empty slice|Degrees of freedom', RuntimeWarning)
+        rows = list(parallel(score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress))
     raise_faults(sorted(set(faults)), 'frames')  # a frame may be read twice
+    if not any(rows):
+        raise DBLRError(f'{results}: no metric can score any of its frames; NIQE, for example, needs texture')
     if grey:
         get_root_logger().warning(
             f'{results}: {", ".join(sorted(grey))}: restored frames are grey, and the ground truth has colour; scores '

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import basicsr.metrics  # noqa: F401  (registers BasicSR's own)
 import numpy as np
+from basicsr.metrics import calculate_niqe  # importing it registers BasicSR's own
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from dblr_plugin.data.flow import MIN_SIDE as FLOW_SIZE
@@ -138,7 +139,7 @@ def find_metric(name: str) -> Metric:
         'better': getattr(function, 'better', 'higher'),
         **_KNOWN.get(short, {}),
     }
-    return Metric(short, _QUICKER.get(short, function), **about)
+    return Metric(short, _INSTEAD.get(short, function), **about)
 
 
 def better_of(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> Literal['higher', 'lower']:
@@ -165,8 +166,18 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
             raise DBLRError(f'{name} cannot be measured: {reason}')
 
 
-# faster functions with the same scores as BasicSR's
-_QUICKER: dict[str, Callable] = {'psnr': psnr, 'ssim': ssim}
+def _niqe(img: np.ndarray, crop_border: int = 0, **settings: Any) -> float | None:
+    """BasicSR's NIQE; None if fewer than two of its blocks of 96x96 pixels have texture, as in a black frame."""
+    try:
+        with np.errstate(divide='ignore', invalid='ignore'):  # of blocks without texture, which it leaves out
+            value = calculate_niqe(img, crop_border, **settings)
+    except np.linalg.LinAlgError:
+        return None
+    return None if math.isnan(value) else value
+
+
+# functions with the same scores as BasicSR's: faster, or defined for all frames
+_INSTEAD: dict[str, Callable] = {'psnr': psnr, 'ssim': ssim, 'niqe': _niqe}
 
 _KNOWN: dict[str, dict[str, Any]] = {
     'psnr': {'title': 'PSNR', 'unit': 'dB', 'digits': 2},

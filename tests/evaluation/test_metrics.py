@@ -130,6 +130,18 @@ class TestWithoutGroundTruth:
         assert entry['mean']['calculate_flicker'] == np.mean(flicker)
         assert list(entry['mean']) == ['niqe', 'roughness', 'calculate_flicker'] and entry['frames'] == {'clip': 3}
 
+    def test_black_frames_have_no_niqe(self, clip: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+        scored = evaluated(tmp_path, clip, '--metric', 'niqe')['mean']
+        black = np.zeros_like(read(clip)[0])
+        cv2.imwrite(str(clip / '00000003.png'), black)
+        entry = evaluated(tmp_path, clip, '--metric', 'niqe')
+        assert entry['mean'] == scored and entry['frames'] == {'clip': 3}
+        (tmp_path / 'black').mkdir()
+        cv2.imwrite(str(tmp_path / 'black/0.png'), black)
+        with pytest.raises(DBLRError, match='black: no metric can score any of its frames'):
+            commands.main(['evaluate', str(tmp_path / 'black'), '--metric', 'niqe'])
+        assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
+
     def test_video_scores_as_its_frames(self, clip: Path, mine: Path, tmp_path: Path) -> None:
         with av.open(tmp_path / 'clip.mkv', 'w') as file:
             stream = file.add_stream('ffv1', 25, pix_fmt='bgr0')
