@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.processes import usable_cores
 
 __all__ = ['FAULT', 'NOTE', 'OK', 'Finding', 'examine']
 
@@ -261,7 +262,7 @@ def _devices() -> Iterator[Finding]:
     """Checks the CPU's threads, and every GPU by a computation; says why if there is none."""
     import torch
 
-    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    threads, cores = torch.get_num_threads(), usable_cores()
     text = f'{cores} cores, {threads} threads, {torch.backends.cpu.get_cpu_capability()}'
     fix = 'more threads than cores wait for each other:', (f'export OMP_NUM_THREADS={cores}',)
     yield Finding(NOTE if threads > cores else OK, text, *fix)

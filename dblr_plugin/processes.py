@@ -14,7 +14,7 @@ from contextlib import suppress
 from multiprocessing import forkserver, get_context, util
 from multiprocessing.context import ForkServerContext
 
-__all__ = ['fork_context', 'shorten_socket_paths']
+__all__ = ['fork_context', 'shorten_socket_paths', 'usable_cores']
 
 #: Most bytes of a socket's path, less what multiprocessing appends to the folder: ``/pymp-12345678/listener-12345678``
 _LONGEST_FOLDER = 107 - 32
@@ -36,6 +36,13 @@ def shorten_socket_paths() -> None:
                     return
         finally:
             tempfile.tempdir = folder
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use; in a cluster's job, the machine may have many more."""
+    if hasattr(os, 'sched_getaffinity'):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache

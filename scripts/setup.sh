@@ -60,7 +60,7 @@ pip_run() {
 }
 
 # The path is part of the fingerprint because a development install points at the checkout.
-fingerprint=$({ pwd; cat setup.cfg pyproject.toml constraints.txt; } | sha256sum)
+fingerprint=$({ pwd; cat setup.cfg pyproject.toml constraints.txt; } | cksum)
 stamp=.venv/setup-complete
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$fingerprint" ]; then
     exit 0

@@ -1,10 +1,12 @@
 """What processes need from the machine."""
 
 import multiprocessing
+import os
 import tempfile
 from multiprocessing.connection import Listener
 
 import dblr_plugin
+from dblr_plugin.processes import usable_cores
 
 
 def test_a_long_folder_for_temporary_files_leaves_room_for_sockets(tmp_path, monkeypatch):
@@ -17,3 +19,16 @@ def test_a_long_folder_for_temporary_files_leaves_room_for_sockets(tmp_path, mon
     with Listener(family='AF_UNIX') as listener:
         assert not str(listener.address).startswith(str(folder))
     assert tempfile.gettempdir() == str(folder)
+
+
+def test_cores_are_those_of_the_job(monkeypatch):
+    """A cluster's job may use a few of the machine's; macOS cannot tell."""
+    allowed = os.sched_getaffinity(0)
+    assert usable_cores() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    monkeypatch.delattr(os, 'sched_getaffinity')
+    assert usable_cores() == os.cpu_count()

@@ -23,6 +23,7 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.scores import write_json
 from dblr_plugin.files import make_folder, sha256_of
 from dblr_plugin.prepare.tree import MANIFEST, complete, roots
+from dblr_plugin.processes import usable_cores
 
 __all__ = [
     'MethodFolder', 'code_checksums', 'data_checksums', 'describe_commit', 'describe_data', 'describe_device',
@@ -180,10 +181,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Returns the processor, the number of cores, the memory in bytes, and the system."""
+    """Returns the processor, the number of usable cores, the memory in bytes, and the system."""
     return {
         'processor': _processor(),
-        'cores': os.cpu_count() or 1,
+        'cores': usable_cores(),
         'memory': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
         'system': f'{platform.system()} {platform.release()} {platform.machine()}',
     }

@@ -26,6 +26,7 @@ from dblr_plugin.data.store import FolderStore
 from dblr_plugin.data.tiles import FrameHead
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import require_space, write_fault
+from dblr_plugin.processes import usable_cores
 
 __all__ = ['database_bytes', 'tiles_bytes', 'write_lmdb', 'write_tiles']
 
@@ -79,7 +80,7 @@ def write_tiles(src: str | Path, dst: str | Path, progress: bool = True) -> int:
     codecs = set()
     with (
         _new_database(Path(dst), tiles_bytes(lengths)) as environment,
-        ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding and compressing release the GIL
+        ThreadPoolExecutor(usable_cores()) as pool,  # decoding and compressing release the GIL
         tqdm(total=len(frames), desc='tiles', unit='frame', disable=not progress) as bar,
     ):
         for start in range(0, len(frames), TILE_BATCH):

@@ -19,6 +19,7 @@ from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.evaluation.metrics import find_metric
 from dblr_plugin.evaluation.protocols import Protocol
 from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
+from dblr_plugin.processes import usable_cores
 from dblr_plugin.threads import parallel
 from dblr_plugin.video import open_source
 
@@ -170,7 +171,7 @@ def evaluate(
     with warnings.catch_warnings():
         # NIQE's, of blocks without texture, such as a film's black bars, which it leaves out
         warnings.filterwarnings('ignore', 'Mean of empty slice|Degrees of freedom', RuntimeWarning)
-        rows = list(parallel(score, tasks, os.cpu_count() or 1, count, 'Evaluate', 'frame', progress))
+        rows = list(parallel(score, tasks, usable_cores(), count, 'Evaluate', 'frame', progress))
     raise_faults(sorted(set(faults)), 'frames')  # a frame may be read twice
     if not any(rows):
         raise DBLRError(f'{results}: no metric can score any of its frames; NIQE, for example, needs texture')

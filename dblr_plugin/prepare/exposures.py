@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from dblr_plugin.data.images import decode
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import atomic_write, make_folder
 from dblr_plugin.prepare.tree import TreeClip, clip_folder
+from dblr_plugin.processes import usable_cores
 from dblr_plugin.threads import parallel
 
 __all__ = [
@@ -254,8 +254,7 @@ def make_clips(
         height, width, _ = exposure.sharp.shape
         return exposure.span, (height, width), _make(dst, exposure, recipe)
 
-    cores = os.cpu_count() or 1
-    for span, frame_size, psnr in parallel(make, exposures(frames, spans), cores, total, label, unit='frame'):
+    for span, frame_size, psnr in parallel(make, exposures(frames, spans), usable_cores(), total, label, unit='frame'):
         figures[span].append(psnr)
         size = frame_size  # the same for all
     return [

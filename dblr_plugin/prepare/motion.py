@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dblr_plugin.data.motion.store import StoreInfo
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
-from dblr_plugin.processes import fork_context
+from dblr_plugin.processes import fork_context, usable_cores
 
 __all__ = ['MotionSettings', 'prepare_motion']
 
@@ -49,7 +48,7 @@ class MotionSettings:
     y_only: bool = False
     causal: bool = False
     seed: int = 0
-    processes: int = os.cpu_count() or 1
+    processes: int = usable_cores()
 
     def __post_init__(self) -> None:
         if min(self.windows, self.processes) < 1 or self.seed < 0:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 
 from basicsr.utils import get_root_logger
 
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.processes import usable_cores
 
 __all__ = ['DataMonitor', 'DiscriminatorMonitor', 'SkipMonitor']
 
@@ -62,7 +62,7 @@ class DataMonitor:
 
     def fix(self) -> str:
         """Returns advice on faster loading, given the present options."""
-        workers, cores = self.dataset['num_worker_per_gpu'], len(os.sched_getaffinity(0))
+        workers, cores = self.dataset['num_worker_per_gpu'], usable_cores()
         fixes = []
         if workers < cores:
             fixes.append(f'raise num_worker_per_gpu (it is {workers}, and there are {cores} cores)')
