@@ -13,11 +13,15 @@ import tempfile
 from contextlib import suppress
 from multiprocessing import forkserver, get_context, util
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 
 __all__ = ['fork_context', 'shorten_socket_paths', 'usable_cores']
 
 #: Most bytes of a socket's path, less what multiprocessing appends to the folder: ``/pymp-12345678/listener-12345678``
 _LONGEST_FOLDER = 107 - 32
+
+#: A container's limit (``docker run --cpus``, Kubernetes): microseconds of processor time per period
+_CPU_LIMIT = Path('/sys/fs/cgroup/cpu.max')
 
 
 def shorten_socket_paths() -> None:
@@ -39,10 +43,13 @@ def shorten_socket_paths() -> None:
 
 
 def usable_cores() -> int:
-    """Returns the number of cores that this process may use; in a cluster's job, the machine may have many more."""
-    if hasattr(os, 'sched_getaffinity'):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns the number of cores this process may use; in a cluster's job or a container there may be many more."""
+    # macOS cannot tell
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no container, or one without a limit ('max')
+        quota, period = map(int, _CPU_LIMIT.read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 @functools.cache
