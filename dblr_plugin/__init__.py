@@ -18,6 +18,9 @@ from dblr_plugin.version import __version__
 
 __all__ = ['VideoRestorer', '__version__', 'archs', 'data', 'load_network', 'losses', 'models', 'register']
 
+if sys.platform == 'win32':  # it has neither fcntl nor fork
+    raise ImportError('dblr_plugin needs Linux; on Windows, install and run it in WSL (wsl --install)')
+
 _ON_DEMAND = {
     'VideoRestorer': 'dblr_plugin.restore.video_restorer',
     'load_network': 'dblr_plugin.restore.loading',

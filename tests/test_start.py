@@ -1,6 +1,7 @@
 """Help and wrong arguments come at once: torch, BasicSR and OpenCV are imported when the arguments are right."""
 
 import importlib
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -132,3 +133,10 @@ def test_the_package_hands_out_what_scripts_need():
     with pytest.raises(AttributeError, match='nonsense'):
         _ = dblr_plugin.nonsense
     assert 'dblr_plugin.models' in sys.modules, 'importing the package registers'
+
+
+def test_windows_is_told_of_wsl(monkeypatch):
+    monkeypatch.setattr(sys, 'platform', 'win32')
+    spec = importlib.util.spec_from_file_location('on_windows', dblr_plugin.__file__)
+    with pytest.raises(ImportError, match='needs Linux; on Windows, .* WSL'):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
