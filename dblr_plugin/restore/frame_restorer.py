@@ -27,12 +27,11 @@ INEXACT_RADIUS = 64
 SMALLEST_TILE = 32
 _LARGEST_RADIUS = 255  # with more, tiles would be as large as most frames
 
-# Running out of memory on a CPU kills the process instead of raising an error, so large frames are tiled from the start
-# where a narrow halo makes that cheap. The paper's network at 1280x720 then needs a fifth of plain PyTorch's memory
-# (scripts/speed/memory_720p.py) and a tenth more time.
-_LARGE_FRAME = 2**19  # pixels
-_LARGE_FRAMES_TILE = 640
-_NARROW_HALO = 40
+# Running out of memory on a CPU kills the process instead of raising an error, so large frames are tiled from the
+# start, the sooner the narrower the halo: frames of more pixels than the first number, with halos up to the third, in
+# tiles of the second. The paper's network at 1280x720 then needs a fifth of plain PyTorch's memory
+# (scripts/speed/memory_720p.py) and a tenth more time; balanced at 3840x2160 2.9 GB instead of 5.9, and a sixth more.
+_LARGE_FRAMES = ((2**19, 640, 40), (2**21, 1280, _LARGEST_RADIUS))
 
 
 def halo_of(net: nn.Module) -> int:
@@ -52,14 +51,16 @@ class TiledForward:
     Args:
         forward: ``(1, t, c, h, w)`` to ``(1, c, h, w)``.
         halo: Pixels around a tile that its result depends on; see :func:`halo_of`.
-        tile: Side of a tile in pixels, without halo; 0 for whole frames, except large ones on CPUs where tiling is
-            cheap. Halved whenever memory runs out.
+        tile: Side of a tile in pixels, without halo; 0 for whole frames, except large ones on CPUs if tiles are exact.
+            Halved whenever memory runs out.
         multiple: Frame sizes, and so tile sizes and offsets, are multiples of this.
+        exact: Whether the halo is all that a tile's result depends on.
     """
 
-    def __init__(self, forward: Forward, halo: int, tile: int = 0, multiple: int = 1) -> None:
+    def __init__(self, forward: Forward, halo: int, tile: int = 0, multiple: int = 1, exact: bool = True) -> None:
         self.forward = forward
         self.halo = round_up(halo, multiple)
+        self.exact = exact
         self.tile = round_up(tile, multiple)
         self.multiple = multiple
         self._warned = False
@@ -86,9 +87,9 @@ class TiledForward:
     def _tile_of(self, window: Tensor) -> int:
         """Returns the tile side for a window; the window's longer side if it is not tiled."""
         h, w = window.shape[-2:]
-        is_cheap = window.device.type == 'cpu' and self.halo <= _NARROW_HALO
-        default = _LARGE_FRAMES_TILE if is_cheap and h * w > _LARGE_FRAME else max(h, w)
-        return min(self.tile or default, max(h, w))
+        if self.tile or window.device.type != 'cpu' or not self.exact:
+            return min(self.tile or max(h, w), max(h, w))
+        return next((side for pixels, side, halo in _LARGE_FRAMES if h * w > pixels and self.halo <= halo), max(h, w))
 
     def _halve(self, window: Tensor) -> bool:
         """Halves the tile size; returns False if it is already the smallest."""
@@ -209,7 +210,8 @@ def build_restorer(
     # our networks pad frames themselves, but tiles must start at multiples
     size_multiple = math.lcm(pad_multiple(type(net).__name__, size_multiple), getattr(net, 'size_multiple', 1))
     forward = build_forward(net, device, backend, precision, frames)
-    run: Forward = TiledForward(forward, halo_of(net), tile, size_multiple)
+    halo = halo_of(net)
+    run: Forward = TiledForward(forward, halo, tile, size_multiple, halo == getattr(net, 'receptive_radius', None))
     if self_ensemble:
         run = SelfEnsemble(run, reverse=not traits.causal)
     return FrameRestorer(run, traits, size_multiple, forward if isinstance(forward, Int8Forward) else None)

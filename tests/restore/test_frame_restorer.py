@@ -175,11 +175,24 @@ def test_tiles_are_as_few_and_as_small_as_possible():
     assert seen == [(360 + 35, 640 + 35)] * 4
 
 
-@pytest.mark.parametrize(('size', 'halo', 'tiles'), [((720, 1280), 35, 4), ((720, 1280), 41, 1), ((540, 960), 35, 1)])
+@pytest.mark.parametrize(
+    ('size', 'halo', 'tiles'),
+    [
+        ((540, 960), 35, 1), ((720, 1280), 35, 4), ((720, 1280), 41, 1), ((1080, 1920), 112, 1),
+        ((2160, 3840), 112, 6), ((2160, 3840), 256, 1), ((2160, 3840), 35, 24),
+    ],
+)  # fmt: skip
 def test_large_frames_are_tiled_if_the_halo_costs_little(size, halo, tiles):
     seen = []
     TiledForward(lambda x: (seen.append(x), x[:, 0])[1], halo)(torch.zeros(1, 1, 1, *size))
     assert len(seen) == tiles
+
+
+def test_large_frames_are_not_tiled_if_that_may_change_the_result():
+    large = torch.zeros(1, 5, 1, 2160, 3840)
+    for net, tiled in ((NeedsMultiples(), False), (BlurryInput(1), True)):
+        restorer = build_restorer(net, traits(1), torch.device('cpu'), backend='torch')
+        assert (restorer.net._tile_of(large) < 3840) == tiled
 
 
 # larger than the frame, as large as it, with a remainder of one pixel, smaller than the halo
