@@ -41,6 +41,9 @@ class BufferedFrame:
 class VideoRestorer:
     """Restores videos and clips, holding a few frames at a time; without flow, each frame is copied to the device once.
 
+    Several calls of :meth:`restore` may run at once, in one thread or in several. In processes, build one in each; start
+    them by ``spawn``, as torch hangs in forks of a process that it has computed in.
+
     >>> restorer = VideoRestorer.from_weights('experiments/DBLRNet/models/net_g_latest.pth')  # doctest: +SKIP
     >>> for sharp in restorer.restore(frames): ...  # doctest: +SKIP
 
@@ -124,10 +127,11 @@ class VideoRestorer:
         """Restores all frames of a video, in order; no window crosses a cut.
 
         Args:
-            frames: RGB ``(h, w, 3)``, all of one size; uint8, or uint16 over its full range.
+            frames: RGB ``(h, w, 3)``, all of one size; uint8, or uint16 over its full range. They are not changed, and
+                an array may be reused for the next frame.
 
         Yields:
-            Each restored frame, of the same type.
+            Each restored frame, a new array of the same type.
 
         Raises:
             DBLRError: A frame is something else; names its number.
@@ -210,10 +214,14 @@ class VideoRestorer:
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields frames; raises DBLRError for one that is no RGB frame of the first one's size and type."""
+    """Yields a copy of each frame, as its array may be a buffer that the caller fills with the next one.
+
+    Raises:
+        DBLRError: A frame is no RGB frame of the first one's size and type.
+    """
     first = None
     for number, frame in enumerate(frames):
-        is_rgb = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3
+        is_rgb = isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0
         if not is_rgb or frame.dtype not in (np.uint8, np.uint16):
             raise DBLRError(
                 f'frame {number} is {_described(frame)}; give RGB arrays (height, width, 3) of uint8, or of uint16 '
@@ -222,7 +230,7 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         first = frame if first is None else first
         if (frame.shape, frame.dtype) != (first.shape, first.dtype):
             raise DBLRError(f'frame {number} is {_described(frame)}, unlike frame 0, {_described(first)}')
-        yield frame
+        yield np.array(frame, order='C')
 
 
 def _described(frame: object) -> str:

@@ -1,5 +1,6 @@
 """``VideoRestorer`` restores clips with the results of validation, whatever the size, tiles and frame type."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import cv2
@@ -74,6 +75,7 @@ def test_number_of_frames_is_kept(count):
 @pytest.mark.parametrize(('spoil', 'found'), [
     (lambda frame: frame / np.float32(255), r'frame 2 is an array \(40, 33, 3\) of float32; give RGB arrays'),
     (lambda frame: frame[..., 0], r'frame 2 is an array \(40, 33\) of uint8'),
+    (lambda frame: frame[:, :0], r'frame 2 is an array \(40, 0, 3\) of uint8; give RGB arrays'),
     (lambda frame: frame.transpose(2, 0, 1), r'frame 2 is an array \(3, 40, 33\) of uint8'),
     (torch.from_numpy, 'frame 2 is a Tensor'),
     (lambda frame: frame[1:], r'frame 2 is an array \(39, 33, 3\) of uint8, unlike frame 0'),
@@ -84,6 +86,31 @@ def test_invalid_frame_is_named(spoil, found):
     clip[2] = spoil(clip[2])
     with pytest.raises(DBLRError, match=found):
         list(plain(*network()).restore(clip))
+
+
+def one_buffer(clip: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the frames as some video readers do: all in the same array."""
+    buffer = np.empty_like(clip[0])
+    for frame in clip:
+        buffer[:] = frame
+        yield buffer
+
+
+def read_only(clip: list[np.ndarray]) -> Iterator[np.ndarray]:
+    for frame in clip:
+        view = frame.view()
+        view.flags.writeable = False
+        yield view
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('given', [one_buffer, read_only])
+@pytest.mark.parametrize('options', [NETWORK, {'type': 'FourierBurstAccumulation', 'flow': True}])
+def test_arrays_of_the_caller_may_be_reused_or_read_only(given, options):
+    """Colours and aligned frames are computed after later frames have been read."""
+    restorer, clip = plain(build_network(options).eval(), options), frames(4)
+    for one, other in zip(restorer.restore(given(clip)), list(restorer.restore(clip)), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_frames_of_another_scene_have_no_influence():
