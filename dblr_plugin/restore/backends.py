@@ -228,10 +228,11 @@ class _FallingBack:
         self.level = level  # of the message
 
     def __call__(self, window: Tensor) -> Tensor:
+        forward = self.forward  # another thread may switch meanwhile
         try:
-            return self.forward(window)
+            return forward(window)
         except Exception as error:
-            if self.forward is self.fallback or is_out_of_memory(error):
+            if forward is self.fallback or is_out_of_memory(error):
                 raise
             message = '%s cannot run this network (%s); continuing without it.'
             logging.getLogger('dblr_plugin').log(self.level, message, self.name, first_line(error))

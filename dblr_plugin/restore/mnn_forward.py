@@ -52,6 +52,7 @@ class MNNForward:
         self.net = fold(net).cpu()
         self.shape: torch.Size | None = None  # of a window, without height and width
         self.model: Callable[[Tensor], Tensor] | None = None
+        self.lock = threading.Lock()  # another thread may need another model
 
     @torch.no_grad()
     def __call__(self, window: Tensor) -> Tensor:
@@ -60,17 +61,21 @@ class MNNForward:
         Raises:
             MemoryError: If memory runs out.
         """
-        if self.model is None or window.shape[:-2] != self.shape:
-            self.model = None  # frees its memory before the next model allocates
-            first, second = probe_windows(window.shape[:-2])
-            model = _converted(self.net, first)
-            try:
-                restored = model(second)
-            except MemoryError as error:  # not for want of memory, as the window is small
-                raise RuntimeError('it gives no result') from error
-            check_result(restored, self.net(second))
-            self.model, self.shape = model, window.shape[:-2]
-        return self.model(window)
+        with self.lock:
+            if self.model is None or window.shape[:-2] != self.shape:
+                self.model = None  # frees its memory before the next model allocates
+                self.model, self.shape = self._checked_model(window.shape[:-2]), window.shape[:-2]
+            return self.model(window)
+
+    def _checked_model(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
+        first, second = probe_windows(shape)
+        model = _converted(self.net, first)
+        try:
+            restored = model(second)
+        except MemoryError as error:  # not for want of memory, as the window is small
+            raise RuntimeError('it gives no result') from error
+        check_result(restored, self.net(second))
+        return model
 
 
 def _converted(net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -75,12 +76,14 @@ class OpenVINOForward:
         self.device = device
         self.shape: torch.Size | None = None
         self.compiled: Any = None
+        self.lock = threading.Lock()  # a compiled model has one buffer for inputs, and one for results
 
     def __call__(self, window: Tensor) -> Tensor:
         """Runs the model on a window; the result is on the CPU."""
-        if window.shape != self.shape:
-            self._compile(window.shape)
-        return torch.from_numpy(self.compiled(np.ascontiguousarray(window))[0])
+        with self.lock:
+            if window.shape != self.shape:
+                self._compile(window.shape)
+            return torch.from_numpy(self.compiled(np.ascontiguousarray(window))[0])
 
     def _compile(self, shape: torch.Size) -> None:
         self.compiled = self.shape = None  # frees its memory before the next model allocates

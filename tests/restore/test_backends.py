@@ -136,6 +136,19 @@ def test_mnn_writes_nothing_and_runs_in_any_thread(capfd):
     assert capfd.readouterr() == ('', '')
 
 
+@pytest.mark.parametrize('forward', [
+    pytest.param(lambda net: OpenVINOForward(net, 'fp32'), id='openvino', marks=needs_openvino),
+    pytest.param(MNNForward, id='mnn', marks=needs_mnn),
+])  # fmt: skip
+@pytest.mark.parametrize('sizes', [((32, 48),), ((32, 48), (48, 32))])
+def test_threads_get_the_results_of_their_own_windows(forward, sizes):
+    run = forward(BlurryInput(1))
+    windows = [torch.rand(1, 5, 1, *sizes[number % len(sizes)]) for number in range(24)]
+    with ThreadPoolExecutor(4) as threads:
+        for window, found in zip(windows, threads.map(run, windows), strict=True):
+            assert torch.equal(found, window[:, 2])
+
+
 @needs_mnn
 @needs_openvino
 @pytest.mark.slow
