@@ -10,6 +10,8 @@ import datetime
 import functools
 import gc
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -111,9 +113,30 @@ def _defer_compiler() -> None:
 
     class StandIn(types.ModuleType):
         def __getattr__(self, attribute: str) -> Any:
-            if attribute.startswith('__') and attribute != '__path__':  # which imports of submodules ask for
+            if attribute.startswith('__'):  # asked for by the import system
                 raise AttributeError(attribute)
             return getattr(real(self.__name__), attribute)
+
+    class Submodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        """Imports the compiler before the first submodule that is asked for, which its own import may load already."""
+
+        def find_spec(self, path: str, folders: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+            if folders is not compiler.__path__:
+                return None
+            real(name)
+            sys.meta_path.remove(self)
+            self.module = importlib.import_module(path)
+            self.spec = self.module.__spec__
+            # the import system loads what the module's spec says, and must not load it a second time
+            spec = importlib.util.spec_from_loader(path, self)
+            vars(self.module)['__spec__'] = spec  # the module of settings refuses new attributes
+            return spec
+
+        def create_module(self, spec: object) -> types.ModuleType:
+            return self.module
+
+        def exec_module(self, module: types.ModuleType) -> None:
+            vars(module)['__spec__'] = self.spec
 
     def disable(function: Any, *args: Any, **kwargs: Any) -> Any:
         disabled = functools.cache(lambda: real(name).disable(function, *args, **kwargs))
@@ -127,12 +150,14 @@ def _defer_compiler() -> None:
     compiler = stand_in(
         name,
         __spec__=importlib.util.find_spec(name),
+        __path__=[],  # makes it a package
         disable=disable,
         graph_break=lambda *_args: None,
         trace_rules=stand_in(f'{name}.trace_rules', clear_lru_cache=lambda: None),
         utils=stand_in(f'{name}.utils', get_optimize_ddp_mode=lambda: 'ddp_optimizer'),
     )
     sys.modules[name] = compiler
+    sys.meta_path.insert(0, Submodules())
 
 
 def _alias_functional_tensor() -> None:

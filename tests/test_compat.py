@@ -77,6 +77,18 @@ def test_compiler_is_imported_once_something_is_compiled():
     assert result.returncode == 0, result.stderr
 
 
+def test_submodule_of_the_compiler_is_imported_once():
+    """Of two copies, the compiler would not see the settings in one, nor recognise the classes of the other."""
+    result = run(
+        'import importlib, sys, dblr_plugin\n'
+        'import torch._dynamo.config\n'
+        'config = sys.modules["torch._dynamo.config"]\n'
+        'assert torch._dynamo.config is torch._dynamo.convert_frame.config is config\n'
+        'assert config.__spec__.origin == config.__file__ and not config.__spec__._initializing\n'
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize('wanted', ['one', 'other', 'whole'])
 def test_anything_else_of_a_deferred_module_is_the_real_one(wanted, tmp_path, monkeypatch):
     (tmp_path / 'package').mkdir()

@@ -41,8 +41,8 @@ class BufferedFrame:
 class VideoRestorer:
     """Restores videos and clips, holding a few frames at a time; without flow, each frame is copied to the device once.
 
-    Several calls of :meth:`restore` may run at once, in one thread or in several. In processes, build one in each; start
-    them by ``spawn``, as torch hangs in forks of a process that it has computed in.
+    Several calls of :meth:`restore` may run at once, in one thread or in several. Processes need one each, and must be
+    started by ``spawn``: torch hangs in forks of a process that it has computed in.
 
     >>> restorer = VideoRestorer.from_weights('experiments/DBLRNet/models/net_g_latest.pth')  # doctest: +SKIP
     >>> for sharp in restorer.restore(frames): ...  # doctest: +SKIP
