@@ -30,7 +30,10 @@ def light_import() -> Iterator[None]:
     gc.disable()  # what imports make is kept; looking through it for garbage takes a tenth of their time
     try:
         prepare_import()
+        import numpy as np
+
         with (
+            np.errstate(),  # BasicSR turns off warnings of division, for the whole process
             deferred('scipy.stats', 'multivariate_normal'),
             deferred('scipy.special', 'gamma'),
             deferred('scipy.ndimage.filters', 'convolve'),
