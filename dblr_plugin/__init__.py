@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dblr_plugin.version import __version__
 
@@ -27,10 +27,19 @@ _ON_DEMAND = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _ON_DEMAND:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+if TYPE_CHECKING:
+    from dblr_plugin.restore.loading import load_network
+    from dblr_plugin.restore.video_restorer import VideoRestorer
+else:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _ON_DEMAND:
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def register() -> None:

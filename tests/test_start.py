@@ -130,6 +130,7 @@ def test_the_package_hands_out_what_scripts_need():
     from dblr_plugin.restore.video_restorer import VideoRestorer
 
     assert dblr_plugin.load_network is load_network and dblr_plugin.VideoRestorer is VideoRestorer
+    assert set(dblr_plugin.__all__) <= set(dir(dblr_plugin)), 'completion offers them'
     with pytest.raises(AttributeError, match='nonsense'):
         _ = dblr_plugin.nonsense
     assert 'dblr_plugin.models' in sys.modules, 'importing the package registers'
