@@ -50,6 +50,8 @@ def find_weights(given: str | Path | None) -> Path:
     Raises:
         DBLRError: There is no such file and no weights with that name, or this installation lacks them.
     """
+    if not isinstance(given, str | Path | None):
+        raise DBLRError(f'weights cannot be a {type(given).__name__}; give a file or a name')
     name = DEFAULT if given is None else str(given)
     if name not in SHIPPED:
         path = Path(name)

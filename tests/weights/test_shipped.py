@@ -85,6 +85,11 @@ def test_unknown_name_is_reported_with_the_existing_ones():
         load_network('ligth')
 
 
+def test_weights_in_memory_are_refused():
+    with pytest.raises(DBLRError, match='weights cannot be a dict; give a file or a name'):
+        find_weights({'weight': np.zeros(10000)})
+
+
 def test_weights_command_lists_all(capsys):
     main(['weights'])
     lines = capsys.readouterr().out.splitlines()
