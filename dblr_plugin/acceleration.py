@@ -97,7 +97,7 @@ def _lay_out_channels_last(net: nn.Module) -> None:
 
 
 def fold(net: nn.Module) -> nn.Module:
-    """Returns a frozen copy in eval mode that computes the same, up to rounding, with fewer operations.
+    """Returns a frozen float32 copy in eval mode that computes the same, up to rounding, with fewer operations.
 
     BatchNorm is folded into a convolution directly before it in an ``nn.Sequential``; elsewhere it stays. The 3D layers
     of a DBLRNet, of several scales too, build their 2D weights once instead of at each call.
@@ -105,7 +105,7 @@ def fold(net: nn.Module) -> nn.Module:
     Args:
         net: Any network; it is not changed.
     """
-    folded = copy.deepcopy(net).eval().requires_grad_(False)
+    folded = copy.deepcopy(net).float().eval().requires_grad_(False)
     for module in folded.modules():
         if isinstance(module, nn.Sequential):
             _fold_batch_norm(module)

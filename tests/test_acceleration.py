@@ -243,6 +243,12 @@ def test_a_network_in_training_is_folded_as_for_inference_and_goes_on_training()
         torch.testing.assert_close(folded(WINDOW), copy.deepcopy(net).eval()(WINDOW), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
+def test_a_network_of_another_type_is_folded_to_float32(dtype):
+    net = DBLRNet(num_feat=16, num_block=1).to(dtype)
+    assert fold(net)(WINDOW).dtype == torch.float32 and next(net.parameters()).dtype == dtype
+
+
 @pytest.mark.parametrize('groups', [1, 4])
 @pytest.mark.parametrize(('time', 'kernel'), [(5, 3), (3, 3), (7, 5)])
 @torch.no_grad()
