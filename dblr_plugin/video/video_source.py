@@ -156,6 +156,7 @@ class VideoSource:
             raise DBLRError(f'{self.path} has no frame that can be decoded{fix}')
         self._first_pts, self._first = first
         self._read, self._skipped, self._longest = 0, 0, 0
+        self._begun = False
         self._side_data: set[str] = set()
         self._interlaced = False
         self._until = self._first_pts * self._time_base
@@ -193,6 +194,9 @@ class VideoSource:
         self._skipped = pictures
 
     def __iter__(self) -> Iterator[Frame]:
+        if self._begun:
+            raise DBLRError(f'{self.path} has been read already; open it again')
+        self._begun = True
         gaps = Gaps(self._step, self._decoder.clock.joints)
         moments = chain([(self._first_pts, self._first)], self._decoded, [None])
         for (pts, frame), following in pairwise(moments):

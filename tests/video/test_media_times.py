@@ -72,6 +72,14 @@ def test_frame_rate_is_exact(tmp_path, name, rate):
             assert container.streams.video[0].average_rate == SOURCES[name].rate
 
 
+def test_a_second_iteration_is_refused(tmp_path):
+    """It would give the first frame again, then those that the decoder has left."""
+    with open_source(make(tmp_path / 'blurry.mp4', Made(frames=3))) as source:
+        next(iter(source))
+        with pytest.raises(DBLRError, match='has been read already; open it again'):
+            next(iter(source))
+
+
 def test_late_start_is_moved_to_zero(tmp_path):
     late = Made(time_base=Fraction(1, 30000), rate=NTSC, pts=[45000 + 1001 * i for i in range(12)])
     source = make(tmp_path / 'late.mp4', late)
