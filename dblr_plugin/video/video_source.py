@@ -112,7 +112,8 @@ class VideoSource:
         scale_down: The factor by which frames are shrunk.
 
     Raises:
-        DBLRError: The file is missing, is not a video, or has no frame from ``start`` to ``end``.
+        DBLRError: The file is missing, is not a video, or has no frame from ``start`` to ``end``; while its frames are
+            read: it changes its frame size, or the file itself has changed.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class VideoSource:
         weakref.finalize(self, self._complaints.close)  # in case the source is never closed
         with ExitStack() as opened:
             opened.callback(self._complaints.close)
+            self._state = _state(path)
             self._container = open_container(path)
             opened.callback(self._close)
             self._open(start, end, scale_down)
@@ -212,6 +214,7 @@ class VideoSource:
                 yield Frame(pixels, f'{self._read:08d}', pts, duration)
             self._read += 1
             gaps.see(pts * self._time_base)
+        self._refuse_changed()
         if self._whole and self._announced_end is not None:
             gaps.see_end(self._announced_end)
         self._warn_damage(self._read, pts * self._time_base)
@@ -247,6 +250,14 @@ class VideoSource:
                 stream.codec_context.flush_buffers()
         self._container.close()
         self._complaints.close()
+
+    def _refuse_changed(self) -> None:
+        """Refuses a file that was written to while it was read to its end, such as an unfinished recording."""
+        if self._end is None and _state(self.path) not in (self._state, None):
+            raise DBLRError(
+                f'{self.path} changed while it was read; if it is still being recorded or copied, wait until it is '
+                'complete, then start again'
+            )
 
     def _within(self, decoded: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
         """Yields the frames from start to end, without lost ones at the start, which no earlier frame can replace."""
@@ -355,6 +366,15 @@ class VideoSource:
         if said is not None:
             text = '%s: FFmpeg met an error in it and continued, so frames may be damaged or missing: %s'
             _log.warning(text, self.path, said)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Returns the size and modification time of a file, which change when it is written to; None without a file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _chroma(video_format: av.VideoFormat) -> str:

@@ -265,6 +265,19 @@ def test_truncated_mp4_is_reported(tmp_path, caplog):
     assert 'is truncated' in caplog.text and 'of 60 frames' in caplog.text
 
 
+def test_file_that_changes_while_it_is_read_is_refused(tmp_path):
+    """A recording that is still being written would otherwise become an output that passes for complete."""
+    file = make(tmp_path / 'recording.ts', Made(frames=10, options={}))
+    content = file.read_bytes()
+    with open_source(file) as source, pytest.raises(DBLRError, match='changed while it was read'):
+        for number, _ in enumerate(source):
+            if number == 2:
+                file.write_bytes(content + content)
+    with open_source(file, end=0.1) as part:
+        for _ in part:
+            file.write_bytes(content)  # after the part
+
+
 def test_frame_size_change_is_refused(tmp_path):
     parts = [
         make(tmp_path / f'{i}.ts', Made(frames=scene(5, size), options={}))
