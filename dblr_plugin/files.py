@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, explains why one cannot be written, and locks folders of trainings."""
+"""Writes files completely or not at all, explains why one cannot be written, and locks folders that a run writes to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from dblr_plugin.errors import DBLRError
 
 __all__ = [
-    'REFUSALS', 'atomic_write', 'check_writable', 'hold_folder', 'make_folder', 'name_fault', 'partial_of',
+    'REFUSALS', 'atomic_write', 'check_writable', 'hold_folder', 'is_empty', 'make_folder', 'name_fault', 'partial_of',
     'require_space', 'sha256_of', 'write_fault', 'write_whole',
 ]  # fmt: skip
 
@@ -160,23 +160,29 @@ def name_fault(name: str) -> str | None:
     return f"'{name}' leads out of its folder" if {'', '.', '..'} & {*name.split('/')} else None
 
 
+_LOCK = '.lock'
 _held: dict[str, int] = {}
 
 
+def is_empty(folder: Path) -> bool:
+    """Returns whether a folder holds nothing, or only the lock that :func:`hold_folder` leaves there."""
+    return all(path.name == _LOCK for path in folder.iterdir())
+
+
 def hold_folder(folder: str, otherwise: str) -> None:
-    """Locks the folder of a training, if it exists, until this process ends.
+    """Locks a folder that this process writes to, if it exists, until the process ends.
 
     Args:
         folder: The folder.
         otherwise: What to do instead of waiting.
 
     Raises:
-        DBLRError: Another training holds it.
+        DBLRError: Another process holds it.
     """
     if folder in _held:  # that of an earlier run of this process, or now archived
         os.close(_held.pop(folder))
     with suppress(OSError):  # no folder yet, or one that cannot be written, which is reported later
-        _held[folder] = os.open(Path(folder, '.lock'), os.O_RDWR | os.O_CREAT, 0o666)
+        _held[folder] = os.open(Path(folder, _LOCK), os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.lockf(_held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with loader workers
         except (BlockingIOError, PermissionError) as error:

@@ -55,6 +55,20 @@ def torchrun(processes: int, *args: object) -> list[object]:
     return ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}', *args]
 
 
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    """Locks a folder, which is made if missing, as another training or preparation does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = (
+        'import fcntl, sys\nfile = open(".lock", "w")\nfcntl.lockf(file, fcntl.LOCK_EX)\nprint(flush=True)\n'
+        'sys.stdin.read()'
+    )
+    command = [sys.executable, '-c', code]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        yield
+
+
 # ---------------------------------------------------------------------- forks of a warm process
 
 

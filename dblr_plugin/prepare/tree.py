@@ -21,7 +21,7 @@ from dblr_plugin.data.images import is_image, natural
 from dblr_plugin.data.lmdb_writer import database_bytes, tiles_bytes, write_lmdb, write_tiles
 from dblr_plugin.data.store import open_store
 from dblr_plugin.errors import DBLRError, counted
-from dblr_plugin.files import require_space, write_whole
+from dblr_plugin.files import hold_folder, is_empty, make_folder, require_space, write_whole
 from dblr_plugin.prepare.data_sets import PARTS
 from dblr_plugin.version import __version__
 
@@ -58,7 +58,7 @@ def refuse_others(dst: Path, kind: str, variant: str) -> None:
     if not dst.exists():
         return
     held = _read(dst / MANIFEST) or _read(dst / UNFINISHED)
-    if not dst.is_dir() or (held is None and any(dst.iterdir())):
+    if not dst.is_dir() or (held is None and not is_empty(dst)):
         raise DBLRError(f'{dst} is neither empty nor a prepared data set; give a new folder')
     if held is not None and (held.get('kind'), held.get('variant')) != (kind, variant):
         wanted = {'kind': kind, 'variant': variant}
@@ -74,9 +74,19 @@ def refuse_unplanned(dst: Path, files: Collection[str], kind: str) -> None:
 
 
 def begin(dst: Path, kind: str, variant: str) -> None:
-    """Marks ``dst`` as being prepared and no longer complete; creates it if needed."""
+    """Marks ``dst`` as being prepared and no longer complete; creates it if needed.
+
+    Raises:
+        DBLRError: Another run is preparing it, or it cannot be written.
+    """
+    make_folder(dst)
+    _hold(dst)
     write_whole(dst / UNFINISHED, json.dumps({'kind': kind, 'variant': variant}), sync=True)
     (dst / MANIFEST).unlink(missing_ok=True)
+
+
+def _hold(dst: Path) -> None:
+    hold_folder(str(dst), 'give another folder')
 
 
 def finish(dst: Path, kind: str, variant: str, clips: Iterable[TreeClip], details: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,10 +221,11 @@ def write_databases(dst: Path, kinds: Sequence[DatabaseKind]) -> list[Path]:
     Existing databases are kept.
 
     Raises:
-        DBLRError: An existing database contains other frames (by name or total size), the disk has too little space,
-            or a write fails.
+        DBLRError: An existing database contains other frames (by name or total size), another run is preparing the
+            tree, the disk has too little space, or a write fails.
     """
     if kinds:
+        _hold(dst)
         require_space(dst, bytes_needed(dst, kinds, _files_below(dst)), 'the databases')
 
     def contents(root: Path) -> tuple[Mapping[str, tuple[str, ...]], int]:

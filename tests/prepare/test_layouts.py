@@ -100,7 +100,7 @@ class TestDVD:
         plan = plan_dvd_qualitative(tmp_path / 'source')
         content = prepare_layout(plan, tmp_path / 'tree').manifest
         assert content['parts']['test']['clips'] == 22 and not content['parts']['test']['ground_truth']
-        assert sorted(os.listdir(tmp_path / 'tree')) == ['dataset.json', 'meta_info_test.txt', 'test']
+        assert sorted(os.listdir(tmp_path / 'tree')) == ['.lock', 'dataset.json', 'meta_info_test.txt', 'test']
         assert os.listdir(tmp_path / 'tree/test') == ['lq']
         test = VideoDeblurTestDataset({'dataroot_lq': str(tmp_path / 'tree/test/lq')})
         assert len(test) == sum(range(3, 25)) and 'gt' not in test[0]

@@ -43,7 +43,8 @@ def test_dvd_command_prints_counts_and_progress(dvd_run: tuple[Path, subprocess.
     assert 'datasets/DVD: dvd, prepared' in result.stdout
     assert '  train     61    5708  yes' in result.stdout and '  test      10    1000  yes' in result.stdout
     assert 'file/s' in result.stderr, 'progress with its rate'
-    assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'meta_info_train.txt', 'test', 'train']
+    parts = ['meta_info_test.txt', 'meta_info_train.txt', 'test', 'train']
+    assert sorted(os.listdir(tree)) == ['.lock', 'dataset.json', *parts]
 
 
 def test_single_frame_is_printed_as_singular(tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture) -> None:

@@ -10,7 +10,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from processes import Run
+from processes import Run, held_by_another_process
 from source_trees import Picture, link_frames, numbered
 
 from dblr_plugin.data import open_store
@@ -56,8 +56,21 @@ def test_stopped_preparation_is_resumed(source: Path, plan: Plan, tmp_path: Path
     assert 0 < len(list(stopped.rglob('*.jpg'))) < 22 * 60
     assert not prepare_layout(plan, stopped, copy=True).was_complete
     assert (stopped / 'dataset.json').read_bytes() == (whole / 'dataset.json').read_bytes()
-    assert sorted(os.listdir(stopped)) == ['dataset.json', 'meta_info_test.txt', 'test']
+    assert sorted(os.listdir(stopped)) == ['.lock', 'dataset.json', 'meta_info_test.txt', 'test']
     assert not list(stopped.rglob('*.partial'))
+
+
+def test_second_run_into_the_same_folder_is_refused(plan: Plan, tmp_path: Path) -> None:
+    """Two at once, as of a job array, would write the same files, and each remove the other's databases."""
+    dst = tmp_path / 'tree'
+    refusal = pytest.raises(DBLRError, match='tree is being written by another run; wait for it')
+    with held_by_another_process(dst), refusal:
+        prepare_layout(plan, dst)
+    prepare_layout(plan, dst)
+    (dst / '.lock').unlink()  # which this process holds until it ends
+    with held_by_another_process(dst), refusal:
+        prepare_layout(plan, dst, databases=[LMDB])
+    assert not (dst / 'test_lq.lmdb').exists()
 
 
 def test_complete_tree_is_only_verified(plan: Plan, source: Path, tmp_path: Path) -> None:
@@ -124,7 +137,7 @@ def test_full_disk_is_found_before_writing(plan: Plan, tmp_path: Path, monkeypat
     for options in ({'copy': True}, {'databases': [LMDB]}):
         with pytest.raises(DBLRError, match='needs .* and the disk has 100.0 kB free; make room'):
             prepare_layout(plan, tmp_path / 'tree', **options)
-        assert os.listdir(tmp_path / 'tree') == ['.unfinished.json']
+        assert sorted(os.listdir(tmp_path / 'tree')) == ['.lock', '.unfinished.json']
     monkeypatch.undo()
     assert prepare_layout(plan, tmp_path / 'tree').manifest['files'] == 22 * 9
 
@@ -141,7 +154,7 @@ def test_databases_are_written_beside_the_tree(plan: Plan, tmp_path: Path) -> No
     shutil.rmtree(tree / 'test_lq.lmdb')
     (tree / '.test_lq.lmdb.partial-1').mkdir()
     prepare_layout(plan, tree, databases=[LMDB])
-    assert sorted(os.listdir(tree)) == ['dataset.json', 'meta_info_test.txt', 'test', 'test_lq.lmdb']
+    assert sorted(os.listdir(tree)) == ['.lock', 'dataset.json', 'meta_info_test.txt', 'test', 'test_lq.lmdb']
 
 
 def test_database_of_other_frames_is_refused(plan: Plan, tmp_path: Path) -> None:

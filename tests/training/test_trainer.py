@@ -1,10 +1,9 @@
 """The parts of BasicSR's trainer that are replaced."""
 
-import subprocess
-import sys
 from types import ModuleType
 
 import pytest
+from processes import held_by_another_process
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.trainer import patch_trainer
@@ -13,21 +12,13 @@ from dblr_plugin.training.trainer import patch_trainer
 def test_a_run_does_not_take_the_folder_of_another(train_options, tmp_path):
     """BasicSR would archive it, and the other run would then save its checkpoints among the new one's."""
     folder = tmp_path / 'net'
-    folder.mkdir()
     opt = train_options | {'rank': 0, 'auto_resume': False, 'is_train': True}
     opt['path'] = {'experiments_root': str(folder), 'models': str(folder / 'models'), 'resume_state': None}
     trainer = ModuleType('trainer')
     patch_trainer(trainer, opt, lambda dataset: None)
-    code = (
-        'import fcntl, sys\nfile = open(".lock", "w")\nfcntl.lockf(file, fcntl.LOCK_EX)\nprint(flush=True)\n'
-        'sys.stdin.read()'
-    )
-    with subprocess.Popen(
-        [sys.executable, '-c', code], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        other.stdout.readline()
-        with pytest.raises(DBLRError, match='net is being written by another run; wait for it, or give another name'):
-            trainer.load_resume_state(opt)
+    refusal = 'net is being written by another run; wait for it, or give another name'
+    with held_by_another_process(folder), pytest.raises(DBLRError, match=refusal):
+        trainer.load_resume_state(opt)
     assert trainer.load_resume_state(opt) is None  # the other one has ended
     trainer.make_exp_dirs(opt)
     assert (folder / '.lock').exists() and len(list(tmp_path.glob('net_archived_*'))) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.files import atomic_write, write_whole
+from dblr_plugin.files import atomic_write, hold_folder, is_empty, make_folder, write_whole
 
 __all__ = ['StoreInfo', 'WindowStore', 'WindowWriter', 'is_window_store']
 
@@ -70,7 +70,8 @@ class WindowWriter:
         info: What the store should contain.
 
     Raises:
-        DBLRError: The folder contains a different store or other files, or cannot be created.
+        DBLRError: The folder contains a different store or other files, another run is filling it, or it cannot be
+            created.
     """
 
     def __init__(self, folder: str | Path, info: StoreInfo) -> None:
@@ -81,8 +82,10 @@ class WindowWriter:
                 raise DBLRError(
                     f'{folder} holds windows made with other settings ({held}); name another folder, or remove it'
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and not is_empty(self.folder):
             raise DBLRError(f'{folder} holds other files; name another folder')
+        make_folder(self.folder)
+        hold_folder(str(self.folder), 'name another folder')
         write_whole(self.folder / _INFO, json.dumps(asdict(info), indent=2) + '\n')
 
     def missing(self) -> list[int]:
