@@ -181,6 +181,8 @@ def _take_part(opt: dict) -> None:
             continue
         if hasattr(module, 'train_pipeline') or hasattr(module, 'test_pipeline'):
             trainer.patch_log(module)
+        if not opt['is_train'] and hasattr(module, 'test_pipeline'):
+            trainer.patch_test(module)
         if opt['is_train'] and hasattr(module, 'load_resume_state'):
             trainer.patch_trainer(module, opt, lambda dataset: check_sizes(dataset, protocols_of(opt.get('val') or {})))
     if opt['is_train'] and not opt['datasets']['train']['num_worker_per_gpu']:

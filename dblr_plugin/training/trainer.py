@@ -29,7 +29,7 @@ from dblr_plugin.processes import fork_context
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoint_folder import load_resume_state
 
-__all__ = ['ForgivingWriter', 'patch_log', 'patch_trainer']
+__all__ = ['ForgivingWriter', 'patch_log', 'patch_test', 'patch_trainer']
 
 
 def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTestDataset], None]) -> None:
@@ -47,19 +47,26 @@ def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTe
     )
 
 
+def patch_test(test: ModuleType) -> None:
+    """Makes the module that defines ``test_pipeline`` refuse a folder that another test still writes to."""
+    vars(test).update(make_exp_dirs=_make_exp_dirs)
+
+
 def _load_resume_state(opt: dict) -> dict | None:
-    _hold(opt)  # BasicSR archives an older folder next, and the run that still writes to it would go on in ours
+    _hold(opt)
     return load_resume_state(opt)
 
 
 def _make_exp_dirs(opt: dict) -> None:
+    _hold(opt)  # BasicSR archives an older folder, and a run that still writes to it would go on in the new one
     make_exp_dirs(opt)
     _hold(opt)
 
 
 def _hold(opt: dict) -> None:
     if opt['rank'] == 0:
-        hold_folder(opt['path']['experiments_root'], 'give another name (--set name=...)')
+        folder = opt['path'].get('experiments_root') or opt['path']['results_root']
+        hold_folder(folder, 'give another name (--set name=...)')
 
 
 def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *, opt: dict) -> TrainSampler:

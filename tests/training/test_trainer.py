@@ -6,7 +6,7 @@ import pytest
 from processes import held_by_another_process
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.trainer import patch_trainer
+from dblr_plugin.training.trainer import patch_test, patch_trainer
 
 
 def test_a_run_does_not_take_the_folder_of_another(train_options, tmp_path):
@@ -22,3 +22,15 @@ def test_a_run_does_not_take_the_folder_of_another(train_options, tmp_path):
     assert trainer.load_resume_state(opt) is None  # the other one has ended
     trainer.make_exp_dirs(opt)
     assert (folder / '.lock').exists() and len(list(tmp_path.glob('net_archived_*'))) == 1
+
+
+def test_a_test_does_not_take_the_folder_of_another(tmp_path):
+    """The frames of both would end up in one folder, whichever network restored them."""
+    folder = tmp_path / 'net'
+    opt = {'rank': 0, 'is_train': False, 'path': {'results_root': str(folder)}}
+    test = ModuleType('test')
+    patch_test(test)
+    with held_by_another_process(folder), pytest.raises(DBLRError, match='net is being written by another run'):
+        test.make_exp_dirs(opt)
+    test.make_exp_dirs(opt)
+    assert len(list(tmp_path.glob('net_archived_*'))) == 1
