@@ -12,7 +12,8 @@ import pytest
 from processes import run_python
 
 import dblr_plugin
-from dblr_plugin.commands import _COMMANDS
+from dblr_plugin.commands import _COMMANDS, main
+from dblr_plugin.errors import DBLRError
 
 _SLOW = {'torch', 'basicsr', 'cv2', 'numpy'}
 
@@ -117,6 +118,15 @@ def test_ctrl_c_among_the_imports_is_one_line(program, tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == 'dblr: error: interrupted\n'
     assert process.returncode == -signal.SIGINT  # which a shell calls 130
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path, monkeypatch):
+    """Otherwise MKL ends the process, as it cannot load a library that is there."""
+    monkeypatch.setattr(sys, 'excepthook', sys.excepthook)
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(DBLRError, match='the current folder has been removed; change to one that exists'):
+        main(['weights'])
 
 
 def test_lines_of_the_overview_are_those_of_the_commands():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import NoReturn
 
 import dblr_plugin
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line
-from dblr_plugin.errors import nearest
+from dblr_plugin.errors import DBLRError, nearest
 from dblr_plugin.yaml_file import read_option_file
 
 __all__ = ['main']
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     del args.parser  # cannot be sent to another process
     args.arguments = argv[1:]
     show_errors_in_one_line()
+    _require_folder()
     if args.command not in _WITHOUT_BASICSR:
         if getattr(args, 'opt', None):
             read_option_file(args.opt)  # one that cannot be read is reported at once
@@ -61,6 +63,14 @@ def main(argv: list[str] | None = None) -> None:
         sys.excepthook(KeyboardInterrupt, stop, stop.__traceback__)  # prints one line
         sys.exit(128 + signal.SIGINT)  # as shells do
     sys.stdout.flush()  # here, where errors are still reported in one line
+
+
+def _require_folder() -> None:
+    """Refuses a current folder that was removed, where the libraries behind torch do not load."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise DBLRError('the current folder has been removed; change to one that exists (cd)') from error
 
 
 class _Parser(argparse.ArgumentParser):
