@@ -124,7 +124,7 @@ class VideoSource:
         weakref.finalize(self, self._complaints.close)  # in case the source is never closed
         with ExitStack() as opened:
             opened.callback(self._complaints.close)
-            self._state = _state(path)
+            self._bytes = _size_of(path)
             self._container = open_container(path)
             opened.callback(self._close)
             self._open(start, end, scale_down)
@@ -252,8 +252,8 @@ class VideoSource:
         self._complaints.close()
 
     def _refuse_changed(self) -> None:
-        """Refuses a file that was written to while it was read to its end, such as an unfinished recording."""
-        if self._end is None and _state(self.path) not in (self._state, None):
+        """Refuses a file that grew while it was read to its end, such as an unfinished recording."""
+        if self._end is None and _size_of(self.path) not in (self._bytes, None):
             raise DBLRError(
                 f'{self.path} changed while it was read; if it is still being recorded or copied, wait until it is '
                 'complete, then start again'
@@ -368,13 +368,12 @@ class VideoSource:
             _log.warning(text, self.path, said)
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Returns the size and modification time of a file, which change when it is written to; None without a file."""
+def _size_of(path: Path) -> int | None:
+    """Returns the size of a file in bytes; None without a file. Network disks may change its time of modification."""
     try:
-        facts = path.stat()
+        return path.stat().st_size
     except OSError:
         return None
-    return facts.st_size, facts.st_mtime_ns
 
 
 def _chroma(video_format: av.VideoFormat) -> str:
