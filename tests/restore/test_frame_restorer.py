@@ -189,7 +189,7 @@ def test_large_frames_are_tiled_if_the_halo_costs_little(size, halo, tiles):
 
 
 def test_large_frames_are_not_tiled_if_that_may_change_the_result():
-    large = torch.zeros(1, 5, 1, 2160, 3840)
+    large = torch.zeros(1).expand(1, 5, 1, 2160, 3840)
     for net, tiled in ((NeedsMultiples(), False), (BlurryInput(1), True)):
         restorer = build_restorer(net, traits(1), torch.device('cpu'), backend='torch')
         assert (restorer.net._tile_of(large) < 3840) == tiled
