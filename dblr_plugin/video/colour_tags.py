@@ -187,7 +187,7 @@ def _codes_of_rgb(tags: ColourTags, bits: int) -> np.ndarray:
 
 
 def _rgb_of_rgb(frame: VideoFrame, bits: int) -> np.ndarray:
-    if bits == 8:
+    if bits <= 8:
         return frame.reformat(format='rgb24', interpolation=_RESAMPLING).to_ndarray()
     codes = frame.reformat(format=f'gbrp{bits}le', interpolation=_RESAMPLING).to_ndarray()
     return np.round(codes * np.float32(65535 / (2**bits - 1))).astype(np.uint16)

@@ -285,3 +285,9 @@ def test_rare_formats_are_read(tmp_path, pixel_format, caplog):
     difference = pictures[0].pixels.astype(float).mean() / level - frames[0].astype(float).mean() / level
     assert abs(difference) < 6  # grey formats hold luma, which differs from the mean of R, G and B
     assert ('transparency' in caplog.text) == (pixel_format == 'yuva420p')
+
+
+def test_fifteen_bit_colours_of_old_video_are_read(tmp_path):
+    source = make(tmp_path / 'old.avi', Made(codec='msvideo1', options={}, pix_fmt='rgb555le'))
+    expected = [frame.to_ndarray(format='rgb24') for frame in decoded(source)]
+    assert np.array_equal([picture.pixels for picture in copy(source, tmp_path / 'out.mp4')], expected)
