@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
+from av.sidedata.sidedata import Type
 from av.video import VideoStream
 
 from dblr_plugin.video.clock import Clock
@@ -25,6 +26,20 @@ TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None if the prev
 # A packet without a frame is not necessarily a loss: it may be the second field of an interlaced frame (half a frame
 # later), or a hidden reference frame (close to another). A lost frame is a full step away from both its neighbours.
 _LOSS_DISTANCE = 0.6
+
+# Side data that FFmpeg 8 attaches to frames and PyAV 18 has no names for: the second view of spatial video, and the
+# Exif of motion JPEG, among others.
+_NEWER = {28: 'LCEVC', 29: 'VIEW_ID', 30: 'REFERENCE_DISPLAYS', 31: 'EXIF'}
+
+
+def _newer_type(cls: type[Type], value: int) -> Type:
+    """Returns a type that PyAV does not know; otherwise no side data of such a frame can be read."""
+    found = object.__new__(cls)
+    found._name_, found._value_ = _NEWER.get(value, f'TYPE_{value}'), value
+    return found
+
+
+Type._missing_ = classmethod(_newer_type)
 
 
 class Decoder:

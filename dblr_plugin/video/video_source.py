@@ -54,6 +54,7 @@ _SIDE_DATA = {
     'SPHERICAL': '360 degree projection',
     'STEREO3D': 'stereoscopic layout',
     'ICC_PROFILE': 'ICC profile',
+    'EXIF': 'Exif',
 }
 
 # Seconds to which MP4 rounds the end of a track.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from fractions import Fraction
@@ -390,3 +391,14 @@ def test_colour_tags_of_the_container_are_kept(tmp_path, name, codec, pixels):
     copy(tmp_path / name, tmp_path / 'sharp.mkv')
     frame = decoded(tmp_path / 'sharp.mkv')[0]
     assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (9, 16, 9, 1)
+
+
+def test_exif_of_motion_jpeg_is_reported(tmp_path, caplog):
+    """FFmpeg 8 attaches it to frames, and PyAV 18 has no name for it."""
+    image = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010F] = 'Maker'
+    Image.fromarray(scene(1)[0]).save(image, 'JPEG', exif=exif)
+    (tmp_path / 'camera.mjpeg').write_bytes(image.getvalue() * 3)
+    assert len(copy(tmp_path / 'camera.mjpeg', tmp_path / 'sharp.mp4')) == 3
+    assert 'camera.mjpeg: left out of the output: Exif' in caplog.text
