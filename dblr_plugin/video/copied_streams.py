@@ -6,11 +6,12 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
-from av.container import OutputContainer
+from av.container import Container, OutputContainer
 from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
@@ -23,10 +24,10 @@ __all__ = ['CopiedStreams']
 
 _log = logging.getLogger(__name__)
 
-# tags of the source's container, which would describe the output wrongly
+# tags of the source's container, which would describe the output wrongly, and those that are written elsewhere
 _FOREIGN_METADATA = (
     'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
-    'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software',
+    'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software', 'timecode',
 )  # fmt: skip
 
 # languages for which QuickTime's list, as FFmpeg has it, uses the other one of ISO 639-2's two codes
@@ -156,12 +157,11 @@ class CopiedStreams:
         """Gives the restored stream the source's title, language and timecode."""
         source = main_stream(self._container)
         own = _track_tags(source, self._format_name)
-        codes = [s.metadata['timecode'] for s in self._container.streams if 'timecode' in s.metadata]
-        if codes and self._info.start is not None:
-            own.pop('timecode', None)
+        code = _timecode(self._container)
+        if code is not None and self._info.start is not None:
             _log.warning('%s: the time code is left out, as the part does not begin with it', self._info.copied)
-        elif codes:
-            own['timecode'] = codes[0]
+        elif code is not None:
+            own['timecode'] = code
         video.metadata.update(own)
         video.disposition = source.disposition
 
@@ -193,6 +193,8 @@ class CopiedStreams:
         with open_container(written) as container:
             there = {_base(name) for name in container.metadata}
             lost = [name for name in _own_tags(self._container.metadata) if _base(name) not in there]
+            if self._info.start is None and _timecode(self._container) and not _timecode(container):
+                lost.append('timecode')  # which MP4 holds only if it fits the frame rate
             tracks = [main_stream(self._container), *self._wanted]
             for track, copy in zip(tracks, container.streams, strict=False):  # followed by covers and fonts
                 if track.language not in (None, 'und') and copy.language in (None, 'und'):
@@ -267,6 +269,12 @@ class CopiedStreams:
 def _own_tags(metadata: Mapping[str, str]) -> dict[str, str]:
     """Returns the tags that describe the content, not the container."""
     return {k: v for k, v in metadata.items() if k.lower() not in _FOREIGN_METADATA and not k.startswith('_STATISTICS')}
+
+
+def _timecode(container: Container) -> str | None:
+    """Returns the time code of the first frame, which is a tag of a stream or, in DV, of the file; None for none."""
+    tags = chain.from_iterable(tagged.metadata.items() for tagged in (*container.streams, container))
+    return next((value for name, value in tags if name.lower() == 'timecode'), None)
 
 
 def _track_tags(stream: Stream, format_name: str) -> dict[str, str]:

@@ -67,7 +67,7 @@ class StreamInfo:
 
     Attributes:
         time_base: The unit of ``Frame.pts``, in seconds.
-        rate: Frames per second, on average.
+        rate: Frames per second: nominal for DV and with a time code, which counts by it, otherwise on average.
         origin: The time in seconds that becomes 0 in the output: the source's beginning, or the first frame's time if
             only a part is read. A source that begins before 0 keeps its timestamps.
         begin: The time in seconds where the source begins; times shown to users count from here.
@@ -138,7 +138,7 @@ class VideoSource:
         context = stream.codec_context  # holds the container's tags until the first frame is decoded
         said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
         self._open_decoder(context)
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        rate = _rate_of(stream)
         begin = self._begin = beginning_of(self._container)
         self._start = None if start is None else begin + start
         self._end = None if end is None else begin + end
@@ -375,6 +375,13 @@ def _size_of(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
+
+
+def _rate_of(stream: VideoStream) -> Fraction:
+    """Returns the frames per second, see :class:`StreamInfo`; of DV, FFmpeg gives the clock, 60000, as the average."""
+    has_nominal = stream.codec.name == 'dvvideo' or 'timecode' in map(str.lower, stream.metadata)
+    rates = (stream.guessed_rate, stream.average_rate) if has_nominal else (stream.average_rate, stream.guessed_rate)
+    return Fraction(next(filter(None, rates), 25))
 
 
 def _chroma(video_format: av.VideoFormat) -> str:
