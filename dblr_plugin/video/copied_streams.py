@@ -35,6 +35,10 @@ _QUICKTIME_LANGUAGES = {
     'deu': 'ger', 'ell': 'gre', 'fra': 'fre', 'isl': 'ice', 'mkd': 'mac', 'nld': 'dut', 'sqi': 'alb', 'zho': 'chi',
 }  # fmt: skip
 
+# Seconds that decoders of sound need before an edit list's beginning, as AAC and Opus overlap. FFmpeg gives up to 1 s,
+# marked to be discarded, and the same where two parts of a list meet.
+_LEAD = Fraction(1, 10)
+
 # Gaps in sound shorter than this, in seconds, are not reported: packets are not cut where parts of a stream meet.
 _HEARD = Fraction(1, 10)
 
@@ -59,6 +63,7 @@ class CopiedStreams:
         self._streams: dict[int, Stream] = {}  # of the output, by index in the source
         self._encoded: dict[int, EncodedSound] = {}  # likewise
         self._last_dts: dict[int, int] = {}
+        self._begun: set[int] = set()  # indices in the source of streams whose sound has begun
         self._covers: list[tuple[Stream, bytes]] = []  # streams of the output, and their images
 
     def add_to(self, target: OutputContainer) -> None:
@@ -230,7 +235,7 @@ class CopiedStreams:
                 self._clock.carry_on(packet)
                 time = _time(packet)
                 is_in_part = (start is None or time >= start) and (end is None or time < end)
-                if packet.stream in self._wanted and is_in_part:
+                if packet.stream in self._wanted and is_in_part and not self._is_cut_away(packet):
                     self._look_for_gap(packet)
                     yield packet
         except av.error.FFmpegError:
@@ -238,6 +243,15 @@ class CopiedStreams:
         for index, gaps in self._gaps.items():
             if holes := gaps.described(self._info.begin):
                 _log.warning('%s: sound of stream %d is missing for %s', self._info.copied, index, holes)
+
+    def _is_cut_away(self, packet: av.Packet) -> bool:
+        """Returns whether an edit list removes a packet; containers without such lists would play it."""
+        stream = packet.stream
+        if not packet.is_discard:
+            self._begun.add(stream.index)
+            return False
+        early = stream.start_time is None or (stream.start_time - packet.pts) * packet.time_base > _LEAD
+        return early or stream.index in self._begun
 
     def _look_for_gap(self, packet: av.Packet) -> None:
         if packet.stream.type != 'audio' or not packet.duration or self._container.format.name in SAY_DURATIONS:

@@ -86,3 +86,34 @@ def test_gaps_in_pcm_are_kept(tmp_path, caplog, suffix):
     copy(tmp_path / 'hole.mkv', tmp_path / f'sharp{suffix}')
     assert 'sound of stream 1 is missing for 0.' in caplog.text
     assert heard(tmp_path / f'sharp{suffix}')[2] == pytest.approx(heard(source)[2], abs=0.03)
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path, suffix):
+    """Phones trim with such lists; a decoder needs the sound just before, and FFmpeg reads up to 1 s of it."""
+    made = Made(frames=30, audio=1, audio_start=-24000)
+    source = make(tmp_path / 'trimmed.mp4', made)
+    copy(source, tmp_path / f'sharp{suffix}')
+    assert packets(source)[0][0][0] < -0.5
+    first = packets(tmp_path / f'sharp{suffix}')[0][0][0] - times(tmp_path / f'sharp{suffix}')[0]
+    assert -0.1 <= first <= -0.02  # at least the frame of AAC that overlaps the first one
+
+
+def test_sound_between_the_parts_of_an_edit_list_is_left_out(tmp_path):
+    source = make(tmp_path / 'phone.mov', Made(frames=30, audio=1))
+    data = source.read_bytes()
+    at = data.rindex(b'elst')  # of the sound: one entry of duration, start and rate, which becomes two
+    rate = b'\0\1\0\0'
+    parts = [(200, 1024), (300, 1024 + 24000)]
+    entries = b''.join(duration.to_bytes(4, 'big') + start.to_bytes(4, 'big') + rate for duration, start in parts)
+    data = bytearray(data[: at + 8] + (2).to_bytes(4, 'big') + entries + data[at + 24 :])
+    data[at + 4 : at + 12] = bytes(4) + (2).to_bytes(4, 'big')
+    for name in (b'elst', b'edts', b'trak', b'moov'):
+        size = data.rindex(name, 0, at + 4) - 4
+        data[size : size + 4] = (int.from_bytes(data[size : size + 4], 'big') + 12).to_bytes(4, 'big')
+    source.write_bytes(data)
+    copy(source, tmp_path / 'sharp.mkv')
+    with av.open(str(source)) as container:
+        heard = [bytes(packet) for packet in container.demux(audio=0) if packet.size and not packet.is_discard]
+    assert 20 < len(heard) < 30
+    assert [data for _, data in packets(tmp_path / 'sharp.mkv')[0]][1:] == heard
