@@ -43,6 +43,7 @@ _LEAD = Fraction(1, 10)
 _HEARD = Fraction(1, 10)
 
 _LISTED = 5
+_DATA = 'data stream'
 
 
 class CopiedStreams:
@@ -121,7 +122,7 @@ class CopiedStreams:
         if stream.type == 'data':
             # FFmpeg reads MP4's chapter titles itself, and marks their stream as discarded
             is_known = 'timecode' in stream.metadata or stream.discard == Discard.all
-            return None if is_known else f'data stream {stream.index}'
+            return None if is_known else f'{_DATA} {stream.index}'
         if not is_cover and stream.type not in ('attachment', 'unknown'):
             return None
         if stream.type == 'attachment' and self._format_name == 'matroska':
@@ -318,7 +319,8 @@ def _fits(stream: Stream, format_name: str) -> bool:
 
 
 def _warn_left_out(output: Path, what: list[str]) -> None:
-    fix = '' if output.suffix.lower() == '.mkv' else '; .mkv holds attachments, covers and tags'
+    is_helped = output.suffix.lower() != '.mkv' and not all(name.startswith(_DATA) for name in what)
+    fix = '; .mkv holds attachments, covers and tags' if is_helped else ''
     _log.warning('%s: left out, as %s cannot hold it: %s%s', output, output.suffix, ', '.join(what), fix)
 
 

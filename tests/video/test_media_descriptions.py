@@ -402,3 +402,17 @@ def test_exif_of_motion_jpeg_is_reported(tmp_path, caplog):
     (tmp_path / 'camera.mjpeg').write_bytes(image.getvalue() * 3)
     assert len(copy(tmp_path / 'camera.mjpeg', tmp_path / 'sharp.mp4')) == 3
     assert 'camera.mjpeg: left out of the output: Exif' in caplog.text
+
+
+def test_lost_data_streams_are_reported(tmp_path, caplog):
+    plain, source = make(tmp_path / 'plain.mp4', Made(frames=2)), tmp_path / 'drone.ts'
+    with av.open(str(plain)) as old, av.open(str(source), 'w') as new:
+        video, positions = new.add_stream_from_template(old.streams.video[0]), new.add_data_stream('klv')
+        for packet in [p for p in old.demux(video=0) if p.size]:
+            packet.stream = video
+            new.mux(packet)
+        position = av.Packet(b'\x06\x0e\x2b\x34' + bytes(30))
+        position.pts, position.dts, position.time_base, position.stream = 0, 0, Fraction(1, 1000), positions
+        new.mux_one(position)
+    copy(source, tmp_path / 'sharp.mp4')
+    assert caplog.messages == [f'{tmp_path / "sharp.mp4"}: left out, as .mp4 cannot hold it: data stream 1']
