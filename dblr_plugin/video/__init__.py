@@ -36,7 +36,11 @@ VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm')
 #: Suffixes that mark a file in a folder as a video; a file that is named explicitly is read whatever its suffix.
 READ_SUFFIXES = (
     *VIDEO_SUFFIXES, '.avi', '.mpg', '.mpeg', '.mts', '.m2ts', '.ts', '.vob', '.wmv', '.flv', '.y4m', '.ogv', '.3gp',
+    '.3g2', '.asf', '.dv', '.mod', '.mxf', '.tod',
 )  # fmt: skip
+
+# Suffixes of images that cannot be read, which phones and cameras mix with those that can
+_UNREAD_SUFFIXES = ('.heic', '.heif', '.avif', '.gif', '.dng', '.jfif')
 
 _WRITTEN_INSTEAD = '.mkv'  # can hold whatever the other containers can
 _DEFAULT_RATE = Fraction(25)  # ffmpeg's default for image sequences
@@ -128,7 +132,8 @@ def open_sink(
         return FolderSink(path, source, suffix, existing=existing, settings=settings)
     if is_image(path.name):
         if source.count != 1:
-            raise DBLRError(f'{path} is one image, and {source.path} has more; give a folder')
+            more = 'has more' if source.count else 'may have more'
+            raise DBLRError(f'{path} is one image, and {source.path} {more}; give a folder')
         return FolderSink(path.parent, source, only=path.name, existing=existing)
     if path.suffix.lower() in (*READ_SUFFIXES, '.gif'):
         raise DBLRError(f'{path.suffix} cannot be written; give one of {" ".join(VIDEO_SUFFIXES)}')
@@ -170,7 +175,9 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
     """Returns the path to read and its images; a video has none."""
     path = Path(path_or_glob)
     if path.is_dir():
-        files = [file for file in path.iterdir() if is_image(file.name)]
+        found = list(path.iterdir())
+        files = [file for file in found if is_image(file.name)]
+        _warn_unread_images(path, (file.name for file in found))
         if not files:
             raise DBLRError(f'{path} holds no images; give a folder of frames, or a video file')
         refuse_undecodable(path, (file.name for file in files))
@@ -186,7 +193,15 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
         raise DBLRError(f"'{path}' matches {found}; give a glob of images or of videos")
     if len({match.name for match in images}) < len(images):
         raise DBLRError(f"'{path}' matches images of the same name in several folders; restore one folder at a time")
+    _warn_unread_images(path, (match.name for match in matches))
     return images[0].parent, images
+
+
+def _warn_unread_images(root: Path, names: Iterable[str]) -> None:
+    unread = [name for name in sorted(names) if name.lower().endswith(_UNREAD_SUFFIXES) and name[0] != '.']
+    if unread:
+        more = f' and {len(unread) - 1} more' if len(unread) > 1 else ''
+        _log.warning('%s: left out, as it cannot be read: %s%s; convert it to .png or .jpg', root, unread[0], more)
 
 
 def _require_av() -> None:
@@ -225,6 +240,7 @@ def find_batch(path_or_glob: str | Path, output: str | Path, suffix: str = '') -
             found = [] if any(map(is_image, names)) else _below(root, Path(output))
             if not found:
                 return None
+            _warn_unread_images(root, names)
         elif root.exists() or not glob.has_magic(str(root)):
             return None
         else:

@@ -38,6 +38,10 @@ SAY_DURATIONS = (_INDEXED[0], 'avi')
 # Suffixes of formats with a header. If it is damaged, FFmpeg plays what looks like raw MPEG-4 after it.
 _HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 
+# FFmpeg's formats of single images, besides those that end in _pipe, and major brands of HEIC and AVIF images. FFmpeg
+# gives the tiles of a HEIC image as streams of their own, and no transparency.
+_STILL_FORMATS, _STILL_BRANDS = ('image2', 'ico'), ('heic', 'heix', 'mif1', 'avif')
+
 _LOGGER = logging.getLogger('libav')  # PyAV's, with a child for each FFmpeg component
 
 # logged for intact files: a chapter title track that a cut video has lost
@@ -79,7 +83,9 @@ def _moving(container: InputContainer) -> list[VideoStream]:
 
 
 def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Returns the largest video stream and warns about others; raises DBLRError if none can be decoded."""
+    """Returns the largest video stream and warns about others; raises DBLRError for images, or if none is decodable."""
+    if _is_still(container):
+        raise DBLRError(f'{path} is an image; convert it to .png or .jpg, or fix its suffix if it is one already')
     main, moving = main_stream(container), _moving(container)
     if main is None:
         reason = 'is in a format that FFmpeg does not decode' if moving else 'has no video stream'
@@ -87,6 +93,11 @@ def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
     if len(moving) > 1:
         _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
     return main
+
+
+def _is_still(container: InputContainer) -> bool:
+    name, brand = container.format.name, container.metadata.get('major_brand', '').strip()
+    return name in _STILL_FORMATS or name.endswith('_pipe') or brand in _STILL_BRANDS
 
 
 def beginning_of(container: InputContainer) -> Fraction:

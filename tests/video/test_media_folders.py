@@ -219,3 +219,29 @@ def test_sixteen_bit_image_is_rounded_to_eight_bits(tmp_path):
     copy(tmp_path / 'deep.png', tmp_path / 'flat.bmp')
     again = cv2.imread(str(tmp_path / 'flat.bmp'), cv2.IMREAD_UNCHANGED)[..., ::-1]
     assert np.abs(again - frame / 257).max() <= 0.5
+
+
+def test_images_that_cannot_be_read_are_reported(tmp_path, caplog):
+    """Phones mix HEIC with JPEG."""
+    written(tmp_path / 'in', ['a.png', 'b.png'])
+    for name in ('c.HEIC', 'd.gif', '.e.heic', 'notes.txt'):
+        (tmp_path / 'in' / name).touch()
+    told = 'in: left out, as it cannot be read: c.HEIC and 1 more; convert it to .png or .jpg'
+    with open_source(tmp_path / 'in') as source:
+        assert source.count == 2 and told in caplog.text
+    caplog.clear()
+    with open_source(tmp_path / 'in' / '*') as source:
+        assert source.count == 2 and 'c.HEIC and 1 more' in caplog.text
+    caplog.clear()
+    (tmp_path / 'in' / 'a.png').rename(tmp_path / 'in' / 'a.dv')
+    (tmp_path / 'in' / 'b.png').unlink()
+    assert [video.name for video, _ in find_batch(tmp_path / 'in', tmp_path / 'out')] == ['a.dv']
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('photo.avif', 'AVIF'), ('photo.jfif', 'JPEG'), ('photo.mp4', 'PNG')])
+def test_image_among_videos_is_refused(tmp_path, name, kind):
+    """FFmpeg would read it as a video of one frame, or one tile of it, and drop what describes it."""
+    Image.fromarray(scene(1)[0]).save(tmp_path / name, kind)
+    with pytest.raises(DBLRError, match=rf'{name} is an image; convert it to \.png or \.jpg'):
+        open_source(tmp_path / name)
