@@ -35,6 +35,8 @@ __all__ = ['FolderSink', 'FolderSource', 'warn_left_out']
 
 _log = logging.getLogger(__name__)
 
+_ORIENTATION = 0x0112  # the Exif tag; values of more than 4 swap the sides
+
 
 class FolderSource:
     """Image files in natural order of their names, as frames of one size.
@@ -293,14 +295,24 @@ def _refuse_unequal(files: Sequence[Path]) -> None:
     first, faults = None, []
     for file in files:
         try:
-            size = sorted(inspected_size(file))  # rotated photographs have their sides swapped
+            size = inspected_size(file)
         except DBLRError as error:
             faults.append(str(error))
             continue
+        size = size[::-1] if _is_turned(file) else size
         first = first or (file.name, size)
         if size != first[1]:
-            faults.append(f'{file} has another size than {first[0]}; convert or remove it')
+            faults.append(f'{file} has another size than {first[0]}; convert or remove it, or restore it by itself')
     raise_faults(faults, 'images')
+
+
+def _is_turned(file: Path) -> bool:
+    """Returns whether a photograph is to be shown with its sides swapped."""
+    with suppress(Exception), Image.open(file) as image:  # Pillow's parser raises anything on damaged Exif
+        if image.format == 'TIFF' or (image.format == 'PNG' and 'exif' not in image.info):
+            return False  # Pillow swaps the sides of TIFF itself, and decodes all of a PNG to look for Exif
+        return image.getexif().get(_ORIENTATION, 1) > 4
+    return False
 
 
 def _read(file: Path) -> np.ndarray:

@@ -173,6 +173,21 @@ def test_exif_rotation_is_applied(tmp_path):
         assert image.size == (64, 96) and 0x0112 not in image.getexif()
 
 
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
+def test_photographs_held_upright_and_sideways_are_refused_at_once(tmp_path, suffix):
+    """Cameras store both with the same size; held alike, they may be stored with another one."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    across, upright = Image.fromarray(scene(1)[0]), Image.fromarray(scene(1)[0].swapaxes(0, 1))
+    upright.save(tmp_path / f'1{suffix}')
+    across.save(tmp_path / f'2{suffix}', exif=exif)
+    with open_source(tmp_path) as source:
+        assert [frame.pixels.shape for frame in source] == [(96, 64, 3)] * 2
+    across.save(tmp_path / f'3{suffix}')
+    with pytest.raises(DBLRError, match=rf'3\{suffix} has another size than 1\{suffix}; .* restore it by itself'):
+        open_source(tmp_path)
+
+
 def test_damaged_images_and_unequal_sizes_are_refused_by_name(tmp_path):
     written(tmp_path / 'in', ['1.png', '2.png', '3.png'])
     data = (tmp_path / 'in/2.png').read_bytes()
