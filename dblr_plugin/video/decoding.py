@@ -27,6 +27,9 @@ TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None if the prev
 # later), or a hidden reference frame (close to another). A lost frame is a full step away from both its neighbours.
 _LOSS_DISTANCE = 0.6
 
+# Seconds by which time goes back where a file of one clock is followed by another, rather than in a damaged one.
+_JUMP = Fraction(1, 10)
+
 # Side data that FFmpeg 8 attaches to frames and PyAV 18 has no names for: the second view of spatial video, and the
 # Exif of motion JPEG, among others.
 _NEWER = {28: 'LCEVC', 29: 'VIEW_ID', 30: 'REFERENCE_DISPLAYS', 31: 'EXIF'}
@@ -50,6 +53,7 @@ class Decoder:
         undecodable_start: Number of frames before the first that could be decoded.
         damaged: Number of frames decoded from damaged data.
         cut_off: Whether the file could not be read to its end.
+        squeezed: The pts after which frames follow with earlier ones, which are shown one unit apart.
         clock: Makes the file's timestamps continuous; all timestamps refer to it.
     """
 
@@ -63,6 +67,7 @@ class Decoder:
         self.undecodable_start = 0
         self.damaged = 0
         self.cut_off = False
+        self.squeezed: int | None = None
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yields pts and frames, pts increasing."""
@@ -125,6 +130,8 @@ class Decoder:
             return pts or 0
         if pts is None:
             return self._last + max(1, round(self._step))
+        if self.squeezed is None and pts < self._last - _JUMP / self._stream.time_base:
+            self.squeezed = self._last
         return max(pts, self._last + 1)
 
     def _lost_before(self, pts: int | None) -> Iterator[tuple[int, None]]:

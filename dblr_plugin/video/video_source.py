@@ -338,6 +338,9 @@ class VideoSource:
             _log.warning(
                 '%s: its timestamps restart or jump at %s s%s; they are made continuous', self.path, times, more
             )
+        if self._decoder.squeezed is not None:
+            text = '%s: its timestamps go back at %s s, where another video may begin; what follows is shown too fast'
+            _log.warning(text, self.path, self._place(self._decoder.squeezed))
         if self._container.format.name == 'avi':
             return
         longest = self._longest * self._time_base if self._container.format.name in SAY_DURATIONS else Fraction(0)

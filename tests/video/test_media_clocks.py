@@ -158,3 +158,13 @@ def test_extents_of_source_and_output_agree(tmp_path):
             sink.write(picture)
         sink.finish()
         assert str(opened.extent()) == str(sink.extent()) == '45 frames, 1.50 s'
+
+
+def test_matroska_files_put_one_after_the_other_are_reported(tmp_path, caplog):
+    """Unlike transport streams, Matroska has one clock, which FFmpeg starts again with the second file."""
+    source = make(tmp_path / 'one.mkv', Made(frames=12))
+    copy(source, tmp_path / 'sharp.mp4')
+    assert caplog.text == ''
+    (tmp_path / 'two.mkv').write_bytes(source.read_bytes() * 2)
+    assert len(copy(tmp_path / 'two.mkv', tmp_path / 'sharp.mp4')) == 24
+    assert 'two.mkv: its timestamps go back at 0.37 s' in caplog.text
