@@ -264,11 +264,11 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 def _refuse_mixture(root: Path, names: list[str], folder: str | Path) -> None:
     """Refuses images beside videos, as the ones or the others would be left out."""
-    images, videos = sum(map(is_image, names)), sum(map(is_video, names))
+    images, videos = sum(map(is_image, names)), [name for name in names if is_video(name)]
     if images and videos:
         raise DBLRError(
-            f'{root} holds {counted(images, "image")} and {counted(videos, "video")}; name the ones with a glob: '
-            f"'{folder}/*.mp4'"
+            f'{root} holds {counted(images, "image")} and {counted(len(videos), "video")}; name the ones with a glob: '
+            f"'{folder}/*{Path(min(videos)).suffix}'"
         )
 
 

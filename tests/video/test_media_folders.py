@@ -112,7 +112,7 @@ def test_batch_skips_results_beside_their_inputs(tmp_path):
     assert len(find_batch(tmp_path, tmp_path)) == 5  # inputs equal outputs, which is refused later
 
 
-@pytest.mark.parametrize('others', [['b.mp4'], ['b.mp4', 'c.mkv']])
+@pytest.mark.parametrize('others', [['b.mp4'], ['b.mp4', 'c.mkv'], ['IMG_1.MOV']])
 def test_folder_of_images_and_videos_is_refused(tmp_path, others):
     folder = tmp_path / 'take [1]'
     folder.mkdir()
@@ -122,7 +122,7 @@ def test_folder_of_images_and_videos_is_refused(tmp_path, others):
         with pytest.raises(DBLRError, match=f'holds 1 image and {len(others)} videos?; name the ones') as raised:
             find_batch(given, tmp_path / 'out')
         named = str(raised.value).split("'")[1]
-        assert len(glob.glob(named)) == len([name for name in others if name.endswith('.mp4')])
+        assert len(glob.glob(named)) == sum(name.endswith(Path(others[0]).suffix) for name in others)
 
 
 def test_pipes_and_too_long_names_are_refused_by_name(tmp_path):
