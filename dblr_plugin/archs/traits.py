@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor
 
 from dblr_plugin.errors import DBLRError
 
-__all__ = ['NetworkTraits', 'network_argument', 'pad_multiple', 'restored_index', 'round_up']
+__all__ = ['NetworkTraits', 'network_argument', 'pad_multiple', 'restored_index', 'restored_of', 'round_up']
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class NetworkTraits:
 def restored_index(num_frame: int, causal: bool) -> int:
     """Returns the index of the frame to restore: the last of a causal window, otherwise the middle one."""
     return num_frame - 1 if causal else num_frame // 2
+
+
+def restored_of(output: object) -> Tensor:
+    """Returns what a network returned; raises DBLRError unless it is a tensor: some networks also return flow, say."""
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise DBLRError(f'the network returns a {kind}; let its forward return the restored tensor alone')
+    return output
 
 
 #: BasicSR's networks that need sides of multiples; ours pad frames themselves

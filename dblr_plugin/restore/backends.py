@@ -19,6 +19,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import autocast, fold, prepare_network
+from dblr_plugin.archs.traits import restored_of
 from dblr_plugin.errors import DBLRError, first_line, nearest
 from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed, mnn_is_fastest
 from dblr_plugin.restore.openvino_forward import (
@@ -210,7 +211,7 @@ def _in_torch(net: Callable[[Tensor], Tensor], device: torch.device, precision: 
     @torch.no_grad()
     def forward(window: Tensor) -> Tensor:
         with autocast(device, amp):
-            return net(window.to(device)).to(window)
+            return restored_of(net(window.to(device))).to(window)
 
     return forward
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dblr_plugin.archs.traits import restored_of
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.losses import MinimaxGANLoss
 
@@ -36,8 +37,11 @@ def restore_sizes(net: nn.Module, lq: Tensor, multi_scale: bool = False) -> list
 
     Returns:
         The restored batch ``(b, c, h, w)``, float32, and, with ``multi_scale``, its smaller sizes.
+
+    Raises:
+        DBLRError: If the network returns something else than a tensor.
     """
-    restored = net(lq, sizes=True) if multi_scale else [net(lq)]
+    restored = net(lq, sizes=True) if multi_scale else [restored_of(net(lq))]
     return [size.float() for size in restored]
 
 

@@ -71,6 +71,16 @@ def test_super_resolution_network_is_refused(tile):
         FrameRestorer(tiled, traits(3))(torch.rand(1, 5, 3, 32, 48))
 
 
+def test_network_that_returns_more_than_a_tensor_is_refused():
+    class WithFlow(nn.Module):
+        def forward(self, x):
+            return x[:, 2], x
+
+    restore = build_restorer(WithFlow(), traits(3), torch.device('cpu'), backend='torch', precision='fp32')
+    with pytest.raises(DBLRError, match='the network returns a tuple; let its forward return the restored tensor'):
+        restore(torch.rand(1, 5, 3, 8, 8))
+
+
 def test_frames_are_converted_to_the_channels_of_the_network():
     rgb = torch.rand(2, 5, 3, 8, 9)
     y = rgb_to_y(rgb)

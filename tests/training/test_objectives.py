@@ -6,7 +6,7 @@ from basicsr.losses import build_loss
 
 from dblr_plugin.archs import DeepDeblur
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.objectives import content_losses, total_loss
+from dblr_plugin.training.objectives import content_losses, restore_sizes, total_loss
 
 
 def test_losses_are_computed_in_full_precision():
@@ -25,6 +25,12 @@ def test_output_of_another_shape_is_refused(shape):
     """The mean squared error would broadcast outputs with all frames or with one channel."""
     with pytest.raises(DBLRError, match=r'the network returns .*, and the ground truth is \(1, 3, 16, 16\)'):
         content_losses([torch.rand(shape)], torch.rand(1, 3, 16, 16), build_loss({'type': 'MSELoss'}))
+
+
+@pytest.mark.parametrize('output', [(torch.zeros(1), torch.zeros(1)), {'restored': torch.zeros(1)}, None], ids=str)
+def test_output_that_is_no_tensor_is_refused(output):
+    with pytest.raises(DBLRError, match=f'the network returns a {type(output).__name__}; let its forward return'):
+        restore_sizes(lambda lq: output, torch.rand(1, 5, 3, 16, 16))
 
 
 @pytest.mark.parametrize(
