@@ -33,16 +33,20 @@ def score_frame(
 ) -> Iterator[Row]:
     """Scores one frame by several protocols; ``images`` and ``before`` as for :meth:`Protocol.score`.
 
+    All scores of a frame that holds NaN are NaN: rounded to integers, it would score as a black one.
+
     Raises:
         DBLRError: A metric cannot score the frame.
     """
+    has_nan = any(np.isnan(pair[0].max()) for pair in (images, before) if pair is not None)
     for protocol in protocols:
         try:
-            scores = protocol.score(*images, before)
+            with np.errstate(invalid='ignore' if has_nan else None):
+                scores = protocol.score(*images, before)
         except DBLRError as error:
             raise DBLRError(f'{clip}/{frame}, protocol {protocol.name}: {error}') from error
         for metric, value in scores.items():
-            yield protocol.name, clip, metric, value
+            yield protocol.name, clip, metric, math.nan if has_nan else value
 
 
 def summarise(rows: Iterable[Row], protocols: Iterable[Protocol]) -> list[dict]:

@@ -97,8 +97,9 @@ class RestoredFrame:
 
     @property
     def picture(self) -> np.ndarray:
-        """The restored frame as written to disk, uint8 BGR ``(h, w, 3)``."""
-        return self.restored.round().astype(np.uint8)
+        """The restored frame as written to disk, uint8 BGR ``(h, w, 3)``; NaN becomes black."""
+        with np.errstate(invalid='ignore'):
+            return self.restored.round().astype(np.uint8)
 
     def images(self, of_input: bool = False) -> FramePair:
         """The images to score: the restored or the blurry frame, and the ground truth."""

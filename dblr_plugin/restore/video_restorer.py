@@ -134,7 +134,7 @@ class VideoRestorer:
             Each restored frame, a new array of the same type.
 
         Raises:
-            DBLRError: A frame is something else; names its number.
+            DBLRError: A frame is something else, which names its number; or the network returns NaN.
         """
         frames = _checked(frames)
         if self.needs_calibration:
@@ -269,7 +269,9 @@ def _planes(pixels: Tensor) -> Tensor:
 
 
 def _pixels(planes: Tensor, dtype: np.dtype) -> np.ndarray:
-    """Inverts :func:`_planes`, with clipping and rounding, and copies to the CPU."""
+    """Inverts :func:`_planes`, with clipping and rounding, and copies to the CPU; raises DBLRError for NaN."""
+    if planes.isnan().any():  # as integers, it would be black
+        raise DBLRError('the network returns NaN; use precision fp32, or other weights')
     top, exact = (255, torch.uint8) if dtype == np.uint8 else (65535, torch.int32)
     values = planes.clamp(0, 1).mul_(top).round_().permute(1, 2, 0)
     return values.to(exact).contiguous().cpu().numpy().astype(dtype, copy=False)

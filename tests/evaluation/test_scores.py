@@ -4,12 +4,13 @@ import json
 import logging
 import math
 
+import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.protocols import PROTOCOLS
-from dblr_plugin.evaluation.scores import ValidationRecord, format_table, summarise, write_json
+from dblr_plugin.evaluation.scores import ValidationRecord, format_table, score_frame, summarise, write_json
 
 ROWS = [
     (name, clip, metric, value)
@@ -29,6 +30,16 @@ def test_clip_and_frame_means_are_computed():
         assert entry['frame_mean'] == {'psnr': 29, 'ssim': pytest.approx(0.29)}
     assert (by_clips['protocol'], by_clips['mean']) == ('basicsr', by_clips['clip_mean'])
     assert (by_frames['protocol'], by_frames['mean']) == ('cdvd-tsp', by_frames['frame_mean'])
+
+
+@pytest.mark.filterwarnings('error')
+def test_frame_with_nan_scores_nan():
+    """A training that diverges was validated with the PSNR of black frames."""
+    restored, sharp = np.full((16, 16, 3), 90, np.float32), np.full((16, 16, 3), 100, np.uint8)
+    restored[3, 4, 0] = math.nan
+    rows = list(score_frame([PROTOCOLS['basicsr'], PROTOCOLS['luma']], 'a', '0', (restored, sharp)))
+    assert [row[:3] for row in rows] == [(p, 'a', m) for p in ('basicsr', 'luma') for m in ('psnr', 'ssim')]
+    assert all(math.isnan(value) for *_, value in rows)
 
 
 def test_table_has_clips_and_both_means():

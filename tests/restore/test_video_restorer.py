@@ -243,3 +243,14 @@ def test_missing_device_is_named():
     net, options = network()
     with pytest.raises(DBLRError, match="device 'gpu' is not available; found: cpu"):
         VideoRestorer(net, options, device='gpu')
+
+
+def test_nan_is_refused():
+    """Rounded to integers it was a black frame, which ended in a video without a word."""
+
+    class Overflowing(torch.nn.Module):
+        def forward(self, x):
+            return x[:, 2] * torch.tensor(float('inf')) * 0
+
+    with pytest.raises(DBLRError, match='the network returns NaN; use precision fp32, or other weights'):
+        next(plain(Overflowing(), {'type': 'DBN'}).restore(frames(1)))
