@@ -105,7 +105,9 @@ class Metric:
         known = settings.keys() - {'type'} if takes_all else settings.keys() & parameters.keys()
         taken = {key: settings[key] for key in known}
         try:
-            value = self.function(**{name: images[name] for name in self.needs}, **taken)
+            # third-party functions may write into their images, which the next metrics score
+            own = {name: images[name] if self.name in _KNOWN else images[name].copy() for name in self.needs}
+            value = self.function(**own, **taken)
             # BasicSR's functions return NumPy scalars, which checkpoints cannot hold
             return None if value is None else float(value)
         except DBLRError:

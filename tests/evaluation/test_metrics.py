@@ -87,6 +87,16 @@ class TestNames:
         with pytest.raises(DBLRError, match=rf'metric mine fails on frames of 90x100 \(w x h\): {reason}'):
             Metric('mine', function).score({'img': frame}, {})
 
+    def test_metric_that_writes_into_its_images_leaves_the_next_ones_their_own(self) -> None:
+        images = {name: np.full((20, 20, 3), value, np.uint8) for name, value in (('img', 90), ('img2', 100))}
+
+        def spoil(img: np.ndarray, img2: np.ndarray) -> float:
+            img[:], img2[:] = 0, 0
+            return 0.0
+
+        assert Metric('mine', spoil).score(images, {}) == 0
+        assert find_metric('psnr').score(images, {'crop_border': 0}) == pytest.approx(28.13, abs=0.01)
+
     @pytest.mark.parametrize(('side', 'fix'), [(160, 'leave that metric out'), (165, 'crop less than crop_border 4')])
     def test_a_smaller_crop_is_advised_where_it_helps(self, side, fix) -> None:
         protocol = Protocol('own', '', metrics={'ms_ssim': {'type': 'ms_ssim'}}, crop=4)
