@@ -236,7 +236,8 @@ def load_state_dict(path: str | Path, param_key: str | None = 'params') -> dict[
             authors (``G``) or others (``state_dict``), or with bare weights; names may have DataParallel's ``module.``
             and torch.compile's ``_orig_mod.`` prefixes. Names from SimDeblur's DBLRNet and DBN and from DeepDeblur's
             authors are translated. :func:`load_weights` also finds a network within a larger module.
-        param_key: ``params``, ``params_ema`` (falls back to ``params``), or None for bare weights.
+        param_key: The key of the weights; None for bare ones. Instead of ``params`` and ``params_ema``, the defaults,
+            a file may have any key that such programs use.
 
     Raises:
         DBLRError: There are no weights under that key.
@@ -249,6 +250,7 @@ def named_weights(content: dict, path: str | Path, param_key: str | None = 'para
 
     They have the names of the network that was saved. ``param_key`` and errors are those of :func:`load_state_dict`.
     """
+    found, held = param_key in (None, 'params', 'params_ema'), sorted(map(str, content))[:8]
     while not all(isinstance(v, Tensor) for v in content.values()):
         groups = [k for k, v in content.items() if isinstance(v, dict)]
         key = next((k for k in (param_key, *_GROUPS) if k in groups), None)
@@ -256,7 +258,10 @@ def named_weights(content: dict, path: str | Path, param_key: str | None = 'para
             if any(isinstance(v, Tensor) for v in content.values()):
                 raise DBLRError(f'{path}: not a checkpoint: it contains other values besides weights')
             raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {sorted(map(str, content))[:8]}')
+        found = found or key == param_key
         content = content[key]
+    if not found:
+        raise DBLRError(f'{path}: no weights under {param_key!r}; the file holds {held}')
     if not all(isinstance(k, str) for k in content):
         raise DBLRError(f'{path}: not a checkpoint: it does not contain named weights; use another one')
     return {_bare(k): v for k, v in content.items()}

@@ -57,6 +57,8 @@ def test_param_key_selects_the_weights(tmp_path):
     loaded = net(2)
     load_weights(loaded, tmp_path / 'net.pth', param_key='params_ema')
     assert equal(loaded, net(1))
+    with pytest.raises(DBLRError, match=r"no weights under 'net_c'; the file holds \['params', 'params_ema'\]"):
+        load_weights(loaded, tmp_path / 'net.pth', param_key='net_c')
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.'])
