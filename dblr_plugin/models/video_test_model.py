@@ -19,13 +19,15 @@ from dblr_plugin.evaluation.scores import ValidationRecord
 from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers, write_picture
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights.checkpoint import load_weights
+from dblr_plugin.weights.checkpoint import fill, named_weights, read_checkpoint
 
 __all__ = ['VideoTestModel']
 
 
 class VideoTestModel(SRModel):
     """Restores and scores data sets on any device, with the work split between all processes.
+
+    A test takes a checkpoint's EMA weights, if it has any, as validation does; ``path.param_key_g`` changes that.
 
     Options under ``val`` that BasicSR's ``SRModel`` lacks:
         protocol: Names of :mod:`dblr_plugin.evaluation.protocols`, in place of ``metrics``.
@@ -42,7 +44,10 @@ class VideoTestModel(SRModel):
         # failing to record scores ends a test, which exists for them, but not a training
         self.record = ValidationRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
         self._inputs: dict[str, list[dict | None]] = {}  # data set -> scores of its blurry frames, which never change
-        super().__init__(copy.deepcopy(opt))  # BasicSR's models remove keys from their options
+        opt = copy.deepcopy(opt)  # BasicSR's models remove keys from their options
+        if not opt['is_train']:  # validation scores the EMA weights; BasicSR's test would take those under params
+            opt['path'].setdefault('param_key_g', 'params_ema')
+        super().__init__(opt)
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
         try:
@@ -55,8 +60,10 @@ class VideoTestModel(SRModel):
     ) -> None:
         """Loads weights of any origin; raises DBLRError if they belong to another network."""
         net = self.get_bare_model(net)
-        load_weights(net, load_path, strict, param_key)
-        get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}.')
+        content = read_checkpoint(load_path)
+        fill(net, named_weights(content, load_path, param_key), load_path, strict)
+        key = f' ({param_key})' if param_key in content else ''
+        get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}{key}.')
 
     def restorer(self, frames: int = 1) -> VideoRestorer:
         """Returns a restorer for the current network (the EMA network if there is one), in evaluation mode.

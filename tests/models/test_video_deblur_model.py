@@ -199,6 +199,18 @@ class TestValidation:
         for clip, values in by_clip.items():
             assert entry['clips'][clip]['psnr'] == pytest.approx(np.mean(values), abs=tolerance)
 
+    def test_a_test_takes_the_weights_that_validation_scored(self, train_options, tmp_path):
+        """BasicSR's takes those under ``params``, which no validation scored if there is EMA."""
+        train_options['train']['ema_decay'] = 0.9
+        model = build_model(parsed(train_options, tmp_path))
+        train(model, 1)
+        model.save(0, 1)
+        options = parsed(train_options, tmp_path) | {'is_train': False}
+        options['path']['pretrain_network_g'] = str(tmp_path / options['name'] / 'models/net_g_1.pth')
+        for given, net in (({}, model.net_g_ema), ({'param_key_g': 'params'}, model.net_g)):
+            tested = build_model(options | {'path': options['path'] | given})
+            assert all(torch.equal(value, net.state_dict()[name]) for name, value in tested.net_g.state_dict().items())
+
     def test_self_ensemble_is_scored(self, train_options, tmp_path):
         train_options['val']['self_ensemble'] = True
         options = parsed(train_options, tmp_path)
