@@ -307,6 +307,6 @@ def import_files(paths: Iterable[str]) -> None:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # the file can raise anything
+        except (Exception, SystemExit) as error:  # the file can raise anything, and may be a script that exits
             del sys.modules[name]
             raise DBLRError(f'imports: {path} fails: {type(error).__name__}: {error}') from error

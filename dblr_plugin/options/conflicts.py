@@ -216,7 +216,7 @@ def _optimisers(opt: dict) -> Iterator[Conflict]:
             weights.grad = torch.ones_like(weights)
             try:
                 build_optimizer(arguments.pop('type'), [weights], **arguments).step()
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError, AssertionError) as error:
                 yield f'train.{section}', f'cannot be used: {error}'
 
 

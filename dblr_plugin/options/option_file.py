@@ -237,6 +237,11 @@ class _Checker:
             here.value['type'].fail(
                 f'{trail}.type is {cls.__name__}, which has no clips to restore; write {" or ".join(TEST_SETS)}'
             )
+        elif phase != 'train' and cls.__getitem__ is not VideoDeblurTestDataset.__getitem__ and not _reads_frames(cls):
+            here.value['type'].fail(
+                f'{trail}.type is {cls.__name__}, which changes __getitem__, and networks get their frames from '
+                'read_blurry and read_truth; change these'
+            )
         else:
             self.foreign[phase] = cls.__name__
 
@@ -246,6 +251,12 @@ class _Checker:
         if cls not in fitting:
             here.value['type'].fail(f'{trail}.type is {cls}, which cannot be used here; write {" or ".join(fitting)}')
         self.section(here, fitting[cls], trail)
+
+
+def _reads_frames(cls: type[VideoDeblurTestDataset]) -> bool:
+    """Returns whether a data set changes the methods by which frames are read for networks and scores."""
+    own = VideoDeblurTestDataset
+    return cls.read_blurry is not own.read_blurry or cls.read_truth is not own.read_truth
 
 
 def _parts(annotation: Any) -> tuple[Any, list[Any]]:
@@ -270,7 +281,7 @@ def _class_of(here: Located, classes: Mapping[str, Callable], trail: str) -> Any
         here.fail(f'{trail} {found}')
     if name not in classes:
         here.fail(
-            f"{trail}: no class '{name}' is registered{nearest(name, classes)} Registered: "
+            f"{trail}: no class '{name}' is registered{nearest(name, classes) or '.'} Registered: "
             f'{", ".join(sorted(classes))} (basicsr {basicsr.__version__} imported from {basicsr.__path__[0]})'
         )
     return classes[name]

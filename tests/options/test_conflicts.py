@@ -34,6 +34,7 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
      'is RRDBNet, which does not restore one frame per window'),
     ({'network_g': {'type': 'BasicVSR'}, 'network_d.num_in_ch': 3}, 'network_g.type', 'is BasicVSR, which does not'),
     ({'network_g': {'type': 'BlurryInput'}, 'network_d.num_in_ch': 3}, 'network_g.type', 'has no weights to train'),
+    ({'train.optim_g.capturable': True}, 'train.optim_g', 'cannot be used: If capturable=True'),
     ({'train.optim_g.differentiable': True}, 'train.optim_g', 'cannot be used: a leaf Variable that requires grad'),
     ({'network_g.num_block': -1}, 'network_g', 'cannot be built: num_feat must be at least 1, num_block at least 0'),
     ({'network_d.num_fc': 0}, 'network_d', 'cannot be built: num_feat and num_fc must be at least 1'),

@@ -7,13 +7,13 @@ from typing import get_args, get_type_hints
 import basicsr
 import pytest
 import yaml
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
 from changes import changed, leaves, line_of
 from processes import write_options
 from torch import nn
 
 from dblr_plugin.acceleration import AMP_TYPES
-from dblr_plugin.data.video_deblur_test_dataset import PADDINGS
+from dblr_plugin.data.video_deblur_test_dataset import PADDINGS, VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
 from dblr_plugin.options.option_file import check_option_file
@@ -280,6 +280,30 @@ def test_images_that_are_no_clips_cannot_be_validated_on(train_options, tmp_path
     assert 'datasets.val.type is PairedImageDataset, which has no clips to restore; write VideoDeblurTest' in said
 
 
+def test_test_set_whose_samples_nobody_would_read_is_refused(train_options, tmp_path):
+    """Networks get frames, not samples: its change would have no effect, and the scores would not tell."""
+
+    @DATASET_REGISTRY.register()
+    class NoisySamples(VideoDeblurTestDataset):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {'lq': 0}
+
+    @DATASET_REGISTRY.register()
+    class NoisyFrames(NoisySamples):
+        def read_blurry(self, clip, number):
+            return super().read_blurry(clip, number) // 2
+
+    options = changed(train_options, 'datasets.val.type', 'NoisySamples')
+    assert 'datasets.val.type is NoisySamples, which changes __getitem__, and' in refusal(tmp_path, options)
+    options['datasets']['val']['type'] = 'NoisyFrames'
+    check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
+
+
+def test_unknown_class_without_a_similar_name_is_one_sentence(train_options, tmp_path):
+    options = changed(train_options, 'network_g.type', 'Xyzzy')
+    assert "network_g.type: no class 'Xyzzy' is registered. Registered: " in refusal(tmp_path, options)
+
+
 def test_a_class_without_a_constructor_takes_no_arguments(train_options, tmp_path):
     @LOSS_REGISTRY.register()
     class LossWithoutConstructor(nn.Module):
@@ -307,6 +331,13 @@ def test_other_models_get_classes_of_imported_files(tmp_path):
     path.write_text(f'model_type: MyModelForBasicSR\nimports: [{source}]\n')
     assert check_option_file(path, is_train=True) is None
     assert 'MyNetworkForBasicSR' in ARCH_REGISTRY
+
+
+def test_imported_script_that_exits_is_refused(train_options, tmp_path):
+    """The command ended at once, without a word and with success."""
+    (tmp_path / 'script.py').write_text('raise SystemExit(0)\n')
+    said = refusal(tmp_path, train_options | {'imports': [str(tmp_path / 'script.py')]})
+    assert 'script.py fails: SystemExit: 0' in said
 
 
 @pytest.mark.parametrize('empty', ['path', 'val.metrics', 'network_d', 'train.perceptual_opt', 'val'])
