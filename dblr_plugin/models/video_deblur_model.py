@@ -264,7 +264,8 @@ class VideoDeblurModel(VideoTestModel):
             super().nondist_validation(dataloader, current_iter, tb_logger, save_img)
             return
         dataset = cast(VideoDeblurTestDataset, dataloader.dataset)
-        name, current_iter = dataset.opt['name'], min(int(current_iter), int(self.opt['train']['total_iter']))
+        last = max(int(self.opt['train']['total_iter']), self.iteration)  # a resumed run may be past its total_iter
+        name, current_iter = dataset.opt['name'], min(int(current_iter), last)
         if self.validated.get(name) == current_iter:
             return
         self.validated[name] = current_iter

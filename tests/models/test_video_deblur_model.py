@@ -277,7 +277,11 @@ class TestValidation:
         model, loader = build_model(options), val_loader(options)
         for current_iter in (5, 10, 12):
             model.nondist_validation(loader, current_iter, None, False)
-        assert [e['iter'] for e in json.loads((tmp_path / 'net/metrics.json').read_text())] == [5, 10]
+        path = tmp_path / 'net/metrics.json'
+        assert [entry['iter'] for entry in json.loads(path.read_text())] == [5, 10]
+        model.iteration = 12  # resumed with a lower total_iter, which would get the scores of later weights
+        model.nondist_validation(loader, 13, None, False)
+        assert [entry['iter'] for entry in json.loads(path.read_text())] == [5, 10, 12]
 
     def test_luma_metrics_are_recorded_as_protocol_luma(self, train_options, tmp_path):
         for metric in train_options['val']['metrics'].values():
