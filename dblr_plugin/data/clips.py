@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dblr_plugin.data.images import is_image, natural
+from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, natural
 from dblr_plugin.errors import DBLRError, counted, nearest, raise_faults
 from dblr_plugin.files import name_fault
 from dblr_plugin.threads import DISK_THREADS
@@ -212,7 +212,7 @@ def _no_images(root: Path, clip: str) -> str:
     """Returns the fault of a clip without images, which may lie one level deeper."""
     deeper = next((path.parent for path in (root / clip).glob('*/*') if is_image(path.name)), None)
     if deeper is None:
-        return f"clip '{clip}' in {root} has no images; remove it"
+        return f"clip '{clip}' in {root} has no images ({', '.join(IMAGE_SUFFIXES)}); convert its frames, or remove it"
     return f"clip '{clip}' in {root} has no images, but {deeper} has; move such folders up, into {root}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dblr_plugin.data.images import (
+    IMAGE_SUFFIXES,
     decode,
     decode_crop,
     header_size,
@@ -96,7 +97,7 @@ class FolderStore:
             deeper = next((sub for sub in _subfolders(self.root / clip) if frame_files(self.root / clip / sub)), None)
             if deeper is not None:
                 return f'the images lie one level too deep, in {self.root / clip / deeper}: give {self.root / clip}'
-        return 'put the frames of each clip into a folder of its own there'
+        return f'put the frames of each clip into a folder of its own there, as {", ".join(IMAGE_SUFFIXES)}'
 
 
 FrameStore = FolderStore | LmdbStore

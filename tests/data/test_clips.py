@@ -58,12 +58,13 @@ class TestLayoutFaults:
             open_store(pair[0].parent / 'outer')
 
     def test_empty_folder_is_refused(self, tmp_path):
-        with pytest.raises(DBLRError, match='has no clips'):
+        with pytest.raises(DBLRError, match=r'has no clips; put .* as \.png, \.jpg'):
             open_store(tmp_path)
 
     def test_clip_without_images_is_named(self, pair):
         (pair[0] / 'gamma').mkdir()
-        assert "clip 'gamma'" in fault(pair) and 'no images' in fault(pair)
+        (pair[0] / 'gamma/0.ppm').write_bytes(b'P6 1 1 255 rgb')
+        assert f"clip 'gamma' in {pair[0]} has no images (.png, .jpg," in fault(pair)
 
     def test_clip_one_level_too_deep(self, pair):
         shutil.move(pair[0] / 'beta', pair[0] / 'scene/beta')
