@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
+from urllib.error import URLError
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_fault
@@ -159,6 +160,8 @@ def explain(error: BaseException, folder: str = '') -> str | None:
             f'processes cannot share memory here ({error.strerror}): make /dev/shm writable, or, in training, set '
             'datasets.train.num_worker_per_gpu: 0'
         )
+    if isinstance(error, URLError):  # of the weights of a perceptual loss
+        return f'a file cannot be downloaded ({error.reason}); the line "Downloading" above says where to put it'
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
         unnamed = f'a file below {folder}' if folder else 'a file'
         return str(write_fault(error.filename2 or error.filename or unnamed, error))

@@ -87,6 +87,9 @@ def _of_basicsr(network: dict) -> Iterator[Conflict]:
     for needed in ('hr_in', 'with_predeblur'):
         if network_argument(network, needed, True) is False:
             yield f'network_g.{needed}', f'is false, and the network would enlarge frames fourfold; set {needed}: true'
+    features, groups = (network_argument(network, key, 1) for key in ('num_feat', 'deformable_groups'))
+    if features % groups:
+        yield 'network_g.num_feat', f'is {features}, and must be a multiple of deformable_groups, {groups}'
 
 
 def _is_our_network(network: dict) -> bool:

@@ -23,6 +23,8 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'network_g.num_in_ch': 3}, 'network_g', 'num_out_ch is 1, and num_in_ch is 3; set both to the same value'),
     ({'network_d.num_in_ch': 3}, 'network_d.num_in_ch', 'network_g restores 1 channels; set network_d to the same'),
     ({'network_g': {'type': 'EDVR'}, 'network_d.num_in_ch': 3}, 'network_g', 'set hr_in: true'),
+    ({'network_g': {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'num_feat': 12}, 'network_d.num_in_ch': 3},
+     'network_g.num_feat', 'network_g.num_feat is 12, and must be a multiple of deformable_groups, 8'),
     ({'network_g': {'type': 'EDVR', 'hr_in': True, 'with_predeblur': True, 'center_frame_idx': 1},
       'network_d.num_in_ch': 3},
      'network_g.center_frame_idx', 'must be 2 (the middle frame of a window) or 4'),

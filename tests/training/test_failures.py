@@ -93,6 +93,13 @@ def test_other_errors_keep_their_traceback():
     assert explain(KeyboardInterrupt()) == 'interrupted'
 
 
+def test_weights_that_cannot_be_downloaded_are_explained(tmp_path):
+    """Those of a perceptual loss, on a machine without a network."""
+    error = error_of(torch.hub.load_state_dict_from_url, 'http://nowhere.invalid/vgg19.pth', str(tmp_path))
+    said = explain(error) or ''
+    assert re.fullmatch(r'a file cannot be downloaded \(.+\); the line "Downloading" above says where to put it', said)
+
+
 def test_a_limit_of_threads_is_explained():
     before = threading.stack_size(1 << 47)  # no system has room for it
     try:
