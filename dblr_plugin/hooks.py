@@ -103,6 +103,11 @@ def check_options(opt: dict) -> None:
     if ((opt.get('logger') or {}).get('wandb') or {}).get('project') and importlib.util.find_spec('wandb') is None:
         raise DBLRError('logger.wandb needs: pip install wandb; or leave its project empty')
     _check_paths(opt)
+    if opt['is_train'] and 'debug' in opt['name']:  # anywhere in it
+        logging.getLogger('dblr_plugin').warning(
+            "The name has 'debug' in it: BasicSR prints each iteration, validates and saves every 8, and leaves out "
+            'TensorBoard, whatever the options say.'
+        )
     if opt['num_gpu'] > 1 and not opt['dist']:
         logging.getLogger('dblr_plugin').warning(
             'One of %d GPUs is used. All are with: torchrun --nproc_per_node=%d -m dblr_plugin.%s -opt FILE',

@@ -65,3 +65,10 @@ def test_torchrun_uses_all_gpus(machine, caplog):
     opt = machine(4) | {'dist': True}
     check_options(opt)
     assert opt['num_gpu'] == 4 and not caplog.text
+
+
+def test_name_that_changes_other_options_is_reported(machine, caplog):
+    check_options(machine(0))
+    assert not caplog.text
+    check_options(machine(0) | {'name': 'deblur_debugged'})
+    assert "The name has 'debug' in it: BasicSR prints each iteration" in caplog.text
