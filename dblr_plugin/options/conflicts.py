@@ -112,16 +112,19 @@ def _windows(opt: dict) -> Iterator[Conflict]:
     network = opt['network_g']
     traits = NetworkTraits.of(network)
     last = traits.num_frame - 1
-    frames = network_argument(network, 'num_frame', None) if traits.restores != 'all' else None  # None: any number
+    has_argument = network_argument(network, 'num_frame', None) is not None
+    takes_any = traits.restores == 'all' or (_is_our_network(network) and not has_argument)
     flow = network_argument(network, 'flow', None)
     if network.get('center_frame_idx') not in (None, last // 2, last):
         yield 'network_g.center_frame_idx', f'must be {last // 2} (the middle frame of a window) or {last} (the last)'
     for name, dataset in opt['datasets'].items():
         trail = f'datasets.{name}'
         given = dataset.get('num_frame', 5)
-        if frames is not None and given != frames:
-            fault = f'is {given}, but network_g takes windows of {frames} frames; set both to the same value'
-            yield f'{trail}.num_frame', fault
+        if not takes_any and given != traits.num_frame:
+            fix = 'set both to the same value'
+            if not has_argument:  # tests and deblurring would use the default
+                fix = f'give {network["type"]} an argument num_frame that is {given} by default'
+            yield f'{trail}.num_frame', f'is {given}, but network_g takes windows of {traits.num_frame} frames; {fix}'
         causal = bool(dataset.get('causal', False))
         if causal != traits.causal:
             fix = f'set both to the same value (EDVR: center_frame_idx: {last})'

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from basicsr.utils.registry import ARCH_REGISTRY
 from changes import changed, line_of
 from processes import write_options
+from torch import nn
 
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.options.option_file import check_option_file
@@ -133,6 +135,21 @@ def test_compatible_options_pass(gan_options, tmp_path, changes):
     for trail, value in changes.items():
         gan_options = changed(gan_options, trail, value)
     check_option_file(write_options(tmp_path / 'train.yml', gan_options), is_train=True)
+
+
+def test_windows_of_a_network_without_num_frame_are_of_five(train_options, tmp_path):
+    """Training would use the data set's number, and validation, tests and deblurring five frames, without a word."""
+
+    @ARCH_REGISTRY.register()
+    class MeanOfFrames(nn.Module):
+        def forward(self, x):
+            return x.mean(dim=1)
+
+    options = changed(train_options, 'network_g', {'type': 'MeanOfFrames'})
+    check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
+    path = write_options(tmp_path / 'train.yml', changed(options, 'datasets.train.num_frame', 3))
+    with pytest.raises(DBLRError, match='is 3, .* of 5 frames; give MeanOfFrames an argument num_frame that is 3'):
+        check_option_file(path, is_train=True)
 
 
 def test_test_sets_must_have_different_names(test_options, tmp_path):
