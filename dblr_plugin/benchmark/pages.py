@@ -122,7 +122,7 @@ def _clips_table(report: dict) -> str:
     scored = {e['name']: e['clips'][protocol] for e in report['methods'] if e['status'] == MEASURED}
     clips = list(next(iter(scored.values())))
     rows = [
-        [name, *(f'{float(scores[clip]["psnr"]):.2f} / {scores[clip]["ssim"]:.4f}' for clip in clips)]
+        [name, *(f'{float(scores[clip]["psnr"]):.2f} / {float(scores[clip]["ssim"]):.4f}' for clip in clips)]
         for name, scores in scored.items()
     ]
     return f'PSNR (dB) / SSIM, {protocol}.\n\n' + markdown_table(['Method', *clips], rows)

@@ -68,5 +68,7 @@ def test_a_training_without_validations_has_no_curve(footage: Path) -> None:
     write_report(plan, run_benchmark(plan))
     report = json.loads((FOLDER / 'report.json').read_text())
     report['methods'][0]['training'] = {'iterations': 5, 'crop': 32, 'starts_from': None, 'seconds': 90.0}
+    report['methods'][0]['clips']['basicsr']['v'] = {'psnr': 'nan', 'ssim': 'nan'}  # in JSON, of a diverged network
     page = markdown_page(report)
+    assert '| Input | nan / nan |' in page
     assert '| Input | 5 | 32 | – | 1.5 |' in page and 'plots/training' not in page and 'plots/clips' in page
