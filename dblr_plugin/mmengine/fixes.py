@@ -13,10 +13,12 @@ import torch.distributed as dist
 from mmengine.config import config
 from mmengine.dist import utils as dist_utils
 from mmengine.fileio.backends.lmdb_backend import LmdbBackend
+from mmengine.hooks import EMAHook
 from mmengine.hub import hub
 from mmengine.logging import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim.optimizer import amp_optimizer_wrapper
+from mmengine.runner import Runner
 
 from dblr_plugin.data.lmdb_store import shared_environment
 
@@ -28,6 +30,7 @@ def apply() -> None:
     _load_logs_in_checkpoints()
     _find_packages_without_pkg_resources()
     _open_databases_once()
+    _average_any_checkpoint()
     if not torch.cuda.is_available():
         _start_processes_without_gpus()
         _mix_precision_without_gpus()
@@ -76,6 +79,17 @@ def _open_databases_once() -> None:
     """Two ``LmdbBackend`` on one path fail, as lmdb >= 2.3 opens a database only once per process."""
     LmdbBackend._get_client = lambda self: shared_environment(Path(self.db_path))
     LmdbBackend.__del__ = lambda self: None  # others may still be reading
+
+
+def _average_any_checkpoint() -> None:
+    """``EMAHook`` fails with a checkpoint without ``state_dict``, although the Runner loads its content as weights."""
+    load = EMAHook.after_load_checkpoint
+
+    @functools.wraps(load)
+    def wrapped(self: EMAHook, runner: Runner, checkpoint: dict) -> None:
+        load(self, runner, checkpoint if 'state_dict' in checkpoint else {'state_dict': checkpoint})
+
+    EMAHook.after_load_checkpoint = wrapped
 
 
 def _start_processes_without_gpus() -> None:

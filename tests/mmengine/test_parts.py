@@ -114,6 +114,17 @@ class TestCheckpoints:
         assert any(not torch.equal(v, content['params_ema'][k]) for k, v in content['params'].items())
         assert content['network'] == train_options['network_g']
 
+    def test_average_starts_from_weights_of_basicsr(self, train_options, tmp_path):
+        trained = DBLRNet(num_feat=16, num_block=1, input_skip=True).state_dict()
+        save_atomically({'params': trained}, tmp_path / 'net.pth')
+        hooks = [{'type': 'EMAHook'}]
+        run = runner(train_options, tmp_path / 'run', custom_hooks=hooks, load_from=str(tmp_path / 'net.pth'))
+        run.call_hook('before_run')
+        run.load_or_resume()
+        (averaged,) = (hook.ema_model.module.generator for hook in run._hooks if isinstance(hook, EMAHook))
+        for net in (averaged, run.model.generator):
+            assert all(torch.equal(value, trained[name]) for name, value in net.state_dict().items())
+
     def test_weights_of_another_network_are_refused(self, train_options, tmp_path):
         save_atomically({'params': DBLRNet(num_feat=16, num_block=2).state_dict()}, tmp_path / 'net.pth')
         model = runner(train_options, tmp_path / 'run', load_from=str(tmp_path / 'net.pth'))
