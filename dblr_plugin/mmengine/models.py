@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import to_network_colour
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.validation import share_buffers
 from dblr_plugin.mmengine.registry import MODELS, build_part, plain, register
 from dblr_plugin.restore.frame_restorer import FrameRestorer, build_restorer
@@ -62,17 +63,15 @@ class VideoDeblurModel(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.network = plain(generator)
         self.network['type'] = self.network['type'].removeprefix('dblr.')
-        self.traits = NetworkTraits.of(self.network)
         self.generator: Any = build_part(self.network)
+        self.traits = NetworkTraits.of(self.network)
         prepare_network(self.generator)
         self.pixel_loss = build_part(pixel_loss)
         self.perceptual_loss = build_part(perceptual_loss)
         self.multi_scale = multi_scale
         self.pad_multiple = pad_multiple
         self._restorer: FrameRestorer | None = None
-        # the hub's contents are saved in each checkpoint
-        about = {'network': self.network} | ({'pad_multiple': pad_multiple} if pad_multiple > 1 else {})
-        MessageHub.get_current_instance().update_info(NETWORK_KEY, about)
+        self._describe_network()
         self.register_load_state_dict_pre_hook(_take_any_checkpoint)
 
     def forward(
@@ -100,14 +99,27 @@ class VideoDeblurModel(BaseModel):
         return self._content_losses(restored, to_network_colour(gt, self.traits.channels))
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the sum of all losses, and the log values; MMEngine only sums losses with ``loss`` in their name."""
+        """Returns the sum of all losses, and the log values; MMEngine only sums losses with ``loss`` in their name.
+
+        Raises:
+            DBLRError: If the model was built without losses.
+        """
+        if not losses:
+            raise DBLRError("model has neither pixel_loss nor perceptual_loss; add pixel_loss=dict(type='MSELoss')")
         total = total_loss(losses)
         return total, {'loss': total, **losses}
 
     def train(self, mode: bool = True) -> VideoDeblurModel:
         """Changes the mode; the next prediction will use the weights at that time."""
         self._restorer = None
+        if MessageHub.get_current_instance().get_info(NETWORK_KEY) is None:  # the model was built before its Runner
+            self._describe_network()
         return super().train(mode)
+
+    def _describe_network(self) -> None:
+        """Records which network it is where the Runner's checkpoints take it from, in the message hub."""
+        about = {'network': self.network} | ({'pad_multiple': self.pad_multiple} if self.pad_multiple > 1 else {})
+        MessageHub.get_current_instance().update_info(NETWORK_KEY, about)
 
     def _content_losses(self, restored: list[Tensor], gt: Tensor) -> dict[str, Tensor]:
         pyramid = _bare(self.generator).pyramid if self.multi_scale else None
@@ -170,7 +182,15 @@ class DBLRGANModel(VideoDeblurModel):
 
         Returns:
             The log values: losses, and D's mean logits and probabilities.
+
+        Raises:
+            DBLRError: If there is one optimiser for all networks.
         """
+        if not isinstance(optim_wrapper, OptimWrapperDict):
+            raise DBLRError(
+                "optim_wrapper: DBLRGANModel needs one per network; write constructor='MultiOptimWrapperConstructor', "
+                'generator=dict(...), discriminator=dict(...)'
+            )
         data = self.data_preprocessor(data, True)
         lq, gt = (torch.stack(x) if isinstance(x, list) else x for x in (data['lq'], data['gt']))
         lq, gt = (to_network_colour(frames, self.traits.channels) for frames in (lq, gt))

@@ -13,7 +13,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -35,9 +35,11 @@ from dblr_plugin.mmengine.registry import (
     plain,
     register,
 )
+from dblr_plugin.options.conflicts import window_conflicts
 from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS
 from dblr_plugin.training.objectives import seed_iteration
 from dblr_plugin.value_types import fault
+from dblr_plugin.weights.checkpoint import NETWORK_KEY
 
 __all__ = [
     'ComparisonImagesHook', 'MultiOptimWrapperConstructor', 'ProtocolScores', 'ResumableSampler', 'ResumableTrainLoop',
@@ -64,6 +66,7 @@ def _builder(name: str, section: type) -> Callable[..., Dataset]:
     def build(**arguments: Any) -> Dataset:
         options = plain(arguments)
         raise_faults([text for key, value in options.items() if (text := _fault(key, value))], f'options of {name}')
+        raise_faults(_unlike_network(name, options), f'options of {name}')
         dataset = DATASET_REGISTRY.get(name)({'name': name, **options, 'type': name})
         dataset.metainfo = {'name': dataset.opt['name']}
         return dataset
@@ -78,6 +81,16 @@ def _builder(name: str, section: type) -> Callable[..., Dataset]:
 
     build.__name__ = name
     return build
+
+
+def _unlike_network(name: str, options: dict[str, Any]) -> list[str]:
+    """Returns why a data set's windows are not those of the model that the Runner has built, if it is one of ours."""
+    about = MessageHub.get_current_instance().get_info(NETWORK_KEY)
+    if about is None:
+        return []
+    found = window_conflicts({'network_g': about['network'], 'datasets': {name: options}})
+    faults = (f'{key} {why}'.removeprefix('datasets.') for key, why in found)
+    return [text.replace('network_g', 'model.generator') for text in faults]
 
 
 for _name, _section in {**TRAIN_SETS, **TEST_SETS}.items():
@@ -173,13 +186,23 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         runner: The Runner.
         dataloader: ``train_dataloader``; it needs no sampler.
         kwargs: Further arguments of MMEngine's ``IterBasedTrainLoop``.
+
+    Raises:
+        DBLRError: If the data loader has another sampler than :class:`ResumableSampler`.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | Mapping[str, Any], **kwargs: Any) -> None:
         if isinstance(dataloader, Mapping):
-            sampler = {'type': 'dblr.ResumableSampler', **dataloader.get('sampler', {})}
-            dataloader = {**dataloader, 'sampler': {**sampler, 'batch_size': dataloader['batch_size']}}
+            sampler = {'type': ResumableSampler, **dataloader.get('sampler', {})}
+            if sampler['type'] in (ResumableSampler, 'ResumableSampler', 'dblr.ResumableSampler'):
+                sampler['batch_size'] = dataloader.get('batch_size', 1)
+            dataloader = {**dataloader, 'sampler': sampler}
         super().__init__(runner, dataloader, **kwargs)
+        if not isinstance(self.dataloader.sampler, ResumableSampler):
+            raise DBLRError(
+                f'train_dataloader.sampler is {type(self.dataloader.sampler).__name__}, and ResumableTrainLoop has its '
+                "own; leave it out, or use MMEngine's IterBasedTrainLoop"
+            )
 
     def run(self) -> nn.Module:
         """Trains to the last iteration."""
@@ -254,15 +277,26 @@ class MultiOptimWrapperConstructor:
 
     Args:
         optim_wrapper_cfg: Name of the network in the model -> its ``optim_wrapper``.
-        paramwise_cfg: Unused: each network's ``optim_wrapper`` has its own.
+        paramwise_cfg: Must be None: each network's ``optim_wrapper`` has its own.
+
+    Raises:
+        DBLRError: If it is given, or the model has no network of such a name.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: object = None) -> None:
+        if paramwise_cfg is not None:
+            raise DBLRError("optim_wrapper.paramwise_cfg has no effect here; move it into the networks' entries")
         self.configs = optim_wrapper_cfg
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         """Builds one wrapper per network."""
         bare: Any = model.module if is_model_wrapper(model) else model
+        networks = dict(bare.named_children())
+        unknown = [name for name in self.configs if name not in networks]
+        raise_faults(
+            [f"optim_wrapper.{name}: the model has no network '{name}'{nearest(name, networks)}" for name in unknown],
+            'config',
+        )
         return OptimWrapperDict(
-            **{name: build_optim_wrapper(getattr(bare, name), config) for name, config in self.configs.items()}
+            **{name: build_optim_wrapper(networks[name], config) for name, config in self.configs.items()}
         )

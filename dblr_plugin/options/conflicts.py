@@ -17,7 +17,7 @@ from dblr_plugin.models.dblrgan_model import DBLRGANModel
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.training.step import build_optimizer
 
-__all__ = ['conflicts']
+__all__ = ['conflicts', 'window_conflicts']
 
 Conflict = tuple[str, str]
 
@@ -33,7 +33,7 @@ def conflicts(opt: dict, is_train: bool) -> Iterator[Conflict]:
     yield from of_networks
     if of_networks:
         return  # the other checks need networks that can be built
-    yield from _windows(opt)
+    yield from window_conflicts(opt)
     yield from _names(opt)
     yield from _scores(opt)
     if is_train:
@@ -104,8 +104,8 @@ def _without_weights(network: dict) -> torch.nn.Module:
         return cls(**arguments)
 
 
-def _windows(opt: dict) -> Iterator[Conflict]:
-    """Checks that datasets make the windows that the network takes, as video inference does.
+def window_conflicts(opt: dict) -> Iterator[Conflict]:
+    """Yields where ``datasets`` do not make the windows that ``network_g`` takes, as video inference does.
 
     That is their number of frames, which one is restored, and whether the others are aligned to it.
     """

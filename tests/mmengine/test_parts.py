@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import LmdbBackend
 from mmengine.hooks import EMAHook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
@@ -27,7 +27,7 @@ from dblr_plugin.losses import MinimaxGANLoss
 from dblr_plugin.mmengine import DBLRGANModel, ResumableSampler, VideoDeblurModel
 from dblr_plugin.mmengine.registry import build_part
 from dblr_plugin.mmengine.train import newest_checkpoint
-from dblr_plugin.weights.checkpoint import load_state_dict, read_checkpoint, save_atomically
+from dblr_plugin.weights.checkpoint import NETWORK_KEY, load_state_dict, read_checkpoint, save_atomically
 
 NETWORK = {'type': 'DBLRNet', 'num_feat': 16, 'num_block': 1}
 
@@ -46,6 +46,8 @@ def test_unknown_part_is_named():
     for name in ('DBLRNetz', 'dblr.DBLRNetz'):
         with pytest.raises(DBLRError, match=f"no class '{name}' is registered; did you mean 'DBLRNet'"):
             build_part({'type': name})
+    with pytest.raises(DBLRError, match="no class 'DBLRNetz' is registered; did you mean 'DBLRNet'"):
+        VideoDeblurModel({'type': 'DBLRNetz'})
 
 
 def test_installed_mmengine_is_imported():
@@ -85,6 +87,15 @@ class TestDataSets:
         ):  # fmt: skip
             assert text in str(caught.value)
 
+    def test_windows_of_another_network_are_reported(self, footage):
+        VideoDeblurModel({**NETWORK, 'causal': True})
+        try:
+            with pytest.raises(DBLRError, match='VideoDeblurDataset.causal is false, unlike model.generator'):
+                DATASETS.build(self.options(footage))
+            assert len(DATASETS.build(self.options(footage, causal=True))) == 8
+        finally:
+            MessageHub.get_current_instance().pop_info(NETWORK_KEY)
+
     def test_sampler_resumes_where_it_stopped(self):
         indices = functools.partial(zip, range(30))
         whole = [int(i) for _, i in indices(ResumableSampler(range(7), batch_size=2, seed=3))]
@@ -97,6 +108,41 @@ def runner(options: dict, folder: Path, **changes) -> Runner:
     config = as_config(options)
     config.merge_from_dict({'work_dir': str(folder), 'experiment_name': folder.name, **changes})
     return Runner.from_cfg(config)
+
+
+def train(options: dict, folder: Path, changes: dict) -> None:
+    runner(options, folder, **changes).train()
+
+
+class TestConflicts:
+    @pytest.mark.parametrize(
+        ('changes', 'message'),
+        [
+            (
+                {'train_dataloader.sampler': {'type': 'InfiniteSampler', '_delete_': True}},
+                'sampler is InfiniteSampler, and Resum.* leave it out',
+            ),
+            ({'model': {'type': 'VideoDeblurModel', 'generator': NETWORK, '_delete_': True}}, 'neither pixel_loss nor'),
+        ],
+    )
+    def test_training_is_refused(self, train_options, tmp_path, changes, message):
+        with pytest.raises(DBLRError, match=message):
+            train(train_options, tmp_path / 'run', changes)
+
+    @pytest.mark.parametrize(
+        ('changes', 'message'),
+        [
+            ({'paramwise_cfg': {'bias_lr_mult': 2.0}}, 'paramwise_cfg has no effect here; move it into'),
+            ({'discriminatr': {}}, "no network 'discriminatr'; did you mean 'discriminator'"),
+            (
+                {'_delete_': True, 'type': 'OptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 1.0}},
+                'needs one per network',
+            ),
+        ],
+    )
+    def test_optimisers_are_refused(self, gan_options, tmp_path, changes, message):
+        with pytest.raises(DBLRError, match=message):
+            train(gan_options, tmp_path / 'run', {'optim_wrapper': changes})
 
 
 class TestCheckpoints:
@@ -113,6 +159,12 @@ class TestCheckpoints:
             assert all(torch.equal(value, content[key][name]) for name, value in net.state_dict().items())
         assert any(not torch.equal(v, content['params_ema'][k]) for k, v in content['params'].items())
         assert content['network'] == train_options['network_g']
+
+    def test_network_is_named_if_the_model_was_built_before_its_runner(self):
+        model = VideoDeblurModel(NETWORK)
+        hub = MessageHub.get_instance('of a Runner')  # a Runner saves its hub
+        model.train()
+        assert hub.get_info(NETWORK_KEY) == {'network': NETWORK}
 
     def test_average_starts_from_weights_of_basicsr(self, train_options, tmp_path):
         trained = DBLRNet(num_feat=16, num_block=1, input_skip=True).state_dict()
