@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dblr_plugin.data.images import is_image
 from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowWriter, read_pictures
 from dblr_plugin.data.motion.sensor import require_h264
 from dblr_plugin.data.motion.store import StoreInfo
@@ -73,7 +74,8 @@ def prepare_motion(src: Path, dst: Path, recipe: MotionSettings) -> StoreInfo:
     """
     require_h264()
     pictures = _pictures(src, recipe)  # also read here, to report faults before anything starts
-    bytes_ = sum(path.stat().st_size for path in src.rglob('*') if path.is_file())
+    # of images alone: the store may be below them, and file managers leave files of their own
+    bytes_ = sum(path.stat().st_size for path in src.rglob('*') if is_image(path.name) and path.is_file())
     info = StoreInfo(
         recipe.windows, PART, recipe.size, recipe.num_frame, 1 if recipe.y_only else 3, recipe.causal, recipe.seed,
         f'{counted(len(pictures), "picture")} of {src.resolve().name} ({bytes_} bytes)',

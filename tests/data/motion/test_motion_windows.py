@@ -1,6 +1,7 @@
 """Windows of synthetic motion, their store, data set and command."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -117,6 +118,17 @@ def test_store_is_resumed_and_enlarged(pictures, tmp_path, monkeypatch):
     assert first.stat().st_mtime_ns == kept
     whole, store = WindowStore(tmp_path / 'whole'), WindowStore(tmp_path / 'store')
     assert all(np.array_equal(whole[i], store[i]) for i in range(20))
+
+
+def test_files_other_than_images_do_not_tell_images_apart(pictures, tmp_path, monkeypatch):
+    """A store may lie in the folder of its images, and file managers leave files of their own there."""
+    monkeypatch.setattr(prepare_module, 'PART', 8)
+    images = tmp_path / 'images'
+    shutil.copytree(pictures, images)
+    for windows in (4, 12):
+        prepare_motion(images, images / 'store', MotionSettings(windows=windows, size=SIZE, processes=1))
+        (images / '.DS_Store').write_bytes(bytes(windows))
+    assert len(WindowStore(images / 'store')) == 12
 
 
 def test_other_settings_other_files_and_damage_are_refused(pictures, tmp_path):
