@@ -68,6 +68,7 @@ def prepare_layout(
     held = tree.complete(dst, plan.kind, plan.variant)
     if held is not None and not (copy and held['placed'] == 'linked'):
         return tree.Prepared(held, tree.write_databases(dst, databases), was_complete=True)
+    _require_a_clip(plan)
     clips, faults = check(plan)
     if faults and not (allow_partial and clips):
         raise _error(faults, plan, len(clips))
@@ -117,6 +118,14 @@ def check(plan: Plan) -> tuple[list[CheckedClip], list[Fault]]:
                 text = f'{odd[0]} is {_text(odd[1])}, but {first} is {_text(size)}'
                 faults.append(Fault(clip, f'{_label(clip)}: {text}; all its frames must have one size'))
     return checked, faults
+
+
+def _require_a_clip(plan: Plan) -> None:
+    """Raises DBLRError if no clip has a folder, as in a folder above or below the data set's."""
+    if not any(folder.is_dir() for clip in plan.clips for folder in clip.folders.values()):
+        raise DBLRError(
+            f'{plan.source} has no clip of {plan.kind}; give the folder that has (the layout is {plan.layout})'
+        )
 
 
 def _error(faults: list[Fault], plan: Plan, usable: int) -> DBLRError:

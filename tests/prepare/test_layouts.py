@@ -172,6 +172,12 @@ class TestBSD:
         assert [content['parts'][part]['frames'] for part in ('train', 'test')] == [100, 150]
         assert content['parts']['test']['sizes'] == {'64x48': 1}
 
+    def test_folder_of_another_exposure_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / 'BSD_1ms8ms').mkdir()
+        with pytest.raises(DBLRError, match='BSD_1ms8ms is that of another exposure; give --exposure 1ms8ms'):
+            plan_bsd(tmp_path / 'BSD_1ms8ms', '3ms24ms')
+        assert plan_bsd(tmp_path / 'BSD_1ms8ms', '1ms8ms').source == tmp_path / 'BSD_1ms8ms'
+
 
 class TestKITTI:
     @pytest.fixture
@@ -212,6 +218,8 @@ def test_missing_source_is_refused(plan, tmp_path: Path) -> None:
 
 
 def test_source_of_another_layout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DBLRError, match=r'the layout is quantitative_datasets/<video>') as error:
+    """Such as the folder that a download was unpacked into, with one more around the data set's."""
+    (tmp_path / 'DeepVideoDeblurring_Dataset/quantitative_datasets/IMG_0001/input').mkdir(parents=True)
+    with pytest.raises(DBLRError, match=r'has no clip of dvd.*the layout is quantitative_datasets/<video>') as error:
         prepare_layout(plan_dvd(tmp_path), tmp_path / 'tree', allow_partial=True)
-    assert '--allow-partial' not in str(error.value)
+    assert '--allow-partial' not in str(error.value) and 'download' not in str(error.value)

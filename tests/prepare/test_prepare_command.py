@@ -75,10 +75,9 @@ def test_video_command_writes_databases_equal_to_the_folders(tmp_path: Path) -> 
 
 
 def test_another_data_set_is_refused_with_the_expected_layout(bsd: Path, tmp_path: Path) -> None:
-    with pytest.raises(DBLRError) as error:
+    layout = r'GOPRO_Large/{train,test}/<sequence>/{blur_gamma,sharp}'
+    with pytest.raises(DBLRError, match=f'has no clip of gopro; give the folder that has .the layout is {layout}'):
         run('gopro', bsd, tmp_path / 'out', '--blur', 'blur_gamma')
-    assert str(error.value).startswith('33 faults in') and 'and 23 more' in str(error.value)
-    assert 'GOPRO_Large/{train,test}/<sequence>/{blur_gamma,sharp}' in str(error.value)
 
 
 @pytest.mark.parametrize(
