@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ['DBLRError', 'counted', 'first_faults', 'first_line', 'nearest', 'raise_faults']
+__all__ = ['DBLRError', 'counted', 'first_faults', 'first_line', 'nearest', 'on_one_line', 'raise_faults']
 
 _MAX_SHOWN = 10  # faults in one message
 
@@ -32,6 +32,15 @@ def counted(count: int, noun: str) -> str:
 def first_line(error: BaseException) -> str:
     """Returns the first line of a library error's message, or its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def on_one_line(message: str) -> str:
+    r"""Returns a message of several lines, such as a list of faults, as one, for tables and lists.
+
+    >>> on_one_line('2 faults in the data:\n  a is missing\n  b is empty')
+    '2 faults in the data: a is missing; b is empty'
+    """
+    return '; '.join(line.strip() for line in message.strip().splitlines()).replace(':; ', ': ')
 
 
 def raise_faults(faults: list[str], of: str) -> None:

@@ -24,7 +24,7 @@ from dblr_plugin.benchmark.record import (
     sha256,
 )
 from dblr_plugin.benchmark.training import train, trained, write_options
-from dblr_plugin.errors import DBLRError, first_line
+from dblr_plugin.errors import DBLRError, first_line, on_one_line
 from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
 from dblr_plugin.files import write_whole
 from dblr_plugin.version import __version__
@@ -95,7 +95,7 @@ class _Run:
             folder.traceback.unlink(missing_ok=True)
         except Exception as error:  # a failed method must not stop the others
             is_known = isinstance(error, DBLRError)
-            reason = first_line(error) if is_known else f'{type(error).__name__}: {first_line(error)}'
+            reason = on_one_line(str(error)) if is_known else f'{type(error).__name__}: {first_line(error)}'
             self.tell(f'{method.name}: failed: {reason}')
             if not is_known:
                 write_whole(folder.traceback, traceback.format_exc())

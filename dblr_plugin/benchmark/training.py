@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.record import code_checksums, data_checksums, fingerprint_of, keep, kept, sha256
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, on_one_line
 from dblr_plugin.files import write_whole
 from dblr_plugin.version import __version__
 
@@ -148,9 +149,11 @@ def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
 def _last_words(lines: list[str], code: int) -> str:
     """Extracts why a training ended: our own error, else the last line of a traceback, else the last line of output."""
     lines = [re.sub(r'^\[rank\d+\]: ', '', line) for line in lines]  # torchrun's
-    own = [line.removeprefix('dblr: error: ') for line in lines if line.startswith('dblr: error: ')]
-    if own:
-        return own[0]  # errors of other processes follow from it
+    own = [number for number, line in enumerate(lines) if line.startswith('dblr: error: ')]
+    if own:  # the first one; errors of other processes follow from it
+        first, *after = lines[own[0] :]
+        faults = takewhile(lambda line: line.startswith('  '), after)
+        return on_one_line('\n'.join([first.removeprefix('dblr: error: '), *faults]))
     raised = [line for line in lines if re.match(r'(?:\w+\.)*\w*(?:Error|Exception|Interrupt)\b', line)]
     if raised:
         return raised[-1]

@@ -24,9 +24,9 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def plan_of(footage: Path, methods: dict[str, dict]) -> Plan:
+def plan_of(footage: Path, methods: dict[str, dict], **others: object) -> Plan:
     roots = {f'datasets.val.dataroot_{side}': str(footage / 'val' / side) for side in ('lq', 'gt')}
-    content = {'name': 'gaps', 'set': roots, 'methods': methods}
+    content = {'name': 'gaps', 'set': roots, 'methods': methods, **others}
     return read_plan(write_options(Path('gaps.yml'), content))
 
 
@@ -51,6 +51,12 @@ def test_if_all_methods_fail_the_report_says_so(footage: Path) -> None:
     page = write_report(plan, run_benchmark(plan)).read_text()
     assert '| Net | failed |' in page and '- Net failed: other.pth: not a checkpoint of this DBLRNet' in page
     assert '## Clips' not in page and 'plots/' not in page
+
+
+def test_a_failure_of_several_faults_names_them(footage: Path) -> None:
+    plan = plan_of(footage, {'Input': INPUT}, metrics='ms_ssim')
+    page = write_report(plan, run_benchmark(plan)).read_text()
+    assert "- Input failed: 2 faults in the sizes of frames: clip 'v' of 48x48, protocol basicsr: MS-SSIM needs" in page
 
 
 def test_a_training_on_synthetic_motion_has_sharp_images_alone(footage: Path) -> None:

@@ -191,6 +191,8 @@ def test_provenance_holds_what_was_read(ran: Ran) -> None:
     (['[rank1]: torch.OutOfMemoryError: CUDA out of memory'], 1, 'torch.OutOfMemoryError: CUDA out of memory'),
     (['[rank0]: dblr: error: iteration 2: not finite', '[rank1]: dblr: error: another process has ended',
       'torch.distributed.elastic.multiprocessing.errors.ChildFailedError: '], 1, 'iteration 2: not finite'),
+    (['dblr: error: 2 faults in the data:', '  a is missing', '  b is empty', 'Exception ignored'], 1,
+     '2 faults in the data: a is missing; b is empty'),
     (['iter: 3'], -9, 'ended by signal 9'),
     (['usage: train', ''], 2, 'usage: train'),
     ([], 3, 'exit status 3'),
