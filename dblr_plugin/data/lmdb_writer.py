@@ -53,7 +53,7 @@ def write_lmdb(src: str | Path, dst: str | Path, progress: bool = True) -> int:
         Number of frames written.
 
     Raises:
-        DBLRError: ``src`` has faults, ``dst`` exists or has another suffix, or the disk is full.
+        DBLRError: ``src`` has faults, ``dst`` exists, lies in it or has another suffix, or the disk is full.
     """
     store, clips, frames, lengths = _look_through(src, Path(dst))
     with (
@@ -128,6 +128,8 @@ def _look_through(src: str | Path, dst: Path) -> tuple[FolderStore, list[ClipPai
         raise DBLRError(f'{dst} exists; remove it or choose another name')
     if not dst.parent.is_dir():
         raise DBLRError(f'{dst.parent} is not a folder; create it first')
+    if dst.parent.resolve() == Path(src).resolve():
+        raise DBLRError(f'{dst} would lie among the clips of {src}, and be taken for one; choose another folder')
     store = FolderStore(src)
     clips = index_pairs(store)
     frames = [(f'{clip.name}/{frame}', store.path(clip.name, frame)) for clip in clips for frame in clip.frames]

@@ -103,7 +103,12 @@ def test_full_disk_leaves_no_files(tmp_path, write):
 @both
 def test_bad_targets_and_damaged_frames_are_refused(tree, tmp_path, write):
     (tmp_path / 'old.lmdb').mkdir()
-    for name, words in [('x', 'end in .lmdb'), ('old.lmdb', 'exists'), ('absent/x.lmdb', 'absent is not a folder')]:
+    for name, words in [
+        ('x', 'end in .lmdb'),
+        ('old.lmdb', 'exists'),
+        ('absent/x.lmdb', 'absent is not a folder'),
+        ('clips/x.lmdb', 'taken for one'),
+    ]:
         with pytest.raises(DBLRError, match=words):
             write(tree, tmp_path / name, progress=False)
     (tree / 'alpha/00000001.png').write_bytes(b'')
