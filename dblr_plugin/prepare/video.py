@@ -46,7 +46,7 @@ class Footage:
 def find_footage(src: Path) -> list[Footage]:
     """Returns the videos at ``src``, in natural order of their names.
 
-    Images beside video files are assumed to be thumbnails and ignored with a warning.
+    Images beside video files are assumed to be thumbnails and ignored with a warning, as are videos in folders.
 
     Raises:
         DBLRError: There are no videos, two share a name, or a name is not UTF-8.
@@ -65,9 +65,12 @@ def find_footage(src: Path) -> list[Footage]:
         _log.warning('%s: left out %s beside %s', src, counted(images, 'image'), counted(len(found), 'video'))
     elif images:
         return [_footage(src)]
-    found += [
-        _footage(path) for path in entries if path.is_dir() and any(is_image(file.name) for file in path.iterdir())
-    ]
+    folders = {path: [file.name for file in path.iterdir()] for path in entries if path.is_dir()}
+    deeper = [path for path, names in folders.items() if any(map(is_video, names))]  # their images are thumbnails too
+    found += [_footage(path) for path, names in folders.items() if path not in deeper and any(map(is_image, names))]
+    if deeper and found:
+        inner = ', '.join(path.name for path in deeper)
+        _log.warning('%s: left out the videos in %s; give these folders by themselves', src, inner)
     if not found:
         suffixes = ', '.join(READ_SUFFIXES)
         raise DBLRError(
@@ -181,11 +184,14 @@ def _details(src: Path, sources: list[_Source], recipe: BlurSettings) -> dict[st
 
 
 def _bytes(videos: list[Footage]) -> int:
-    """Returns the total size of all source files in bytes, used to detect that a source was replaced."""
+    """Returns the total size of all videos and frames in bytes, used to detect that a source was replaced."""
     files = (
         path
         for video in videos
-        for path in ([video.path] if video.path.is_file() else video.path.iterdir())
-        if path.is_file()
+        for path in ([video.path] if video.path.is_file() else filter(_is_frame, video.path.iterdir()))
     )
     return sum(path.stat().st_size for path in files)
+
+
+def _is_frame(path: Path) -> bool:
+    return is_image(path.name) and path.is_file()  # file managers leave files of their own

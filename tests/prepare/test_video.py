@@ -281,6 +281,25 @@ class TestPrepareVideo:
         with pytest.raises(DBLRError, match='damaged'):
             list(find_footage(tmp_path / 'bad.mp4')[0].frames())
 
+    def test_videos_in_folders_are_left_out_with_a_warning(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Also beside thumbnails, which are no frames."""
+        write_video(tmp_path / 'one.mkv', panning(3))
+        (tmp_path / 'card').mkdir()
+        write_video(tmp_path / 'card/two.mkv', panning(3))
+        cv2.imwrite(str(tmp_path / 'card/two.jpg'), panning(1)[0])
+        assert [footage.name for footage in find_footage(tmp_path)] == ['one']
+        assert 'left out the videos in card; give these folders by themselves' in caplog.text
+
+    def test_a_file_managers_file_among_frames_changes_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / 'frames').mkdir()
+        for index, frame in enumerate(panning(12)):
+            cv2.imwrite(str(tmp_path / f'frames/{index}.png'), frame)
+        for was_complete in (False, True):
+            assert prepare_video(tmp_path / 'frames', tmp_path / 'tree', BlurSettings()).was_complete == was_complete
+            (tmp_path / 'frames/.DS_Store').write_bytes(b'x')
+
     def test_unusable_footage_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DBLRError, match='nothing does not exist'):
             prepare_video(tmp_path / 'nothing', tmp_path / 'tree', BlurSettings())
