@@ -57,11 +57,13 @@ def write_report(plan: Plan, results: Results) -> Path:
 
 
 def _tells_of(data: Path, report: dict) -> bool:
-    """Whether a ``report.json`` equals this report, apart from its plots, which follow from it."""
+    """Whether a ``report.json`` equals this report, and the table and plots that follow from it are there."""
     try:
         held = json.loads(data.read_text(encoding='utf-8'))
-        return held.pop('plots') is not None and held == json.loads(json.dumps(report))
-    except (OSError, ValueError, KeyError):
+        plots = [data.parent / f'plots/{name}_{theme}.png' for name in held.pop('plots') for theme in ('light', 'dark')]
+        is_whole = all(path.is_file() for path in (data.with_suffix('.csv'), *plots))
+        return is_whole and held == json.loads(json.dumps(report))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -163,6 +165,15 @@ def _notes(plan: Plan, results: Results) -> list[str]:
     notes += [kept] if kept else []
     given = {method.name: method.weights for method in plan.methods.values() if method.weights and not method.train}
     notes += [f'{name} was not trained here: its weights are {path}.' for name, path in given.items()]
+    untrained = [
+        name
+        for name, counted in results.complexity.items()
+        if counted['parameters'] and plan.methods[name].weights is None
+    ]
+    notes += [
+        f'{name} was tested with the parameters its network is built with, as no weights are named.'
+        for name in untrained
+    ]
     uncounted = {name: counted['uncounted'] for name, counted in results.complexity.items() if 'uncounted' in counted}
     notes += [f'MACs of {name} were not counted: {reason}.' for name, reason in uncounted.items()]
     if results.no_lpips:

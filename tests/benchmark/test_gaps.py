@@ -53,6 +53,25 @@ def test_if_all_methods_fail_the_report_says_so(footage: Path) -> None:
     assert '## Clips' not in page and 'plots/' not in page
 
 
+@pytest.mark.slow
+def test_files_removed_from_the_report_are_written_again(footage: Path) -> None:
+    plan = plan_of(footage, {'Input': INPUT})
+    results = run_benchmark(plan)
+    write_report(plan, results)
+    for name in ('report.csv', 'plots/clips_dark.png'):
+        (FOLDER / name).unlink()
+        write_report(plan, results)
+        assert (FOLDER / name).is_file(), name
+
+
+def test_a_network_tested_without_weights_is_named(footage: Path) -> None:
+    plan = plan_of(footage, {'Input': INPUT, 'Net': {'network_g': {'type': 'DBLRNet'}}})
+    results = Results(complexity={'Input': {'parameters': 0, 'macs': 0}, 'Net': {'parameters': 9, 'macs': 9}})
+    notes = json.loads(write_report(plan, results).with_suffix('.json').read_text())['notes']
+    named = [note for note in notes if 'no weights are named' in note]
+    assert named == ['Net was tested with the parameters its network is built with, as no weights are named.']
+
+
 def test_a_failure_of_several_faults_names_them(footage: Path) -> None:
     plan = plan_of(footage, {'Input': INPUT}, metrics='ms_ssim')
     page = write_report(plan, run_benchmark(plan)).read_text()
