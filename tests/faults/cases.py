@@ -162,8 +162,8 @@ def _may_be_written(case: Case, desk: Desk, path: Path) -> bool:
     if desk.cwd not in path.parents:
         return False
     if case.resumable:
-        # complete frames, a video of them, or files that mark the output as unfinished
-        unfinished = path.name == '.unfinished.json' or path.parent.name.endswith('.partial')
+        # complete frames, a video of them, or files that mark the output as unfinished or lock it
+        unfinished = path.name in ('.unfinished.json', '.lock') or path.parent.name.endswith('.partial')
         return unfinished or path.suffix in ('.png', '.jpg', '.mp4')
     if case.trained and path.name in ('net_g_1.pth', 'net_g_latest.pth', '1.state', 'metrics.json'):
         return True
