@@ -76,12 +76,15 @@ def write_options(path: Path, options: dict, command: str) -> None:
 
 
 def _fingerprint(method: Method) -> str:
+    """Identifies what the weights depend on; how and on what they are validated is not part of it."""
+    options = {key: value for key, value in method.training.items() if key not in ('datasets', 'val')}
+    train_set = method.training['datasets']['train']
     starts = {key: path for key, path in method.training['path'].items() if key.startswith('pretrain_network_')}
     return fingerprint_of(
         {
-            'options': method.train,
+            'options': options | {'train_set': train_set},
             'code': code_checksums(method.training),
-            'data': [data_checksums(data_set) for data_set in method.training['datasets'].values()],
+            'data': data_checksums(train_set),
             'starts': {key: sha256(Path(path)) for key, path in starts.items() if path},
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_benchmark import tiny_benchmark
 from dblr_plugin.benchmark import training
 from dblr_plugin.benchmark.methods import Method
 from dblr_plugin.benchmark.plan import read_plan
+from dblr_plugin.benchmark.record import keep, sha256
 from dblr_plugin.benchmark.report import kept_rates, total_iterations, training_budget
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import options_folder
@@ -60,6 +62,16 @@ def test_a_batch_that_changed_on_the_way_is_not_told(
     Path('weights').write_bytes(b'weights')
     training.train(net, processes[-1])
     assert training_budget(net, training.trained(net))['batch'] == batch
+
+
+def test_other_validations_need_no_new_training(footage: Path) -> None:
+    net = settled(footage, {'Net': {'options': NET}})['Net']
+    net.weights.parent.mkdir(parents=True)
+    net.weights.write_bytes(b'weights')
+    keep(net.folder.training, training._fingerprint(net), {'sha256': sha256(net.weights)})
+    for section, change, is_kept in (('val', {'protocol': 'luma'}, True), ('train', {'total_iter': 9}, False)):
+        changed = replace(net, train={**net.training, section: {**net.training[section], **change}})
+        assert (training.trained(changed) is not None) == is_kept
 
 
 def test_iterations_are_counted_from_the_first_weights_on(footage: Path) -> None:
