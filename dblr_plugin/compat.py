@@ -16,7 +16,7 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,6 +99,37 @@ def deferred(module: str, name: str) -> Iterator[None]:
         remove()
 
 
+class _Submodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports a deferred package before the first submodule that is asked for, which its own import may load already.
+
+    Args:
+        package: Name of the package.
+        folders: ``__path__`` of its stand-in.
+        load: Imports a module in place of the stand-in.
+    """
+
+    def __init__(self, package: str, folders: object, load: Callable[[str], types.ModuleType]) -> None:
+        self.package, self.folders, self.load = package, folders, load
+
+    def find_spec(self, path: str, folders: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if folders is not self.folders:
+            return None
+        self.load(self.package)
+        sys.meta_path.remove(self)
+        self.module = importlib.import_module(path)
+        self.spec = self.module.__spec__
+        # the import system loads what the module's spec says, and must not load it a second time
+        spec = importlib.util.spec_from_loader(path, self)
+        vars(self.module)['__spec__'] = spec  # the module of settings refuses new attributes
+        return spec
+
+    def create_module(self, spec: object) -> types.ModuleType:
+        return self.module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        vars(module)['__spec__'] = self.spec
+
+
 def _defer_compiler() -> None:
     """Keeps torch from importing its compiler, which takes seconds and 160 MB, before something uses it.
 
@@ -120,27 +151,6 @@ def _defer_compiler() -> None:
                 raise AttributeError(attribute)
             return getattr(real(self.__name__), attribute)
 
-    class Submodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-        """Imports the compiler before the first submodule that is asked for, which its own import may load already."""
-
-        def find_spec(self, path: str, folders: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-            if folders is not compiler.__path__:
-                return None
-            real(name)
-            sys.meta_path.remove(self)
-            self.module = importlib.import_module(path)
-            self.spec = self.module.__spec__
-            # the import system loads what the module's spec says, and must not load it a second time
-            spec = importlib.util.spec_from_loader(path, self)
-            vars(self.module)['__spec__'] = spec  # the module of settings refuses new attributes
-            return spec
-
-        def create_module(self, spec: object) -> types.ModuleType:
-            return self.module
-
-        def exec_module(self, module: types.ModuleType) -> None:
-            vars(module)['__spec__'] = self.spec
-
     def disable(function: Any, *args: Any, **kwargs: Any) -> Any:
         disabled = functools.cache(lambda: real(name).disable(function, *args, **kwargs))
         return lambda *a, **k: (function if sys.modules.get(name) is compiler else disabled())(*a, **k)
@@ -160,7 +170,7 @@ def _defer_compiler() -> None:
         utils=stand_in(f'{name}.utils', get_optimize_ddp_mode=lambda: 'ddp_optimizer'),
     )
     sys.modules[name] = compiler
-    sys.meta_path.insert(0, Submodules())
+    sys.meta_path.insert(0, _Submodules(name, compiler.__path__, real))
 
 
 def _alias_functional_tensor() -> None:

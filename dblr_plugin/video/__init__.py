@@ -201,7 +201,7 @@ def _warn_unread_images(root: Path, names: Iterable[str]) -> None:
     unread = [name for name in sorted(names) if name.lower().endswith(_UNREAD_SUFFIXES) and name[0] != '.']
     if unread:
         more = f' and {len(unread) - 1} more' if len(unread) > 1 else ''
-        _log.warning('%s: left out, as it cannot be read: %s%s; convert it to .png or .jpg', root, unread[0], more)
+        _log.warning('%s: left out, as such images are not read: %s%s; convert to .png or .jpg', root, unread[0], more)
 
 
 def _require_av() -> None:

@@ -241,7 +241,7 @@ def test_images_that_cannot_be_read_are_reported(tmp_path, caplog):
     written(tmp_path / 'in', ['a.png', 'b.png'])
     for name in ('c.HEIC', 'd.gif', '.e.heic', 'notes.txt'):
         (tmp_path / 'in' / name).touch()
-    told = 'in: left out, as it cannot be read: c.HEIC and 1 more; convert it to .png or .jpg'
+    told = 'in: left out, as such images are not read: c.HEIC and 1 more; convert to .png or .jpg'
     with open_source(tmp_path / 'in') as source:
         assert source.count == 2 and told in caplog.text
     caplog.clear()
