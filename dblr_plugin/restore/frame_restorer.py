@@ -30,7 +30,8 @@ _LARGEST_RADIUS = 255  # with more, tiles would be as large as most frames
 # Running out of memory on a CPU kills the process instead of raising an error, so large frames are tiled from the
 # start, the sooner the narrower the halo: frames of more pixels than the first number, with halos up to the third, in
 # tiles of the second. The paper's network at 1280x720 then needs a fifth of plain PyTorch's memory
-# (scripts/speed/memory_720p.py) and a tenth more time; balanced at 3840x2160 2.9 GB instead of 5.9, and a sixth more.
+# (scripts/speed/memory_720p.py) and a tenth more time; balanced, for three frames of 3840x2160, 2.9 GB instead of
+# 5.9, and a sixth more.
 _LARGE_FRAMES = ((2**19, 640, 40), (2**21, 1280, _LARGEST_RADIUS))
 
 
