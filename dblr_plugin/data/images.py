@@ -27,12 +27,13 @@ from dblr_plugin.errors import DBLRError
 
 __all__ = [
     'IMAGE_SUFFIXES', 'MARGIN', 'TAIL_BYTES', 'JpegHeader', 'decode', 'decode_crop', 'header_size', 'imdecode',
-    'inspected_size', 'is_image', 'is_jpeg', 'is_whole', 'looks_whole', 'luma_of', 'natural', 'opened', 'parse_jpeg',
-    'refuse_undecodable',
+    'inspected_size', 'is_hidden', 'is_image', 'is_jpeg', 'is_whole', 'looks_whole', 'luma_of', 'natural', 'opened',
+    'parse_jpeg', 'refuse_undecodable', 'subfolders',
 ]  # fmt: skip
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 TAIL_BYTES = 1024
+_SYSTEM_FOLDERS = ('__MACOSX', '@eaDir')  # in archives made by macOS, and on Synology's network drives
 # magic numbers of TIFF and BigTIFF; tags; names of sample formats
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _BIG = 43
@@ -46,9 +47,28 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)], name
 
 
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is not the user's own, but hidden or made by a system."""
+    return name.startswith('.') or name in _SYSTEM_FOLDERS
+
+
 def is_image(name: str) -> bool:
     """Returns whether a file of this name is a frame: a known suffix, ignoring case, and not hidden."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Returns the names of the folders in ``folder`` that are not hidden, in natural order.
+
+    Raises:
+        DBLRError: The folder cannot be listed, or a name is not UTF-8.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name)]
+    except OSError as error:
+        raise DBLRError(f'{error.filename} cannot be listed ({error.strerror}); fix or remove it') from error
+    refuse_undecodable(folder, names)
+    return sorted(names, key=natural)
 
 
 def refuse_undecodable(folder: Path, names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from dblr_plugin.data.images import (
     natural,
     opened,
     refuse_undecodable,
+    subfolders,
 )
 from dblr_plugin.data.lmdb_store import LmdbStore, TileStore
 from dblr_plugin.data.tiles import TILES_JSON
@@ -45,7 +46,7 @@ class FolderStore:
             reason = 'is not a folder' if self.root.exists() else 'does not exist'
             raise DBLRError(f'{self.root} {reason}; give the folder that holds one folder of frames for each clip')
         try:
-            self._files = {clip: frame_files(self.root / clip) for clip in _subfolders(self.root)}
+            self._files = {clip: frame_files(self.root / clip) for clip in subfolders(self.root)}
         except OSError as error:
             raise DBLRError(f'{error.filename} cannot be listed ({error.strerror}); fix or remove it') from error
         if not any(self._files.values()):
@@ -94,7 +95,7 @@ class FolderStore:
         if any(is_image(entry.name) for entry in os.scandir(self.root)):
             return f'the images lie directly in it: move them into a folder of their own, such as {self.root}/clip'
         for clip in self._files:
-            deeper = next((sub for sub in _subfolders(self.root / clip) if frame_files(self.root / clip / sub)), None)
+            deeper = next((sub for sub in subfolders(self.root / clip) if frame_files(self.root / clip / sub)), None)
             if deeper is not None:
                 return f'the images lie one level too deep, in {self.root / clip / deeper}: give {self.root / clip}'
         return f'put the frames of each clip into a folder of its own there, as {", ".join(IMAGE_SUFFIXES)}'
@@ -122,12 +123,6 @@ def open_store(root: str | Path, io_backend: Mapping[str, object] | None = None)
     if not is_lmdb:
         return FolderStore(root)
     return TileStore(root) if (Path(root) / TILES_JSON).is_file() else LmdbStore(root)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')]
-    refuse_undecodable(folder, names)
-    return sorted(names, key=natural)
 
 
 def frame_files(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from basicsr.utils import get_root_logger
 
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
-from dblr_plugin.data.images import is_image
+from dblr_plugin.data.images import is_image, subfolders
 from dblr_plugin.data.store import frame_files
 from dblr_plugin.errors import DBLRError, counted, raise_faults
 from dblr_plugin.evaluation.metrics import find_metric
@@ -63,11 +63,9 @@ class _NamedFrames:
 
 def _open_frames(root: Path) -> FrameStore:
     """Opens a folder of clips, an LMDB database, or a folder with only one clip's frames."""
-    if root.suffix != '.lmdb' and root.is_dir():
-        entries = list(os.scandir(root))
-        if any(is_image(entry.name) for entry in entries) and not any(entry.is_dir() for entry in entries):
-            return _OneClip(root)
-    return open_store(root)
+    is_folder = root.suffix != '.lmdb' and root.is_dir()
+    is_clip = is_folder and any(map(is_image, os.listdir(root))) and not subfolders(root)
+    return _OneClip(root) if is_clip else open_store(root)
 
 
 def _pair_frames(

@@ -158,6 +158,9 @@ class DBLRGANModel(VideoDeblurModel):
         disc_steps: ``net_d_iters``: number of D steps per G step.
         disc_init_steps: ``net_d_init_iters``: number of iterations in which D is trained alone at first.
         kwargs: Further arguments of :class:`VideoDeblurModel`.
+
+    Raises:
+        DBLRError: If ``disc_steps`` is not positive.
     """
 
     def __init__(
@@ -170,6 +173,8 @@ class DBLRGANModel(VideoDeblurModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(generator, **kwargs)
+        if disc_steps < 1:
+            raise DBLRError(f'model.disc_steps is {disc_steps}, but must be at least 1')
         self.discriminator: Any = build_part(discriminator)
         prepare_network(self.discriminator)
         self.gan_loss = build_part(gan_loss)

@@ -80,17 +80,9 @@ def _existing(src: Path, folder: str) -> Path:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Returns the names of the folders in ``folder``, in natural order; an empty list if it does not exist."""
-    from dblr_plugin.data.images import natural, refuse_undecodable  # here, because the package imports torch
+    from dblr_plugin.data.images import subfolders  # here, because the package imports torch
 
-    if not folder.is_dir():
-        return []
-    try:
-        names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.')]
-    except OSError as error:
-        raise DBLRError(f'{folder} cannot be listed ({error.strerror}); fix its permissions') from error
-    refuse_undecodable(folder, names)
-    return sorted(names, key=natural)
+    return subfolders(folder) if folder.is_dir() else []
 
 
 def _unknown_folders(folder: Path, known: Mapping[str, object]) -> list[Path]:

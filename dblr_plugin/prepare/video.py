@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.data.cuts import find_shots, thumbnail
-from dblr_plugin.data.images import is_image, natural, refuse_undecodable
+from dblr_plugin.data.images import is_hidden, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
 from dblr_plugin.prepare import tree
@@ -55,7 +55,7 @@ def find_footage(src: Path) -> list[Footage]:
         return [_footage(src)]
     if not src.is_dir():
         raise DBLRError(f'{src} does not exist; give a video file, a folder of frames, or a folder of either')
-    entries = sorted((path for path in src.iterdir() if not path.name.startswith('.')), key=lambda p: natural(p.name))
+    entries = sorted((path for path in src.iterdir() if not is_hidden(path.name)), key=lambda p: natural(p.name))
     images = sum(is_image(path.name) for path in entries)
     files = [path for path in entries if is_video(path.name)]
     if strange := next((path for path in files if not path.is_file()), None):

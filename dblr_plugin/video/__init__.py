@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dblr_plugin.data.images import IMAGE_SUFFIXES, is_image, natural, refuse_undecodable
+from dblr_plugin.data.images import IMAGE_SUFFIXES, is_hidden, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import write_fault
 from dblr_plugin.video.folder import FolderSink, FolderSource, warn_left_out
@@ -213,7 +213,7 @@ def _require_av() -> None:
 
 def is_video(name: str) -> bool:
     """Returns whether a file of this name in a folder is a video: a known suffix in any case, and not hidden."""
-    return name.lower().endswith(READ_SUFFIXES) and not name.startswith('.')
+    return name.lower().endswith(READ_SUFFIXES) and not is_hidden(name)
 
 
 def find_batch(path_or_glob: str | Path, output: str | Path, suffix: str = '') -> list[tuple[Path, Path]] | None:
@@ -283,7 +283,7 @@ def _below(root: Path, output: Path) -> list[Path]:
         here = Path(folder)
         for link in (here / d for d in folders if (here / d).is_symlink()):
             _log.warning('%s is a link to a folder; videos in it are left out', link)
-        folders[:] = [d for d in folders if not d.startswith('.') and (here / d).resolve() != output.resolve()]
+        folders[:] = [d for d in folders if not is_hidden(d) and (here / d).resolve() != output.resolve()]
         found += [here / name for name in files if is_video(name)]
     return found
 

@@ -75,6 +75,10 @@ class TestFolder:
         with pytest.raises(DBLRError, match='loop cannot be listed'):
             open_store(root)
 
+    def test_folders_of_archives_and_network_drives_are_no_clips(self, make_tree):
+        root = make_tree('clips', {'a': 2, '__MACOSX': 1, '@eaDir': 1, '.thumbnails': 1})
+        assert list(open_store(root).clips()) == ['a']
+
     def test_file_removed_later_is_named(self, make_tree):
         root = make_tree('clips', {'a': 2})
         store = open_store(root)
