@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+from basicsr.data import build_dataset
 
 from dblr_plugin.benchmark import timing
 from dblr_plugin.benchmark.measuring import build_restorer, count_operations, measure_quality
@@ -26,6 +27,7 @@ from dblr_plugin.benchmark.record import (
 from dblr_plugin.benchmark.training import train, trained, write_options
 from dblr_plugin.errors import DBLRError, first_line, on_one_line
 from dblr_plugin.evaluation.perceptual import cached_backbone, missing_for_lpips
+from dblr_plugin.evaluation.validation import check_sizes
 from dblr_plugin.files import write_whole
 from dblr_plugin.version import __version__
 
@@ -106,6 +108,7 @@ class _Run:
         write_options(folder.test_options, method.test, folder.test_command)
         if method.train is not None and not trained(method):
             self._require_start(method)
+            check_sizes(build_dataset(method.test_set), self.plan.protocols)  # training may take weeks
             self.tell(f'{method.name}: training, see {folder.train_log}')
             train(method, self.processes)
         if kept(folder.complexity, self._complexity_fingerprint(method)) is None:

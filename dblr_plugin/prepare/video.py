@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dblr_plugin.data.cuts import find_shots, thumbnail
+from dblr_plugin.data.flow import MIN_SIDE
 from dblr_plugin.data.images import is_hidden, is_image, natural, refuse_undecodable
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import require_space
@@ -160,6 +161,10 @@ def _looked_through(footage: Footage, recipe: BlurSettings) -> _Source:
             yield thumbnail(frame)
 
     shots = find_shots(list(tqdm(small(), desc=f'looking through {footage.name}', unit='frame')))
+    if recipe.in_between and min(sizes[0]) < MIN_SIDE:
+        raise DBLRError(
+            f'{footage.path} is {sizes[0][1]}x{sizes[0][0]} (w x h), too small for in-betweens; leave them out'
+        )
     return _Source(footage, sizes[0], shots, *split(footage.name, shots, recipe))
 
 

@@ -72,10 +72,15 @@ def test_a_network_tested_without_weights_is_named(footage: Path) -> None:
     assert named == ['Net was tested with the parameters its network is built with, as no weights are named.']
 
 
-def test_a_failure_of_several_faults_names_them(footage: Path) -> None:
-    plan = plan_of(footage, {'Input': INPUT}, metrics='ms_ssim')
+def test_metrics_that_do_not_fit_the_frames_are_named_before_a_training(footage: Path) -> None:
+    roots = {f'datasets.train.dataroot_{side}': str(footage / 'train' / side) for side in ('lq', 'gt')}
+    net = {'options': str(options_folder() / 'train_DBLRNet.yml'), 'set': {**roots, 'datasets.train.gt_size': 32}}
+    plan = plan_of(footage, {'Input': INPUT, 'Net': net}, metrics='ms_ssim')
     page = write_report(plan, run_benchmark(plan)).read_text()
-    assert "- Input failed: 2 faults in the sizes of frames: clip 'v' of 48x48, protocol basicsr: MS-SSIM needs" in page
+    for name in ('Input', 'Net'):
+        fault = "failed: 2 faults in the sizes of frames: clip 'v' of 48x48, protocol basicsr: MS-SSIM needs"
+        assert f'- {name} {fault}' in page
+    assert not (FOLDER / 'Net/train.log').exists()
 
 
 def test_a_training_on_synthetic_motion_has_sharp_images_alone(footage: Path) -> None:

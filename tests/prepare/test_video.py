@@ -309,6 +309,12 @@ class TestPrepareVideo:
         short = write_video(tmp_path / 'short.mkv', panning(4))
         with pytest.raises(DBLRError, match='no shot of 11 frames, .* 5 exposures of 7 .*; average fewer'):
             prepare_video(short, tmp_path / 'tree', BlurSettings())
+        with pytest.raises(DBLRError, match=r'short.mkv is \d+x\d+ \(w x h\), too small for in-betweens'):
+            prepare_video(
+                write_video(short, [frame[:8, :8] for frame in panning(12)]),
+                tmp_path / 'tree',
+                BlurSettings(in_between=1),
+            )
         cv2.imwrite(str(tmp_path / 'empty/0.png'), panning(1)[0])
         cv2.imwrite(str(tmp_path / 'empty/1.png'), panning(1)[0][:-2])
         with pytest.raises(DBLRError, match='1.png has another size than 0.png'):
