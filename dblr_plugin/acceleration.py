@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import logging
 import platform
 import types
 from contextlib import AbstractContextManager
@@ -11,7 +12,6 @@ from itertools import pairwise
 
 import torch
 from basicsr.ops.dcn import DeformConvPack, ModulatedDeformConvPack
-from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
@@ -25,6 +25,8 @@ __all__ = [
     'AMP_TYPES', 'StackedConv', 'autocast', 'fold', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
     'share_batch_statistics',
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 #: Values of ``train.amp``.
 AMP_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -64,7 +66,7 @@ def share_batch_statistics(net: nn.Module, device_type: str, processes: int) -> 
     if processes > 1 and device_type == 'cuda':
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
     reason = 'one process trains' if processes == 1 else f'torch cannot do it on the {device_type.upper()}'
-    get_root_logger().warning(
+    _log.warning(
         f'train.sync_bn changes nothing: {reason}. It is for several processes on GPUs (torchrun --nproc_per_node=N).'
     )
     return net

@@ -25,7 +25,8 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import write_fault
 
 __all__ = [
-    'PEER_ENDED', 'explain', 'never_fail_to_print', 'printable', 'quiet', 'show_errors_in_one_line', 'writes_into',
+    'PEER_ENDED', 'explain', 'never_fail_to_print', 'printable', 'quiet', 'show_errors_in_one_line', 'show_log',
+    'writes_into',
 ]  # fmt: skip
 
 # C0 except line breaks and tabs, DEL, C1, and characters that change the writing direction or start a new line
@@ -48,6 +49,13 @@ def never_fail_to_print() -> None:
             stream.reconfigure(errors='backslashreplace')
     if logging.lastResort is not None:  # prints commands' warnings, which quote text from files
         logging.lastResort.setFormatter(_Printable())
+
+
+def show_log() -> None:
+    """Prints the package's log messages of level INFO, too, unless the caller has set up logging."""
+    logging.getLogger('dblr_plugin').setLevel(logging.INFO)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.INFO)
 
 
 class _Printable(logging.Formatter):

@@ -32,6 +32,8 @@ from dblr_plugin.yaml_file import parse, read_option_file, take_overrides, with_
 
 __all__ = ['check_options', 'install', 'parse_options']
 
+_log = logging.getLogger(__name__)
+
 _basicsr_parse_options = basicsr_options.parse_options
 _basicsr_copy_opt_file = basicsr_options.copy_opt_file
 
@@ -104,12 +106,12 @@ def check_options(opt: dict) -> None:
         raise DBLRError('logger.wandb needs: pip install wandb; or leave its project empty')
     _check_paths(opt)
     if opt['is_train'] and 'debug' in opt['name']:  # anywhere in it
-        logging.getLogger('dblr_plugin').warning(
+        _log.warning(
             "The name has 'debug' in it: BasicSR prints each iteration, validates and saves every 8, and leaves out "
             'TensorBoard, whatever the options say.'
         )
     if opt['num_gpu'] > 1 and not opt['dist']:
-        logging.getLogger('dblr_plugin').warning(
+        _log.warning(
             'One of %d GPUs is used. All are with: torchrun --nproc_per_node=%d -m dblr_plugin.%s -opt FILE',
             opt['num_gpu'], opt['num_gpu'], 'train' if opt['is_train'] else 'test',
         )  # fmt: skip

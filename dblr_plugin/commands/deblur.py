@@ -13,13 +13,12 @@ spans a cut. Weights trained with dblr_plugin record their network; for others g
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import dblr_plugin
-from dblr_plugin.console import printable
+from dblr_plugin.console import printable, show_log
 from dblr_plugin.errors import DBLRError, counted
 from dblr_plugin.files import sha256_of
 
@@ -104,8 +103,6 @@ def check_network_arguments(args: argparse.Namespace) -> None:
 def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
     """Builds the requested network for a number of frames; raises DBLRError if that fails."""
     dblr_plugin.register_within_work()
-    from basicsr.utils import get_root_logger
-
     from dblr_plugin.restore.frame_restorer import SMALLEST_TILE
     from dblr_plugin.restore.loading import load_network
     from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -114,7 +111,7 @@ def build_restorer(args: argparse.Namespace, frames: int) -> VideoRestorer:
         raise DBLRError(f'--tile is {args.tile}; give {SMALLEST_TILE} pixels or more, or 0 for the default')
     loaded = load_network(args.weights, args.opt)
     print(f'weights: {loaded}')
-    get_root_logger().setLevel(logging.INFO)  # says which precision is used, and why
+    show_log()  # says which precision is used, and why
     return VideoRestorer(
         loaded.net,
         loaded.options,

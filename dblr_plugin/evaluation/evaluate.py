@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from basicsr.utils import get_root_logger
 
 from dblr_plugin.data import FolderStore, FrameStore, index_pairs, open_store
 from dblr_plugin.data.images import is_image, subfolders
@@ -24,6 +24,8 @@ from dblr_plugin.threads import parallel
 from dblr_plugin.video import open_source
 
 __all__ = ['evaluate']
+
+_log = logging.getLogger(__name__)
 
 
 class _OneClip(FolderStore):
@@ -174,7 +176,7 @@ def evaluate(
     if not any(rows):
         raise DBLRError(f'{results}: no metric can score any of its frames; NIQE, for example, needs texture')
     if grey:
-        get_root_logger().warning(
+        _log.warning(
             f'{results}: {", ".join(sorted(grey))}: restored frames are grey, and the ground truth has colour; scores '
             'of RGB are of little use, those of luma (--protocol luma) are not affected'
         )

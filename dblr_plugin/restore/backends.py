@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import autocast, fold, prepare_network
@@ -33,6 +32,8 @@ from dblr_plugin.restore.openvino_forward import (
 )
 
 __all__ = ['BACKENDS', 'PRECISIONS', 'Forward', 'build_forward', 'choose', 'is_out_of_memory', 'openvino_installed']
+
+_log = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -75,9 +76,9 @@ def build_forward(
         return Int8Forward(net, build_forward(net, device, asked_backend, other), other, asked_precision == 'int8')
     if asked_precision == 'auto':
         reason = f', no int8: {obstacle}' if device.type == 'cpu' else ''
-        get_root_logger().info(f'Backend {backend}, precision {precision}{reason}.')
+        _log.info(f'Backend {backend}, precision {precision}{reason}.')
     if asked_backend == 'auto' and device.type == 'cpu' and (extra := _missing_extra()):
-        get_root_logger().info(f"Faster on this processor: pip install 'dblr_plugin[{extra}]'.")
+        _log.info(f"Faster on this processor: pip install 'dblr_plugin[{extra}]'.")
     if backend == 'mnn':
         forward, is_auto = MNNForward(net), asked_backend == 'auto'
         # OpenVINO knows more operations
@@ -236,6 +237,6 @@ class _FallingBack:
             if forward is self.fallback or is_out_of_memory(error):
                 raise
             message = '%s cannot run this network (%s); continuing without it.'
-            logging.getLogger('dblr_plugin').log(self.level, message, self.name, first_line(error))
+            _log.log(self.level, message, self.name, first_line(error))
             self.forward = self.fallback
         return self.fallback(window)

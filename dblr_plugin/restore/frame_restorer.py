@@ -22,6 +22,8 @@ __all__ = [
     'INEXACT_RADIUS', 'SMALLEST_TILE', 'FrameRestorer', 'SelfEnsemble', 'TiledForward', 'build_restorer', 'halo_of',
 ]  # fmt: skip
 
+_log = logging.getLogger(__name__)
+
 #: Halo in pixels for networks with a very large or unknown receptive field: tiles then approximate the whole frame.
 INEXACT_RADIUS = 64
 SMALLEST_TILE = 32
@@ -98,7 +100,7 @@ class TiledForward:
         self.tile = round_up(max(before // 2, SMALLEST_TILE), self.multiple)
         if self.tile < before and not self._warned:
             self._warned = True
-            logging.getLogger('dblr_plugin').warning(
+            _log.warning(
                 'Memory does not suffice for %s; frames are restored in smaller tiles.',
                 'whole frames' if before == longest else f'tiles of {before} pixels',
             )

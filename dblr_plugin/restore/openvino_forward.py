@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import fold
@@ -34,6 +33,8 @@ __all__ = [
     'cut_crops', 'int8_is_fast', 'nncf_installed', 'openvino_devices', 'openvino_installed', 'probe_windows',
     'quantise', 'to_openvino',
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 # largest accepted error of OpenVINO's model, relative to the result's amplitude: float32 gives 1e-6 on CPUs, and a
 # quarter of an 8-bit step is more; bf16 gives 0.016 on random weights
@@ -226,7 +227,6 @@ class Int8Forward:
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
         """Quantises with these windows, ``(1, t, c, h, w)``, chooses int8 or the fallback, and logs why."""
-        log = get_root_logger()
         crops = list(cut_crops(windows))
         self.forward = self.otherwise if crops else None
         if not crops:  # an empty input; the next one is calibrated for itself
@@ -238,12 +238,12 @@ class Int8Forward:
                 errors = [(quantised(crop) - self.net(crop)).double().square().mean() for crop in crops]
             decibels = -10 * torch.stack(errors).mean().clamp(min=1e-20).log10().item()
         except Exception as error:
-            log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
+            _log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
             return
         near = decibels >= LEAST_DECIBELS
         if near or self.insists:
             self.forward = quantised
-        log.log(
+        _log.log(
             logging.INFO if near else logging.WARNING,
             f'Precision {"int8" if self.forward is quantised else self.other_name}: int8 is {decibels:.1f} dB from '
             f'fp32 on {len(crops)} crops of what is to be restored (auto asks for {LEAST_DECIBELS:.0f}).',

@@ -19,6 +19,8 @@ from dblr_plugin.weights.checkpoint import read_checkpoint, save_atomically
 
 __all__ = ['CheckpointFolder', 'load_resume_state', 'size_of']
 
+_log = logging.getLogger(__name__)
+
 
 class CheckpointFolder:
     """Manages ``models/<net>_<iter>.pth`` and ``training_states/<iter>.state``.
@@ -211,7 +213,7 @@ def _newest_state(folder: CheckpointFolder, opt: dict) -> dict | None:
             state = folder.read(iteration, _networks(opt))
         except DBLRError as error:
             # BasicSR's logger cannot be used before the experiment folder exists
-            logging.getLogger('dblr_plugin').warning('skipping %s: %s', folder.state_path(iteration), error)
+            _log.warning('skipping %s: %s', folder.state_path(iteration), error)
             continue
         opt['path']['resume_state'] = str(folder.state_path(iteration))
         return state

@@ -126,10 +126,18 @@ def patch_log(program: ModuleType) -> None:
 
 
 def _get_root_logger(*args: Any, **kwargs: Any) -> logging.Logger:
-    """Returns BasicSR's logger, which keeps long messages off the screen and tolerates a failing log file."""
+    """Returns BasicSR's logger; it also gets this package's messages, and long ones are kept off the screen.
+
+    A failing log file is tolerated.
+    """
     is_new = 'basicsr' not in basicsr_logger.initialized_logger
     logger = basicsr_logger.get_root_logger(*args, **kwargs)
     files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    if is_new:
+        ours = logging.getLogger('dblr_plugin')
+        ours.setLevel(logger.level)
+        for handler in logger.handlers:
+            ours.addHandler(handler)
     if not (is_new and files):  # only the first process has a file
         return logger
     for handler in logger.handlers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import pickle
 import zipfile
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.utils import get_root_logger
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ __all__ = [
     'FORMAT_VERSION', 'NETWORK_KEY', 'fill', 'load_state_dict', 'load_weights', 'matching_weights', 'named_weights',
     'read_checkpoint', 'save_atomically', 'translated',
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 #: Current ``format_version`` of network checkpoints; files without one are version 1.
 FORMAT_VERSION = 1
@@ -336,7 +338,7 @@ def matching_weights(
         )
     if faults:
         text = '%s: %d of the %d tensors of %s are loaded (%s); the others keep their initial values'
-        get_root_logger().warning(text, path, len(matching), len(own), type(net).__name__, shown)
+        _log.warning(text, path, len(matching), len(own), type(net).__name__, shown)
     diverged = next((k for k, v in matching.items() if not v.isfinite().all()), None)
     if diverged is not None:
         raise DBLRError(f'{path}: {diverged} holds NaN or infinity: its training had diverged; use an earlier one')

@@ -263,7 +263,7 @@ def test_torch_runs_networks_that_others_cannot(net, backend, title, caplog):
     forward = build_forward(net, CPU, backend, 'fp32')
     for window in (picture(1, 32, 40), picture(1, 48, 32)):
         torch.testing.assert_close(forward(window), net(window))
-    warnings = [r.getMessage() for r in caplog.records if r.name == 'dblr_plugin']
+    warnings = [r.getMessage() for r in caplog.records if r.name.startswith('dblr_plugin.')]
     assert len(warnings) == 1 and f'{title} cannot run this network (' in warnings[0]
 
 
@@ -346,7 +346,7 @@ def test_faster_backends_that_are_missing_are_named(monkeypatch, caplog, flags, 
         monkeypatch.setattr(module, 'cpu_flags', lambda: flags)
     monkeypatch.setattr(backends, 'openvino_installed', lambda: 'openvino' in installed)
     monkeypatch.setattr(backends, 'mnn_installed', lambda: 'mnn' in installed)
-    with caplog.at_level(logging.INFO, 'basicsr'):
+    with caplog.at_level(logging.INFO, 'dblr_plugin'):
         build_forward(dblrnet(), CPU, 'auto', 'fp32')
         build_forward(dblrnet(), CPU, 'torch', 'fp32')
     expected = [] if extra is None else [f"Faster on this processor: pip install 'dblr_plugin[{extra}]'."]

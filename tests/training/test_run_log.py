@@ -16,10 +16,10 @@ from dblr_plugin.training import trainer
 @pytest.fixture
 def program(monkeypatch):
     """BasicSR's trainer with our parts, and its logger as in a new process."""
-    logger = logging.getLogger('basicsr')
     monkeypatch.setattr(basicsr_logger, 'initialized_logger', {})
-    monkeypatch.setattr(logger, 'handlers', [])
-    monkeypatch.setattr(logger, 'level', logger.level)
+    for logger in map(logging.getLogger, ('basicsr', 'dblr_plugin')):
+        monkeypatch.setattr(logger, 'handlers', [])
+        monkeypatch.setattr(logger, 'level', logger.level)
     program = SimpleNamespace(train_pipeline=None, init_tb_logger=None, MessageLogger=None)
     trainer.patch_log(program)
     return program
@@ -34,6 +34,13 @@ def test_options_and_layers_are_only_in_the_log_file(program, tmp_path, capfd):
     assert 'run.log' in shown and 'with parameters: 6' in shown and '# psnr' in shown
     assert 'ReLU' in written and 'ReLU' not in shown
     assert set(shown.splitlines()) < set(written.splitlines())
+
+
+def test_log_contains_messages_of_the_package(program, tmp_path, capfd):
+    program.get_root_logger(log_file=str(tmp_path / 'run.log'))
+    logging.getLogger('dblr_plugin.restore').info('Backend torch')
+    assert 'INFO: Backend torch' in (tmp_path / 'run.log').read_text()
+    assert capfd.readouterr().err.count('Backend torch') == 1
 
 
 def test_unwritable_log_is_reported_once(program, capfd):
