@@ -282,7 +282,7 @@ def _crop(opt: dict, size: int, trail: str) -> Iterator[Conflict]:
             yield trail, f'is {size}, and {name} needs crops of at least {least}; raise it'
         only = network_argument(opt['network_d'], 'input_size', size)  # BasicSR's VGGStyleDiscriminator
         if size != only:
-            yield trail, f'is {size}, and {name} takes crops of input_size, {only}; set both to the same value'
+            yield trail, f'is {size}, and {name} takes crops of input_size, {only}; set both to 128 or 256'
 
 
 def _schedule(train: dict) -> Iterator[Conflict]:
