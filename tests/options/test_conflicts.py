@@ -81,7 +81,7 @@ _ALONE = {'model_type': 'VideoDeblurModel', 'network_d': None, 'train.optim_d': 
     ({'val.pad_multiple': 12}, 'datasets.train.gt_size', 'frames of DBLRNet are multiples of 12; write 36'),
     ({'datasets.train.gt_size': 8}, 'datasets.train.gt_size', 'DBLRDiscriminator needs crops of at least 16'),
     ({'network_d': {'type': 'VGGStyleDiscriminator', 'num_in_ch': 1, 'num_feat': 8}}, 'datasets.train.gt_size',
-     'is 32, and VGGStyleDiscriminator takes crops of input_size, 128; set both to the same value'),
+     'is 32, and VGGStyleDiscriminator takes crops of input_size, 128; set both to 128 or 256'),
     ({'train.scheduler.milestones': [2, 1]}, 'train.scheduler.milestones', 'must increase'),
     ({'train.scheduler.milestones': [2, 2]}, 'train.scheduler.milestones', 'write each once'),
     ({'train.scheduler.restarts': [0, 5]}, 'train.scheduler', 'restart_weights are 1, and restarts are 2'),
