@@ -3,9 +3,10 @@
     python scripts/weights/heldout.py datasets/weights unsharp fourier light experiments/light/models/net_g_latest.pth
 
 Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
-With ``--flicker``, the warping error (dblr_plugin/evaluation/consistency.py) of each method's output instead: the mean
-squared difference of each frame and the next, warped to it along the flow of the sharp clip, in thousandths, as the
-mean of each clip. The sharp clip's own error comes from flow, interpolation and noise.
+With ``--lpips``, LPIPS instead (docs/evaluation.md says where its weights come from). With ``--flicker``, the warping
+error (dblr_plugin/evaluation/consistency.py) of each method's output: the mean squared difference of each frame and the
+next, warped to it along the flow of the sharp clip, in thousandths, as the mean of each clip. The sharp clip's own
+error comes from flow, interpolation and noise.
 A method is ``unsharp`` (OpenCV, sigma 1, amount 0.3), ``fourier`` (Fourier burst accumulation), a name of
 ``dblr weights``, or a file of weights; with ``@int8`` appended (``light@int8``), weights are run in int8, and with a
 plus (``light+``), the results of four flips are averaged (``--self-ensemble``).
@@ -24,6 +25,7 @@ import numpy as np
 
 from dblr_plugin.archs import FourierBurstAccumulation
 from dblr_plugin.evaluation.consistency import flow_and_visible, warped_difference
+from dblr_plugin.evaluation.perceptual import lpips
 from dblr_plugin.evaluation.psnr_ssim import psnr
 from dblr_plugin.restore.video_restorer import VideoRestorer
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument('root', type=Path, help='where corpus.py and heldout.sh put the clips')
     parser.add_argument('methods', nargs='+')
     parser.add_argument('--skip-sharp', action='store_true')
+    parser.add_argument('--lpips', action='store_true', help='LPIPS instead of PSNR')
     parser.add_argument('--flicker', action='store_true', help='the warping error instead of PSNR')
     args = parser.parse_args()
     methods = {name: method_of(name) for name in args.methods}
@@ -46,8 +49,9 @@ def main() -> None:
         print_flicker(args.root / 'test' / 'motion' / 'train', methods)
         return
     for kind in BLURRED:
-        print_gains(args.root / 'test' / kind / 'train', kind, methods)
-    if not args.skip_sharp:
+        print_blurred = print_lpips if args.lpips else print_gains
+        print_blurred(args.root / 'test' / kind / 'train', kind, methods)
+    if not (args.skip_sharp or args.lpips):
         print_sharp(args.root / 'test' / 'sharp' / 'train' / 'gt', methods)
 
 
@@ -92,6 +96,25 @@ def print_gains(root: Path, kind: str, methods: dict[str, Restore]) -> None:
         show(clip.name.split('_')[0], lines[-1])
     show('mean', np.mean(lines, 0))
     show('worst', np.min(lines, 0))
+
+
+def print_lpips(root: Path, kind: str, methods: dict[str, Restore]) -> None:
+    """Prints a row for each clip: LPIPS of the blurry frames and of each method's output."""
+    heading(f'LPIPS, {kind}', ['blurry', *methods])
+    lines = []
+    for clip in sorted((root / 'lq').iterdir()):
+        blurry, sharp = read(clip), read(root / 'gt' / clip.name)
+        restored = (restore(blurry) for restore in methods.values())
+        lines.append([mean_lpips(frames, sharp) for frames in (blurry, *restored)])
+        show(clip.name.split('_')[0], lines[-1], '.3f', '.3f')
+    show('mean', np.mean(lines, 0), '.3f', '.3f')
+
+
+def mean_lpips(frames: Iterable[np.ndarray], sharp: list[np.ndarray]) -> float:
+    """Mean LPIPS over frames."""
+    return float(
+        np.mean([lpips(frame[..., ::-1], truth[..., ::-1]) for frame, truth in zip(frames, sharp, strict=True)])
+    )
 
 
 def print_sharp(root: Path, methods: dict[str, Restore]) -> None:
@@ -150,13 +173,13 @@ def label(method: str) -> str:
     return Path(method).name.replace('.pth', '').replace('.safetensors', '')
 
 
-def show(name: str, values: Iterable[float], others_as: str = '+.2f') -> None:
+def show(name: str, values: Iterable[float], others_as: str = '+.2f', first_as: str = '.2f') -> None:
     """Prints a row of a table; without a first value, that column is empty and the others have one digit."""
     first, *others = values
     if np.isnan(first):
         cells = ['', *(f'{value:.1f}' for value in others)]
     else:
-        cells = [f'{first:.2f}', *(f'{value:{others_as}}' for value in others)]
+        cells = [f'{first:{first_as}}', *(f'{value:{others_as}}' for value in others)]
     print(f'| {name} | {" | ".join(cells)} |')
     sys.stdout.flush()
 
