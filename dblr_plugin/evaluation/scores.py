@@ -174,19 +174,25 @@ class ValidationRecord:
         self._record_best(name, figures, iteration)
         for label, entry in _labelled(figures):
             self._log(name, label, entry, iteration, tb_logger)
-        self._append([{'dataset': name, 'iter': iteration, **entry} for entry in figures])
+        # a resumed run may repeat a validation
+        self._replace({(name, iteration)}, [{'dataset': name, 'iter': iteration, **entry} for entry in figures])
 
     def resume(self, best: dict[str, dict[str, dict]], iteration: int) -> None:
-        """Restores the best scores up to an iteration.
+        """Restores the best scores up to an iteration, and removes later ones, as their training is given up.
 
         Args:
             best: The best scores in that iteration's training state, which was saved before its validation.
             iteration: The iteration to resume from.
         """
         self.best = best
+        outdated = set()
         for name, at, figures in self._earlier():
-            if isinstance(at, int) and at <= iteration:
+            if isinstance(at, int) and at > iteration:
+                outdated.add((name, at))
+            elif isinstance(at, int):
                 self._record_best(name, figures, at)
+        if outdated:
+            self._replace(outdated, [])
 
     def has(self, name: str, iteration: int) -> bool:
         """Whether ``metrics.json`` has a data set's figures for an iteration."""
@@ -252,11 +258,10 @@ class ValidationRecord:
         get_root_logger().info('\n'.join(lines))
 
     @master_only
-    def _append(self, entries: list[dict]) -> None:
-        # a resumed run repeats validations that it had already done before it was stopped
-        again = {(entry['dataset'], entry['iter']) for entry in entries}
+    def _replace(self, outdated: set[tuple[str, int | str]], entries: list[dict]) -> None:
+        """Removes the entries of these data sets and iterations from ``metrics.json``, and appends others."""
         try:
-            earlier = [e for e in self._entries() if (e['dataset'], e['iter']) not in again]
+            earlier = [entry for entry in self._entries() if (entry['dataset'], entry['iter']) not in outdated]
             write_json(self.path, [*earlier, *entries])
         except DBLRError as error:
             if not self.lenient:

@@ -108,6 +108,17 @@ class CheckpointFolder:
                 except OSError:  # no hard links
                     shutil.copyfile(self.network_path(name, iteration), partial)
 
+    def set_aside_after(self, iteration: int) -> list[str]:
+        """Renames later states to ``<iteration>.state.old``, and returns their former names.
+
+        They are damaged, or of a training that goes on from an earlier iteration: if they stayed, they would be resumed
+        from next time, and :meth:`save` would keep them rather than the checkpoints that it writes.
+        """
+        later = [self.state_path(other) for other in self.iterations() if other > iteration]
+        for path in later:
+            path.replace(f'{path}.old')
+        return [path.name for path in later]
+
     def remove_remains(self) -> None:
         """Removes partial files left by a killed save; no other run may be saving here."""
         for folder in (self.models, self.states):

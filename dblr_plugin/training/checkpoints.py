@@ -108,6 +108,11 @@ class Checkpoints:
         state['epoch'] = iteration // self.opt['iters_per_epoch']
         if self.writes:  # clean up after a kill during a save
             self.folder.remove_remains()
+            if later := self.folder.set_aside_after(iteration):
+                get_root_logger().warning(
+                    f'{self.folder.states}: {", ".join(later)}: not of this training, which goes on from iteration '
+                    f'{iteration}; renamed to .state.old. The networks stay until it saves its own.'
+                )
             if self.saved is not None:
                 self.folder.make_latest(iteration, list(names))
 

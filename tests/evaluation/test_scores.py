@@ -106,9 +106,16 @@ def test_best_score_includes_the_iteration_resumed_from(path):
     record = ValidationRecord(path, {'lpips': {'better': 'lower'}})
     record.resume({'V': {'psnr': {'better': 'higher', 'val': 27.0, 'iter': 5}}}, 10)
     assert record.best['V']['psnr'] == {'better': 'higher', 'val': 29.0, 'iter': 10}
-    record.resume({'V': {'psnr': {'better': 'higher', 'val': 27.0, 'iter': 5}}}, 9)
-    assert record.best['V']['psnr']['iter'] == 5
     assert record.has('V', 10) and not record.has('V', 12) and not record.has('W', 10)
+
+
+def test_scores_of_a_training_that_is_given_up_are_removed(path):
+    """Otherwise they would be the best of the training that goes on from before, when it is resumed in turn."""
+    for iteration in (9, 20):
+        record = ValidationRecord(path, None)
+        record.resume({'V': {'psnr': {'better': 'higher', 'val': 27.0, 'iter': 5}}}, iteration)
+        assert record.best['V']['psnr']['iter'] == 5
+    assert [entry['iter'] for entry in json.loads(path.read_text())] == [5]
 
 
 def test_repeated_scores_replace_the_earlier_ones(path):

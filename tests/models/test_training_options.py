@@ -161,6 +161,18 @@ def test_another_seed_is_told_when_resuming(train_options, tmp_path, caplog):
         assert ('manual_seed is 7 in the option file and was' in caplog.text) is told
 
 
+def test_going_back_is_told_and_leaves_later_checkpoints_aside(train_options, tmp_path, caplog):
+    model, _ = trained(train_options, tmp_path, 2)
+    for iteration in (1, 2):
+        model.save(0, iteration)
+    state = torch.load(tmp_path / 'net/states/1.state')
+    model.resume_training(state)
+    assert '2.state: not of this training, which goes on from iteration 1' in caplog.text
+    assert sorted(path.name for path in (tmp_path / 'net/states').iterdir()) == ['1.state', '2.state.old']
+    model.resume_training(state)
+    assert caplog.text.count('not of this training') == 1
+
+
 def test_sync_bn_without_effect_is_reported(gan_options, tmp_path, caplog):
     model, _ = trained(gan_options, tmp_path, 1, sync_bn=True)
     assert caplog.text.count('train.sync_bn changes nothing: one process trains') == 2  # G and D

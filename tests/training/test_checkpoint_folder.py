@@ -55,6 +55,16 @@ def test_older_checkpoints_are_removed(folder):
     )
 
 
+def test_checkpoints_after_the_one_resumed_from_do_not_count(folder):
+    """One of them may be damaged: the new ones are kept in its place, and are the next to be resumed from."""
+    for iteration in (5, 10, 15):
+        save(folder, iteration)
+    folder.keep = 1
+    assert folder.set_aside_after(5) == ['10.state', '15.state']
+    save(folder, 7)
+    assert folder.iterations() == [7] and folder.read(7, ['net_g', 'net_d'])
+
+
 @pytest.mark.parametrize(('spoil', 'message'), [
     (lambda f: f.network_path('net_d', 5).unlink(), 'net_d_5.pth, which belongs to it, is missing'),
     (lambda f: f.network_path('net_g', 5).write_bytes(b'PK'), 'net_g_5.pth is damaged, or not the network'),
