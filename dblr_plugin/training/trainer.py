@@ -44,6 +44,7 @@ def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTe
         EnlargedSampler=functools.partial(_build_sampler, opt=opt),
         build_dataloader=functools.partial(_build_dataloader, check=check),
         build_model=_build_model,
+        init_tb_logger=functools.partial(_init_tb_logger, opt=opt),
     )
 
 
@@ -116,10 +117,10 @@ _AT_LENGTH = ('train_pipeline', 'test_pipeline', 'print_network')
 
 
 def patch_log(program: ModuleType) -> None:
-    """Replaces BasicSR's logger, TensorBoard writer and time estimate with ours in its trainer or test program."""
+    """Replaces BasicSR's logger and time estimate with ours in its trainer or test program."""
     vars(program)['get_root_logger'] = _get_root_logger
-    if hasattr(program, 'init_tb_logger'):
-        vars(program).update(init_tb_logger=_init_tb_logger, MessageLogger=_MessageLogger)
+    if hasattr(program, 'MessageLogger'):
+        vars(program).update(MessageLogger=_MessageLogger)
 
 
 # ---------------------------------------------------------------------- log file and screen
@@ -171,14 +172,16 @@ class ForgivingWriter:
 
     Args:
         log_dir: The run's folder for TensorBoard files.
+        begin: The first iteration of a resumed run. TensorBoard hides what the run wrote from it on before it was
+            killed, which would be shown as a second curve; None shows all.
     """
 
-    def __init__(self, log_dir: str) -> None:
+    def __init__(self, log_dir: str, begin: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and not every run needs it
 
         self._log_dir = log_dir
         self._writer: Any = None
-        self._writer = self._attempt(lambda: SummaryWriter(log_dir=log_dir))
+        self._writer = self._attempt(lambda: SummaryWriter(log_dir, purge_step=begin))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def method(*args: Any, **kwargs: Any) -> Any:
@@ -199,9 +202,9 @@ class ForgivingWriter:
 
 
 @basicsr_logger.master_only
-def _init_tb_logger(log_dir: str) -> ForgivingWriter:
+def _init_tb_logger(log_dir: str, *, opt: dict) -> ForgivingWriter:
     threading.excepthook = functools.partial(_report_thread, threading.excepthook)
-    return ForgivingWriter(log_dir)
+    return ForgivingWriter(log_dir, opt['resume_iter'] + 1 if 'resume_iter' in opt else None)
 
 
 def _report_thread(otherwise: Callable[[Any], Any], failure: Any) -> None:

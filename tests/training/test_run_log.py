@@ -20,7 +20,7 @@ def program(monkeypatch):
     for logger in map(logging.getLogger, ('basicsr', 'dblr_plugin')):
         monkeypatch.setattr(logger, 'handlers', [])
         monkeypatch.setattr(logger, 'level', logger.level)
-    program = SimpleNamespace(train_pipeline=None, init_tb_logger=None, MessageLogger=None)
+    program = SimpleNamespace(train_pipeline=None, MessageLogger=None)
     trainer.patch_log(program)
     return program
 
@@ -60,15 +60,18 @@ def test_unwritable_tensorboard_is_reported_once(tmp_path, caplog):
     assert caplog.text.count('file/run could not be written') == 1
 
 
-def test_tensorboard_is_written(tmp_path):
+def test_tensorboard_shows_one_curve_of_a_resumed_run(tmp_path):
+    """The first run is killed at iteration 8, after its checkpoint of iteration 6."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    writer = trainer.ForgivingWriter(str(tmp_path))
-    writer.add_scalar('loss', 1.5, 7)
-    writer.close()
+    for begin, iterations in ((None, (5, 6, 7, 8)), (7, (7, 8, 9))):
+        writer = trainer.ForgivingWriter(str(tmp_path), begin)
+        for iteration in iterations:
+            writer.add_scalar('loss', float(iteration), iteration)
+        writer.close()
     log = EventAccumulator(str(tmp_path))
     log.Reload()
-    assert [(event.step, event.value) for event in log.Scalars('loss')] == [(7, 1.5)]
+    assert [(event.step, event.value) for event in log.Scalars('loss')] == [(i, i) for i in (5, 6, 7, 8, 9)]
 
 
 @pytest.mark.parametrize('iteration', [1, 9, 10])
