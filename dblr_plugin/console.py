@@ -37,16 +37,21 @@ def never_fail_to_print() -> None:
     r"""Makes consoles print characters that they lack as ``\xe9``, where Python would end the program.
 
     Warnings are printed without terminal control characters. Streams that the caller has closed become ``/dev/null``:
-    the next file to be opened would take a closed one's number, and libraries' messages would be written into it.
+    the next file to be opened would take a closed one's number, and libraries' messages would be written into it. Once
+    standard error is on a full disk or has lost its reader, messages and progress bars are dropped.
     """
     for name in ('stdin', 'stdout', 'stderr'):  # in the order of their numbers, as each takes the lowest one free
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
-            setattr(sys, name, open(number, 'r' if name == 'stdin' else 'w'))  # noqa: SIM115  (until the process ends)
+            null = open(number, 'r' if name == 'stdin' else 'w', closefd=False)  # noqa: SIM115  (until the process ends)
+            setattr(sys, name, null)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # not a replacement by a notebook or a test
             stream.reconfigure(errors='backslashreplace')
+    if type(sys.stderr) is io.TextIOWrapper:
+        output = open(sys.stderr.fileno(), 'wb', closefd=False)  # noqa: SIM115  (until the process ends)
+        sys.stderr = _Lossy(output, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if logging.lastResort is not None:  # prints commands' warnings, which quote text from files
         logging.lastResort.setFormatter(_Printable())
 
@@ -56,6 +61,19 @@ def show_log() -> None:
     logging.getLogger('dblr_plugin').setLevel(logging.INFO)
     if logging.lastResort is not None:
         logging.lastResort.setLevel(logging.INFO)
+
+
+class _Lossy(io.TextIOWrapper):
+    """A stream that drops what cannot be written."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 class _Printable(logging.Formatter):

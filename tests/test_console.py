@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from processes import Run
+from tqdm import tqdm
 
 from dblr_plugin import commands
 from dblr_plugin.console import never_fail_to_print, printable
@@ -24,6 +25,18 @@ def test_characters_that_a_console_lacks(monkeypatch):
 def test_streams_that_know_no_encoding(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', io.StringIO())
     never_fail_to_print()
+
+
+def test_messages_that_cannot_be_written_end_nothing(monkeypatch):
+    """SLURM's output file on a full disk, ``2>&1 | head``: a progress bar would end a training."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    for output in ('/dev/full', writing):
+        with open(output, 'w') as stream:
+            monkeypatch.setattr(sys, 'stderr', stream)
+            never_fail_to_print()
+            for _ in tqdm(range(2)):
+                print('a message', file=sys.stderr, flush=True)
 
 
 @pytest.mark.parametrize('text', ['\x1b[2J', '\x1b]0;title\x07', '\x9b31m', 'a\rb', '\u202egpj.exe', 'a\x08'])
