@@ -14,6 +14,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -205,7 +206,7 @@ def _alias_distutils() -> None:
 
 
 def repair_distributed(timeout: float | None = None, on_cpu: bool = False) -> None:
-    """Lets torchrun work on CPUs: BasicSR (all versions) forces nccl and divides by the number of GPUs.
+    """Lets torchrun and srun work on CPUs: BasicSR (all versions) forces nccl and divides by the number of GPUs.
 
     Args:
         timeout: Seconds after which a collective operation fails if not all processes have joined; None for torch's
@@ -215,6 +216,7 @@ def repair_distributed(timeout: float | None = None, on_cpu: bool = False) -> No
     from basicsr.utils import dist_util
 
     dist_util._init_dist_pytorch = functools.partial(_init_process_group, timeout=timeout, on_cpu=on_cpu)
+    dist_util._init_dist_slurm = functools.partial(_init_under_slurm, timeout=timeout, on_cpu=on_cpu)
 
 
 def _init_process_group(backend: str = 'nccl', timeout: float | None = None, on_cpu: bool = False) -> None:
@@ -227,3 +229,19 @@ def _init_process_group(backend: str = 'nccl', timeout: float | None = None, on_
         backend = 'gloo'
     limit = None if timeout is None else datetime.timedelta(seconds=timeout)
     torch.distributed.init_process_group(backend=backend, timeout=limit)
+
+
+def _init_under_slurm(backend: str = 'nccl', port: int | None = None, **settings: Any) -> None:
+    """Gives torch what srun says. BasicSR asks ``scontrol`` for the first node, which containers lack."""
+    import torch
+
+    first_node = re.sub(r'\[(\d+)[^]]*\]', r'\1', os.environ['SLURM_NODELIST']).split(',')[0]  # gpu[03-05,8] -> gpu03
+    os.environ |= {
+        'RANK': os.environ['SLURM_PROCID'],
+        'WORLD_SIZE': os.environ['SLURM_NTASKS'],
+        # srun may show each process only its own GPU
+        'LOCAL_RANK': str(int(os.environ['SLURM_LOCALID']) % max(1, torch.cuda.device_count())),
+        'MASTER_ADDR': os.environ.get('MASTER_ADDR', first_node),
+        'MASTER_PORT': str(port or os.environ.get('MASTER_PORT', 29500)),
+    }
+    _init_process_group(backend, **settings)

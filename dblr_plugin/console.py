@@ -153,7 +153,7 @@ _MEANINGS = {
     r'gloo.*(?:closed by peer|reset by peer|Broken pipe)|remote process (?:has )?exited|ncclRemoteError': PEER_ENDED,
     r'EADDRINUSE|[Aa]ddress already in use': (
         'the port that the processes connect through is in use, perhaps by another run: choose a free one '
-        '(--master-port=29501, PORT=29501 for scripts/dist_train.sh)'
+        '(--master-port=29501, PORT=29501 for scripts/dist_train.sh, --set dist_params.port=29501 for srun)'
     ),
     r'clients joined|wait timeout after|timed out.* while trying to connect|failed to connect/validate to host': (
         'the processes of this run could not connect to each other: all must be started, with the same number of '

@@ -224,10 +224,14 @@ def test_a_loader_that_hangs_ends_the_run(options, footage, tmp_path):
     assert 'no batch came for 2 s' in error
 
 
-def _draw_a_seed(rank: int, path: str, port: int) -> None:
-    os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2'}
-    os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-    sys.argv = ['train', '-opt', path]
+def _draw_a_seed(rank: int, path: str, launcher: str, port: int) -> None:
+    if launcher == 'slurm':
+        os.environ |= {'SLURM_PROCID': str(rank), 'SLURM_LOCALID': '0', 'SLURM_NTASKS': '2'}
+        os.environ |= {'SLURM_NODELIST': '127.0.0.[1-2,5]'}
+    else:
+        os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2'}
+        os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    sys.argv = ['train', '-opt', path, f'--launcher={launcher}', '--set', f'dist_params.port={port}']
     random.seed(rank)  # forks of one process would draw the same
     opt, _ = hooks.parse_options(str(Path(path).parent))
     seeds = [None, None]
@@ -236,10 +240,11 @@ def _draw_a_seed(rank: int, path: str, port: int) -> None:
     dist.destroy_process_group()
 
 
-def test_processes_share_the_seed_that_one_of_them_draws(options, tmp_path):
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
+def test_processes_share_the_seed_that_one_of_them_draws(options, tmp_path, launcher):
     """Without ``manual_seed``; the order of samples, which they divide, depends on it."""
     path, port = write_options(tmp_path / 'gan.yml', options | {'manual_seed': None}), free_port()
-    processes = [warm().Process(target=_draw_a_seed, args=(rank, str(path), port)) for rank in (0, 1)]
+    processes = [warm().Process(target=_draw_a_seed, args=(rank, str(path), launcher, port)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
