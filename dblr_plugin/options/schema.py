@@ -113,7 +113,7 @@ class _Training(TypedDict, total=False):
     num_worker_per_gpu: Annotated[NATURAL, ALWAYS]
     persistent_workers: bool
     timeout: Annotated[float, Constraint('of seconds from 0', lambda v: v >= 0)]  # for one batch; 0 waits forever
-    dataset_enlarge_ratio: Positive
+    dataset_enlarge_ratio: Count  # a fraction would leave out the same samples in all epochs, as in BasicSR
     prefetch_mode: Literal['cuda', 'cpu'] | None
     num_prefetch_queue: Count
 

@@ -203,7 +203,7 @@ _VALUES = {
     'seed_negative': ('manual_seed', -1),
     'ratio_infinite': ('datasets.train.dataset_enlarge_ratio', float('inf')),
     'ratio_nan': ('datasets.train.dataset_enlarge_ratio', float('nan')),
-    'batch_huge': ('datasets.train.dataset_enlarge_ratio', 1e-9),
+    'ratio_fraction': ('datasets.train.dataset_enlarge_ratio', 0.5),
     'crop_huge': ('datasets.train.gt_size', 10**30),
     'window_huge': ('datasets.train.num_frame', 10**30 + 1),
     'rate_nan': ('train.optim_g.lr', float('nan')),
