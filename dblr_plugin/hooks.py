@@ -12,8 +12,10 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from basicsr.utils.dist_util import master_only
 from dblr_plugin.compat import repair_distributed
 from dblr_plugin.console import never_fail_to_print, show_errors_in_one_line, writes_into
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
+from dblr_plugin.files import atomic_write
 from dblr_plugin.weights.shipped import SHIPPED
 from dblr_plugin.yaml_file import parse, read_option_file, take_overrides, with_base
 
@@ -35,10 +38,12 @@ __all__ = ['check_options', 'install', 'parse_options']
 _log = logging.getLogger(__name__)
 
 _basicsr_parse_options = basicsr_options.parse_options
-_basicsr_copy_opt_file = basicsr_options.copy_opt_file
 
 #: The result of the last ``parse_options``; BasicSR's programs do not return where they put their results.
 parsed_options: dict = {}
+
+#: Option file -> its text; a new run archives an older one's folder, which the file may be in.
+_texts: dict[str, str] = {}
 
 
 def install() -> None:
@@ -64,7 +69,10 @@ def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, argparse
     show_errors_in_one_line()
     overrides, arguments = take_overrides(sys.argv[1:])
     path = _value_of('-opt', arguments)
-    options = None if path is None else check_option_file(path, is_train, overrides)
+    options = None
+    if path is not None:
+        options = check_option_file(path, is_train, overrides)
+        _texts[path] = _whole_text(path)
     seed, roots = None, {}
     if options is not None:
         # BasicSR would pass the limit to a function that does not accept it
@@ -168,13 +176,23 @@ def _share_seed(opt: dict) -> None:
 
 @master_only
 def copy_opt_file(opt_file: str, experiments_root: str) -> None:
-    """Runs BasicSR's ``copy_opt_file``, and writes out an option file's ``base``, as the copy is in another folder."""
-    _basicsr_copy_opt_file(opt_file, experiments_root)
-    text = Path(opt_file).read_text(encoding='utf-8')
-    if 'base' in parse(text, opt_file).entries(''):
-        copy = Path(experiments_root, Path(opt_file).name)
-        whole = yaml.safe_dump(read_option_file(opt_file).plain(), sort_keys=False)
-        copy.write_text(copy.read_text(encoding='utf-8').replace(text, whole), encoding='utf-8')
+    """Replaces BasicSR's ``copy_opt_file``, which fails if the file is an earlier run's copy, such as this one's."""
+    text = _texts.get(opt_file) or _whole_text(opt_file)
+    command = shlex.join(sys.argv).replace('\n', '\n# ')
+    text = f'# GENERATE TIME: {time.asctime()}\n# CMD:\n# {command}\n\n{text}'
+    try:
+        with atomic_write(Path(experiments_root, Path(opt_file).name)) as partial:
+            partial.write_text(text, encoding='utf-8')
+    except DBLRError as error:
+        logging.getLogger('dblr_plugin').warning('%s. The run continues without its copy of the option file.', error)
+
+
+def _whole_text(path: str) -> str:
+    """Returns an option file's text, with its ``base`` written out, as a copy is in another folder."""
+    text = Path(path).read_text(encoding='utf-8-sig')  # without a byte-order mark, which must be at the start
+    if 'base' in parse(text, path).entries(''):
+        return yaml.safe_dump(read_option_file(path).plain(), sort_keys=False)
+    return text
 
 
 def _take_part(opt: dict) -> None:

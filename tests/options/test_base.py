@@ -1,5 +1,6 @@
 """``base``: an option file that contains only the differences from another."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,23 @@ def test_copy_in_the_results_is_complete(child, train_options, tmp_path):
     train_options['train']['total_iter'] = 1
     assert yaml.safe_load(text) == train_options | {'name': 'third', 'manual_seed': 7}
     assert text.startswith('# GENERATE TIME')
+
+
+def test_copy_can_be_trained_from(train_options, tmp_path, monkeypatch):
+    """To resume its run, and for a new one, which archives its folder before it copies the file."""
+    run = tmp_path / 'experiments/net'
+    run.mkdir(parents=True)
+    path = write_options(run / 'train.yml', train_options)
+    path.write_text('\ufeff' + path.read_text())  # as some editors do
+    scheduler = 'train.scheduler={type: PlateauLR,\n window: 3}'
+    monkeypatch.setattr(sys, 'argv', ['train', '-opt', str(path), '--set', 'num_gpu=0', scheduler])
+    hooks.parse_options(str(tmp_path))
+    hooks.copy_opt_file(str(path), str(run))
+    assert yaml.safe_load(path.read_text()) == train_options
+    run.rename(tmp_path / 'experiments/net_archived')
+    run.mkdir()
+    hooks.copy_opt_file(str(path), str(run))
+    assert yaml.safe_load(path.read_text()) == train_options
 
 
 def test_only_rank_0_writes_the_copy(child, tmp_path, monkeypatch):
