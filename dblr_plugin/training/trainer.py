@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import get_start_method
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.files import hold_folder, write_fault
 from dblr_plugin.processes import fork_context
 from dblr_plugin.training import interrupts
@@ -59,15 +61,30 @@ def _load_resume_state(opt: dict) -> dict | None:
 
 
 def _make_exp_dirs(opt: dict) -> None:
+    _refuse_own_weights(opt)
     _hold(opt)  # BasicSR archives an older folder, and a run that still writes to it would go on in the new one
     make_exp_dirs(opt)
     _hold(opt)
 
 
+def _refuse_own_weights(opt: dict) -> None:
+    """Rejects a run that starts from weights in the folder that it would archive."""
+    folder = Path(_folder(opt)).resolve()
+    for key, path in opt['path'].items():
+        if key.startswith('pretrain_network_') and path and folder in Path(path).resolve().parents:
+            raise DBLRError(
+                f'path.{key}: {path} is of an earlier run with this name, whose folder would be renamed; give another '
+                'name (--set name=...)'
+            )
+
+
 def _hold(opt: dict) -> None:
     if opt['rank'] == 0:
-        folder = opt['path'].get('experiments_root') or opt['path']['results_root']
-        hold_folder(folder, 'give another name (--set name=...)')
+        hold_folder(_folder(opt), 'give another name (--set name=...)')
+
+
+def _folder(opt: dict) -> str:
+    return opt['path'].get('experiments_root') or opt['path']['results_root']
 
 
 def _build_sampler(dataset: Dataset, num_replicas: int, rank: int, ratio: int, *, opt: dict) -> TrainSampler:

@@ -24,6 +24,18 @@ def test_a_run_does_not_take_the_folder_of_another(train_options, tmp_path):
     assert (folder / '.lock').exists() and len(list(tmp_path.glob('net_archived_*'))) == 1
 
 
+def test_weights_in_the_folder_that_is_archived_are_refused(tmp_path):
+    folder = tmp_path / 'net'
+    opt = {'rank': 0, 'path': {'experiments_root': str(folder), 'pretrain_network_g': None}}
+    opt['path']['pretrain_network_d'] = str(folder / 'models/net_d_latest.pth')
+    folder.mkdir()
+    trainer = ModuleType('trainer')
+    patch_trainer(trainer, opt, lambda dataset: None)
+    with pytest.raises(DBLRError, match=r'path.pretrain_network_d: .* is of an earlier run with this name'):
+        trainer.make_exp_dirs(opt)
+    assert [path.name for path in tmp_path.iterdir()] == ['net']
+
+
 def test_a_test_does_not_take_the_folder_of_another(tmp_path):
     """The frames of both would end up in one folder, whichever network restored them."""
     folder = tmp_path / 'net'
