@@ -152,8 +152,9 @@ def load_resume_state(opt: dict) -> dict | None:
     """Replaces ``basicsr.train.load_resume_state``: works on any device, from any root, and rejects damaged files.
 
     With ``--auto_resume``, uses the newest complete checkpoint; damaged ones are skipped with a warning.
-    ``path.resume_state`` names one, which may have been moved with its networks. In ``opt``, this sets ``resume_iter``
-    (for the sampler), the ``pretrain_network_*`` paths and, if the option file has none, ``manual_seed``.
+    ``path.resume_state`` names one, which may have been moved with its networks; with ``--auto_resume``, it is used
+    only as long as the run has none of its own. In ``opt``, this sets ``resume_iter`` (for the sampler), the
+    ``pretrain_network_*`` paths and, if the option file has none, ``manual_seed``.
 
     Returns:
         The state, on the CPU, or None to start from the beginning.
@@ -162,16 +163,17 @@ def load_resume_state(opt: dict) -> dict | None:
         DBLRError: If the state named by ``path.resume_state``, or one of its networks, cannot be read, or if the
             processes find different checkpoints.
     """
+    folder, state, named = None, None, opt['path'].get('resume_state')
     if opt['auto_resume']:
         folder = CheckpointFolder(opt['path']['models'], opt['path']['training_states'])
         state = _newest_state(folder, opt)
-    elif opt['path'].get('resume_state'):
-        path = Path(opt['path']['resume_state'])
+    if state is None and named:
+        path = Path(named)
         if not path.stem.isdigit():
             raise DBLRError(f'path.resume_state: {path}: not <iteration>.state; name a file of training_states/')
         folder = _folder_of(path, opt)
         state = folder.read(int(path.stem), _networks(opt))
-    else:
+    if folder is None:
         return None
     _agree(None if state is None else state['iter'], opt)
     if state is not None:
@@ -226,7 +228,12 @@ def _newest_state(folder: CheckpointFolder, opt: dict) -> dict | None:
             # BasicSR's logger cannot be used before the experiment folder exists
             _log.warning('skipping %s: %s', folder.state_path(iteration), error)
             continue
-        opt['path']['resume_state'] = str(folder.state_path(iteration))
+        found, named = folder.state_path(iteration), opt['path'].get('resume_state')
+        if named and Path(named).resolve() != found.resolve():
+            logging.getLogger('dblr_plugin').warning(
+                'path.resume_state, %s, is not used: --auto_resume found %s', named, found
+            )
+        opt['path']['resume_state'] = str(found)
         return state
     return None
 

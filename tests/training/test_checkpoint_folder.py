@@ -141,6 +141,17 @@ def test_drawn_seed_is_kept_on_resuming(tmp_path, saved, asked, used):
     assert opt['manual_seed'] == used
 
 
+def test_automatic_resuming_begins_from_the_named_state(tmp_path, caplog):
+    """A job that is queued again with the same command goes on from its own checkpoint."""
+    named = experiment(tmp_path / 'old').state_path(5)
+    opt = options(tmp_path / 'new', named) | {'auto_resume': True}
+    assert load_resume_state(opt)['iter'] == 5 and not caplog.text
+    save(CheckpointFolder(tmp_path / 'new/models', tmp_path / 'new/training_states'), 7)
+    opt['path']['resume_state'] = str(named)
+    assert load_resume_state(opt)['iter'] == 7
+    assert f'path.resume_state, {named}, is not used: --auto_resume found' in caplog.text
+
+
 class TestMoved:
     def test_moved_experiment_is_found(self, tmp_path):
         experiment(tmp_path / 'old')
