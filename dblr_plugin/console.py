@@ -183,8 +183,8 @@ def explain(error: BaseException, folder: str = '') -> str | None:
         return _NO_THREADS
     if isinstance(error, OSError) and _is_of_a_semaphore(error):
         return (
-            f'processes cannot share memory here ({error.strerror}): make /dev/shm writable, or, in training, set '
-            'datasets.train.num_worker_per_gpu: 0'
+            f'processes cannot share memory here ({error.strerror}): make /dev/shm writable and larger, or, in '
+            'training, set datasets.train.num_worker_per_gpu: 0'
         )
     if isinstance(error, URLError):  # of the weights of a perceptual loss
         return f'a file cannot be downloaded ({error.reason}); the line "Downloading" above says where to put it'

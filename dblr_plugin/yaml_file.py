@@ -1,6 +1,6 @@
 """Reads option files and the command line's settings, and keeps the origin of each value for error messages.
 
-YAML is read as in BasicSR, including anchors and merge keys, but with numbers as in YAML 1.2: ``1e-4`` needs no
+YAML is read as in BasicSR, including anchors and merge keys, but ``1e-4`` is a number, as in YAML 1.2, without
 ``!!float``. A file with ``base: other.yml`` contains only its differences from that file. ``--set KEY=VALUE``,
 BasicSR's ``--force_yml`` and ``--protocol NAME`` are applied before values are checked.
 """
