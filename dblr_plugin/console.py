@@ -16,7 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.error import URLError
@@ -52,15 +52,7 @@ def never_fail_to_print() -> None:
     if type(sys.stderr) is io.TextIOWrapper:
         output = open(sys.stderr.fileno(), 'wb', closefd=False)  # noqa: SIM115  (until the process ends)
         sys.stderr = _Lossy(output, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
-    if logging.lastResort is not None:  # prints commands' warnings, which quote text from files
-        logging.lastResort.setFormatter(_Printable())
-
-
-def show_log() -> None:
-    """Prints the package's log messages of level INFO, too, unless the caller has set up logging."""
-    logging.getLogger('dblr_plugin').setLevel(logging.INFO)
-    if logging.lastResort is not None:
-        logging.lastResort.setLevel(logging.INFO)
+    logging.lastResort = _Warnings(logging.WARNING)
 
 
 class _Lossy(io.TextIOWrapper):
@@ -76,9 +68,21 @@ class _Lossy(io.TextIOWrapper):
             super().flush()
 
 
-class _Printable(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+class _Warnings(logging.Handler):
+    """Prints commands' warnings, which quote text from files, on lines of their own, above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bars = sys.modules.get('tqdm')
+        with suppress(OSError, ValueError), bars.tqdm.external_write_mode(sys.stderr) if bars else nullcontext():
+            sys.stderr.write(f'{printable(self.format(record))}\n')
+            sys.stderr.flush()
+
+
+def show_log() -> None:
+    """Prints the package's log messages of level INFO, too, unless the caller has set up logging."""
+    logging.getLogger('dblr_plugin').setLevel(logging.INFO)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.INFO)
 
 
 def printable(text: str) -> str:

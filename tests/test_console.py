@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -46,10 +47,20 @@ def test_what_steers_terminals_is_written_out(text):
 
 
 def test_warnings_do_not_steer_terminals(capsys, monkeypatch):
+    monkeypatch.setattr(logging, 'lastResort', logging.lastResort)
     never_fail_to_print()
     record = logging.LogRecord('dblr_plugin', logging.WARNING, '', 0, 'attachment %s is left out', ('\x1b[2J',), None)
     logging.lastResort.emit(record)
     assert capsys.readouterr().err == 'attachment \\x1b[2J is left out\n'
+
+
+def test_warnings_do_not_share_a_line_with_a_progress_bar(capsys, monkeypatch):
+    monkeypatch.setattr(logging, 'lastResort', logging.lastResort)
+    never_fail_to_print()
+    with tqdm(total=2):
+        logging.lastResort.handle(logging.makeLogRecord({'msg': 'it is odd', 'levelno': logging.WARNING}))
+    lines = re.split('[\r\n]', capsys.readouterr().err)
+    assert 'it is odd' in lines and sum('0/2' in line for line in lines) == 3  # before, after, and when it is closed
 
 
 def test_other_text_stays():
