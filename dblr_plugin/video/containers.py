@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -92,7 +93,26 @@ def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
         raise DBLRError(f'{path} {reason}; give a video')
     if len(moving) > 1:
         _log.warning('%s has %d video streams; the largest is used, the others are left out', path, len(moving))
+    if container.format.name == _INDEXED[0] and _is_followed(path):
+        text = '%s holds several videos in a row, of which only the first is read; join them with ffmpeg -f concat'
+        _log.warning(text, path)
     return main
+
+
+def _is_followed(path: Path) -> bool:
+    """Returns whether another video follows in an MP4 file, as after ``cat a.mp4 b.mp4``; FFmpeg ignores it."""
+    seen, at, end = set(), 0, path.stat().st_size
+    with open(path, 'rb') as file:
+        while at + 16 <= end:
+            file.seek(at)
+            size, kind, large = struct.unpack('>I4sQ', file.read(16))
+            if kind in seen:
+                return True
+            if kind == b'moof':  # of a fragmented file, whose index may be repeated
+                return False
+            seen.update({kind} & {b'ftyp', b'moov'})
+            at += max(8, large if size == 1 else size or end)
+    return False
 
 
 def _is_still(container: InputContainer) -> bool:

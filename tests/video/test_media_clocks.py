@@ -160,6 +160,22 @@ def test_extents_of_source_and_output_agree(tmp_path):
         assert str(opened.extent()) == str(sink.extent()) == '45 frames, 1.50 s'
 
 
+@pytest.mark.parametrize('name', ['film.mp4', 'film.mov'])
+@pytest.mark.parametrize('flags', ['use_metadata_tags', 'faststart', 'frag_keyframe+empty_moov'])
+def test_mp4_files_put_one_after_the_other_are_reported(tmp_path, caplog, name, flags):
+    """Every player shows the first only."""
+    one = tmp_path / f'one_{name}'
+    with av.open(str(one), 'w', container_options={'movflags': flags}) as container:
+        stream = container.add_stream('mpeg4', 25)
+        stream.height, stream.width = 16, 16
+        for frame in (av.VideoFrame(16, 16, 'yuv420p'), None):
+            container.mux(stream.encode(frame))
+    with open_source(one):
+        assert 'several videos' not in caplog.text
+    with open_source(joined(tmp_path / name, one, one)):
+        assert (f'{name} holds several videos' in caplog.text) == ('frag' not in flags)  # those are read on
+
+
 def test_matroska_files_put_one_after_the_other_are_reported(tmp_path, caplog):
     """Unlike transport streams, Matroska has one clock, which FFmpeg starts again with the second file."""
     source = make(tmp_path / 'one.mkv', Made(frames=12))
