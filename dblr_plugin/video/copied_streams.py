@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
@@ -41,6 +42,9 @@ _LEAD = Fraction(1, 10)
 
 # Gaps in sound shorter than this, in seconds, are not reported: packets are not cut where parts of a stream meet.
 _HEARD = Fraction(1, 10)
+
+# Seconds that subtitles are shown, at most, to find those that are already shown where a part begins.
+_SHOWN = 30
 
 _LISTED = 5
 _DATA = 'data stream'
@@ -228,12 +232,14 @@ class CopiedStreams:
                 stream.discard = Discard.all
         start, end = self._info.start, self._info.end
         if start is not None:
-            seek_before(self._container, start)
+            seek_before(self._container, max(self._info.begin, start - _SHOWN))
         try:
             for packet in self._container.demux(read):
                 if not packet.size:
                     continue
                 self._clock.carry_on(packet)
+                if start is not None and packet.stream.type == 'subtitle':
+                    _begin_at(packet, start)
                 time = _time(packet)
                 is_in_part = (start is None or time >= start) and (end is None or time < end)
                 if packet.stream in self._wanted and is_in_part and not self._is_cut_away(packet):
@@ -331,6 +337,14 @@ def _warn_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
     fix = '; write .mkv to keep it' if _fits(stream, 'matroska') else ''
     text = '%s: %s stream %d of the source (%s%s) %s, as it cannot be copied into %s%s'
     _log.warning(text, output, stream.type, stream.index, codec, language, fate, output.suffix, fix)
+
+
+def _begin_at(packet: av.Packet, start: Fraction) -> None:
+    """Cuts off what a subtitle shows before a part, which begins at ``start`` in seconds."""
+    first = math.ceil(start / packet.time_base)
+    if packet.pts is not None and packet.pts < first < packet.pts + (packet.duration or 0):
+        packet.duration -= first - packet.pts
+        packet.pts = packet.dts = first
 
 
 def _time(packet: av.Packet) -> Fraction:

@@ -175,6 +175,17 @@ def test_mov_text_subtitles_are_copied(tmp_path):
     copy(tmp_path / 'film.mp4', tmp_path / 'sharp.mp4')
     (copied,) = packets(tmp_path / 'sharp.mp4', 'subtitle')
     assert (Fraction(1, 10), b'\x00\x0aHow sharp!') in copied
+    copy(tmp_path / 'film.mp4', tmp_path / 'part.mp4', {'start': 0.2})
+    assert (0, b'\x00\x0aHow sharp!') in packets(tmp_path / 'part.mp4', 'subtitle')[0]
+
+
+def test_subtitle_that_is_shown_where_a_part_begins_is_kept(tmp_path):
+    captioned(tmp_path / 'film.mkv')
+    for start, expected in ((0.2, [(0, 100)]), (0.3, [])):
+        part = tmp_path / f'{start}.mkv'
+        copy(tmp_path / 'film.mkv', part, {'start': start})
+        with av.open(str(part)) as container:
+            assert [(p.pts, p.duration) for p in container.demux(subtitles=0) if p.size] == expected
 
 
 def captioned(path: Path) -> None:
