@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.codec import Codec
-from av.codec.codec import find_best_pix_fmt_of_list
+from av.codec.codec import Capabilities, find_best_pix_fmt_of_list
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.video.colour_tags import bits_of
+from dblr_plugin.video.colour_tags import BT470BG, FULL, ColourTags, bits_of
 from dblr_plugin.video.settings import EncoderSettings
 from dblr_plugin.video.video_source import StreamInfo
 
 __all__ = ['FORMATS', 'Encoding', 'choose_encoder', 'choose_encoding']
 
 _log = logging.getLogger(__name__)
+
+os.environ.setdefault('SVT_LOG', '1')  # libsvtav1 would print twenty lines for every segment
 
 # suffix of the output -> FFmpeg's name of the container
 FORMATS = {'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska', '.webm': 'webm'}
@@ -71,6 +75,10 @@ class Encoding:
         """Chroma siting that players assume for this codec."""
         return 'center' if self.codec in ('mjpeg', 'mpeg1video') else 'left'
 
+    def tags(self, tags: ColourTags) -> ColourTags:
+        """Returns the colour tags to encode with, from the output's: players take all JPEG for full-range BT.601."""
+        return replace(tags, matrix=BT470BG, range=FULL, full=True) if self.codec == 'mjpeg' else tags
+
 
 def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) -> str:
     """Returns the name of the encoder for an output.
@@ -90,10 +98,16 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
     _options(codec, settings)
     if settings.lossless and name not in _LOSSLESS_OPTIONS and not (codec.lossless and not codec.lossy):
         raise DBLRError(f'the encoder {name} is not lossless here; use libx264rgb, libx265 or ffv1')
-    with av.open(f'file:{path}', 'w', format=FORMATS[suffix]) as container:  # creates no file yet
-        if name not in container.supported_codecs:
-            raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; write .mkv, or use libx264')
+    if not _holds(suffix, name):
+        fixes = [f'write {other}' for other in FORMATS if _holds(other, name)][:1]
+        fixes += [f'use {_DEFAULT.get(suffix, "libx264")}']
+        raise DBLRError(f'{path.suffix} cannot hold video of the encoder {name}; {", or ".join(fixes)}')
     return name
+
+
+def _holds(suffix: str, name: str) -> bool:
+    with av.open(io.BytesIO(), 'w', format=FORMATS[suffix]) as container:
+        return name in container.supported_codecs
 
 
 def choose_encoding(
@@ -119,6 +133,8 @@ def choose_encoding(
                 _warn_compromise(path, encoding, size, info.bits)
                 return encoding
     height, width = size
+    if codec.capabilities & (Capabilities.hardware.value | Capabilities.hybrid.value):
+        raise DBLRError(f'the encoder {name} does not start, as its hardware or driver is missing; use libx264')
     raise DBLRError(
         f'the encoder {name} does not take frames of {width}x{height} at {float(info.rate):.3f} a second with '
         f'{options or "its defaults"}; use libx264 or ffv1, or another quality or preset'
@@ -184,6 +200,7 @@ def _opens(encoding: Encoding, size: tuple[int, int], rate: Fraction) -> bool:
     context.height, context.width = size
     context.pix_fmt, context.options = encoding.pixel_format, encoding.options
     context.time_base, context.framerate = encoding.time_base, rate
+    context.color_range = encoding.tags(ColourTags()).range
     try:
         context.open()
     except (av.error.FFmpegError, ValueError):

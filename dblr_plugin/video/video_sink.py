@@ -153,7 +153,7 @@ class VideoSink:
         """Opens the video for frames of this size (h, w) and writes its header, which shows what it cannot hold."""
         self._encoding = choose_encoding(self.path, self._encoder, self._info, size, high_bit_depth, self._settings)
         self._size, self._deep = size, high_bit_depth
-        self._tags = self._info.colour.at_height(size[0])
+        self._tags = self._encoding.tags(self._info.colour.at_height(size[0]))
         self._maker = FrameMaker(self._encoding.pixel_format, self._tags, self._encoding.siting)
         format_name = FORMATS[self.path.suffix.lower()]
         if self._info.copied is not None:

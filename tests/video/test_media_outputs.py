@@ -95,8 +95,10 @@ def test_input_is_never_overwritten(tmp_path, video):
 BAD_OUTPUTS = [
     ('sharp.mp4', {'encoder': 'libx246'}, "no encoder 'libx246'.*did you mean 'libx26"),
     ('sharp.mp4', {'encoder': 'aac'}, 'encodes audio'),
-    ('sharp.mp4', {'encoder': 'prores_ks'}, r'\.mp4 cannot hold.*\.mkv'),
-    ('sharp.webm', {'encoder': 'libx264'}, r'\.webm cannot hold'),
+    ('sharp.mp4', {'encoder': 'prores_ks'}, r'\.mp4 cannot hold .* prores_ks; write \.mov, or use libx264$'),
+    ('sharp.webm', {'encoder': 'libx264'}, r'\.webm cannot hold .* libx264; write \.mp4, or use libvpx-vp9$'),
+    ('sharp.mkv', {'encoder': 'png'}, r'\.mkv cannot hold .* png; write \.mp4, or use libx264$'),
+    ('sharp.mkv', {'encoder': 'bmp'}, r'\.mkv cannot hold .* bmp; use libx264$'),
     ('sharp.mkv', {'encoder': 'prores_ks', 'lossless': True}, 'not lossless'),
     ('sharp.mkv', {'quality': 10, 'lossless': True}, 'exclude each other'),
     ('sharp.mov', {'encoder': 'prores_ks', 'quality': 3}, 'prores_ks has no quality scale; remove --quality'),
@@ -122,9 +124,15 @@ def test_impossible_outputs_are_refused(tmp_path, video, output, options, messag
     assert visible(tmp_path) == []
 
 
+@pytest.mark.skipif(Path('/dev/dri').exists(), reason='the hardware may be there')
+def test_encoder_without_its_hardware_is_refused(tmp_path, video):
+    with pytest.raises(DBLRError, match='h264_qsv does not start, as its hardware or driver is missing'):
+        copy(video, tmp_path / 'sharp.mp4', encoder='h264_qsv')
+
+
 @pytest.mark.parametrize(
     ('encoder', 'suffix'),
-    [('libx265', '.mp4'), ('libsvtav1', '.mp4'), ('mpeg4', '.mp4'), ('mpeg2video', '.mkv')],
+    [('libx265', '.mp4'), ('libsvtav1', '.mp4'), ('mpeg4', '.mp4'), ('mpeg2video', '.mkv'), ('mjpeg', '.mov')],
 )
 def test_encoders_keep_times_and_obey_quality(tmp_path, video, encoder, suffix):
     sizes = []

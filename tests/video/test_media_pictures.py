@@ -156,6 +156,14 @@ def test_colour_tags_and_luma_are_kept(tmp_path, tags, suffix):
     assert np.abs(luma[0] - luma[1]).mean() < 0.6
 
 
+@pytest.mark.parametrize('tags', TAGS)
+def test_motion_jpeg_is_full_range_bt601_as_players_assume(tmp_path, tags):
+    source = make(tmp_path / 'source.mp4', Made(frames=1, tags=TAGS[tags], options={'crf': '1'}))
+    (before,) = copy(source, tmp_path / 'out.mov', encoder='mjpeg')
+    with open_source(tmp_path / 'out.mov') as after:
+        assert np.abs(next(iter(after)).pixels.astype(int) - before.pixels).mean() < 2.5
+
+
 def test_assumed_matrix_is_tagged_when_resizing_would_change_it():
     silent = ColourTags(height=1080)
     assert (silent.used, silent.at_height(1080).matrix) == (BT709, 2)
