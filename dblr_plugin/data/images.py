@@ -37,14 +37,21 @@ _SYSTEM_FOLDERS = ('__MACOSX', '@eaDir')  # in archives made by macOS, and on Sy
 # magic numbers of TIFF and BigTIFF; tags; names of sample formats
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _BIG = 43
-_BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
+_BITS_PER_SAMPLE, _COLOURS, _PLANES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 262, 284, 338, 339
 _SEPARATE_ALPHA = 2
+_PLAIN_COLOURS, _LAB = (1, 2), (8, 9, 10)  # grey with 0 for black, and RGB; L*a*b* in three codings
+_SEPARATE_PLANES = 2
 _SAMPLE_FORMATS = {1: 'unsigned', 2: 'signed', 3: 'floating-point', 4: 'undefined', 5: 'complex', 6: 'complex'}
+
+_NUMBER = re.compile(r'((?:(?<=[._])-)?\d+)')
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Sort key that puts ``frame_10`` after ``frame_9``; names that differ only in leading zeros sort consistently."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', name)], name
+    """Sort key that puts ``frame_10`` after ``frame_9``; names that differ only in leading zeros sort consistently.
+
+    After a dot or an underscore, a minus is a sign, as in ``shot.-0012.png``, a frame before the first of a shot.
+    """
+    return [int(part) if i % 2 else part for i, part in enumerate(_NUMBER.split(name))], name
 
 
 def is_hidden(name: str) -> bool:
@@ -135,12 +142,20 @@ def _tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
 
 
 def _refuse_other_samples(file: BinaryIO, where: str) -> None:
-    """Raises DBLRError for a TIFF with samples other than unsigned 8 or 16 bits, some of which OpenCV misreads."""
+    """Raises DBLRError for a TIFF that OpenCV misreads or rejects: samples, planes or colours other than the usual."""
     tags = _tiff_tags(file)
-    bits, kinds = max(tags.get(_BITS_PER_SAMPLE, (8,))), set(tags.get(_SAMPLE_FORMAT, (1,)))
+    each, kinds = tags.get(_BITS_PER_SAMPLE, (8,)), set(tags.get(_SAMPLE_FORMAT, (1,)))
+    bits = max(each)
     if bits > 16 or kinds != {1}:
         names = ' and '.join(_SAMPLE_FORMATS.get(kind, 'unknown') for kind in sorted(kinds))
         raise DBLRError(f'{where} is a TIFF of {bits}-bit {names} samples; convert it to unsigned ones of 8 or 16 bits')
+    colours = tags.get(_COLOURS, _PLAIN_COLOURS[0])
+    is_separate = tags.get(_PLANES) == _SEPARATE_PLANES and len(each) > 1
+    if colours in _LAB or (bits > 8 and (is_separate or colours not in _PLAIN_COLOURS)):
+        raise DBLRError(
+            f'{where} is a TIFF of 16-bit planes, or of inverted grey, CMYK or L*a*b*, which is misread; convert it to '
+            'interleaved RGB'
+        )
 
 
 def header_size(file: BinaryIO, where: str) -> tuple[int, int]:

@@ -210,9 +210,9 @@ class TestLmdb:
             open_store(database).read('alpha', '00000000')
 
 
-def write_tiff(path: Path, samples: np.ndarray, sample_format: int, big: bool) -> None:
+def write_tiff(path: Path, samples: np.ndarray, sample_format: int, big: bool, colours: int = 1) -> None:
     """Writes a TIFF or BigTIFF with one strip, also with sample types that no library writes."""
-    tags = [(256, samples.shape[1]), (257, samples.shape[0]), (258, 8 * samples.itemsize), (259, 1), (262, 1)]
+    tags = [(256, samples.shape[1]), (257, samples.shape[0]), (258, 8 * samples.itemsize), (259, 1), (262, colours)]
     tags += [(273, 0), (277, 1), (278, samples.shape[0]), (279, samples.nbytes), (339, sample_format)]
     head, count, entry = ('II+\0\x08\0\0\0', 'Q', 'HHQQ') if big else ('II*\0', 'H', 'HHII')
     start = 16 if big else 8
@@ -244,6 +244,26 @@ def test_tiff_of_unsupported_sample_types_is_refused(tmp_path, kind, sample_form
     if name is None:
         expected = samples if kind == 'uint8' else samples >> 8
         assert np.array_equal(decode(path.read_bytes(), '')[..., 1], expected) and inspected_size(path) == (6, 8)
+
+
+@pytest.mark.parametrize(('kind', 'colours'), [('uint8', 0), ('uint16', 0), ('uint8', 8), ('uint16', 5)])
+def test_tiff_whose_colours_opencv_misreads_is_refused(tmp_path, kind, colours):
+    """OpenCV gives the negative of deep grey that counts down to white (0), and L*a*b* (8) a cast."""
+    path = tmp_path / 'frame.tif'
+    write_tiff(path, (np.arange(48).reshape(6, 8) * 5).astype(kind), 1, False, colours)
+    if (kind, colours) == ('uint8', 0):
+        assert np.array_equal(decode(path.read_bytes(), '')[..., 1], 255 - np.arange(48).reshape(6, 8) * 5)
+        return
+    with pytest.raises(DBLRError, match='L[*]a[*]b[*], which is misread; convert it'):
+        inspected_size(path)
+
+
+def test_tiff_of_deep_planes_is_refused(tmp_path):
+    """OpenCV returns memory that it has not written."""
+    interleaved = cv2.imencode('.tif', np.zeros((6, 8, 3), np.uint16))[1].tobytes()
+    planes = interleaved.replace(struct.pack('<HHIH', 284, 3, 1, 1), struct.pack('<HHIH', 284, 3, 1, 2))
+    with pytest.raises(DBLRError, match='is a TIFF of 16-bit planes'):
+        decode(planes, 'frame.tif')
 
 
 @pytest.mark.parametrize(('name', 'mode', 'kept'), [
