@@ -39,8 +39,10 @@ READ_SUFFIXES = (
     '.3g2', '.asf', '.dv', '.mod', '.mxf', '.tod',
 )  # fmt: skip
 
-# Suffixes of images that cannot be read, which phones and cameras mix with those that can
-_UNREAD_SUFFIXES = ('.heic', '.heif', '.avif', '.gif', '.dng', '.jfif')
+# Suffixes of images that cannot be read, which phones, cameras and studios mix with those that can
+_UNREAD_SUFFIXES = (
+    '.heic', '.heif', '.avif', '.gif', '.dng', '.jfif', '.exr', '.dpx', '.hdr', '.jp2', '.j2k', '.jxl', '.tga', '.ppm',
+)  # fmt: skip
 
 _WRITTEN_INSTEAD = '.mkv'  # can hold whatever the other containers can
 _DEFAULT_RATE = Fraction(25)  # ffmpeg's default for image sequences
@@ -179,7 +181,7 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
         files = [file for file in found if is_image(file.name)]
         _warn_unread_images(path, (file.name for file in found))
         if not files:
-            raise DBLRError(f'{path} holds no images; give a folder of frames, or a video file')
+            raise DBLRError(f'{path} holds no images; give a folder of {" ".join(IMAGE_SUFFIXES)} files, or a video')
         refuse_undecodable(path, (file.name for file in files))
         return path, files
     if path.exists() or not glob.has_magic(str(path)):
@@ -188,12 +190,12 @@ def _found(path_or_glob: str | Path) -> tuple[Path, list[Path]]:
     images = [match for match in matches if is_image(match.name)]
     if not images and len(matches) == 1 and matches[0].is_file():
         return matches[0], []
+    _warn_unread_images(path, (match.name for match in matches))
     if not images:
         found = f'{counted(len(matches), "file")} or folders, none of them an image' if matches else 'nothing'
         raise DBLRError(f"'{path}' matches {found}; give a glob of images or of videos")
     if len({match.name for match in images}) < len(images):
         raise DBLRError(f"'{path}' matches images of the same name in several folders; restore one folder at a time")
-    _warn_unread_images(path, (match.name for match in matches))
     return images[0].parent, images
 
 

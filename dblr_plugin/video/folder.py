@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +37,7 @@ __all__ = ['FolderSink', 'FolderSource', 'warn_left_out']
 _log = logging.getLogger(__name__)
 
 _ORIENTATION = 0x0112  # the Exif tag; values of more than 4 swap the sides
+_RARE = 0.3  # share of a sequence's steps that are longer than the others, where these are gaps
 
 
 class FolderSource:
@@ -76,6 +78,7 @@ class FolderSource:
         self.count = len(self.files)
         self._skipped = 0
         self.described = _look_at(self.files)
+        _warn_numbering(path, [file.name for file in self.files])
 
     def skip(self, pictures: int) -> None:
         """See :class:`Source`."""
@@ -344,6 +347,26 @@ def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
     if transparent:
         _log.warning('%s has transparency, which is left out of the output%s', transparent[0], _count(transparent))
     return kinds
+
+
+def _warn_numbering(path: Path, names: Sequence[str]) -> None:
+    """Warns about several numbered sequences among the files, and about frames that are missing from one."""
+    found: dict[tuple[str | int, ...], list[tuple[int, str]]] = {}
+    for name in names:
+        *before, number, after = ['', *natural(name)[0]]
+        if isinstance(number, int):
+            found.setdefault((*before, after), []).append((number, name))
+    sequences = [sequence for sequence in found.values() if len(sequence) > 1]
+    if len(sequences) > 1:
+        text = '%s: %d sequences, such as those from %s and %s on, are restored as one; give a glob for one alone'
+        _log.warning(text, path, len(sequences), sequences[0][0][1], sequences[1][0][1])
+    for sequence in sequences:
+        steps = [later - earlier for (earlier, _), (later, _) in pairwise(sequence)]
+        gaps = [name for (_, name), step in zip(sequence, steps, strict=False) if step > min(steps)]
+        if gaps and len(gaps) <= _RARE * len(steps):  # others, such as the photographs that were kept, have no rhythm
+            more = f' and {len(gaps) - 1} more' if len(gaps) > 1 else ''
+            text = '%s: frames are missing behind %s%s; their neighbours are taken as consecutive'
+            _log.warning(text, path, gaps[0], more)
 
 
 def warn_left_out(kinds: Mapping[str, Sequence[Path]], output: Path) -> None:

@@ -40,6 +40,29 @@ def test_names_and_format_are_kept(tmp_path, suffix):
         assert np.abs(again - picture.pixels).mean() <= (0.7 if suffix.lower().startswith('.j') else 0)
 
 
+def test_frames_before_zero_come_first(tmp_path):
+    for sign in ('shot.-', 'shot_-'):
+        order = [f'{sign}0012.png', f'{sign}0001.png', f'{sign[:-1]}0003.png', 'take-1.png', 'take-2.png']
+        written(tmp_path / sign, order)
+        with open_source(tmp_path / sign) as source:
+            assert [frame.name for frame in source] == order
+
+
+@pytest.mark.parametrize(('names', 'told'), [
+    (['a.0009.png', 'a.0010.png', 'a.0011.png', 'a.0012.png', 'a.0020.png'], 'missing behind a.0012.png;'),
+    ([*(f'a{number}.png' for number in (1, 2, 4, 5, 6, 7, 8, 10))], 'missing behind a2.png and 1 more;'),
+    (['a1.png', 'a2.png', 'b1.png', 'b2.png'], '2 sequences, such as those from a1.png and b1.png on'),
+    (['a1.jpg', 'a1.png', 'a2.jpg', 'a2.png'], '2 sequences, such as those from a1.jpg and a1.png on'),
+    (['a0.png', 'a5.png', 'a10.png', 'cover.png', 'b7.png'], None),
+    (['IMG_1.png', 'IMG_4.png', 'IMG_5.png', 'IMG_9.png'], None),
+    (['1.png', '01.png', '2.png'], None),
+])  # fmt: skip
+def test_missing_frames_and_mixed_sequences_are_reported(tmp_path, caplog, names, told):
+    written(tmp_path, names)
+    open_source(tmp_path)
+    assert caplog.text.count('WARNING') == (told is not None) and (told or '') in caplog.text
+
+
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
 def test_sixteen_bits_are_kept(tmp_path, suffix):
     frames = written(tmp_path / 'in', [f'{i}{suffix}' for i in range(2)], high_bit_depth=True)
@@ -239,7 +262,7 @@ def test_sixteen_bit_image_is_rounded_to_eight_bits(tmp_path):
 def test_images_that_cannot_be_read_are_reported(tmp_path, caplog):
     """Phones mix HEIC with JPEG."""
     written(tmp_path / 'in', ['a.png', 'b.png'])
-    for name in ('c.HEIC', 'd.gif', '.e.heic', 'notes.txt'):
+    for name in ('c.HEIC', 'd.exr', '.e.heic', 'notes.txt'):
         (tmp_path / 'in' / name).touch()
     told = 'in: left out, as such images are not read: c.HEIC and 1 more; convert to .png or .jpg'
     with open_source(tmp_path / 'in') as source:
