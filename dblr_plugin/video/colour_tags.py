@@ -118,6 +118,7 @@ def to_rgb(frame: VideoFrame, tags: ColourTags) -> np.ndarray:
         matrix = _SWSCALE.get(tags.used, tags.used)
         options = {'src_colorspace': matrix, 'src_color_range': code_range, 'dst_color_range': FULL}
         return frame.reformat(format='rgb24', interpolation=_RESAMPLING, **options).to_ndarray()
+    frame.color_range = code_range  # swscale would make untagged grey limited-range
     frame = frame.reformat(format=f'yuv444p{bits}le', interpolation=_RESAMPLING)
     codes = cv2.merge([_plane(frame, index).copy() for index in range(3)])
     forward = _codes_of_rgb(tags, bits)

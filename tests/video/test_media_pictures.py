@@ -295,6 +295,16 @@ def test_rare_formats_are_read(tmp_path, pixel_format, caplog):
     assert ('transparency' in caplog.text) == (pixel_format == 'yuva420p')
 
 
+@pytest.mark.parametrize('pixel_format', ['gray', 'gray10le', 'gray16le'])
+def test_grey_is_full_range_from_black_to_white(tmp_path, pixel_format):
+    top = 65535 if pixel_format.endswith('le') else 255
+    ramp = np.tile(np.linspace(0, top, 64), (64, 1)).astype(np.uint16 if top > 255 else np.uint8)
+    frames = [np.dstack([ramp] * 3)]
+    source = make(tmp_path / 'film.mkv', Made(frames=frames, codec='ffv1', options={}, pix_fmt=pixel_format))
+    with open_source(source) as opened:
+        assert np.abs(next(iter(opened)).pixels / top - frames[0] / top).max() < 0.01
+
+
 def test_fifteen_bit_colours_of_old_video_are_read(tmp_path):
     source = make(tmp_path / 'old.avi', Made(codec='msvideo1', options={}, pix_fmt='rgb555le'))
     expected = [frame.to_ndarray(format='rgb24') for frame in decoded(source)]
