@@ -29,11 +29,15 @@ _log = logging.getLogger(__name__)
 _FOREIGN_METADATA = (
     'major_brand', 'minor_version', 'compatible_brands', 'encoder', 'duration', 'rotate', 'vendor_id', 'bps',
     'number_of_frames', 'number_of_bytes', 'alpha_mode', 'software', 'timecode',
+    'operational_pattern_ul', 'uid', 'generation_uid', 'company_name', 'product_name', 'product_version',
+    'product_version_num', 'product_uid', 'application_platform', 'toolkit_version', 'toolkit_version_num',  # of MXF
 )  # fmt: skip
 
 # languages for which QuickTime's list, as FFmpeg has it, uses the other one of ISO 639-2's two codes
 _QUICKTIME_LANGUAGES = {
-    'deu': 'ger', 'ell': 'gre', 'fra': 'fre', 'isl': 'ice', 'mkd': 'mac', 'nld': 'dut', 'sqi': 'alb', 'zho': 'chi',
+    'bod': 'tib', 'cym': 'wel', 'cze': 'ces', 'deu': 'ger', 'ell': 'gre', 'eus': 'baq', 'fas': 'per', 'fre': 'fra',
+    'hye': 'arm', 'isl': 'ice', 'kat': 'geo', 'mkd': 'mac', 'msa': 'may', 'mya': 'bur', 'nld': 'dut', 'rum': 'ron',
+    'slo': 'slk', 'sqi': 'alb', 'swe': 'sve', 'zho': 'chi',
 }  # fmt: skip
 
 # Seconds that decoders of sound need before an edit list's beginning, as AAC and Opus overlap. FFmpeg gives up to 1 s,

@@ -330,7 +330,9 @@ def test_tags_and_track_titles_are_kept(tmp_path, caplog, source, suffix):
     assert ('tag DIRECTOR' in caplog.text) == bool(lost)
 
 
-@pytest.mark.parametrize(('language', 'kept'), [('deu', {'ger'}), ('eng', {'eng'}), ('gle', {None, 'und'})])
+@pytest.mark.parametrize(
+    ('language', 'kept'), [('deu', {'ger'}), ('fra', {'fra'}), ('fre', {'fra'}), ('gle', {None, 'und'})]
+)
 def test_language_unknown_to_quicktime_is_reported(tmp_path, caplog, language, kept):
     """QuickTime has a fixed list of languages; MP4 and Matroska hold any language."""
     plain = make(tmp_path / 'plain.mp4', Made(frames=2, audio=1))
