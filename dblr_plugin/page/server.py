@@ -223,7 +223,7 @@ class _Guard:
         if 'transfer-encoding' in headers or (method == 'POST' and 'content-length' not in headers):
             return PlainTextResponse('Content-Length is required', 411)
         if int(headers.get('content-length', 0)) > limit:
-            return PlainTextResponse(f'more than {limit / 1e6:g} MB; see --max-size of dblr demo-page', 413)
+            return PlainTextResponse(f'more than {limit / 1e6:.3g} MB; see --max-size of dblr demo-page', 413)
         return None
 
 
