@@ -360,9 +360,9 @@ def _warn_numbering(path: Path, names: Sequence[str]) -> None:
     if len(sequences) > 1:
         text = '%s: %d sequences, such as those from %s and %s on, are restored as one; give a glob for one alone'
         _log.warning(text, path, len(sequences), sequences[0][0][1], sequences[1][0][1])
-    for sequence in sequences:
-        steps = [later - earlier for (earlier, _), (later, _) in pairwise(sequence)]
-        gaps = [name for (_, name), step in zip(sequence, steps, strict=False) if step > min(steps)]
+    elif sequences:
+        steps = [later - earlier for (earlier, _), (later, _) in pairwise(sequences[0])]
+        gaps = [name for (_, name), step in zip(sequences[0], steps, strict=False) if step > min(steps)]
         if gaps and len(gaps) <= _RARE * len(steps):  # others, such as the photographs that were kept, have no rhythm
             more = f' and {len(gaps) - 1} more' if len(gaps) > 1 else ''
             text = '%s: frames are missing behind %s%s; their neighbours are taken as consecutive'
