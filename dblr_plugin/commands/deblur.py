@@ -64,7 +64,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights_arguments(parser)
     ensemble_help = 'average four flips of each frame: 0.1 dB better with balanced, in four times the time'
     parser.add_argument('--self-ensemble', action='store_true', help=ensemble_help)
-    tile_help = 'tile size in pixels; smaller tiles need less memory (default: 640 for large frames on CPUs)'
+    tile_help = (
+        'tile size in pixels; smaller tiles need less memory (default: whole frames, but 640 or 1280 for large ones on '
+        'CPUs)'
+    )
     parser.add_argument('--tile', type=int, default=0, metavar='PIXELS', help=tile_help)
     parser.add_argument(
         '--device', default='auto', help='auto, cpu, cuda, cuda:1, mps, openvino:GPU, openvino:NPU (default: auto)'
