@@ -62,12 +62,12 @@ DBLRNET = {
     'no input_skip, N(0, 0.01): as published': {'network_g.input_skip': False, 'network_g.init_std': 0.01},
 }
 DBLRGAN = {
-    'minimax, slope 0.2, strides, mean over places, default initialisation': {},
+    'minimax, slope 0.2, strides, mean over positions, default initialisation': {},
     'no adversarial loss': {'train.gan_opt.loss_weight': 0},
     'non-saturating': {'train.gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 2e-4}},
     'slope 0 (ReLU)': {'network_d.negative_slope': 0},
     'max pooling instead of strides': {'network_d.type': 'MaxPoolDiscriminator'},
-    'flattened instead of the mean over places': {'network_d.type': 'FlattenDiscriminator'},
+    'flattened instead of the mean over positions': {'network_d.type': 'FlattenDiscriminator'},
     'D from N(0, 0.01)': {'network_d.init_std': 0.01},
 }
 # Model -> option file, changes common to all its trainings, and its choices.
