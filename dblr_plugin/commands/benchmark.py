@@ -6,7 +6,7 @@ benchmarks/<name>/: report.md, report.csv, report.json, plots, restored frames, 
 training and test; trainings also to experiments/<name>_<method>.
 
 A method that fails is reported, and the others continue; the exit status is then 1. Stopped or run again, the command
-does only what is missing. docs/your_own_method.md adds a method of your own.
+does only what is missing. docs/your_own_method.md explains how to add your own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds -opt, --only and --nproc."""
     parser.add_argument('-opt', type=Path, required=True, metavar='FILE', help='the benchmark file')
-    parser.add_argument('--only', nargs='+', default=[], metavar='METHOD', help='run these, and what they start from')
+    parser.add_argument(
+        '--only', nargs='+', default=[], metavar='METHOD', help='run only these, and what they start from'
+    )
     parser.add_argument('--nproc', type=int, default=1, metavar='N', help='processes that train together (default: 1)')
 
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--output', required=True, help='video file, or folder for frames or several videos')
     add_network_arguments(parser)
     older = parser.add_mutually_exclusive_group()
-    older.add_argument('--overwrite', action='store_true', help='replace older outputs')
+    older.add_argument('--overwrite', action='store_true', help='replace existing outputs')
     older.add_argument('--resume', action='store_true', help='continue an output that was interrupted')
     parser.add_argument('--suffix', default='', help='added to the names of frames, or of several videos')
     parser.add_argument('--start', metavar='TIME', help='where to start: seconds or h:mm:ss; frame number in folders')

@@ -1,9 +1,9 @@
 """Find out what is wrong with this installation, this machine or your data, and how to fix it.
 
-dblr doctor                                      checks Python, packages, operators, devices, starting of processes
+dblr doctor                                      checks Python, packages, operators, devices, whether processes start
 dblr doctor -opt options/train_DBLRNet.yml       checks the option file, its data and its weights too
 
-Each line is ok, a note or a FAULT; faults and notes come with what to do. Exit status 1 means that there are faults.
+Each line is ok, a note or a FAULT; notes and faults say what to do. Exit status 1 means that there are faults.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Score restored frames against the ground truth under a named protocol, or without ground truth.
 
-dblr evaluate RESULTS [GT] [--protocol all] [--metric ms_ssim --metric lpips] [--json figures.json]
+dblr evaluate RESULTS [GT] [--protocol all] [--metric ms_ssim --metric lpips] [--json scores.json]
 compares two folders of clips, two LMDB databases or two folders of one clip each, frame by frame, paired by name; or
 two videos. Names as tests write them, such as 00000000_test_DBLRNet.png, are paired with 00000000.
 dblr evaluate RESULTS --metric niqe
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='NAME',
         help="a metric in addition to the protocol's PSNR and SSIM: ssim_2d (mean of channels), ssim_3d (MATLAB's, "
-        "over pixels and channels), ms_ssim (multi-scale, of the luminance, Su et al.'s second figure; for frames from "
+        "over pixels and channels), ms_ssim (multi-scale, of the luminance, Su et al.'s second score; for frames from "
         '161x161), lpips, warping_error (temporal consistency), niqe (needs no GT), or one that --imports registers; '
         'may be repeated',
     )

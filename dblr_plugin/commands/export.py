@@ -6,7 +6,7 @@ dblr export --weights light -o light.onnx                   # a name of `dblr we
 dblr export -o net.onnx --precision int8 --calibrate shaky.mp4
 
 ONNX files take float32 windows (1, frames, channels, height, width) of any size; their metadata say what the channels
-are and which frame is restored. Weights record their network, in every format.
+are and which frame is restored. The network is recorded in every format.
 """
 
 from __future__ import annotations

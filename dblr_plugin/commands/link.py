@@ -1,7 +1,7 @@
 """Add this plugin to a BasicSR checkout.
 
-dblr link CHECKOUT writes a few small files and the option files there; after it, in that checkout,
-python basicsr/train.py -opt options/train_DBLRGAN.yml trains with the plugin's classes.
+dblr link CHECKOUT writes a few small files and the option files there. In that checkout,
+python basicsr/train.py -opt options/train_DBLRGAN.yml then trains with the plugin's classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dblr_plugin import link
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds CHECKOUT and --unlink."""
     parser.add_argument('checkout', metavar='CHECKOUT', help='folder that holds basicsr/ and VERSION')
-    parser.add_argument('--unlink', action='store_true', help='remove exactly what was written')
+    parser.add_argument('--unlink', action='store_true', help='remove the files written, unless changed since')
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,13 +1,13 @@
 """Convert data into the layout that training reads.
 
 dblr prepare dvd|dvd-qualitative|gopro|reds|bsd|kitti SRC DST
-    checks a data set in its authors' layout, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
+    checks a data set as its authors distribute it, and links it into DST/{train,test}/{lq,gt}/<clip>/<frame>
 dblr prepare video SRC DST
-    makes blurry and sharp clips from sharp footage
+    makes blurry and sharp clips from sharp videos
 dblr prepare motion SRC DST
-    makes training windows with moving cameras and objects from sharp images (SyntheticMotionDataset)
+    makes training windows with synthetic motion from sharp images (SyntheticMotionDataset)
 dblr prepare lmdb SRC DST
-    writes a folder of clips into an LMDB database in BasicSR's format, or one of tiles
+    writes a folder of clips into an LMDB database: in BasicSR's format, or as tiles (--tiles)
 
 If one is stopped, run the same command again to continue.
 """
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a subcommand for each kind of preparation, with its own ``prepare`` function."""
     kinds = parser.add_subparsers(title='kinds', metavar='KIND', required=True)
     _add_layout(kinds, 'dvd', 'VideoDeblurring (DVD), 61 training and 10 test videos', plan_dvd)
-    _add_layout(kinds, 'dvd-qualitative', 'its 22 scenes without ground truth', plan_dvd_qualitative)
+    _add_layout(kinds, 'dvd-qualitative', "DVD's 22 scenes without ground truth", plan_dvd_qualitative)
     _add_layout(kinds, 'gopro', 'GoPro (GOPRO_Large)', plan_gopro, '--blur', GOPRO_BLURS)
     _add_layout(kinds, 'reds', 'REDS', plan_reds, '--blur', REDS_BLURS)
     exposures = dict.fromkeys(BSD_EXPOSURES, '')
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_motion(kinds)
     parser_lmdb = kinds.add_parser('lmdb', help='write a folder of clips into an LMDB database')
     parser_lmdb.add_argument('src', type=Path, metavar='SRC', help='folder of clips, SRC/<clip>/<frame>.png')
-    parser_lmdb.add_argument('dst', type=Path, metavar='DST', help='database to create, its name ending in .lmdb')
+    parser_lmdb.add_argument('dst', type=Path, metavar='DST', help='database to create; its name must end in .lmdb')
     parser_lmdb.add_argument('--tiles', action='store_true', help='cut into tiles for fast training')
     parser_lmdb.set_defaults(prepare=_prepare_lmdb)
 
@@ -106,15 +106,15 @@ def _add_layout(
 
 
 def _add_video(kinds: argparse._SubParsersAction) -> None:
-    text = 'blurry and sharp clips made from sharp footage'
+    text = 'blurry and sharp clips made from sharp videos'
     parser = kinds.add_parser('video', help=text, argument_default=argparse.SUPPRESS)
     parser.add_argument('src', type=Path, metavar='SRC', help='a video, a folder of frames, or a folder of either')
     average_help = 'source frames in one exposure, odd; each number gives clips of its own (default: 7)'
     parser.add_argument('--average', type=int, nargs='+', metavar='N', help=average_help)
-    parser.add_argument('--stride', type=int, help='source frames from one exposure to the next (default: N)')
-    flow_help = 'frames made by optical flow between two (default: 0)'
+    parser.add_argument('--stride', type=int, help='source frames from one exposure to the next (default: --average)')
+    flow_help = 'frames interpolated by optical flow between two source frames (default: 0)'
     parser.add_argument('--in-between', type=int, metavar='K', help=flow_help)
-    shake_help = 'simulate a hand-held camera that shakes by so many pixels (default: 0)'
+    shake_help = 'simulate a hand-held camera that shakes by this many pixels (default: 0)'
     parser.add_argument('--shake', type=float, metavar='AMPLITUDE', help=shake_help)
     share_help = 'share at the end of each shot that is kept for testing (default: 0.2)'
     parser.add_argument('--test-share', type=float, help=share_help)
@@ -128,13 +128,13 @@ def _add_motion(kinds: argparse._SubParsersAction) -> None:
     parser = kinds.add_parser('motion', help=text, argument_default=argparse.SUPPRESS)
     parser.add_argument('src', type=Path, metavar='SRC', help='folder of sharp images')
     parser.add_argument('dst', type=Path, metavar='DST', help='folder to create, such as datasets/motion')
-    parser.add_argument('--windows', type=int, help='how many (default: 50000)')
+    parser.add_argument('--windows', type=int, help='number of windows (default: 50000)')
     parser.add_argument('--size', type=int, help='side of the windows in pixels (default: 128)')
     parser.add_argument('--num-frame', type=int, help='frames per window (default: 5)')
     parser.add_argument('--y-only', action='store_true', help='Y channel only, a third of the size')
-    parser.add_argument('--causal', action='store_true', help='the last frame is restored, not the middle one')
+    parser.add_argument('--causal', action='store_true', help='restore the last frame of a window, not the middle one')
     parser.add_argument('--seed', type=int, help='random seed (default: 0)')
-    parser.add_argument('--processes', type=int, help='processes that work at the same time (default: one per core)')
+    parser.add_argument('--processes', type=int, help='number of processes (default: one per core)')
     parser.set_defaults(prepare=_prepare_motion)
 
 

@@ -1,7 +1,7 @@
 """Restore and score data sets with a trained network.
 
 dblr test -opt options/test_DBLRGAN.yml [--protocol all] [--set KEY=VALUE ...]
-takes BasicSR's arguments and uses the working directory as its root: figures and pictures go to results/.
+takes BasicSR's arguments and uses the working directory as its root: scores and images go to results/.
 
 --protocol scores by a named protocol instead of val.metrics; dblr evaluate --help lists their names.
 --set changes options for this run; values are YAML, and checked like those of the file:

@@ -1,7 +1,7 @@
 """Train a network with BasicSR's trainer.
 
 dblr train -opt options/train_DBLRGAN.yml [--auto_resume] [--set KEY=VALUE ...] [--protocol all]
-takes BasicSR's arguments and uses the working directory as its root: experiments/ and tb_logger/ are made there.
+takes BasicSR's arguments and uses the working directory as its root: experiments/ and tb_logger/ are created there.
 On several GPUs: torchrun --nproc_per_node=N -m dblr_plugin.train -opt options/train_DBLRGAN.yml
 
 --set changes options for this run; values are YAML, and checked like those of the file:
