@@ -259,7 +259,7 @@ class TestShippedFile:
         assert fmean(theirs['clips'].values()) == pytest.approx(theirs['psnr'], abs=0.005) and theirs['psnr'] == 29.85
         assert (simdeblur['psnr'], simdeblur['ssim']) == (30.84, 0.8978)
         for name in ('issue3', 'simdeblur'):  # no protocol of ours, and the note tells what is known
-            assert tables[name]['protocol'] == UNSTATED and 'not said' in tables[name]['note']
+            assert tables[name]['protocol'] == UNSTATED and 'not stated' in tables[name]['note']
 
     def test_quotes_nothing_of_dblrgan(self, tables):
         """Its paper's figure was not found."""
