@@ -86,7 +86,7 @@ def luma_of_jpeg(grey: np.ndarray) -> np.ndarray:
     """Returns Y from a JPEG's own Y channel, which holds the same brightness in the full range 0 to 255, rounded.
 
     It is what the encoder wrote, before colour was converted, clipped and rounded: 60 to 64 dB (PSNR) from the Y of the
-    decoded RGB. The error is far below the noise of training, but do not use it for reported figures.
+    decoded RGB. The error is far below the noise of training, but do not report scores computed from it.
 
     Args:
         grey: uint8 (h, w), a JPEG decoded to grey.

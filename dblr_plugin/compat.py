@@ -26,7 +26,7 @@ __all__ = ['deferred', 'light_import', 'prepare_import', 'repair_distributed']
 
 @contextmanager
 def light_import() -> Iterator[None]:
-    """Makes ``import basicsr`` possible, and within it faster: what few need is imported when it is used."""
+    """Context that makes ``import basicsr`` possible and faster: rarely used modules are imported on first use."""
     collects = gc.isenabled()
     gc.disable()  # what imports make is kept; looking through it for garbage takes a tenth of their time
     try:
@@ -54,7 +54,7 @@ def prepare_import() -> None:
 
 @contextmanager
 def deferred(module: str, name: str) -> Iterator[None]:
-    """Within it, ``from module import name`` gives a stand-in; the module, whose import takes seconds, is not imported.
+    """Context in which ``from module import name`` gives a stand-in, and the slow module itself is not imported.
 
     It is imported when the stand-in is called or asked for an attribute, or when anything else is imported from it.
 

@@ -1,6 +1,7 @@
-"""Imported last by the server of forks: its forks then share what it has imported, which garbage collection would copy.
+"""Excludes everything imported so far from garbage collection; imported last by the fork server.
 
-Collecting garbage writes into every object that it looks at, and so gives each fork its own copy.
+Forks share the server's memory until they write to it. Garbage collection writes to every object that it visits, and
+would therefore copy all of it into each fork.
 """
 
 import gc

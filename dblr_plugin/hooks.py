@@ -120,7 +120,7 @@ def check_options(opt: dict) -> None:
         )
     if opt['num_gpu'] > 1 and not opt['dist']:
         _log.warning(
-            'One of %d GPUs is used. All are with: torchrun --nproc_per_node=%d -m dblr_plugin.%s -opt FILE',
+            'Only one of %d GPUs is used. To use all: torchrun --nproc_per_node=%d -m dblr_plugin.%s -opt FILE',
             opt['num_gpu'], opt['num_gpu'], 'train' if opt['is_train'] else 'test',
         )  # fmt: skip
         opt['num_gpu'] = 1

@@ -41,7 +41,7 @@ class NetworkTraits:
         """Returns the traits of a network's options, ``network_g`` of an option file.
 
         Raises:
-            DBLRError: If the network restores all frames but wants them aligned to one.
+            DBLRError: If the network restores all frames, but ``flow`` is set.
         """
         num_frame = network_argument(network, 'num_frame', 5)
         last = network.get('center_frame_idx') == num_frame - 1  # how EDVR is made causal
@@ -72,7 +72,7 @@ def restored_index(num_frame: int, causal: bool) -> int:
 
 
 def restored_of(output: object) -> Tensor:
-    """Returns what a network returned; raises DBLRError unless it is a tensor: some networks also return flow, say."""
+    """Returns a network's output; raises DBLRError unless it is a tensor (some networks also return the flow)."""
     if not isinstance(output, Tensor):
         kind = type(output).__name__
         raise DBLRError(f'the network returns a {kind}; let its forward return the restored tensor alone')
@@ -84,7 +84,7 @@ _PAD_MULTIPLES = {'EDVR': 16}
 
 
 def pad_multiple(name: str, given: int = 1) -> int:
-    """Returns what the sides of a network's frames must be multiples of; ``given`` is ``val.pad_multiple``."""
+    """Returns the multiple to which a network's frames are padded; ``given`` is ``val.pad_multiple``."""
     return math.lcm(given, _PAD_MULTIPLES.get(name, 1))
 
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     check_metrics(metrics)
     for name in metrics:
         if args.truth is None and find_metric(name).needs_gt:
-            raise DBLRError(f'--metric {name} compares with the ground truth; name its frames after RESULTS')
+            raise DBLRError(f'--metric {name} compares with the ground truth; give GT after RESULTS')
     protocols = with_metrics(protocols, metrics)
     if args.json is not None:
         if not args.json.absolute().parent.is_dir():

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Tests, and prints a table of figures for each data set under each protocol."""
+    """Tests, and prints a table of scores for each data set under each protocol."""
     from dblr_plugin import hooks
     from dblr_plugin.test import main
 

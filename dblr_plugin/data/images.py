@@ -165,7 +165,7 @@ def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
         with Image.open(file) as image:
             return image.height, image.width
     except Image.DecompressionBombError as error:
-        raise DBLRError(f'{where} has more pixels than Pillow opens, 179 million; shrink it') from error
+        raise DBLRError(f'{where} has more pixels than Pillow accepts (179 million); shrink it') from error
     except Exception as error:  # Pillow's plugins can raise anything on a damaged header
         raise DBLRError(f'{where} has no readable image header; replace it with an intact copy') from error
 

@@ -1,4 +1,4 @@
-"""Training samples synthesised from sharp images: no blurry footage is needed."""
+"""Training samples synthesised from sharp images: no blurry videos are needed."""
 
 from __future__ import annotations
 

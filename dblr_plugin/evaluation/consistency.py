@@ -2,15 +2,15 @@
 
 The warping error of Lai et al., Learning Blind Video Temporal Consistency (ECCV 2018). The second of two consecutive
 frames is warped to the first along the optical flow; the error is the mean squared difference, with values in [0, 1],
-over all pixels visible in both frames and their channels. A video's figure is the mean over its frame pairs: 0 for
+over all pixels visible in both frames and their channels. A video's score is the mean over its frame pairs: 0 for
 perfect consistency, 1 at most. Independent noise of variance v in each frame adds 2 v for whole-pixel motion, and down
-to 1.25 v where warping interpolates. A blurry video is consistent too: read the figure together with PSNR.
+to 1.25 v where warping interpolates. A blurry video is consistent too: read the score together with PSNR.
 
 Flow and occlusions come from the ground truth, so that all methods are scored on the same pixels and none by the flow
 of its own artefacts. As in the authors' code, pixels are excluded where forward and backward flow are inconsistent, and
 at motion boundaries (Ruder et al., GCPR 2016); here also where the flow leaves the frame. The flow itself differs:
-OpenCV's DIS (Kroeger et al., ECCV 2016) instead of a trained network's. Figures are therefore comparable with each
-other and with the ground truth's own (the residue of flow, interpolation and noise in the footage), but not with
+OpenCV's DIS (Kroeger et al., ECCV 2016) instead of a trained network's. Scores are therefore comparable with each
+other and with the ground truth's own score (caused by errors of the flow, interpolation and noise), but not with
 published ones.
 """
 

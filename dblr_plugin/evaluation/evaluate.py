@@ -197,7 +197,7 @@ def _without_truth(protocols: Sequence[Protocol]) -> list[Protocol]:
         for protocol in protocols
     ]
     if not any(protocol.metrics for protocol in left):
-        raise DBLRError('all metrics compare with the ground truth; name its frames, or a metric such as niqe')
+        raise DBLRError('all metrics compare with the ground truth; give GT, or a metric such as niqe')
     return left
 
 

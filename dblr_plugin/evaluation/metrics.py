@@ -3,7 +3,7 @@
 ``psnr`` stands for ``calculate_psnr``, and so on; both names work. A function's arguments determine what it needs:
 ``img`` is the restored frame and ``img2`` its ground truth, ``img_before`` and ``img2_before`` are those of the
 previous frame, all BGR ``(h, w, 3)`` in [0, 255]. A metric is scored where all its images are available, so one without
-``img2`` scores footage without ground truth. Other arguments, such as ``crop_border`` and ``test_y_channel``, are
+``img2`` scores videos without ground truth. Other arguments, such as ``crop_border`` and ``test_y_channel``, are
 settings.
 """
 

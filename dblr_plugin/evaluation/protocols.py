@@ -1,6 +1,6 @@
 """Named evaluation protocols: the frames, colour space, crop, alignment, rounding and mean behind a score.
 
-Scores of the same weights vary by up to about 0.7 dB between protocols, so every figure names its protocol.
+Scores of the same weights vary by up to about 0.7 dB between protocols, so every score names its protocol.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Protocol:
     """How restored frames are scored against their ground truth.
 
     Attributes:
-        name: Identifies the protocol wherever its figures appear.
+        name: Identifies the protocol wherever its scores appear.
         meaning: One-line description for users.
         frames: Maps a clip's length to the indices of its scored frames, in order.
         colour: ``rgb``; ``y`` (BT.601 as in BasicSR, 16 to 235); or ``luminance`` (BT.601, 0 to 255).
@@ -57,7 +57,7 @@ class Protocol:
         registered: Whether the restored frame is first aligned by gain and shift.
         metrics: As ``val.metrics``: name in tables -> ``type``, a name of :mod:`dblr_plugin.evaluation.metrics`, and
             settings, which override ``colour`` and ``crop``.
-        mean: Which mean is the protocol's figure for a data set: over clip means or over all frames.
+        mean: Which mean is the protocol's score of a data set: over clip means or over all frames.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Protocol:
 
         Args:
             restored: BGR ``(h, w, 3)`` in [0, 255], float or uint8.
-            truth: BGR ``(h, w, 3)`` in [0, 255], integers; None for footage without ground truth.
+            truth: BGR ``(h, w, 3)`` in [0, 255], integers; None without ground truth.
             before: The same pair for the previous frame, if there is one; used only if :attr:`needs_before`.
 
         Returns:

@@ -57,7 +57,7 @@ def summarise(rows: Iterable[Row], protocols: Iterable[Protocol]) -> list[dict]:
         protocols: The protocols named in the rows.
 
     Returns:
-        Entries with ``protocol``, its name; ``mean``, its figures for the data set, metric -> value; ``clip_mean``, the
+        Entries with ``protocol``, its name; ``mean``, its scores of the data set, metric -> value; ``clip_mean``, the
         mean of clip means, and ``frame_mean``, the mean over all frames, one of which equals ``mean``; ``clips``, the
         means of each clip; ``frames``, the number of scored frames of each clip.
     """
@@ -144,7 +144,7 @@ def _finite(content: object) -> object:
 
 
 class ValidationRecord:
-    """Records the figures of each validation.
+    """Records the scores of each validation.
 
     Args:
         path: The run's ``metrics.json``; an existing one is extended.
@@ -160,7 +160,7 @@ class ValidationRecord:
         self.best: dict[str, dict[str, dict]] = {}
 
     def add(self, name: str, figures: list[dict], iteration: int | str, tb_logger: SummaryWriter | None) -> None:
-        """Logs and stores the figures of one data set.
+        """Logs and stores the scores of one data set.
 
         Args:
             name: Name of the data set.
@@ -195,7 +195,7 @@ class ValidationRecord:
             self._replace(outdated, [])
 
     def has(self, name: str, iteration: int) -> bool:
-        """Whether ``metrics.json`` has a data set's figures for an iteration."""
+        """Whether ``metrics.json`` has a data set's scores for an iteration."""
         return any((dataset, at) == (name, iteration) for dataset, at, _ in self._earlier())
 
     def _record_best(self, name: str, figures: list[dict], iteration: int | str) -> None:

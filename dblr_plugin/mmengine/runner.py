@@ -222,7 +222,7 @@ _TENSORBOARD = 'TensorboardVisBackend'
 
 @register(HOOKS)
 class ComparisonImagesHook(Hook):
-    """Saves input, output and truth side by side after each validation, in the run's folder and TensorBoard, if on.
+    """Saves input, output and ground truth side by side after each validation, as files and in TensorBoard, if on.
 
     Args:
         clips: Number of clips to show.

@@ -11,7 +11,7 @@ __all__ = ['write_whole']
 
 
 def write_whole() -> None:
-    """Lets yapf name the file of its cached grammar only once it is written; call it before yapf is imported.
+    """Makes yapf rename its cached grammar only after it is fully written; call this before yapf is imported.
 
     yapf renames the file before it is flushed. Another process of torchrun then ends with ``EOFError``, and so does
     every later one if the disk was full.

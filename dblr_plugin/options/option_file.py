@@ -240,7 +240,7 @@ class _Checker:
         elif phase != 'train' and cls.__getitem__ is not VideoDeblurTestDataset.__getitem__ and not _reads_frames(cls):
             here.value['type'].fail(
                 f'{trail}.type is {cls.__name__}, which changes __getitem__, and networks get their frames from '
-                'read_blurry and read_truth; change these'
+                'read_blurry and read_truth; override these instead'
             )
         else:
             self.foreign[phase] = cls.__name__

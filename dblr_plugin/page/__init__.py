@@ -1,1 +1,1 @@
-"""A local web page on which to drop a clip and compare it with its restoration."""
+"""A local web page that restores a clip and compares it with the original."""

@@ -222,7 +222,9 @@ def plan_bsd(src: Path, exposure: str) -> Plan:
     root = _existing(src, f'BSD_{exposure}')
     others = [other for other in BSD_EXPOSURES if other != exposure]
     if named := next((other for other in others if root.resolve().name == f'BSD_{other}'), None):
-        raise DBLRError(f'{root} is that of another exposure; give --exposure {named}, or the folder of {exposure}')
+        raise DBLRError(
+            f'{root} is the folder of another exposure; give --exposure {named}, or the folder of {exposure}'
+        )
     clips = tuple(
         Clip(part, name, root / part / name / 'Blur/RGB', root / part / name / 'Sharp/RGB', _BSD_FRAMES[part])
         for part in _BSD_CLIPS

@@ -1,4 +1,4 @@
-"""Generates and stores windows of synthetic motion from sharp images, for training without blurry footage."""
+"""Generates and stores windows of synthetic motion from sharp images, for training without blurry videos."""
 
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ def export_onnx(loaded: LoadedNetwork, path: Path, calibration: Sequence[Tensor]
         listed = '; '.join(map(str, differences))
         if calibration and not all(each.psnr >= LEAST_DECIBELS for each in differences):
             raise DBLRError(
-                f'{path}: not written, since int8 is less than {LEAST_DECIBELS:.0f} dB from fp32 ({listed}); leave out '
-                '--precision int8'
+                f'{path}: not written, since the PSNR of int8 against fp32 is below {LEAST_DECIBELS:.0f} dB '
+                f'({listed}); leave out --precision int8'
             )
         if not calibration and not all(each.largest <= TOLERANCE for each in differences):
             raise DBLRError(f"{path}: not written, since the exported network's output differs ({listed}); report it")

@@ -203,7 +203,7 @@ class Int8Forward:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
         otherwise: The fallback.
         other_name: The fallback's precision, for the log.
-        insists: Whether int8 was requested explicitly, and is used at any distance.
+        insists: Whether int8 was requested explicitly, and is used however much its result differs.
     """
 
     def __init__(self, net: nn.Module, otherwise: Callable[[Tensor], Tensor], other_name: str, insists: bool) -> None:

@@ -136,9 +136,9 @@ class Checkpoints:
             if end < total - 1:
                 raise DBLRError(
                     f'{self.opt["path"]["resume_state"]}: its train.scheduler.periods, with which a resumed run '
-                    f'continues, add up to {end} iterations, and train.total_iter is {total}; lower it, or start a new '
-                    f'run from its weights: another name, path.pretrain_network_g: '
-                    f'{self.opt["path"].get("pretrain_network_g")}, neither --auto_resume nor path.resume_state'
+                    f'continues, add up to {end} iterations, and train.total_iter is {total}; lower total_iter, or '
+                    f'start a new run from its weights: with another name and path.pretrain_network_g: '
+                    f'{self.opt["path"].get("pretrain_network_g")}, without --auto_resume and path.resume_state'
                 )
 
     def _warn_of_overruled_settings(self, state: dict) -> None:
@@ -149,14 +149,14 @@ class Checkpoints:
         if differences:
             get_root_logger().warning(
                 f'Resuming from {path}: {differences}. The values of the state are used. To train with those of the '
-                f'option file, start a new run from its weights: another name, path.pretrain_network_g: {network}, '
-                'neither --auto_resume nor path.resume_state.'
+                f'option file, start a new run from its weights: with another name and path.pretrain_network_g: '
+                f'{network}, without --auto_resume and path.resume_state.'
             )
         seed, own_seed = state.get('manual_seed'), self.opt['manual_seed']
         if seed not in (None, own_seed):
             get_root_logger().warning(
                 f'Resuming from {path}: manual_seed is {own_seed} in the option file and was {seed} so far; samples '
-                'and augmentation are now drawn by the new one.'
+                'and augmentation now follow the new one.'
             )
         total = int(self.opt['train']['total_iter'])
         if total <= state['iter']:

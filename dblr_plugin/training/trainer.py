@@ -178,7 +178,7 @@ def _report_once(logger: logging.Logger, handler: logging.FileHandler, record: l
         logging.Handler.handleError(handler, record)
     elif not getattr(handler, 'has_failed', False):
         vars(handler)['has_failed'] = True
-        logger.error('%s. The run continues; its log is only shown here.', write_fault(handler.baseFilename, error))
+        logger.error('%s. The run continues; its log is shown here only.', write_fault(handler.baseFilename, error))
 
 
 # ---------------------------------------------------------------------- TensorBoard

@@ -164,7 +164,7 @@ def _video_sink(
 
     if isinstance(source, VideoSource):
         if fps is not None:
-            raise DBLRError(f'{source.path} has its own frame rate, which stays; remove --fps')
+            raise DBLRError(f'{source.path} has its own frame rate, which is kept; remove --fps')
         info = source.info
     else:
         rate = _DEFAULT_RATE if fps is None else parse_rate(fps)
@@ -265,12 +265,12 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 
 def _refuse_mixture(root: Path, names: list[str], folder: str | Path) -> None:
-    """Refuses images beside videos, as the ones or the others would be left out."""
+    """Refuses a folder with both images and videos, as one kind would be left out."""
     images, videos = sum(map(is_image, names)), [name for name in names if is_video(name)]
     if images and videos:
         raise DBLRError(
-            f'{root} holds {counted(images, "image")} and {counted(len(videos), "video")}; name the ones with a glob: '
-            f"'{folder}/*{Path(min(videos)).suffix}'"
+            f'{root} holds {counted(images, "image")} and {counted(len(videos), "video")}; choose one kind with a '
+            f"glob: '{folder}/*{Path(min(videos)).suffix}'"
         )
 
 
@@ -292,9 +292,9 @@ def _below(root: Path, output: Path) -> list[Path]:
 
 def _paired(videos: Iterable[Path], root: Path, output: Path, suffix: str) -> list[tuple[Path, Path]]:
     if output.suffix.lower() in READ_SUFFIXES and not output.is_dir():
-        raise DBLRError(f'{output} is one video, and {root} holds any number of them; give a folder')
+        raise DBLRError(f'{output} is a video, but {root} is a folder of videos; give a folder')
     if output.is_file():
-        raise DBLRError(f'{output} is a file, and {root} holds any number of videos; give a folder')
+        raise DBLRError(f'{output} is a file, but {root} is a folder of videos; give a folder')
     _check_suffix(suffix)
     pairs: dict[Path, Path] = {}
     for video in videos:

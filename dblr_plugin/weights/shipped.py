@@ -12,13 +12,13 @@ __all__ = ['DEFAULT', 'SHIPPED', 'Shipped', 'find_weights']
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights bundled with this package, with the figures from the ``README.md`` beside them, means of 12 clips."""
+    """Weights bundled with this package, with the results in the ``README.md`` beside them, means of 12 clips."""
 
     file: str
     purpose: str
     kmacs: float  # thousand multiply-adds per pixel
-    motion: float  # gain in PSNR, dB, on held-out films blurred by averaging their own motion
-    hand: float  # the same on films averaged with simulated camera shake
+    motion: float  # gain in PSNR, dB, on held-out videos blurred by averaging their frames
+    hand: float  # the same with simulated camera shake
     sharp: float  # PSNR in dB of the output for their sharp frames
 
     @property

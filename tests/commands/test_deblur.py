@@ -213,7 +213,7 @@ def test_a_tree_of_videos(weights, tmp_path, capsys):
     deblur('-i', tmp_path / 'films/*.mp4', '-o', tmp_path / 'globbed', '--weights', weights, '--suffix', '_sharp')
     assert sorted(path.name for path in (tmp_path / 'globbed').iterdir()) == ['a_bad_sharp.mp4', 'b_sharp.mp4']
     for output, message in (
-        ('one.avi', 'one.avi is one video, and .*films holds any number'),
+        ('one.avi', 'one.avi is a video, but .*films is a folder of videos'),
         ('net.pth', 'is a file'),
     ):
         with pytest.raises(DBLRError, match=message):
@@ -229,5 +229,5 @@ def test_what_a_folder_means_has_to_be_clear(weights, tmp_path):
     with pytest.raises(DBLRError, match=r'would both become .*a\.mkv; rename one'):
         deblur('-i', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights)
     cv2.imwrite(str(tmp_path / 'in/thumbnail.png'), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DBLRError, match=r'in holds 1 image and 3 videos; name the ones with a glob'):
+    with pytest.raises(DBLRError, match=r'in holds 1 image and 3 videos; choose one kind with a glob'):
         deblur('-i', tmp_path / 'in', '-o', tmp_path / 'out', '--weights', weights)

@@ -174,7 +174,7 @@ class TestBSD:
 
     def test_folder_of_another_exposure_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / 'BSD_1ms8ms').mkdir()
-        with pytest.raises(DBLRError, match='BSD_1ms8ms is that of another exposure; give --exposure 1ms8ms'):
+        with pytest.raises(DBLRError, match='BSD_1ms8ms is the folder of another exposure; give --exposure 1ms8ms'):
             plan_bsd(tmp_path / 'BSD_1ms8ms', '3ms24ms')
         assert plan_bsd(tmp_path / 'BSD_1ms8ms', '1ms8ms').source == tmp_path / 'BSD_1ms8ms'
 

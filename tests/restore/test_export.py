@@ -271,7 +271,7 @@ def test_int8_far_from_fp32_is_not_written(tmp_path):
         torch.save({'params': trained({'type': 'Eighths'}).state_dict()}, tmp_path / 'net.pth')
         (tmp_path / 'net.yml').write_text('network_g: {type: Eighths}\nval: {pad_multiple: 8}')
         arguments = ['--weights', tmp_path / 'net.pth', '-opt', tmp_path / 'net.yml', '-o', tmp_path / 'net.onnx']
-        with pytest.raises(DBLRError, match=r'int8 is less than 48 dB from fp32 .*leave out --precision int8'):
+        with pytest.raises(DBLRError, match=r'PSNR of int8 against fp32 is below 48 dB .*leave out --precision int8'):
             export(*arguments, '--precision', 'int8', '--calibrate', tmp_path)
     finally:
         del ARCH_REGISTRY._obj_map['Eighths']

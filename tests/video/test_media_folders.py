@@ -142,7 +142,7 @@ def test_folder_of_images_and_videos_is_refused(tmp_path, others):
     for name in ['a.png', 'notes.txt', *others]:
         (folder / name).touch()
     for given in (folder, f'{tmp_path}/take*/*'):
-        with pytest.raises(DBLRError, match=f'holds 1 image and {len(others)} videos?; name the ones') as raised:
+        with pytest.raises(DBLRError, match=f'holds 1 image and {len(others)} videos?; choose one kind') as raised:
             find_batch(given, tmp_path / 'out')
         named = str(raised.value).split("'")[1]
         assert len(glob.glob(named)) == sum(name.endswith(Path(others[0]).suffix) for name in others)

@@ -93,7 +93,7 @@ def to_bytes(values: Tensor) -> Tensor:
 def require_h264() -> None:
     """Raises DBLRError if PyAV, which encodes H.264, is not installed."""
     if importlib.util.find_spec('av') is None:
-        raise DBLRError("windows of motion need PyAV, for H.264: pip install 'dblr_plugin[video]'")
+        raise DBLRError("synthetic motion needs PyAV, for H.264: pip install 'dblr_plugin[video]'")
 
 
 def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
