@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv where needed, makes the clips, then trains and compares DBLRNet and DBLRGAN on them (options/demo.yml).
-# Stopped and run again, it goes on where it was. Arguments go to dblr benchmark.
+# If stopped, run it again to continue. Arguments go to dblr benchmark.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh

@@ -1,4 +1,4 @@
-"""The demo's data: real footage, cut into training and validation spans, turned into blurry/sharp clips.
+"""The demo's data: a real video, cut into training and validation spans, turned into blurry and sharp clips.
 
 ``python scripts/demo_clips.py`` writes them to datasets/demo.
 """

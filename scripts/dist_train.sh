@@ -4,10 +4,10 @@
 #   bash scripts/dist_train.sh NUM_PROCESSES OPTIONS.yml [arguments]
 #
 # On several machines the same command is run on each, with these set:
-#   NNODES        how many there are
-#   NODE_RANK     which one this is, from 0
-#   MASTER_ADDR   name or address of number 0
-#   PORT          a free port of number 0 (29500)
+#   NNODES        number of machines
+#   NODE_RANK     number of this machine, from 0
+#   MASTER_ADDR   name or address of machine 0
+#   PORT          a free port of machine 0 (default: 29500)
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then

@@ -1,4 +1,4 @@
-"""How much details matter that the sources leave open: short trainings on the demo's footage, several seeds per choice.
+"""Measures how much each choice matters that the sources leave open: short trainings on the demo's video, several seeds.
 
     python scripts/sensitivity.py [--seeds 3]
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes .venv in the checkout: the versions of constraints.txt, and the plugin in development mode.
-# Once made, it is reused until the checkout moves or the files that describe it change.
+# Creates .venv in the checkout with the versions of constraints.txt and the plugin in development mode.
+# It is reused until the checkout moves or the files that describe it change.
 #
-#   PYTHON=/path/to/python3.11   another interpreter than the first suitable one
+#   PYTHON=/path/to/python3.11   uses this interpreter instead of the first suitable one
 #
 # pip's own settings (PIP_INDEX_URL and the like) are left as they are, so they can select another build of torch.
 set -euo pipefail

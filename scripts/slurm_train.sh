@@ -3,8 +3,8 @@
 #
 #   sbatch scripts/slurm_train.sh OPTIONS.yml [arguments]
 #
-# Ahead of the time limit the run saves and stops, the job queues again, and the next one goes on from there. Set the
-# lines below to your cluster; options given to sbatch come before them.
+# Before the time limit, the run saves and stops, and the job queues again to continue from there. Adapt the lines below
+# to your cluster; options given to sbatch come before them.
 #SBATCH --job-name=dblr
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

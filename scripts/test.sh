@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Sets up .venv where needed, then runs the tests in two processes (TEST_PROCESSES); arguments go to pytest. --fast
-# leaves out those that take seconds, and most inputs of the others: for running while working. --thorough tries every
-# damaged input on every command that reads it, and kills more often. Each process begins with a part of its own,
-# and then takes from the others'.
+# Sets up .venv if needed, then runs the tests in two processes (TEST_PROCESSES); arguments go to pytest.
+#   --fast        leaves out tests that take seconds and most inputs of the others, to run while you work
+#   --thorough    tries every damaged input on every command that reads it, and kills more often
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh

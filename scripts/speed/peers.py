@@ -2,7 +2,7 @@
 
 Each network runs in the fastest ways available for it, all in every round (:mod:`dblr_plugin.benchmark.timing`). Frames
 per second are given for 1280x720, whatever size was measured: all of these networks do the same for every pixel. Only
-the shipped weights are trained; for the others, the distance of int8 from fp32 says nothing about footage.
+the shipped weights are trained; for the others, the distance of int8 from fp32 says nothing about real use.
 """
 
 from __future__ import annotations

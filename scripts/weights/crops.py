@@ -3,7 +3,7 @@
     python scripts/weights/crops.py heldout datasets/weights light balanced
     python scripts/weights/crops.py real datasets/weights light balanced
 
-``heldout`` needs the clips of heldout.sh and writes docs/weights_heldout.jpg. ``real`` takes films with real camera
+``heldout`` needs the clips of heldout.sh and writes docs/weights_heldout.jpg. ``real`` takes videos with real camera
 blur (real.tsv), which it fetches like corpus.py, and writes docs/weights_real.jpg. Crops are enlarged twofold, a row
 for each. Methods: see heldout.py.
 """

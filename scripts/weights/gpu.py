@@ -1,4 +1,4 @@
-"""Trains networks on a GPU borrowed for minutes: windows are made there, from pictures, in large batches.
+"""Trains networks in minutes on a GPU, which also generates the windows from pictures, in large batches.
 
     python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures                  # here: 31 MB
     python scripts/weights/gpu.py train packed_pictures OUT light --minutes 9                           # there

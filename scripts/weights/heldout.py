@@ -1,8 +1,8 @@
-"""Scores weights on held-out clips: what each gains on two kinds of blur, and loses on sharp footage.
+"""Scores weights on held-out clips: what each gains on two kinds of blur, and loses on sharp frames.
 
     python scripts/weights/heldout.py datasets/weights unsharp fourier light experiments/light/models/net_g_latest.pth
 
-Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Footage: clips.tsv; blur: heldout.sh.
+Protocol: PSNR in dB of RGB, uint8, all frames, mean of each clip (``basicsr``). Videos: clips.tsv; blur: heldout.sh.
 With ``--lpips``, LPIPS instead (docs/evaluation.md says where its weights come from). With ``--flicker``, the warping
 error (dblr_plugin/evaluation/consistency.py) of each method's output: the mean squared difference of each frame and the
 next, warped to it along the flow of the sharp clip, in thousandths, as the mean of each clip. The sharp clip's own

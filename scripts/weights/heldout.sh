@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the clips that the shipped weights are tested on, from footage that no training saw (clips.tsv): blurred in two
+# Makes the clips that the shipped weights are tested on, from videos not used in training (clips.tsv): blurred in two
 # ways, and sharp. Then scores the methods given, as heldout.py does; weights of your own are named by their file.
 #   bash scripts/weights/heldout.sh unsharp fourier light balanced light-causal
 set -euo pipefail

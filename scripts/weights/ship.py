@@ -2,9 +2,9 @@
 
     python scripts/weights/ship.py light experiments/light_annealed/models/net_g_latest.pth --share 0.85
 
-``--share`` scales what the network adds to the blurry frame: footage is less sharp than downscaled photographs, so
+``--share`` scales what the network adds to the blurry frame: videos are less sharp than downscaled photographs, so
 slightly less is as good where there is blur, and better where there is none (docs/weights.md).
-Checksum and figures belong in ``dblr_plugin/weights/shipped.py`` and the ``README.md`` beside it.
+Checksum and results belong in ``dblr_plugin/weights/shipped.py`` and the ``README.md`` beside it.
 """
 
 from __future__ import annotations
