@@ -1,4 +1,4 @@
-"""Measures how much each choice matters that the sources leave open: short trainings on the demo's video, several seeds.
+"""Measures how much open choices of the method matter: short trainings on the demo's video, several seeds per choice.
 
     python scripts/sensitivity.py [--seeds 3]
 
