@@ -272,4 +272,6 @@ def _torchrun_arguments(argv: list[str]) -> list[str]:
     if launcher is None and {'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'} <= os.environ.keys():
         # first, because BasicSR's --force_yml, left to it for its own models, takes all arguments after it
         argv = ['--launcher', 'pytorch', *argv]
+    elif launcher is None and int(os.environ.get('SLURM_PROCID', 0)) > 0:
+        _log.warning('srun started several processes; each is a run of its own, as --launcher slurm is not given.')
     return argv

@@ -163,6 +163,13 @@ def test_launcher_that_did_not_start_the_process_is_refused(train_options, tmp_p
         parsed(monkeypatch, tmp_path, train_options, f'--launcher={launcher}')
 
 
+def test_srun_without_the_launcher_option_is_reported(train_options, tmp_path, monkeypatch, caplog):
+    for process, count in (('0', 0), ('1', 1)):  # sbatch, too, sets it to 0
+        monkeypatch.setenv('SLURM_PROCID', process)
+        parsed(monkeypatch, tmp_path, train_options)
+        assert caplog.text.count('srun started several processes; each is a run of its own') == count
+
+
 def test_basicsr_parses_the_options_of_its_own_models(train_options, tmp_path, monkeypatch):
     """The syntax with colons, the types and the errors are BasicSR's."""
     options = train_options | {'model_type': 'SRModel', 'anything': {'at': 'all'}}
