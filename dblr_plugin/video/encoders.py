@@ -106,6 +106,8 @@ def choose_encoder(path: Path, settings: EncoderSettings, high_bit_depth: bool) 
 
 
 def _holds(suffix: str, name: str) -> bool:
+    if suffix == '.mov' and Codec(name, 'w').canonical_name in ('vp8', 'vp9', 'av1'):
+        return False  # FFmpeg lists them, and fails at the first frame
     with av.open(io.BytesIO(), 'w', format=FORMATS[suffix]) as container:
         return name in container.supported_codecs
 

@@ -96,6 +96,7 @@ BAD_OUTPUTS = [
     ('sharp.mp4', {'encoder': 'libx246'}, "no encoder 'libx246'.*did you mean 'libx26"),
     ('sharp.mp4', {'encoder': 'aac'}, 'encodes audio'),
     ('sharp.mp4', {'encoder': 'prores_ks'}, r'\.mp4 cannot hold .* prores_ks; write \.mov, or use libx264$'),
+    ('sharp.mov', {'encoder': 'libvpx-vp9'}, r'\.mov cannot hold .* libvpx-vp9; write \.mp4, or use libx264$'),
     ('sharp.webm', {'encoder': 'libx264'}, r'\.webm cannot hold .* libx264; write \.mp4, or use libvpx-vp9$'),
     ('sharp.mkv', {'encoder': 'png'}, r'\.mkv cannot hold .* png; write \.mp4, or use libx264$'),
     ('sharp.mkv', {'encoder': 'bmp'}, r'\.mkv cannot hold .* bmp; use libx264$'),
