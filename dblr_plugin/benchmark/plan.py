@@ -132,8 +132,8 @@ def _told(root: Located, key: str, read: Callable[[], Any]) -> Any:
         root.at(key).fail(f'{key}: {error}')
 
 
-# Quoted figures are shown next to measured ones but never mixed with them: scores of the same weights vary by up to
-# 0.7 dB between protocols.
+# Quoted figures are shown next to measured ones but never mixed with them: the same frames score up to 1.5 dB
+# higher by one protocol than by another (docs/evaluation.md).
 
 #: Stands for the protocol if a source does not state it.
 UNSTATED = 'unstated'

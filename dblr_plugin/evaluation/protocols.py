@@ -1,6 +1,6 @@
 """Named evaluation protocols: the frames, colour space, crop, alignment, rounding and mean behind a score.
 
-Scores of the same weights vary by up to about 0.7 dB between protocols, so every score names its protocol.
+The same frames score up to 1.5 dB higher by one than by another (docs/evaluation.md), so every score names its own.
 """
 
 from __future__ import annotations
