@@ -184,7 +184,7 @@ def copy_opt_file(opt_file: str, experiments_root: str) -> None:
         with atomic_write(Path(experiments_root, Path(opt_file).name)) as partial:
             partial.write_text(text, encoding='utf-8')
     except DBLRError as error:
-        logging.getLogger('dblr_plugin').warning('%s. The run continues without its copy of the option file.', error)
+        _log.warning('%s. The run continues without its copy of the option file.', error)
 
 
 def _whole_text(path: str) -> str:

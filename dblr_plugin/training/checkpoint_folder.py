@@ -230,9 +230,7 @@ def _newest_state(folder: CheckpointFolder, opt: dict) -> dict | None:
             continue
         found, named = folder.state_path(iteration), opt['path'].get('resume_state')
         if named and Path(named).resolve() != found.resolve():
-            logging.getLogger('dblr_plugin').warning(
-                'path.resume_state, %s, is not used: --auto_resume found %s', named, found
-            )
+            _log.warning('path.resume_state, %s, is not used: --auto_resume found %s', named, found)
         opt['path']['resume_state'] = str(found)
         return state
     return None
