@@ -54,7 +54,7 @@ def test_frozen_weights_stay_and_resume_is_bit_identical(options, tmp_path):
     assert changed >= {name for name in start if name.startswith('net_g ')}
     expected = weights(model)
 
-    for iteration in (1, 2, 3):  # before the switch, at it and after it
+    for iteration in (3, 2, 1):  # after the switch, at it and before it; resuming sets later states aside
         options['path']['pretrain_network_g'] = str(tmp_path / f'net/models/net_g_{iteration}.pth')
         again = build_edvr()
         again.resume_training(torch.load(tmp_path / f'net/states/{iteration}.state', weights_only=True))
