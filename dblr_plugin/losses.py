@@ -63,7 +63,8 @@ class PSNRLoss(nn.Module):
         """Compares restored frames with the ground truth.
 
         Args:
-            pred, target: Restored frames and the ground truth, ``(b, c, h, w)``, peak 1.
+            pred: Restored frames, ``(b, c, h, w)``, peak 1.
+            target: Their ground truth, of the same shape.
             kwargs: Arguments that BasicSR's losses accept (``weight``); unused.
 
         Returns:
