@@ -167,7 +167,8 @@ def header_size(file: BinaryIO, where: str) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise DBLRError(f'{where} has more pixels than Pillow accepts (179 million); shrink it') from error
     except Exception as error:  # Pillow's plugins can raise anything on a damaged header
-        raise DBLRError(f'{where} has no readable image header; replace it with an intact copy') from error
+        fix = 'replace it with an intact copy, or convert it to PNG'
+        raise DBLRError(f'{where} has no readable image header; {fix}') from error
 
 
 def looks_whole(head: bytes, tail: bytes, length: int) -> bool:

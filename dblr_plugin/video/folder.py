@@ -345,7 +345,7 @@ def _look_at(files: Sequence[Path]) -> dict[str, list[Path]]:
         text = 'only the first image is restored of files that hold several: %s%s; save each image as a file of its own'
         _log.warning(text, ', '.join(several[:5]), more)
     if transparent:
-        _log.warning('%s has transparency, which is left out of the output%s', transparent[0], _count(transparent))
+        _log.warning('%s has an alpha channel, which is left out of the output%s', transparent[0], _count(transparent))
     return kinds
 
 

@@ -179,9 +179,9 @@ def test_grey_and_alpha_become_rgb(tmp_path, caplog):
     cv2.imwrite(str(tmp_path / 'grey/1.png'), grey)
     Image.fromarray(np.dstack([scene(1)[0], grey])).save(tmp_path / 'alpha/1.png')
     pictures = copy(tmp_path / 'grey', tmp_path / 'out')
-    assert (pictures[0].pixels == grey[..., None]).all() and 'transparency' not in caplog.text
+    assert (pictures[0].pixels == grey[..., None]).all() and 'alpha channel' not in caplog.text
     pictures = copy(tmp_path / 'alpha', tmp_path / 'out2')
-    assert (pictures[0].pixels == scene(1)[0]).all() and 'transparency' in caplog.text
+    assert (pictures[0].pixels == scene(1)[0]).all() and 'alpha channel' in caplog.text
 
 
 def test_exif_rotation_is_applied(tmp_path):
