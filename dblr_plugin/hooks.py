@@ -156,7 +156,9 @@ def _place_results(opt: dict, root: str | None) -> None:
     BasicSR 1.4.2 ignores both, and fails if the one that a program does not use is empty.
     """
     folder = opt['path'].get('experiments_root') or opt['path']['results_root']
-    own = folder if root is None else os.path.join(os.path.abspath(os.path.expanduser(root)), opt['name'])
+    own = folder
+    if root is not None:
+        own = os.path.abspath(os.path.join(os.path.expandvars(os.path.expanduser(root)), opt['name']))
     for key in ('experiments_root', 'results_root', 'models', 'training_states', 'log', 'visualization'):
         if key in opt['path']:
             opt['path'][key] = own + opt['path'][key].removeprefix(folder)

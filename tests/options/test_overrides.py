@@ -145,7 +145,8 @@ def test_basicsr_gets_the_checked_options(train_options, tmp_path, monkeypatch):
 
 def test_run_is_written_to_the_roots_of_its_file(train_options, tmp_path, monkeypatch):
     """BasicSR 1.4.2 ignores ``experiments_root``, and cannot create a folder for an empty ``results_root``."""
-    train_options['path'] |= {'experiments_root': str(tmp_path / 'disk'), 'results_root': None}
+    monkeypatch.setenv('DISK', str(tmp_path / 'disk'))
+    train_options['path'] |= {'experiments_root': '$DISK', 'results_root': None}
     path = parsed(monkeypatch, tmp_path, train_options, SET, 'path.pretrain_network_g=light')['path']
     assert {path[key] for key in ('experiments_root', 'log')} == {str(tmp_path / 'disk/net')}
     assert path['training_states'] == str(tmp_path / 'disk/net/training_states')
