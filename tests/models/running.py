@@ -1,7 +1,10 @@
 """Builds and trains models step by step, as BasicSR's trainer does."""
 
+import copy
+
 import torch
 from basicsr.data import build_dataset
+from basicsr.models import build_model
 from torch.utils.data import DataLoader
 
 
@@ -39,3 +42,13 @@ def snapshot(net) -> dict:
 
 def val_loader(options: dict, name: str = 'val') -> DataLoader:
     return DataLoader(build_dataset(options['datasets'][name]))
+
+
+def trained(options: dict, root, steps: int = 3, **train_options) -> tuple[torch.nn.Module, dict]:
+    """Returns a model after some steps from the same start, and its log."""
+    options = copy.deepcopy(options)
+    options['train'] |= train_options
+    torch.manual_seed(0)
+    model = build_model(parsed(options, root))
+    train(model, steps)
+    return model, model.get_current_log() if steps else {}
