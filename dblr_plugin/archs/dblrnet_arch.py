@@ -166,7 +166,7 @@ class DBLRNet(nn.Module):
         if self.single:
             x = blurry.unsqueeze(1).expand_as(x)
         maps = F.relu(self.conv_l1(x.transpose(1, 2)))
-        feat = F.relu(self.conv_l2(maps)).squeeze(2)
+        feat = F.relu(self.conv_l2(maps).squeeze(2))  # OpenVINO is slower with ReLU before squeeze
         out = self.reconstruction(feat + self.body(feat))
         return out + blurry if self.input_skip else out
 

@@ -113,7 +113,7 @@ class MultiScaleDBLRNet(nn.Module):
         frames = F.pad(x.flatten(0, 1), (0, -w % self.size_multiple, 0, -h % self.size_multiple), mode='replicate')
         frames = F.pixel_unshuffle(frames, 2)
         maps = F.relu(self.conv_l1(frames.view(b, t, *frames.shape[1:]).transpose(1, 2)))
-        feat = F.relu(self.conv_l2(maps)).squeeze(2)
+        feat = F.relu(self.conv_l2(maps).squeeze(2))  # OpenVINO is slower with ReLU before squeeze
         skips = []
         for encode, down in zip(self.encoders, self.downs, strict=True):
             feat = encode(feat)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dblr_plugin.benchmark.record import describe_device
 from dblr_plugin.benchmark.timing import MEMORY, Variant, figures, peak_memory, run_rounds, waited_for
 from dblr_plugin.colour import to_network_colour
+from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.mnn_forward import mnn_installed
 from dblr_plugin.restore.openvino_forward import nncf_installed
@@ -142,10 +143,11 @@ def _ways(name: str, net_input: Tensor, device: torch.device) -> dict[str, Varia
     if device.type == 'cuda':
         steps = [BASELINE, 'torch bf16', *['compile bf16'] * network.int8]
     else:
+        bf16_is_fast = choose(device, 'openvino', 'auto')[1] == 'bf16'
         steps = [BASELINE, *['openvino fp32'] * network.openvino]
-        steps += ['openvino int8'] * (network.int8 and nncf_installed()) + ['mnn fp32'] * (
-            network.mnn and mnn_installed()
-        )
+        steps += ['openvino bf16'] * (network.openvino and bf16_is_fast)
+        steps += ['openvino int8'] * (network.int8 and nncf_installed())
+        steps += ['mnn fp32'] * (network.mnn and mnn_installed())
     net = _built(name)
     return {
         step: Variant(step, waited_for(partial(make_forward(net, step, device), net_input), device), BASELINE)
