@@ -14,11 +14,11 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 pytest.importorskip('av')
 
-from made_videos import Made, decoded, make, scene  # noqa: E402
-from media_copying import copy  # noqa: E402
+from made_videos import Made, decoded, make, scene
+from media_copying import copy
 
-from dblr_plugin.errors import DBLRError  # noqa: E402
-from dblr_plugin.video.image_metadata import ImageMetadata, encoded  # noqa: E402
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.video.image_metadata import ImageMetadata, encoded
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 EXPOSURE, NORTH = 0.02, 'N'
