@@ -167,16 +167,17 @@ def stopped_at(output: str) -> int:
     return int(re.search(r'Stopped and saved at iteration (\d+); --auto_resume', output).group(1))
 
 
-def test_ctrl_c_reaches_the_loaders_workers_too(options, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGUSR1])
+def test_signals_reach_the_loaders_workers_too(options, tmp_path, number):
     options['train']['total_iter'] = 20
     options['datasets']['train'] |= {'num_worker_per_gpu': 2, 'persistent_workers': True}
     expected = uninterrupted(Folder(tmp_path / 'whole', options))
     folder = Folder(tmp_path / 'stopped', options)
     stopped = Run('train', '-opt', folder.options, cwd=folder.root)
     assert stopped.until(lambda: re.search(r'iter:\s+3,', stopped.stderr)), stopped.stderr
-    for _ in range(2):  # people press it again
-        os.killpg(stopped.pid, signal.SIGINT)
-    assert stopped.wait() == 128 + signal.SIGINT
+    for _ in range(2):  # people press Ctrl-C again
+        os.killpg(stopped.pid, number)
+    assert stopped.wait() == 128 + number
     assert 3 <= stopped_at(stopped.stderr) == folder.newest() < 20
     assert 'stopping after this iteration' in stopped.stderr and 'Traceback' not in stopped.stderr
     run = resumed(folder)

@@ -165,7 +165,7 @@ def _why_not_int8(device: torch.device, backend: str, frames: int) -> str | None
     if not (openvino_installed() and nncf_installed()):
         return "it needs pip install 'dblr_plugin[int8]'"
     if frames < FRAMES_WORTH_COMPILING:
-        return 'calibrating takes longer than so few frames'
+        return 'calibrating takes longer than it would save on so few frames'
     return None
 
 

@@ -1,4 +1,4 @@
-"""Lets a training run save before it stops on SIGINT or SIGTERM."""
+"""Lets a training run save before it stops on SIGINT, SIGTERM or SIGUSR1, which SLURM can send before a time limit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _received: int | None = None
 
 
 def watch() -> None:
-    """Installs handlers that only record the two signals; the run checks :func:`received` where it can stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Installs handlers that only record the signals; the run checks :func:`received` where it can stop."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _record)
 
 
@@ -36,7 +36,8 @@ def ignore_in_worker() -> None:
     reveals. Workers end with the training process, however it ends; torch watches only their parent, which may be a
     fork server instead.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     run = multiprocessing.parent_process()
     assert run is not None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads started later

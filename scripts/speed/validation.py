@@ -78,6 +78,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix='dblr_bench_') as folder:
         sample = generate_sample(Path(folder), '.png', frames, size)
+        frames = sample.frames  # the footage may be shorter
         network = {**(network or _NETWORKS['paper']), 'num_in_ch': 3, 'num_out_ch': 3}
         with without_messages():
             build = partial(_model, folder=Path(folder), network=network)

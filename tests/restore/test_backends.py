@@ -21,7 +21,12 @@ from torch import Tensor, nn
 from dblr_plugin.archs import DBN, BlurryInput, DBLRNet, DeepDeblur, MultiScaleDBLRNet
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore import backends, mnn_forward
-from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose, openvino_installed
+from dblr_plugin.restore.backends import (
+    FRAMES_WORTH_COMPILING,
+    build_forward,
+    choose,
+    openvino_installed,
+)
 from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed
 from dblr_plugin.restore.openvino_forward import OpenVINOForward
 from dblr_plugin.restore.video_restorer import VideoRestorer
@@ -308,12 +313,19 @@ def machine(monkeypatch):
     """Returns a function that simulates what this machine has."""
 
     def setting(
-        openvino: bool = False, mnn: bool = False, bf16: bool = False, compiler: bool = True, capability=(8, 0)
+        openvino: bool = False,
+        mnn: bool = False,
+        bf16: bool = False,
+        int8: bool = False,
+        compiler: bool = True,
+        capability=(8, 0),
     ) -> None:
         monkeypatch.setattr(backends, 'openvino_installed', lambda: openvino)
         monkeypatch.setattr(backends, 'mnn_installed', lambda: mnn)
         monkeypatch.setattr(backends, 'mnn_is_fastest', lambda: mnn)
         monkeypatch.setattr(backends, '_bf16_is_fast', lambda: bf16)
+        monkeypatch.setattr(backends, 'int8_is_fast', lambda: int8)
+        monkeypatch.setattr(backends, 'nncf_installed', lambda: True)
         monkeypatch.setattr(backends, '_has_compiler', lambda device: compiler)
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
 
@@ -327,6 +339,10 @@ def test_auto_chooses_backend_and_precision_on_cpus(machine):
         ({'openvino': True}, many, ('openvino', 'fp32')),
         ({'openvino': True, 'mnn': True}, 1, ('mnn', 'fp32')),
         ({'openvino': True, 'mnn': True, 'bf16': True}, many, ('openvino', 'bf16')),
+        ({'openvino': True, 'int8': True}, many, ('openvino', 'int8')),
+        ({'openvino': True, 'int8': True}, many - 1, ('openvino', 'fp32')),
+        ({'openvino': True, 'int8': True, 'bf16': True}, many, ('openvino', 'int8')),
+        ({'openvino': True, 'int8': True, 'bf16': True}, many - 1, ('openvino', 'bf16')),
         ({'bf16': True}, many, ('compile', 'bf16')),
         ({'bf16': True}, many - 1, ('torch', 'bf16')),
         ({'bf16': True, 'compiler': False}, many, ('torch', 'bf16')),
