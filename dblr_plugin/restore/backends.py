@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from dblr_plugin.acceleration import autocast, fold, prepare_network
 from dblr_plugin.archs.traits import restored_of
 from dblr_plugin.errors import DBLRError, first_line, nearest
+from dblr_plugin.processor import cpu_flags
 from dblr_plugin.restore.mnn_forward import MNNForward, mnn_installed, mnn_is_fastest
 from dblr_plugin.restore.openvino_forward import (
     Int8Forward,
     OpenVINOForward,
-    cpu_flags,
     int8_is_fast,
     nncf_installed,
     openvino_devices,

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from dblr_plugin.acceleration import fold
-from dblr_plugin.restore.openvino_forward import check_result, cpu_flags, probe_windows
+from dblr_plugin.processor import cpu_flags
+from dblr_plugin.restore.openvino_forward import check_result, probe_windows
 
 __all__ = ['MNNForward', 'mnn_installed', 'mnn_is_fastest']
 

@@ -11,12 +11,10 @@ import functools
 import importlib
 import importlib.util
 import logging
-import re
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,11 +25,12 @@ from torch import Tensor, nn
 from dblr_plugin.acceleration import fold
 from dblr_plugin.console import quiet
 from dblr_plugin.errors import first_line
+from dblr_plugin.processor import cpu_flags
 
 __all__ = [
-    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'check_result', 'converted', 'cpu_flags',
-    'cut_crops', 'int8_is_fast', 'nncf_installed', 'openvino_devices', 'openvino_installed', 'probe_windows',
-    'quantise', 'to_openvino',
+    'LEAST_DECIBELS', 'WINDOWS', 'Int8Forward', 'OpenVINOForward', 'check_result', 'converted', 'cut_crops',
+    'int8_is_fast', 'nncf_installed', 'openvino_devices', 'openvino_installed', 'probe_windows', 'quantise',
+    'to_openvino',
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -183,14 +182,6 @@ def nncf_installed() -> bool:
 def int8_is_fast() -> bool:
     """Whether the processor is much faster in int8 than in float32: VNNI or AMX."""
     return not cpu_flags().isdisjoint({'avx512_vnni', 'avx_vnni', 'amx_int8'})
-
-
-def cpu_flags() -> set[str]:
-    """Returns Linux's names of the processor's vector and matrix units, such as ``avx2``; empty elsewhere."""
-    try:
-        return set(re.findall(r'\b(?:avx|amx)\w*', Path('/proc/cpuinfo').read_text()))
-    except OSError:
-        return set()
 
 
 class Int8Forward:
