@@ -25,7 +25,6 @@ from torch import Tensor, nn
 import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.data.motion.windows import CELL, TRIES, MotionWindows, SharpPictures
-from dblr_plugin.restore.backends import choose
 from dblr_plugin.training.step import move_average
 from dblr_plugin.weights.checkpoint import load_state_dict, save_atomically
 from dblr_plugin.weights.shipped import find_weights
@@ -133,7 +132,7 @@ def train_one(name: str, pool: WindowPool, args: argparse.Namespace) -> None:
     given_brightness = OfBrightness(net)
     if args.start:
         net.load_state_dict(load_state_dict(find_weights(args.start), 'params_ema'))
-    prepare_network(net, channels_last=True)
+    prepare_network(net, channels_last=pool.device.type == 'cuda')  # narrow networks are slower with it on CPUs
     averaged = copy.deepcopy(net)
     if args.compile:
         net.compile()
@@ -211,7 +210,7 @@ def loss_of(
     net: nn.Module, lq: Tensor, gt: Tensor, perceptual: PerceptualLoss | None = None, weight: float = 0.0
 ) -> Tensor:
     """Charbonnier loss of Y windows, and a perceptual one, if there is one."""
-    with torch.autocast(lq.device.type, torch.bfloat16, enabled=choose(lq.device, 'torch', 'auto')[1] == 'bf16'):
+    with torch.autocast(lq.device.type, torch.bfloat16, enabled=lq.device.type == 'cuda'):
         output = net(lq)
         distance = perceptual(output, gt) if perceptual else 0.0
     return ((output.float() - gt).square() + CHARBONNIER).sqrt().mean() + weight * distance
