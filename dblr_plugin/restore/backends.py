@@ -212,7 +212,8 @@ def _in_torch(net: Callable[[Tensor], Tensor], device: torch.device, precision: 
     @torch.no_grad()
     def forward(window: Tensor) -> Tensor:
         with autocast(device, amp):
-            return restored_of(net(window.to(device))).to(window)
+            # a copy, as third-party networks may change their input, which tiles and other backends share
+            return restored_of(net(window.to(device, copy=True))).to(window)
 
     return forward
 

@@ -319,3 +319,22 @@ def test_halo_without_a_radius_or_with_a_large_one_is_inexact():
     assert halo_of(FourierBurstAccumulation()) == INEXACT_RADIUS
     assert halo_of(EDVR(num_feat=16, num_reconstruct_block=1, deformable_groups=2)) == INEXACT_RADIUS
     assert halo_of(DeepDeblur(num_feat=4)) == INEXACT_RADIUS
+
+
+@pytest.mark.parametrize('backend', ['torch', 'openvino'])
+def test_network_may_change_its_input(backend, caplog):
+    """Tiles share their margins, and OpenVINO's result is compared with torch's for the same window."""
+    if backend == 'openvino':
+        pytest.importorskip('openvino')
+
+    class InPlace(nn.Module):
+        receptive_radius = 2
+
+        def forward(self, x):
+            x -= 0.25
+            return x[:, 2]
+
+    window = torch.rand(1, 5, 3, 90, 90)
+    restorer = build_restorer(InPlace(), traits(3), torch.device('cpu'), backend=backend, precision='fp32', tile=32)
+    torch.testing.assert_close(restorer(window.clone()), window[:, 2] - 0.25)
+    assert not caplog.text
