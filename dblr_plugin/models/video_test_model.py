@@ -19,7 +19,7 @@ from dblr_plugin.evaluation.scores import ValidationRecord
 from dblr_plugin.evaluation.validation import RestoredFrame, protocols_of, score_dataset, share_buffers, write_picture
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.restore.video_restorer import VideoRestorer
-from dblr_plugin.weights.checkpoint import fill, named_weights, read_checkpoint
+from dblr_plugin.weights.checkpoint import fill, named_weights, read_checkpoint, tell_other_network
 
 __all__ = ['VideoTestModel']
 
@@ -48,6 +48,9 @@ class VideoTestModel(SRModel):
         if not opt['is_train']:  # validation scores the EMA weights; BasicSR's test would take those under params
             opt['path'].setdefault('param_key_g', 'params_ema')
         super().__init__(opt)
+        if not opt['is_train'] and not opt['path'].get('pretrain_network_g') and [*self.net_g.parameters()]:
+            name = type(self.net_g).__name__
+            get_root_logger().warning('path.pretrain_network_g is empty: %s is tested with its initial weights.', name)
         val = self.opt.get('val') or {}
         self.runs_as = {'backend': val.get('backend', 'torch'), 'precision': val.get('precision', 'fp32')}
         try:
@@ -62,6 +65,8 @@ class VideoTestModel(SRModel):
         net = self.get_bare_model(net)
         content = read_checkpoint(load_path)
         fill(net, named_weights(content, load_path, param_key), load_path, strict)
+        if strict and net is self.get_bare_model(self.net_g):
+            tell_other_network(content, self.opt['network_g'], load_path)
         key = f' ({param_key})' if param_key in content else ''
         get_root_logger().info(f'Loaded {type(net).__name__} from {load_path}{key}.')
 

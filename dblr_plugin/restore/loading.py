@@ -18,7 +18,7 @@ from dblr_plugin.archs.traits import network_argument, pad_multiple
 from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.value_types import NETWORK, fault
-from dblr_plugin.weights.checkpoint import fill, named_weights, read_checkpoint
+from dblr_plugin.weights.checkpoint import fill, named_weights, read_checkpoint, tell_other_network
 from dblr_plugin.weights.shipped import find_weights
 from dblr_plugin.yaml_file import import_files, read_option_file
 
@@ -181,6 +181,7 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
                 f'{option_file}: its network is not that of the default weights; give the weights too (--weights)'
             ) from error
         raise
+    tell_other_network(content, options, weights)
     trained_on = content.get('trained_on')
     multiple = pad_multiple(options['type'], multiple)
     return LoadedNetwork(net, options, weights, trained_on if isinstance(trained_on, str) else None, multiple)

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from dblr_plugin.archs.dblrnet_arch import rename_simdeblur_keys
 from dblr_plugin.archs.dbn_arch import DBN, rename_simdeblur_dbn_keys
 from dblr_plugin.archs.deepdeblur_arch import rename_authors_keys
+from dblr_plugin.archs.traits import network_argument
+from dblr_plugin.console import printable
 from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.files import atomic_write
 
 __all__ = [
     'FORMAT_VERSION', 'NETWORK_KEY', 'fill', 'load_state_dict', 'load_weights', 'matching_weights', 'named_weights',
-    'read_checkpoint', 'save_atomically', 'translated',
+    'read_checkpoint', 'save_atomically', 'tell_other_network', 'translated',
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -316,8 +318,43 @@ def fill(net: nn.Module, theirs: dict[str, Tensor], path: str | Path, strict: bo
     """Like :func:`load_weights`, with weights that :func:`named_weights` returned."""
     if isinstance(net, DBN) and _SIMDEBLUR_DBN in theirs and not net.simdeblur:
         raise DBLRError(f"{path}: weights of SimDeblur's DBN, which is another network; set network_g.simdeblur: true")
-    matching = matching_weights(net, _unwrapped(translated(theirs), net.state_dict()), path, strict)
+    state = _unwrapped(translated(theirs), net.state_dict())
+    _make_buffers(net, state)
+    matching = matching_weights(net, state, path, strict)
     net.load_state_dict(matching, strict=strict)
+
+
+def _make_buffers(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Makes buffers that the weights have, and that are None until a network's first forward pass, such as caches."""
+    modules, weight = dict(net.named_modules()), next(net.parameters(), torch.empty(0))
+    for name, tensor in state.items():
+        place, _, key = name.rpartition('.')
+        if place in modules and modules[place]._buffers.get(key, tensor) is None:
+            setattr(modules[place], key, tensor.to(weight.device, copy=True))
+
+
+def tell_other_network(content: Mapping[str, Any], options: Mapping[str, Any], path: str | Path) -> None:
+    """Warns if a checkpoint names another network than ``options`` do: weights may fit both, and results still differ.
+
+    ``input_skip`` and ``causal``, for example, have no weights.
+    """
+    named = content.get('network')
+    if not isinstance(named, dict):
+        return
+    keys = ['type']
+    if named.get('type') == options['type']:
+        keys = [key for key in named | dict(options) if not str(key).startswith('init')]  # only for training
+    pairs = {key: (_argument(named, key), _argument(options, key)) for key in keys}
+    other = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    if other:
+        theirs, ours = (', '.join(f'{key}: {pair[i]}' for key, pair in other.items()) for i in (0, 1))
+        text = '%s was trained with %s, and is loaded into a network with %s; results may be wrong'
+        _log.warning(text, path, printable(theirs)[:200], ours)
+
+
+def _argument(network: Mapping[str, Any], key: str) -> object:
+    value = network[key] if key == 'type' else network_argument(network, key, None)
+    return list(value) if isinstance(value, tuple) else value  # YAML has lists alone
 
 
 def matching_weights(

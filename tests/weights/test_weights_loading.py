@@ -1,5 +1,6 @@
 """Checkpoints of many formats are loaded, but only into the network that they belong to."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from dblr_plugin.archs import DBN, DBLRDiscriminator, DBLRNet, DeepDeblur
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.loading import load_network
-from dblr_plugin.weights.checkpoint import load_state_dict, load_weights
+from dblr_plugin.weights.checkpoint import load_state_dict, load_weights, tell_other_network
 
 
 def net(seed: int = 0, **kwargs) -> DBLRNet:
@@ -266,3 +267,34 @@ def test_weights_mixed_with_other_values_are_refused(tmp_path):
     torch.save({'conv_l1.weight': torch.zeros(1), 'epoch': 3}, tmp_path / 'net.pth')
     with pytest.raises(DBLRError, match='net.pth: not a checkpoint: it contains other values'):
         load_state_dict(tmp_path / 'net.pth')
+
+
+class Cached(nn.Module):
+    """Has a buffer that is None until the first forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 1, 1))
+        self.body[0].register_buffer('cache', None)
+
+
+def test_buffers_that_are_still_none_are_loaded(tmp_path):
+    theirs, ours = Cached(), Cached()
+    theirs.body[0].cache = torch.arange(3.0)
+    load_weights(ours, save(theirs.state_dict(), tmp_path / 'net.pth'))
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ('given', 'told'),
+    [
+        ({'type': 'DBN', 'num_feat': 4}, ''),
+        ({'type': 'DBN', 'num_feat': 4, 'causal': False, 'input_skip': False}, ''),
+        ({'type': 'DBN', 'num_feat': 4, 'input_skip': True}, 'trained with input_skip: False, .* input_skip: True;'),
+        ({'type': 'DBLRNet', 'num_feat': 4}, 'trained with type: DBN, and is loaded into a network with type: DBLRNet'),
+    ],
+    ids=str,
+)
+def test_another_network_that_the_weights_fit_is_told(given, told, caplog):
+    tell_other_network({'network': {'type': 'DBN', 'num_feat': 4}}, given, 'net.pth')
+    assert re.search(told, caplog.text) if told else not caplog.text
