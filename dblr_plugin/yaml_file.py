@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,4 +310,6 @@ def import_files(paths: Iterable[str]) -> None:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:  # the file can raise anything, and may be a script that exits
             del sys.modules[name]
-            raise DBLRError(f'imports: {path} fails: {type(error).__name__}: {error}') from error
+            own = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.resolve()]
+            where = f' (line {own[-1]})' if own else ''
+            raise DBLRError(f'imports: {path} fails: {type(error).__name__}: {error}{where}') from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.conflicts import conflicts
-from dblr_plugin.options.schema import TEST_SETS, TRAIN_SETS, Options, RequiredWhen
+from dblr_plugin.options.schema import LOSS, METRIC, TEST_SETS, TRAIN_SETS, Options, RequiredWhen
 from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
 from dblr_plugin.yaml_file import Located, Override, apply, import_files, read_option_file
@@ -202,7 +203,16 @@ class _Checker:
         self.fields(here, {}, {'type'}, trail, others=True)
         if 'type' not in here.entries(trail):
             return
-        arguments = kind.arguments(_class_of(here.value['type'], kind.classes(), f'{trail}.type'))
+        cls = _class_of(here.value['type'], kind.classes(), f'{trail}.type')
+        if kind is LOSS and not isinstance(cls, type):
+            here.value['type'].fail(
+                f'{trail}.type is {cls.__name__}, a function; write a class with forward(pred, target)'
+            )
+        if kind is METRIC and 'img' not in inspect.signature(cls).parameters:
+            here.value['type'].fail(
+                f'{trail}.type is {cls.__name__}, which has no argument img; name the images of a metric img and img2'
+            )
+        arguments = kind.arguments(cls)
         annotations = {'type': str} | arguments.annotations
         self.fields(here, annotations, arguments.required, trail, arguments.others)
 

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import basicsr
 import pytest
 import yaml
-from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 from changes import changed, leaves, line_of
 from processes import write_options
 from torch import nn
@@ -337,7 +337,13 @@ def test_imported_script_that_exits_is_refused(train_options, tmp_path):
     """The command ended at once, without a word and with success."""
     (tmp_path / 'script.py').write_text('raise SystemExit(0)\n')
     said = refusal(tmp_path, train_options | {'imports': [str(tmp_path / 'script.py')]})
-    assert 'script.py fails: SystemExit: 0' in said
+    assert 'script.py fails: SystemExit: 0 (line 1)' in said
+
+
+def test_fault_of_an_imported_file_is_told_with_its_line(train_options, tmp_path):
+    (tmp_path / 'own.py').write_text('def f():\n    import json\n    return json.loads("")\n\n\nf()\n')
+    said = refusal(tmp_path, train_options | {'imports': [str(tmp_path / 'own.py')]})
+    assert 'own.py fails: JSONDecodeError: Expecting value: line 1 column 1 (char 0) (line 3)' in said
 
 
 @pytest.mark.parametrize('empty', ['path', 'val.metrics', 'network_d', 'train.perceptual_opt', 'val'])
@@ -347,3 +353,25 @@ def test_optional_sections_may_be_empty(train_options, tmp_path, empty):
     # BasicSR reads path unconditionally, and val with --debug
     expected = {'path': options | {'path': {}}, 'val': {k: v for k, v in options.items() if k != 'val'}}
     assert found == expected.get(empty, options)
+
+
+def test_loss_that_is_a_function_is_refused(train_options, tmp_path, monkeypatch):
+    """Its arguments, which the trainer gives, were said to be missing."""
+
+    def own_loss(pred, target):
+        return (pred - target).abs().mean()
+
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, 'own_loss', own_loss)
+    options = changed(train_options, 'train.pixel_opt', {'type': 'own_loss'})
+    assert 'is own_loss, a function; write a class with forward(pred, target)' in refusal(tmp_path, options)
+
+
+def test_metric_without_images_is_refused(train_options, tmp_path, monkeypatch):
+    """The same for images that have other names."""
+
+    def calculate_own(pred, target):
+        return 1.0
+
+    monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'calculate_own', calculate_own)
+    options = changed(train_options, 'val.metrics', {'x': {'type': 'own'}})
+    assert 'has no argument img; name the images of a metric img and img2' in refusal(tmp_path, options)
