@@ -145,6 +145,10 @@ _MEANINGS = {
         'the memory is full: close other programs; in training, lower datasets.train.batch_size_per_gpu, gt_size or '
         'num_worker_per_gpu, or compute batches in parts (train.accumulate: 2)'
     ),
+    r'Expected more than 1 value per channel when training': (
+        'BatchNorm has a single value per channel, which leaves it nothing to normalise: set '
+        'datasets.train.batch_size_per_gpu to 2 or more (times train.accumulate), or train.freeze_bn: true'
+    ),
     # other processes
     r'Expected to have finished reduction in the prior iteration': (
         'some weights do not affect the loss, which training with several processes must allow: set '
@@ -195,8 +199,8 @@ def explain(error: BaseException, folder: str = '') -> str | None:
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:  # BasicSR's own files
         unnamed = f'a file below {folder}' if folder else 'a file'
         return str(write_fault(error.filename2 or error.filename or unnamed, error))
-    # torch's errors are all RuntimeErrors
-    if not isinstance(error, RuntimeError):
+    # torch's errors are RuntimeErrors, except for BatchNorm's
+    if not isinstance(error, RuntimeError | ValueError):
         return None
     # the messages of its causes too: only the cause says what killed a loader worker
     text = ''.join(traceback.format_exception(error, limit=0))

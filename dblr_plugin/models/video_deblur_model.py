@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 from dblr_plugin.acceleration import autocast, freeze_batch_statistics, prepare_network, share_batch_statistics
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.evaluation.validation import ComparisonImages, Interrupted
 from dblr_plugin.models.video_test_model import VideoTestModel
 from dblr_plugin.training import interrupts
 from dblr_plugin.training.checkpoints import Checkpoints
 from dblr_plugin.training.monitors import DataMonitor, SkipMonitor
-from dblr_plugin.training.objectives import content_losses, restore_sizes, seed_iteration
+from dblr_plugin.training.objectives import check_batch, content_losses, restore_sizes, seed_iteration
 from dblr_plugin.training.step import (
     PlateauLR,
     Step,
@@ -89,6 +90,9 @@ class VideoDeblurModel(VideoTestModel):
 
     def init_training_settings(self) -> None:
         """Builds EMA, losses, optimisers, schedulers, checkpoints and monitors."""
+        if not [*self.net_g.parameters()]:
+            raise DBLRError(f'network_g.type is {self.opt["network_g"]["type"]}, which has no weights to train')
+        self.batch_is_checked = False
         super().init_training_settings()
         train = self.opt['train']
         self.accumulate = train.get('accumulate', 1)
@@ -149,7 +153,10 @@ class VideoDeblurModel(VideoTestModel):
     def feed_data(self, data: dict) -> None:
         """Accepts a batch: ``lq`` (b, t, 3, h, w), ``gt`` (b, 3, h, w), RGB in [0, 1]; ``key``, the samples' names."""
         self.data_monitor.batch_arrived()
-        self.keys = list(data.get('key', ()))
+        if not self.batch_is_checked:  # once, as it makes a GPU wait
+            check_batch(data, self.opt['datasets']['train'].get('num_frame', 5))
+            self.batch_is_checked = True
+        self.keys = list(map(str, data.get('key', ())))
         self.lq = to_network_colour(data['lq'].to(self.device, non_blocking=True), self.traits.channels)
         self.gt = to_network_colour(data['gt'].to(self.device, non_blocking=True), self.traits.channels)
 

@@ -19,8 +19,8 @@ from dblr_plugin.errors import DBLRError
 from dblr_plugin.losses import MinimaxGANLoss
 
 __all__ = [
-    'content_losses', 'discriminator_logits', 'discriminator_losses', 'generator_logits', 'logs_of_logits',
-    'output_is_probability', 'restore_sizes', 'seed_iteration', 'total_loss',
+    'check_batch', 'content_losses', 'discriminator_logits', 'discriminator_losses', 'generator_logits',
+    'logs_of_logits', 'output_is_probability', 'restore_sizes', 'seed_iteration', 'total_loss',
 ]  # fmt: skip
 
 
@@ -32,6 +32,43 @@ def seed_iteration(seed: int, iteration: int, rank: int = 0, world_size: int = 1
     np.random.seed(seed % 2**32)
 
 
+def check_batch(batch: object, num_frame: int) -> None:
+    """Rejects what networks cannot be trained on, or would be trained on wrongly; only a third-party set returns it.
+
+    Args:
+        batch: What a data loader returns.
+        num_frame: The number of frames in a window.
+
+    Raises:
+        DBLRError: If it has no ``lq`` (b, t, c, h, w) or ``gt`` (b, c, h, w), or they are not float32 in [0, 1].
+    """
+    problem = _problem(batch, num_frame)
+    if problem is not None:
+        raise DBLRError(
+            f'datasets.train: {problem}; a sample must be a dict with lq ({num_frame}, c, h, w) and gt (c, h, w), '
+            'float32 tensors of RGB in [0, 1]'
+        )
+
+
+def _problem(batch: object, num_frame: int) -> str | None:
+    if not isinstance(batch, dict):
+        return 'its samples are no dicts'
+    for key in ('lq', 'gt'):
+        frames = batch.get(key)
+        if not isinstance(frames, Tensor):
+            return f'its samples have no {key}'
+        if frames.dtype != torch.float32:
+            return f'{key} is {str(frames.dtype).removeprefix("torch.")}'
+        if frames.ndim != (5 if key == 'lq' else 4) or frames.shape[-3] not in (1, 3):
+            return f'{key} is {tuple(frames.shape[1:])}'
+        if frames.abs().max() > 2:  # augmentation may leave [0, 1] by a little
+            return f'{key} reaches {frames.abs().max().item():.0f}'
+    lq, gt = batch['lq'], batch['gt']
+    if lq.shape[1] != num_frame or lq.shape[-2:] != gt.shape[-2:]:
+        return f'lq is {tuple(lq.shape[1:])}, and gt {tuple(gt.shape[1:])}'
+    return None
+
+
 def restore_sizes(net: nn.Module, lq: Tensor, multi_scale: bool = False) -> list[Tensor]:
     """Restores windows ``(b, t, c, h, w)``, in mixed precision if autocast is on.
 
@@ -41,7 +78,8 @@ def restore_sizes(net: nn.Module, lq: Tensor, multi_scale: bool = False) -> list
     Raises:
         DBLRError: If the network returns something else than a tensor.
     """
-    restored = net(lq, sizes=True) if multi_scale else [restored_of(net(lq))]
+    # a copy, as third-party networks may change their input, and a GAN's step restores it again
+    restored = net(lq, sizes=True) if multi_scale else [restored_of(net(lq.clone()))]
     return [size.float() for size in restored]
 
 
@@ -76,8 +114,13 @@ def content_losses(
         if pixel:
             losses['l_pix'] = reduce(operator.add, map(pixel, restored, [gt] if pyramid is None else pyramid(gt)))
         if perceptual:
-            percep, style = perceptual(restored[0], gt)
-            losses |= {k: v for k, v in (('l_percep', percep), ('l_style', style)) if v is not None}
+            both = perceptual(restored[0], gt)
+            if not (isinstance(both, tuple | list) and len(both) == 2):
+                raise DBLRError(
+                    'perceptual_opt: the loss must return two, of content and of style, of which one may be None; '
+                    'others belong into pixel_opt'
+                )
+            losses |= {k: v for k, v in zip(('l_percep', 'l_style'), both, strict=True) if v is not None}
     return losses
 
 

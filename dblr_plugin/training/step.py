@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from dblr_plugin.errors import DBLRError
 from dblr_plugin.training.objectives import total_loss
 
 __all__ = [
@@ -77,7 +78,17 @@ def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -
 def move_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
     """Updates an EMA network from the trained one; buffers (BatchNorm's statistics) are copied."""
     torch._foreach_lerp_([*averaged.parameters()], [*net.parameters()], 1 - decay)
-    copy_all(averaged.buffers(), net.buffers())
+    buffers = [*net.buffers()]
+    if [buffer.shape for buffer in averaged.buffers()] != [buffer.shape for buffer in buffers]:
+        _renew_buffers(averaged, net)
+    copy_all(averaged.buffers(), buffers)
+
+
+def _renew_buffers(averaged: nn.Module, net: nn.Module) -> None:
+    """Replaces buffers that the other network's forward has made or resized, such as a cache that was None at first."""
+    for name, module in net.named_modules():
+        for key, buffer in module.named_buffers(recurse=False):
+            setattr(averaged.get_submodule(name), key, buffer.clone())
 
 
 @torch.no_grad()
@@ -203,6 +214,9 @@ class Step:
         Args:
             micro_batches: Equal parts of the batch.
             losses_of: Runs the network on one micro-batch and returns its scalar losses.
+
+        Raises:
+            DBLRError: If the losses do not depend on the weights.
         """
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(micro_batches, 1):
@@ -210,7 +224,13 @@ class Step:
             is_last = number == len(micro_batches)
             with nullcontext() if is_last or not isinstance(self.net, DistributedDataParallel) else self.net.no_sync():
                 losses = losses_of(part)
-                self.scaler.scale(total_loss(losses) / len(micro_batches)).backward()
+                total = total_loss(losses)
+                if not total.requires_grad:
+                    raise DBLRError(
+                        f'{", ".join(losses)}: torch cannot tell how the weights affect it: the network or loss uses '
+                        'detach(), item(), torch.no_grad() or NumPy; avoid that'
+                    )
+                self.scaler.scale(total / len(micro_batches)).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach() / len(micro_batches)
         return self._update(totals)

@@ -45,6 +45,22 @@ class TestTraining:
         assert torch.equal(averaged['body.0.convs.1.running_mean'], current['body.0.convs.1.running_mean'])
         torch.testing.assert_close(averaged['conv_l1.weight'], 0.9 * start + 0.1 * current['conv_l1.weight'])
 
+    def test_faulty_first_batch_is_refused(self, train_options, tmp_path):
+        model = build_model(parsed(train_options, tmp_path))
+        with pytest.raises(DBLRError, match=r'datasets.train: lq reaches \d+; a sample must be a dict'):
+            model.feed_data({key: frames * 255 for key, frames in batch().items()})
+
+    def test_network_without_weights_is_refused(self, train_options, tmp_path):
+        train_options['network_g'] = {'type': 'BlurryInput'}
+        with pytest.raises(DBLRError, match=r'network_g.type is BlurryInput, which has no weights to train'):
+            build_model(parsed(train_options, tmp_path))
+
+    @pytest.mark.parametrize(('name', 'told'), [('DBN', True), ('BlurryInput', False)])
+    def test_untrained_network_is_told_in_a_test(self, train_options, tmp_path, name, told, caplog):
+        options = parsed(train_options | {'network_g': {'type': name}}, tmp_path) | {'is_train': False}
+        build_model(options)
+        assert (f'{name} is tested with its initial weights' in caplog.text) is told
+
     def test_frozen_batchnorm_keeps_its_statistics(self, gan_options, tmp_path):
         gan_options['train']['freeze_bn'] = True
         model = build_model(parsed(gan_options, tmp_path))

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import files_of_at_most, free_port, warm
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.console import explain
@@ -84,6 +85,12 @@ def test_out_of_memory_is_explained():
     assert_meaning(
         torch.OutOfMemoryError('CUDA out of memory. Tried to allocate'),
         "the GPU's memory is full: .*in training, lower",
+    )
+
+
+def test_batchnorm_of_a_single_value_is_explained():
+    assert_meaning(
+        error_of(nn.BatchNorm2d(3), torch.rand(1, 3, 1, 1)), 'BatchNorm has a .* datasets.train.batch_size_per_gpu to 2'
     )
 
 

@@ -6,7 +6,7 @@ from basicsr.losses import build_loss
 
 from dblr_plugin.archs import DeepDeblur
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.objectives import content_losses, restore_sizes, total_loss
+from dblr_plugin.training.objectives import check_batch, content_losses, restore_sizes, total_loss
 
 
 def test_losses_are_computed_in_full_precision():
@@ -40,3 +40,45 @@ def test_loss_that_is_no_scalar_is_refused(loss, what):
     assert total_loss({'l_pix': torch.tensor(1.0), 'l_percep': torch.tensor(0.5)}) == 1.5
     with pytest.raises(DBLRError, match=f'l_percep: the loss returns {what}; it must be a scalar'):
         total_loss({'l_pix': torch.tensor(1.0), 'l_percep': loss})
+
+
+def test_perceptual_loss_that_returns_one_is_refused():
+    restored = torch.rand(1, 3, 16, 16)
+    with pytest.raises(DBLRError, match='perceptual_opt: the loss must return two'):
+        content_losses([restored], restored, None, build_loss({'type': 'MSELoss'}))
+
+
+def test_network_may_change_its_input():
+    """A GAN's step restores a batch more than once."""
+    lq = torch.rand(1, 5, 3, 16, 16)
+    first, second = (restore_sizes(lambda x: x.sub_(0.5)[:, 2], lq)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def _sample(**changes) -> dict:
+    return {'lq': torch.rand(2, 5, 3, 16, 16), 'gt': torch.rand(2, 3, 16, 16)} | changes
+
+
+def test_good_batches_are_accepted():
+    check_batch(_sample(), 5)
+    check_batch(_sample(lq=torch.rand(2, 3, 1, 16, 16), gt=torch.rand(2, 1, 16, 16), key=['a', 'b']), 3)
+
+
+@pytest.mark.parametrize(
+    ('batch', 'problem'),
+    [
+        ([torch.rand(2, 5, 3, 16, 16), torch.rand(2, 3, 16, 16)], 'its samples are no dicts'),
+        ({'lq': torch.rand(2, 5, 3, 16, 16)}, 'its samples have no gt'),
+        (_sample(lq=torch.rand(2, 5, 3, 16, 16).double()), 'lq is float64'),
+        (_sample(gt=torch.zeros(2, 3, 16, 16, dtype=torch.uint8)), 'gt is uint8'),
+        (_sample(lq=torch.rand(2, 3, 16, 16)), r'lq is \(3, 16, 16\)'),
+        (_sample(lq=torch.rand(2, 5, 16, 16, 3)), r'lq is \(5, 16, 16, 3\)'),
+        (_sample(lq=torch.rand(2, 3, 3, 16, 16)), r'lq is \(3, 3, 16, 16\), and gt \(3, 16, 16\)'),
+        (_sample(gt=torch.rand(2, 3, 32, 32)), r'lq is \(5, 3, 16, 16\), and gt \(3, 32, 32\)'),
+        (_sample(gt=torch.full((2, 3, 16, 16), 255.0)), 'gt reaches 255'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_batch_that_nothing_can_be_trained_on_is_refused(batch, problem):
+    with pytest.raises(DBLRError, match=rf'datasets.train: {problem}; a sample must be a dict with lq \(5, c, h, w\)'):
+        check_batch(batch, 5)

@@ -9,7 +9,8 @@ from processes import warm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dblr_plugin.training.step import Step
+from dblr_plugin.errors import DBLRError
+from dblr_plugin.training.step import Step, move_average
 
 
 def network() -> nn.Module:
@@ -136,3 +137,33 @@ def test_non_finite_input_of_one_process_skips_the_step_in_all(tmp_path):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
+
+
+class Late(nn.Module):
+    """Makes a buffer in its first forward pass, and enlarges another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1)
+        self.register_buffer('cache', None)
+        self.register_buffer('seen', torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cache, self.seen = torch.full((2,), 3.0), torch.zeros(len(x))
+        return self.conv(x)
+
+
+def test_buffers_made_in_the_first_pass_are_averaged():
+    net, averaged = Late(), Late()
+    run(step_of(net), batch())
+    for _ in range(2):
+        move_average(averaged, net, 0.9)
+        assert torch.equal(averaged.cache, net.cache) and averaged.seen.shape == (4,)
+    assert averaged.cache is not net.cache
+
+
+def test_loss_that_does_not_depend_on_the_weights_is_refused():
+    step = step_of(network())
+    step.begin()
+    with pytest.raises(DBLRError, match=r'l_pix: torch cannot tell how the weights affect it: .* detach'):
+        step.run([batch()], lambda piece: {'l_pix': step.net(piece).detach().mean()})
