@@ -13,15 +13,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
+from basicsr.utils.registry import DATASET_REGISTRY, LOSS_REGISTRY
 from processes import Run, dblr, write_options
 from tiny_benchmark import ITERATIONS, Ran, tiny_benchmark
+from torch.utils.data import default_collate
 
 from dblr_plugin.benchmark.crops import choose_crops, window_errors, window_of
 from dblr_plugin.benchmark.training import _last_words
+from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.evaluation.evaluate import evaluate
 from dblr_plugin.evaluation.protocols import PROTOCOLS
 from dblr_plugin.link import options_folder
+from dblr_plugin.training.objectives import check_batch
+from dblr_plugin.yaml_file import import_files
 
 pytestmark = pytest.mark.slow
 
@@ -202,6 +208,23 @@ def test_reasons(lines: list[str], code: int, reason: str) -> None:
 
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs/your_own_method.md'
+
+
+def test_data_set_and_loss_of_the_page_work(footage: Path, tmp_path: Path) -> None:
+    own = next(
+        block for block in re.findall(r'^```python\n(.*?)^```', PAGE.read_text(), re.M | re.S) if 'Noisy' in block
+    )
+    (tmp_path / 'own.py').write_text(own)
+    import_files([tmp_path / 'own.py'])
+    folders = {f'dataroot_{kind}': str(footage / 'train' / kind) for kind in ('lq', 'gt')}
+    plain, noisy = (
+        DATASET_REGISTRY.get(name)(folders | {'gt_size': 16, 'sigma': 0.1})[SampleIndex(0, seed=1)]
+        for name in ('VideoDeblurDataset', 'NoisyDataset')
+    )
+    assert torch.equal(noisy['gt'], plain['gt'])
+    assert 0.08 < (noisy['lq'] - plain['lq']).std() < 0.12
+    check_batch(default_collate([noisy]), 5)
+    assert LOSS_REGISTRY.get('EdgeLoss')()(noisy['lq'], plain['lq']) > 0
 
 
 @pytest.mark.slow
