@@ -58,7 +58,7 @@ class TrainSampler(EnlargedSampler):
         total_iter: Last iteration of the training; unlimited by default.
 
     Raises:
-        DBLRError: If the data set has no samples.
+        DBLRError: If the data set has no samples, or no length.
     """
 
     num_samples: int
@@ -76,6 +76,11 @@ class TrainSampler(EnlargedSampler):
         resume_iter: int = 0,
         total_iter: int = sys.maxsize,
     ) -> None:
+        if not hasattr(dataset, '__len__'):  # IterableDataset
+            raise DBLRError(
+                f'the training set, {type(dataset).__name__}, has no __len__ (number of samples), which the order of '
+                'the samples needs; add it, and __getitem__'
+            )
         super().__init__(dataset, num_replicas, rank, ratio)
         if not self.num_samples:
             raise DBLRError(f'the training set, {type(dataset).__name__}, has no samples; check its folders')

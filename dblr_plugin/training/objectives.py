@@ -142,7 +142,8 @@ def discriminator_logits(net_d: nn.Module, gt: Tensor, restored: Tensor) -> tupl
 
     In separate batches, BatchNorm would give both the same statistics, and so remove what distinguishes them.
     """
-    return net_d(torch.cat([gt, restored.detach()])).float().chunk(2)
+    real, fake = _logits(net_d(torch.cat([gt, restored.detach()]))).chunk(2)
+    return real, fake
 
 
 def discriminator_losses(gan_loss: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -156,9 +157,17 @@ def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
     ``net_d`` is the bare network, as it has no gradients to synchronise, and is left in evaluation mode.
     """
     net_d.eval().requires_grad_(False)
-    logits = net_d(restored).float()
+    logits = _logits(net_d(restored))
     net_d.requires_grad_(True)
     return logits
+
+
+def _logits(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise DBLRError(
+            f'the discriminator returns a {type(output).__name__}; let its forward return a tensor of logits'
+        )
+    return output.float()
 
 
 def output_is_probability(gan_loss: nn.Module) -> bool:

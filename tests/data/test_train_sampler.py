@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dblr_plugin.data.train_sampler import SampleIndex, TrainSampler
 from dblr_plugin.errors import DBLRError
@@ -40,6 +40,15 @@ def test_empty_data_set_is_refused():
     """BasicSR would divide by its number of iterations."""
     with pytest.raises(DBLRError, match='the training set, Numbers, has no samples'):
         samplers(0, 2, 1)
+
+
+def test_data_set_without_a_length_is_refused():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            yield {}
+
+    with pytest.raises(DBLRError, match='the training set, Endless, has no __len__'):
+        TrainSampler(Endless(), 1, 0, batch_size=1, seed=0)
 
 
 @pytest.mark.parametrize('length', [3, 16, 17, 50])

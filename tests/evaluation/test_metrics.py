@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 from basicsr.data import build_dataset
 from basicsr.metrics import calculate_niqe
@@ -211,6 +212,20 @@ class TestValidation:
         written = with_metrics(choose_protocols('cdvd-tsp'), options['val']['metrics'])
         again = evaluate(tmp_path / 'visualization/V', options['datasets']['val']['dataroot_gt'], written, False)[0]
         assert (again['mean'], again['clips']) == (entry['mean'], entry['clips'])
+
+    @pytest.mark.parametrize('reader', ['read_blurry', 'read_truth'])
+    @pytest.mark.parametrize(
+        ('change', 'what'), [(lambda f: f / 255, 'an array (48, 48, 3) of float64'), (torch.from_numpy, 'a Tensor')]
+    )
+    def test_frames_of_another_type_are_refused(self, options: dict, reader: str, change, what: str) -> None:
+        """Floats in [0, 1] were scored as nearly black frames."""
+        dataset = build_dataset(options['datasets']['val'] | {'phase': 'val', 'scale': 1})
+        read = getattr(dataset, reader)
+        vars(dataset)[reader] = lambda clip, number: change(read(clip, number))
+        restorer, protocols = build_model(options).restorer(), validation.protocols_of(options['val'])
+        said = f'v/00000000: VideoDeblurTestDataset.{reader} returns {what}; it must be uint8 (h, w, 3)'
+        with pytest.raises(DBLRError, match=re.escape(said)):
+            validation.score_dataset(dataset, restorer, protocols, progress=False)
 
     def test_distributed_scores_equal_those_of_one_process(
         self, options: dict, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ from basicsr.losses import build_loss
 
 from dblr_plugin.archs import DeepDeblur
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.objectives import check_batch, content_losses, restore_sizes, total_loss
+from dblr_plugin.training.objectives import check_batch, content_losses, discriminator_logits, restore_sizes, total_loss
 
 
 def test_losses_are_computed_in_full_precision():
@@ -82,3 +82,9 @@ def test_good_batches_are_accepted():
 def test_batch_that_nothing_can_be_trained_on_is_refused(batch, problem):
     with pytest.raises(DBLRError, match=rf'datasets.train: {problem}; a sample must be a dict with lq \(5, c, h, w\)'):
         check_batch(batch, 5)
+
+
+def test_discriminator_that_returns_no_tensor_is_refused():
+    frames = torch.rand(1, 3, 16, 16)
+    with pytest.raises(DBLRError, match='the discriminator returns a list; let its forward return a tensor'):
+        discriminator_logits(lambda x: [x], frames, frames)
