@@ -17,7 +17,8 @@ __all__ = ['main']
 
 def main() -> None:
     """Starts processes from ``sys.argv`` (torchrun's arguments); exits with the code of the first one that failed."""
-    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    for name in ('torch.distributed.elastic', 'torch.distributed.elastic.multiprocessing.errors'):  # has its own level
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         run.main()
     except ChildFailedError as error:
