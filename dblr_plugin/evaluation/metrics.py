@@ -129,13 +129,15 @@ def find_metric(name: str) -> Metric:
     """Finds a metric by name, with or without ``calculate_``.
 
     Raises:
-        DBLRError: There is no such metric.
+        DBLRError: There is no such metric, or there are two.
     """
     metrics, short = all_metrics(), name.removeprefix(_PREFIX)
     if name not in metrics:
         known = sorted({known.removeprefix(_PREFIX) for known in metrics})
         raise DBLRError(f"no metric is called '{name}'{nearest(name, known)} (there are {', '.join(known)})")
     function = metrics[name]
+    if metrics[short] is not metrics.get(_PREFIX + short, metrics[short]):
+        raise DBLRError(f"two metrics are called '{short}', as {_PREFIX}{short} has that name too; rename your own")
     about: dict[str, Any] = {
         'title': short,
         'better': getattr(function, 'better', 'higher'),

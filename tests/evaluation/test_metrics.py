@@ -14,6 +14,7 @@ import torch.distributed as dist
 from basicsr.data import build_dataset
 from basicsr.metrics import calculate_niqe
 from basicsr.models import build_model
+from basicsr.utils.registry import METRIC_REGISTRY
 from processes import dblr, write_options
 from torch.utils.data import DataLoader
 
@@ -79,6 +80,13 @@ class TestNames:
         assert needs == {'psnr': (True, False), 'niqe': (False, False)}
         assert find_metric('warping_error').needs_gt and find_metric('warping_error').needs_before
         assert (find_metric('niqe').better, find_metric('psnr').better) == ('lower', 'higher')
+
+    @pytest.mark.parametrize('name', ['psnr', 'calculate_psnr'])
+    def test_metric_named_like_another_is_refused(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other one was measured."""
+        monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'psnr', lambda img, img2: 1.0)
+        with pytest.raises(DBLRError, match="two metrics are called 'psnr'.*; rename your own"):
+            find_metric(name)
 
     @pytest.mark.parametrize(('function', 'reason'), [
         (lambda img: 1 / 0, 'ZeroDivisionError'), (lambda img: img, 'TypeError: only .*arrays can be converted'),
