@@ -199,6 +199,7 @@ class Step:
         self._buffers = [*net.buffers()]  # cached, as listing them walks through all modules
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
         self._kept: list[Tensor] = []
+        self._built: set[int] | None = {id(p) for p in net.parameters()}  # None once checked
 
     def begin(self) -> None:
         """Clears gradients and saves BatchNorm's statistics; call it before the network's first forward pass."""
@@ -216,7 +217,7 @@ class Step:
             losses_of: Runs the network on one micro-batch and returns its scalar losses.
 
         Raises:
-            DBLRError: If the losses do not depend on the weights.
+            DBLRError: If the losses do not depend on the weights, or the network's first pass made new ones.
         """
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(micro_batches, 1):
@@ -224,6 +225,7 @@ class Step:
             is_last = number == len(micro_batches)
             with nullcontext() if is_last or not isinstance(self.net, DistributedDataParallel) else self.net.no_sync():
                 losses = losses_of(part)
+                self._check_parameters()
                 total = total_loss(losses)
                 if not total.requires_grad:
                     raise DBLRError(
@@ -234,6 +236,14 @@ class Step:
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach() / len(micro_batches)
         return self._update(totals)
+
+    def _check_parameters(self) -> None:
+        """Rejects weights that the first forward pass made: the optimiser does not know them."""
+        if self._built is not None:
+            late = [name for name, p in self.net.named_parameters() if id(p) not in self._built]
+            self._built = None
+            if late:
+                raise DBLRError(f'{late[0]}: forward made it, so it would not be trained; make layers in __init__')
 
     def _update(self, losses: dict[str, Tensor]) -> StepResult:
         self.scaler.unscale_(self.optimizer)

@@ -167,3 +167,17 @@ def test_loss_that_does_not_depend_on_the_weights_is_refused():
     step.begin()
     with pytest.raises(DBLRError, match=r'l_pix: torch cannot tell how the weights affect it: .* detach'):
         step.run([batch()], lambda piece: {'l_pix': step.net(piece).detach().mean()})
+
+
+def test_weights_made_in_the_first_pass_are_refused():
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.second = nn.Conv2d(1, 1, 1)
+            return self.second(self.first(x))
+
+    with pytest.raises(DBLRError, match=r'second.weight: forward made it, .* make layers in __init__'):
+        run(step_of(Lazy()), batch())
