@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 from av.container import Container, OutputContainer
+from av.format import Flags
 from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
@@ -78,6 +79,8 @@ class CopiedStreams:
     def add_to(self, target: OutputContainer) -> None:
         """Adds the streams and the source's metadata, before the target's header is written; warns of what is lost."""
         self._target = target
+        # equal dts are intended in Matroska, whose unit is longer than packets of TrueHD, and for lines of subtitles
+        self._step = 0 if target.format.flags & Flags.ts_nonstrict.value else 1
         others = []
         for stream in self._container.streams:
             if stream.type in ('audio', 'subtitle'):
@@ -272,7 +275,7 @@ class CopiedStreams:
         gaps.see(_time(packet))
 
     def _mux(self, packet: av.Packet) -> None:
-        """Muxes a packet, shifted to the output's time; dts of a damaged source are made to increase."""
+        """Muxes a packet, shifted to the output's time; dts of a damaged source are put in order."""
         copy, encoded = self._streams[packet.stream.index], self._encoded.get(packet.stream.index)
         shift = round(self._info.origin / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
@@ -283,7 +286,7 @@ class CopiedStreams:
         packet.stream = copy
         packet.rescale_ts(AVRational(copy.time_base))
         if packet.dts is not None:
-            least = self._last_dts.get(copy.index, packet.dts - 1) + 1
+            least = self._last_dts.get(copy.index, packet.dts - self._step) + self._step
             if packet.dts < least:
                 packet.dts = least
                 packet.pts = least if packet.pts is None else max(packet.pts, least)

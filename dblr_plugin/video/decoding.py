@@ -27,6 +27,9 @@ TimedFrame = tuple[int, av.VideoFrame | None]  # pts and frame; None if the prev
 # later), or a hidden reference frame (close to another). A lost frame is a full step away from both its neighbours.
 _LOSS_DISTANCE = 0.6
 
+# Codecs whose frames AVI, which has no pts, stores in decoding order: FFmpeg guesses pts in that order too.
+_GUESSED = ('avi', ('h264', 'hevc'))
+
 # Seconds by which time goes back where a file of one clock is followed by another, rather than in a damaged one.
 _JUMP = Fraction(1, 10)
 
@@ -62,6 +65,9 @@ class Decoder:
         self._step = 1 / rate / stream.time_base
         self._sent: list[int] = []  # heap of the pts whose frames are still to come; as long as the codec's delay
         self._last: int | None = None
+        name, codecs = _GUESSED
+        self._is_guessed = container.format.name == name and stream.codec_context.name in codecs
+        self._delay: int | None = None  # dts minus pts of the first frame, if pts are guessed
         self.clock = Clock(container)
         self.lost: list[int] = []
         self.undecodable_start = 0
@@ -72,6 +78,8 @@ class Decoder:
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yields pts and frames, pts increasing."""
         for frame in self._frames():
+            if self._is_guessed:
+                self._put_in_order(frame)
             if frame.pts in self.lost:
                 continue  # damaged streams may be out of order; the previous frame already replaces this one
             pts = self._time(frame)
@@ -90,6 +98,14 @@ class Decoder:
             except av.error.FFmpegError:
                 continue  # its pts stays in the heap, and so counts as lost
         yield from self._flushed()
+
+    def _put_in_order(self, frame: av.VideoFrame) -> None:
+        """Replaces a frame's guessed pts by its dts, which follow its order; frames left in the decoder have none."""
+        if frame.dts is not None and frame.pts is not None:
+            self._delay = frame.dts - frame.pts if self._delay is None else self._delay
+            frame.pts = frame.dts - self._delay
+        elif self._sent:
+            frame.pts = self._sent[0]
 
     def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:

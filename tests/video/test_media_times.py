@@ -159,6 +159,23 @@ def test_subtitles_and_metadata_are_copied(tmp_path, caplog):
     assert len(packets(tmp_path / 'sharp.mp4')) == 1
 
 
+@pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
+def test_reordered_frames_of_avi_are_kept(tmp_path, caplog, codec):
+    """AVI has no presentation times; FFmpeg guesses those of H.264 and H.265 in decoding order."""
+    pictures = scene(20)
+    source = make(tmp_path / 'old.avi', Made(frames=pictures, codec=codec, options={'bf': '2'}))
+    for start in (0, 0.3):
+        with open_source(source, start or None) as opened:
+            frames = list(opened)
+        first = len(pictures) - len(frames)
+        assert (first > 0) == (start > 0)
+        assert [frame.pts for frame in frames] == list(range(frames[0].pts, frames[0].pts + len(frames)))
+        for frame, picture in zip(frames, pictures[first:], strict=True):
+            errors = [abs(frame.pixels.astype(int) - other).mean() for other in pictures]
+            assert picture is pictures[min(range(len(pictures)), key=errors.__getitem__)]
+    assert 'cannot be decoded' not in caplog.text
+
+
 def test_mov_text_subtitles_are_copied(tmp_path):
     plain = make(tmp_path / 'plain.mp4', Made())
     with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mp4'), 'w') as new:
@@ -188,7 +205,14 @@ def test_subtitle_that_is_shown_where_a_part_begins_is_kept(tmp_path):
             assert [(p.pts, p.duration) for p in container.demux(subtitles=0) if p.size] == expected
 
 
-def captioned(path: Path) -> None:
+def test_lines_that_are_shown_at_the_same_time_are_kept(tmp_path):
+    captioned(tmp_path / 'film.mkv', lines=5)
+    copy(tmp_path / 'film.mkv', tmp_path / 'sharp.mkv')
+    (copied,) = packets(tmp_path / 'sharp.mkv', 'subtitle')
+    assert [copied] == packets(tmp_path / 'film.mkv', 'subtitle') and len(copied) == 5
+
+
+def captioned(path: Path, lines: int = 1) -> None:
     plain = make(path.with_name('plain.mp4'), Made(audio=1))
     with av.open(str(plain)) as old, av.open(str(path), 'w') as new:
         new.metadata['title'] = 'Holiday'
@@ -201,10 +225,11 @@ def captioned(path: Path) -> None:
             if packet.size:
                 packet.stream = streams[packet.stream.index]
                 new.mux(packet)
-        packet = av.Packet(b'How sharp!')
-        packet.pts, packet.dts, packet.duration, packet.time_base = 100, 100, 200, Fraction(1, 1000)
-        packet.stream = words
-        new.mux(packet)
+        for _ in range(lines):
+            packet = av.Packet(b'How sharp!')
+            packet.pts, packet.dts, packet.duration, packet.time_base = 100, 100, 200, Fraction(1, 1000)
+            packet.stream = words
+            new.mux(packet)
 
 
 def test_sound_after_the_last_frame_is_kept(tmp_path):
