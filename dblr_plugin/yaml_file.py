@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_line
 
 __all__ = [
     'Located', 'Override', 'apply', 'import_files', 'parse', 'read_option_file', 'take_overrides', 'with_base',
@@ -94,9 +94,16 @@ def parse(text: str, name: str, lines: bool = True) -> Located:
     except RecursionError as error:
         raise DBLRError(f'{name}: not an option file: its brackets or sections are nested too deep') from error
     except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        where = f'{name}:{mark.line + 1}' if lines and mark else name
-        raise DBLRError(f'{where}: not valid YAML: {getattr(error, "problem", None) or error}') from error
+        raise DBLRError(_described(error, text, name, lines)) from error
+
+
+def _described(error: yaml.YAMLError, text: str, name: str, lines: bool) -> str:
+    mark = getattr(error, 'problem_mark', None)
+    line = text.count('\n', 0, getattr(error, 'position', 0)) if mark is None else mark.line
+    said = [getattr(error, key, None) for key in ('context', 'problem', 'reason')]
+    reason = ', '.join(filter(None, said)) or first_line(error)
+    fix = '; write spaces instead' if r"'\t'" in reason else ''
+    return f'{name}:{line + 1}: not valid YAML: {reason}{fix}' if lines else f'{name}: not valid YAML: {reason}{fix}'
 
 
 def read_option_file(path: str | Path) -> Located:
@@ -151,7 +158,9 @@ def _text(path: Path) -> str:
         return path.read_text(encoding='utf-8')
     except FileNotFoundError as error:
         raise DBLRError(f'{path}: no such option file (looked up from {Path.cwd()})') from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DBLRError(f'{path}: cannot be read as text, as it is not in UTF-8; save it as UTF-8') from error
+    except OSError as error:
         raise DBLRError(f'{path}: cannot be read as text ({error})') from error
 
 
@@ -166,10 +175,7 @@ class _Reader:
         """Returns a node's value, with the location of its key."""
         where = self.where(key)
         if not isinstance(node, yaml.MappingNode):
-            try:
-                return Located(self.loader.construct_object(node, deep=True), where)
-            except ValueError as error:  # an invalid date or number, such as 2024-99-99
-                raise DBLRError(f'{where}: {trail} cannot be read ({error}); put it in quotes if it is text') from error
+            return Located(self.constructed(node, where, trail), where)
         if any(node is around for around in self.open):
             raise DBLRError(f'{where}: {trail} contains itself; write out what the alias should stand for')
         self.open.append(node)
@@ -180,6 +186,13 @@ class _Reader:
         }
         self.open.pop()
         return Located(value, where)
+
+    def constructed(self, node: yaml.Node, where: str, trail: str) -> Any:
+        """Returns the value of a scalar or list; ``where`` and ``trail`` name it in messages."""
+        try:
+            return self.loader.construct_object(node, deep=True)
+        except (ValueError, LookupError, AttributeError) as error:  # an invalid date or number, such as 2024-99-99
+            raise DBLRError(f'{where}: {trail} cannot be read ({error}); put it in quotes if it is text') from error
 
     def pairs(self, node: yaml.Node, trail: str) -> dict[Any, tuple[yaml.Node, yaml.Node]]:
         """Returns key -> key and value nodes, including merged sections; the section's own come last and win."""
@@ -194,7 +207,7 @@ class _Reader:
                 continue
             if not isinstance(key, yaml.ScalarNode):
                 raise DBLRError(f'{self.where(key)}: a key of {trail or "the file"} is not a plain word')
-            name = self.loader.construct_object(key)
+            name = self.constructed(key, self.where(key), f'a key of {trail or "the file"}')
             if name in own:
                 raise DBLRError(f"{self.where(key)}: '{name}' appears twice in {trail or 'the file'}; remove one")
             own[name] = key, value

@@ -76,7 +76,7 @@ def test_what_needs_no_network_waits_for_neither_torch_nor_basicsr(footage, tmp_
         'prepare dvd nowhere own': 'nowhere does not exist',
         'train -opt none.yml': 'none.yml: no such option file',
         'test -opt own': 'own: cannot be read as text',
-        'benchmark -opt damaged.yml': "damaged.yml:2: not valid YAML: expected ',' or ']'",
+        'benchmark -opt damaged.yml': 'damaged.yml:2: not valid YAML: while parsing a flow sequence, expected',
         'train -opt based.yml --auto_resume': 'based.yml:1: base: there is no file none.yml',
         'deblur -i nowhere.mp4 -o y.mp4': 'nowhere.mp4 does not exist',
         f'deblur -i {footage}/val/lq/v -o y --weights lihgt': "did you mean 'light'?",

@@ -106,7 +106,15 @@ def _read_torch(path: Path) -> object:
         if damaged is not None:
             raise ValueError(f'{damaged} does not fit its checksum')
     try:
-        with torch.serialization.safe_globals([(_Skipped, name) for name in _names_in_log(path)]):
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        is_log = _LOG in named and all(name.startswith(_PARTS_OF_LOG) for name in named)
+        if named and not is_log:
+            raise DBLRError(
+                f'{path}: besides tensors and plain values it holds {", ".join(sorted(named)[:3])}, which could run '
+                "code and is not read; ask for a file of the weights alone: torch.save({'params': net.state_dict()}, "
+                "'net.pth')"
+            )
+        with torch.serialization.safe_globals([(_Skipped, name) for name in named]):
             return torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
         # torch's message suggests running code from the file; for a text file it raises whatever its bytes lead to
@@ -184,12 +192,6 @@ class _Skipped:
 
     def __setstate__(self, state: object) -> None:
         pass
-
-
-def _names_in_log(path: Path) -> list[str]:
-    """Returns the classes and functions of the Runner's log in a torch file; none if there are others too."""
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    return names if _LOG in names and all(name.startswith(_PARTS_OF_LOG) for name in names) else []
 
 
 def _networks_of_runner(content: dict[str, Any]) -> dict[str, Any]:
@@ -376,10 +378,22 @@ def matching_weights(
     if faults:
         text = '%s: %d of the %d tensors of %s are loaded (%s); the others keep their initial values'
         _log.warning(text, path, len(matching), len(own), type(net).__name__, shown)
+    if unusable := next((k for k, v in matching.items() if not _is_usable(v, own[k])), None):
+        tensor = matching[unusable]
+        raise DBLRError(
+            f'{path}: {unusable} is a {tensor.device} tensor of {tensor.dtype} and {tensor.layout}, such as those of '
+            'quantised networks; use a file with dense tensors of float32'
+        )
     diverged = next((k for k, v in matching.items() if not v.isfinite().all()), None)
     if diverged is not None:
         raise DBLRError(f'{path}: {diverged} holds NaN or infinity: its training had diverged; use an earlier one')
     return matching
+
+
+def _is_usable(theirs: Tensor, own: Tensor) -> bool:
+    """Returns whether a tensor has the values of a network's: the codes of quantised ones would become weights."""
+    is_dense = theirs.layout == torch.strided and not theirs.is_meta
+    return is_dense and (theirs.is_floating_point() or not own.is_floating_point())
 
 
 def _mismatches(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:

@@ -258,6 +258,13 @@ def test_yaml_aliases_and_merged_sections_are_read(gan_options, tmp_path):
     ('path: &p\n  a: *p\n', 'contains itself'),
     ('path:\n  <<: 3\n', ':2: << takes a section'),
     ('? [a, b]\n: 3\n', 'is not a plain word'),
+    ('name: a\nscale: !!bool maybe\n', r":2: scale cannot be read \('maybe'\); put it in quotes if it is text"),
+    ('name: !!timestamp soon\n', ':1: name cannot be read'),
+    ('name: a\n2024-99-99: 1\n', ':2: a key of the file cannot be read'),
+    ('name: a\nscale:\t1\n', ':2: not valid YAML: .*; write spaces instead'),
+    ('name: a\n# \x1b[31m\n', ':2: not valid YAML: special characters are not allowed'),
+    ('name: a\n---\nname: b\n', ':2: not valid YAML: expected a single document in the stream, but found another'),
+    ('name: &a b\nscale: &a 1\n', ":2: not valid YAML: found duplicate anchor 'a'"),
 ])  # fmt: skip
 def test_invalid_yaml_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / 'train.yml'
@@ -272,6 +279,19 @@ def test_missing_or_unreadable_file_is_refused(tmp_path):
         check_option_file(tmp_path / 'none.yml', is_train=True)
     with pytest.raises(DBLRError, match='cannot be read as text'):
         check_option_file(tmp_path, is_train=True)
+    for encoding in ('latin-1', 'utf-16'):
+        (tmp_path / 'train.yml').write_text('# für GoPro\n', encoding=encoding)
+        with pytest.raises(DBLRError, match=r'train\.yml: cannot be read as text, .*; save it as UTF-8'):
+            check_option_file(tmp_path / 'train.yml', is_train=True)
+
+
+@pytest.mark.parametrize('change', [
+    lambda text: b'\xef\xbb\xbf' + text, lambda text: text.replace(b'\n', b'\r\n'), lambda text: text + b'...\n',
+])  # fmt: skip
+def test_files_of_other_editors_are_read(train_options, tmp_path, change):
+    path = write_options(tmp_path / 'train.yml', train_options)
+    path.write_bytes(change(path.read_bytes()))
+    assert check_option_file(path, is_train=True) == train_options
 
 
 def test_images_that_are_no_clips_cannot_be_validated_on(train_options, tmp_path):

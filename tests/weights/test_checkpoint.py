@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,14 @@ def test_missing_files_and_other_pickles_are_refused(tmp_path):
         read_checkpoint(tmp_path / 'list.pth')
     (tmp_path / 'code.pth').write_bytes(pickle.dumps(Runs()))
     refused(tmp_path / 'code.pth')
+    for other in (Runs(), Namespace(lr=1)):
+        torch.save(CONTENT | {'args': other}, tmp_path / 'args.pth')
+        message = (
+            r'args.pth: besides tensors .* holds \S+, which could run code .*; ask for a file of the weights alone'
+        )
+        with pytest.raises(DBLRError, match=message) as caught:
+            read_checkpoint(tmp_path / 'args.pth')
+        assert any(name in str(caught.value) for name in ('eval', 'argparse.Namespace'))
     torch.save(CONTENT, tmp_path / 'renamed.safetensors')
     refused(tmp_path / 'renamed.safetensors')
     assert not (tmp_path / 'ran').exists()

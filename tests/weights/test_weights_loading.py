@@ -100,6 +100,28 @@ class TestRefused:
             load_weights(net(), path)
 
 
+@pytest.mark.parametrize(('changed', 'said'), [
+    (lambda v: (10 * v).to(torch.int8), 'torch.int8'),
+    (lambda v: v > 0, 'torch.bool'),
+    (lambda v: v.to_sparse(), 'torch.sparse_coo'),
+    (lambda v: v.to('meta'), 'a meta tensor'),
+])  # fmt: skip
+def test_tensors_that_are_not_plain_weights_are_refused(tmp_path, changed, said):
+    torch.save({'params': {k: changed(v) for k, v in net().state_dict().items()}}, tmp_path / 'net.pth')
+    with pytest.raises(DBLRError, match=r'net\.pth: conv_l1.weight is a .*use a file with dense') as caught:
+        load_weights(net(), tmp_path / 'net.pth')
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_floating_point_types_are_loaded(tmp_path, dtype):
+    state = {k: v.to(dtype) for k, v in net().state_dict().items()}
+    torch.save({'params': state}, tmp_path / 'net.pth')
+    loaded = net(1)
+    load_weights(loaded, tmp_path / 'net.pth')
+    assert all(torch.equal(v, state[k].to(v.dtype)) for k, v in loaded.state_dict().items())
+
+
 def test_non_strict_loading_reports_what_does_not_match(tmp_path, caplog):
     colour, luma = net(0, num_in_ch=3, num_out_ch=3), net(1)
     torch.save({'params': colour.state_dict()}, tmp_path / 'net.pth')
