@@ -153,7 +153,7 @@ def restore_media(
         sink.finish()
     except BaseException:
         if sink.abandon():
-            _log.warning('ended early; in: %s; kept: %s; --resume completes it', source.extent(), sink.extent())
+            _log.warning('ended early; in: %s; kept: %s; --resume continues it', source.extent(), sink.extent())
         raise
     return seconds
 

@@ -15,6 +15,7 @@ from typing import Self
 
 import av
 import numpy as np
+from av.format import Flags
 from av.video import VideoStream
 
 from dblr_plugin.errors import DBLRError, counted
@@ -381,8 +382,12 @@ def _size_of(path: Path) -> int | None:
 
 
 def _rate_of(stream: VideoStream) -> Fraction:
-    """Returns the frames per second, see :class:`StreamInfo`; of DV, FFmpeg gives the clock, 60000, as the average."""
+    """Returns the frames per second, see :class:`StreamInfo`; where FFmpeg's average says nothing, the nominal rate.
+
+    That is the clock, 60000, for DV, and always 25 for files of one stream without timestamps.
+    """
     has_nominal = stream.codec.name == 'dvvideo' or 'timecode' in map(str.lower, stream.metadata)
+    has_nominal = has_nominal or bool(stream.container.format.flags & Flags.no_timestamps.value)
     rates = (stream.guessed_rate, stream.average_rate) if has_nominal else (stream.average_rate, stream.guessed_rate)
     return Fraction(next(filter(None, rates), 25))
 

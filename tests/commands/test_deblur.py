@@ -136,7 +136,7 @@ def test_ctrl_c_leaves_what_was_done(weights, tmp_path, number):
     kept = len(decoded(tmp_path / 'out.mp4'))
     assert 100 <= kept < 400
     assert (
-        f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume completes it' in errors
+        f'ended early; in: 400 frames, 16.00 s; kept: {kept} frames, {kept / 25:.2f} s; --resume continues it' in errors
     )
 
 

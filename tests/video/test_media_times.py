@@ -159,6 +159,12 @@ def test_subtitles_and_metadata_are_copied(tmp_path, caplog):
     assert len(packets(tmp_path / 'sharp.mp4')) == 1
 
 
+def test_stream_without_timestamps_has_the_rate_of_its_header(tmp_path):
+    source = make(tmp_path / 'camera.h264', Made(frames=20, rate=NTSC))
+    copy(source, tmp_path / 'sharp.mp4')
+    assert times(tmp_path / 'sharp.mp4') == pytest.approx([index / NTSC for index in range(20)], abs=1e-4)
+
+
 @pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
 def test_reordered_frames_of_avi_are_kept(tmp_path, caplog, codec):
     """AVI has no presentation times; FFmpeg guesses those of H.264 and H.265 in decoding order."""
