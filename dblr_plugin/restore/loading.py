@@ -42,7 +42,7 @@ def check_named_network(options: Mapping[str, Any], weights: Mapping[str, Tensor
     problem = _problem(options, weights)
     if problem is not None:
         raise DBLRError(
-            f'{path}: its network {problem}; if you trust it, name the option file it was trained with (-opt)'
+            f'{path}: its network {problem}; if you trust it, name the option file it was trained with ({_GIVEN_AS})'
         )
 
 
@@ -107,6 +107,7 @@ def _out_of_bounds(value: object, bound: int) -> str | None:
 
 
 # the network of SimDeblur's weights, which do not name it
+_GIVEN_AS = '-opt, or option_file in Python'
 _SIMDEBLUR = {'type': 'DBLRNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_block': 15, 'tail_conv': False}
 
 
@@ -155,7 +156,7 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     else:
         options, val = _read_options(option_file)
     name, multiple = f'{weights}: pad_multiple', content.get('pad_multiple', 1)
-    fix = 'name its option file (-opt), with val.pad_multiple'
+    fix = f'name its option file ({_GIVEN_AS}), with val.pad_multiple'
     if 'pad_multiple' in val:
         name, multiple, fix = f'{option_file}: val.pad_multiple', val['pad_multiple'], 'correct it'
     if not isinstance(multiple, int) or multiple < 1:
@@ -165,7 +166,7 @@ def load_network(weights: str | Path | None = None, option_file: str | Path | No
     except Exception as error:  # a class may raise anything for bad arguments
         raise DBLRError(
             f'{option_file or weights}: its network cannot be built ({error}): {options}; name the option '
-            'file that it was trained with (-opt)'
+            f'file that it was trained with ({_GIVEN_AS})'
         ) from error
     channels = network_argument(options, 'num_in_ch', 3)
     if channels not in (1, 3):
@@ -193,7 +194,7 @@ def _network_of(content: dict, weights: Mapping[str, Tensor], path: Path) -> dic
         return content['network']
     if any(name.startswith('L_in.') for name in weights):
         return dict(_SIMDEBLUR)
-    raise DBLRError(f'{path}: does not state its network; give the option file that it was trained with (-opt)')
+    raise DBLRError(f'{path}: does not state its network; give the option file it was trained with ({_GIVEN_AS})')
 
 
 def _read_options(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

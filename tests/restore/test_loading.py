@@ -113,5 +113,5 @@ def test_oversized_or_unsafe_network_is_refused_before_it_is_built(tmp_path, opt
     torch.save({'params': {'w': torch.ones(3)}, 'network': options}, tmp_path / 'net.pth')
     with pytest.raises(DBLRError, match=r'net\.pth: its network ') as caught:
         load_network(tmp_path / 'net.pth')
-    assert reason in str(caught.value) and '(-opt)' in str(caught.value) and '\n' not in str(caught.value)
+    assert reason in str(caught.value) and '(-opt, or option' in str(caught.value) and '\n' not in str(caught.value)
     assert not built
