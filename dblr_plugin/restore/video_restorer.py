@@ -201,10 +201,14 @@ class VideoRestorer:
         part = self._aligned(part)
         window, restores = _stacked(part), self.traits.restores
         if restores == 'all':
-            planes = torch.stack([_planes(frame.pixels) for frame in part]).unsqueeze(0)
-            return list(zip(self.restorer.restore(window, planes)[0], part, strict=True))
+            frames = torch.stack([self._rgb(frame) for frame in part], dim=1)
+            return list(zip(self.restorer.restore(window, frames)[0], part, strict=True))
         blurry = part[restores]
-        return [(self.restorer.restore(window, _planes(blurry.pixels).unsqueeze(0))[0], blurry)]
+        return [(self.restorer.restore(window, self._rgb(blurry))[0], blurry)]
+
+    def _rgb(self, frame: BufferedFrame) -> Tensor:
+        """Returns a frame as RGB ``(1, 3, h, w)`` in [0, 1]."""
+        return frame.planes if self.traits.channels == 3 else _planes(frame.pixels).unsqueeze(0)
 
     def _on_device(self, frame: np.ndarray) -> BufferedFrame:
         # torch supports few operations on uint16
