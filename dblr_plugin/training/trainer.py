@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import secrets
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dblr_plugin.data.train_sampler import TrainSampler
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
-from dblr_plugin.errors import DBLRError
+from dblr_plugin.errors import DBLRError, first_line
 from dblr_plugin.files import hold_folder, write_fault
 from dblr_plugin.processes import fork_context
 from dblr_plugin.training import interrupts
@@ -47,6 +48,7 @@ def patch_trainer(trainer: ModuleType, opt: dict, check: Callable[[VideoDeblurTe
         build_dataloader=functools.partial(_build_dataloader, check=check),
         build_model=_build_model,
         init_tb_logger=functools.partial(_init_tb_logger, opt=opt),
+        init_wandb_logger=_init_wandb_logger,
     )
 
 
@@ -231,12 +233,52 @@ def _report_thread(otherwise: Callable[[Any], Any], failure: Any) -> None:
         otherwise(failure)
 
 
+@basicsr_logger.master_only
+def _init_wandb_logger(opt: dict) -> None:
+    """Runs BasicSR's function, which calls one that wandb no longer has.
+
+    Raises:
+        DBLRError: wandb cannot start, such as without a key or a network.
+    """
+    import wandb
+
+    vars(wandb.util).setdefault('generate_id', functools.partial(secrets.token_hex, 4))
+    try:
+        basicsr_logger.init_wandb_logger(opt)
+    except wandb.Error as error:
+        raise DBLRError(
+            f'logger.wandb: {first_line(error)} To record without it, set WANDB_MODE=offline in the environment, or '
+            'leave logger.wandb.project empty'
+        ) from error
+
+
 # ---------------------------------------------------------------------- time estimate
 
 
 class _MessageLogger(basicsr_logger.MessageLogger):
-    """BasicSR's message logger, with its remaining time fixed: it is one iteration short and ends up negative."""
+    """BasicSR's message logger, with its remaining time fixed.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    BasicSR divides the time by one iteration more than it took, two once the first is left out, and ends up negative: a
+    run seemed to end in half the time or less at its first lines and at those after a resume.
+    """
+
+    start_time: float
+    start_iter: int
+    max_iters: int
+
+    def __init__(self, opt: dict, start_iter: int = 0, tb_logger: Any = None) -> None:
+        super().__init__(opt, start_iter + 1, tb_logger)
         self.max_iters += 1
+
+    def reset_start_time(self) -> None:
+        """Leaves the first iteration, which is slow, out of the mean; BasicSR calls this after it."""
+        super().reset_start_time()
+        self.start_iter += 1
+
+    def __call__(self, log_vars: dict) -> None:
+        """Logs an iteration; the first one, after which there is no mean yet, counts as usual."""
+        measured = self.start_time, self.start_iter
+        if log_vars['iter'] < self.start_iter:
+            self.start_time, self.start_iter = self.start_time - log_vars['time'], log_vars['iter']
+        super().__call__(log_vars)
+        self.start_time, self.start_iter = measured
