@@ -170,6 +170,7 @@ WINDOWS = 6
 LEAST_DECIBELS = 48.0
 
 _CROPS = 2  # per window
+_CHECKED = 32  # one of so many windows is compared with float32: 0.2 % of the time at 720p
 _SIDE = 128  # pixels; statistics of whole frames would take minutes
 _CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 
@@ -188,7 +189,8 @@ class Int8Forward:
     """Runs a network in int8 once it is calibrated, by default on its first window.
 
     Falls back to another forward if quantisation fails, or if the result is too far from float32's and int8 was not
-    requested explicitly.
+    requested explicitly. A warning says when later windows are too far from float32, as they exceed the ranges of those
+    it was calibrated on: bright ones after dark ones.
 
     Args:
         net: ``(1, t, c, h, w)`` to ``(1, c, h, w)``; it is not changed.
@@ -203,6 +205,8 @@ class Int8Forward:
         self.other_name = other_name
         self.insists = insists
         self.forward: Callable[[Tensor], Tensor] | None = None
+        self.probe: OpenVINOForward | None = None  # int8 for crops of the size it was calibrated on, while near float32
+        self.count = 0  # of windows
 
     @property
     def calibrated(self) -> bool:
@@ -214,31 +218,55 @@ class Int8Forward:
         if self.forward is None:
             self.calibrate([window])
         assert self.forward is not None  # set by calibrate
+        self.count += 1
+        if self.count % _CHECKED == 0:
+            self._check(window)
         return self.forward(window)
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
         """Quantises with these windows, ``(1, t, c, h, w)``, chooses int8 or the fallback, and logs why."""
         crops = list(cut_crops(windows))
+        self.probe = None
         self.forward = self.otherwise if crops else None
         if not crops:  # an empty input; the next one is calibrated for itself
             return
         try:
-            model = converted(self.net, crops[0].shape[:-2])
-            quantised = OpenVINOForward(self.net, 'fp32', quantise(model, crops))
-            with torch.no_grad():
-                errors = [(quantised(crop) - self.net(crop)).double().square().mean() for crop in crops]
-            decibels = -10 * torch.stack(errors).mean().clamp(min=1e-20).log10().item()
+            model = quantise(converted(self.net, crops[0].shape[:-2]), crops)
+            probe = OpenVINOForward(self.net, 'fp32', model)
+            decibels = self._decibels(probe, crops)
         except Exception as error:
             _log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
             return
         near = decibels >= LEAST_DECIBELS
-        if near or self.insists:
-            self.forward = quantised
+        is_used = near or self.insists
+        if is_used:
+            self.forward = OpenVINOForward(self.net, 'fp32', model)
+        self.probe = probe if near else None
         _log.log(
             logging.INFO if near else logging.WARNING,
-            f'Precision {"int8" if self.forward is quantised else self.other_name}: int8 is {decibels:.1f} dB from '
+            f'Precision {"int8" if is_used else self.other_name}: int8 is {decibels:.1f} dB from '
             f'fp32 on {len(crops)} crops of what is to be restored (auto asks for {LEAST_DECIBELS:.0f}).',
         )
+
+    def _check(self, window: Tensor) -> None:
+        """Warns once if int8 is too far from float32 on this window."""
+        probe, crops = self.probe, list(cut_crops([window]))
+        if probe is None or crops[0].shape != probe.shape:
+            return
+        decibels = self._decibels(probe, crops)
+        if decibels < LEAST_DECIBELS:
+            self.probe = None
+            _log.warning(
+                f'Precision int8: it is only {decibels:.1f} dB from fp32 here, as these frames are unlike those it was '
+                f'calibrated on; use precision {self.other_name}, or calibrate on frames of all that is to be restored '
+                '(VideoRestorer.calibrate).'
+            )
+
+    @torch.no_grad()
+    def _decibels(self, quantised: OpenVINOForward, crops: list[Tensor]) -> float:
+        """Returns the PSNR of int8's results against float32's, peak 1."""
+        errors = [(quantised(crop) - self.net(crop)).double().square().mean() for crop in crops]
+        return -10 * torch.stack(errors).mean().clamp(min=1e-20).log10().item()
 
 
 def cut_crops(windows: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -233,7 +233,10 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             )
         first = frame if first is None else first
         if (frame.shape, frame.dtype) != (first.shape, first.dtype):
-            raise DBLRError(f'frame {number} is {_described(frame)}, unlike frame 0, {_described(first)}')
+            raise DBLRError(
+                f'frame {number} is {_described(frame)}, unlike frame 0, {_described(first)}; restore frames of '
+                'another size or type in a call of their own'
+            )
         yield np.array(frame, order='C')
 
 

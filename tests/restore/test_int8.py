@@ -199,3 +199,20 @@ def test_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
     assert scaled == [False, False, *[True] * (len(scaled) - 3), False] and len(scaled) > 4
     properties = {entry.key: entry.value for entry in model.metadata_props}
     assert properties['precision'] == 'int8' and properties['num_frame'] == '5'
+
+
+@pytest.mark.slow
+@needs_int8
+def test_frames_unlike_those_of_the_calibration_are_told_once(caplog):
+    """A video that fades in from black, or a bright one after a dark one."""
+    logging.getLogger('basicsr').propagate = True
+    restorer = VideoRestorer.from_weights('light', device='cpu', precision='int8')
+    bright = frames(70, 32, 48)
+    list(restorer.restore([frame // 16 for frame in bright]))
+    assert 'unlike' not in caplog.text
+    list(restorer.restore(bright))
+    assert caplog.text.count('these frames are unlike those it was calibrated on; use precision') == 1
+    caplog.clear()
+    restorer.calibrate([bright[:5], bright[30:35]])
+    list(restorer.restore(bright))
+    assert 'unlike' not in caplog.text
