@@ -80,7 +80,7 @@ def calibrate(
     """
     if not restorer.may_use_int8:
         return
-    if source.count and start is None and end is None:
+    if _likely_count(source) and start is None and end is None:
         restorer.calibrate(sample_windows(path, source, restorer.traits.num_frame, scale_down))
         return
     with quiet(), open_source(path, start, end, scale_down) as part:
@@ -93,12 +93,13 @@ def sample_windows(
 ) -> Iterator[list[np.ndarray]]:
     """Yields runs of consecutive frames spread over the input, by seeking; the source itself is not read.
 
-    If the number of frames is unknown before decoding, only the first run, of ``num_frame`` frames, is used. Runs that
+    If not even about how many frames there are is known before decoding, they are spread over the first 24. Runs that
     cannot be read, such as those behind the end of a truncated video, are left out, without a message: reading the
     source itself gives one. It was opened from all of ``path`` with the same ``scale_down``.
     """
     info = getattr(source, 'info', None)  # videos have one, and positions in seconds
-    last = max((source.count or 0) - 2 * num_frame, 0)  # videos may end slightly before their stated length
+    count = _likely_count(source) or FIRST_FRAMES
+    last = max(count - 2 * num_frame, 0)  # videos may end slightly before their stated length
     for number in spread(range(last + 1), WINDOWS):
         start, end = (number, number + num_frame) if info is None else (number / info.rate, None)
         try:
@@ -107,6 +108,11 @@ def sample_windows(
         except DBLRError:
             continue
         yield frames + frames[-1:] * (num_frame - len(frames))
+
+
+def _likely_count(source: Source) -> int | None:
+    """Returns about how many frames a source has: only MP4 says it exactly, Matroska and AVI say how long they are."""
+    return getattr(source, 'likely_count', source.count)
 
 
 def restore_media(

@@ -21,7 +21,7 @@ from dblr_plugin.video.settings import parse_time
 
 __all__ = [
     'ANY_TAGS', 'MATROSKA', 'SAY_DURATIONS', 'Complaints', 'announced_count', 'announced_end', 'beginning_of',
-    'main_stream', 'open_container', 'require_main_stream', 'seek_before', 'track_end',
+    'likely_count', 'main_stream', 'open_container', 'require_main_stream', 'seek_before', 'track_end',
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -137,6 +137,13 @@ def announced_count(container: InputContainer, stream: VideoStream) -> int | Non
     if container.format.name == _INDEXED[0]:
         return sum(not entry.is_discard for entry in stream.index_entries) or None
     return None
+
+
+def likely_count(container: InputContainer, rate: Fraction) -> int | None:
+    """Returns about how many frames a file has by the duration in its header; None without one, or without an index."""
+    if container.format.name not in (MATROSKA, 'avi') or not container.duration:
+        return None
+    return int(Fraction(container.duration, av.time_base) * rate)
 
 
 def announced_end(container: InputContainer, stream: VideoStream, rate: Fraction) -> Fraction | None:

@@ -23,7 +23,7 @@ from dblr_plugin.restore.openvino_forward import (
     to_openvino,
 )
 from dblr_plugin.restore.pipeline import calibrate, sample_windows
-from dblr_plugin.restore.video_restorer import VideoRestorer
+from dblr_plugin.restore.video_restorer import FIRST_FRAMES, VideoRestorer
 from dblr_plugin.video import open_source
 
 CPU = torch.device('cpu')
@@ -182,6 +182,25 @@ def test_windows_are_spread_over_a_video(tmp_path, caplog, name, runs):
         caplog.clear()
         found = [round(run[0].mean() / 4) for run in sample_windows(tmp_path / name, source, 5)]
     assert found == spread(range(51), WINDOWS)[:runs] and caplog.text == ''
+
+
+@pytest.mark.parametrize(('kind', 'frames'), [('mkv', 60), ('avi', 60), ('ts', FIRST_FRAMES)])
+def test_windows_are_spread_over_videos_that_do_not_say_how_many_frames_they_have(tmp_path, kind, frames):
+    """They were taken from the first frames alone, which may be black."""
+    import av
+
+    path = tmp_path / f'video.{kind}'
+    with av.open(str(path), 'w') as container:
+        video = container.add_stream('mpeg4', 30)
+        video.height = video.width = 64
+        for number in range(60):
+            grey = np.full((64, 64, 3), 4 * number, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(grey, format='rgb24')))
+        container.mux(video.encode(None))
+    with open_source(path) as source:
+        assert source.count is None
+        found = [run[0].mean() / 4 for run in sample_windows(path, source, 5)]
+    assert found == pytest.approx(spread(range(frames - 9), WINDOWS), abs=1.5)
 
 
 @pytest.mark.slow
