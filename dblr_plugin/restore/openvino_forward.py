@@ -240,7 +240,9 @@ class Int8Forward:
         near = decibels >= LEAST_DECIBELS
         is_used = near or self.insists
         if is_used:
-            self.forward = OpenVINOForward(self.net, 'fp32', model)
+            # the first window may have fewer frames, as a stream's only shot
+            self.forward = OpenVINOForward(self.net, 'fp32')
+            self.forward.models[crops[0].shape[:-2]] = model
         self.probe = probe if near else None
         _log.log(
             logging.INFO if near else logging.WARNING,

@@ -17,6 +17,7 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.commands import main
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.options.option_file import check_option_file
+from dblr_plugin.restore.openvino_forward import nncf_installed, openvino_installed
 from dblr_plugin.restore.video_restorer import VideoRestorer
 from dblr_plugin.yaml_file import import_files
 
@@ -167,6 +168,20 @@ def test_deblur_test_and_benchmark_equal_the_network(source, checkpoint, tmp_pat
     main(['benchmark', '-opt', 'bench.yml'])
     methods = json.loads((tmp_path / 'benchmarks/bench/report.json').read_text())['methods']
     assert methods[0]['figures']['psnr_basicsr'] == pytest.approx(tested, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (openvino_installed() and nncf_installed()), reason='needs openvino and nncf')
+@pytest.mark.parametrize('length', [1, 5])
+def test_streams_of_any_length_are_restored_in_int8(source, length):
+    """It is calibrated on as many frames as the network takes at once, and a stream may have fewer."""
+    net = build_network(dict(NETWORK)).eval()
+    frames = list(np.random.default_rng(0).integers(0, 256, (length, 32, 40, 3), dtype=np.uint8))
+    quantised, exact = (
+        np.stack(list(VideoRestorer(net, NETWORK, 'cpu', precision=precision).restore(frames))).astype(int)
+        for precision in ('int8', 'fp32')
+    )
+    assert np.abs(quantised - exact).max() <= 4
 
 
 def test_flow_is_refused_if_all_frames_are_restored(source):
