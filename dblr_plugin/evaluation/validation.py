@@ -178,7 +178,7 @@ class _Scores:
             count=len(clip.frames),
             blurry=cv2.cvtColor(blurry, cv2.COLOR_RGB2BGR),
             restored=to_image(restored),
-            truth=read_truth(self.dataset, clip, number),
+            truth=_read_truth(self.dataset, clip, number),
         )
         if is_scored:
             for callback in self.callbacks:
@@ -209,15 +209,15 @@ def _calibration_windows(dataset: VideoDeblurTestDataset) -> Iterator[list[np.nd
     frames = [(clip, number) for clip in dataset.clips for number in range(len(clip.frames))]
     for clip, centre in spread(frames, WINDOWS):
         window = window_indices(centre, len(clip.frames), dataset.num_frame, dataset.padding, dataset.causal)
-        yield [read_blurry(dataset, clip, number) for number in window]
+        yield [_read_blurry(dataset, clip, number) for number in window]
 
 
-def read_blurry(dataset: VideoDeblurTestDataset, clip: ClipPair, number: int) -> np.ndarray:
+def _read_blurry(dataset: VideoDeblurTestDataset, clip: ClipPair, number: int) -> np.ndarray:
     """Returns a blurry frame; raises DBLRError if a derived data set returns something else."""
     return _frame(dataset.read_blurry(clip, number), f'{type(dataset).__name__}.read_blurry', clip, number)
 
 
-def read_truth(dataset: VideoDeblurTestDataset, clip: ClipPair, number: int) -> np.ndarray | None:
+def _read_truth(dataset: VideoDeblurTestDataset, clip: ClipPair, number: int) -> np.ndarray | None:
     """Returns a sharp frame, if there is one; raises DBLRError if a derived data set returns something else."""
     frame = dataset.read_truth(clip, number)
     return None if frame is None else _frame(frame, f'{type(dataset).__name__}.read_truth', clip, number)
@@ -242,7 +242,7 @@ def _restored(
         numbers = range(max(samples.start - start, 0), min(samples.stop - start, count))
         start += count
         if numbers:
-            pairs = restorer.restore_clip(partial(read_blurry, dataset, clip), count, numbers, dataset.padding)
+            pairs = restorer.restore_clip(partial(_read_blurry, dataset, clip), count, numbers, dataset.padding)
             for number, (restored, blurry) in zip(numbers, pairs, strict=True):
                 yield clip, number, restored, blurry
 

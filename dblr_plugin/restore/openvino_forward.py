@@ -170,7 +170,9 @@ WINDOWS = 6
 LEAST_DECIBELS = 48.0
 
 _CROPS = 2  # per window
-_CHECKED = 32  # one of so many windows is compared with float32: 0.2 % of the time at 720p
+# The first window and how many windows later the next ones are compared with float32. This takes as long as five small
+# windows (320x176), so that one in 32 would cost a sixth of their time.
+_FIRST_CHECK, _CHECK_EVERY = 32, 256
 _SIDE = 128  # pixels; statistics of whole frames would take minutes
 _CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 
@@ -206,7 +208,7 @@ class Int8Forward:
         self.insists = insists
         self.forward: Callable[[Tensor], Tensor] | None = None
         self.probe: OpenVINOForward | None = None  # int8 for crops of the size it was calibrated on, while near float32
-        self.count = 0  # of windows
+        self.count = 0  # of windows since the calibration
 
     @property
     def calibrated(self) -> bool:
@@ -219,14 +221,14 @@ class Int8Forward:
             self.calibrate([window])
         assert self.forward is not None  # set by calibrate
         self.count += 1
-        if self.count % _CHECKED == 0:
+        if self.count % _CHECK_EVERY == _FIRST_CHECK:
             self._check(window)
         return self.forward(window)
 
     def calibrate(self, windows: Iterable[Tensor]) -> None:
         """Quantises with these windows, ``(1, t, c, h, w)``, chooses int8 or the fallback, and logs why."""
         crops = list(cut_crops(windows))
-        self.probe = None
+        self.probe, self.count = None, 0
         self.forward = self.otherwise if crops else None
         if not crops:  # an empty input; the next one is calibrated for itself
             return

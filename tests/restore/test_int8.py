@@ -12,7 +12,7 @@ from dblr_plugin.archs import DBLRNet, MultiScaleDBLRNet
 from dblr_plugin.commands import main
 from dblr_plugin.data.windows import spread
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.restore import backends
+from dblr_plugin.restore import backends, openvino_forward
 from dblr_plugin.restore.backends import FRAMES_WORTH_COMPILING, build_forward, choose
 from dblr_plugin.restore.openvino_forward import (
     WINDOWS,
@@ -222,8 +222,9 @@ def test_exported_file_is_quantised_and_keeps_its_metadata(tmp_path):
 
 @pytest.mark.slow
 @needs_int8
-def test_frames_unlike_those_of_the_calibration_are_told_once(caplog):
+def test_frames_unlike_those_of_the_calibration_are_told_once(caplog, monkeypatch):
     """A video that fades in from black, or a bright one after a dark one."""
+    monkeypatch.setattr(openvino_forward, '_CHECK_EVERY', 40)  # in place of hundreds of frames
     logging.getLogger('basicsr').propagate = True
     restorer = VideoRestorer.from_weights('light', device='cpu', precision='int8')
     bright = frames(70, 32, 48)
