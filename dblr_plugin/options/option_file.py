@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -16,12 +18,14 @@ from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError, nearest, raise_faults
 from dblr_plugin.models.video_deblur_model import VideoDeblurModel
 from dblr_plugin.options.conflicts import conflicts
-from dblr_plugin.options.schema import LOSS, METRIC, TEST_SETS, TRAIN_SETS, Options, RequiredWhen
+from dblr_plugin.options.schema import LOSS, METRIC, TEST_SETS, TRAIN_SETS, Options, RequiredWhen, TestSet, TrainSet
 from dblr_plugin.value_types import ComponentKind, fault, fits, registered, whole
 from dblr_plugin.weights.shipped import SHIPPED, find_weights
 from dblr_plugin.yaml_file import Located, Override, apply, import_files, read_option_file
 
 __all__ = ['check_option_file', 'check_section', 'check_values']
+
+_log = logging.getLogger(__name__)
 
 
 def check_option_file(path: str | Path, is_train: bool, overrides: Sequence[Override] = ()) -> dict | None:
@@ -254,6 +258,7 @@ class _Checker:
             )
         else:
             self.foreign[phase] = cls.__name__
+            _warn_of_misspelt_keys(here, cls, TrainSet if phase == 'train' else TestSet, trail)
 
     def data_set(self, here: Located, cls: str, is_train: bool, trail: str) -> None:
         """Checks one of our datasets."""
@@ -261,6 +266,19 @@ class _Checker:
         if cls not in fitting:
             here.value['type'].fail(f'{trail}.type is {cls}, which cannot be used here; write {" or ".join(fitting)}')
         self.section(here, fitting[cls], trail)
+
+
+def _warn_of_misspelt_keys(here: Located, cls: Callable, section: type, trail: str) -> None:
+    """Warns of keys close to those of our data sets that a class of someone else, by its source, does not read."""
+    source = ''
+    for part in getattr(cls, '__mro__', [cls]):
+        with suppress(OSError, TypeError):  # not from a file
+            source += inspect.getsource(part)
+    known = get_type_hints(section)
+    for key, entry in here.value.items():
+        hint = nearest(key, known)
+        if key not in known and hint and not re.search(rf'\b{re.escape(str(key))}\b', source):
+            _log.warning('%s: %s.%s is not read by %s%s', entry.where, trail, key, cls.__name__, hint)
 
 
 def _reads_frames(cls: type[VideoDeblurTestDataset]) -> bool:

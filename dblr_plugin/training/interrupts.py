@@ -41,7 +41,8 @@ def ignore_in_worker() -> None:
     run = multiprocessing.parent_process()
     assert run is not None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # also in threads started later
-    threading.Thread(target=_end_with, args=(run.pid,), daemon=True).start()
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS, where workers that hang end with the run
+        threading.Thread(target=_end_with, args=(run.pid,), daemon=True).start()
     threading.Thread(target=_end_after, args=(run.sentinel,), daemon=True).start()
 
 

@@ -115,6 +115,8 @@ def open_sink(
         DBLRError: The output cannot be written as requested.
         AlreadyComplete: The output to resume is already complete.
     """
+    if path == '-':  # not a Path, such as that of ./-
+        raise DBLRError('- is no output: results cannot go to standard output; give a video file, or a folder as ./-')
     ends_in_slash = str(path).endswith('/')
     path = Path(path)
     try:

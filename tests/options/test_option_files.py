@@ -13,6 +13,7 @@ from processes import write_options
 from torch import nn
 
 from dblr_plugin.acceleration import AMP_TYPES
+from dblr_plugin.data.video_deblur_dataset import VideoDeblurDataset
 from dblr_plugin.data.video_deblur_test_dataset import PADDINGS, VideoDeblurTestDataset
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.link import option_files
@@ -317,6 +318,23 @@ def test_test_set_whose_samples_nobody_would_read_is_refused(train_options, tmp_
     assert 'datasets.val.type is NoisySamples, which changes __getitem__, and' in refusal(tmp_path, options)
     options['datasets']['val']['type'] = 'NoisyFrames'
     check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
+
+
+def test_misspelt_keys_of_other_data_sets_are_told(train_options, tmp_path, caplog):
+    """A class of someone else may read any key, so these are no faults; its optional keys were ignored in silence."""
+
+    @DATASET_REGISTRY.register()
+    class WithOwnKeys(VideoDeblurDataset):
+        def __init__(self, opt):
+            super().__init__({key: value for key, value in opt.items() if key != 'use_rots'})
+
+    own = {'type': 'WithOwnKeys', 'use_hfilp': False, 'use_rots': 3, 'sigma': 0.1}
+    options = train_options | {
+        'datasets': train_options['datasets'] | {'train': train_options['datasets']['train'] | own}
+    }
+    check_option_file(write_options(tmp_path / 'train.yml', options), is_train=True)
+    (said,) = caplog.messages
+    assert said.endswith("datasets.train.use_hfilp is not read by WithOwnKeys; did you mean 'use_hflip'?")
 
 
 def test_unknown_class_without_a_similar_name_is_one_sentence(train_options, tmp_path):

@@ -125,6 +125,15 @@ def test_impossible_outputs_are_refused(tmp_path, video, output, options, messag
     assert visible(tmp_path) == []
 
 
+def test_standard_output_is_refused(tmp_path, video, monkeypatch):
+    """As with FFmpeg's tools, - would be standard output; it was a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    with open_source(video) as source:
+        with pytest.raises(DBLRError, match='results cannot go to standard output'):
+            sink_of('-', source)
+        sink_of('./-', source).abandon()
+
+
 @pytest.mark.skipif(Path('/dev/dri').exists(), reason='the hardware may be there')
 def test_encoder_without_its_hardware_is_refused(tmp_path, video):
     with pytest.raises(DBLRError, match='h264_qsv does not start, as its hardware or driver is missing'):
