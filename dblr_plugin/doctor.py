@@ -166,7 +166,13 @@ def _import_fix(name: str, problem: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Checks packages that only some commands need."""
+    """Checks packages that only some commands need, which the plugin's installation lists."""
+    if _version('dblr_plugin') is None:  # its folder is on PYTHONPATH
+        text = f'dblr_plugin is not installed, but taken from {Path(__file__).parents[1]}'
+        yield Finding(
+            NOTE, text, 'for its program `dblr`, and to have its extras checked, there:', (_pip('install', '-e', '.'),)
+        )
+        return
     for name, (_, extra) in _required().items():
         if extra:
             version, command = _version(name), (_pip('install', name),)

@@ -119,6 +119,18 @@ def test_every_extra_is_named_with_what_it_is_for():
         assert any(line.startswith(named) for line in lines), lines
 
 
+def test_plugin_that_is_not_installed_is_told(monkeypatch):
+    """Its folder may be on PYTHONPATH; that ended the check of packages, with "report it"."""
+
+    def version(name: str) -> str:
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, 'version', version)
+    (found,) = doctor._extras()
+    assert found.level == NOTE and 'dblr_plugin is not installed, but taken from ' in found.text
+    assert found.commands[0].endswith('-e .')
+
+
 class TestExamine:
     def test_what_a_check_raises_is_a_fault(self):
         def ours() -> Iterator[Finding]:
