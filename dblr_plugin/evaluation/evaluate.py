@@ -22,6 +22,7 @@ from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
 from dblr_plugin.processes import usable_cores
 from dblr_plugin.threads import parallel
 from dblr_plugin.video import open_source
+from dblr_plugin.video.frames import eight_bits
 
 __all__ = ['evaluate']
 
@@ -281,5 +282,4 @@ def _decoded(path: Path) -> Iterator[np.ndarray]:
     """Yields a video's frames: BGR ``(h, w, 3)`` in [0, 255], rounded to 8 bits."""
     with open_source(path) as source:
         for frame in source:
-            pixels = frame.pixels if frame.pixels.dtype == np.uint8 else (frame.pixels / 257).round().astype(np.uint8)
-            yield np.ascontiguousarray(pixels[..., ::-1])
+            yield np.ascontiguousarray(eight_bits(frame.pixels)[..., ::-1])

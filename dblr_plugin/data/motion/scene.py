@@ -114,7 +114,7 @@ class Layer:
             texel=2 / texels,
         )
 
-    def seen(self, view: View, moment: int, dither: tuple[float, float] | None) -> Tensor:
+    def seen(self, view: View, moment: int, dither: list[float] | None) -> Tensor:
         """Returns the layer as the camera sees it.
 
         Args:
@@ -161,8 +161,7 @@ def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:
     """
     views = [layer.views(times, line) for layer in layers]
     total = times.new_zeros(())
-    for moment in range(len(times)):
-        dither = None if len(times) < _FEW_MOMENTS else _dither(moment)
+    for moment, dither in enumerate(_dithers(len(times))):
         light = layers[0].seen(views[0], moment, dither)
         for layer, view in zip(layers[1:], views[1:], strict=True):
             front = layer.seen(view, moment, dither)
@@ -171,9 +170,15 @@ def render(layers: list[Layer], times: Tensor, line: Tensor) -> Tensor:
     return total / len(times)
 
 
-def _dither(number: int) -> tuple[float, float]:
-    """Returns a point of a sequence that evenly covers a square of one texel at any length (Roberts' R2, 2018)."""
-    return (0.7548776662 * number) % 1 - 0.5, (0.5698402910 * number) % 1 - 0.5
+def _dithers(count: int) -> list[list[float]] | list[None]:
+    """Returns a dither for each moment: points that evenly cover a square of one texel (Roberts' R2, 2018).
+
+    Their mean is its middle: otherwise a blurry frame would be shifted against the sharp one.
+    """
+    if count < _FEW_MOMENTS:
+        return [None] * count
+    points = torch.arange(count)[:, None] * torch.tensor([0.7548776662, 0.5698402910]) % 1
+    return (points - points.mean(0)).tolist()
 
 
 def pixel_line(size: int, device: torch.device) -> Tensor:

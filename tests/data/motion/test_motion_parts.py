@@ -85,6 +85,15 @@ def test_nearest_texels_of_many_moments_average_to_interpolation():
     torch.testing.assert_close(seen([layer], *times)[0], one_by_one, rtol=0, atol=6e-3)
 
 
+@pytest.mark.parametrize('count', [5, 9, 20])
+def test_blur_is_not_shifted_against_the_sharp_frame(count):
+    ramp = torch.arange(96.0).expand(96, 96)
+    for texture in (ramp, ramp.T):
+        layer = background(texture[None, None], straight(2.3, -1.7, 0, 0), step=1.7)
+        blurry, sharp = seen([layer], *torch.linspace(-0.5, 0.5, count).tolist()), seen([layer], 0.0)
+        assert abs(blurry.mean() - sharp.mean()) < 0.02  # texels
+
+
 def test_object_covers_the_background_where_it_is_opaque():
     opacity = torch.zeros(1, 1, 32, 32)
     opacity[..., 12:20, 12:20] = 1
