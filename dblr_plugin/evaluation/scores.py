@@ -33,13 +33,15 @@ def score_frame(
 ) -> Iterator[Row]:
     """Scores one frame by several protocols; ``images`` and ``before`` as for :meth:`Protocol.score`.
 
-    All scores of a frame that holds NaN are NaN: rounded to integers, it would score as a black one.
+    All scores of a frame that holds NaN are NaN: rounded to integers, it would score as a black one. So are those of
+    the next frame by protocols that compare the two.
 
     Raises:
         DBLRError: A metric cannot score the frame.
     """
-    has_nan = any(np.isnan(pair[0].max()) for pair in (images, before) if pair is not None)
+    holds_nan, held_nan = (pair is not None and np.isnan(pair[0].max()) for pair in (images, before))
     for protocol in protocols:
+        has_nan = holds_nan or (held_nan and protocol.needs_before)
         try:
             with np.errstate(invalid='ignore' if has_nan else None):
                 scores = protocol.score(*images, before)

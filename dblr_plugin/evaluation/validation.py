@@ -130,7 +130,8 @@ def score_dataset(
 
     Returns:
         The entries of :func:`~dblr_plugin.evaluation.scores.summarise`; without ground truth, only for metrics that
-        need none. With ``score_input``, each also has ``input``: the ``mean`` and ``clips`` of the blurry frames.
+        need none. With ``score_input``, each also has ``input``: the ``mean`` and ``clips`` of the blurry frames, if
+        these have scores too.
 
     Raises:
         Interrupted: On all processes, if ``interrupted`` returned true on one.
@@ -193,8 +194,10 @@ def _entries(shares: list[_Share], protocols: Sequence[Protocol]) -> list[dict]:
     """Summarises the scores of all processes, including those of the blurry frames if there are any."""
     entries = summarise([row for rows, _, _ in shares for row in rows], protocols)
     inputs = summarise([row for _, rows, _ in shares for row in rows], protocols)
-    for entry, blurry in zip(entries, inputs, strict=False):
-        entry['input'] = {key: blurry[key] for key in ('mean', 'clips')}
+    by_protocol = {blurry['protocol']: {key: blurry[key] for key in ('mean', 'clips')} for blurry in inputs}
+    for entry in entries:  # a metric may score only one of the two
+        if entry['protocol'] in by_protocol:
+            entry['input'] = by_protocol[entry['protocol']]
     return entries
 
 

@@ -43,7 +43,8 @@ class VideoTestModel(SRModel):
         metrics = (opt.get('val') or {}).get('metrics')
         # failing to record scores ends a test, which exists for them, but not a training
         self.record = ValidationRecord(Path(opt['path']['log']) / 'metrics.json', metrics, lenient=opt['is_train'])
-        self._inputs: dict[str, list[dict | None]] = {}  # data set -> scores of its blurry frames, which never change
+        # data set -> protocol -> scores of its blurry frames, which never change
+        self._inputs: dict[str, dict[str, dict | None]] = {}
         opt = copy.deepcopy(opt)  # BasicSR's models remove keys from their options
         if not opt['is_train']:  # validation scores the EMA weights; BasicSR's test would take those under params
             opt['path'].setdefault('param_key_g', 'params_ema')
@@ -128,9 +129,9 @@ class VideoTestModel(SRModel):
             score_input=name not in self._inputs,
         )
         finish()
-        inputs = self._inputs.setdefault(name, [entry.get('input') for entry in figures])
-        figures = [{**entry, 'input': blurry} for entry, blurry in zip(figures, inputs, strict=True)]
         if figures:
+            inputs = self._inputs.setdefault(name, {entry['protocol']: entry.get('input') for entry in figures})
+            figures = [{**entry, 'input': inputs.get(entry['protocol'])} for entry in figures]
             self.record.add(name, figures, current_iter, tb_logger)
 
     def _save_image(self, dataset: VideoDeblurTestDataset, frame: RestoredFrame, current_iter: int | str) -> None:

@@ -212,6 +212,26 @@ class TestValidation:
         assert entry['clips']['v']['rough'] == np.mean(rough)
         assert best['rough']['better'] == 'lower'
 
+    def test_metric_may_score_the_input_alone(self, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A network trained from zero returns flat frames at first, which NIQE cannot score; the training ended."""
+        del options['datasets']['val']['dataroot_gt']
+        options['val'] |= {'metrics': {'rough': {'type': 'roughness'}}, 'protocol': None}
+        dataset = build_dataset(options['datasets']['val'] | {'phase': 'val', 'scale': 1})
+        blurry = [dataset.lq_store.read(clip.name, frame) for clip in dataset.clips for frame in clip.frames]
+        unscored = [True]
+
+        def roughness(img: np.ndarray) -> float | None:
+            is_input = any(np.array_equal(img, frame) for frame in blurry)
+            return None if unscored[0] and not is_input else 1.0 + is_input
+
+        monkeypatch.setitem(METRIC_REGISTRY._obj_map, 'calculate_roughness', roughness)
+        model = build_model(options)
+        [*model.net_g.parameters()][-1].data.fill_(0.1)  # otherwise it returns its input
+        for unscored[0] in (True, False, True):
+            model.nondist_validation(DataLoader(dataset), 'test', None, False)
+        (entry,) = json.loads(Path(options['path']['log'], 'metrics.json').read_text())
+        assert (entry['mean'], entry['input']['mean']) == ({'rough': 1.0}, {'rough': 2.0})
+
     def test_extra_metrics_are_added_to_a_protocol(self, options: dict, tmp_path: Path) -> None:
         options['val']['protocol'] = 'cdvd-tsp'
         entry, best = self.recorded(options)

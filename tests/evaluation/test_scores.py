@@ -9,7 +9,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.protocols import PROTOCOLS
+from dblr_plugin.evaluation.protocols import PROTOCOLS, with_metrics
 from dblr_plugin.evaluation.scores import ValidationRecord, format_table, score_frame, summarise, write_json
 
 ROWS = [
@@ -40,6 +40,15 @@ def test_frame_with_nan_scores_nan():
     rows = list(score_frame([PROTOCOLS['basicsr'], PROTOCOLS['luma']], 'a', '0', (restored, sharp)))
     assert [row[:3] for row in rows] == [(p, 'a', m) for p in ('basicsr', 'luma') for m in ('psnr', 'ssim')]
     assert all(math.isnan(value) for *_, value in rows)
+
+
+def test_nan_spreads_to_the_next_frame_only_where_both_are_compared():
+    """Scores depended on the number of processes, as only the frame before a process's first one was left out."""
+    frame = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    before = np.full(frame.shape, math.nan, np.float32), frame
+    both = with_metrics([PROTOCOLS['luma']], {'warping_error': {'type': 'warping_error'}})
+    rows = list(score_frame([PROTOCOLS['basicsr'], *both], 'a', '1', (frame.astype(np.float32), frame), before))
+    assert {name for name, *_, value in rows if math.isnan(value)} == {'luma'}
 
 
 def test_table_has_clips_and_both_means():
