@@ -159,7 +159,7 @@ class MotionWindows:
     per frame. Images are scaled down by 1.4 to 2, so that every pixel is sharp. Exposures last 30 to 100 percent of the
     frame interval and are averaged in linear light. A third of the windows get noise, a third JPEG quantisation and, if
     made on a CPU, a sixth H.264 compression; in a fifth, highlights are brighter than white, and in a tenth, brightness
-    varies from frame to frame. A fifth of the windows have no blur, or less than a pixel; their ground truth is the
+    varies from frame to frame. A fifth of the windows have no blur, or about a pixel at most; their ground truth is the
     input.
 
     Args:
@@ -287,7 +287,11 @@ def _together(camera: scene.Path, own: scene.Path) -> scene.Path:
 
 
 def _fastest(paths: list[scene.Path]) -> Tensor:
-    """Returns the maximum speed of anything in each scene, ``(b,)``, in pixels per frame, mid-window."""
-    half = torch.full((len(paths[0].velocity),), 0.5, device=paths[0].velocity.device)
-    speeds = [(path.pose(half) - path.pose(-half))[:, :2].norm(dim=1) for path in paths]
-    return torch.stack(speeds).max(0).values
+    """Returns the maximum speed of anything in each scene, ``(b,)``, in pixels per frame, at time 0.
+
+    It is that of shifts, where the depth is 1.
+    """
+    # a short time: over a frame interval, tremor may return to where it was
+    half = torch.full((len(paths[0].velocity),), 0.01, device=paths[0].velocity.device)
+    shifts = [(path.pose(half) - path.pose(-half))[:, :2].norm(dim=1) for path in paths]
+    return torch.stack(shifts).max(0).values / 0.02

@@ -10,7 +10,8 @@ from basicsr.data import build_dataset
 
 from dblr_plugin.colour import luma_of_bgr
 from dblr_plugin.commands import main
-from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, read_pictures
+from dblr_plugin.data.motion import MotionWindows, SharpPictures, WindowStore, read_pictures, scene
+from dblr_plugin.data.motion import windows as windows_module
 from dblr_plugin.data.motion.windows import picture_side
 from dblr_plugin.data.train_sampler import SampleIndex
 from dblr_plugin.errors import DBLRError
@@ -68,6 +69,21 @@ def test_windows_have_shapes_and_depend_on_the_seed(makers, grey):
 def test_a_fifth_of_the_windows_has_its_input_as_ground_truth(makers):
     drawn = (makers[True].draw(1, seed) for seed in range(120))
     assert 0.12 < np.mean([torch.equal(frames[0, 2], sharp[0]) for frames, sharp in drawn]) < 0.28
+
+
+def test_frame_that_is_its_own_ground_truth_blurs_by_a_pixel_at_most(makers, monkeypatch):
+    """Tremor that was back where it had been a frame interval before counted as slow: up to three pixels of blur."""
+    seen = []
+    monkeypatch.setattr(windows_module, 'render', lambda *args: seen.append(args[:2]) or scene.render(*args))
+    blurs = []
+    for seed in range(100):
+        makers[True].draw(4, seed)
+        layers, times = seen[2]  # of the frame to restore
+        if len(seen) == 5 and len(times) == 2:  # no ground truth is rendered; there is motion
+            ends = (times[1] - times[0]) * torch.tensor([[-1.0], [1.0]])
+            blurs += [layer.path.pose(ends).diff(dim=0)[0, :, :2].norm(dim=1) for layer in layers]
+        seen.clear()
+    assert 0.5 < torch.cat(blurs).mean() < torch.cat(blurs).max() < 1.05
 
 
 @pytest.mark.slow
