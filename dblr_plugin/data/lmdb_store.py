@@ -104,10 +104,6 @@ class LmdbStore:
         """Returns a path-like name for a frame; its last part is the frame's name."""
         return f'{self.root}/{clip}/{frame}'
 
-    def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width) as given in ``meta_info.txt``."""
-        return self._sizes[clip][frame]
-
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
         """Returns (height, width) after checking that the value exists and is complete, usually without decoding it.
 
@@ -120,7 +116,7 @@ class LmdbStore:
             whole = looks_whole(bytes(value[:12]), bytes(value[-TAIL_BYTES:]), len(value))
             if not value or not (whole or is_whole(io.BytesIO(value))):
                 raise DBLRError(f"key '{clip}/{frame}' of {self.root} is empty or truncated; write the database again")
-        return self.size(clip, frame)
+        return self._sizes[clip][frame]
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """Decodes one frame to uint8 (h, w, 3), BGR.
@@ -158,9 +154,9 @@ class LmdbStore:
         return f"key '{clip}/{frame}' of {self.root}"
 
     def _check_size(self, clip: str, frame: str, size: tuple[int, int]) -> None:
-        if size != self.size(clip, frame):
+        if size != self._sizes[clip][frame]:
             raise DBLRError(
-                f'{self._name(clip, frame)} is {size} (h, w), but meta_info.txt says {self.size(clip, frame)}; write '
+                f'{self._name(clip, frame)} is {size} (h, w), but meta_info.txt says {self._sizes[clip][frame]}; write '
                 'the database again'
             )
 
@@ -209,11 +205,11 @@ class TileStore(LmdbStore):
         """Returns (height, width); raises DBLRError if the header is damaged. Cells are checked when they are read."""
         with shared_environment(self.root).begin(buffers=True) as transaction:
             self._head(transaction, clip, frame)
-        return self.size(clip, frame)
+        return self._sizes[clip][frame]
 
     def read(self, clip: str, frame: str) -> np.ndarray:
         """Decodes one frame to uint8 (h, w, 3), BGR; raises DBLRError if cells are missing or damaged."""
-        return self._read_rectangle(clip, frame, 0, 0, *self.size(clip, frame), grey=False)
+        return self._read_rectangle(clip, frame, 0, 0, *self._sizes[clip][frame], grey=False)
 
     def read_crop(self, clip: str, frame: str, top: int, left: int, size: int, y_only: bool = False) -> np.ndarray:
         """Decodes one square crop of a frame from the cells that cover it; see :meth:`LmdbStore.read_crop`."""
@@ -241,7 +237,7 @@ class TileStore(LmdbStore):
             head = FrameHead.unpack(self._value(transaction, f'{clip}/{frame}'))
         except ValueError as error:
             raise self._damaged(clip, frame, error) from error
-        if (head.height, head.width) != self.size(clip, frame):
+        if (head.height, head.width) != self._sizes[clip][frame]:
             raise self._damaged(clip, frame, ValueError('meta_info.txt has another size'))
         return head
 

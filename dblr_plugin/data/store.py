@@ -12,7 +12,6 @@ from dblr_plugin.data.images import (
     IMAGE_SUFFIXES,
     decode,
     decode_crop,
-    header_size,
     inspected_size,
     is_image,
     natural,
@@ -67,12 +66,6 @@ class FolderStore:
     def where(self, clip: str, frame: str) -> str:
         """Returns the path of a frame's file as text."""
         return str(self.path(clip, frame))
-
-    def size(self, clip: str, frame: str) -> tuple[int, int]:
-        """Returns (height, width), reading only the file's header."""
-        path = self.path(clip, frame)
-        with opened(path) as file:
-            return header_size(file, str(path))
 
     def inspect(self, clip: str, frame: str) -> tuple[int, int]:
         """Returns (height, width); see :func:`~dblr_plugin.data.images.inspected_size`."""

@@ -46,7 +46,7 @@ def test_every_store_returns_the_pixels_of_its_source(height, width, encoding, d
         write_tiles(root, root.with_suffix('.tiles.lmdb'), progress=False)
         stores = [open_store(root.with_suffix(end)) for end in ('', '.lmdb', '.tiles.lmdb')]
         for store in stores:
-            assert store.size('a', '0') == store.inspect('a', '0') == (height, width)
+            assert store.inspect('a', '0') == (height, width)
             np.testing.assert_array_equal(store.read('a', '0'), expected)
         for top, left, size in data.draw(st.lists(squares(height, width), min_size=1, max_size=6)):
             place = slice(top, top + size), slice(left, left + size)
