@@ -182,7 +182,7 @@ def _notes(plan: Plan, results: Results) -> list[str]:
         notes.append('LPIPS: version 0.1, AlexNet, on the frames that the first protocol scores.')
     if results.timing:
         notes.append(
-            'Time: median, quartiles and extremes over rounds, in milliseconds per frame, with the device '
+            'Time: median over rounds (timing.json has each), in milliseconds per frame, with the device '
             'synchronised; all methods in every round, the first round not counted. Each method restores frames of '
             f'{width}x{height} as dblr deblur does with --backend torch --precision fp32, on '
             f'{results.timing["device"]} with {results.timing["threads"]} threads. Memory: {timing.MEMORY}.'
