@@ -101,15 +101,16 @@ def _lay_out_channels_last(net: nn.Module) -> None:
 def fold(net: nn.Module) -> nn.Module:
     """Returns a frozen float32 copy in eval mode that computes the same, up to rounding, with fewer operations.
 
-    BatchNorm is folded into a convolution directly before it in an ``nn.Sequential``; elsewhere it stays. The 3D layers
-    of a DBLRNet, of several scales too, build their 2D weights once instead of at each call.
+    BatchNorm is folded into a convolution directly before it in a plain ``nn.Sequential``; elsewhere it stays, as in
+    subclasses that call their layers in another way. The 3D layers of a DBLRNet, of several scales too, build their 2D
+    weights once instead of at each call.
 
     Args:
         net: Any network; it is not changed.
     """
     folded = copy.deepcopy(net).float().eval().requires_grad_(False)
     for module in folded.modules():
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_batch_norm(module)
     if isinstance(folded, (DBLRNet, MultiScaleDBLRNet)):
         for name, time in (('conv_l1', folded.num_frame), ('conv_l2', None)):
@@ -143,9 +144,13 @@ class StackedConv(nn.Conv2d):
 
 def _fold_batch_norm(sequence: nn.Sequential) -> None:
     """Folds BatchNorm into each convolution before it; an identity takes its place, so layer numbers stay the same."""
-    for (name, conv), (norm_name, norm) in pairwise(list(sequence.named_children())):
+    # not named_children(), which leaves out a layer's second use: an activation between the two would be overlooked
+    for (name, conv), (norm_name, norm) in pairwise(list(sequence._modules.items())):
         if isinstance(conv, _CONVS) and isinstance(norm, _BatchNorm) and norm.running_mean is not None:
-            fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, _ConvTransposeNd))
+            transposed = isinstance(conv, _ConvTransposeNd)
+            if transposed and conv.groups > 1:  # torch mixes up the groups' channels
+                continue
+            fused = fuse_conv_bn_eval(conv, norm, transpose=transposed)
             setattr(sequence, name, fused.requires_grad_(False))
             setattr(sequence, norm_name, nn.Identity())
 

@@ -263,13 +263,25 @@ def test_networks_without_batch_norm_keep_their_layers():
         assert [*fold(net).state_dict()] == [*net.state_dict()]
 
 
+class Skipped(nn.Sequential):
+    """Its layers are not called one directly after the other."""
+
+    def forward(self, x):
+        return self[1](x + self[0](x))
+
+
 def test_batch_norm_that_cannot_be_folded_stays():
+    relu = nn.ReLU()
     # without running statistics it depends on the picture; behind an activation no convolution is there to take it
     for layers in (
         [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)],
         [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)],
+        [nn.Conv2d(1, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.BatchNorm2d(4)],
+        [nn.ConvTranspose2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)],
+        Skipped(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)),
     ):
-        net = with_statistics(nn.Sequential(*layers)) if layers[-1].track_running_stats else nn.Sequential(*layers)
-        x = torch.rand(1, 1, 9, 9)
+        net = layers if isinstance(layers, Skipped) else nn.Sequential(*layers)
+        net = with_statistics(net) if layers[-1].track_running_stats else net
+        x = torch.rand(1, layers[0].in_channels, 9, 9)
         torch.testing.assert_close(fold(net)(x), net.eval()(x))
         assert isinstance(fold(net)[-1], nn.BatchNorm2d)
