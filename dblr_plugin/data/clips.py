@@ -115,14 +115,20 @@ def window_of(opt: Mapping[str, Any]) -> tuple[int, bool]:
     """Returns the frames in a window, 5 by default, and whether it ends with the one to restore.
 
     Raises:
-        DBLRError: The number is not odd, as a centre needs, or the options ask for super-resolution.
+        DBLRError: The number is not odd, as a centre needs; or the options ask for super-resolution, or to reverse
+            windows whose last frame is the one to restore.
     """
     if opt.get('scale', 1) != 1:
         raise DBLRError(f'{label(opt)}: scale is {opt["scale"]}; deblurring keeps the size, so it must be 1')
     num_frame = positive_int(opt, 'num_frame', opt.get('num_frame', 5))
     if num_frame % 2 == 0:
         raise DBLRError(f'{label(opt)}: num_frame is {num_frame}; it must be odd, such as {num_frame + 1}')
-    return num_frame, bool(opt.get('causal', False))
+    causal = bool(opt.get('causal', False))
+    if causal and opt.get('random_reverse'):
+        raise DBLRError(
+            f'{label(opt)}: random_reverse would put another frame at the end of causal windows; set it to false'
+        )
+    return num_frame, causal
 
 
 FrameSize = tuple[int, int]

@@ -188,6 +188,7 @@ class TestRefusals:
             ({'gt_size': None}, 'gt_size is missing'),
             ({'dataroot_gt': None}, 'dataroot_gt is missing'),
             ({'scale': 4}, 'scale is 4'),
+            ({'causal': True, 'random_reverse': True}, 'random_reverse would put another frame at the end'),
             ({'interval_list': []}, 'interval_list'),
             ({'interval_list': [0]}, 'interval_list is 0'),
             ({'io_backend': {'type': 'lmdb'}}, "io_backend type is 'lmdb'"),

@@ -94,7 +94,8 @@ class WindowWriter:
 
     def write(self, part: int, windows: np.ndarray) -> None:
         """Writes one part: uint8 ``(part_size, num_frame + 1, c, size, size)``, ground truth last."""
-        with atomic_write(_part_file(self.folder, part)) as partial, open(partial, 'wb') as file:
+        # synced, as only its size tells later whether it is complete
+        with atomic_write(_part_file(self.folder, part), sync=True) as partial, open(partial, 'wb') as file:
             np.save(file, windows)
 
 
