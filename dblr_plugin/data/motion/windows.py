@@ -212,13 +212,12 @@ class MotionWindows:
         camera = random_path(count, kind.camera, generator)
         camera = camera.select((uniform(0, 1, (count,), generator) < 0.8).float())  # the others stand on a tripod
         layers = [self._background(count, places, picture, generator, brightness, camera)]
-        paths = [camera]
         for _ in range(objects):
-            paths.append(_together(camera, random_path(count, kind.objects, generator)))
-            layers.append(self._object(count, places, generator, brightness, paths[-1]))
+            path = _together(camera, random_path(count, kind.objects, generator))
+            layers.append(self._object(count, places, generator, brightness, path))
         exposure = uniform(*kind.exposure, (count,), generator).clamp(max=1)
         if kind.is_sharp:
-            exposure = torch.minimum(exposure, 1 / _fastest(paths).clamp_min(1e-3))
+            exposure = torch.minimum(exposure, 1 / _fastest(layers).clamp_min(1e-3))
         moments = min(_MOST_MOMENTS, math.ceil(kind.blur / _SPACING) + 1) if kind is not _STILL else 1
         spread = ((torch.arange(moments, device=self.device) + 0.5) / moments - 0.5)[:, None] * exposure
         light = torch.stack([render(layers, spread + offset, self._line) for offset in self.offsets], 1)
@@ -286,12 +285,10 @@ def _together(camera: scene.Path, own: scene.Path) -> scene.Path:
     )
 
 
-def _fastest(paths: list[scene.Path]) -> Tensor:
-    """Returns the maximum speed of anything in each scene, ``(b,)``, in pixels per frame, at time 0.
-
-    It is that of shifts, where the depth is 1.
-    """
+def _fastest(layers: list[Layer]) -> Tensor:
+    """Returns the maximum speed of anything in each scene, ``(b,)``, in pixels per frame at time 0; rotation aside."""
     # a short time: over a frame interval, tremor may return to where it was
-    half = torch.full((len(paths[0].velocity),), 0.01, device=paths[0].velocity.device)
-    shifts = [(path.pose(half) - path.pose(-half))[:, :2].norm(dim=1) for path in paths]
-    return torch.stack(shifts).max(0).values / 0.02
+    half = torch.full((len(layers[0].centre),), 0.01, device=layers[0].centre.device)
+    speeds = [(layer.path.pose(half) - layer.path.pose(-half))[:, :2].norm(dim=1) / 0.02 for layer in layers]
+    depths = [1 if layer.depth is None else layer.depth.amax((1, 2, 3)) for layer in layers]
+    return torch.stack([speed * depth for speed, depth in zip(speeds, depths, strict=True)]).amax(0)

@@ -81,7 +81,9 @@ def test_frame_that_is_its_own_ground_truth_blurs_by_a_pixel_at_most(makers, mon
         layers, times = seen[2]  # of the frame to restore
         if len(seen) == 5 and len(times) == 2:  # no ground truth is rendered; there is motion
             ends = (times[1] - times[0]) * torch.tensor([[-1.0], [1.0]])
-            blurs += [layer.path.pose(ends).diff(dim=0)[0, :, :2].norm(dim=1) for layer in layers]
+            depth = layers[0].depth.amax((1, 2, 3))  # of the background
+            shifts = [layer.path.pose(ends).diff(dim=0)[0, :, :2].norm(dim=1) for layer in layers]
+            blurs += [shifts[0] * depth, *shifts[1:]]
         seen.clear()
     assert 0.5 < torch.cat(blurs).mean() < torch.cat(blurs).max() < 1.05
 
