@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
+from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 from torchvision.ops import DeformConv2d
 
 from dblr_plugin.archs.dblrnet_arch import DBLRNet, TimeStackedConv
 from dblr_plugin.archs.multi_scale_dblrnet_arch import MultiScaleDBLRNet
 
 __all__ = [
-    'AMP_TYPES', 'StackedConv', 'autocast', 'fold', 'freeze_batch_statistics', 'keep_freed_memory', 'prepare_network',
-    'share_batch_statistics',
+    'AMP_TYPES', 'StackedConv', 'autocast', 'fold', 'freeze_batch_statistics', 'keep_freed_memory', 'plain_copy',
+    'prepare_network', 'share_batch_statistics',
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -98,6 +101,32 @@ def _lay_out_channels_last(net: nn.Module) -> None:
 # ---------------------------------------------------------------------- inference
 
 
+def plain_copy(net: nn.Module) -> nn.Module:
+    """Returns a copy in eval mode whose weights are plain, also those that weight_norm or spectral_norm compute."""
+    # deepcopy refuses the weights that the older functions of these names compute: they depend on others
+    computed = {
+        id(value): value.detach()
+        for module in net.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    copied = copy.deepcopy(net, computed).eval()
+    for module in list(copied.modules()):
+        if is_parametrized(module):  # not remove_parametrizations, which changes the class, and so the original
+            names = [name for name, _ in module.get_submodule('parametrizations').named_children()]
+            weights = {name: getattr(module, name).detach() for name in names}
+            module.__class__ = type_before_parametrizations(module)
+            del module.parametrizations
+            for name, weight in weights.items():
+                module.register_parameter(name, nn.Parameter(weight))
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+    return copied
+
+
 def fold(net: nn.Module) -> nn.Module:
     """Returns a frozen float32 copy in eval mode that computes the same, up to rounding, with fewer operations.
 
@@ -108,7 +137,7 @@ def fold(net: nn.Module) -> nn.Module:
     Args:
         net: Any network; it is not changed.
     """
-    folded = copy.deepcopy(net).float().eval().requires_grad_(False)
+    folded = plain_copy(net).float().requires_grad_(False)
     for module in folded.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_batch_norm(module)

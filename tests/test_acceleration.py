@@ -14,6 +14,7 @@ from basicsr.archs.edvr_arch import EDVR
 from processes import warm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrizations
 
 from dblr_plugin.acceleration import (
     StackedConv,
@@ -261,6 +262,21 @@ def test_stacked_convolution(groups, time, kernel):
 def test_networks_without_batch_norm_keep_their_layers():
     for net in (BlurryInput(3), EDVR(num_feat=16, num_extract_block=1, num_reconstruct_block=1, deformable_groups=2)):
         assert [*fold(net).state_dict()] == [*net.state_dict()]
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm. is deprecated')
+@pytest.mark.parametrize('norm', ['utils.weight_norm', 'utils.spectral_norm', 'weight_norm', 'spectral_norm'])
+def test_computed_weights_are_folded_as_plain_ones(norm):
+    """A network with such layers could not be copied, nor BatchNorm be folded into them: its validation failed."""
+    norm = getattr(nn.utils if norm.startswith('utils.') else parametrizations, norm.removeprefix('utils.'))
+    net = nn.Sequential(norm(nn.Conv2d(1, 4, 3)), nn.BatchNorm2d(4), nn.ReLU(), norm(nn.Conv2d(4, 1, 3)))
+    x = torch.rand(1, 1, 9, 9)
+    with_statistics(net.train())(x)
+    folded = fold(net)
+    torch.testing.assert_close(folded(x), net(x))
+    assert {*folded.state_dict()} == {'0.weight', '0.bias', '3.weight', '3.bias'}
+    torch.testing.assert_close(fold(net)(x), net(x))  # the network itself is as before
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
 
 
 class Skipped(nn.Sequential):

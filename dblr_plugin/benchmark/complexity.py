@@ -19,7 +19,6 @@ implementation, not to the method.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dblr_plugin.acceleration import plain_copy
 from dblr_plugin.archs.dblrnet_arch import TimeStackedConv
 from dblr_plugin.errors import DBLRError
 
@@ -55,7 +55,7 @@ def multiply_adds(net: nn.Module, window_shape: tuple[int, ...]) -> dict[str, in
         from mmengine.analysis import FlopAnalyzer
     except ImportError as error:
         raise DBLRError("counting operations needs mmengine: pip install 'dblr_plugin[benchmark]'") from error
-    counted = copy.deepcopy(net).eval()
+    counted = plain_copy(net)
     for module in counted.modules():
         if isinstance(module, TimeStackedConv):
             module.__class__ = nn.Conv3d  # type: ignore[assignment]  # its base class, with the same layout
