@@ -132,7 +132,7 @@ class VideoDeblurModel(BaseModel):
             self._restorer = build_restorer(
                 net,
                 self.traits,
-                next(net.parameters()).device,
+                batch['lq'].device,
                 backend='torch',
                 precision='fp32',
                 size_multiple=self.pad_multiple,

@@ -50,6 +50,12 @@ def test_unknown_part_is_named():
         VideoDeblurModel({'type': 'DBLRNetz'})
 
 
+def test_network_without_weights_predicts():
+    windows = torch.rand(2, 5, 3, 32, 32)
+    _, second = VideoDeblurModel({'type': 'BlurryInput'}).eval()(windows, mode='predict')
+    assert torch.equal(second['restored'], windows[1, 2])
+
+
 def test_installed_mmengine_is_imported():
     assert 'site-packages' in mmengine.__file__
 
