@@ -157,7 +157,7 @@ def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
     ``net_d`` is the bare network, as it has no gradients to synchronise, and is left in evaluation mode.
     """
     net_d.eval().requires_grad_(False)
-    logits = _logits(net_d(restored))
+    logits = _logits(net_d(restored.clone()))  # D may change its input, which content losses compare afterwards
     net_d.requires_grad_(True)
     return logits
 

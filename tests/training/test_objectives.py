@@ -3,10 +3,18 @@
 import pytest
 import torch
 from basicsr.losses import build_loss
+from torch import nn
 
 from dblr_plugin.archs import DeepDeblur
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.training.objectives import check_batch, content_losses, discriminator_logits, restore_sizes, total_loss
+from dblr_plugin.training.objectives import (
+    check_batch,
+    content_losses,
+    discriminator_logits,
+    generator_logits,
+    restore_sizes,
+    total_loss,
+)
 
 
 def test_losses_are_computed_in_full_precision():
@@ -53,6 +61,20 @@ def test_network_may_change_its_input():
     lq = torch.rand(1, 5, 3, 16, 16)
     first, second = (restore_sizes(lambda x: x.sub_(0.5)[:, 2], lq)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_discriminator_may_change_its_input():
+    """The content loss was computed of what D had made of the restored patches."""
+
+    class Scaling(nn.Module):
+        def forward(self, x):
+            return x.mul_(2).sub_(1).mean((1, 2, 3))
+
+    gt, restored, again = torch.rand(3, 2, 3, 16, 16).unbind()
+    again.copy_(restored)
+    discriminator_logits(Scaling(), gt, restored)
+    assert torch.equal(generator_logits(Scaling(), restored), (again * 2 - 1).mean((1, 2, 3)))
+    assert torch.equal(restored, again)
 
 
 def _sample(**changes) -> dict:
