@@ -36,6 +36,7 @@ from dblr_plugin.training.step import (
     share_gradients,
     suspects,
     train_alone,
+    trainable,
 )
 
 __all__ = ['VideoDeblurModel']
@@ -101,6 +102,7 @@ class VideoDeblurModel(VideoTestModel):
         step = partial(Step, loss_scaling=train.get('amp') == 'fp16', clip_grad_norm=train.get('clip_grad_norm'))
         self.steps = list(map(step, networks, self.optimizers))
         self.step_g = self.steps[0]
+        self.trainable = trainable(self.get_bare_model(self.net_g))
         self.skip_monitor = SkipMonitor(train.get('max_skipped_steps', 10))
         self.data_monitor = DataMonitor(self.opt['datasets']['train'])
         self.strips = ComparisonImages(Path(self.opt['path']['visualization']))
@@ -165,7 +167,7 @@ class VideoDeblurModel(VideoTestModel):
         self.iteration = current_iter
         seed_iteration(self.opt['manual_seed'], current_iter, self.opt['rank'], self.opt['world_size'])
         if train_only := self.opt['train'].get('train_only'):
-            train_alone(self.get_bare_model(self.net_g), train_only, current_iter)
+            train_alone(self.trainable, train_only, current_iter)
         for step in self.steps:
             step.begin()
         results = self.train_step(current_iter)

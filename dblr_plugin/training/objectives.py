@@ -156,9 +156,13 @@ def generator_logits(net_d: nn.Module, restored: Tensor) -> Tensor:
 
     ``net_d`` is the bare network, as it has no gradients to synchronise, and is left in evaluation mode.
     """
-    net_d.eval().requires_grad_(False)
+    trained = [parameter for parameter in net_d.parameters() if parameter.requires_grad]  # D may have frozen others
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    net_d.eval()
     logits = _logits(net_d(restored.clone()))  # D may change its input, which content losses compare afterwards
-    net_d.requires_grad_(True)
+    for parameter in trained:
+        parameter.requires_grad_(True)
     return logits
 
 

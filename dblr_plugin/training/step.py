@@ -24,7 +24,7 @@ from dblr_plugin.training.objectives import total_loss
 
 __all__ = [
     'PlateauLR', 'Step', 'StepResult', 'build_optimizer', 'mean_over_processes', 'move_average', 'multiply_rates',
-    'of_all_processes', 'share_gradients', 'suspects', 'train_alone',
+    'of_all_processes', 'share_gradients', 'suspects', 'train_alone', 'trainable',
 ]  # fmt: skip
 
 Part = TypeVar('Part')
@@ -56,21 +56,27 @@ def multiply_rates(optimizer: Optimizer, net: nn.Module, factors: Mapping[str, f
     name to its factor; the first match applies.
     """
     rest = optimizer.param_groups[0]
-    left = dict(net.named_parameters())
+    left = trainable(net)
     for part, factor in factors.items():
         chosen = [left.pop(name) for name in list(left) if part in name]
         rest['params'] = list(left.values())
         optimizer.add_param_group({'params': chosen, 'lr': rest['lr'] * factor})
 
 
-def train_alone(net: nn.Module, iterations: Mapping[str, int], iteration: int) -> None:
-    """Freezes all other parameters while some are trained alone. Depends only on the iteration, so runs can resume.
+def trainable(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters that a network has not frozen itself, as it may those of a pretrained part."""
+    return {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
 
-    ``iterations`` maps a part of a parameter's name to the iteration from which everything is trained, like BasicSR's
-    ``tsa_iter``; parts whose periods overlap are trained together. The first ``iteration`` is 1.
+
+def train_alone(parameters: Mapping[str, nn.Parameter], iterations: Mapping[str, int], iteration: int) -> None:
+    """Freezes all others while some parameters are trained alone. Depends only on the iteration, so runs can resume.
+
+    ``parameters`` are the :func:`trainable` ones of the network as it was built. ``iterations`` maps a part of a
+    parameter's name to the iteration from which everything is trained, like BasicSR's ``tsa_iter``; parts whose periods
+    overlap are trained together. The first ``iteration`` is 1.
     """
     parts = [part for part, first_of_all in iterations.items() if iteration < first_of_all]
-    for name, parameter in net.named_parameters():
+    for name, parameter in parameters.items():
         parameter.requires_grad_(not parts or any(part in name for part in parts))
 
 

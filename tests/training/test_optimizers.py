@@ -8,7 +8,8 @@ from basicsr.models.video_base_model import VideoBaseModel
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dblr_plugin.training.step import PlateauLR, multiply_rates, train_alone
+from dblr_plugin.training.objectives import generator_logits
+from dblr_plugin.training.step import PlateauLR, multiply_rates, train_alone, trainable
 
 
 def optimizer(lr: float = 1e-4) -> torch.optim.Adam:
@@ -107,9 +108,27 @@ class TestMultiplyRates:
 ])  # fmt: skip
 def test_parts_are_trained_alone_before_an_iteration(iteration, parts):
     net = build()
-    train_alone(net, {'fusion': 5, 'conv_last': 2}, iteration)
+    train_alone(trainable(net), {'fusion': 5, 'conv_last': 2}, iteration)
     for name, parameter in net.named_parameters():
         assert parameter.requires_grad == any(part in name for part in parts), name
+
+
+def test_parameters_that_the_network_froze_stay_frozen():
+    """lr_mul gave them to the optimiser, and train_only and a GAN's step let them be trained."""
+    net = build()
+    frozen = {*net.conv_first.requires_grad_(False).parameters()}
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    multiply_rates(optimizer, net, {'dcn': 0.25, 'conv': 0.5})
+    assert not frozen & {p for group in optimizer.param_groups for p in group['params']}
+    parameters = trainable(net)
+    for iteration in (1, 3):
+        train_alone(parameters, {'fusion': 3}, iteration)
+        assert not any(parameter.requires_grad for parameter in frozen)
+    net_d = nn.Sequential(nn.Conv2d(3, 2, 3).requires_grad_(False), nn.Conv2d(2, 1, 3))
+    restored = torch.rand(1, 3, 9, 9, requires_grad=True)
+    generator_logits(net_d, restored).sum().backward()
+    assert [p.requires_grad for p in net_d.parameters()] == [False, False, True, True]
+    assert restored.grad.any() and net_d[1].weight.grad is None
 
 
 def test_train_alone_equals_basicsrs_tsa_iter(monkeypatch):
@@ -118,8 +137,9 @@ def test_train_alone_equals_basicsrs_tsa_iter(monkeypatch):
     theirs = EDVRModel.__new__(EDVRModel)
     theirs.net_g, theirs.train_tsa_iter = build(), 3
     ours = build()
+    parameters = trainable(ours)
     for iteration in range(1, 6):
         theirs.optimize_parameters(iteration)
-        train_alone(ours, {'fusion': 3}, iteration)
+        train_alone(parameters, {'fusion': 3}, iteration)
         trained = [{n for n, p in net.named_parameters() if p.requires_grad} for net in (theirs.net_g, ours)]
         assert trained[0] == trained[1], iteration
