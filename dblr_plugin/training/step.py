@@ -85,9 +85,13 @@ def move_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
     """Updates an EMA network from the trained one; buffers (BatchNorm's statistics) are copied."""
     torch._foreach_lerp_([*averaged.parameters()], [*net.parameters()], 1 - decay)
     buffers = [*net.buffers()]
-    if [buffer.shape for buffer in averaged.buffers()] != [buffer.shape for buffer in buffers]:
+    if _shapes(averaged.buffers()) != _shapes(buffers):
         _renew_buffers(averaged, net)
     copy_all(averaged.buffers(), buffers)
+
+
+def _shapes(buffers: Iterable[Tensor]) -> list[torch.Size]:
+    return [buffer.shape for buffer in buffers]
 
 
 def _renew_buffers(averaged: nn.Module, net: nn.Module) -> None:
@@ -202,7 +206,8 @@ class Step:
         self.clip_grad_norm = clip_grad_norm
         self.parameters = [p for group in optimizer.param_groups for p in group['params']]
         self.device = self.parameters[0].device
-        self._buffers = [*net.buffers()]  # cached, as listing them walks through all modules
+        # where the buffers are, as finding them walks through all modules, and a network may replace their tensors
+        self._places = [(module._buffers, name) for module in net.modules() for name in module._buffers]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loss_scaling)
         self._kept: list[Tensor] = []
         self._built: set[int] | None = {id(p) for p in net.parameters()}  # None once checked
@@ -210,10 +215,11 @@ class Step:
     def begin(self) -> None:
         """Clears gradients and saves BatchNorm's statistics; call it before the network's first forward pass."""
         self.optimizer.zero_grad()
-        if not self._kept:
-            self._kept = [buffer.clone() for buffer in self._buffers]
+        buffers = self._buffers()
+        if _shapes(self._kept) == _shapes(buffers):
+            copy_all(self._kept, buffers)
         else:
-            copy_all(self._kept, self._buffers)
+            self._kept = [buffer.clone() for buffer in buffers]
 
     def run(self, micro_batches: Sequence[Part], losses_of: Callable[[Part], dict[str, Tensor]]) -> StepResult:
         """Accumulates the gradients of the micro-batches and updates the weights.
@@ -280,8 +286,14 @@ class Step:
         return [bool(flag) for flag in agreed.tolist()]
 
     def restore_buffers(self) -> None:
-        """Restores BatchNorm's statistics as of :meth:`begin`."""
-        copy_all(self._buffers, self._kept)
+        """Restores BatchNorm's statistics as of :meth:`begin`, unless the network made or resized a buffer since."""
+        buffers = self._buffers()
+        if _shapes(self._kept) == _shapes(buffers):
+            copy_all(buffers, self._kept)
+
+    def _buffers(self) -> list[Tensor]:
+        present = (buffers.get(name) for buffers, name in self._places)
+        return [buffer for buffer in present if buffer is not None]
 
 
 def share_gradients(net: nn.Module, find_unused_parameters: bool) -> nn.Module:

@@ -84,6 +84,29 @@ def test_non_finite_input_changes_nothing(bad, scaling):
     assert not run(step, batch()).skipped and not unchanged(net, before)
 
 
+class Replacing(nn.Module):
+    """Assigns a new tensor to its statistics in each pass, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = network()
+        self.register_buffer('mean', torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return self.layers(x) * self.mean
+
+
+def test_statistics_that_the_network_replaces_are_restored():
+    """They stayed NaN after a skipped step, and with them all that the network returned."""
+    net = Replacing()
+    step = step_of(net)
+    run(step, batch())
+    before = state(net)
+    assert run(step, batch() * float('nan')).skipped and unchanged(net, before)
+    assert not run(step, batch()).skipped
+
+
 def test_overflowing_gradient_changes_nothing():
     net = network()
     before = state(net)
