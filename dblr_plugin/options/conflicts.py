@@ -97,10 +97,13 @@ def _is_our_network(network: dict) -> bool:
 
 
 def _without_weights(network: dict) -> torch.nn.Module:
-    """Builds a network without allocating its weights."""
+    """Builds a network without allocating its weights, if its constructor permits that."""
     arguments = dict(network)
     cls = ARCH_REGISTRY.get(arguments.pop('type'))
-    with torch.device('meta'):
+    try:
+        with torch.device('meta'):
+            return cls(**arguments)
+    except RuntimeError:  # such as Swin transformers, which read values of tensors that they make
         return cls(**arguments)
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from changes import changed, line_of
 from processes import write_options
@@ -150,6 +151,25 @@ def test_windows_of_a_network_without_num_frame_are_of_five(train_options, tmp_p
     path = write_options(tmp_path / 'train.yml', changed(options, 'datasets.train.num_frame', 3))
     with pytest.raises(DBLRError, match='is 3, .* of 5 frames; give MeanOfFrames an argument num_frame that is 3'):
         check_option_file(path, is_train=True)
+
+
+def test_network_that_reads_tensors_while_it_is_built(train_options, tmp_path):
+    """As Swin transformers do, whose names could not be looked up without memory for the weights: a traceback."""
+
+    @ARCH_REGISTRY.register()
+    class LikeSwin(nn.Module):
+        def __init__(self, num_in_ch=3, num_frame=5):
+            super().__init__()
+            self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+            self.attention = nn.Conv2d(num_in_ch, num_in_ch, 1)
+
+    options = changed(train_options, 'network_g', {'type': 'LikeSwin'})
+    options['train']['lr_mul'] = {'attention': 0.1}
+    path = tmp_path / 'train.yml'
+    check_option_file(write_options(path, options), is_train=True)
+    options['train']['lr_mul'] = {'body': 0.1}
+    with pytest.raises(DBLRError, match='fits no parameter of LikeSwin, whose parts are attention'):
+        check_option_file(write_options(path, options), is_train=True)
 
 
 def test_test_sets_must_have_different_names(test_options, tmp_path):
