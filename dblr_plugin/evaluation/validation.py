@@ -20,7 +20,8 @@ from dblr_plugin.data.clips import ClipPair
 from dblr_plugin.data.video_deblur_test_dataset import VideoDeblurTestDataset
 from dblr_plugin.data.windows import spread, window_indices
 from dblr_plugin.errors import DBLRError
-from dblr_plugin.evaluation.protocols import Protocol, choose_protocols, with_metrics
+from dblr_plugin.evaluation.metrics import find_metric
+from dblr_plugin.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, with_metrics
 from dblr_plugin.evaluation.scores import FramePair, Row, score_frame, summarise
 from dblr_plugin.files import atomic_write, make_folder
 from dblr_plugin.restore.openvino_forward import WINDOWS
@@ -64,13 +65,18 @@ def protocols_of(val: dict) -> list[Protocol]:
 
 
 def _name_of(metrics: dict[str, dict]) -> str:
-    """``basicsr`` for RGB without crop, ``luma`` for Y (BT.601) without crop, otherwise colour and crop spelled out."""
+    """``basicsr`` for RGB without crop, ``luma`` for Y (BT.601) without crop, otherwise colour and crop spelled out.
+
+    Metrics with the name of another are spelled out too, such as ``ssim: {type: ssim_3d}``.
+    """
     settings = {(bool(m.get('test_y_channel')), m.get('crop_border', 0)) for m in metrics.values()}
-    if settings == {(False, 0)}:
+    types = {name: find_metric(metric['type']).name for name, metric in metrics.items()}
+    other = [f'{name} is {kind}' for name, kind in types.items() if kind != name in PROTOCOLS['basicsr'].metrics]
+    if settings == {(False, 0)} and not other:
         return 'basicsr'
-    if settings == {(True, 0)}:
+    if settings == {(True, 0)} and not other:
         return 'luma'
-    return 'custom: ' + ', '.join(f'{"Y" if y else "RGB"} crop {crop}' for y, crop in sorted(settings))
+    return 'custom: ' + ', '.join([f'{"Y" if y else "RGB"} crop {crop}' for y, crop in sorted(settings)] + other)
 
 
 @dataclass(frozen=True)

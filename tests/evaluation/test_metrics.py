@@ -241,6 +241,16 @@ class TestValidation:
         again = evaluate(tmp_path / 'visualization/V', options['datasets']['val']['dataroot_gt'], written, False)[0]
         assert (again['mean'], again['clips']) == (entry['mean'], entry['clips'])
 
+    @pytest.mark.parametrize(('metrics', 'name'), [
+        ({'psnr': {'type': 'calculate_psnr'}, 'lpips': {'type': 'lpips'}}, 'basicsr'),
+        ({'ssim': {'type': 'ssim', 'test_y_channel': True}}, 'luma'),
+        ({'3-D': {'type': 'ssim_3d'}}, 'basicsr'),
+        ({'ssim': {'type': 'ssim_3d'}}, 'custom: RGB crop 0, ssim is ssim_3d'),
+        ({'psnr': {'type': 'psnr', 'crop_border': 4}}, 'custom: RGB crop 4'),
+    ])  # fmt: skip
+    def test_metrics_are_named_by_a_protocol_only_if_they_are_its_own(self, metrics: dict, name: str) -> None:
+        assert [protocol.name for protocol in validation.protocols_of({'metrics': metrics})] == [name]
+
     @pytest.mark.parametrize('reader', ['read_blurry', 'read_truth'])
     @pytest.mark.parametrize(
         ('change', 'what'), [(lambda f: f / 255, 'an array (48, 48, 3) of float64'), (torch.from_numpy, 'a Tensor')]
