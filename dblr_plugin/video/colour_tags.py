@@ -114,7 +114,7 @@ def to_rgb(frame: VideoFrame, tags: ColourTags) -> np.ndarray:
     if _is_rgb(frame.format):
         return _rgb_of_rgb(frame, bits)
     code_range = FULL if tags.full else LIMITED
-    if bits == 8:
+    if bits <= 8:
         matrix = _SWSCALE.get(tags.used, tags.used)
         options = {'src_colorspace': matrix, 'src_color_range': code_range, 'dst_color_range': FULL}
         return frame.reformat(format='rgb24', interpolation=_RESAMPLING, **options).to_ndarray()
@@ -195,7 +195,8 @@ def _rgb_of_rgb(frame: VideoFrame, bits: int) -> np.ndarray:
 
 
 def _is_rgb(video_format: VideoFormat) -> bool:
-    return video_format.is_rgb or video_format.has_palette
+    # swscale makes digital cinema's XYZ RGB first, whatever it is asked for
+    return video_format.is_rgb or video_format.has_palette or video_format.name.startswith('xyz')
 
 
 def _plane(frame: VideoFrame, index: int) -> np.ndarray:

@@ -305,6 +305,21 @@ def test_grey_is_full_range_from_black_to_white(tmp_path, pixel_format):
         assert np.abs(next(iter(opened)).pixels / top - frames[0] / top).max() < 0.01
 
 
+@pytest.mark.parametrize('pixel_format', ['monow', 'monob'])
+def test_one_bit_video_is_black_and_white(tmp_path, pixel_format):
+    bars = np.repeat(np.array([0, 255], np.uint8), 32)[None, :, None] * np.ones((64, 1, 3), np.uint8)
+    made = Made(frames=[bars], codec='rawvideo', options={}, pix_fmt=pixel_format)
+    with open_source(make(tmp_path / 'bars.nut', made)) as opened:
+        assert np.array_equal(next(iter(opened)).pixels, bars)
+
+
+@pytest.mark.parametrize('height', [64, 720])
+def test_digital_cinema_keeps_its_colours_at_any_height(height):
+    flat = np.full((height, 64, 3), (200, 60, 30), np.uint8)
+    frame = av.VideoFrame.from_ndarray(flat).reformat(format='xyz12le')
+    assert np.abs(to_rgb(frame, ColourTags.of(frame, ColourTags())) / 257 - flat).max() < 1
+
+
 def test_fifteen_bit_colours_of_old_video_are_read(tmp_path):
     source = make(tmp_path / 'old.avi', Made(codec='msvideo1', options={}, pix_fmt='rgb555le'))
     expected = [frame.to_ndarray(format='rgb24') for frame in decoded(source)]
