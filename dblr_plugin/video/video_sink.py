@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -243,7 +244,7 @@ class VideoSink:
             return 0 if self._last_tick is None else self._last_tick + 1
         time = picture.pts * self._info.time_base
         exact = (time - self._info.origin) / self._encoding.time_base
-        tick = round(exact)
+        tick = math.floor(exact + Fraction(1, 2))  # round() would take every other half to the same even number
         if self._encoding.constant and (abs(exact - tick) > _CONSTANT_TOLERANCE or tick == self._last_tick):
             place = float(time - self._info.begin)
             raise DBLRError(

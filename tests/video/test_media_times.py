@@ -16,7 +16,9 @@ from made_videos import Made, decoded, make, packets, scene, times  # noqa: E402
 from media_copying import copy, visible  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
-from dblr_plugin.video import EncoderSettings, open_sink, open_source  # noqa: E402
+from dblr_plugin.video import EncoderSettings, Frame, open_sink, open_source  # noqa: E402
+from dblr_plugin.video.video_sink import VideoSink  # noqa: E402
+from dblr_plugin.video.video_source import StreamInfo  # noqa: E402
 
 NTSC = Fraction(30000, 1001)
 UNEVEN = [0, 3000, 6100, 9000, 20000, 23003, 30000, 33000, 36000, 36900, 50000, 60000]
@@ -86,6 +88,16 @@ def test_late_start_is_moved_to_zero(tmp_path):
     copy(source, tmp_path / 'sharp.mp4')
     assert times(source)[0] == Fraction(3, 2)
     assert times(tmp_path / 'sharp.mp4') == [time - Fraction(3, 2) for time in times(source)]
+
+
+def test_sound_may_begin_half_a_frame_before_frames_of_one_tick(tmp_path):
+    """Rounded to even numbers, every other frame would have the time of the one before it."""
+    source = StreamInfo(Fraction(1, 25), rate=Fraction(25), origin=Fraction(1, 50))
+    sink = VideoSink(tmp_path / 'sharp.mp4', source)
+    for number, pixels in enumerate(scene(6), 1):
+        sink.write(Frame(pixels, f'{number:08d}', number, 1))
+    sink.finish()
+    assert times(tmp_path / 'sharp.mp4') == [Fraction(number, 25) for number in range(1, 7)]
 
 
 def test_transport_stream_sound_stays_in_sync(tmp_path):
