@@ -159,11 +159,11 @@ class CopiedStreams:
             return next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b'')
 
     def _chapters(self) -> list[dict[str, Any]]:
-        """Returns the chapters of the part, with times relative to its beginning."""
+        """Returns the chapters of what is copied, with times of the output."""
         chapters = []
         for chapter in self._container.chapters():
-            start, end, unit = self._info.start, self._info.end, chapter['time_base']
-            first = 0 if start is None else round(start / unit)
+            end, unit = self._info.end, chapter['time_base']
+            first = round(self._info.origin / unit)
             begins, ends = max(chapter['start'], first), chapter['end']
             ends = ends if end is None else min(ends, round(end / unit))
             if begins < ends:

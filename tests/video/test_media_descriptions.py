@@ -233,6 +233,14 @@ def test_chapters_of_an_excerpt_are_shifted_and_cut(tmp_path, caplog, suffix):
     assert 'data stream' not in caplog.text
 
 
+def test_chapters_are_shifted_with_a_film_that_begins_late(tmp_path):
+    made = make(tmp_path / 'film.mkv', Made(pts=list(range(60, 72)), chapters=((2100, 2300),)))
+    copy(made, tmp_path / 'sharp.mkv')
+    with av.open(str(tmp_path / 'sharp.mkv')) as container:
+        assert container.streams.video[0].start_time == 0
+        assert [float(c['start'] * c['time_base']) for c in container.chapters()] == [pytest.approx(0.1)]
+
+
 @pytest.mark.parametrize('opacity', [255, 0])
 def test_gif_transparency_is_reported_only_if_present(tmp_path, caplog, opacity):
     pictures = [Image.fromarray(np.dstack((p, np.full(p.shape[:2], opacity, np.uint8)))) for p in scene(3)]
