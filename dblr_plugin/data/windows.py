@@ -10,11 +10,12 @@ from typing import Generic, TypeVar
 import numpy as np
 from basicsr.data.data_util import generate_frame_indices
 
-from dblr_plugin.archs.traits import restored_index
+from dblr_plugin.archs.traits import restored_index, round_up
 from dblr_plugin.data.cuts import change_of, is_cut
 
 __all__ = [
-    'StreamFrame', 'first_uses', 'gather', 'lead_of', 'reach_of', 'shots', 'spread', 'window_indices', 'windows',
+    'StreamFrame', 'first_uses', 'gather', 'lead_of_shots', 'lead_of_windows', 'reach_of', 'shots', 'spread',
+    'window_indices', 'windows',
 ]  # fmt: skip
 
 Item = TypeVar('Item')
@@ -107,20 +108,27 @@ def windows(frames: Iterable[StreamFrame[Item]], num_frame: int, causal: bool = 
 
 
 def shots(frames: Iterable[StreamFrame[Item]], most: int) -> Iterator[list[Item]]:
-    """Yields the frames of each shot, in order, in chunks of at most ``most``."""
+    """Yields the frames of each shot, in order, in chunks that also end at each multiple of ``most`` in the stream.
+
+    Whatever cuts came before, they end at the same frames, so a part of a stream may be restored without the rest.
+    """
     stream = _Stream(frames, keep=NEIGHBOURS + 1, look_ahead=NEIGHBOURS)
     first = 0
     while stream.reach(first + most + NEIGHBOURS) > first:
-        _, last = stream.shot_around(first, before=0, after=most - 1)
+        _, last = stream.shot_around(first, before=0, after=most - 1 - first % most)
         yield [stream[number] for number in range(first, last + 1)]
         first = last + 1
         stream.forget(first)
 
 
-def lead_of(num_frame: int, causal: bool) -> int:
+def lead_of_windows(number: int, num_frame: int, causal: bool) -> int:
     """Returns how many frames before a given one are needed to compute its window and all later ones."""
-    before, _ = reach_of(num_frame, causal)
-    return before + NEIGHBOURS
+    return min(number, reach_of(num_frame, causal)[0] + NEIGHBOURS)
+
+
+def lead_of_shots(number: int, most: int) -> int:
+    """Returns how many frames before a given one are needed for its chunk and all later ones: they end at its start."""
+    return min(number, number % most + round_up(NEIGHBOURS, most))
 
 
 class _Stream(Generic[Item]):

@@ -141,7 +141,7 @@ def restore_media(
         DBLRError: If the source cannot be decoded or the sink cannot be written.
     """
     seconds = array('d')
-    lead = min(done, restorer.lead) if done else 0
+    lead = restorer.lead(done) if done else 0
     if done:
         source.skip(done - lead)
     try:

@@ -16,7 +16,17 @@ from dblr_plugin.archs.traits import NetworkTraits
 from dblr_plugin.colour import to_network_colour
 from dblr_plugin.data.cuts import thumbnail
 from dblr_plugin.data.flow import align
-from dblr_plugin.data.windows import StreamFrame, first_uses, gather, lead_of, shots, spread, window_indices, windows
+from dblr_plugin.data.windows import (
+    StreamFrame,
+    first_uses,
+    gather,
+    lead_of_shots,
+    lead_of_windows,
+    shots,
+    spread,
+    window_indices,
+    windows,
+)
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.restore.frame_restorer import build_restorer
 from dblr_plugin.restore.loading import load_network
@@ -69,10 +79,12 @@ class VideoRestorer:
         self.traits = NetworkTraits.of(network)
         self.restorer = build_restorer(net, self.traits, self.device, **settings)
 
-    @property
-    def lead(self) -> int:
-        """How many preceding frames are needed for a frame and all later ones to be restored as in the full video."""
-        return lead_of(self.traits.num_frame, self.traits.causal)
+    def lead(self, number: int) -> int:
+        """Returns how many frames before frame ``number`` it and all later ones need to be restored as in the video."""
+        traits = self.traits
+        if traits.restores == 'all':
+            return lead_of_shots(number, traits.num_frame)
+        return lead_of_windows(number, traits.num_frame, traits.causal)
 
     @classmethod
     def from_weights(

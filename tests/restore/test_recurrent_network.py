@@ -114,6 +114,16 @@ def test_part_of_a_clip_equals_the_same_part_of_the_whole(checkpoint):
     assert all(torch.equal(one, other) for one, other in zip(part, whole[3:6], strict=True))
 
 
+@pytest.mark.parametrize('done', [1, 2, 9, 10, 14, 18, 21])
+def test_resumed_video_equals_an_uninterrupted_one(checkpoint, done):
+    """Its last frames depend on the state that those before them left, since the multiple of four or the cut."""
+    frames = [*clip(10), *(255 - frame for frame in clip(12))]
+    restorer = VideoRestorer.from_weights(checkpoint, device='cpu', backend='torch', precision='fp32')
+    lead = restorer.lead(done)
+    resumed = list(restorer.restore(frames[done - lead :]))[lead:]
+    assert np.array_equal(resumed, list(restorer.restore(frames))[done:])
+
+
 @pytest.mark.slow
 def test_deblur_test_and_benchmark_equal_the_network(source, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
