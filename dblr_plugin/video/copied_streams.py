@@ -51,6 +51,9 @@ _HEARD = Fraction(1, 10)
 # Seconds that subtitles are shown, at most, to find those that are already shown where a part begins.
 _SHOWN = 30
 
+# Seconds by which streams may be stored behind each other, at most: FFmpeg's muxers allow 10.
+_BEHIND = 30
+
 _LISTED = 5
 _DATA = 'data stream'
 
@@ -248,6 +251,8 @@ class CopiedStreams:
                 if start is not None and packet.stream.type == 'subtitle':
                     _begin_at(packet, start)
                 time = _time(packet)
+                if end is not None and time >= end + _BEHIND:
+                    break  # long before the end of a long file
                 is_in_part = (start is None or time >= start) and (end is None or time < end)
                 if packet.stream in self._wanted and is_in_part and not self._is_cut_away(packet):
                     self._look_for_gap(packet)

@@ -13,6 +13,8 @@ av = pytest.importorskip('av')
 from made_videos import Made, make, packets, times  # noqa: E402
 from media_copying import copy  # noqa: E402
 
+from dblr_plugin.video import copied_streams  # noqa: E402
+
 
 def heard(path: Path) -> tuple[str, float, float]:
     """Returns the codec, and when sound begins and ends, in seconds after the first frame."""
@@ -60,6 +62,14 @@ def test_sound_of_an_excerpt_stays_in_sync(tmp_path):
     copy(source, tmp_path / 'sharp.webm', {'start': 0.2, 'end': 1.5})
     _, first, last = heard(tmp_path / 'sharp.webm')
     assert (first, last) == pytest.approx((heard(source)[1] - 0.2, 1.3), abs=0.05)
+
+
+def test_a_long_film_is_not_read_to_its_end_for_a_short_part(tmp_path, monkeypatch):
+    source = make(tmp_path / 'film.mkv', Made(frames=35, rate=Fraction(1), audio=1))
+    read, time = [], copied_streams._time
+    monkeypatch.setattr(copied_streams, '_time', lambda packet: read.append(time(packet)) or read[-1])
+    copy(source, tmp_path / 'sharp.mkv', {'end': 2})
+    assert 32 <= max(read) < 33
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv'])
