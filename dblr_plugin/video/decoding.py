@@ -52,9 +52,7 @@ class Decoder:
     """Decodes a stream from its container's current position, in presentation order.
 
     Attributes:
-        lost: The pts of the frames that could not be decoded.
         undecodable_start: Number of frames before the first that could be decoded.
-        damaged: Number of frames decoded from damaged data.
         cut_off: Whether the file could not be read to its end.
         squeezed: The pts after which frames follow with earlier ones, which are shown one unit apart.
         clock: Makes the file's timestamps continuous; all timestamps refer to it.
@@ -69,9 +67,8 @@ class Decoder:
         self._is_guessed = container.format.name == name and stream.codec_context.name in codecs
         self._delay: int | None = None  # dts minus pts of the first frame, if pts are guessed
         self.clock = Clock(container)
-        self.lost: list[int] = []
+        self._lost: set[int] = set()  # pts of frames that could not be decoded
         self.undecodable_start = 0
-        self.damaged = 0
         self.cut_off = False
         self.squeezed: int | None = None
 
@@ -80,11 +77,10 @@ class Decoder:
         for frame in self._frames():
             if self._is_guessed:
                 self._put_in_order(frame)
-            if frame.pts in self.lost:
+            if frame.pts in self._lost:
                 continue  # damaged streams may be out of order; the previous frame already replaces this one
             pts = self._time(frame)
             yield from self._lost_before(pts)
-            self.damaged += frame.is_corrupt
             self._last = pts
             yield pts, frame
         yield from self._lost_before(None)
@@ -162,7 +158,7 @@ class Decoder:
             if time - self._last >= _LOSS_DISTANCE * self._step and (
                 pts is None or pts - time >= _LOSS_DISTANCE * self._step
             ):
-                self.lost.append(time)
+                self._lost.add(time)
                 self._last = time
                 yield time, None
 

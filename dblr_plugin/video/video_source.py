@@ -165,6 +165,8 @@ class VideoSource:
         self._begun = False
         self._side_data: set[str] = set()
         self._interlaced = False
+        self._lost: list[int] = []  # pts of frames that could not be decoded
+        self._damaged = 0  # frames decoded from damaged data
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, said, scale_down)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
@@ -206,8 +208,11 @@ class VideoSource:
         gaps = Gaps(self._step, self._decoder.clock.joints)
         moments = chain([(self._first_pts, self._first)], self._decoded, [None])
         for (pts, frame), following in pairwise(moments):
-            if frame is not None:
+            if frame is None:
+                self._lost.append(pts)
+            else:
                 shown, pixels = frame, None
+                self._damaged += frame.is_corrupt
                 self._longest = max(self._longest, frame.duration or 0)
                 self._side_data.update(data.type.name for data in frame.side_data)
                 self._warn_interlaced(frame)
@@ -225,11 +230,6 @@ class VideoSource:
         self._warn_timing(gaps)
         if left_out := [name for kind, name in _SIDE_DATA.items() if kind in self._side_data]:
             _log.warning('%s: left out of the output: %s', self.path, ', '.join(left_out))
-
-    @property
-    def damaged(self) -> int:
-        """Number of frames so far that could not be decoded, or were decoded from damaged data."""
-        return len(self._decoder.lost) + self._decoder.damaged
 
     def extent(self) -> Extent:
         """See :class:`Source`."""
@@ -352,16 +352,16 @@ class VideoSource:
 
     def _warn_damage(self, read: int, last: Fraction) -> None:
         decoder, end = self._decoder, self._announced_end
-        if decoder.lost:
-            times = ', '.join(map(self._place, decoder.lost[:5]))
-            more = ', ...' if len(decoder.lost) > 5 else ''
+        if self._lost:
+            times = ', '.join(map(self._place, self._lost[:5]))
+            more = ', ...' if len(self._lost) > 5 else ''
             text = '%s: %s cannot be decoded, at %s s%s; the frame before each is repeated in its place'
-            _log.warning(text, self.path, counted(len(decoder.lost), 'frame'), times, more)
+            _log.warning(text, self.path, counted(len(self._lost), 'frame'), times, more)
         if decoder.undecodable_start and self._start is None:
             text = '%s: %s at its beginning cannot be decoded without a key frame, and is left out'
             _log.warning(text, self.path, counted(decoder.undecodable_start, 'frame'))
-        if decoder.damaged:
-            _log.warning('%s: damaged data in %s', self.path, counted(decoder.damaged, 'frame'))
+        if self._damaged:
+            _log.warning('%s: damaged data in %s', self.path, counted(self._damaged, 'frame'))
         late = Fraction(3, 2) if self._container.format.name == 'avi' else _CUT_OFF
         early = not self._whole and end is not None and end - last > late * self._step
         missing = read < (self.count or 0) or early

@@ -256,6 +256,16 @@ def test_damaged_frames_are_replaced(tmp_path, caplog, codec, fill):
     assert 'cannot be decoded, at 0.' in caplog.text or 'damaged data' in caplog.text or codec == 'ffv1'
 
 
+def test_only_damage_in_the_part_that_is_restored_is_reported(tmp_path, caplog):
+    source = make(tmp_path / 'whole.mkv', Made(frames=40, options={'bf': '0', 'g': '60'}))
+    with_damage(source, tmp_path / 'bad.mkv', (12, 30), None)
+    copy(tmp_path / 'bad.mkv', tmp_path / 'sharp.mp4', {'start': 0.8})
+    assert '1 frame cannot be decoded, at 1.00 s; the frame before each is repeated' in caplog.text
+    caplog.clear()
+    copy(tmp_path / 'bad.mkv', tmp_path / 'sharp.mp4', {'start': 1.1})
+    assert 'cannot be decoded' not in caplog.text
+
+
 @pytest.mark.parametrize('suffix', ['.mkv', '.ts', '.avi'])
 def test_truncated_video_is_read_up_to_its_end(tmp_path, suffix):
     codec = 'mpeg4' if suffix == '.avi' else 'libx264'
