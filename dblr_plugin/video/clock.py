@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -114,7 +115,8 @@ class Gaps:
 
     def see(self, time: Fraction) -> None:
         """Adds the next timestamp, in seconds."""
-        if self._last is not None and not any(self._last < joint <= time for joint in self.joints):
+        # with no joint in between, of which hours of a stream that restarts have thousands, in order
+        if self._last is not None and bisect_right(self.joints, self._last) >= bisect_right(self.joints, time):
             self._steps += 1
             self._regular += abs(time - self._last - self.step) <= _JITTER * self.step
             self._look_at(time - self._last)
