@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ def _in_tiff(data: bytes, metadata: ImageMetadata) -> bytes:
     values = dict(directory)  # Pillow writes only the tags that have been read
     strips = [data[at : at + length] for at, length in zip(values[_STRIPS], values[_STRIP_BYTES], strict=True)]
     directory.tagtype[_STRIPS] = TiffImagePlugin.TiffTags.LONG
-    directory[_STRIPS] = tuple(sum(map(len, strips[:number])) for number in range(len(strips)))  # Pillow adds the rest
+    directory[_STRIPS] = tuple(accumulate(map(len, strips[:-1]), initial=0))  # Pillow adds the rest
     if metadata.profile:
         directory.tagtype[_PROFILE_TAG] = TiffImagePlugin.TiffTags.UNDEFINED
         directory[_PROFILE_TAG] = metadata.profile
