@@ -21,7 +21,8 @@ from dblr_plugin.video.settings import parse_time
 
 __all__ = [
     'ANY_TAGS', 'MATROSKA', 'SAY_DURATIONS', 'Complaints', 'announced_count', 'announced_end', 'beginning_of',
-    'likely_count', 'main_stream', 'open_container', 'require_main_stream', 'seek_before', 'track_end',
+    'has_whole_index', 'likely_count', 'main_stream', 'open_container', 'require_main_stream', 'seek_before',
+    'track_end',
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -101,18 +102,19 @@ def require_main_stream(container: InputContainer, path: Path) -> VideoStream:
 
 def _is_followed(path: Path) -> bool:
     """Returns whether another video follows in an MP4 file, as after ``cat a.mp4 b.mp4``; FFmpeg ignores it."""
-    seen, at, end = set(), 0, path.stat().st_size
+    return any(_boxes(path).count(kind) > 1 for kind in (b'ftyp', b'moov'))
+
+
+def _boxes(path: Path) -> list[bytes]:
+    """Returns the kinds of the boxes of an MP4 file, up to its first fragment, as its index may be repeated later."""
+    kinds, at, end = [], 0, path.stat().st_size
     with open(path, 'rb') as file:
-        while at + 16 <= end:
+        while at + 16 <= end and b'moof' not in kinds:
             file.seek(at)
             size, kind, large = struct.unpack('>I4sQ', file.read(16))
-            if kind in seen:
-                return True
-            if kind == b'moof':  # of a fragmented file, whose index may be repeated
-                return False
-            seen.update({kind} & {b'ftyp', b'moov'})
+            kinds.append(kind)
             at += max(8, large if size == 1 else size or end)
-    return False
+    return kinds
 
 
 def _is_still(container: InputContainer) -> bool:
@@ -132,16 +134,19 @@ def beginning_of(container: InputContainer) -> Fraction:
     return begin if container.format.flags & Flags.ts_discont.value else max(Fraction(0), begin)
 
 
-def announced_count(container: InputContainer, stream: VideoStream) -> int | None:
-    """Returns the number of frames if an index gives it reliably, without those that an edit list removes."""
-    if container.format.name == _INDEXED[0]:
-        return sum(not entry.is_discard for entry in stream.index_entries) or None
-    return None
+def has_whole_index(container: InputContainer, path: Path) -> bool:
+    """Returns whether FFmpeg has read the index of all frames, of MP4; it reads those of DASH segments on the way."""
+    return container.format.name == _INDEXED[0] and b'sidx' not in _boxes(path)
+
+
+def announced_count(stream: VideoStream) -> int | None:
+    """Returns the number of frames in the whole index of a file, without those that an edit list removes."""
+    return sum(not entry.is_discard for entry in stream.index_entries) or None
 
 
 def likely_count(container: InputContainer, rate: Fraction) -> int | None:
     """Returns about how many frames a file has by the duration in its header; None without one, or without an index."""
-    if container.format.name not in (MATROSKA, 'avi') or not container.duration:
+    if container.format.name not in _INDEXED or not container.duration:
         return None
     return int(Fraction(container.duration, av.time_base) * rate)
 
@@ -155,11 +160,9 @@ def announced_end(container: InputContainer, stream: VideoStream, rate: Fraction
     return None
 
 
-def track_end(container: InputContainer, stream: VideoStream) -> int | None:
+def track_end(stream: VideoStream) -> int | None:
     """Returns the pts at which an MP4 track ends, to the millisecond: frame durations are in decoding order."""
-    if container.format.name != _INDEXED[0] or not stream.duration:
-        return None
-    return (stream.start_time or 0) + stream.duration
+    return (stream.start_time or 0) + stream.duration if stream.duration else None
 
 
 class Complaints(logging.Handler):

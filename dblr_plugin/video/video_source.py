@@ -28,6 +28,7 @@ from dblr_plugin.video.containers import (
     announced_count,
     announced_end,
     beginning_of,
+    has_whole_index,
     likely_count,
     open_container,
     require_main_stream,
@@ -145,11 +146,12 @@ class VideoSource:
         self._start = None if start is None else begin + start
         self._end = None if end is None else begin + end
         self._time_base = Fraction(stream.time_base)
-        self.count = announced_count(self._container, stream) if start is None and end is None else None
+        is_indexed = has_whole_index(self._container, self.path)
+        self.count = announced_count(stream) if is_indexed and start is None and end is None else None
         self.likely_count = self.count or likely_count(self._container, rate)
         self._announced_end = announced_end(self._container, stream, rate) if end is None else None
         self._whole = self._container.format.name == MATROSKA and reaches_its_end(self.path)
-        self._track_end = track_end(self._container, stream)
+        self._track_end = track_end(stream) if is_indexed else None
         self._step = 1 / rate
         if self._start is not None:
             seek_before(self._container, self._start)

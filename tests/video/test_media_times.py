@@ -194,6 +194,21 @@ def test_reordered_frames_of_avi_are_kept(tmp_path, caplog, codec):
     assert 'cannot be decoded' not in caplog.text
 
 
+@pytest.mark.parametrize('flags', ['dash', 'dash+frag_keyframe+global_sidx'])
+def test_frames_of_dash_segments_are_not_counted_before_they_are_read(tmp_path, flags):
+    """FFmpeg reads the index of each segment on the way to it."""
+    whole = make(tmp_path / 'whole.mp4', Made(frames=100, options={'bf': '2', 'g': '10'}))
+    with av.open(str(whole)) as old, av.open(str(tmp_path / 'dash.mp4'), 'w', options={'movflags': flags}) as new:
+        copied = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = copied
+                new.mux(packet)
+    with open_source(tmp_path / 'dash.mp4') as source:
+        assert source.count is None and source.likely_count == pytest.approx(100, abs=2)
+        assert len(list(source)) == 100 and str(source.extent()) == '100 frames, 3.33 s'
+
+
 def test_mov_text_subtitles_are_copied(tmp_path):
     plain = make(tmp_path / 'plain.mp4', Made())
     with av.open(str(plain)) as old, av.open(str(tmp_path / 'film.mp4'), 'w') as new:
