@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -61,18 +61,19 @@ class OpenVINOForward:
         net: ``(1, t, c, h, w)``, or one frame ``(1, c, h, w)``, to ``(1, c, h, w)``; it is not changed. If it restores
             all frames, to ``(1, t, c, h, w)``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        model: The converted network, if it exists already, for the first window's number of frames; it is not verified.
+        models: Networks that are converted already, by the shape of windows without height and width; not verified.
         device: One of :func:`openvino_devices`.
 
     Raises, at its first call:
         RuntimeError: If the converted network computes something else.
     """
 
-    def __init__(self, net: nn.Module, precision: str, model: Any = None, device: str = 'CPU') -> None:
+    def __init__(
+        self, net: nn.Module, precision: str, models: Mapping[Any, Any] | None = None, device: str = 'CPU'
+    ) -> None:
         self.net = fold(net).cpu()
         self.precision = precision
-        self.given = model
-        self.models: dict[torch.Size, Any] = {}  # by the shape of windows without height and width
+        self.models = dict(models or {})
         self.device = device
         self.shape: torch.Size | None = None
         self.compiled: Any = None
@@ -88,8 +89,7 @@ class OpenVINOForward:
     def _compile(self, shape: torch.Size) -> None:
         self.compiled = self.shape = None  # frees its memory before the next model allocates
         if shape[:-2] not in self.models:
-            given, self.given = self.given, None
-            self.models[shape[:-2]] = given or converted(self.net, shape[:-2], self.precision, self.device)
+            self.models[shape[:-2]] = converted(self.net, shape[:-2], self.precision, self.device)
         model = self.models[shape[:-2]]
         model.reshape(list(shape))
         options = {
@@ -144,7 +144,7 @@ def converted(net: nn.Module, shape: tuple[int, ...], precision: str = 'fp32', d
     expected = net(second.clone())  # third-party networks may change their input
     # a size that has become a constant may change the result by little, so float32 is always compared too
     for run in dict.fromkeys([('fp32', 'CPU'), (precision, device)]):
-        restored = OpenVINOForward(net, run[0], model, run[1])(second)
+        restored = OpenVINOForward(net, run[0], {shape: model}, run[1])(second)
         check_result(restored, expected, _EXACT if run == ('fp32', 'CPU') else _ROUNDED)
     return model
 
@@ -233,8 +233,9 @@ class Int8Forward:
         if not crops:  # an empty input; the next one is calibrated for itself
             return
         try:
-            model = quantise(converted(self.net, crops[0].shape[:-2]), crops)
-            probe = OpenVINOForward(self.net, 'fp32', model)
+            shape = crops[0].shape[:-2]
+            models = {shape: quantise(converted(self.net, shape), crops)}
+            probe = OpenVINOForward(self.net, 'fp32', models)
             decibels = self._decibels(probe, crops)
         except Exception as error:
             _log.warning('Precision %s: int8 cannot run this network (%s).', self.other_name, first_line(error))
@@ -242,9 +243,8 @@ class Int8Forward:
         near = decibels >= LEAST_DECIBELS
         is_used = near or self.insists
         if is_used:
-            # the first window may have fewer frames, as a stream's only shot
-            self.forward = OpenVINOForward(self.net, 'fp32')
-            self.forward.models[crops[0].shape[:-2]] = model
+            # windows of other numbers of frames, such as a stream's only shot, are restored in float32
+            self.forward = OpenVINOForward(self.net, 'fp32', models)
         self.probe = probe if near else None
         _log.log(
             logging.INFO if near else logging.WARNING,
