@@ -32,6 +32,7 @@ from dblr_plugin.restore.frame_restorer import build_restorer
 from dblr_plugin.restore.loading import load_network
 from dblr_plugin.restore.openvino_forward import WINDOWS
 from dblr_plugin.threads import prefetch
+from dblr_plugin.video.frames import eight_bits
 
 __all__ = ['VideoRestorer']
 
@@ -151,7 +152,7 @@ class VideoRestorer:
         frames = _checked(frames)
         if self.needs_calibration:
             frames = chain(self.calibrate_on_first(frames), frames)
-        stream = (StreamFrame(self._buffered(frame), thumbnail(_eight_bits(frame))) for frame in frames)
+        stream = (StreamFrame(self._buffered(frame), thumbnail(eight_bits(frame))) for frame in frames)
         traits = self.traits
         if traits.restores == 'all':
             parts = shots(stream, traits.num_frame)
@@ -276,10 +277,6 @@ def _device(name: str | torch.device) -> torch.device:
 def _stacked(part: list[BufferedFrame]) -> Tensor:
     """Returns the network's input, ``(1, t, channels, h, w)``."""
     return torch.stack([frame.planes for frame in part], dim=1)
-
-
-def _eight_bits(frame: np.ndarray) -> np.ndarray:
-    return (frame >> 8).astype(np.uint8) if frame.dtype == np.uint16 else frame
 
 
 def _planes(pixels: Tensor) -> Tensor:
