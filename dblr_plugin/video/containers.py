@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from contextlib import suppress
 from fractions import Fraction
@@ -21,8 +22,8 @@ from dblr_plugin.video.settings import parse_time
 
 __all__ = [
     'ANY_TAGS', 'MATROSKA', 'SAY_DURATIONS', 'Complaints', 'announced_count', 'announced_end', 'beginning_of',
-    'has_whole_index', 'likely_count', 'main_stream', 'open_container', 'require_main_stream', 'seek_before',
-    'track_end',
+    'has_whole_index', 'likely_count', 'main_stream', 'open_container', 'refuse_disk_error', 'require_main_stream',
+    'seek_before', 'track_end',
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ _HEADED = ('.mp4', '.mov', '.mkv', '.webm', '.avi')
 # gives the tiles of a HEIC image as streams of their own, and no transparency.
 _STILL_FORMATS, _STILL_BRANDS = ('image2', 'ico'), ('heic', 'heix', 'mif1', 'avif')
 
+_TAIL_BYTES = 1 << 20  # in which MP4 may have its index
+_CHUNK_BYTES = 1 << 24
+
 _LOGGER = logging.getLogger('libav')  # PyAV's, with a child for each FFmpeg component
 
 # logged for intact files: a chapter title track that a cut video has lost
@@ -61,11 +65,42 @@ def open_container(path: Path) -> InputContainer:
     except av.error.PermissionError as error:
         raise DBLRError(f'{path} cannot be read ({error.strerror}); change its permissions') from error
     except (av.error.FFmpegError, IndexError) as error:
+        _refuse_unreadable(path, -_TAIL_BYTES)
         raise DBLRError(f'{path} is not a video, or is incomplete; give a complete video file') from error
     if path.suffix.lower() in _HEADED and container.format.flags & Flags.no_timestamps.value:
         container.close()
         raise DBLRError(f'{path} is damaged: its header is of another format; give an intact copy')
     return container
+
+
+def refuse_disk_error(container: InputContainer, error: av.error.FFmpegError, position: int) -> None:
+    """Refuses a file that a disk or network stopped giving, which is not its end: the rest would be missing.
+
+    Some demuxers end with the same error at damaged data. So the file is read again.
+
+    Args:
+        container: The file.
+        error: What ended the reading.
+        position: Where in the file, in bytes.
+
+    Raises:
+        DBLRError: The file cannot be read to its end.
+    """
+    if isinstance(error, OSError):
+        _refuse_unreadable(Path(container.name.removeprefix('file:')), position)
+
+
+def _refuse_unreadable(path: Path, position: int) -> None:
+    """Reads a file from a position on, or from one before its end if it is negative; raises DBLRError if that fails."""
+    try:
+        with open(path, 'rb') as file:
+            file.seek(position if position >= 0 else max(0, file.seek(0, os.SEEK_END) + position))
+            while file.read(_CHUNK_BYTES):
+                pass
+    except OSError as error:
+        raise DBLRError(
+            f'{path} cannot be read ({error.strerror}); check its disk or the network, then start again'
+        ) from error
 
 
 def seek_before(container: InputContainer, time: Fraction) -> None:

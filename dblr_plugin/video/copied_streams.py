@@ -18,7 +18,7 @@ from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
 from dblr_plugin.video.clock import Clock, Gaps
-from dblr_plugin.video.containers import SAY_DURATIONS, main_stream, open_container, seek_before
+from dblr_plugin.video.containers import SAY_DURATIONS, main_stream, open_container, refuse_disk_error, seek_before
 from dblr_plugin.video.encoded_sound import LAYOUTS, EncodedSound, sound_encoder
 from dblr_plugin.video.video_source import StreamInfo
 
@@ -243,10 +243,12 @@ class CopiedStreams:
         start, end = self._info.start, self._info.end
         if start is not None:
             seek_before(self._container, max(self._info.begin, start - _SHOWN))
+        position = 0
         try:
             for packet in self._container.demux(read):
                 if not packet.size:
                     continue
+                position = packet.pos or 0
                 self._clock.carry_on(packet)
                 if start is not None and packet.stream.type == 'subtitle':
                     _begin_at(packet, start)
@@ -257,7 +259,8 @@ class CopiedStreams:
                 if packet.stream in self._wanted and is_in_part and not self._is_cut_away(packet):
                     self._look_for_gap(packet)
                     yield packet
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            refuse_disk_error(self._container, error, position)
             _log.warning('%s: sound ends at damaged data', self._info.copied)
         for index, gaps in self._gaps.items():
             if holes := gaps.described(self._info.begin):

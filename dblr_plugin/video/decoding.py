@@ -16,6 +16,7 @@ from av.sidedata.sidedata import Type
 from av.video import VideoStream
 
 from dblr_plugin.video.clock import Clock
+from dblr_plugin.video.containers import refuse_disk_error
 
 __all__ = ['Decoder', 'Orientation', 'TimedFrame']
 
@@ -73,7 +74,7 @@ class Decoder:
         self.squeezed: int | None = None
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yields pts and frames, pts increasing."""
+        """Yields pts and frames, pts increasing; raises DBLRError if the disk stops giving the file."""
         for frame in self._frames():
             if self._is_guessed:
                 self._put_in_order(frame)
@@ -112,15 +113,18 @@ class Decoder:
 
     def _packets(self) -> Iterator[av.Packet]:
         packets = self._container.demux(self.clock.streams or self._stream)
+        position = 0
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                refuse_disk_error(self._container, error, position)
                 self.cut_off = True
                 return
             if packet is None:
                 return
             if packet.size:
+                position = packet.pos or 0
                 self.clock.carry_on(packet)
                 if packet.stream.index == self._stream.index:
                     yield packet

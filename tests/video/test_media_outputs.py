@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from media_copying import copy, sink_of, visible  # noqa: E402
 from processes import files_of_at_most  # noqa: E402
 
 from dblr_plugin.errors import DBLRError  # noqa: E402
-from dblr_plugin.video import open_sink, open_source  # noqa: E402
+from dblr_plugin.video import copied_streams, open_sink, open_source, video_source  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -254,6 +257,28 @@ def test_damaged_frames_are_replaced(tmp_path, caplog, codec, fill):
     assert len(pictures) == 40
     assert times(tmp_path / 'sharp.mp4') == times(source)
     assert 'cannot be decoded, at 0.' in caplog.text or 'damaged data' in caplog.text or codec == 'ffv1'
+
+
+class Unplugged:
+    """A container whose file can no longer be read after some packets; here it has become a folder."""
+
+    def __init__(self, container: av.container.InputContainer, folder: Path, packets: int) -> None:
+        self.container, self.name, self.packets = container, f'file:{folder}', packets
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.container, name)
+
+    def demux(self, *streams: object) -> Iterator[av.Packet]:
+        yield from islice(self.container.demux(*streams), self.packets)
+        raise av.error.OSError(errno.EIO, 'Input/output error')
+
+
+@pytest.mark.parametrize('module', [video_source, copied_streams])
+def test_disk_that_is_unplugged_does_not_pass_for_the_end_of_the_video(tmp_path, monkeypatch, module):
+    source, opened = make(tmp_path / 'film.mkv', Made(frames=40, audio=1)), module.open_container
+    monkeypatch.setattr(module, 'open_container', lambda path: Unplugged(opened(path), tmp_path, 20))
+    with pytest.raises(DBLRError, match=r'cannot be read \(Is a directory\); check its disk or the network'):
+        copy(source, tmp_path / 'sharp.mkv')
 
 
 def test_only_damage_in_the_part_that_is_restored_is_reported(tmp_path, caplog):
