@@ -13,7 +13,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,12 +87,14 @@ def refuse_undecodable(folder: Path, names: Iterable[str]) -> None:
             raise DBLRError(f'{folder} holds {os.fsencode(name)!r}, whose name is not UTF-8; rename it') from error
 
 
-def opened(path: Path) -> BinaryIO:
-    """Opens an image file for reading; raises DBLRError if that fails."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens an image file for reading; raises DBLRError if that fails, or if the disk fails later on."""
     try:
-        return open(path, 'rb')
+        with open(path, 'rb') as file:
+            yield file
     except OSError as error:
-        raise DBLRError(f'{path} cannot be read ({error.strerror}); restore it') from error
+        raise DBLRError(f'{path} cannot be read ({error.strerror}); fix its permissions or its disk') from error
 
 
 def decode(data: bytes | memoryview, where: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from made_videos import scene
 from media_copying import copy, visible
 from PIL import Image
 
+from dblr_plugin.data.images import opened
 from dblr_plugin.errors import DBLRError
 from dblr_plugin.video import Frame, find_batch, fingerprint, open_sink, open_source
 
@@ -155,6 +156,16 @@ def test_pipes_and_too_long_names_are_refused_by_name(tmp_path):
     for look in (open_source, lambda path: find_batch(path, tmp_path)):
         with pytest.raises(DBLRError, match=r'xx.mp4 cannot be read \(File name too long\)'):
             look(tmp_path / f'{"x" * 300}.mp4')
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/mem'), reason='needs a file that opens and cannot be read')
+def test_files_that_the_disk_fails_to_give_are_named(tmp_path):
+    said = r'mem cannot be read \(Input/output error\)'
+    with pytest.raises(DBLRError, match=said), opened(Path('/proc/self/mem')) as file:
+        file.read()
+    (tmp_path / 'a.mp4').symlink_to('/proc/self/mem')
+    with pytest.raises(DBLRError, match=r'a.mp4 cannot be read \(.*\); check its disk or the network'):
+        open_source(tmp_path / 'a.mp4')
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path):
