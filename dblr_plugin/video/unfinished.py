@@ -178,7 +178,7 @@ class KeptPacket:
 class Segments:
     """The segments in a folder.
 
-    Segments after a missing or damaged one are dropped, with a warning.
+    Segments after a missing or damaged one are dropped, with a warning; raises DBLRError if one cannot be read.
 
     Args:
         folder: The folder that holds them.
@@ -264,8 +264,9 @@ class Segments:
 
     def _take_whole(self) -> bool:
         """Returns whether the next segment exists and is undamaged, and adds its packets to the totals."""
+        path = self._path(self._whole)
         try:
-            with open(self._path(self._whole), 'rb') as file:
+            with open(path, 'rb') as file:
                 line = file.readline(1000)
                 head, crc, times = json.loads(line), zlib.crc32(line), []
                 for record, data in _records(file):
@@ -275,8 +276,10 @@ class Segments:
                     crc = zlib.crc32(data, zlib.crc32(_RECORD.pack(*record), crc))
                 else:
                     return False
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return False
+        except OSError as error:  # it and those after it may be intact
+            raise DBLRError(f'{path} cannot be read ({error.strerror}); fix its permissions or its disk') from error
         if record[2] != crc or head.get('format') != _FORMAT:
             return False
         self.size, self.high_bit_depth = tuple(head['size']), head['high_bit_depth']

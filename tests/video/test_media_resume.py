@@ -126,6 +126,18 @@ def test_stopped_video_is_playable_and_resumable(tmp_path):
     assert len(decoded(output)) == 25
 
 
+def test_segments_are_not_dropped_for_one_that_the_disk_does_not_give(tmp_path):
+    source = make(tmp_path / 'shaky.mp4', Made(frames=35))
+    write(source, tmp_path / 'sharp.mp4', 33, 'kill')
+    second = tmp_path / '.sharp.mp4.partial/000001.packets'
+    second.rename(tmp_path / 'second')
+    second.symlink_to(tmp_path)
+    with pytest.raises(DBLRError, match=r'000001.packets cannot be read \(Is a directory\)'):
+        write(source, tmp_path / 'sharp.mp4', existing='resume')
+    (tmp_path / 'second').rename(second)
+    assert write(source, tmp_path / 'sharp.mp4', existing='resume') == 30
+
+
 @pytest.mark.parametrize('damage', ['cut', 'flip', 'missing', 'empty'])
 def test_damaged_segments_are_restored_again(tmp_path, caplog, damage):
     source = make(tmp_path / 'shaky.mp4', Made(frames=35))
