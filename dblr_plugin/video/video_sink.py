@@ -291,6 +291,8 @@ class VideoSink:
             self._copied.warn_lost_tags(self._partial)
             self._copied.close()
         self._write_aspect()
+        with open(self._partial, 'rb') as file:
+            os.fsync(file.fileno())  # before its segments, which survive power cuts, are removed
         os.replace(self._partial, self.path)
         self._complete = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -124,6 +125,13 @@ def test_stopped_video_is_playable_and_resumable(tmp_path):
         write(source, output, existing='refuse')
     assert write(source, output, existing='resume') == 10
     assert len(decoded(output)) == 25
+
+
+def test_video_survives_power_cuts_before_its_segments_are_removed(tmp_path, monkeypatch):
+    safe, fsync = set(), os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda number: safe.add(os.fstat(number).st_ino) or fsync(number))
+    write(make(tmp_path / 'shaky.mp4', Made(frames=3)), tmp_path / 'sharp.mp4')
+    assert (tmp_path / 'sharp.mp4').stat().st_ino in safe
 
 
 def test_segments_are_not_dropped_for_one_that_the_disk_does_not_give(tmp_path):
