@@ -17,6 +17,7 @@ from av.format import Flags
 from av.rational import AVRational
 from av.stream import Discard, Disposition, Stream
 
+from dblr_plugin.errors import counted
 from dblr_plugin.video.clock import Clock, Gaps
 from dblr_plugin.video.containers import SAY_DURATIONS, main_stream, open_container, refuse_disk_error, seek_before
 from dblr_plugin.video.encoded_sound import LAYOUTS, EncodedSound, sound_encoder
@@ -204,9 +205,12 @@ class CopiedStreams:
             self._next = next(self._packets, None)
 
     def finish(self) -> None:
-        """Flushes the audio encoders."""
-        for encoded in self._encoded.values():
+        """Flushes the audio encoders, and warns about sound that could not be decoded."""
+        for index, encoded in self._encoded.items():
             self._target.mux(encoded.encode(None))
+            if encoded.lost:
+                text = '%s: %s of sound of stream %d cannot be decoded; it is silent there'
+                _log.warning(text, self._info.copied, counted(encoded.lost, 'packet'), index)
 
     def warn_lost_tags(self, written: Path) -> None:
         """Warns about the source's tags that a finished file lacks: MP4 holds certain names, QuickTime languages."""

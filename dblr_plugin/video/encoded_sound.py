@@ -35,6 +35,10 @@ class EncodedSound:
 
     Sound begins when the source's does. Gaps, and what cannot be decoded, become silence of the same length, so that
     the rest stays in sync.
+
+    Attributes:
+        stream: The output's stream.
+        lost: Number of packets that could not be decoded.
     """
 
     def __init__(self, source: AudioStream, target: OutputContainer, encoder: str) -> None:
@@ -42,6 +46,7 @@ class EncodedSound:
         codec = Codec(encoder, 'w')
         rates, formats = codec.audio_rates, [offered.name for offered in codec.audio_formats]
         deep = [name for name in formats if name.startswith('s32')]
+        self.lost = 0
         self._decoder = context
         # integers of more than 16 bits are kept, others become the first format on offer
         self._format = deep[0] if deep and context.format.name.startswith('s32') else formats[0]
@@ -58,7 +63,8 @@ class EncodedSound:
         try:
             frames = self._decoder.decode(packet)
         except av.error.FFmpegError:  # damaged
-            return
+            self.lost += 1
+            frames = []
         for frame in frames:
             for resampled in self._resampled(frame):
                 yield from self.stream.encode(resampled)

@@ -57,6 +57,22 @@ def test_reencoded_sound_stays_in_sync(tmp_path, caplog, name, video, sound, sta
     assert written == codec and span == pytest.approx([first, last], abs=0.05)
 
 
+@pytest.mark.parametrize('sound', ['ac3', 'aac'])
+def test_damaged_sound_that_is_reencoded_is_reported(tmp_path, caplog, sound):
+    whole = make(tmp_path / 'whole.mkv', Made(frames=30, audio=1, sound=sound))
+    with av.open(str(whole)) as old, av.open(str(tmp_path / 'bad.mkv'), 'w') as new:
+        copies = [new.add_stream_from_template(stream, opaque=True) for stream in old.streams]
+        for packet in old.demux():
+            if packet.stream.type == 'audio' and 0.4 < float((packet.pts or 0) * packet.time_base) < 0.5:
+                packet.update(bytes(packet.size))
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+    for name in ('whole', 'bad'):
+        copy(tmp_path / f'{name}.mkv', tmp_path / f'{name}.webm')
+        assert ('packets of sound of stream 1 cannot be decoded' in caplog.text) == (name == 'bad')
+
+
 def test_sound_of_an_excerpt_stays_in_sync(tmp_path):
     source = make(tmp_path / 'phone.mp4', Made(frames=60, audio=1, audio_start=24000))
     copy(source, tmp_path / 'sharp.webm', {'start': 0.2, 'end': 1.5})
