@@ -127,7 +127,7 @@ class _Clips:
         return await Task('frame_pair', folder, number).result(lambda *_: None, lambda _: None)
 
     def _text(self, message: str) -> str:
-        return html.escape(re.sub(rf'{self.folder}/\w+/(tmp\w+/)?', '', message), quote=False)
+        return html.escape(re.sub(rf'{re.escape(str(self.folder))}/\w+/(tmp\w+/)?', '', message), quote=False)
 
 
 _MAX_WAITING, _MAX_JSON = 8, 64_000  # clips; bytes
@@ -187,8 +187,12 @@ async def _store(request: fastapi.Request, folder: Path, room: int) -> Response:
             file = form['files']
             name = re.sub(r'[^\w .()+-]', '_', file.filename)[-50:].lstrip(' .') or 'clip'
             path = Path(tempfile.mkdtemp(prefix='clip_'), name)
-            with open(path, 'wb') as target:
-                await asyncio.to_thread(shutil.copyfileobj, file.file, target)
+            try:
+                with open(path, 'wb') as target:
+                    await asyncio.to_thread(shutil.copyfileobj, file.file, target)
+            except OSError:  # a full disk, which would stay full
+                shutil.rmtree(path.parent, ignore_errors=True)
+                raise
     except (KeyError, AttributeError):
         return PlainTextResponse('this is not a file', 400)
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import re
@@ -13,8 +15,11 @@ import tempfile
 import time
 import uuid
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -179,6 +184,23 @@ def test_total_size_of_clips_is_limited(page):
             assert page.call('take', session, file(json.loads(answer.body)[0])).status == 200
             assert page.call('take', session, None).status == 200
     assert page.upload('film.mp4', bytes(1_900_000)).status == 200
+
+
+def test_upload_that_fills_the_disk_is_deleted(tmp_path, monkeypatch):
+    pytest.importorskip('gradio')
+    from dblr_plugin.page.server import _store
+
+    def read(size: int) -> bytes:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    @asynccontextmanager
+    async def form(**_: object) -> AsyncIterator[dict]:
+        yield {'files': SimpleNamespace(filename='a.mp4', file=SimpleNamespace(read=read))}
+
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    answer = asyncio.run(_store(SimpleNamespace(headers={'content-length': '5'}, form=form), tmp_path, 100))
+    assert answer.status_code == 507 and b'No space left on device' in answer.body
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_upload_is_deleted(page):
