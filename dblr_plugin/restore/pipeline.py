@@ -80,7 +80,7 @@ def calibrate(
     """
     if not restorer.may_use_int8:
         return
-    if _likely_count(source) and start is None and end is None:
+    if source.likely_count and start is None and end is None:
         restorer.calibrate(sample_windows(path, source, restorer.traits.num_frame, scale_down))
         return
     with quiet(), open_source(path, start, end, scale_down) as part:
@@ -98,7 +98,7 @@ def sample_windows(
     source itself gives one. It was opened from all of ``path`` with the same ``scale_down``.
     """
     info = getattr(source, 'info', None)  # videos have one, and positions in seconds
-    count = _likely_count(source) or FIRST_FRAMES
+    count = source.likely_count or FIRST_FRAMES
     last = max(count - 2 * num_frame, 0)  # videos may end slightly before their stated length
     for number in spread(range(last + 1), WINDOWS):
         start, end = (number, number + num_frame) if info is None else (number / info.rate, None)
@@ -108,11 +108,6 @@ def sample_windows(
         except DBLRError:
             continue
         yield frames + frames[-1:] * (num_frame - len(frames))
-
-
-def _likely_count(source: Source) -> int | None:
-    """Returns about how many frames a source has: only MP4 says it exactly, Matroska and AVI say how long they are."""
-    return getattr(source, 'likely_count', source.count)
 
 
 def restore_media(

@@ -75,7 +75,7 @@ class FolderSource:
         self.full_size = first.shape[:2]
         self.size = scaled_size(self.full_size, scale_down)
         self.high_bit_depth = first.dtype == np.uint16
-        self.count = len(self.files)
+        self.count = self.likely_count = len(self.files)
         self._skipped = 0
         self.described = _look_at(self.files)
         _warn_numbering(path, [file.name for file in self.files])

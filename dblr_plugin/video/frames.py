@@ -58,12 +58,14 @@ class Source(Protocol):
         size: (h, w) of every frame, upright and shrunk.
         high_bit_depth: Whether the frames are uint16.
         count: Number of frames; None if only decoding can tell.
+        likely_count: About how many there are: only MP4 says it exactly, others say how long they are; None if unknown.
     """
 
     path: Path
     size: tuple[int, int]
     high_bit_depth: bool
     count: int | None
+    likely_count: int | None
 
     def skip(self, pictures: int) -> None:
         """Leaves out the first ``pictures`` frames; they are still read as far as later frames need them."""
