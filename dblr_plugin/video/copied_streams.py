@@ -254,8 +254,8 @@ class CopiedStreams:
                     continue
                 position = packet.pos or 0
                 self._clock.carry_on(packet)
-                if start is not None and packet.stream.type == 'subtitle':
-                    _begin_at(packet, start)
+                if packet.stream.type == 'subtitle':
+                    _cut(packet, start, end)
                 time = _time(packet)
                 if end is not None and time >= end + _BEHIND:
                     break  # long before the end of a long file
@@ -358,12 +358,16 @@ def _warn_not_copied(output: Path, stream: Stream, encoder: str | None) -> None:
     _log.warning(text, output, stream.type, stream.index, codec, language, fate, output.suffix, fix)
 
 
-def _begin_at(packet: av.Packet, start: Fraction) -> None:
-    """Cuts off what a subtitle shows before a part, which begins at ``start`` in seconds."""
-    first = math.ceil(start / packet.time_base)
-    if packet.pts is not None and packet.pts < first < packet.pts + (packet.duration or 0):
-        packet.duration -= first - packet.pts
+def _cut(packet: av.Packet, start: Fraction | None, end: Fraction | None) -> None:
+    """Cuts off what a subtitle shows before and after a part, from ``start`` to ``end`` in seconds."""
+    if packet.pts is None or not packet.duration:
+        return
+    until = packet.pts + packet.duration
+    if start is not None and packet.pts < (first := math.ceil(start / packet.time_base)) < until:
         packet.pts = packet.dts = first
+    if end is not None and packet.pts < (last := math.ceil(end / packet.time_base)):
+        until = min(until, last)
+    packet.duration = until - packet.pts
 
 
 def _time(packet: av.Packet) -> Fraction:

@@ -227,6 +227,10 @@ def test_mov_text_subtitles_are_copied(tmp_path):
     assert (Fraction(1, 10), b'\x00\x0aHow sharp!') in copied
     copy(tmp_path / 'film.mp4', tmp_path / 'part.mp4', {'start': 0.2})
     assert (0, b'\x00\x0aHow sharp!') in packets(tmp_path / 'part.mp4', 'subtitle')[0]
+    copy(tmp_path / 'film.mp4', tmp_path / 'short.mp4', {'end': 0.2})
+    with av.open(str(tmp_path / 'short.mp4')) as container:
+        shown = {bytes(p): p.duration * p.time_base for p in container.demux(subtitles=0) if p.size}
+    assert shown[b'\x00\x0aHow sharp!'] == Fraction(1, 10)
 
 
 def test_subtitle_that_is_shown_where_a_part_begins_is_kept(tmp_path):
