@@ -139,7 +139,7 @@ class VideoSource:
         stream.thread_type = 'AUTO'
         self._codec = stream.codec_context.codec.name
         context = stream.codec_context  # holds the container's tags until the first frame is decoded
-        said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
+        self._said = ColourTags(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
         self._open_decoder(context)
         rate = _rate_of(stream)
         begin = self._begin = beginning_of(self._container)
@@ -170,7 +170,7 @@ class VideoSource:
         self._lost: list[int] = []  # pts of frames that could not be decoded
         self._damaged = 0  # frames decoded from damaged data
         self._until = self._first_pts * self._time_base
-        self._look_at(stream, self._first, said, scale_down)
+        self._look_at(stream, self._first, scale_down)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         part_start = None if start is None else self._first_pts * self._time_base
         self.info = StreamInfo(
@@ -181,7 +181,7 @@ class VideoSource:
             start=part_start,
             end=self._end,
             aspect=1 / aspect if self._orientation.transposed else aspect,
-            colour=self._colour,
+            colour=ColourTags.of(self._first, self._said),
             chroma=_chroma(self._first.format),
             bits=bits_of(self._first.format),
             light=Light.of(self._first),
@@ -276,11 +276,10 @@ class VideoSource:
                 begun = True
                 yield pts, frame
 
-    def _look_at(self, stream: VideoStream, frame: av.VideoFrame, said: ColourTags, scale_down: float) -> None:
+    def _look_at(self, stream: VideoStream, frame: av.VideoFrame, scale_down: float) -> None:
         """Reads from the stream and its first frame what applies to all frames."""
         self._coded_size = (frame.height, frame.width)
         self._orientation = Orientation.of(frame, str(self.path))
-        self._colour = ColourTags.of(frame, said)
         upright = self._coded_size[::-1] if self._orientation.transposed else self._coded_size
         self.size = scaled_size(upright, scale_down)
         self.high_bit_depth = bits_of(frame.format) > 8
@@ -308,7 +307,8 @@ class VideoSource:
             raise DBLRError(
                 f'{self.path} changes its frame size at {self._place(pts)} s; split it there into two videos'
             )
-        return shrink(self._orientation.apply(to_rgb(frame, self._colour)), self.size)
+        colour = ColourTags.of(frame, self._said)  # which changes where recordings were joined
+        return shrink(self._orientation.apply(to_rgb(frame, colour)), self.size)
 
     def _duration(self, pts: int, frame: av.VideoFrame | None, following: int | None) -> int:
         """Returns how long a frame is shown: until the next one; the last, as long as it or the file says."""

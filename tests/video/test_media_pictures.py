@@ -156,6 +156,16 @@ def test_colour_tags_and_luma_are_kept(tmp_path, tags, suffix):
     assert np.abs(luma[0] - luma[1]).mean() < 0.6
 
 
+def test_each_part_of_joined_videos_has_its_own_colour_tags(tmp_path):
+    parts = []
+    for matrix, code_range in ((BT709, LIMITED), (SMPTE170M, FULL)):
+        made = Made(frames=2, tags={'colorspace': matrix, 'color_range': code_range})
+        parts.append(make(tmp_path / f'{matrix}.ts', made))
+    (tmp_path / 'joined.ts').write_bytes(b''.join(part.read_bytes() for part in parts))
+    alone = [picture.pixels for part in parts for picture in copy(part, tmp_path / 'out.mkv')]
+    assert np.array_equal([p.pixels for p in copy(tmp_path / 'joined.ts', tmp_path / 'out.mkv')], alone)
+
+
 @pytest.mark.parametrize('tags', TAGS)
 def test_motion_jpeg_is_full_range_bt601_as_players_assume(tmp_path, tags):
     source = make(tmp_path / 'source.mp4', Made(frames=1, tags=TAGS[tags], options={'crf': '1'}))
