@@ -117,7 +117,7 @@ class VideoSource:
 
     Raises:
         DBLRError: The file is missing, is not a video, or has no frame from ``start`` to ``end``; while its frames are
-            read: it changes its frame size, or the file itself has changed.
+            read: it changes its frame size or bit depth, or the file itself has changed.
     """
 
     def __init__(
@@ -303,10 +303,10 @@ class VideoSource:
         return self._container.format.name != 'gif' or frame.to_ndarray(format='rgba')[..., 3].min() < 255
 
     def _pixels(self, frame: av.VideoFrame, pts: int) -> np.ndarray:
-        if (frame.height, frame.width) != self._coded_size:
-            raise DBLRError(
-                f'{self.path} changes its frame size at {self._place(pts)} s; split it there into two videos'
-            )
+        is_deep = bits_of(frame.format) > 8
+        if (frame.height, frame.width) != self._coded_size or is_deep != self.high_bit_depth:
+            what = 'frame size' if is_deep == self.high_bit_depth else 'bit depth'
+            raise DBLRError(f'{self.path} changes its {what} at {self._place(pts)} s; split it there into two videos')
         colour = ColourTags.of(frame, self._said)  # which changes where recordings were joined
         return shrink(self._orientation.apply(to_rgb(frame, colour)), self.size)
 

@@ -331,13 +331,14 @@ def test_file_that_changes_while_it_is_read_is_refused(tmp_path):
             file.write_bytes(content)  # after the part
 
 
-def test_frame_size_change_is_refused(tmp_path):
-    parts = [
-        make(tmp_path / f'{i}.ts', Made(frames=scene(5, size), options={}))
-        for i, size in enumerate([(64, 96), (96, 64)])
-    ]
+@pytest.mark.parametrize(
+    ('other', 'what'),
+    [(Made(frames=scene(5, (96, 64)), options={}), 'frame size'), (Made(pix_fmt='yuv420p10le'), 'bit depth')],
+)
+def test_change_of_frame_size_or_bit_depth_is_refused(tmp_path, other, what):
+    parts = [make(tmp_path / f'{i}.ts', made) for i, made in enumerate([Made(frames=5, options={}), other])]
     (tmp_path / 'both.ts').write_bytes(b''.join(part.read_bytes() for part in parts))
-    with open_source(tmp_path / 'both.ts') as source, pytest.raises(DBLRError, match='changes its frame size at'):
+    with open_source(tmp_path / 'both.ts') as source, pytest.raises(DBLRError, match=f'changes its {what} at'):
         list(source)
 
 
