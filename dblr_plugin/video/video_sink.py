@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
@@ -153,6 +154,8 @@ class VideoSink:
     def _begin(self, size: tuple[int, int], high_bit_depth: bool) -> None:
         """Opens the video for frames of this size (h, w) and writes its header, which shows what it cannot hold."""
         self._encoding = choose_encoding(self.path, self._encoder, self._info, size, high_bit_depth, self._settings)
+        if self._encoding.constant:
+            self._info = replace(self._info, origin=self._fitting_origin())
         self._size, self._deep = size, high_bit_depth
         self._tags = self._encoding.tags(self._info.colour.at_height(size[0]))
         self._maker = FrameMaker(self._encoding.pixel_format, self._tags, self._encoding.siting)
@@ -174,6 +177,14 @@ class VideoSink:
         self._container.start_encoding()
         if self._copied is not None:
             self._copied.write_covers()
+
+    def _fitting_origin(self) -> Fraction:
+        """Returns a time that becomes 0, so that the first frame fits a constant rate; sound is shifted as much."""
+        origin, step = self._info.origin, self._encoding.time_base
+        steps = (self._info.first - origin) / step
+        if abs(steps - round(steps)) <= _CONSTANT_TOLERANCE:
+            return origin
+        return self._info.first - math.ceil(steps) * step
 
     def _muxing(self, format_name: str) -> dict[str, str]:
         """Returns muxer options that keep MP4 from rounding stream starts to milliseconds, and from dropping tags."""

@@ -74,6 +74,7 @@ class StreamInfo:
         origin: The time in seconds that becomes 0 in the output: the source's beginning, or the first frame's time if
             only a part is read. A source that begins before 0 keeps its timestamps.
         begin: The time in seconds where the source begins; times shown to users count from here.
+        first: The time in seconds of the first frame.
         start: The time in seconds where a part begins; None for the source's beginning, including sound before it.
         end: The time in seconds where the part ends; None for the source's end.
         aspect: The pixel aspect ratio, width to height, of upright frames.
@@ -88,6 +89,7 @@ class StreamInfo:
     rate: Fraction
     origin: Fraction = Fraction(0)
     begin: Fraction = Fraction(0)
+    first: Fraction = Fraction(0)
     start: Fraction | None = None
     end: Fraction | None = None
     aspect: Fraction = Fraction(1)
@@ -172,12 +174,14 @@ class VideoSource:
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, scale_down)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        part_start = None if start is None else self._first_pts * self._time_base
+        first_time = self._first_pts * self._time_base
+        part_start = None if start is None else first_time
         self.info = StreamInfo(
             time_base=self._time_base,
             rate=rate,
             origin=begin if part_start is None else part_start,
             begin=begin,
+            first=first_time,
             start=part_start,
             end=self._end,
             aspect=1 / aspect if self._orientation.transposed else aspect,

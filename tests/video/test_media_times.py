@@ -100,6 +100,16 @@ def test_sound_may_begin_half_a_frame_before_frames_of_one_tick(tmp_path):
     assert times(tmp_path / 'sharp.mp4') == [Fraction(number, 25) for number in range(1, 7)]
 
 
+def test_encoders_of_constant_rates_take_frames_that_begin_between_two_steps_of_sound(tmp_path):
+    source = make(tmp_path / 'camera.ts', Made(audio=1, rate=Fraction(25)))
+    output = tmp_path / 'sharp.mp4'
+    copy(source, output, encoder='mpeg2video')
+    moved = times(source)[0] - times(output)[0]
+    assert [old - new for old, new in zip(times(source), times(output), strict=True)] == [moved] * 12
+    (heard,), (copied,) = packets(source), packets(output)
+    assert all(abs(a - b - moved) < Fraction(1, 40000) for (a, _), (b, _) in zip(heard, copied, strict=True))
+
+
 def test_transport_stream_sound_stays_in_sync(tmp_path):
     source = make(tmp_path / 'camera.ts', Made(audio=1))
     copy(source, tmp_path / 'sharp.mp4')
