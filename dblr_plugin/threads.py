@@ -21,14 +21,14 @@ DISK_THREADS = 16
 _END: Any = object()
 
 
-def prefetch(items: Iterable[Item], number: int = AHEAD) -> Generator[Item]:
-    """Fetches items in a separate thread, ``number`` ahead; exceptions raised there are raised here.
+def prefetch(items: Iterable[Item]) -> Generator[Item]:
+    """Fetches items in a separate thread, ``AHEAD`` of them ahead; exceptions raised there are raised here.
 
     To stop early, close the generator: it returns once the thread has ended.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
-        futures = deque(thread.submit(next, iterator, _END) for _ in range(number))
+        futures = deque(thread.submit(next, iterator, _END) for _ in range(AHEAD))
         while (item := futures.popleft().result()) is not _END:
             futures.append(thread.submit(next, iterator, _END))
             yield item

@@ -4,21 +4,21 @@ from itertools import islice
 
 import pytest
 
-from dblr_plugin.threads import BackgroundWriter, prefetch
+from dblr_plugin.threads import AHEAD, BackgroundWriter, prefetch
 
 
 class TestAhead:
     def test_items_come_in_order(self):
-        assert list(prefetch(range(20), 3)) == list(range(20))
+        assert list(prefetch(range(20))) == list(range(20))
         assert list(prefetch([])) == []
 
     def test_no_more_are_taken_than_may_wait(self):
         taken = []
-        items = prefetch((taken.append(i) or i for i in range(100)), 3)
+        items = prefetch(taken.append(i) or i for i in range(100))
         for _ in range(19):
             next(items)
         items.close()  # waits for what was begun
-        assert len(taken) == 19 + 3
+        assert len(taken) == 19 + AHEAD
 
     def test_what_raises_there_is_raised_here_after_what_was_before(self):
         def broken():
