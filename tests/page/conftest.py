@@ -157,7 +157,7 @@ def file(path: str) -> dict:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     pytest.importorskip('gradio')
     folder = tmp_path_factory.mktemp('page')
-    page = Page(folder, tmp_path_factory.mktemp('temporary (1)')).wait()
+    page = Page(folder, tmp_path_factory.mktemp('temporary(1)')).wait()
     yield page
     if page.process.poll() is None:
         page.end(signal.SIGKILL)
