@@ -37,7 +37,7 @@ class Footage:
         """Yields uint8 RGB frames (h, w, 3) in order, as ``dblr deblur`` reads them; raises DBLRError for damage."""
         with open_source(self.path) as source:
             for picture in source:
-                if getattr(source, 'damaged', 0):  # only videos count damaged frames
+                if source.damaged:
                     raise DBLRError(
                         f'{self.path}: a frame at {picture.name} is damaged; get an intact copy, or remove that part'
                     )

@@ -59,6 +59,8 @@ class FolderSource:
         DBLRError: No file is left, or one is damaged, truncated, or of another size than the first.
     """
 
+    damaged = 0  # as such images are refused
+
     def __init__(
         self, path: Path, files: Sequence[Path], start: int | None = None, end: int | None = None, scale_down: float = 1
     ) -> None:

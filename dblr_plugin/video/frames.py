@@ -67,6 +67,11 @@ class Source(Protocol):
     count: int | None
     likely_count: int | None
 
+    @property
+    def damaged(self) -> int:
+        """Number of frames so far that could not be decoded, or were decoded from damaged data."""
+        ...
+
     def skip(self, pictures: int) -> None:
         """Leaves out the first ``pictures`` frames; they are still read as far as later frames need them."""
         ...

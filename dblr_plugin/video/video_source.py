@@ -170,7 +170,7 @@ class VideoSource:
         self._side_data: set[str] = set()
         self._interlaced = False
         self._lost: list[int] = []  # pts of frames that could not be decoded
-        self._damaged = 0  # frames decoded from damaged data
+        self._corrupt = 0  # frames decoded from damaged data
         self._until = self._first_pts * self._time_base
         self._look_at(stream, self._first, scale_down)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
@@ -218,7 +218,7 @@ class VideoSource:
                 self._lost.append(pts)
             else:
                 shown, pixels = frame, None
-                self._damaged += frame.is_corrupt
+                self._corrupt += frame.is_corrupt
                 self._longest = max(self._longest, frame.duration or 0)
                 self._side_data.update(data.type.name for data in frame.side_data)
                 self._warn_interlaced(frame)
@@ -236,6 +236,11 @@ class VideoSource:
         self._warn_timing(gaps)
         if left_out := [name for kind, name in _SIDE_DATA.items() if kind in self._side_data]:
             _log.warning('%s: left out of the output: %s', self.path, ', '.join(left_out))
+
+    @property
+    def damaged(self) -> int:
+        """See :class:`Source`."""
+        return len(self._lost) + self._corrupt
 
     def extent(self) -> Extent:
         """See :class:`Source`."""
@@ -366,8 +371,8 @@ class VideoSource:
         if decoder.undecodable_start and self._start is None:
             text = '%s: %s at its beginning cannot be decoded without a key frame, and is left out'
             _log.warning(text, self.path, counted(decoder.undecodable_start, 'frame'))
-        if self._damaged:
-            _log.warning('%s: damaged data in %s', self.path, counted(self._damaged, 'frame'))
+        if self._corrupt:
+            _log.warning('%s: damaged data in %s', self.path, counted(self._corrupt, 'frame'))
         late = Fraction(3, 2) if self._container.format.name == 'avi' else _CUT_OFF
         early = not self._whole and end is not None and end - last > late * self._step
         missing = read < (self.count or 0) or early
