@@ -15,7 +15,7 @@ from av.codec import Codec
 from av.codec.codec import Capabilities, find_best_pix_fmt_of_list
 
 from dblr_plugin.errors import DBLRError, nearest
-from dblr_plugin.processor import cpu_flags
+from dblr_plugin.processor import repeatable_x264
 from dblr_plugin.video.colour_tags import BT470BG, FULL, ColourTags, bits_of
 from dblr_plugin.video.settings import EncoderSettings
 from dblr_plugin.video.video_source import StreamInfo
@@ -46,9 +46,6 @@ _LOSSLESS_OPTIONS = {
     'libvpx-vp9': {'lossless': '1'},
 }
 _OPTIONS = {'libx265': {'x265-params': 'log-level=0'}, 'libvpx-vp9': {'row-mt': '1'}}
-# x264's AVX-512 code for macroblock trees gives slightly different files from run to run (on an EPYC, Zen 5), so that a
-# resumed video would not equal an uninterrupted one; without it, encoding takes a tenth longer
-_OPTIONS_WITH_AVX512 = {'libx264': {'x264-params': 'asm=avx2'}}
 
 # in order of preference; RGB is bit-exact, 4:4:4 exact to the rounding of its codes
 _LOSSLESS_DEEP_FORMATS = ('gbrp16le', 'gbrp12le', 'gbrp10le', 'yuv444p12le', 'yuv444p10le')
@@ -168,7 +165,7 @@ def _options(codec: Codec, settings: EncoderSettings) -> dict[str, str]:
     preset = {} if settings.preset is None else {'preset': settings.preset}
     if settings.lossless:
         return _LOSSLESS_OPTIONS.get(codec.name, {}) | preset
-    options = _OPTIONS | (_OPTIONS_WITH_AVX512 if 'avx512f' in cpu_flags() else {})
+    options = _OPTIONS | {'libx264': repeatable_x264()}  # a resumed video equals an uninterrupted one
     return options.get(codec.name, {}) | preset | _quality_options(codec, settings.quality, private)
 
 

@@ -1,6 +1,6 @@
 """Trains networks in minutes on a GPU, which also generates the windows from pictures, in large batches.
 
-    python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures                  # here: 31 MB
+    python scripts/weights/gpu.py pack datasets/weights/pictures/train packed_pictures                  # here: 33 MB
     python scripts/weights/gpu.py train packed_pictures OUT light --minutes 9                           # there
     python scripts/weights/gpu.py train packed_pictures OUT dblrnet-narrow dbn-narrow --samples 128000  # one by one
     python scripts/weights/gpu.py score datasets/weights/motion_test OUT/*.pth                          # here again
@@ -83,6 +83,8 @@ def main() -> None:
     training.add_argument('--batch', type=int, default=128)
     training.add_argument('--rate', type=float, default=1e-3, help='the highest; it follows a cosine to zero')
     training.add_argument('--start', help='weights to begin with: a file, or a name of `dblr weights`')
+    teacher_help = 'weights that give the ground truth, except of pages: what they do elsewhere does not change'
+    training.add_argument('--teacher', help=teacher_help)
     training.add_argument('--perceptual', type=float, default=0.0, help='weight of LPIPS in the loss, such as 0.5')
     training.add_argument('--compile', action='store_true', help='five times as fast on CPUs with bf16 units')
     training.add_argument(
@@ -129,7 +131,9 @@ def train(args: argparse.Namespace) -> None:
     pictures = DevicePictures(*read_packed(args.pictures, 4 * size), device)  # what an exposure's picture needs
     args.out.mkdir(parents=True, exist_ok=True)
     pages = [pixels_of(path) for path in sorted(args.pictures.glob('page_*.png'))]
-    pool = WindowPool(MotionWindows(pictures, size, causal=causal.pop(), device=device), pages, pool_size, draw)
+    windows = MotionWindows(pictures, size, causal=causal.pop(), device=device)
+    teacher = network_of(args.teacher).to(device) if args.teacher else None
+    pool = WindowPool(windows, pages, pool_size, draw, teacher)
     for name in args.networks:
         train_one(name, pool, args)
 
@@ -179,12 +183,20 @@ def print_scores(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(f'| network | kMAC/px | samples | {FIGURES} |')
     print('|---|---|---|---|---|---|---|')
-    for path in map(find_weights, args.weights):
-        content = read_checkpoint(path)
-        net = OfBrightness(build_network(dict(content['network'])).eval())
-        net.net.load_state_dict(named_weights(content, path, 'params_ema'))
+    for name in args.weights:
+        net = OfBrightness(network_of(name))
+        samples = read_checkpoint(find_weights(name)).get('samples', '')
         figures = scored(net, args.store, args.windows)
-        print(f'| {path.stem} | {operations(net) / 1e3:.1f} | {content.get("samples", "")} | {figures} |', flush=True)
+        print(f'| {Path(name).stem} | {operations(net) / 1e3:.1f} | {samples} | {figures} |', flush=True)
+
+
+def network_of(name: str) -> nn.Module:
+    """Builds the network of a file of weights that records it, or of a name of ``dblr weights``."""
+    path = find_weights(name)
+    content = read_checkpoint(path)
+    net = build_network(dict(content['network'])).eval()
+    net.load_state_dict(named_weights(content, path, 'params_ema'))
+    return net
 
 
 class OfBrightness(nn.Module):
@@ -277,16 +289,19 @@ class WindowPool:
     Args:
         windows: Generator of the windows.
         pages: Pages ``(h, w, 1)`` that scroll in an eighth of the windows; without any, there are none such.
+        teacher: Maps Y windows of pictures to their ground truth, instead of the sharp frames.
         size: Number of windows kept.
         draw: Number of windows generated at a time, which share a kind of motion.
     """
 
     reuse = 4
 
-    def __init__(self, windows: MotionWindows, pages: list[np.ndarray], size: int, draw: int) -> None:
+    def __init__(
+        self, windows: MotionWindows, pages: list[np.ndarray], size: int, draw: int, teacher: nn.Module | None = None
+    ) -> None:
         self.device = windows.device
         self.made = self._owed = 0
-        self._windows, self._pages, self._draw = windows, pages, draw
+        self._windows, self._pages, self._draw, self._teacher = windows, pages, draw, teacher
         frames, side = len(windows.offsets), windows.size
         self._lq = torch.empty((size, frames, 1, side, side), dtype=torch.uint8, device=self.device)
         self._gt = torch.empty((size, 1, side, side), dtype=torch.uint8, device=self.device)
@@ -302,7 +317,14 @@ class WindowPool:
             self._lq[places], self._gt[places] = lq, lq[:, windows.restored]
         else:
             self._lq[places], self._gt[places] = self._windows.draw(self._draw, self.made)
+            if self._teacher:
+                self._gt[places] = torch.cat([self._taught(part) for part in self._lq[places].split(32)])
         self.made += self._draw
+
+    @torch.no_grad()
+    def _taught(self, lq: Tensor) -> Tensor:
+        restored = (self._teacher(as_y(lq)) - 16 / 255) * (255**2 / 219)
+        return restored.round().clamp(0, 255).to(torch.uint8)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
         """Windows ``(count, t, 1, h, w)`` and ground truth ``(count, 1, h, w)``: BasicSR's Y in [16/255, 235/255]."""
@@ -318,7 +340,12 @@ class WindowPool:
             lq, gt = lq.flip(-1), gt.flip(-1)
         if reversed_ % 2 and self._windows.restored == lq.shape[1] // 2:
             lq = lq.flip(1)
-        return tuple(part.float() * (219 / 255**2) + 16 / 255 for part in (lq, gt))
+        return as_y(lq), as_y(gt)
+
+
+def as_y(values: Tensor) -> Tensor:
+    """Converts uint8 grey to BasicSR's Y."""
+    return values.float() * (219 / 255**2) + 16 / 255
 
 
 def read_packed(folder: Path, least: int) -> tuple[list[str], list[np.ndarray]]:

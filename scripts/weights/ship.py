@@ -19,7 +19,7 @@ import dblr_plugin
 from dblr_plugin.weights.checkpoint import FORMAT_VERSION, save_atomically
 from dblr_plugin.weights.shipped import SHIPPED
 
-TRAINED_ON = '223 free photographs in synthetic motion (scripts/weights/pictures.tsv)'
+TRAINED_ON = '223 free photographs in synthetic motion (scripts/weights/pictures.tsv), and drawn pages'
 
 
 def main() -> None:

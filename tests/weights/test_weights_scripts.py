@@ -38,6 +38,7 @@ def test_gpu_script_trains_weights_that_load(pictures, tmp_path):
     networks = ['light', 'dbn-narrow', 'dblrnet-narrow', 'edvr-narrow', 'deepdeblur-narrow']
     said = run('gpu', 'train', tmp_path / 'packed', tmp_path / 'out', *networks, '--toy', '--samples', '6')
     assert [line.split(' in ')[0] for line in said.splitlines()] == [f'{name}: 6 samples' for name in networks]
+    run('gpu', 'train', tmp_path / 'packed', tmp_path / 'out', 'light', '--toy', '--samples', '2', '--teacher', 'light')
     for name in networks:
         loaded = load_network(tmp_path / 'out' / f'{name}.pth')
         window = torch.rand(1, 5, loaded.options.get('num_in_ch', 3), 32, 48)
@@ -60,6 +61,9 @@ def test_an_eighth_of_the_windows_are_pages_that_scroll(monkeypatch):
     pool = WindowPool(MotionWindows(SharpPictures(['noise'], [noise]), 32), pages, 64, 4)
     unblurred = [bool((lq[2] == gt).all()) for lq, gt in zip(pool._lq, pool._gt, strict=True)]
     assert all(unblurred[28:32] + unblurred[60:64]) and not all(unblurred)
+    taught = WindowPool(MotionWindows(SharpPictures(['noise'], [noise]), 32), pages, 64, 4, lambda lq: lq[:, 0])
+    assert (taught._lq == pool._lq).all() and (taught._gt[28:32] == pool._gt[28:32]).all()
+    assert (taught._gt[:28] == taught._lq[:28, 0]).all()
 
 
 @pytest.mark.slow

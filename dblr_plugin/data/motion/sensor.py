@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from dblr_plugin.data.motion.scene import uniform
 from dblr_plugin.errors import DBLRError
+from dblr_plugin.processor import repeatable_x264
 
 __all__ = ['compressed', 'encoded', 'flickering', 'h264', 'jpeg', 'noisy', 'require_h264', 'to_bytes', 'with_noise']
 
@@ -112,7 +113,7 @@ def h264(frames: np.ndarray, rate_factor: float) -> np.ndarray:
     encoder.color_range = ColorRange.JPEG if grey else ColorRange.MPEG  # keeps grey values unscaled
     encoder.height, encoder.width = frames.shape[1:3]
     encoder.time_base = Fraction(1, 30)
-    encoder.options = {'crf': f'{rate_factor:.1f}', 'preset': 'veryfast'}
+    encoder.options = {'crf': f'{rate_factor:.1f}', 'preset': 'veryfast', **repeatable_x264()}
     encoder.thread_count = decoder.thread_count = 1  # faster for small frames
     packets: list[av.Packet | None] = []
     for index, frame in enumerate(frames):
