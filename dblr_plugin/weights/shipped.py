@@ -32,7 +32,7 @@ SHIPPED = {
     'light': Shipped(
         'light.safetensors', 'half the gain, three times as fast on a CPU', 29.4, motion=0.79, hand=0.66, sharp=51.3
     ),
-    'balanced': Shipped('balanced.safetensors', 'the default', 116.1, motion=1.39, hand=1.42, sharp=52.8),
+    'balanced': Shipped('balanced.safetensors', 'the default', 116.1, motion=1.41, hand=1.36, sharp=54.7),
     'light-causal': Shipped(
         'light-causal.safetensors', 'for live video: uses no later frames', 29.4, motion=0.60, hand=0.54, sharp=51.8
     ),
