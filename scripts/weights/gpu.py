@@ -26,8 +26,9 @@ import dblr_plugin  # noqa: F401  (BasicSR can be imported only after it)
 from dblr_plugin.acceleration import prepare_network
 from dblr_plugin.data.motion.windows import CELL, TRIES, MotionWindows, SharpPictures
 from dblr_plugin.restore.backends import choose
+from dblr_plugin.restore.loading import load_network
 from dblr_plugin.training.step import move_average
-from dblr_plugin.weights.checkpoint import load_state_dict, named_weights, read_checkpoint, save_atomically
+from dblr_plugin.weights.checkpoint import load_state_dict, read_checkpoint, save_atomically
 from dblr_plugin.weights.shipped import find_weights
 
 # isort: split
@@ -132,7 +133,7 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     pages = [pixels_of(path) for path in sorted(args.pictures.glob('page_*.png'))]
     windows = MotionWindows(pictures, size, causal=causal.pop(), device=device)
-    teacher = network_of(args.teacher).to(device) if args.teacher else None
+    teacher = load_network(args.teacher).net.to(device) if args.teacher else None
     pool = WindowPool(windows, pages, pool_size, draw, teacher)
     for name in args.networks:
         train_one(name, pool, args)
@@ -184,19 +185,10 @@ def print_scores(args: argparse.Namespace) -> None:
     print(f'| network | kMAC/px | samples | {FIGURES} |')
     print('|---|---|---|---|---|---|---|')
     for name in args.weights:
-        net = OfBrightness(network_of(name))
+        net = OfBrightness(load_network(name).net)
         samples = read_checkpoint(find_weights(name)).get('samples', '')
         figures = scored(net, args.store, args.windows)
         print(f'| {Path(name).stem} | {operations(net) / 1e3:.1f} | {samples} | {figures} |', flush=True)
-
-
-def network_of(name: str) -> nn.Module:
-    """Builds the network of a file of weights that records it, or of a name of ``dblr weights``."""
-    path = find_weights(name)
-    content = read_checkpoint(path)
-    net = build_network(dict(content['network'])).eval()
-    net.load_state_dict(named_weights(content, path, 'params_ema'))
-    return net
 
 
 class OfBrightness(nn.Module):

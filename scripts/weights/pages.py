@@ -10,23 +10,20 @@ restored from pages that no training saw, none of them blurred: mean and smalles
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from heldout import MIDDLE, PERFECT, WINDOW, middle_of
 from numpy.random import Generator, default_rng
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dblr_plugin.data.motion.sensor import compressed
-from dblr_plugin.evaluation.psnr_ssim import psnr
 
 SIDE = 640  # pixels of a page
 FASTEST = 40  # pixels per frame
-FONTS = sorted(str(path) for path in Path(matplotlib.get_data_path(), 'fonts', 'ttf').glob('DejaVu*.ttf'))
 LETTERS = list('etaoinshrdlcumwfgypbvkETAOIN0123456789.,:;()-+')
 HELD_OUT = 1000  # seed of the pages that are measured
 
@@ -34,6 +31,11 @@ Box = tuple[int, int, int, int]
 
 
 def main() -> None:
+    # here and below: a machine with a GPU, where gpu.py needs only scrolling(), may lack what these import
+    from heldout import MIDDLE, PERFECT, WINDOW, middle_of
+
+    from dblr_plugin.evaluation.psnr_ssim import psnr
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('methods', nargs='+', help='see heldout.py')
     parser.add_argument('--toy', action='store_true', help='few small windows')
@@ -114,11 +116,19 @@ def ink(ground: int, random: Generator) -> int:
     return int(random.choice([value for value in range(256) if abs(value - ground) >= 50]))
 
 
+@functools.cache
+def fonts() -> list[str]:
+    """Returns the paths of the fonts."""
+    import matplotlib
+
+    return sorted(str(path) for path in Path(matplotlib.get_data_path(), 'fonts', 'ttf').glob('DejaVu*.ttf'))
+
+
 def write(draw: ImageDraw.ImageDraw, box: Box, ground: int, random: Generator) -> None:
     """Fills a box with lines of text."""
     left, top, right, bottom = box
     size = int(np.exp(random.uniform(np.log(7), np.log(40))))
-    font = ImageFont.truetype(str(random.choice(FONTS)), size)
+    font = ImageFont.truetype(str(random.choice(fonts())), size)
     spacing, colour = int(size * random.uniform(1.15, 1.9)), ink(ground, random)
     for y in range(top + size // 2, bottom - size, spacing):
         letters = [' ' if random.random() < 0.17 else random.choice(LETTERS) for _ in range(2 * SIDE // size)]
